@@ -1,0 +1,1 @@
+"""Artifacts, recipes, settings, errors, console, runtime; no torch at import."""

@@ -1,0 +1,125 @@
+"""Errors for people: what is wrong, where, and what to do about it.
+
+Every error that a user can cause is a :class:`PriorkitError`. Its class fixes the exit code, its
+problems are printed a line or three each, without a traceback. Several problems found together are
+reported together: collect them in :class:`Problems` and raise once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        what: what is wrong, with the expected and the found value where there are such.
+        where: file, line, key or tensor; empty where the message says it already.
+        hint: what to do; empty where that is obvious.
+    """
+
+    what: str
+    where: str = ""
+    hint: str = ""
+
+    def lines(self) -> list[str]:
+        """The problem as printable lines: ``where: what`` and, indented, the hint."""
+        first = f"{self.where}: {self.what}" if self.where else self.what
+        return [first, f"  -> {self.hint}"] if self.hint else [first]
+
+
+class PriorkitError(Exception):
+    """Base of all errors that are shown without a traceback. ``exit_code`` is fixed per class."""
+
+    exit_code = 1
+
+    def __init__(self, what: str | Iterable[Problem], *, where: str = "", hint: str = "") -> None:
+        self.problems: tuple[Problem, ...] = (
+            (Problem(what, where, hint),) if isinstance(what, str) else tuple(what)
+        )
+        super().__init__("\n".join(line for problem in self.problems for line in problem.lines()))
+
+
+class UsageError(PriorkitError):
+    """The command line or the recipe is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class InputError(PriorkitError):
+    """An input artifact or data file is missing, corrupt or incompatible (exit code 3)."""
+
+    exit_code = 3
+
+
+class EnvironmentProblem(PriorkitError):
+    """A dependency, the device, memory or the disk cannot do what was asked (exit code 4)."""
+
+    exit_code = 4
+
+
+class GuardError(PriorkitError):
+    """A guard stopped the run: a non-finite loss or a divergence (exit code 5)."""
+
+    exit_code = 5
+
+
+class Interrupted(PriorkitError):
+    """The user or the scheduler stopped the run; training state is saved (exit code 130)."""
+
+    exit_code = 130
+
+
+class Problems:
+    """Collects problems so that all of them are reported at once.
+
+    >>> problems = Problems(UsageError)
+    >>> problems.add("steps must be positive, got 0", where="--steps")
+    >>> problems.raise_if_any()
+    Traceback (most recent call last):
+    ...
+    priorkit.core.errors.UsageError: --steps: steps must be positive, got 0
+    """
+
+    def __init__(self, error: type[PriorkitError]) -> None:
+        self._error = error
+        self._problems: list[Problem] = []
+
+    def add(self, what: str, *, where: str = "", hint: str = "") -> None:
+        """Remember one problem."""
+        self._problems.append(Problem(what, where, hint))
+
+    def extend(self, error: PriorkitError) -> None:
+        """Remember the problems of an error that was raised elsewhere."""
+        self._problems.extend(error.problems)
+
+    def __len__(self) -> int:
+        return len(self._problems)
+
+    def raise_if_any(self) -> None:
+        """Raise the collected problems as one error; do nothing where there are none."""
+        if self._problems:
+            self.fail()
+
+    def fail(self) -> NoReturn:
+        """Raise the collected problems as one error."""
+        raise self._error(self._problems)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint that names the nearest valid spellings, or all of them where nothing is near.
+
+    Returns:
+        For example ``did you mean 'learning_rate'?`` or ``valid: full, lora``.
+    """
+    options = list(dict.fromkeys(valid))
+    close = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{option}'" for option in close) + "?"
+    shown = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
+    return f"valid: {shown}" if options else "nothing is valid here"

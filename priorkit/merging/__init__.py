@@ -1,0 +1,1 @@
+"""Merging weights: tensors to tensors."""

@@ -1,0 +1,1 @@
+"""Loading, building and saving transformers' models."""

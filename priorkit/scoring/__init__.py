@@ -1,0 +1,1 @@
+"""Pure functions: features or texts to ranks, metrics, correlations, intervals."""

@@ -1,0 +1,1 @@
+"""The glyph world."""
