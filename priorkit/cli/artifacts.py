@@ -1,0 +1,166 @@
+"""Commands that look at artifacts: inspect, verify, diff."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from priorkit.core import artifact
+from priorkit.core.artifact import Artifact
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+
+ArtifactPath = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Directory of a finished artifact.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def _open(path: str) -> Artifact:
+    if not Path(path).exists():
+        raise InputError(f"no such directory: {path}")
+    return artifact.open_artifact(Path(path))
+
+
+def inspect(path: ArtifactPath, as_json: Json = False) -> None:
+    """Show what an artifact is, what it was made from, and its figures."""
+    found = _open(path)
+    if as_json:
+        console.result(json.dumps(found.to_json(), ensure_ascii=False))
+        return
+    manifest = found.manifest
+    size = sum(record.size for record in manifest.files.values())
+    lines = [
+        f"{found.kind} made by '{manifest.step}' on {manifest.created}, seed {manifest.seed}",
+        f"digest   {found.digest[:16]}",
+        f"files    {len(manifest.files)}, {size / 1e6:.1f} MB",
+        *_files(found),
+        "inputs" + ("" if manifest.inputs else "   none"),
+        *(f"  {item.setting}: {item.path} ({item.kind}, {item.digest[:12]})" for item in manifest.inputs),
+        "metrics" + ("" if manifest.metrics else "  none"),
+        *_tree(manifest.metrics),
+        "cost",
+        *_tree(manifest.cost),
+        "settings",
+        *_tree(manifest.settings),
+        "versions  " + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+    ]
+    console.result("\n".join(lines))
+
+
+def _files(found: Artifact, most: int = 12) -> list[str]:
+    """The artifact's files, tensors counted where they are safetensors; long lists are cut."""
+    rows: list[str] = []
+    files = sorted(found.manifest.files.items(), key=lambda item: (item[0].count("/"), item[0]))
+    for name, record in files[:most]:
+        shapes = _tensor_summary(found.path / name) if name.endswith(".safetensors") else ""
+        rows.append(f"  {name}  {record.size / 1e6:.2f} MB{shapes}")
+    if len(files) > most:
+        rows.append(f"  ... and {len(files) - most} more")
+    return rows
+
+
+def _tensor_summary(path: Path) -> str:
+    header = tensor_header(path)
+    parameters = 0
+    for info in header.values():
+        count = 1
+        for length in info["shape"]:
+            count *= length
+        parameters += count
+    dtypes = ", ".join(sorted({info["dtype"] for info in header.values()}))
+    return f"  {len(header)} tensors, {parameters:,} values, {dtypes}"
+
+
+def tensor_header(path: Path) -> dict[str, Any]:
+    """Names, shapes and dtypes of a safetensors file, from its header alone."""
+    try:
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if length > 100 << 20:
+                raise ValueError("header too long")
+            header = json.loads(stream.read(length))
+    except (OSError, ValueError) as error:
+        raise InputError(f"not a readable safetensors file: {error}", where=str(path)) from None
+    header.pop("__metadata__", None)
+    return header
+
+
+def _tree(values: dict[str, Any], indent: int = 2) -> list[str]:
+    rows: list[str] = []
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            rows.append(" " * indent + f"{name}:")
+            rows.extend(_tree(value, indent + 2))
+        elif isinstance(value, float):
+            rows.append(" " * indent + f"{name}: {value:.6g}")
+        else:
+            text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+            rows.append(" " * indent + f"{name}: {text if len(text) <= 160 else text[:157] + '...'}")
+    return rows
+
+
+def verify(path: ArtifactPath) -> None:
+    """Check every file of an artifact against its manifest."""
+    found = _open(path)
+    artifact.verify_files(found.path, found.manifest.files)
+    known = {*found.manifest.files, artifact.MANIFEST}
+    extra = [name for name in artifact.files_below(found.path) if name not in known]
+    if extra:
+        console.warn(f"{len(extra)} files are not in the manifest, such as {extra[0]}")
+    console.result(f"{path}: {len(found.manifest.files)} files as recorded")
+
+
+def diff(
+    left: ArtifactPath,
+    right: Annotated[str, typer.Argument(metavar="OTHER", help="Directory of another artifact.")],
+    as_json: Json = False,
+) -> None:
+    """Show how two artifacts differ: settings, inputs, files, metrics."""
+    one, other = _open(left), _open(right)
+    tables = {
+        "kind": ({"kind": one.kind}, {"kind": other.kind}),
+        "settings": (one.manifest.settings, other.manifest.settings),
+        "inputs": (
+            {item.setting: item.digest for item in one.manifest.inputs},
+            {item.setting: item.digest for item in other.manifest.inputs},
+        ),
+        "files": (
+            {name: record.sha256 for name, record in one.manifest.files.items()},
+            {name: record.sha256 for name, record in other.manifest.files.items()},
+        ),
+        "metrics": (_flat(one.manifest.metrics), _flat(other.manifest.metrics)),
+        "versions": (one.manifest.versions, other.manifest.versions),
+    }
+    found = {
+        table: {name: [a.get(name), b.get(name)] for name in sorted({**a, **b}) if a.get(name) != b.get(name)}
+        for table, (a, b) in tables.items()
+    }
+    found = {table: rows for table, rows in found.items() if rows}
+    if as_json:
+        console.result(json.dumps(found, ensure_ascii=False))
+        return
+    lines: list[str] = [] if found else ["no difference"]
+    for table, rows in found.items():
+        lines.append(table)
+        lines.extend(f"  {name}: {_cell(a)} -> {_cell(b)}" for name, (a, b) in rows.items())
+    console.result("\n".join(lines))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "(absent)"
+    if isinstance(value, str) and len(value) == 64:
+        return value[:12]
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows.update(_flat(value, f"{prefix}{name}."))
+        else:
+            rows[prefix + name] = value
+    return rows

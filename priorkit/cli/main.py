@@ -1,0 +1,137 @@
+"""The command ``priorkit``: dispatch to steps, and one exit code for each way to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from priorkit.cli import table
+from priorkit.core.console import console
+from priorkit.core.errors import PriorkitError, UsageError, nearest
+
+INTERRUPTED = 130
+
+
+class StepGroup(TyperGroup):
+    """The umbrella command: artifact and recipe commands are at hand, steps are imported on demand."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands, the steps first."""
+        return [*table.STEPS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command by name; a step's module is imported here."""
+        if cmd_name not in table.STEPS:
+            return super().get_command(ctx, cmd_name)
+        from priorkit.cli.options import step_command
+
+        module, model = table.load(cmd_name)
+        return step_command(cmd_name, model, module.run, module.__doc__ or "")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; an unknown one is answered with the nearest."""
+        name = args[0]
+        if not name.startswith("-") and name not in self.list_commands(ctx):
+            raise UsageError(f"no step or command '{name}'", hint=nearest(name, self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of steps and commands."""
+        rows = {name: table.summary(name) for name in table.STEPS}
+        own = {name: command.get_short_help_str(80).rstrip(".") for name, command in self.commands.items()}
+        width = max(map(len, [*rows, *own])) + 2
+        lines = [
+            "Usage: priorkit STEP [INPUT...] --out DIR [--recipe FILE] [options]",
+            "",
+            "How much can a multimodal model see because of what it already knows? Each step reads",
+            "artifacts and makes one; it prints the path of what it made, so steps compose in a shell.",
+            "",
+            "Steps:",
+            *(f"  {name:<{width}}{text}" for name, text in rows.items()),
+            "",
+            "Recipes and artifacts:",
+            *(f"  {name:<{width}}{text}" for name, text in own.items()),
+            "",
+            "priorkit STEP --help shows a step's options with examples;",
+            "priorkit --install-completion sets up completion in your shell.",
+            "",
+            "Examples:",
+            "  priorkit glyph-world --out world",
+            "  priorkit mix facts=world/text/facts.jsonl --tokenizer tokenizer --out corpus | "
+            "priorkit pretrain - --preset pocket --out llm",
+            "",
+        ]
+        formatter.write("\n".join(lines))
+
+
+def application() -> typer.Typer:
+    """The Typer application."""
+    from priorkit.cli import artifacts, recipes
+
+    app = typer.Typer(
+        name="priorkit",
+        cls=StepGroup,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+
+    @app.callback(invoke_without_command=True)
+    def root(
+        context: typer.Context,
+        version: bool = typer.Option(False, "--version", help="Show the version and exit."),
+    ) -> None:
+        """How much can a multimodal model see because of what it already knows?"""
+        if version:
+            from importlib import metadata
+
+            console.result(f"priorkit {metadata.version('priorkit')}")
+            raise typer.Exit
+        if context.invoked_subcommand is None:
+            raise UsageError("no step is given", hint="priorkit --help lists the steps")
+
+    app.add_typer(recipes.app, name="recipe")
+    for command in (artifacts.inspect, artifacts.verify, artifacts.diff):
+        app.command()(command)
+    return app
+
+
+def _terminate(signal_number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the contract's code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(args: list[str]) -> int:
+    """Run the command line and return the exit code."""
+    command = typer.main.get_command(application())
+    try:
+        return int(command.main(args=args, prog_name="priorkit", standalone_mode=False) or 0)
+    except PriorkitError as error:
+        console.error(line for problem in error.problems for line in problem.lines())
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.error(["interrupted; nothing was half-written"])
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our standard output is gone; the artifact is complete.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        console.error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
+        return 4
+    except Exception as error:
+        # Typer's own usage errors; their class lives in click or inside Typer, depending on its version.
+        message = getattr(error, "format_message", None)
+        if callable(message) and getattr(error, "exit_code", None) == UsageError.exit_code:
+            console.error([str(message())])
+            return UsageError.exit_code
+        raise

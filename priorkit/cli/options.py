@@ -1,0 +1,234 @@
+"""Settings to options: a step's Typer command is derived from its settings model."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from priorkit.cli.table import STEPS
+from priorkit.core import recipe
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, UsageError, nearest
+from priorkit.core.settings import OptionSpec, StepSettings, build, flag_of, option_specs
+
+RECIPE_HELP = "TOML file whose table for this step holds settings; options given here win over it."
+
+
+def parameters(model: type[StepSettings]) -> list[inspect.Parameter]:
+    """The Typer parameters of a step. All are text here; the settings model checks the types."""
+    found = [_parameter(spec) for spec in option_specs(model).values()]
+    recipe_option = typer.Option("--recipe", metavar="FILE", help=RECIPE_HELP)
+    found.append(_keyword("recipe", Annotated[str | None, recipe_option]))
+    return found
+
+
+def _keyword(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _parameter(spec: OptionSpec) -> inspect.Parameter:
+    if spec.positional:
+        info = typer.Argument(metavar=spec.metavar + ("..." if spec.multiple else ""), help=spec.help)
+        return _keyword(spec.name, Annotated[list[str] | None if spec.multiple else str | None, info])
+    if spec.is_flag:
+        flags = spec.flag if spec.default is False else f"{spec.flag}/--no-{spec.flag[2:]}"
+        return _keyword(spec.name, Annotated[bool | None, typer.Option(flags, help=spec.help)])
+    info = typer.Option(
+        spec.flag, metavar=spec.metavar, help=spec.help, autocompletion=_completer(spec.choices)
+    )
+    return _keyword(spec.name, Annotated[list[str] | None if spec.multiple else str | None, info])
+
+
+def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]] | None:
+    if not choices:
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        return [choice for choice in choices if choice.startswith(incomplete)]
+
+    return complete
+
+
+def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSettings:
+    """Merge command line over recipe over defaults and validate; ``-`` is read from standard input.
+
+    Raises:
+        UsageError: unknown keys or wrong values, each with its option or its place in the recipe.
+    """
+    values: dict[str, Any] = {}
+    recipe_path = given.get("recipe")
+    if recipe_path:
+        values = recipe.step_values(Path(recipe_path), model, STEPS)
+    from_recipe = set(values)
+    typed = {name: value for name, value in given.items() if name != "recipe" and value not in (None, [])}
+    values.update(_from_stdin(typed))
+    from_recipe -= set(typed)
+
+    def where(name: str) -> str:
+        return (
+            recipe.place(Path(recipe_path or ""), model.step, name) if name in from_recipe else flag_of(name)
+        )
+
+    return build(model, values, where)
+
+
+def _from_stdin(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace the input ``-`` by the path that the step before printed."""
+    flat = [item for value in values.values() for item in (value if isinstance(value, list) else [value])]
+    wanting = sum(item == "-" or (isinstance(item, str) and item.endswith("=-")) for item in flat)
+    if wanting == 0:
+        return values
+    if wanting > 1:
+        raise UsageError("only one input can be '-': standard input carries one path")
+    path = _path_on_stdin()
+
+    def fill(item: Any) -> Any:
+        if item == "-":
+            return path
+        if isinstance(item, str) and item.endswith("=-"):
+            return item[:-1] + path
+        return item
+
+    return {
+        name: [fill(item) for item in value] if isinstance(value, list) else fill(value)
+        for name, value in values.items()
+    }
+
+
+def _path_on_stdin() -> str:
+    text = sys.stdin.read().strip() if not sys.stdin.isatty() else ""
+    if text.startswith("{"):
+        try:
+            return str(json.loads(text)["path"])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise InputError("standard input holds JSON without a 'path'", where="-") from None
+    if not text:
+        raise InputError(
+            "standard input is empty: the step before printed no path",
+            where="-",
+            hint="see its message above; '-' stands for the path printed by the step before in a pipe",
+        )
+    return text.splitlines()[-1]
+
+
+class StepCommand(TyperCommand):
+    """A step's command: help grouped by topic, with defaults and working examples."""
+
+    model: type[StepSettings]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help text from the settings model."""
+        formatter.write(render_help(self.model, self.help or "", ctx.command_path))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse options; an unknown one is answered with the nearest valid."""
+        known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
+        unknown = [
+            arg.split("=")[0]
+            for arg in _before_separator(args)
+            if arg.startswith("--") and len(arg) > 2 and arg.split("=")[0] not in known
+        ]
+        values = _option_values(self, args)
+        unknown = [arg for arg in unknown if arg not in values and arg not in ("--help",)]
+        if unknown:
+            raise UsageError(f"unknown option {unknown[0]}", hint=nearest(unknown[0], sorted(known)))
+        return super().parse_args(ctx, args)
+
+
+def _before_separator(args: list[str]) -> list[str]:
+    return args[: args.index("--")] if "--" in args else args
+
+
+def _option_values(command: TyperCommand, args: list[str]) -> set[str]:
+    """The arguments that stand as values behind an option, such as a template that begins with dashes."""
+    takes_value = {
+        flag for param in command.params for flag in param.opts if not getattr(param, "is_flag", False)
+    }
+    return {value for flag, value in itertools.pairwise(args) if flag in takes_value}
+
+
+_WIDTH = 100
+_INDENT = 30
+
+
+def render_help(model: type[StepSettings], text: str, command: str) -> str:
+    """The help of a step: usage, text, options by group, examples."""
+    specs = list(option_specs(model).values())
+    names = [spec.metavar + ("..." if spec.multiple else "") for spec in specs if spec.positional]
+    lines = [f"Usage: {command} {' '.join(names)} --out DIR [options]".replace("  ", " "), ""]
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        lines += [*textwrap.wrap(" ".join(paragraph.split()), _WIDTH), ""]
+    group = ""
+    for spec in specs:
+        if spec.group != group:
+            if group:
+                lines.append("")
+            group = spec.group
+            lines.append(f"{group.capitalize()}:")
+        lines += _help_rows(spec)
+    lines += _help_rows_of("--recipe FILE", RECIPE_HELP)
+    lines += ["", "Examples:", *(f"  {example}" for example in model.examples), ""]
+    return "\n".join(lines)
+
+
+def _help_rows(spec: OptionSpec) -> list[str]:
+    if spec.positional:
+        head = spec.metavar + ("..." if spec.multiple else "")
+    elif spec.is_flag:
+        head = spec.flag if spec.default is False else f"{spec.flag}/--no-{spec.flag[2:]}"
+    else:
+        head = f"{spec.flag} {spec.metavar}" + ("..." if spec.multiple else "")
+    shown = _default_text(spec)
+    return _help_rows_of(head, spec.help + (f" [default: {shown}]" if shown else ""))
+
+
+def _help_rows_of(head: str, text: str) -> list[str]:
+    body = textwrap.wrap(text, _WIDTH - _INDENT)
+    first = f"  {head}"
+    if len(first) + 2 > _INDENT:
+        return [first, *(" " * _INDENT + row for row in body)]
+    return [first.ljust(_INDENT) + body[0], *(" " * _INDENT + row for row in body[1:])]
+
+
+def _default_text(spec: OptionSpec) -> str:
+    value = spec.default
+    if value is None or value is False or value in ((), {}, ""):
+        return ""
+    if value is True:
+        return "on"
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return str(value)
+
+
+def step_command(name: str, model: type[StepSettings], run: Callable[[Any], Any], text: str) -> TyperCommand:
+    """Build a step's command from its settings model."""
+
+    def callback(**given: Any) -> None:
+        console.quiet = bool(given.get("quiet"))
+        console.prefix = f"priorkit {name}"
+        settings = read_settings(model, given)
+        console.quiet = settings.quiet
+        made = run(settings)
+        if made is None:
+            return
+        if settings.json_output:
+            console.result(json.dumps(made.to_json(), ensure_ascii=False))
+        else:
+            console.result(str(made.path))
+
+    callback.__signature__ = inspect.Signature(parameters(model))  # type: ignore[attr-defined]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(name, cls=StepCommand, help=text)(callback)
+    command = typer.main.get_command(app)
+    command.model = model  # type: ignore[attr-defined]
+    return command  # type: ignore[return-value]

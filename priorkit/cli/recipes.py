@@ -1,0 +1,105 @@
+"""Commands that look at recipes: list, show, check, schema."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from priorkit.cli import table
+from priorkit.core import recipe
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, PriorkitError, Problems, UsageError, nearest
+from priorkit.core.settings import build, option_specs
+
+app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
+
+
+def _folder() -> Path:
+    """The folder of the recipes that come with the kit."""
+    return Path(str(resources.files("priorkit"))) / "recipes"
+
+
+def _find(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {
+        item.relative_to(_folder()).with_suffix("").as_posix(): item
+        for item in sorted(_folder().rglob("*.toml"))
+    }
+    if name.removesuffix(".toml") in shipped:
+        return shipped[name.removesuffix(".toml")]
+    raise InputError(
+        f"no recipe file '{name}', and none of that name comes with the kit", hint=nearest(name, shipped)
+    )
+
+
+@app.command("list")
+def list_recipes() -> None:
+    """List the recipes that come with the kit."""
+    rows: list[str] = []
+    for path in sorted(_folder().rglob("*.toml")):
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")
+        steps = ", ".join(recipe.read_toml(path))
+        rows.append(f"{path.relative_to(_folder()).with_suffix('').as_posix():<28}{first} ({steps})")
+    console.result("\n".join(rows))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|STEP", help="A recipe, or a step for all its keys.")],
+) -> None:
+    """Print a recipe, or every key of a step with its default and meaning."""
+    if name in table.STEPS:
+        _, model = table.load(name)
+        console.result(recipe.template(model).rstrip())
+        return
+    console.result(_find(name).read_text(encoding="utf-8").rstrip())
+
+
+@app.command()
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")
+    ],
+) -> None:
+    """Check every table of a recipe: keys, types, values."""
+    path = _find(name)
+    document = recipe.read_toml(path)
+    problems = Problems(UsageError)
+    if not document:
+        problems.add("the recipe is empty", where=str(path))
+    steps = [step for step in document if step in table.STEPS]
+    for step, content in document.items():
+        if step not in table.STEPS:
+            problems.add(f"unknown step '{step}'", where=f"{path} [{step}]", hint=nearest(step, table.STEPS))
+        elif not isinstance(content, dict):
+            problems.add(f"'{step}' must be a table", where=str(path))
+    for step in steps:
+        _, model = table.load(step)
+        try:
+            values = recipe.step_values(path, model, list(document))
+            # Required keys may come from the command line; any value stands in for them here.
+            missing = {
+                spec.name: ["name=value"] if spec.multiple else "value"
+                for spec in option_specs(model).values()
+                if spec.required and spec.name not in values
+            }
+            build(model, {**missing, **values}, lambda key, step=step: recipe.place(path, step, key))
+        except PriorkitError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+    console.result(f"{path}: {', '.join(steps)}: all keys and values are valid")
+
+
+@app.command()
+def schema(step: Annotated[str, typer.Argument(metavar="STEP", help="Name of a step.")]) -> None:
+    """Print the JSON schema of a step's table, for editors."""
+    if step not in table.STEPS:
+        raise UsageError(f"no step '{step}'", hint=nearest(step, table.STEPS))
+    _, model = table.load(step)
+    console.result(json.dumps(recipe.settings_schema(model), indent=2, ensure_ascii=False))

@@ -1,0 +1,197 @@
+"""Inputs: what a path or hub id given by the user is, whether it is whole, and its digest.
+
+An input is an artifact, a part of one (a file or folder below it), a file or folder of the user's own,
+or an entry of the Hugging Face hub. Artifacts are checked against their manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from priorkit.core import artifact
+from priorkit.core.artifact import Artifact, FileRecord, InputRecord
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, nearest
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+
+HASH_IN_CHECK_UP_TO = 64 << 20
+"""``--check`` compares sizes of all files and the content of those up to this many bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A resolved input.
+
+    Attributes:
+        setting: which setting named it.
+        given: the text the user gave.
+        path: where it is on this machine.
+        kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``.
+        owner: the artifact it is or belongs to; None for the user's own files.
+        revision: the hub revision (commit) where it came from the hub.
+    """
+
+    setting: str
+    given: str
+    path: Path
+    kind: str
+    owner: Artifact | None = None
+    revision: str = ""
+
+    def _files(self) -> dict[str, FileRecord]:
+        if self.owner is None:
+            return {}
+        below = self.path.resolve().relative_to(self.owner.path.resolve()).as_posix()
+        files = self.owner.manifest.files
+        if below == ".":
+            return files
+        return {name: files[name] for name in files if name == below or name.startswith(below + "/")}
+
+    def verify(self, thorough: bool = True) -> None:
+        """Check the files against the manifest; the user's own files have none and pass.
+
+        Raises:
+            InputError: naming every file that is missing or differs.
+        """
+        if self.owner is not None:
+            artifact.verify_files(self.owner.path, self._files(), None if thorough else HASH_IN_CHECK_UP_TO)
+
+    def stamp(self) -> str:
+        """A digest of names, sizes and times of the user's own files; empty for artifacts."""
+        if self.owner is not None or self.revision:
+            return ""
+        lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in _stats(self.path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def digest(self) -> str:
+        """The digest of the content; from the manifest where there is one, by reading the files else."""
+        if self.owner is not None:
+            return artifact.digest_of(self._files())
+        if self.revision:
+            return self.revision
+        if self.path.is_file():
+            return artifact.hash_file(self.path).sha256
+        return artifact.digest_of(artifact.hash_files(self.path, artifact.files_below(self.path)))
+
+    def record(self, known: InputRecord | None = None) -> InputRecord:
+        """The input as the manifest holds it; a known record with the same stamp saves the reading."""
+        stamp = self.stamp()
+        if known is not None and stamp and stamp == known.stamp:
+            digest = known.digest
+        else:
+            digest = self.digest()
+        return InputRecord(setting=self.setting, path=self.given, kind=self.kind, digest=digest, stamp=stamp)
+
+
+def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
+    if path.is_file():
+        return [(path.name, path.stat())]
+    return [(name, (path / name).stat()) for name in artifact.files_below(path)]
+
+
+def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", label: str = "") -> Input:
+    """Find out what an input is.
+
+    Args:
+        given: a path, or a hub id (``owner/name`` or ``owner/name@revision``) where ``hub`` allows it.
+        setting: the setting that names it.
+        accepts: the kinds of artifact that fit; files of the user's own always pass here and are
+            checked by whoever reads them.
+        hub: ``model``, ``dataset`` or empty.
+        label: how to name the setting in an error; the setting itself where empty.
+
+    Raises:
+        InputError: it is missing, incomplete, or of another kind.
+    """
+    where = label or setting
+    path = Path(given).expanduser()
+    if not path.exists():
+        if hub and _HUB_ID.fullmatch(given):
+            return _from_hub(given, setting, hub, where)
+        raise InputError(f"no such file or directory: {given}", where=where, hint=_missing_hint(path))
+    if not os.access(path, os.R_OK):
+        raise InputError(f"not readable: {given}", where=where, hint="check its permissions")
+    owner = _owner(path)
+    if owner is None:
+        return Input(setting, given, path, "directory" if path.is_dir() else "file")
+    if owner.path.resolve() != path.resolve():
+        return Input(setting, given, path, f"part of {owner.kind}", owner)
+    if owner.kind not in accepts:
+        wanted = " or ".join(dict.fromkeys(accepts))
+        raise InputError(
+            f"expected {wanted}, got an artifact of kind '{owner.kind}' made by '{owner.manifest.step}'",
+            where=f"{where} {given}",
+        )
+    return Input(setting, given, path, owner.kind, owner)
+
+
+def _missing_hint(path: Path) -> str:
+    if path.with_name(path.name + ".partial").exists():
+        return "the step that makes it has not finished; run it again to its end"
+    folder = path.parent
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist either"
+    return nearest(path.name, sorted(item.name for item in folder.iterdir()))
+
+
+def _owner(path: Path) -> Artifact | None:
+    """The artifact that a path is or lies in."""
+    for folder in (path, *path.resolve().parents):
+        if artifact.is_artifact(folder):
+            return artifact.open_artifact(folder)
+        if folder.name.endswith(".partial"):
+            raise InputError(
+                "unfinished: the step that makes it was stopped",
+                where=str(folder),
+                hint="run that step again to its end",
+            )
+    return None
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's address resolves; without this, an offline machine retries for half a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT).hostname
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
+    """Fetch a hub snapshot, or take it from the cache when offline."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = given.partition("@")
+    console.say(f"looking for {given} on the hub")
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"] if hub == "model" else None
+    try:
+        path = Path(
+            snapshot_download(
+                name,
+                repo_type=hub,
+                revision=revision or None,
+                allow_patterns=patterns,
+                local_files_only=not _hub_answers(),
+            )
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"'{given}' is no local path, and the hub gave no such {hub} ({reason})",
+            where=where,
+            hint="check the name; offline, only what is in the hub's cache can be used",
+        ) from None
+    # A snapshot's folder is named by the commit it holds.
+    return Input(setting, given, path, "hub", revision=path.name)

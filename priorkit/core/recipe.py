@@ -1,0 +1,196 @@
+"""Recipes: TOML files with a table for each step, and the one that every artifact carries."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, Problems, UsageError, nearest
+from priorkit.core.settings import OptionSpec, Settings, StepSettings, option_specs
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it cannot be read.
+        UsageError: it is not valid TOML (file and line are named).
+    """
+    try:
+        with path.open("rb") as stream:
+            return tomllib.load(stream)
+    except FileNotFoundError:
+        folder = path.parent
+        names = sorted(item.name for item in folder.glob("*.toml")) if folder.is_dir() else []
+        raise InputError("no such recipe", where=str(path), hint=nearest(path.name, names)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+
+
+def _line_of(path: Path, table: str, key: str) -> int:
+    """The line where a key of a table stands, 0 where it is not found (dotted or inline keys)."""
+    current = ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+            current = match[1].replace('"', "")
+            if current == f"{table}.{key}" if table else current == key:
+                return number
+        elif current.split(".")[0] == table and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', line):
+            return number
+    return 0
+
+
+def place(path: Path, step: str, key: str) -> str:
+    """Where a key stands, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
+    line = _line_of(path, step, key)
+    return f"{path}:{line} [{step}] {key}" if line else f"{path} [{step}] {key}"
+
+
+def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[str]) -> dict[str, Any]:
+    """Read a step's own table from a recipe, its sub-tables flattened, its keys checked.
+
+    Args:
+        path: the recipe.
+        model: the step's settings.
+        steps: all step names, to tell another step's table from a misspelt one.
+
+    Raises:
+        UsageError: the table is missing, or keys are unknown; the nearest valid ones are named.
+    """
+    document = read_toml(path)
+    problems = Problems(UsageError)
+    known = list(steps)
+    for name, value in document.items():
+        if not isinstance(value, dict):
+            problems.add(
+                f"the key '{name}' stands outside a step's table",
+                where=f"{path}:{_line_of(path, '', name)}",
+                hint=f"put it under [{model.step}]",
+            )
+        elif name not in known:
+            problems.add(f"unknown step '{name}'", where=f"{path} [{name}]", hint=nearest(name, known))
+    if model.step not in document and not len(problems):
+        tables = ", ".join(f"[{name}]" for name in document) or "no table at all"
+        problems.add(f"no [{model.step}] table; the file has {tables}", where=str(path))
+    table = document.get(model.step)
+    values = (
+        _flatten(path, model, typing.cast("dict[str, Any]", table), problems)
+        if isinstance(table, dict)
+        else {}
+    )
+    problems.raise_if_any()
+    return values
+
+
+def _flatten(
+    path: Path, model: type[StepSettings], table: Mapping[str, Any], problems: Problems
+) -> dict[str, Any]:
+    specs = option_specs(model)
+    groups = {_table_name(spec.group) for spec in specs.values()}
+    values: dict[str, Any] = {}
+
+    def take(key: str, value: Any) -> None:
+        name = {"json": "json_output"}.get(key, key.replace("-", "_"))
+        if name not in specs:
+            valid = [*specs, *sorted(groups)]
+            problems.add(f"unknown key '{key}'", where=place(path, model.step, key), hint=nearest(key, valid))
+        elif name in values:
+            problems.add(f"the key '{key}' is given twice", where=place(path, model.step, key))
+        else:
+            values[name] = value
+
+    for key, value in table.items():
+        if isinstance(value, dict) and key in groups and key not in specs:
+            for inner, content in typing.cast("dict[str, Any]", value).items():
+                take(inner, content)
+        else:
+            take(key, value)
+    return values
+
+
+def _table_name(group: str) -> str:
+    return group.replace(" ", "_")
+
+
+def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> str:
+    """A recipe that re-creates what these settings made, each key with its help as a comment.
+
+    Args:
+        settings: the resolved settings.
+        inputs: absolute paths of inputs by label (``corpus``, ``sources.facts``, ``models.0``), written
+            in place of the paths as given, so that the recipe works from any folder.
+    """
+    values = settings.model_dump(mode="json")
+    found = dict(inputs or {})
+    for label, path in found.items():
+        name, _, part = label.partition(".")
+        if not part:
+            values[name] = path
+        elif isinstance(values[name], dict):
+            values[name][part] = path
+        else:
+            values[name][int(part)] = path
+    keep = {name: value for name, value in values.items() if name not in OUTPUT_ONLY and value is not None}
+    return _render(type(settings), keep)
+
+
+def template(model: type[StepSettings]) -> str:
+    """A recipe with every key of a step at its default, required ones as comments."""
+    defaults = {
+        spec.name: spec.default
+        for spec in option_specs(model).values()
+        if not spec.required and spec.name not in OUTPUT_ONLY
+    }
+    return _render(model, defaults, show_unset=True)
+
+
+OUTPUT_ONLY = ("out", "force", "check", "json_output", "quiet", "recipe")
+"""Options that say how to run, not what to make; they stay out of recipes that artifacts carry."""
+
+
+def _render(model: type[StepSettings], values: Mapping[str, Any], show_unset: bool = False) -> str:
+    tables: dict[str, list[str]] = {}
+    for spec in option_specs(model).values():
+        if spec.name in OUTPUT_ONLY:
+            continue
+        value = values.get(spec.name)
+        if value is None and not show_unset:
+            continue
+        own = spec.group in ("inputs", "what to do")
+        header = model.step if own else f"{model.step}.{_table_name(spec.group)}"
+        rows = tables.setdefault(header, [])
+        rows.append(f"# {spec.help}{_values_comment(spec)}")
+        rows.append(f"# {spec.name} =" if value is None else f"{spec.name} = {_toml(value)}")
+    return "\n\n".join("\n".join([f"[{header}]", *rows]) for header, rows in tables.items()) + "\n"
+
+
+def _values_comment(spec: OptionSpec) -> str:
+    return f" One of: {', '.join(spec.choices)}." if spec.choices else ""
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        pairs = typing.cast("Mapping[str, Any]", value)
+        inner = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in pairs.items())
+        return "{ " + inner + " }" if inner else "{}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in typing.cast("list[Any]", value)) + "]"
+    if isinstance(value, str):
+        # TOML's basic strings escape as JSON does, but for DEL, which JSON leaves bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def settings_schema(model: type[Settings]) -> dict[str, Any]:
+    """The JSON schema of a step's table, for editors."""
+    return model.model_json_schema()

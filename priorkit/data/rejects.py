@@ -1,0 +1,63 @@
+"""Broken rows: counted, written down with their reason, tolerated up to a stated share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+
+REJECTS = "rejects.jsonl"
+
+
+class Rejects:
+    """Collects rows that could not be used.
+
+    Args:
+        limit: the share of broken rows, 0 to 1, up to which a source is used all the same.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.rows: list[dict[str, str | int]] = []
+        self.seen = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def good(self, count: int = 1) -> None:
+        """Count rows that are fine."""
+        self.seen += count
+
+    def add(self, file: str, row: int, reason: str) -> None:
+        """Note a broken row; ``row`` counts from 1, as editors count lines."""
+        self.seen += 1
+        self.rows.append({"file": file, "row": row, "reason": reason})
+
+    def judge(self) -> None:
+        """Pass if the share of broken rows is within the limit.
+
+        Raises:
+            InputError: naming the first broken rows and the share.
+        """
+        if not self.rows:
+            return
+        share = len(self.rows) / self.seen
+        first = self.rows[0]
+        text = (
+            f"{len(self.rows)} of {self.seen} rows are broken ({share:.2%}); "
+            f"the first: {first['file']}:{first['row']}: {first['reason']}"
+        )
+        if share > self.limit:
+            raise InputError(
+                text,
+                hint=f"mend or remove them, or allow a larger share with --reject-limit (now {self.limit})",
+            )
+        console.warn(text)
+
+    def write(self, folder: Path) -> None:
+        """Write the broken rows beside the result, where there are any."""
+        if self.rows:
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
+            (folder / REJECTS).write_text("".join(lines), encoding="utf-8")

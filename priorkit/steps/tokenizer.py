@@ -1,0 +1,75 @@
+"""Train a byte-level BPE tokenizer with chat template and image token on text sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from priorkit.core.artifact import Artifact
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.settings import Count, Named, StepSettings, argument, option
+from priorkit.data.rejects import Rejects
+from priorkit.data.text import check_text_source, read_documents
+
+
+class TokenizerSettings(StepSettings):
+    """Options of ``priorkit tokenizer``."""
+
+    step: ClassVar[str] = "tokenizer"
+    kind: ClassVar[str] = "tokenizer"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit tokenizer facts=world/text/facts.jsonl code=world/text/code.jsonl --out tokenizer",
+        "priorkit tokenizer books=books/ --vocab-size 32k --out tokenizer",
+    )
+
+    sources: Named = argument(
+        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
+        accepts=("world", "text"),
+        metavar="NAME=SOURCE",
+        hub="dataset",
+    )
+    vocab_size: Count = option(4096, "Number of tokens, special ones included.", metavar="N", ge=300)
+    text_column: str = option("text", "Column or key that holds a document's text.")
+    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N")
+    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+
+
+def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:
+    """Check that every source can be read."""
+    problems = Problems(InputError)
+    facts: list[tuple[str, str]] = []
+    for label, item in inputs.items():
+        try:
+            files = check_text_source(item.path, settings.text_column)
+            facts.append((label, f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB"))
+        except InputError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+    return Plan([*facts, ("vocabulary", f"{settings.vocab_size} tokens")], disk_bytes=4 << 20)
+
+
+def execute(settings: TokenizerSettings, work: Work) -> None:
+    """Train on the sources in the order given and save in Hugging Face's format."""
+    import itertools
+
+    from priorkit.models.tokenizer import save_tokenizer, train_bpe
+
+    rejects = Rejects(settings.reject_limit)
+    limit = settings.max_documents or None
+
+    def documents():
+        for item in work.inputs.values():
+            yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
+
+    tokenizer = train_bpe(documents(), settings.vocab_size)
+    rejects.judge()
+    rejects.write(work.path)
+    save_tokenizer(tokenizer, work.path)
+    work.metrics.update(vocab_size=tokenizer.get_vocab_size(), documents=rejects.seen, rejected=len(rejects))
+
+
+def run(settings: TokenizerSettings) -> Artifact | None:
+    """Train a tokenizer; see :class:`TokenizerSettings`."""
+    return produce(settings, plan, execute)

@@ -1,0 +1,79 @@
+"""Processes under torchrun: start, sum gradients and numbers over all of them."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from priorkit.core.runtime import Runtime, rank, world_size
+
+BUCKET_BYTES = 64 << 20
+"""Gradients are summed in buckets of this size: few large messages in place of many small ones."""
+
+
+def start(runtime: Runtime) -> None:
+    """Join the process group where torchrun started several processes."""
+    if world_size() > 1 and not dist.is_initialized():
+        backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def share(count: int) -> range:
+    """This process's contiguous part of ``range(count)``; sizes differ by one at most."""
+    size, number = world_size(), rank()
+    return range(count * number // size, count * (number + 1) // size)
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process, so that all of them act alike."""
+    return bool(total(torch.tensor([int(flag)], device=device)).item()) if dist.is_initialized() else flag
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Sum gradients over all processes; a parameter without gradient counts as zero."""
+    if not dist.is_initialized():
+        return
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter.grad)
+        size += parameter.grad.numel() * parameter.grad.element_size()
+        if size >= BUCKET_BYTES:
+            _sum_bucket(bucket)
+            bucket, size = [], 0
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def _sum_bucket(gradients: list[Tensor]) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()

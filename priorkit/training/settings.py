@@ -1,0 +1,81 @@
+"""Options of every training step, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from priorkit.core.settings import Count, RuntimeSettings, Settings, option
+
+
+class OptimisationSettings(Settings):
+    """How long and how fast to learn."""
+
+    group: ClassVar[str] = "optimisation"
+
+    steps: Count | None = option(None, "Length of training in optimiser steps.", metavar="N")
+    tokens: Count | None = option(None, "Length of training in tokens, such as 50B.", metavar="N")
+    epochs: float | None = option(
+        None, "Length of training in passes over the data; 1 where neither steps nor tokens are given.", gt=0
+    )
+    batch_size: int = option(32, "Samples per optimiser step, over all processes.", ge=1)
+    micro_batch_size: int = option(
+        0, "Samples per forward pass and process, 0 for all at once; smaller ones save memory.", ge=0
+    )
+    learning_rate: float = option(3e-4, "Peak learning rate.", gt=0)
+    warmup_steps: int = option(0, "Steps of linear warm-up from zero to the peak.", ge=0)
+    schedule: Literal["cosine", "linear", "constant"] = option(
+        "cosine", "Course of the learning rate after the warm-up."
+    )
+    final_learning_rate: float = option(0.0, "Learning rate at the end, as a share of the peak.", ge=0, le=1)
+    weight_decay: float = option(0.1, "Decoupled weight decay of matrices; vectors have none.", ge=0)
+    adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", ge=0, lt=1)
+    adam_beta2: float = option(0.95, "AdamW's decay of the second moment.", ge=0, lt=1)
+    clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> OptimisationSettings:
+        given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"the length is given more than once: {', '.join(given)}")
+        return self
+
+
+class CheckpointSettings(Settings):
+    """How to survive interruptions."""
+
+    group: ClassVar[str] = "checkpoints"
+
+    checkpoint_every: int = option(
+        250, "Steps between two saves of the training state.", ge=1, changes_result=False
+    )
+    keep: int = option(1, "How many training states to keep while running.", ge=1, changes_result=False)
+
+
+class TrainingSettings(RuntimeSettings, OptimisationSettings, CheckpointSettings):
+    """Base of a training step's settings."""
+
+    def total_steps(self, samples: int, tokens_per_sample: float) -> int:
+        """The number of optimiser steps.
+
+        Args:
+            samples: samples in the data.
+            tokens_per_sample: mean number of tokens in one, for a length given in tokens.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.tokens is not None:
+            return max(1, math.ceil(self.tokens / (tokens_per_sample * self.batch_size)))
+        return max(1, math.ceil((self.epochs or 1.0) * samples / self.batch_size))
+
+    def learning_rate_at(self, step: int, total: int) -> float:
+        """The learning rate of a step (counted from 0), before any per-part multiplier."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.schedule == "constant":
+            return self.learning_rate
+        progress = (step - self.warmup_steps) / max(1, total - self.warmup_steps)
+        shape = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
+        return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * shape)
