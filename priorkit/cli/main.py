@@ -107,6 +107,10 @@ def _terminate(signal_number: int, frame: object) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line and exit with the contract's code."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Our progress and messages stand in for those of the libraries below.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     sys.exit(run(sys.argv[1:]))
 
 

@@ -75,7 +75,9 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
 
     def where(name: str) -> str:
         return (
-            recipe.place(Path(recipe_path or ""), model.step, name) if name in from_recipe else flag_of(name)
+            recipe.place(Path(recipe_path or ""), model.step, name)
+            if name in from_recipe
+            else flag_of(model, name)
         )
 
     return build(model, values, where)

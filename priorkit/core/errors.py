@@ -111,8 +111,13 @@ class Problems:
         raise self._error(self._problems)
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str], *, only_close: bool = False) -> str:
     """A hint that names the nearest valid spellings, or all of them where nothing is near.
+
+    Args:
+        name: what the user wrote.
+        valid: what would be valid.
+        only_close: give no hint where nothing is near (for names of files, which are many).
 
     Returns:
         For example ``did you mean 'learning_rate'?`` or ``valid: full, lora``.
@@ -121,5 +126,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, options, n=3, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(f"'{option}'" for option in close) + "?"
+    if only_close:
+        return ""
     shown = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
     return f"valid: {shown}" if options else "nothing is valid here"

@@ -139,7 +139,7 @@ def _missing_hint(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"the folder {folder} does not exist either"
-    return nearest(path.name, sorted(item.name for item in folder.iterdir()))
+    return nearest(path.name, sorted(item.name for item in folder.iterdir()), only_close=True)
 
 
 def _owner(path: Path) -> Artifact | None:

@@ -70,6 +70,15 @@ class Work:
         """Folder for the state of an interrupted run; it does not become part of the artifact."""
         return self.path / STATE
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for temporary files; it does not become part of the artifact."""
+        folder = self.path / SCRATCH
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+SCRATCH = "scratch"
 
 PlanFunction = Callable[[S, Mapping[str, Input]], Plan]
 ExecuteFunction = Callable[[S, Work], None]
@@ -249,6 +258,7 @@ def _make(
             return Artifact(out, _unwritten(settings))
         work.cost.update(seconds=round(time.monotonic() - begun, 3), peak_memory_bytes=runtime.peak_memory())
         shutil.rmtree(work.state, ignore_errors=True)
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         (partial / _REQUEST).unlink(missing_ok=True)
         paths = {label: _lasting_path(item) for label, item in inputs.items()}
         (partial / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")

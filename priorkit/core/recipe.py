@@ -27,7 +27,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         folder = path.parent
         names = sorted(item.name for item in folder.glob("*.toml")) if folder.is_dir() else []
-        raise InputError("no such recipe", where=str(path), hint=nearest(path.name, names)) from None
+        raise InputError(
+            "no such recipe", where=str(path), hint=nearest(path.name, names, only_close=True)
+        ) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -95,12 +97,13 @@ def _flatten(
 ) -> dict[str, Any]:
     specs = option_specs(model)
     groups = {_table_name(spec.group) for spec in specs.values()}
+    fields = {spec.flag[2:].replace("-", "_"): name for name, spec in specs.items()}
     values: dict[str, Any] = {}
 
     def take(key: str, value: Any) -> None:
-        name = {"json": "json_output"}.get(key, key.replace("-", "_"))
-        if name not in specs:
-            valid = [*specs, *sorted(groups)]
+        name = fields.get(key.replace("-", "_"), "")
+        if not name:
+            valid = [*fields, *sorted(groups)]
             problems.add(f"unknown key '{key}'", where=place(path, model.step, key), hint=nearest(key, valid))
         elif name in values:
             problems.add(f"the key '{key}' is given twice", where=place(path, model.step, key))
@@ -108,7 +111,7 @@ def _flatten(
             values[name] = value
 
     for key, value in table.items():
-        if isinstance(value, dict) and key in groups and key not in specs:
+        if isinstance(value, dict) and key in groups and key not in fields:
             for inner, content in typing.cast("dict[str, Any]", value).items():
                 take(inner, content)
         else:
@@ -168,7 +171,8 @@ def _render(model: type[StepSettings], values: Mapping[str, Any], show_unset: bo
         header = model.step if own else f"{model.step}.{_table_name(spec.group)}"
         rows = tables.setdefault(header, [])
         rows.append(f"# {spec.help}{_values_comment(spec)}")
-        rows.append(f"# {spec.name} =" if value is None else f"{spec.name} = {_toml(value)}")
+        key = spec.flag[2:].replace("-", "_")
+        rows.append(f"# {key} =" if value is None else f"{key} = {_toml(value)}")
     return "\n\n".join("\n".join([f"[{header}]", *rows]) for header, rows in tables.items()) + "\n"
 
 

@@ -47,6 +47,7 @@ def option(
     accepts: Sequence[str] = (),
     metavar: str = "",
     hub: str = "",
+    flag: str = "",
     changes_result: bool = True,
     **checks: Any,
 ) -> Any:
@@ -58,10 +59,18 @@ def option(
         accepts: the kinds of artifact it may be; not empty means that it names an input.
         metavar: how the help shows the value; derived from the type where empty.
         hub: ``"model"`` or ``"dataset"`` where a hub id is accepted too.
+        flag: its spelling on the command line (and, without dashes, in a recipe) where the field's
+            name is a Python keyword.
         changes_result: False for options that leave the artifact's bytes alone (progress, workers).
         **checks: pydantic constraints (``ge``, ``gt``, ``le`` ...).
     """
-    extra = {"accepts": list(accepts), "metavar": metavar, "hub": hub, "changes_result": changes_result}
+    extra = {
+        "accepts": list(accepts),
+        "metavar": metavar,
+        "hub": hub,
+        "flag": flag,
+        "changes_result": changes_result,
+    }
     return Field(default, description=help, json_schema_extra={_EXTRA: extra}, **checks)
 
 
@@ -123,7 +132,7 @@ Counts = Annotated[tuple[Count, ...], BeforeValidator(_split_commas)]
 Named = Annotated[dict[str, str], BeforeValidator(_named)]
 """``NAME=VALUE`` pairs, in the order given."""
 
-NamedNumbers = Annotated[dict[str, float], BeforeValidator(_named)]
+NamedNumbers = Annotated[dict[str, float], BeforeValidator(_named), BeforeValidator(_split_commas)]
 """``NAME=NUMBER`` pairs, in the order given."""
 
 
@@ -148,7 +157,10 @@ class OutputSettings(Settings):
         False, "Plan only: validate recipe, inputs, shapes, memory and disk, then stop.", changes_result=False
     )
     json_output: bool = option(
-        False, "Print the manifest as one JSON object in place of the path.", changes_result=False
+        False,
+        "Print the manifest as one JSON object in place of the path.",
+        flag="--json",
+        changes_result=False,
     )
     quiet: bool = option(
         False, "Say nothing on standard error but warnings and errors.", changes_result=False
@@ -207,14 +219,6 @@ class OptionSpec:
     changes_result: bool
 
 
-_FLAG_NAMES = {"json_output": "--json"}
-
-
-def flag_of(name: str) -> str:
-    """The command-line spelling of a field: ``learning_rate`` -> ``--learning-rate``."""
-    return _FLAG_NAMES.get(name, "--" + name.replace("_", "-"))
-
-
 def _inner_type(annotation: Any) -> Any:
     """Strip ``| None`` and ``Annotated`` from a type."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -242,8 +246,8 @@ def _metavar(name: str, inner: Any, choices: tuple[str, ...], accepts: tuple[str
 def _group_of(model: type[Settings], name: str) -> str:
     for base in reversed(model.__mro__):
         if issubclass(base, Settings) and name in base.model_fields:
-            return base.group
-    return model.group
+            return vars(base).get("group", StepSettings.group)
+    return StepSettings.group
 
 
 def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
@@ -260,7 +264,7 @@ def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
     positional = bool(extra.get("positional"))
     return OptionSpec(
         name=name,
-        flag=flag_of(name),
+        flag=str(extra.get("flag") or "--" + name.replace("_", "-")),
         help=field.description or "",
         group="inputs" if positional else _group_of(model, name),
         positional=positional,
@@ -286,17 +290,26 @@ def option_specs(model: type[Settings]) -> dict[str, OptionSpec]:
 S = TypeVar("S", bound=Settings)
 
 
-def build(model: type[S], values: Mapping[str, Any], where: Callable[[str], str] = flag_of) -> S:
+def flag_of(model: type[Settings], name: str) -> str:
+    """The command-line spelling of a field: ``learning_rate`` -> ``--learning-rate``."""
+    spec = option_specs(model).get(name)
+    if spec is None:
+        return name
+    return spec.metavar if spec.positional else spec.flag
+
+
+def build(model: type[S], values: Mapping[str, Any], where: Callable[[str], str] | None = None) -> S:
     """Validate values into settings; all that is wrong is reported at once.
 
     Args:
         model: the settings model.
         values: field name -> value.
-        where: tells where a field's value came from (an option, or a key of a recipe).
+        where: tells where a field's value came from; its command-line spelling where not given.
 
     Raises:
         UsageError: unknown names, wrong types, values out of range, missing ones.
     """
+    where = where or (lambda name: flag_of(model, name))
     try:
         return model(**values)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,7 @@ def train(
     folder: Path,
     state: Path,
     total_steps: int,
+    title: str,
 ) -> Summary:
     """Train an objective's module to the end, resuming from a saved state where there is one.
 
@@ -65,6 +67,7 @@ def train(
         folder: where ``metrics.jsonl`` goes: a line per step without any time in it.
         state: where training states go.
         total_steps: the number of optimiser steps.
+        title: what the progress bar is called.
 
     Raises:
         GuardError: the loss or a gradient is not finite.
@@ -80,14 +83,14 @@ def train(
     progress = progress or checkpoint.Progress(0, 0, 0, 0.0)
     if progress.step:
         console.say(f"resuming at step {progress.step} of {total_steps}")
-    log = _Log(folder / METRICS, progress.metrics_bytes)
+    log = _Log(state / METRICS, progress.metrics_bytes)
     weight_so_far, begun = progress.weight, time.monotonic() - progress.seconds
     objective.module.train()
     steps = range(progress.step, total_steps)
     loader = _loader(objective, settings, steps)
     with (
         _signals() as stopping,
-        console.progress(settings.step, total_steps, progress.step, "step") as bar,  # type: ignore[attr-defined]
+        console.progress(title, total_steps, progress.step, "step") as bar,
     ):
         for step, batches in zip(steps, loader, strict=True):
             rate = settings.learning_rate_at(step, total_steps)
@@ -129,6 +132,8 @@ def train(
                 )
     parallel.barrier()
     objective.module.eval()
+    if rank() == 0:
+        shutil.copyfile(state / METRICS, folder / METRICS)
     return Summary(total_steps, weight_so_far, log.recent(total_steps), time.monotonic() - begun)
 
 
@@ -252,6 +257,7 @@ class _Log:
         self._losses: list[tuple[float, float]] = []
         self._lines: list[str] = []
         if rank() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
             content = path.read_bytes()[:size] if path.is_file() else b""
             path.write_bytes(content)
             for line in content.splitlines():
