@@ -1,0 +1,185 @@
+"""Entity images: which image shows which entity. ImageFolder, ``metadata.jsonl`` or parquet."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.data.images import IMAGE_SUFFIXES, BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.rejects import Rejects
+from priorkit.data.rows import column_names, files_of, read_rows
+
+NAME_COLUMNS = ("entity", "label", "name", "text")
+"""Columns that may hold an entity's name, the first that is there."""
+
+
+@dataclass(frozen=True)
+class EntityImages:
+    """Images with the entity that each shows.
+
+    Attributes:
+        entities: names, sorted; each has at least one image.
+        images: where the images are, sorted by entity and name.
+        entity_of: for each image, the index of its entity.
+    """
+
+    entities: tuple[str, ...]
+    images: tuple[ImageRef, ...]
+    entity_of: tuple[int, ...]
+
+
+def read_entities(path: Path, rejects: Rejects, verify: bool = True) -> EntityImages:
+    """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
+
+    Args:
+        path: a folder with one sub-folder per entity; or one with ``metadata.jsonl`` (``file_name`` and
+            one of :data:`NAME_COLUMNS`); or a parquet file or folder of them (``image`` and a name).
+        rejects: takes images that do not decode and entities that are left without any.
+        verify: decode every image once now, so that broken ones are known before any work.
+
+    Raises:
+        InputError: there are no images, or two entities are the same name in other spelling.
+    """
+    found = list(_references(path, rejects))
+    kept: list[tuple[str, ImageRef]] = []
+    for number, (entity, ref) in enumerate(found, start=1):
+        if verify:
+            try:
+                decode(ref)
+            except BrokenImageError as error:
+                rejects.add(str(path), number, f"{ref.name}: {error}")
+                continue
+        rejects.good()
+        kept.append((entity, ref))
+    rejects.judge()
+    if not kept:
+        raise InputError(
+            "no entity images here",
+            where=str(path),
+            hint=f"expected a folder per entity with images ({', '.join(IMAGE_SUFFIXES[:4])} ...), "
+            "metadata.jsonl, or parquet with image and entity",
+        )
+    names = tuple(sorted({entity for entity, _ in kept}))
+    check_names(names, str(path))
+    index = {name: number for number, name in enumerate(names)}
+    kept.sort(key=lambda item: (item[0], item[1].name))
+    return EntityImages(names, tuple(ref for _, ref in kept), tuple(index[entity] for entity, _ in kept))
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse names that are the same but for case or Unicode form: their ranks would be meaningless.
+
+    Raises:
+        InputError: naming each pair.
+    """
+    problems = Problems(InputError)
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = fold(name)
+        if folded in seen:
+            problems.add(
+                f"'{seen[folded]}' and '{name}' are one name but for case or Unicode form",
+                where=where,
+                hint="rename or merge them",
+            )
+        seen[folded] = name
+    problems.raise_if_any()
+
+
+def fold(name: str) -> str:
+    """A name's form for comparison: Unicode compatibility form, case-folded, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def read_names(path: Path) -> list[str]:
+    """Candidate names from a text file, one per line; blank lines are passed over.
+
+    Raises:
+        InputError: the file is empty or not UTF-8.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+    if not names:
+        raise InputError("the file holds no names", where=str(path))
+    return names
+
+
+def candidates(entities: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]:
+    """The names to rank among: the entities, then further names that are none of them, without repeats."""
+    known = {fold(name) for name in entities}
+    further = [name for name in dict.fromkeys(extra) if fold(name) not in known]
+    unique = {fold(name): name for name in reversed(further)}
+    return (*entities, *reversed(unique.values()))
+
+
+def _references(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+    if path.is_file() or any(path.glob("*.parquet")):
+        yield from _from_parquet(path, rejects)
+    elif (path / "metadata.jsonl").is_file():
+        yield from _from_metadata(path, rejects)
+    else:
+        yield from _from_folders(path, rejects)
+
+
+def _from_folders(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+    for folder in sorted(item for item in path.iterdir() if item.is_dir()):
+        files = sorted(item for item in folder.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            rejects.add(str(path), 0, f"the entity '{folder.name}' has no images")
+        for file in files:
+            yield folder.name, ImageRef(file.relative_to(path).as_posix(), file)
+
+
+def _from_metadata(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+    file = path / "metadata.jsonl"
+    for number, row in read_rows(file, rejects):
+        column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
+        if column is None:
+            rejects.add(str(file), number, f"no name ({' or '.join(NAME_COLUMNS)})")
+            continue
+        try:
+            yield row[column], image_of(row.get("file_name"), path, "")
+        except BrokenImageError as error:
+            rejects.add(str(file), number, str(error))
+
+
+def _from_parquet(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+    for file in files_of(path, (".parquet",)):
+        columns = column_names(file)
+        column = next((name for name in NAME_COLUMNS if name in columns), None)
+        if column is None or "image" not in columns:
+            raise InputError(
+                f"columns {', '.join(columns)}; expected image and one of {', '.join(NAME_COLUMNS)}",
+                where=str(file),
+                hint=nearest("image", columns, only_close=True),
+            )
+        labels = _class_names(file, column)
+        for number, row in read_rows(file, rejects, ["image", column]):
+            value = row.get(column)
+            entity = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
+            if not isinstance(entity, str) or not entity.strip():
+                rejects.add(str(file), number, f"'{column}' is no name: {value!r}")
+                continue
+            try:
+                yield entity, image_of(row.get("image"), file.parent, f"{file.name}:{number}")
+            except BrokenImageError as error:
+                rejects.add(str(file), number, str(error))
+
+
+def _class_names(file: Path, column: str) -> list[str]:
+    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet files."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(file).metadata or {}
+    try:
+        features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return []

@@ -1,0 +1,114 @@
+"""Images from files and from bytes: bounded before they are decoded, upright, always RGB."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+MAX_PIXELS = 128_000_000
+"""Images larger than this (about 11,000 x 11,000) are refused before they are decoded."""
+
+
+class BrokenImageError(Exception):
+    """An image that cannot be used; the message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where an image's bytes are.
+
+    Attributes:
+        name: how to call it in tables and messages.
+        path: the file, or None where the bytes are at hand.
+        content: the encoded bytes, or None where they are in the file.
+    """
+
+    name: str
+    path: Path | None = None
+    content: bytes | None = None
+
+
+def decode(ref: ImageRef) -> Image.Image:
+    """Decode an image to upright RGB.
+
+    EXIF rotation is applied, the first frame of an animation is taken, transparency is put on white,
+    16-bit and floating grey is scaled to 8 bit.
+
+    Raises:
+        BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        source = io.BytesIO(ref.content) if ref.content is not None else ref.path
+        if source is None:
+            raise BrokenImageError("no image")
+        with Image.open(source) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        reason = str(error).strip().splitlines()
+        raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        import numpy as np
+
+        values = np.asarray(image, dtype=np.float64)
+        peak = 65535.0 if values.max(initial=0) > 255 else 255.0
+        grey = np.clip(values * (255.0 / peak), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def image_of(value: Any, folder: Path, name: str) -> ImageRef:
+    """Read an ``image`` cell: a path below the folder, or Hugging Face's ``{bytes, path}``.
+
+    Raises:
+        BrokenImageError: nothing there, or a path that leaves its folder.
+    """
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        if content:
+            return ImageRef(str(value.get("path") or name), content=content)
+        value = value.get("path")
+    if isinstance(value, bytes) and value:
+        return ImageRef(name, content=value)
+    if not isinstance(value, str) or not value:
+        raise BrokenImageError("no image given")
+    path = below(folder, value)
+    if not path.is_file():
+        raise BrokenImageError(f"no such image: {value}")
+    return ImageRef(value, path)
+
+
+def below(folder: Path, name: str) -> Path:
+    """A path inside a folder.
+
+    Raises:
+        BrokenImageError: the path leaves the folder.
+    """
+    root = folder.resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise BrokenImageError(f"the path leaves its folder: {name}")
+    return path

@@ -1,0 +1,82 @@
+"""Pretrain a CLIP-like encoder on image-text pairs, from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from priorkit.core import runtime
+from priorkit.core.artifact import Artifact
+from priorkit.core.errors import UsageError
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.settings import Count, StepSettings, argument, option, redefault
+from priorkit.data.pairs import check_pairs, read_pairs
+from priorkit.data.rejects import Rejects
+from priorkit.training.settings import TrainingSettings
+
+
+class PretrainEncoderSettings(TrainingSettings, StepSettings):
+    """Options of ``priorkit pretrain-encoder``."""
+
+    step: ClassVar[str] = "pretrain-encoder"
+    kind: ClassVar[str] = "encoder"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit pretrain-encoder world/pairs/train.parquet --preset pocket --steps 1200 --out encoder",
+        "priorkit pretrain-encoder pairs.jsonl --preset vit-b-16 --batch-size 1024 --epochs 10 --out encoder",
+    )
+
+    pairs: str = argument(
+        "Image-text pairs: parquet or JSON Lines with image and text.", accepts=("world",), hub="dataset"
+    )
+    preset: str = option("pocket", "Shape of the encoder.", metavar="NAME")
+    vocab_size: Count = option(2048, "Size of the text tower's vocabulary, learnt from the texts.", ge=300)
+    augment_shift: int = option(
+        3, "Images are moved by up to this many pixels each time they are seen.", ge=0
+    )
+    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+    batch_size: int = redefault(TrainingSettings, "batch_size", 128)
+    learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
+    warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 100)
+    adam_beta2: float = redefault(TrainingSettings, "adam_beta2", 0.98)
+
+
+def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
+    """Check the pairs' columns and the batch."""
+    files = check_pairs(inputs["pairs"].path)
+    if settings.micro_batch_size:
+        raise UsageError(
+            "a contrastive loss compares all pairs of a batch; it cannot be cut into micro-batches",
+            where="--micro-batch-size",
+            hint="leave it at 0",
+        )
+    size = sum(file.stat().st_size for file in files)
+    return Plan([("pairs", f"{len(files)} files, {size / 1e6:.1f} MB"), ("shape", settings.preset)])
+
+
+def execute(settings: PretrainEncoderSettings, work: Work) -> None:
+    """Read the pairs, build the encoder with a tokenizer of their texts, train both towers."""
+    started = runtime.start(settings.seed, settings.device, settings.precision)
+    from priorkit.data.pixels import Pixels
+    from priorkit.models.encoder import build_encoder
+    from priorkit.training.contrastive import ContrastiveObjective
+    from priorkit.training.loop import train
+
+    rejects = Rejects(settings.reject_limit)
+    pairs = read_pairs(work.inputs["pairs"].path, rejects)
+    rejects.write(work.path)
+    encoder = build_encoder(settings.preset, pairs.texts, settings.vocab_size, settings.seed)
+    encoder.model.to(started.device)
+    pixels = Pixels(pairs.images, encoder.prepare)
+    objective = ContrastiveObjective(encoder, pixels, pairs.texts, settings.augment_shift, settings.seed)
+    steps = settings.total_steps(len(pairs), 1)
+    summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
+    if runtime.rank() == 0:
+        encoder.save(work.path)
+    work.metrics.update(loss=summary.loss, steps=summary.steps, pairs=len(pairs), rejected=len(rejects))
+    work.cost.update(training_seconds=summary.seconds, images_per_second=summary.weight / summary.seconds)
+
+
+def run(settings: PretrainEncoderSettings) -> Artifact | None:
+    """Pretrain an encoder; see :class:`PretrainEncoderSettings`."""
+    return produce(settings, plan, execute)
