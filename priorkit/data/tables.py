@@ -1,0 +1,22 @@
+"""Writing readable tables as parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_table(columns: Mapping[str, Any], path: Path) -> None:
+    """Write columns (lists or arrays of equal length) as a parquet file, in the order given."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: pa.array(list(values)) for name, values in columns.items()}), path)
+
+
+def read_table(path: Path) -> dict[str, list[Any]]:
+    """Read a parquet file's columns as lists."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pydict()

@@ -1,0 +1,50 @@
+"""Make the glyph world: text, image-text pairs, entity images, instructions and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from priorkit.core.artifact import Artifact
+from priorkit.core.console import console
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.settings import StepSettings
+from priorkit.world.options import WorldOptions
+
+
+class GlyphWorldSettings(WorldOptions, StepSettings):
+    """Options of ``priorkit glyph-world``."""
+
+    step: ClassVar[str] = "glyph-world"
+    kind: ClassVar[str] = "world"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit glyph-world --out world",
+        "priorkit glyph-world --strong 24 --weak 6 --none 6 --pairs 500 --seed 7 --out small-world",
+    )
+
+
+def plan(settings: GlyphWorldSettings, inputs: Mapping[str, Input]) -> Plan:
+    """Say how large the world will be."""
+    images = settings.pairs + settings.captions + settings.instructions
+    images += settings.entities * (settings.entity_images_train + settings.entity_images_test)
+    return Plan(
+        [
+            ("entities", f"{settings.strong} strong, {settings.weak} weak, {settings.none} none"),
+            ("images", f"about {images:,} of {settings.image_size} x {settings.image_size} pixels"),
+        ],
+        disk_bytes=images * settings.image_size**2 * 2 + 8 * settings.text_characters,
+    )
+
+
+def execute(settings: GlyphWorldSettings, work: Work) -> None:
+    """Draw and write everything."""
+    from priorkit.world.build import build_world
+
+    counts = build_world(settings, work.path, lambda line: console.say(f"  {line}"))
+    work.metrics.update(counts)
+
+
+def run(settings: GlyphWorldSettings) -> Artifact | None:
+    """Make a glyph world; see :class:`GlyphWorldSettings`."""
+    return produce(settings, plan, execute)

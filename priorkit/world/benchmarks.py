@@ -1,0 +1,136 @@
+"""The benchmarks: questions about new scenes in held-out typefaces."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from datasets import Features, Image, List, Value
+
+from priorkit.world import questions
+from priorkit.world.entities import Entity
+from priorkit.world.files import embedded
+from priorkit.world.options import WorldOptions
+from priorkit.world.palette import NUMBERS
+from priorkit.world.questions import Maker, Question
+from priorkit.world.scenes import Studio, area
+
+_DRAWN: Mapping[str, tuple[Maker, ...]] = MappingProxyType(
+    {
+        "attributes": (questions.colour, questions.size),
+        "relations": (questions.relation,),
+        "counting": (questions.counting,),
+        "comparison": (questions.comparison,),
+        "existence": (questions.existence,),
+        "short-answer": (
+            questions.colour,
+            questions.naming_by_colour,
+            questions.counting,
+            questions.background,
+        ),
+        "grounding": (questions.grounding,),
+    }
+)
+NAMES = ("naming", *_DRAWN, "knowledge")
+
+
+def benchmark(name: str, options: WorldOptions, entities: Sequence[Entity]) -> list[Question]:
+    """The questions of one benchmark.
+
+    ``naming`` asks for every entity equally often and draws the wrong names evenly from the world;
+    ``knowledge`` goes round the entities in random order; the others draw from all entities.
+    """
+    rng = random.Random(f"benchmark-{name}/{options.seed}")
+    studio = Studio(options.image_size, held_out=True)
+    count = options.benchmark_questions
+    if name == "naming":
+        per_entity = options.naming_questions
+        return [
+            questions.naming(
+                rng, studio, entities, turn, entities[turn // per_entity], options.naming_distractors
+            )
+            for turn in range(per_entity * len(entities))
+        ]
+    if name == "knowledge":
+        order = rng.sample(entities, len(entities))
+        return [
+            questions.knowledge(rng, studio, entities, turn, order[turn % len(order)])
+            for turn in range(count)
+        ]
+    makers = _DRAWN[name]
+    return [makers[turn % len(makers)](rng, studio, entities, turn // len(makers)) for turn in range(count)]
+
+
+def features(name: str) -> Features:
+    """The columns of one benchmark."""
+    answers = {
+        "existence": {"answer": Value("string")},
+        "short-answer": {"answers": List(Value("string"))},
+        "grounding": {"box": List(Value("float64"))},
+    }
+    return Features(
+        {
+            "id": Value("string"),
+            "task": Value("string"),
+            "image": Image(),
+            "question": Value("string"),
+            **answers.get(name, {"choices": List(Value("string")), "answer": Value("int64")}),
+            "ability": Value("string"),
+            "needs_image": Value("bool"),
+            "entity": Value("string"),
+            "prior": Value("string"),
+            "told": Value("bool"),
+            "instructed": Value("bool"),
+            "area": Value("float64"),
+            "size": Value("string"),
+        }
+    )
+
+
+def rows(name: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
+    """The questions as rows with the columns of :func:`features`.
+
+    ``area`` is the share of the image that the target's mask covers, ``size`` the word for its
+    extent; both are null where no object is asked for. ``box`` is normalised x1, y1, x2, y2.
+    """
+    columns = list(features(name))
+    return [
+        {
+            column: value
+            for column, value in _row(f"{name}-{index:05d}", name, question).items()
+            if column in columns
+        }
+        for index, question in enumerate(asked)
+    ]
+
+
+def _row(identifier: str, name: str, question: Question) -> dict[str, Any]:
+    target = None if question.target is None else question.scene.objects[question.target]
+    is_open = name == "short-answer"
+    return {
+        "id": identifier,
+        "task": "vqa" if is_open else question.task,
+        "image": embedded(question.scene, identifier),
+        "question": question.open_text if is_open else question.text,
+        "choices": list(question.choices),
+        "answer": question.answer,
+        "answers": accepted(question),
+        "box": None if question.box is None else list(question.box),
+        "ability": question.ability,
+        "needs_image": question.needs_image,
+        "entity": question.entity.name,
+        "prior": question.entity.prior,
+        "told": question.entity.told,
+        "instructed": question.entity.instructed,
+        "area": None if target is None else area(target, question.scene.side),
+        "size": None if target is None else target.thing.size,
+    }
+
+
+def accepted(question: Question) -> list[str]:
+    """All right free answers: numbers as a word and as a digit."""
+    if question.ability == "counting":
+        return [question.reply, str(NUMBERS.index(question.reply))]
+    return [question.reply]

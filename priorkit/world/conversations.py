@@ -1,0 +1,117 @@
+"""Conversations for tuning, in the LLaVA form: questions as prompts, and their answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from priorkit.world import questions
+from priorkit.world.captions import caption
+from priorkit.world.drawing import Scene
+from priorkit.world.entities import Entity
+from priorkit.world.options import WorldOptions
+from priorkit.world.questions import Maker, NormalisedBox, Question
+from priorkit.world.scenes import Studio
+
+Turn = dict[str, str]
+CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."
+WORD_SUFFIX = "Answer the question using a single word or phrase."
+YES_NO_SUFFIX = "Answer yes or no."
+BOX_SUFFIX = "Answer with its box [x1,y1,x2,y2]."
+_IMAGE = "<image>\n"
+_OPEN_SHARE = 0.4
+_CAPTION_REQUESTS = (
+    "Describe the image briefly.",
+    "What does the image show?",
+    "Give a short caption.",
+    "Summarise the picture in a few words.",
+    "Write a brief description of the image.",
+)
+# How often each kind is asked, per hundred.
+_SHARES: tuple[tuple[Maker, int], ...] = (
+    (questions.naming, 22),
+    (questions.naming_by_colour, 8),
+    (questions.background, 4),
+    (questions.colour, 10),
+    (questions.size, 6),
+    (questions.relation, 10),
+    (questions.counting, 8),
+    (questions.comparison, 6),
+    (questions.existence, 10),
+    (questions.grounding, 8),
+    (questions.knowledge, 8),
+)
+
+
+def choice_prompt(question: str, choices: Sequence[str]) -> str:
+    """The question with lettered options and the standard request for a letter."""
+    options = [f"{letter(index)}. {choice}" for index, choice in enumerate(choices)]
+    return "\n".join([question, *options, CHOICE_SUFFIX])
+
+
+def letter(index: int) -> str:
+    """The letter of an option: A for 0."""
+    return chr(ord("A") + index)
+
+
+def box_text(box: NormalisedBox, decimals: int) -> str:
+    """A box as text: "[0.10,0.25,0.48,0.71]"."""
+    return f"[{','.join(f'{value:.{decimals}f}' for value in box)}]"
+
+
+def exchange(question: Question, open_form: bool, decimals: int) -> tuple[str, str]:
+    """The prompt, without image placeholder, and the answer."""
+    if question.box is not None:
+        return f"{question.text}\n{BOX_SUFFIX}", box_text(question.box, decimals)
+    if isinstance(question.answer, str):
+        return f"{question.text}\n{YES_NO_SUFFIX}", question.answer
+    if open_form or question.answer is None:
+        return f"{question.open_text}\n{WORD_SUFFIX}", question.reply
+    return choice_prompt(question.text, question.choices), letter(question.answer)
+
+
+def instructions(
+    options: WorldOptions, entities: Sequence[Entity]
+) -> list[tuple[Question, Scene | None, list[Turn]]]:
+    """Questions about instructed entities, all kinds mixed.
+
+    Facts are asked about told entities only, in part without a picture.
+
+    Returns:
+        The question, the picture to show or None, and the conversation.
+    """
+    rng = random.Random(f"instructions/{options.seed}")
+    studio = Studio(options.image_size)
+    pool = [entity for entity in entities if entity.instructed]
+    told = [entity for entity in pool if entity.told]
+    makers = [maker for maker, share in _SHARES for _ in range(share)]
+    kinds = [makers[index % len(makers)] for index in range(options.instructions)]
+    rng.shuffle(kinds)
+    turns: dict[Maker, int] = {}
+    result: list[tuple[Question, Scene | None, list[Turn]]] = []
+    for maker in kinds:
+        turn = turns[maker] = turns.get(maker, -1) + 1
+        question = maker(rng, studio, told if maker is questions.knowledge else pool, turn)
+        prompt, answer = exchange(question, rng.random() < _OPEN_SHARE, options.box_decimals)
+        blind = not question.needs_image and rng.random() < options.text_only_share
+        human = prompt if blind else f"{_IMAGE}{prompt}"
+        result.append((question, None if blind else question.scene, dialogue(human, answer)))
+    return result
+
+
+def captions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Scene, list[Turn]]]:
+    """Requests for a caption, about scenes of one to three instructed entities."""
+    rng = random.Random(f"captions/{options.seed}")
+    studio = Studio(options.image_size)
+    pool = [entity for entity in entities if entity.instructed]
+    result: list[tuple[Scene, list[Turn]]] = []
+    for _ in range(options.captions):
+        scene = studio.scene(rng, rng.sample(pool, rng.choice((1, 1, 2, 3))))
+        request = rng.choice(_CAPTION_REQUESTS)
+        result.append((scene, dialogue(f"{_IMAGE}{request}", caption(rng, scene))))
+    return result
+
+
+def dialogue(human: str, answer: str) -> list[Turn]:
+    """One exchange in the LLaVA form."""
+    return [{"from": "human", "value": human}, {"from": "gpt", "value": answer}]
