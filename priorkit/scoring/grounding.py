@@ -1,0 +1,63 @@
+"""Boxes in answers: reading, intersection over union, accuracy at a threshold.
+
+No official scorer exists for boxes in text; the rule is strict so that a score never rests on a
+repair. lmms-eval's RefCOCO task is laxer: plain decimals only, no range check, a malformed box
+becomes [0, 0, 0, 0].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_NUMBER = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
+_BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
+
+
+class Box(NamedTuple):
+    """A box by its corners, as shares of the image's width and height."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    @property
+    def area(self) -> float:
+        """Share of the image that the box covers."""
+        return (self.x2 - self.x1) * (self.y2 - self.y1)
+
+
+def read_box(answer: str) -> Box | None:
+    """Read the first ``[x1, y1, x2, y2]`` of an answer.
+
+    Brackets with fewer or more than four numbers, or with anything else, are skipped. The first box
+    is final: with a number outside 0 to 1, or corners in the wrong order, it is malformed, and no later
+    box, swap or clipping saves it.
+
+    Returns:
+        The box in normalised corners, or None where there is none or it is malformed.
+    """
+    found = _BOX.search(answer)
+    if found is None:
+        return None
+    box = Box(*map(float, found.groups()))
+    in_range = all(0 <= number <= 1 for number in box)
+    return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None
+
+
+def iou(box: Box | None, truth: Box) -> float:
+    """Intersection over union of continuous areas, as ``torchvision.ops.box_iou``; 0 without a box."""
+    if box is None:
+        return 0.0
+    width = min(box.x2, truth.x2) - max(box.x1, truth.x1)
+    height = min(box.y2, truth.y2) - max(box.y1, truth.y1)
+    intersection = max(width, 0.0) * max(height, 0.0)
+    union = box.area + truth.area - intersection
+    return intersection / union if union > 0 else 0.0
+
+
+def accuracy_at(ious: Sequence[float], threshold: float = 0.5) -> float:
+    """Share of items whose IoU reaches the threshold (``>=``); 0 for no items."""
+    return sum(value >= threshold for value in ious) / len(ious) if ious else 0.0
