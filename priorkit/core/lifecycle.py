@@ -39,12 +39,14 @@ class Plan:
         disk_bytes: expected size of the artifact with its training state.
         memory_bytes: expected peak of main memory (or of the GPU's, with ``on_gpu``).
         payload: what ``plan`` worked out and ``execute`` needs again.
+        kind: the kind of artifact, where it depends on the settings; the step's own where empty.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     disk_bytes: int = 0
     memory_bytes: int = 0
     payload: Any = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def _bytes(count: int) -> str:
 
 
 def _print_plan(settings: StepSettings, out: Path, plan: Plan) -> None:
-    rows = [("step", settings.step), ("makes", f"{settings.kind} at {out}"), *plan.facts]
+    rows = [("step", settings.step), ("makes", f"{plan.kind or settings.kind} at {out}"), *plan.facts]
     if plan.memory_bytes:
         rows.append(("memory", f"about {_bytes(plan.memory_bytes)}"))
     if plan.disk_bytes:
@@ -264,7 +266,7 @@ def _make(
         (partial / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")
         manifest = artifact.write_manifest(
             partial,
-            kind=settings.kind,
+            kind=plan.kind or settings.kind,
             step=settings.step,
             settings={**settings.model_dump(mode="json", exclude=set(recipe.OUTPUT_ONLY))},
             inputs=records,
