@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from safetensors import SafetensorError
+
 from priorkit.core import artifact, recipe, runtime
 from priorkit.core.artifact import Artifact, InputRecord
 from priorkit.core.console import console
@@ -128,6 +130,7 @@ def produce(settings: S, plan: PlanFunction[S], execute: ExecuteFunction[S]) -> 
     planned = plan(settings, inputs)
     _check_disk(out, planned)
     if settings.check:
+        _refuse_other_run(_partial(out), settings, [item.record() for item in inputs.values()])
         _print_plan(settings, out, planned)
         return None
     return _make(settings, out, inputs, planned, execute)
@@ -184,14 +187,22 @@ def _short(value: Any) -> str:
 
 def _check_target(out: Path) -> None:
     """Refuse to write over what the kit did not make."""
-    if out.is_file():
-        raise UsageError("this is a file; --out names a directory", where=str(out))
+    if out.name in ("", ".."):
+        raise UsageError("--out names a directory to make, not one that is always there", where=str(out))
+    for path in (out, _partial(out), *out.absolute().parents):
+        if path.is_file():
+            raise UsageError("this is a file; --out names a directory", where=str(path))
     if out.is_dir() and any(out.iterdir()) and not artifact.is_artifact(out):
         raise UsageError(
             "this folder is not empty and is no priorkit artifact",
             where=str(out),
             hint="choose another --out; --force does not delete what the kit did not make",
         )
+
+
+def _partial(out: Path) -> Path:
+    """Where an artifact is made before it is renamed into place."""
+    return out.with_name(out.name + ".partial")
 
 
 def _check_disk(out: Path, plan: Plan) -> None:
@@ -250,7 +261,7 @@ def _print_plan(settings: StepSettings, out: Path, plan: Plan) -> None:
 def _make(
     settings: S, out: Path, inputs: Mapping[str, Input], plan: Plan, execute: ExecuteFunction[S]
 ) -> Artifact:
-    partial = out.with_name(out.name + ".partial")
+    partial = _partial(out)
     records = [item.record() for item in inputs.values()]
     begun = time.monotonic()
     with _disk_errors(out), _claimed(partial, settings, records):
@@ -259,9 +270,6 @@ def _make(
         if runtime.rank() != 0:
             return Artifact(out, _unwritten(settings))
         work.cost.update(seconds=round(time.monotonic() - begun, 3), peak_memory_bytes=runtime.peak_memory())
-        shutil.rmtree(work.state, ignore_errors=True)
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        (partial / _REQUEST).unlink(missing_ok=True)
         paths = {label: _lasting_path(item) for label, item in inputs.items()}
         (partial / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")
         manifest = artifact.write_manifest(
@@ -274,7 +282,12 @@ def _make(
             versions=runtime.versions(),
             seed=getattr(settings, "seed", None),
             cost=work.cost,
+            leave_out=(STATE, SCRATCH, _REQUEST),
         )
+        # The state goes last: a run killed while its files are hashed need not train again.
+        shutil.rmtree(work.state, ignore_errors=True)
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        (partial / _REQUEST).unlink(missing_ok=True)
         _move_into_place(partial, out)
     return Artifact(out, manifest)
 
@@ -301,16 +314,12 @@ def _claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) 
     if runtime.rank() != 0:
         yield
         return
-    request = json.dumps(
-        {
-            "step": settings.step,
-            "settings": result_settings(settings),
-            "inputs": {record.setting: record.digest for record in records},
-        },
-        indent=2,
-        sort_keys=True,
-    )
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot be made: {error.strerror}", where=str(partial), hint="choose another --out"
+        ) from error
     lock = os.open(partial, os.O_RDONLY)
     try:
         try:
@@ -319,7 +328,8 @@ def _claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) 
             raise EnvironmentProblem(
                 "another process is making this artifact", where=str(partial), hint="wait for it, or stop it"
             ) from None
-        _clear_or_resume(partial, request, settings)
+        _refuse_other_run(partial, settings, records)
+        _clear_or_resume(partial, _request(settings, records))
         try:
             yield
         except BaseException:
@@ -330,23 +340,39 @@ def _claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) 
         os.close(lock)
 
 
-def _clear_or_resume(partial: Path, request: str, settings: StepSettings) -> None:
-    """Keep the state of an interrupted run of the same request; clear anything else."""
+def _request(settings: StepSettings, records: list[InputRecord]) -> str:
+    values = {
+        "step": settings.step,
+        "settings": result_settings(settings),
+        "inputs": {record.setting: record.digest for record in records},
+    }
+    return json.dumps(values, indent=2, sort_keys=True)
+
+
+def _waiting(partial: Path) -> str:
+    """The request of an interrupted run that can go on; empty where there is none."""
     file = partial / _REQUEST
-    known = file.read_text(encoding="utf-8") if file.is_file() else ""
-    saved = (partial / STATE).exists()
-    if saved and known and known != request and not settings.force:
+    return file.read_text(encoding="utf-8") if file.is_file() and (partial / STATE).exists() else ""
+
+
+def _refuse_other_run(partial: Path, settings: StepSettings, records: list[InputRecord]) -> None:
+    known, request = _waiting(partial), _request(settings, records)
+    if known and known != request and not settings.force:
         raise UsageError(
             "an interrupted run with other settings or inputs is waiting here: "
             + _request_difference(known, request),
             where=str(partial),
             hint="run its command again to finish it, or start over with --force",
         )
-    keep = {STATE, _REQUEST} if saved and known == request else set[str]()
+
+
+def _clear_or_resume(partial: Path, request: str) -> None:
+    """Keep the state of an interrupted run of the same request; clear anything else."""
+    keep = {STATE, _REQUEST} if _waiting(partial) == request else set[str]()
     for item in sorted(partial.iterdir()):
         if item.name not in keep:
             shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
-    artifact.write_text(file, request)
+    artifact.write_text(partial / _REQUEST, request)
 
 
 def _request_difference(known: str, wanted: str) -> str:
@@ -381,11 +407,13 @@ def _disk_errors(out: Path) -> Iterator[None]:
     """Tell a full or read-only disk apart from a bug."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        # Libraries written in Rust report the system's error in words alone.
+        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             what = "the disk is full"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"not writable: {error.filename or out}"
+        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
+            what = f"no permission: {getattr(error, 'filename', None) or out}"
         else:
             raise
         raise EnvironmentProblem(

@@ -16,11 +16,12 @@ MAX_HEADER_BYTES = 100 << 20
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape and dtype of a tensor in a safetensors file."""
+    """Shape and dtype of a tensor in a safetensors file, and where its bytes begin there."""
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    offset: int = 0
 
     @property
     def count(self) -> int:
@@ -77,7 +78,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         if 8 + length + end != size:
             raise ValueError(f"{8 + length + end} bytes expected, got {size}")
         return {
-            name: TensorInfo(path, str(info["dtype"]), tuple(int(n) for n in info["shape"]))
+            name: TensorInfo(
+                path,
+                str(info["dtype"]),
+                tuple(int(n) for n in info["shape"]),
+                8 + length + int(info["data_offsets"][0]),
+            )
             for name, info in header.items()
         }
     except FileNotFoundError:

@@ -21,6 +21,7 @@ from priorkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from priorkit.data.pixels import Pixels
+    from priorkit.models.attention import choose_attention
     from priorkit.models.encoder import Encoder
     from priorkit.training.remediation import Replay, Teacher
 
@@ -152,6 +153,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     entities = read_entities(work.inputs["images"].path, rejects)
     encoder = load_encoder(work.inputs["encoder"].path)
     encoder.model.to(started.device)
+    choose_attention(encoder.model, started.device.type)
     pixels = Pixels(entities.images, encoder.prepare)
     names = _names(settings, work, entities)
     original = copy.deepcopy(encoder.model).eval().requires_grad_(False)

@@ -9,11 +9,9 @@ adapters alone it is an adapter. Nothing is loaded whole: tensors pass through o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -46,16 +44,14 @@ MethodName = Literal[
 
 MODELS = ("llm", "mllm", "encoder")
 
-Share = Annotated[float, Field(gt=0, le=1)]
-
 
 class MethodSettings(Settings):
     """Parameters of single methods; each method refuses those it does not have."""
 
-    group: ClassVar[str] = "method"
+    group: ClassVar[str] = "parameters"
 
     normalize: bool | None = option(
-        None, "Divide by the sum of the weights; linear, ties, della and karcher do unless told not to."
+        None, "Divide by the sum of the weights that count; linear, ties and della do unless told not to."
     )
     rescale: bool | None = option(
         None, "Make up for dropped entries; dare_* and della* do unless told not to."
@@ -138,7 +134,7 @@ class MergeAdaptersSettings(MethodSettings, AdapterSettings, MergeRuntimeSetting
     )
     method: MethodName = option("linear", "How to merge.", metavar="NAME")
     weight: Numbers = option((1.0,), "Weight, once or once per input, in order.", metavar="W")
-    density: Annotated[tuple[Share, ...], *Numbers.__metadata__] = option(
+    density: Numbers = option(
         (), "Share of entries to keep, above 0 to 1, once or once per input, in order.", metavar="X"
     )
     weight_rule: Named = option(
@@ -231,20 +227,27 @@ def _facts(settings: MergeAdaptersSettings, merge: MergePlan) -> list[tuple[str,
         options["density"] = list(merge.density)
     text = ", ".join(f"{name.rstrip('_')} {value}" for name, value in options.items() if value is not None)
     facts = [("method", "compare only" if settings.analyse else f"{settings.method} ({text})")]
+    if merge.reference:
+        kept = _types(merge.stored_dtype(name) for name in merge.reference)
+        count = sum(info.count for info in merge.reference.values())
+        facts.append(("tensors", f"{len(merge.reference)}, {count:,} values, stored as {kept}"))
+        facts.append(("names and companions", f"of {merge.folder}"))
     for source in merge.sources:
-        ranks = sorted({lora.rank for lora in source.loras.values()})
-        parts = (
-            [f"LoRA of rank {'/'.join(map(str, ranks))} in {len(ranks and source.loras)} modules"]
-            if ranks
-            else []
-        )
+        parts: list[str] = []
+        if source.loras:
+            ranks = sorted({lora.rank for lora in source.loras.values()})
+            parts.append(f"LoRA of rank {'/'.join(map(str, ranks))} in {len(source.loras)} modules")
         if source.full:
-            types = "/".join(sorted({info.dtype for info in source.full.values()}))
-            parts.append(f"{len(source.full)} whole tensors ({types})")
+            types = _types(info.dtype for info in source.full.values())
+            parts.append(f"{len(source.full)} whole tensors of type {types}")
         facts.append((source.label, ", ".join(parts)))
     for label, names in merge.ignored.items():
         facts.append((label, f"left out, tied to the embeddings: {', '.join(names)}"))
     return facts
+
+
+def _types(dtypes: Iterable[str]) -> str:
+    return "/".join(sorted(set(dtypes)))
 
 
 def _device(settings: MergeAdaptersSettings, merge: MergePlan) -> Device:

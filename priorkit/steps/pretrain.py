@@ -90,6 +90,7 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     """Build or load the model, train it on the corpus, save it with the corpus's tokenizer."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.data.corpus import Corpus
+    from priorkit.models.attention import choose_attention
     from priorkit.models.tokenizer import load_tokenizer
     from priorkit.training.language import LanguageObjective
     from priorkit.training.loop import train
@@ -101,6 +102,7 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     else:
         model = llm.build_llm(llm.build_config(work.plan.payload, tokenizer), settings.seed)
     model.to(started.device)
+    choose_attention(model, started.device.type)
     header = read_corpus_header(folder)
     objective = LanguageObjective(model, corpus, header["pad_token_id"] if header["padded_share"] else None)
     if settings.compile:

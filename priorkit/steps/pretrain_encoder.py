@@ -58,6 +58,7 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     """Read the pairs, build the encoder with a tokenizer of their texts, train both towers."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.data.pixels import Pixels
+    from priorkit.models.attention import choose_attention
     from priorkit.models.encoder import build_encoder
     from priorkit.training.contrastive import ContrastiveObjective
     from priorkit.training.loop import train
@@ -67,6 +68,7 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     rejects.write(work.path)
     encoder = build_encoder(settings.preset, pairs.texts, settings.vocab_size, settings.seed)
     encoder.model.to(started.device)
+    choose_attention(encoder.model, started.device.type)
     pixels = Pixels(pairs.images, encoder.prepare)
     objective = ContrastiveObjective(encoder, pixels, pairs.texts, settings.augment_shift, settings.seed)
     steps = settings.total_steps(len(pairs), 1)

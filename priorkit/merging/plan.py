@@ -1,0 +1,299 @@
+"""Planning a merge from headers alone: what is asked for, what fits, and what it will take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.merging.lora import Adapter
+from priorkit.merging.methods import METHODS, PEFT_FACTOR_LINEAR, Method
+from priorkit.merging.sources import (
+    Source,
+    check_architectures,
+    check_named_bases,
+    check_tokenizers,
+    check_types,
+    fit_sources,
+    read_all,
+)
+from priorkit.merging.tensors import FLOATS, item_size
+from priorkit.merging.weights import Weights, parse_rules
+from priorkit.models.folder import TensorInfo
+
+DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, apart from the inputs.
+
+    Attributes:
+        method: its name.
+        weights: one for all, or one per input.
+        density: likewise.
+        rules: weights for parts of the model; see :mod:`priorkit.merging.weights`.
+        parameters: the method's options that were given.
+        extract: make an adapter of the change, also from full models.
+        rank: the largest rank of a merged adapter.
+        energy: the least share of squared singular values it keeps.
+        dtype: the type to store, a key of :data:`DTYPES`; None for that of the base.
+        analyse: compare the inputs in place of merging them.
+    """
+
+    method: str = "linear"
+    weights: tuple[float, ...] = (1.0,)
+    density: tuple[float, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict[str, str])
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    extract: bool = False
+    rank: int | None = None
+    energy: float | None = None
+    dtype: str | None = None
+    analyse: bool = False
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge that is known to fit.
+
+    Attributes:
+        method: what to compute.
+        parameters: all its options, defaults filled in.
+        density: one per input, for methods that have one.
+        weights: one per input and tensor.
+        sources: the inputs.
+        base: the base's tensors; empty without one.
+        reference: names, shapes and files of what is written: the base's, or the first model's.
+        folder: the reference's folder; None where only adapters are merged.
+        on_models: whether the models themselves are merged, not deltas.
+        to_adapter: whether an adapter is written.
+        rank, energy, dtype: see :class:`Request`.
+        model_type: the reference's, as its configuration names it.
+        ignored: tensors of the inputs that are left out, by label.
+    """
+
+    method: Method
+    parameters: Mapping[str, Any]
+    density: tuple[float, ...]
+    weights: Weights
+    sources: tuple[Source, ...]
+    base: Mapping[str, TensorInfo]
+    reference: Mapping[str, TensorInfo]
+    folder: Path | None
+    on_models: bool
+    to_adapter: bool
+    rank: int | None
+    energy: float | None
+    dtype: str | None
+    model_type: str = ""
+    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+
+    def stored_dtype(self, name: str) -> str:
+        """The type in which a tensor of the reference is written."""
+        found = self.reference[name].dtype
+        return self.dtype if self.dtype and found in FLOATS else found
+
+    @property
+    def output_bytes(self) -> int:
+        """The size of the tensors that are written."""
+        if self.to_adapter:
+            loras = [lora for source in self.sources for lora in source.loras.values()]
+            return sum(4 * (lora.a.count + lora.b.count) for lora in loras)
+        return sum(info.count * item_size(self.stored_dtype(name)) for name, info in self.reference.items())
+
+    def tensor_bytes(self, name: str, precision: int = 4) -> int:
+        """Memory that merging one tensor needs at once."""
+        count = math.prod(self.shape_of(name))
+        if self.blockwise(name):
+            return (len(self.sources) + 3) * min(count, 1 << 16) * precision
+        # Decompositions are in float64: the matrix and a work copy of it.
+        dense = 16 * count if self.to_adapter else 0
+        return dense + count * (2 + precision * (len(self.sources) + 2))
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor that is merged."""
+        if name in self.reference:
+            return self.reference[name].shape
+        return next(source.loras[name].shape for source in self.sources if name in source.loras)
+
+    def blockwise(self, name: str) -> bool:
+        """Whether a tensor can be merged a block of rows at a time."""
+        if self.method.select is not None:
+            return False
+        return not any(name in s.loras and s.loras[name].magnitude is not None for s in self.sources)
+
+
+def make(request: Request, folders: Sequence[tuple[str, Path]], base: tuple[str, Path] | None) -> MergePlan:
+    """Check everything that headers can tell.
+
+    Args:
+        request: what to do.
+        folders: the inputs, ``(label, folder)``.
+        base: the base model likewise.
+
+    Raises:
+        UsageError: options that do not go together.
+        InputError: inputs that are broken or do not fit together; all problems at once.
+    """
+    method = METHODS[request.method]
+    parameters = _parameters(request, method, len(folders))
+    rules = parse_rules(request.rules, len(folders))
+    problems = Problems(InputError)
+    adapters, models, configs = read_all(folders, base, problems)
+    problems.raise_if_any()
+    _check_usage(request, method, adapters, models, base is not None)
+    reference_label = base[0] if base else next(iter(models), None)
+    reference = check_types(models[reference_label], reference_label, problems) if reference_label else {}
+    sources, ignored = fit_sources(
+        folders, adapters, models, reference, configs.get(reference_label or ""), problems
+    )
+    if reference_label:
+        check_architectures(configs, reference_label, problems)
+    check_named_bases(adapters, base, problems)
+    check_tokenizers([*([base] if base else []), *folders], problems)
+    problems.raise_if_any()
+    to_adapter = not request.analyse and (request.extract or not reference)
+    names = list(reference) if reference else list(dict.fromkeys(n for s in sources for n in s.loras))
+    weights = Weights(_spread(request.weights, len(folders)), rules, names)
+    if weights.unused:
+        raise UsageError(
+            f"no tensor fits {', '.join(weights.unused)}",
+            where="--weight-rule",
+            hint=f"tensors are named like {names[len(names) // 2]}",
+        )
+    plan = MergePlan(
+        method=method,
+        parameters=parameters,
+        density=_spread(request.density or (1.0,), len(folders)),
+        weights=weights,
+        sources=tuple(sources),
+        base=reference if base else {},
+        reference=reference,
+        folder=dict([*folders, *([base] if base else [])])[reference_label] if reference_label else None,
+        on_models=method.on_models and not adapters,
+        to_adapter=to_adapter,
+        rank=request.rank,
+        energy=request.energy,
+        dtype=DTYPES[request.dtype] if request.dtype else None,
+        model_type=str(configs[reference_label]["model_type"]) if reference_label else "",
+        ignored=ignored,
+    )
+    if not request.analyse:
+        _check_numbers(plan, names)
+    return plan
+
+
+def _spread(values: Sequence[float], count: int) -> tuple[float, ...]:
+    return tuple(values) if len(values) == count else tuple(values) * count
+
+
+def _parameters(request: Request, method: Method, inputs: int) -> dict[str, Any]:
+    """The method's options with its defaults; options it does not have are refused."""
+    problems = Problems(UsageError)
+    given = dict(request.parameters)
+    if request.density:
+        given["density"] = request.density
+    for name in given:
+        if name not in method.parameters:
+            flags = [flag_of(known) for known in method.parameters]
+            problems.add(
+                f"{method.name} has no such parameter",
+                where=flag_of(name),
+                hint=f"it takes {', '.join(flags)}" if flags else "it takes none",
+            )
+    for name, values in (("--weight", request.weights), ("--density", request.density)):
+        if len(values) not in (0, 1, inputs):
+            problems.add(
+                f"{len(values)} values for {inputs} inputs",
+                where=name,
+                hint="give it once, or once per input",
+            )
+    for share in request.density:
+        if not 0 < share <= 1:
+            problems.add(f"a share above 0 and up to 1 expected, got {share:g}", where="--density")
+    low, high = method.inputs
+    if not request.analyse and not low <= inputs <= high:
+        wanted = f"{low} inputs" if low == high else f"at least {low} inputs"
+        problems.add(f"{method.name} merges {wanted}, got {inputs}", where="INPUT")
+    if not method.takes_weights and (tuple(request.weights) != (1.0,) or request.rules):
+        problems.add(f"{method.name} finds its own weights", where="--weight", hint="leave it out")
+    parameters = {**method.parameters, **given}
+    if "epsilon" in method.parameters:
+        for share in request.density:
+            if share < 1 and not 0 < share - parameters["epsilon"] < share + parameters["epsilon"] < 1:
+                problems.add(
+                    f"density {share:g} +/- epsilon {parameters['epsilon']:g} leaves the range from 0 to 1",
+                    where="--epsilon",
+                )
+    problems.raise_if_any()
+    parameters.pop("density", None)
+    return parameters
+
+
+def flag_of(parameter: str) -> str:
+    """The command-line spelling of a method's parameter."""
+    return "--" + parameter.rstrip("_").replace("_", "-")
+
+
+def _check_usage(
+    request: Request,
+    method: Method,
+    adapters: Mapping[str, Adapter],
+    models: Mapping[str, object],
+    has_base: bool,
+) -> None:
+    problems = Problems(UsageError)
+    full = len(models) - has_base
+    if full and not has_base and (adapters or request.extract or request.analyse or not method.on_models):
+        if adapters:
+            why = "models and adapters are merged as changes to a base"
+        elif request.extract or request.analyse:
+            why = "the change of a full model is its difference from a base"
+        else:
+            why = f"{method.name} merges differences from a base"
+        problems.add(why, where="--base", hint="name the model that the inputs were trained from")
+    if method.name == PEFT_FACTOR_LINEAR and (full or has_base):
+        problems.add(
+            f"{method.name} makes an adapter of adapters alone", where="--base", hint="use --method linear"
+        )
+    if (request.rank or request.energy) and models and not request.extract and not request.analyse:
+        problems.add(
+            "a rank or an energy share is for adapters, and this makes a model",
+            where="--rank" if request.rank else "--energy",
+            hint="add --extract to write the change as an adapter",
+        )
+    if request.extract and full and not request.rank and not request.energy and not adapters:
+        problems.add("extracting an adapter needs a size", where="--extract", hint="add --rank or --energy")
+    problems.raise_if_any()
+
+
+def _check_numbers(plan: MergePlan, names: Sequence[str]) -> None:
+    """Find weights that cannot be normalized before any weight is read."""
+    if (plan.method.coefficients is not None and not plan.method.needs_gram) or (
+        plan.method.select is not None and not getattr(plan.method.select, "elect", True)
+    ):
+        normalize = bool(plan.parameters.get("normalize"))
+    else:
+        normalize = plan.method.name in ("karcher", "slerp") and plan.parameters.get("t") is None
+    if normalize:
+        for name in names:
+            if abs(math.fsum(plan.weights.of(name))) < 1e-8:
+                raise UsageError(
+                    f"the weights sum to 0 for {name} and cannot be normalized",
+                    where="--weight",
+                    hint="use --no-normalize" if "normalize" in plan.parameters else "give other weights",
+                )
+
+
+def kind_of(config: Mapping[str, Any]) -> str:
+    """The artifact kind of a model, from its configuration."""
+    architectures = " ".join(config.get("architectures") or [])
+    if "ForConditionalGeneration" in architectures and "vision_config" in config:
+        return "mllm"
+    if "vision_config" in config or "image_size" in config:
+        return "encoder" if "ForCausalLM" not in architectures else "mllm"
+    return "llm"

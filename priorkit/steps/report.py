@@ -1,0 +1,103 @@
+"""Put artifacts into one HTML page with plots and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from priorkit.core.artifact import Artifact
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.settings import StepSettings, argument, option
+from priorkit.report.labels import KINDS, Labelled
+
+
+class ReportSettings(StepSettings):
+    """Options of ``priorkit report``."""
+
+    step: ClassVar[str] = "report"
+    kind: ClassVar[str] = "report"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit report ranks evaluation correlation --out report",
+        "priorkit report before=ranks-before after=ranks-after original=eval-before remediated=eval-after "
+        '--title "What remediation changed" --out report',
+    )
+
+    artifacts: Labelled = argument(
+        "Artifacts to show; NAME= in front gives one another name than its folder's. What they were made "
+        "from is found by itself.",
+        accepts=KINDS,
+        metavar="[NAME=]ARTIFACT",
+    )
+    entities: str | None = option(
+        None,
+        "Table with a row per entity and its 'prior' group; a world's own where one is at hand.",
+        accepts=("world",),
+        metavar="FILE",
+    )
+    title: str = option("What the models see and know", "Heading of the page.")
+    resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100)
+    seed: int = option(42, "Seed of the resampling.", ge=0)
+
+
+def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
+    """Check that every input is an artifact, that evaluations can be read, and the table of entities."""
+    from priorkit.report.evaluations import read_results
+    from priorkit.report.members import entity_column
+
+    problems = Problems(InputError)
+    facts: list[tuple[str, str]] = []
+    for label, item in inputs.items():
+        try:
+            if label == "entities":
+                entity_column(item.path, "prior")
+                continue
+            if item.owner is None or item.kind.startswith("part of"):
+                raise InputError(
+                    "not an artifact: it has no manifest of its own",
+                    where=item.given,
+                    hint="give folders that steps of the kit made",
+                )
+            if item.kind == "evaluation":
+                read_results(item.path)
+            facts.append((label.partition(".")[2], f"{item.kind} made by {item.owner.manifest.step}"))
+        except InputError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+    return Plan(facts)
+
+
+def execute(settings: ReportSettings, work: Work) -> None:
+    """Follow the artifacts' lineage, build the sections, write the page and its files."""
+    from priorkit.report import page
+    from priorkit.report.members import Members, entity_column, gather, prior_groups
+
+    given: dict[str, Artifact] = {}
+    for label in settings.artifacts:
+        owner = work.inputs[f"artifacts.{label}"].owner
+        if owner is not None:
+            given[label] = owner
+    found = gather(given)
+    if settings.entities:
+        column = entity_column(work.inputs["entities"].path, "prior")
+        priors = {name: str(prior) for name, prior in column.items()}
+    else:
+        priors = prior_groups(found)
+    members = Members(found, priors, settings.seed, settings.resamples)
+    sections = page.build(members)
+    page.write(sections, settings.title, work.path)
+    work.metrics.update(
+        artifacts=len(given),
+        found_behind_them=len(found) - len(given),
+        sections=[section.anchor for section in sections],
+    )
+    for table in page.headline(sections):
+        console.say(f"\n{table.text()}")
+    console.say("")
+
+
+def run(settings: ReportSettings) -> Artifact | None:
+    """Make a report; see :class:`ReportSettings`."""
+    return produce(settings, plan, execute)
