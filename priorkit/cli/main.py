@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 
 from priorkit.cli import table
 from priorkit.core.console import console
-from priorkit.core.errors import PriorkitError, UsageError, nearest
+from priorkit.core.errors import EnvironmentProblem, PriorkitError, UsageError, nearest
 
 INTERRUPTED = 130
+
+STOPPED = "interrupted; nothing was half-written"
 
 
 class StepGroup(TyperGroup):
@@ -100,6 +102,12 @@ def application() -> typer.Typer:
     return app
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Python's, CUDA's and torch's CPU allocator's ways to say so; torch is not imported to ask."""
+    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    return named or "can't allocate memory" in str(error)
+
+
 def _terminate(signal_number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -118,21 +126,20 @@ def run(args: list[str]) -> int:
     """Run the command line and return the exit code."""
     command = typer.main.get_command(application())
     try:
-        return int(command.main(args=args, prog_name="priorkit", standalone_mode=False) or 0)
+        code = int(command.main(args=args, prog_name="priorkit", standalone_mode=False) or 0)
+        if code == INTERRUPTED:  # Typer's answer to a KeyboardInterrupt
+            console.error([STOPPED])
+        return code
     except PriorkitError as error:
         console.error(line for problem in error.problems for line in problem.lines())
         return error.exit_code
     except KeyboardInterrupt:
-        console.error(["interrupted; nothing was half-written"])
+        console.error([STOPPED])
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our standard output is gone; the artifact is complete.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MemoryError:
-        console.error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
-        return 4
     except Exception as error:
+        if _out_of_memory(error):
+            console.error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
+            return EnvironmentProblem.exit_code
         # Typer's own usage errors; their class lives in click or inside Typer, depending on its version.
         message = getattr(error, "format_message", None)
         if callable(message) and getattr(error, "exit_code", None) == UsageError.exit_code:

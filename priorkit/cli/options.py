@@ -18,7 +18,7 @@ from priorkit.cli.table import STEPS
 from priorkit.core import recipe
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError, nearest
-from priorkit.core.settings import OptionSpec, StepSettings, build, flag_of, option_specs
+from priorkit.core.settings import OptionSpec, StepSettings, build, flag_of, key_of, option_specs
 
 RECIPE_HELP = "TOML file whose table for this step holds settings; options given here win over it."
 
@@ -40,12 +40,16 @@ def _parameter(spec: OptionSpec) -> inspect.Parameter:
         info = typer.Argument(metavar=spec.metavar + ("..." if spec.multiple else ""), help=spec.help)
         return _keyword(spec.name, Annotated[list[str] | None if spec.multiple else str | None, info])
     if spec.is_flag:
-        flags = spec.flag if spec.default is False else f"{spec.flag}/--no-{spec.flag[2:]}"
-        return _keyword(spec.name, Annotated[bool | None, typer.Option(flags, help=spec.help)])
+        return _keyword(spec.name, Annotated[bool | None, typer.Option(_switch(spec), help=spec.help)])
     info = typer.Option(
         spec.flag, metavar=spec.metavar, help=spec.help, autocompletion=_completer(spec.choices)
     )
     return _keyword(spec.name, Annotated[list[str] | None if spec.multiple else str | None, info])
+
+
+def _switch(spec: OptionSpec) -> str:
+    """Both spellings of a switch, as a recipe may have set it; those of the output are given only to be on."""
+    return spec.flag if spec.group == "output" else f"{spec.flag}/--no-{spec.flag[2:]}"
 
 
 def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]] | None:
@@ -69,13 +73,13 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
     if recipe_path:
         values = recipe.step_values(Path(recipe_path), model, STEPS)
     from_recipe = set(values)
-    typed = {name: value for name, value in given.items() if name != "recipe" and value not in (None, [])}
+    typed = {name: value for name, value in given.items() if name != "recipe" and value not in (None, [], ())}
     values.update(_from_stdin(typed))
     from_recipe -= set(typed)
 
     def where(name: str) -> str:
         return (
-            recipe.place(Path(recipe_path or ""), model.step, name)
+            recipe.place(Path(recipe_path or ""), model.step, key_of(model, name))
             if name in from_recipe
             else flag_of(model, name)
         )
@@ -153,7 +157,10 @@ def _before_separator(args: list[str]) -> list[str]:
 def _option_values(command: TyperCommand, args: list[str]) -> set[str]:
     """The arguments that stand as values behind an option, such as a template that begins with dashes."""
     takes_value = {
-        flag for param in command.params for flag in param.opts if not getattr(param, "is_flag", False)
+        flag
+        for param in command.params
+        for flag in param.opts
+        if flag.startswith("-") and not getattr(param, "is_flag", False)
     }
     return {value for flag, value in itertools.pairwise(args) if flag in takes_value}
 
@@ -186,7 +193,7 @@ def _help_rows(spec: OptionSpec) -> list[str]:
     if spec.positional:
         head = spec.metavar + ("..." if spec.multiple else "")
     elif spec.is_flag:
-        head = spec.flag if spec.default is False else f"{spec.flag}/--no-{spec.flag[2:]}"
+        head = _switch(spec)
     else:
         head = f"{spec.flag} {spec.metavar}" + ("..." if spec.multiple else "")
     shown = _default_text(spec)

@@ -13,7 +13,7 @@ from priorkit.cli import table
 from priorkit.core import recipe
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, PriorkitError, Problems, UsageError, nearest
-from priorkit.core.settings import build, option_specs
+from priorkit.core.settings import build, key_of, option_specs
 
 app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
 
@@ -89,7 +89,11 @@ def check(
                 for spec in option_specs(model).values()
                 if spec.required and spec.name not in values
             }
-            build(model, {**missing, **values}, lambda key, step=step: recipe.place(path, step, key))
+            build(
+                model,
+                {**missing, **values},
+                lambda name, step=step, model=model: recipe.place(path, step, key_of(model, name)),
+            )
         except PriorkitError as error:
             problems.extend(error)
     problems.raise_if_any()

@@ -217,9 +217,14 @@ def write_manifest(
     versions: dict[str, str],
     seed: int | None,
     cost: dict[str, float],
+    leave_out: Sequence[str] = (),
 ) -> Manifest:
-    """Hash all files below a root and write the manifest, durably, as the last file."""
-    names = [name for name in files_below(root) if name != MANIFEST]
+    """Hash all files below a root and write the manifest, durably, as the last file.
+
+    Files and folders named in ``leave_out``, at the root, are not part of the artifact.
+    """
+    apart = {MANIFEST, *leave_out}
+    names = [name for name in files_below(root) if name.split("/")[0] not in apart]
     manifest = Manifest(
         schema_=SCHEMA,
         kind=kind,

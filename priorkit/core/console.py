@@ -6,6 +6,7 @@ progress go to standard error, from the first process only under torchrun.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -47,9 +48,14 @@ class Console:
 
     def result(self, text: str) -> None:
         """Print the result: the only thing standard output ever carries."""
-        if rank() == 0:
+        if rank() != 0:
+            return
+        try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader is gone; the artifact is complete. Python's own flush at exit must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextmanager
     def progress(self, title: str, total: int, start: int = 0, unit: str = "it") -> Iterator[Progress]:

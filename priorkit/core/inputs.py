@@ -46,7 +46,8 @@ class Input:
     owner: Artifact | None = None
     revision: str = ""
 
-    def _files(self) -> dict[str, FileRecord]:
+    def recorded(self) -> dict[str, FileRecord]:
+        """The manifest's records of the files that this input is; none for the user's own."""
         if self.owner is None:
             return {}
         below = self.path.resolve().relative_to(self.owner.path.resolve()).as_posix()
@@ -62,7 +63,7 @@ class Input:
             InputError: naming every file that is missing or differs.
         """
         if self.owner is not None:
-            artifact.verify_files(self.owner.path, self._files(), None if thorough else HASH_IN_CHECK_UP_TO)
+            artifact.verify_files(self.owner.path, self.recorded(), None if thorough else HASH_IN_CHECK_UP_TO)
 
     def stamp(self) -> str:
         """A digest of names, sizes and times of the user's own files; empty for artifacts."""
@@ -74,7 +75,7 @@ class Input:
     def digest(self) -> str:
         """The digest of the content; from the manifest where there is one, by reading the files else."""
         if self.owner is not None:
-            return artifact.digest_of(self._files())
+            return artifact.digest_of(self.recorded())
         if self.revision:
             return self.revision
         if self.path.is_file():
@@ -112,6 +113,12 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
         InputError: it is missing, incomplete, or of another kind.
     """
     where = label or setting
+    if not given.strip():
+        raise InputError(
+            "the path is empty",
+            where=where,
+            hint="the step that should have printed it may have failed; see above",
+        )
     path = Path(given).expanduser()
     if not path.exists():
         if hub and _HUB_ID.fullmatch(given):
@@ -123,7 +130,11 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
     if owner is None:
         return Input(setting, given, path, "directory" if path.is_dir() else "file")
     if owner.path.resolve() != path.resolve():
-        return Input(setting, given, path, f"part of {owner.kind}", owner)
+        part = Input(setting, given, path, f"part of {owner.kind}", owner)
+        # What the manifest does not list was put there by the user.
+        return (
+            part if part.recorded() else Input(setting, given, path, "directory" if path.is_dir() else "file")
+        )
     if owner.kind not in accepts:
         wanted = " or ".join(dict.fromkeys(accepts))
         raise InputError(
@@ -140,6 +151,11 @@ def _missing_hint(path: Path) -> str:
     if not folder.is_dir():
         return f"the folder {folder} does not exist either"
     return nearest(path.name, sorted(item.name for item in folder.iterdir()), only_close=True)
+
+
+def _near_path(path: Path) -> str:
+    """What may be meant where ``owner/name`` is no hub id but a misspelt path."""
+    return _missing_hint(path) if path.parent.is_dir() else ""
 
 
 def _owner(path: Path) -> Artifact | None:
@@ -160,6 +176,8 @@ def _hub_answers() -> bool:
     """Whether the hub's address resolves; without this, an offline machine retries for half a minute."""
     from huggingface_hub import constants
 
+    if constants.HF_HUB_OFFLINE:
+        return False
     host = urlsplit(constants.ENDPOINT).hostname
     try:
         socket.getaddrinfo(host, 443)
@@ -191,7 +209,8 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
         raise InputError(
             f"'{given}' is no local path, and the hub gave no such {hub} ({reason})",
             where=where,
-            hint="check the name; offline, only what is in the hub's cache can be used",
+            hint=_near_path(Path(given))
+            or "check the name; offline, only what is in the hub's cache can be used",
         ) from None
     # A snapshot's folder is named by the commit it holds.
     return Input(setting, given, path, "hub", revision=path.name)

@@ -39,13 +39,14 @@ def read_toml(path: Path) -> dict[str, Any]:
 def _line_of(path: Path, table: str, key: str) -> int:
     """The line where a key of a table stands, 0 where it is not found (dotted or inline keys)."""
     current = ""
+    spelling = re.sub(r"_|\\-", "[_-]", re.escape(key))
     text = path.read_text(encoding="utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
             current = match[1].replace('"', "")
             if current == f"{table}.{key}" if table else current == key:
                 return number
-        elif current.split(".")[0] == table and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', line):
+        elif current.split(".")[0] == table and re.match(rf'\s*"?{spelling}"?\s*[=.]', line):
             return number
     return 0
 
@@ -97,7 +98,7 @@ def _flatten(
 ) -> dict[str, Any]:
     specs = option_specs(model)
     groups = {_table_name(spec.group) for spec in specs.values()}
-    fields = {spec.flag[2:].replace("-", "_"): name for name, spec in specs.items()}
+    fields = {spec.key: name for name, spec in specs.items()}
     values: dict[str, Any] = {}
 
     def take(key: str, value: Any) -> None:
@@ -171,8 +172,7 @@ def _render(model: type[StepSettings], values: Mapping[str, Any], show_unset: bo
         header = model.step if own else f"{model.step}.{_table_name(spec.group)}"
         rows = tables.setdefault(header, [])
         rows.append(f"# {spec.help}{_values_comment(spec)}")
-        key = spec.flag[2:].replace("-", "_")
-        rows.append(f"# {key} =" if value is None else f"{key} = {_toml(value)}")
+        rows.append(f"# {spec.key} =" if value is None else f"{spec.key} = {_toml(value)}")
     return "\n\n".join("\n".join([f"[{header}]", *rows]) for header, rows in tables.items()) + "\n"
 
 
@@ -185,7 +185,7 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, Mapping):
         pairs = typing.cast("Mapping[str, Any]", value)
-        inner = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in pairs.items())
+        inner = ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in pairs.items())
         return "{ " + inner + " }" if inner else "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in typing.cast("list[Any]", value)) + "]"

@@ -14,6 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -81,7 +82,10 @@ _COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**
 def parse_count(value: Any) -> Any:
     """Read ``50B``, ``1.5M``, ``2k`` or a plain number as a whole number; others pass through."""
     if isinstance(value, str) and (match := _COUNT.fullmatch(value)):
-        return round(float(match[1]) * _COUNT_SCALE[match[2].lower()])
+        count = Decimal(match[1]) * _COUNT_SCALE[match[2].lower()]
+        if count != int(count):
+            raise ValueError(f"should be a whole number, got '{value}'")
+        return int(count)
     return value
 
 
@@ -172,7 +176,7 @@ class RuntimeSettings(Settings):
 
     group: ClassVar[str] = "runtime"
 
-    seed: int = option(42, "Seed of everything random; the same seed gives the same bytes.", ge=0)
+    seed: int = option(42, "Seed of everything random; the same seed gives the same bytes.", ge=0, lt=1 << 32)
     device: Literal["auto", "cpu", "cuda"] = option(
         "auto", "Where to compute; auto takes a GPU if there is one."
     )
@@ -217,6 +221,11 @@ class OptionSpec:
     accepts: tuple[str, ...]
     hub: str
     changes_result: bool
+
+    @property
+    def key(self) -> str:
+        """Its name in a recipe."""
+        return self.flag[2:].replace("-", "_")
 
 
 def _inner_type(annotation: Any) -> Any:
@@ -285,6 +294,12 @@ def option_specs(model: type[Settings]) -> dict[str, OptionSpec]:
     specs = {name: _spec(model, name, field) for name, field in model.model_fields.items()}
     order = {"inputs": 0, "what to do": 1, "runtime": 8, "output": 9}
     return dict(sorted(specs.items(), key=lambda item: order.get(item[1].group, 5)))
+
+
+def key_of(model: type[Settings], name: str) -> str:
+    """The recipe key of a field: ``from_llm`` -> ``from``; other names pass through."""
+    spec = option_specs(model).get(name)
+    return spec.key if spec else name
 
 
 S = TypeVar("S", bound=Settings)

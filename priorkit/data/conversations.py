@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,8 @@ class Conversation:
 
     def without_images(self, placeholder: str = "") -> Conversation:
         """The same words with no image: each placeholder is replaced by a text, with its line break."""
-        end = "\n" if placeholder else ""
-        turns = tuple(
-            Turn(
-                turn.role,
-                turn.text.replace(PLACEHOLDER + "\n", placeholder + end).replace(PLACEHOLDER, placeholder),
-            )
-            for turn in self.turns
-        )
+        pattern = PLACEHOLDER if placeholder else rf"{PLACEHOLDER}\n|\n?{PLACEHOLDER}"
+        turns = tuple(Turn(turn.role, re.sub(pattern, placeholder, turn.text)) for turn in self.turns)
         return Conversation(self.id, turns, (), self.ability)
 
 
@@ -93,7 +88,8 @@ def read_conversations(path: Path, rejects: Rejects) -> list[Conversation]:
 
 
 def _conversation(row: dict[str, Any], file: Path, number: int) -> Conversation:
-    name = str(row.get("id") or number)
+    given = row.get("id")
+    name = str(number if given is None else given)
     turns = _turns(row.get("conversations"))
     value = row.get("image")
     cells = value if isinstance(value, list) else [] if value is None else [value]
@@ -119,8 +115,8 @@ def _turns(value: Any) -> tuple[Turn, ...]:
             raise ValueError(f"the turn of '{role}' has no text")
         turns.append(Turn(_ROLES[role], text))
     spoken = [turn for turn in turns if turn.role != "system"]
-    expected = ["user", "assistant"] * ((len(spoken) + 1) // 2)
-    if [turn.role for turn in spoken] != expected[: len(spoken)] or len(spoken) % 2:
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if [turn.role for turn in spoken] != expected or not spoken:
         raise ValueError("user and assistant must take turns, the assistant last")
     if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
         raise ValueError("an answer is empty")

@@ -32,11 +32,12 @@ def read_corpus_header(folder: Path) -> dict[str, Any]:
     """
     try:
         header = json.loads((folder / CORPUS).read_text(encoding="utf-8"))
-        header["rows"], header["context_length"], header["files"] = (
-            int(header["rows"]),
-            int(header["context_length"]),
-            list(header["files"]),
-        )
+        for name in ("rows", "context_length", "vocab_size", "pad_token_id"):
+            header[name] = int(header[name])
+        header["padded_share"] = float(header["padded_share"])
+        header["files"] = list(header["files"])
+        if header["context_length"] < 2:
+            raise ValueError(f"rows of {header['context_length']} tokens")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{CORPUS} cannot be read: {error}", where=str(folder)) from None
     return header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def decode(ref: ImageRef) -> Image.Image:
     Raises:
         BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         source = io.BytesIO(ref.content) if ref.content is not None else ref.path
@@ -56,7 +57,10 @@ def decode(ref: ImageRef) -> Image.Image:
                 raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
             image.load()
             return _rgb(ImageOps.exif_transpose(image))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (BrokenImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders meet damaged bytes with errors of many kinds, TypeError and struct.error among them.
         reason = str(error).strip().splitlines()
         raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
 
@@ -64,20 +68,25 @@ def decode(ref: ImageRef) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    if image.mode == "RGB":
-        return image
     if image.mode.startswith("I") or image.mode == "F":
         import numpy as np
 
         values = np.asarray(image, dtype=np.float64)
-        peak = 65535.0 if values.max(initial=0) > 255 else 255.0
+        peak = _white(image.mode, float(values.max(initial=0)))
         grey = np.clip(values * (255.0 / peak), 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _white(mode: str, largest: float) -> float:
+    """The value that is white: 16 bits say it themselves, whole and floating numbers by their range."""
+    if mode.startswith("I;16") or largest > 255:
+        return 65535.0
+    return 1.0 if mode == "F" and largest <= 1 else 255.0
 
 
 def image_of(value: Any, folder: Path, name: str) -> ImageRef:
@@ -107,8 +116,9 @@ def below(folder: Path, name: str) -> Path:
     Raises:
         BrokenImageError: the path leaves the folder.
     """
-    root = folder.resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
+    # Links are not followed: those of image folders and of the hub's cache lead elsewhere by design.
+    root = folder.absolute()
+    path = Path(os.path.normpath(root / name))
+    if not path.is_relative_to(os.path.normpath(root)):
         raise BrokenImageError(f"the path leaves its folder: {name}")
     return path

@@ -108,6 +108,9 @@ def draw(lengths: Mapping[str, NDArray[np.int64]], wanted: Mapping[str, int], se
         documents.append(order)
         taken.append(counts)
         progress.append((ends - sizes[order] / 2) / budget)
+    if not sources:
+        nothing = np.zeros(0, dtype=np.int64)
+        return Draw(nothing, nothing, nothing)
     merged = np.argsort(np.concatenate(progress), kind="stable")
     return Draw(
         np.concatenate(sources)[merged], np.concatenate(documents)[merged], np.concatenate(taken)[merged]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from priorkit.core.errors import InputError
-from priorkit.data.images import BrokenImageError, ImageRef, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
 
@@ -44,7 +44,7 @@ def check_pairs(path: Path) -> list[Path]:
 
 
 def read_pairs(path: Path, rejects: Rejects) -> Pairs:
-    """Read image-text pairs; rows without image or text go to ``rejects``.
+    """Read image-text pairs; rows without text or with an image that does not decode go to ``rejects``.
 
     Raises:
         InputError: nothing is left, or a file is damaged.
@@ -64,6 +64,11 @@ def read_pairs(path: Path, rejects: Rejects) -> Pairs:
                 ref = image_of(row.get(image_column), file.parent, f"{file.name}:{number}")
             except BrokenImageError as error:
                 rejects.add(str(file), number, str(error))
+                continue
+            try:
+                decode(ref)
+            except BrokenImageError as error:
+                rejects.add(str(file), number, f"{ref.name}: {error}")
                 continue
             rejects.good()
             images.append(ref)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
+from priorkit.core.runtime import rank
 
 REJECTS = "rejects.jsonl"
 
@@ -58,6 +59,6 @@ class Rejects:
 
     def write(self, folder: Path) -> None:
         """Write the broken rows beside the result, where there are any."""
-        if self.rows:
+        if self.rows and rank() == 0:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
             (folder / REJECTS).write_text("".join(lines), encoding="utf-8")

@@ -8,7 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from priorkit.core.errors import EnvironmentProblem, InputError
 from priorkit.data.rejects import Rejects
@@ -40,26 +40,65 @@ def files_of(path: Path, known: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def open_text(path: Path) -> io.TextIOBase:
-    """Open a text file, decompressing by its suffix.
+class _ZstdFile(io.RawIOBase):
+    """Decompresses a zstd file and, unlike the package's own reader, tells where one is cut short."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._error = zstandard.ZstdError
+        self._decompressor = zstandard.ZstdDecompressor()
+        self._frame = self._decompressor.decompressobj()
+        self._begun = False
+        self._stream = path.open("rb")
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            content = self._stream.read(1 << 16)
+            if self._frame.eof:
+                content = self._frame.unused_data + content
+                self._frame, self._begun = self._decompressor.decompressobj(), False
+            if not content and self._begun:
+                raise EOFError("the file ends within a frame")
+            if not content:
+                return 0
+            try:
+                self._ready, self._begun = self._frame.decompress(content), True
+            except self._error as error:
+                raise EOFError(str(error)) from None
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def open_lines(path: Path) -> BinaryIO:
+    """Open a file of lines as bytes, decompressing by its suffix.
 
     Raises:
         EnvironmentProblem: zstd files without the package that reads them.
     """
     name = path.name.lower()
     if name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8")  # type: ignore[return-value]
+        return cast("BinaryIO", gzip.open(path, "rb"))
     if name.endswith(".zst"):
         try:
-            import zstandard
+            return io.BufferedReader(_ZstdFile(path))
         except ImportError:
             raise EnvironmentProblem(
                 "reading .zst needs the package zstandard",
                 where=str(path),
                 hint="pip install 'priorkit[data]'",
             ) from None
-        return zstandard.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+    return path.open("rb")
 
 
 def read_rows(
@@ -91,13 +130,16 @@ def read_rows(
 def _json_lines(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
-        with open_text(path) as stream:
+        with open_lines(path) as stream:
             while line := stream.readline(_MAX_LINE_BYTES):
                 number += 1
                 if not line.strip():
                     continue
                 try:
                     row = json.loads(line)
+                except UnicodeDecodeError as error:
+                    rejects.add(str(path), number, f"not UTF-8 text: {error.reason} at byte {error.start}")
+                    continue
                 except (json.JSONDecodeError, RecursionError) as error:
                     rejects.add(str(path), number, f"not valid JSON: {error}")
                     continue
@@ -105,8 +147,6 @@ def _json_lines(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, A
                     rejects.add(str(path), number, f"expected a JSON object, got {type(row).__name__}")
                     continue
                 yield number, row
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 text: {error.reason}", where=f"{path}:{number + 1}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"truncated or damaged: {error}", where=f"{path}:{number + 1}") from None
 

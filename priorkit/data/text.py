@@ -40,6 +40,7 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
     Raises:
         InputError: a file is empty or damaged.
     """
+    before = rejects.seen
     for file in files_of(path, TEXT_SUFFIXES):
         if suffix_of(file, TEXT_SUFFIXES) == ".txt":
             yield _plain_text(file, rejects)
@@ -53,6 +54,8 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
                 rejects.add(str(file), number, f"no key '{column}' ({nearest(column, row)})")
             else:
                 rejects.add(str(file), number, f"'{column}' is empty or not text")
+    if rejects.seen == before:
+        raise InputError("no documents here", where=str(path))
 
 
 def _plain_text(file: Path, rejects: Rejects) -> str:

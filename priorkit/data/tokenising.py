@@ -39,7 +39,7 @@ def tokenise(documents: Iterable[str], tokenizer: PreTrainedTokenizerFast, path:
         while batch := list(itertools.islice(iterator, BATCH_DOCUMENTS)):
             for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
                 ids = np.asarray([*encoding.ids, end], dtype=dtype)
-                ids.tofile(stream)
+                stream.write(ids.tobytes())
                 lengths.append(len(ids))
     return np.asarray(lengths, dtype=np.int64)
 

@@ -90,7 +90,7 @@ def check_llm(folder: Path) -> dict[str, Any]:
     """Check from headers that a folder is a causal LM.
 
     Returns:
-        Its ``config.json``.
+        Its ``config.json``, sizes under Llama's names too.
 
     Raises:
         InputError: no model, no weights, or a model of another sort.
@@ -102,7 +102,18 @@ def check_llm(folder: Path) -> dict[str, Any]:
             where=str(folder),
         )
     tensor_files(folder)
-    return config
+    return {**_common_names(config), **config}
+
+
+def _common_names(config: dict[str, Any]) -> dict[str, Any]:
+    """Sizes under Llama's names, where a family has its own: GPT-2's ``n_embd`` is ``hidden_size``."""
+    if {"hidden_size", "max_position_embeddings"} <= set(config):
+        return {}
+    from transformers import CONFIG_MAPPING
+
+    known = config["model_type"] in CONFIG_MAPPING
+    names: dict[str, str] = CONFIG_MAPPING[config["model_type"]].attribute_map if known else {}
+    return {name: config[own] for name, own in names.items() if own in config}
 
 
 def load_llm(folder: Path) -> PreTrainedModel:
@@ -132,6 +143,7 @@ def load_checked(auto: Any, folder: Path, **options: Any) -> tuple[Any, dict[str
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that refuse_missing can name them
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:

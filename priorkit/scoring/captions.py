@@ -39,11 +39,15 @@ class CorpusScore:
 
 @dataclass(frozen=True, slots=True)
 class CaptionScores:
-    """All metrics of one corpus; ``bleu[n - 1]`` is BLEU-n. ``parsed`` holds the joined tokens."""
+    """All metrics of one corpus.
+
+    ``bleu[n - 1]`` is BLEU-n, ``bleu_counts`` what each caption adds to it; ``parsed`` holds the joined tokens.
+    """
 
     cider: CorpusScore
     bleu: tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]
     rouge_l: CorpusScore
+    bleu_counts: list[BleuCounts]
     parsed: list[str]
 
 
@@ -59,10 +63,12 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
     """
     candidate_tokens = tokenize_all(candidates)
     reference_tokens = [tokenize_all(group) for group in references]
+    counts = bleu_counts(candidate_tokens, reference_tokens)
     return CaptionScores(
         cider=cider(candidate_tokens, reference_tokens),
-        bleu=bleu(candidate_tokens, reference_tokens),
+        bleu=_bleu_of(counts),
         rouge_l=rouge_l(candidate_tokens, reference_tokens),
+        bleu_counts=counts,
         parsed=[" ".join(tokens) for tokens in candidate_tokens],
     )
 
@@ -89,13 +95,20 @@ def bleu(
     candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
 ) -> tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]:
     """BLEU-1 to BLEU-4 with the closest reference length; arguments are the tokens of each caption."""
+    return _bleu_of(bleu_counts(candidates, references))
+
+
+def bleu_counts(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[BleuCounts]:
+    """What each caption adds to the corpus value of BLEU; arguments are the tokens of each caption."""
     _check(candidates, references)
-    per_caption: list[list[float]] = []
-    total = _BleuCounts(0, 0, (0,) * _MAX_N, (0,) * _MAX_N)
-    for tokens, group in zip(candidates, references, strict=True):
-        counts = _bleu_counts(tokens, group)
-        per_caption.append(counts.scores())
-        total = total + counts
+    return [_bleu_counts(tokens, group) for tokens, group in zip(candidates, references, strict=True)]
+
+
+def _bleu_of(counts: Sequence[BleuCounts]) -> tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]:
+    per_caption = [own.scores() for own in counts]
+    total = BleuCounts(0, 0, (0,) * _MAX_N, (0,) * _MAX_N)
+    for own in counts:
+        total = total + own
     one, two, three, four = (
         CorpusScore(corpus, [scores[order] for scores in per_caption])
         for order, corpus in enumerate(total.scores())
@@ -162,14 +175,25 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _BleuCounts:
-    length: int
-    reference_length: int
-    correct: tuple[int, ...]
-    guessed: tuple[int, ...]
+class BleuCounts:
+    """Lengths of a caption and of its closest reference, and its n-grams found there and all, n = 1 to 4."""
 
-    def __add__(self, other: _BleuCounts) -> _BleuCounts:
-        return _BleuCounts(
+    length: float
+    reference_length: float
+    correct: tuple[float, ...]
+    guessed: tuple[float, ...]
+
+    @classmethod
+    def of_row(cls, row: Sequence[float]) -> BleuCounts:
+        """The counts, or sums of counts, from the numbers that :meth:`row` gives."""
+        return cls(row[0], row[1], tuple(row[2 : 2 + _MAX_N]), tuple(row[2 + _MAX_N :]))
+
+    def row(self) -> tuple[float, ...]:
+        """All numbers in a row, so that they can be summed and resampled."""
+        return (self.length, self.reference_length, *self.correct, *self.guessed)
+
+    def __add__(self, other: BleuCounts) -> BleuCounts:
+        return BleuCounts(
             self.length + other.length,
             self.reference_length + other.reference_length,
             tuple(map(sum, zip(self.correct, other.correct, strict=True))),
@@ -188,7 +212,7 @@ class _BleuCounts:
         return scores
 
 
-def _bleu_counts(tokens: Tokens, references: Sequence[Tokens]) -> _BleuCounts:
+def _bleu_counts(tokens: Tokens, references: Sequence[Tokens]) -> BleuCounts:
     ceiling: Counter[_Gram] = Counter()
     for reference in references:
         ceiling |= _ngram_counts(reference)
@@ -197,7 +221,7 @@ def _bleu_counts(tokens: Tokens, references: Sequence[Tokens]) -> _BleuCounts:
         correct[len(gram) - 1] += min(count, ceiling[gram])
     closest = min((abs(len(reference) - len(tokens)), len(reference)) for reference in references)[1]
     guessed = tuple(max(0, len(tokens) - n + 1) for n in range(1, _MAX_N + 1))
-    return _BleuCounts(len(tokens), closest, tuple(correct), guessed)
+    return BleuCounts(len(tokens), closest, tuple(correct), guessed)
 
 
 def _rouge_l(tokens: Tokens, references: Sequence[Tokens]) -> float:

@@ -30,7 +30,7 @@ class CorrelateSettings(StepSettings):
         "--blind-evaluation eval-blind --entities world/entities.parquet --out arms",
     )
 
-    ranks: str = argument("Scores made by rank-e; they fix the bins.", accepts=("scores",))
+    ranks: str = argument("Scores made by rank-e; they fix the bins.", accepts=("scores",), metavar="RANKS")
     evaluations: Labelled = argument(
         "Evaluations to relate to them; NAME= in front gives one another name than its folder's.",
         accepts=("evaluation",),

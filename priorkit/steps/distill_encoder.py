@@ -21,7 +21,6 @@ from priorkit.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from priorkit.data.pixels import Pixels
-    from priorkit.models.attention import choose_attention
     from priorkit.models.encoder import Encoder
     from priorkit.training.remediation import Replay, Teacher
 
@@ -145,6 +144,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     """Fix the names' features, cache the teachers', train the image tower, interpolate, save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.data.pixels import Pixels
+    from priorkit.models.attention import choose_attention
     from priorkit.models.encoder import entity_head, load_encoder
     from priorkit.training.loop import train
     from priorkit.training.remediation import RemediationObjective, Weights

@@ -26,7 +26,7 @@ from priorkit.data.rejects import Rejects
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.reading import read_items, read_predictions
 from priorkit.evals.results import Evaluated, summarise, write_results
-from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.sources import Source, find_benchmarks, stem_of
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.task import Task, Way
 
@@ -57,6 +57,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         "Language model, multimodal model, encoder, or adapter; none with --predictions.",
         accepts=("llm", "mllm", "encoder", "adapter"),
         default=None,
+        metavar="MODEL",
         hub="model",
     )
     benchmarks: tuple[str, ...] = argument(
@@ -83,10 +84,12 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         "auto", "Chat template, or plain text as in lm-evaluation-harness; auto: chat for multimodal models."
     )
     choices: Literal["auto", "letter", "text"] = option(
-        "auto", "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain."
+        "auto",
+        "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain.",
     )
     parser: Literal["careful", "lsbs"] = option(
-        "careful", "How a written choice is read: as a careful reader would, or by the rule of the LSBS paper."
+        "careful",
+        "How a written choice is read: as a careful reader would, or by the rule of the LSBS paper.",
     )
     template: tuple[str, ...] = option(
         ("a photo of a {}",), "Text that stands for an option before an encoder; repeat to average several."
@@ -131,10 +134,12 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     sources = find_benchmarks(given, TASKS[settings.task] if settings.task else None)
     _check_groups(settings, {column for source in sources for column in source.columns})
     _check_sight(settings, checked, sources)
-    jobs = tuple((source, _way(settings, source.task, checked.kind)) for source in sources)
+    jobs: list[tuple[Source, Way]] = [
+        (source, _way(settings, source.task, checked.kind)) for source in sources
+    ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
-    return Plan(facts, payload=_Job(checked, jobs))
+    return Plan(facts, payload=_Job(checked, tuple(jobs)))
 
 
 def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
@@ -165,22 +170,24 @@ def _check_groups(settings: EvaluateSettings, columns: set[str]) -> None:
 def _check_sight(settings: EvaluateSettings, checked: Checked, sources: Sequence[Source]) -> None:
     """A language model sees no images, an encoder nothing else."""
     problems = Problems(InputError)
-    for source in sources:
-        if checked.kind == "llm" and source.visual and not settings.blind:
-            problems.add(
-                "this benchmark has images, and a language model cannot see them",
-                where=source.name,
-                hint="give a multimodal model, or withhold the images with --blind",
-            )
-        if checked.kind == "encoder" and (source.task.name not in ("choice", "retrieval") or not source.visual):
-            problems.add(
-                f"an encoder answers choices about images and retrieval, not '{source.task.name}'"
-                + ("" if source.visual else " without images"),
-                where=source.name,
-                hint="give a multimodal model, or choose another --task",
-            )
-    if checked.kind == "encoder" and settings.blind:
-        problems.add("an encoder has nothing to go by without images", where="--blind")
+    visual = [source.name for source in sources if source.visual]
+    if checked.kind == "llm" and visual and not settings.blind:
+        problems.add(
+            f"a language model cannot see the images of {', '.join(visual)}",
+            where=str(settings.model),
+            hint="give a multimodal model, or withhold the images with --blind",
+        )
+    if checked.kind == "encoder":
+        for source in sources:
+            if source.task.name not in ("choice", "retrieval") or not source.visual:
+                problems.add(
+                    f"an encoder answers choices about images and retrieval, not '{source.task.name}'"
+                    + ("" if source.visual else " without images"),
+                    where=source.name,
+                    hint="give a multimodal model, or choose another --task",
+                )
+        if settings.blind:
+            problems.add("an encoder has nothing to go by without images", where="--blind")
     problems.raise_if_any()
 
 
@@ -191,15 +198,15 @@ def _way(settings: EvaluateSettings, task: Task, kind: str) -> Way:
         return "similarity"
     if task.ways == ("similarity",):
         raise InputError(f"'{task.name}' needs an encoder with a text tower", where="MODEL")
-    if settings.by == "auto":
-        return task.ways[0]
-    if settings.by not in task.ways:
-        raise UsageError(
-            f"'{task.name}' cannot be evaluated by {settings.by}",
-            where="--by",
-            hint=f"use --by {task.ways[0]}, or leave it out",
-        )
-    return settings.by
+    wanted = task.ways[0] if settings.by == "auto" else settings.by
+    for way in task.ways:
+        if way == wanted:
+            return way
+    raise UsageError(
+        f"'{task.name}' cannot be evaluated by {settings.by}",
+        where="--by",
+        hint=f"use --by {task.ways[0]}, or leave it out",
+    )
 
 
 Asked = tuple[list[Item], list[Answer]]
@@ -207,6 +214,8 @@ Asked = tuple[list[Item], list[Answer]]
 
 def execute(settings: EvaluateSettings, work: Work) -> None:
     """Ask, read, score, and put an interval on every number."""
+    if runtime.world_size() > 1:
+        raise UsageError("evaluate runs in one process", hint="start it without torchrun")
     job: _Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     begun = time.monotonic()
@@ -220,9 +229,7 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
     asked = time.monotonic() - begun
     rejects.write(work.path)
     entries = {
-        own.name: summarise(
-            own, group_by=settings.group_by, seed=settings.seed, resamples=settings.resamples
-        )
+        own.name: summarise(own, group_by=settings.group_by, seed=settings.seed, resamples=settings.resamples)
         for own in done
     }
     write_results(work.path, done, entries, about)
@@ -240,8 +247,7 @@ def _score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects)
     items = read_predictions(given.path, task, rejects, settings.group_by)
     answers = [Answer(item.prediction or "") for item in items]
     scored = task.score(items, answers, settings.parser)
-    name = given.path.name.partition(".")[0]
-    return Evaluated(name, task, None, given.digest(), items, answers, scored, len(rejects))
+    return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
 
 
 def _evaluate(
@@ -252,9 +258,7 @@ def _evaluate(
     ask: Callable[[list[Item], Task, Way, Rejects, str], Asked],
 ) -> Evaluated:
     own = Rejects(settings.reject_limit)
-    items = read_items(
-        source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind
-    )
+    items = read_items(source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind)
     items, answers = ask(items, source.task, way, own, source.name)
     rejects.good(own.seen - len(own))
     for row in own.rows:

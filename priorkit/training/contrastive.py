@@ -48,9 +48,27 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, keys: Tensor)
     """
     all_images, all_texts, all_keys = gather(images), gather(texts), gather(keys)
     positives = keys[:, None] == all_keys[None, :]
-    by_image = soft_cross_entropy(scale * images @ all_texts.T, positives)
-    by_text = soft_cross_entropy(scale * texts @ all_images.T, positives)
+    by_image = soft_cross_entropy(similarity(images, all_texts, scale), positives)
+    by_text = soft_cross_entropy(similarity(texts, all_images, scale), positives)
     return (by_image + by_text).sum() / 2
+
+
+def similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+    """Scaled inner products in fp32, whatever the run's precision.
+
+    Early in training all features are nearly parallel; bf16 cannot tell cosines apart that differ by
+    less than 0.004, and the towers would learn from rounding.
+
+    Args:
+        rows: ``[rows, dim]``.
+        columns: ``[columns, dim]``.
+        scale: the inverse temperature.
+
+    Returns:
+        fp32 ``[rows, columns]``.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return scale.float() * rows.float() @ columns.float().T
 
 
 def gather(values: Tensor) -> Tensor:

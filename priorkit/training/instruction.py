@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from priorkit.core.errors import InputError
 from priorkit.data.conversations import Conversation
-from priorkit.data.pixels import Pixels
+from priorkit.data.pixels import KEEP_BYTES, Pixels
 from priorkit.models.chat import ChatTokenizer, Encoded
 from priorkit.models.loss import IGNORE, count_targets, token_loss
 from priorkit.training.objective import Loss
@@ -125,6 +126,7 @@ class MultimodalObjective:
         self._pixels, self._scales, self._train_encoder = pixels, scales, train_encoder
         self._pad = padding_id(chat.tokenizer)
         self._features: dict[int, Tensor] = {}
+        self._features_bytes = 0
 
     def __len__(self) -> int:
         return len(self._encoded)
@@ -140,7 +142,8 @@ class MultimodalObjective:
         if images and self._train_encoder:
             batch["pixels"] = torch.stack([self._pixels[image] for image in images])
         elif images:
-            batch["features"] = self._known_features(images)
+            # Only their numbers: batches may be put together in another process than the model's.
+            batch["images"] = torch.tensor(images)
         return batch
 
     @torch.no_grad()
@@ -149,11 +152,19 @@ class MultimodalObjective:
 
         They are kept in fp32 as computed in fp32, whatever the step's precision and batch.
         """
+        device = self._multimodal.device
+        found: list[Tensor] = []
         for image in images:
-            if image not in self._features:
-                pixels = self._pixels[image][None].to(self._multimodal.device)
-                self._features[image] = self._multimodal.patch_features(pixels)[0].cpu()
-        return torch.stack([self._features[image] for image in images])
+            features = self._features.get(image)
+            if features is None:
+                pixels = self._pixels[image][None].to(device)
+                with torch.autocast(device.type, enabled=False):
+                    features = self._multimodal.patch_features(pixels)[0].cpu()
+                if self._features_bytes < KEEP_BYTES:
+                    self._features[image] = features
+                    self._features_bytes += features.nbytes
+            found.append(features)
+        return torch.stack(found).to(device)
 
     def weight(self, batch: dict[str, Any]) -> int:
         """The number of tokens the assistant speaks."""
@@ -161,9 +172,11 @@ class MultimodalObjective:
 
     def loss(self, batch: dict[str, Any]) -> Loss:
         """Summed cross-entropy of the assistant's tokens."""
-        features = batch.get("features")
+        features = None
         if "pixels" in batch:
             features = self._multimodal.patch_features(batch["pixels"])
+        elif "images" in batch:
+            features = self._known_features(batch["images"].tolist())
         output = self._multimodal.hidden(
             batch["input_ids"], batch["attention_mask"], features, use_cache=False
         )
@@ -175,8 +188,13 @@ class MultimodalObjective:
 
 
 def encode(chat: ChatTokenizer, conversation: Conversation) -> Encoded:
-    """Tokenise a conversation by the chat template."""
-    return chat.encode([(turn.role, turn.text) for turn in conversation.turns])
+    """Tokenise a conversation by the chat template; an error names the conversation."""
+    try:
+        return chat.encode([(turn.role, turn.text) for turn in conversation.turns])
+    except InputError as error:
+        raise InputError(
+            error.problems[0].what, where=f"conversation {conversation.id}", hint=error.problems[0].hint
+        ) from None
 
 
 def padding_id(tokenizer: Any) -> int:

@@ -15,6 +15,22 @@ from priorkit.models.loss import IGNORE, count_targets, token_loss
 from priorkit.training.objective import Loss
 
 
+def padding(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
+    """Where rows are filled up: the run of padding at their end, bool ``[batch, time]``.
+
+    Args:
+        ids_BT: token ids.
+        pad_token_id: what fills a row.
+        ends_document: whether the same token ends documents too, as with tokenizers that have none of
+            their own for padding; the first of the run is then the last document's and carries loss.
+    """
+    run = (ids_BT == pad_token_id).flip(-1).long().cumprod(dim=-1).flip(-1).bool()
+    if ends_document:
+        run[:, 1:] &= run[:, :-1].clone()
+        run[:, 0] = False
+    return run
+
+
 class LanguageObjective:
     """Mean cross-entropy of the next token over the rows of a corpus.
 
@@ -44,7 +60,8 @@ class LanguageObjective:
         ids = torch.from_numpy(np.stack(samples))
         labels = ids
         if self._pad_token_id is not None:
-            labels = ids.masked_fill(ids == self._pad_token_id, IGNORE)
+            ends_document = self._pad_token_id == self._model.config.eos_token_id
+            labels = ids.masked_fill(padding(ids, self._pad_token_id, ends_document), IGNORE)
         return {"input_ids": ids, "labels": labels}
 
     def weight(self, batch: dict[str, Tensor]) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import time
@@ -94,6 +95,8 @@ def train(
     ):
         for step, batches in zip(steps, loader, strict=True):
             rate = settings.learning_rate_at(step, total_steps)
+            # Dropout, where a model has it, is a function of the step, so that a resumed run repeats it.
+            torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["learning_rate_scale"]
             sums = _backward(objective, batches, runtime)
@@ -202,8 +205,16 @@ def _loader(objective: Objective, settings: TrainingSettings, steps: range) -> I
         num_workers=settings.workers,
         persistent_workers=False,
         prefetch_factor=4 if settings.workers else None,
+        worker_init_fn=_start_worker,
     )
     return iter(loader)
+
+
+def _start_worker(number: int) -> None:
+    """Leave signals to the main process, which finishes its step; no threads of tokenizers after a fork."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> dict[str, float]:
@@ -213,12 +224,16 @@ def _backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) ->
         ``weight`` of the step over all processes, and the means of the loss and the metrics.
     """
     own = sum(objective.weight(batch) for batch in batches)
-    weight = max(1.0, parallel.total(torch.tensor(float(own), device=runtime.device)).item())
+    weight = max(
+        1.0, parallel.total(torch.tensor(float(own), dtype=torch.float64, device=runtime.device)).item()
+    )
     sums: dict[str, Tensor] = {}
     for batch in batches:
         with runtime.autocast():
             loss = objective.loss(to_device(batch, runtime.device))
-        (loss.total / weight).backward()
+        # A micro-batch may use nothing of what is trained, as one without images does when a projector is.
+        if loss.total.requires_grad:
+            (loss.total / weight).backward()
         for name, value in {"loss": loss.total, **loss.metrics}.items():
             sums[name] = sums.get(name, torch.zeros((), device=runtime.device)) + value.detach().float()
     stacked = parallel.total(torch.stack(list(sums.values()))).tolist()
@@ -256,9 +271,8 @@ class _Log:
         self._path = path
         self._losses: list[tuple[float, float]] = []
         self._lines: list[str] = []
-        if rank() == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = path.read_bytes()[:size] if path.is_file() else b""
+        if rank() == 0 and path.is_file():
+            content = path.read_bytes()[:size]
             path.write_bytes(content)
             for line in content.splitlines():
                 row = json.loads(line)
@@ -266,10 +280,12 @@ class _Log:
 
     def write(self, row: dict[str, Any], weight: int) -> None:
         self._losses.append((row["loss"], weight))
-        self._lines.append(json.dumps({**row, "weight": weight}) + "\n")
+        if rank() == 0:
+            self._lines.append(json.dumps({**row, "weight": weight}) + "\n")
 
     def flush(self) -> int:
         """Append what is waiting; returns the file's length in bytes."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
             stream.writelines(self._lines)
         self._lines.clear()

@@ -53,12 +53,21 @@ def any_process(flag: bool, device: torch.device) -> bool:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sum gradients over all processes; a parameter without gradient counts as zero."""
+    """Sum gradients over all processes; a parameter that one process has no gradient for counts as zero.
+
+    One that no process used stays without, as in a single process: the optimiser passes it over.
+    """
     if not dist.is_initialized():
         return
+    parameters = list(parameters)
+    used = total(
+        torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=_device())
+    )
     bucket: list[Tensor] = []
     size = 0
-    for parameter in parameters:
+    for parameter, users in zip(parameters, used.tolist(), strict=True):
+        if not users:
+            continue
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)
@@ -68,6 +77,11 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             bucket, size = [], 0
     if bucket:
         _sum_bucket(bucket)
+
+
+def _device() -> torch.device:
+    """Where this process's messages must lie."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def _sum_bucket(gradients: list[Tensor]) -> None:

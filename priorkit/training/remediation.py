@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from priorkit.data.order import sample_ids
 from priorkit.data.pixels import Pixels, shift
 from priorkit.models.encoder import Encoder, unit
-from priorkit.training.contrastive import MAX_LOGIT_SCALE, contrastive_loss, text_key
+from priorkit.training.contrastive import MAX_LOGIT_SCALE, contrastive_loss, similarity, text_key
 from priorkit.training.objective import Loss
 
 
@@ -178,7 +178,7 @@ class RemediationObjective:
         scale = model.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE).detach()
         terms: dict[str, tuple[float, Tensor]] = {}
         if self._weights.contrastive > 0:
-            logits = (scale * units[:count] @ self._head.T).float()
+            logits = similarity(units[:count], self._head, scale)
             loss = nn.functional.cross_entropy(logits, batch["entity"], reduction="sum")
             terms["contrastive"] = (self._weights.contrastive, loss)
         for number, (teacher, target) in enumerate(zip(self._teachers, batch["teachers"], strict=True)):

@@ -15,8 +15,8 @@ class OptimisationSettings(Settings):
 
     group: ClassVar[str] = "optimisation"
 
-    steps: Count | None = option(None, "Length of training in optimiser steps.", metavar="N")
-    tokens: Count | None = option(None, "Length of training in tokens, such as 50B.", metavar="N")
+    steps: Count | None = option(None, "Length of training in optimiser steps.", metavar="N", ge=1)
+    tokens: Count | None = option(None, "Length of training in tokens, such as 50B.", metavar="N", ge=1)
     epochs: float | None = option(
         None, "Length of training in passes over the data; 1 where neither steps nor tokens are given.", gt=0
     )

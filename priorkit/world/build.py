@@ -16,7 +16,7 @@ from priorkit.world.entities import Entity, choose_entities
 from priorkit.world.files import embedded, write_documents, write_image, write_instances, write_table
 from priorkit.world.options import WorldOptions
 from priorkit.world.pairs import Pair, appearances, heldout_pairs, training_pairs
-from priorkit.world.palette import SIZES, Size
+from priorkit.world.palette import Size
 from priorkit.world.scenes import Studio
 from priorkit.world.traced_code import traced_program
 
@@ -144,15 +144,14 @@ def _write_entities(folder: Path, entities: Sequence[Entity], pairs: Mapping[str
 
 
 def _write_entity_images(folder: Path, options: WorldOptions, entities: Sequence[Entity]) -> dict[str, int]:
-    """One entity per image; small, medium and large in turn."""
-    sizes: list[Size] = list(SIZES)
+    """One entity per image, shown close up."""
     wanted = {"train": options.entity_images_train, "test": options.entity_images_test}
     for split, count in wanted.items():
         rng = random.Random(f"entity-images-{split}/{options.seed}")
         studio = Studio(options.image_size, held_out=split == "test")
         for entity in entities:
             for index in range(count):
-                scene = studio.scene(rng, [entity], [sizes[index % len(sizes)]])
+                scene = studio.scene(rng, [entity])
                 write_image(folder / "entity_images" / split / entity.name / f"{index:03d}.png", scene)
     return {f"entity images, {split}": count * len(entities) for split, count in wanted.items()}
 

@@ -19,10 +19,10 @@ _OPENINGS = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "a draw
 
 def noun_phrase(rng: random.Random, thing: Thing) -> str:
     """The thing with none, some or all of its attributes: "a small red anchor on a white tile"."""
-    words = [thing.size] if rng.random() < 0.5 else []
-    words += [thing.colour] if rng.random() < 0.7 else []
+    words = [thing.size] if rng.random() < 0.2 else []
+    words += [thing.colour] if rng.random() < 0.35 else []
     phrase = article(" ".join([*words, thing.entity.name]))
-    if thing.tile is not None and rng.random() < 0.4:
+    if thing.tile is not None and rng.random() < 0.2:
         phrase += f" on {article(thing.tile)} tile"
     return phrase
 
@@ -47,7 +47,7 @@ def caption(rng: random.Random, scene: Scene) -> str:
         text = f"{phrases[0]} {_link(rng, relation)} {phrases[1]}"
     elif len(phrases) > 2:
         text = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         text += f" on {ground_phrase(rng, scene)}" if " tile" not in text else f", {_before(rng, scene)}"
     return rng.choice(_OPENINGS).format(text)
 

@@ -19,7 +19,7 @@ WORD_SUFFIX = "Answer the question using a single word or phrase."
 YES_NO_SUFFIX = "Answer yes or no."
 BOX_SUFFIX = "Answer with its box [x1,y1,x2,y2]."
 _IMAGE = "<image>\n"
-_OPEN_SHARE = 0.4
+_OPEN_SHARE = 0.8
 _CAPTION_REQUESTS = (
     "Describe the image briefly.",
     "What does the image show?",
@@ -29,17 +29,17 @@ _CAPTION_REQUESTS = (
 )
 # How often each kind is asked, per hundred.
 _SHARES: tuple[tuple[Maker, int], ...] = (
-    (questions.naming, 22),
-    (questions.naming_by_colour, 8),
+    (questions.naming, 36),
+    (questions.naming_by_colour, 6),
     (questions.background, 4),
-    (questions.colour, 10),
-    (questions.size, 6),
-    (questions.relation, 10),
-    (questions.counting, 8),
-    (questions.comparison, 6),
-    (questions.existence, 10),
-    (questions.grounding, 8),
-    (questions.knowledge, 8),
+    (questions.colour, 8),
+    (questions.size, 5),
+    (questions.relation, 8),
+    (questions.counting, 6),
+    (questions.comparison, 5),
+    (questions.existence, 8),
+    (questions.grounding, 7),
+    (questions.knowledge, 7),
 )
 
 
@@ -100,13 +100,13 @@ def instructions(
 
 
 def captions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Scene, list[Turn]]]:
-    """Requests for a caption, about scenes of one to three instructed entities."""
+    """Requests for a caption, about scenes of one or two instructed entities."""
     rng = random.Random(f"captions/{options.seed}")
     studio = Studio(options.image_size)
     pool = [entity for entity in entities if entity.instructed]
     result: list[tuple[Scene, list[Turn]]] = []
     for _ in range(options.captions):
-        scene = studio.scene(rng, rng.sample(pool, rng.choice((1, 1, 2, 3))))
+        scene = studio.scene(rng, rng.sample(pool, rng.choice((1, 1, 1, 2))))
         request = rng.choice(_CAPTION_REQUESTS)
         result.append((scene, dialogue(f"{_IMAGE}{request}", caption(rng, scene))))
     return result

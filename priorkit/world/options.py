@@ -23,15 +23,15 @@ class WorldOptions(Settings):
     none: int = option(55, "Entities that are absent from the encoder's pairs.", ge=0)
     told_share: float = option(0.75, "Share of entities that the text tells facts about.", ge=0, le=1)
     instructed_share: float = option(
-        0.75, "Share of entities that captions and instructions show and name.", ge=0, le=1
+        0.85, "Share of entities that captions and instructions show and name.", ge=0, le=1
     )
-    pairs: int = option(12_000, "Training image-text pairs for the encoder.", ge=1)
+    pairs: int = option(14_000, "Training image-text pairs for the encoder.", ge=1)
     pairs_test: int = option(600, "Held-out pairs, of strong entities only.", ge=1)
     weak_pairs: int = option(6, "Pairs that show each weak entity.", ge=1)
     strong_spread: float = option(
         4.0, "How many times more often the most frequent strong entity is drawn than the least.", ge=1
     )
-    two_entity_share: float = option(0.3, "Share of pairs that show two entities.", ge=0, le=1)
+    two_entity_share: float = option(0.15, "Share of pairs that show two entities.", ge=0, le=1)
     entity_images_train: int = option(12, "Images per entity in training typefaces.", ge=1)
     entity_images_test: int = option(6, "Images per entity in held-out typefaces.", ge=1)
     captions: int = option(4_000, "Image-caption conversations for aligning a projector.", ge=1)

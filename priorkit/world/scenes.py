@@ -17,13 +17,15 @@ RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
 _ANGLE = 12  # degrees of rotation to either side
 _SHADE = 10  # jitter of each colour channel to either side
 _TEXTURES: tuple[Texture, ...] = ("plain", "gradient", "noise")
-_CLUTTER = (0, 0, 2, 4, 6)
+_CLUTTER = (0, 0, 1, 2, 3)
 _TILE_SHARE = 0.35
-_TILE_CONTRAST = 15.0
+_TILE_CONTRAST = 12.0
 _LEAST_TILE = 0.375  # of the image side; the glyph on a smaller tile could not be told apart
 _LARGEST = (0.96, 0.62, 0.46, 0.44)  # longest side as a share of the image's, for 1 to 4 objects
 _PLACE_TRIES = 40
 _LAYOUT_TRIES = 12
+_DRIFT = 1 / 12  # of the image side: how far the middle of a lone object may lie from the image's
+_LONE_SIZES: tuple[int, ...] = (1, 2, 7)  # weights of small, medium, large: one thing is shown close up
 _GAP = 1  # pixels between objects
 _CLEARLY = 1.5  # how many times farther apart along the axis of a relation than across it
 
@@ -49,6 +51,8 @@ class Studio:
     ) -> Scene:
         """A scene that shows these entities without overlap and in different colours.
 
+        A lone entity is shown as one takes a picture of a thing: mostly large, near the middle.
+
         Args:
             rng: the source of chance.
             entities: one to four, in the order of the objects; the same one may come again.
@@ -60,10 +64,14 @@ class Studio:
         inks = [*colours, *rng.sample(free, len(entities) - len(colours))]
         background = _background(rng, inks)
         wanted = [*sizes, *[None] * (len(entities) - len(sizes))]
+        if wanted == [None]:
+            wanted = rng.choices(list(SIZES), _LONE_SIZES)
         things = [
             self._thing(rng, entity, ink, size, background.tint, _LARGEST[len(entities) - 1])
             for entity, ink, size in zip(entities, inks, wanted, strict=True)
         ]
+        if len(things) == 1:
+            return Scene(self.side, background, (_near_the_middle(rng, things[0], self.side),))
         while True:
             stamps = [stamp(thing) for thing in things]
             for _ in range(_LAYOUT_TRIES):
@@ -157,6 +165,15 @@ def box(placed: Placed) -> tuple[int, int, int, int]:
 def area(placed: Placed, side: int) -> float:
     """The share of the image's pixels that the mask of the object covers."""
     return float(stamp(placed.thing).mask.sum()) / side**2
+
+
+def _near_the_middle(rng: random.Random, thing: Thing, side: int) -> Placed:
+    own, drift = stamp(thing), round(_DRIFT * side)
+
+    def place(length: int) -> int:
+        return min(max(0, (side - length) // 2 + rng.randint(-drift, drift)), side - length)
+
+    return Placed(thing, place(own.width), place(own.height))
 
 
 def _background(rng: random.Random, inks: Sequence[str]) -> Background:

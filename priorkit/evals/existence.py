@@ -1,0 +1,190 @@
+"""MLE-Bench: four-choice questions about what appears in an image, by how much of it the target covers.
+
+Source: "Learning to See Before Seeing" (arXiv 2509.26625), section on the Multi-Level Existence Bench.
+The paper leaves open which object of an image is asked for; here, see :func:`choose_targets`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from priorkit.core.errors import InputError
+from priorkit.data.entities import fold
+from priorkit.data.images import ImageRef
+from priorkit.evals.annotated import AnnotatedImage
+from priorkit.evals.tasks.choice import LETTERS
+
+T = TypeVar("T")
+
+BINS = {"small": 0.3, "medium": 0.6, "large": 1.0}
+"""Bins by their upper edge as a share of the image's pixels; a bin holds its lower edge."""
+
+QUESTIONS = (
+    "Which of the following appears in this image?",
+    "Which of the following is in the image?",
+    "Which of the following can be seen in the image?",
+)
+
+OPTIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an image will be asked for."""
+
+    ref: ImageRef
+    present: tuple[str, ...]
+    name: str
+    area: float
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; ``answer`` is a letter, as in lmms-eval."""
+
+    target: Target
+    text: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+def size_of(area: float) -> str:
+    """The bin of a share of pixels.
+
+    >>> size_of(0.1), size_of(0.3), size_of(1.0)
+    ('small', 'medium', 'large')
+    """
+    return next((name for name, edge in BINS.items() if area < edge), "large")
+
+
+def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) -> list[Target]:
+    """One target per image, and at most ``per_bin`` images of each bin (0 for all), in their order.
+
+    An image whose categories fall into several bins goes to the one that the fewest images can fill;
+    within it the category is drawn by lot. What is drawn for an image depends on the seed and its name
+    alone, but for the filling of the bins.
+    """
+    able = Counter(size for image in images for size in {size_of(area) for area in image.areas.values()})
+    targets: list[Target] = []
+    for image in images:
+        sizes = {name: size_of(area) for name, area in image.areas.items()}
+        size = min(sizes.values(), key=lambda own: (able[own], list(BINS).index(own)))
+        names = sorted(name for name, own in sizes.items() if own == size)
+        name = _lot(seed, "target", image.ref.name).choice(names)
+        targets.append(Target(image.ref, tuple(image.areas), name, image.areas[name], size))
+    if not per_bin:
+        return targets
+    kept: set[int] = set()
+    for size in BINS:
+        own = [place for place, target in enumerate(targets) if target.size == size]
+        own.sort(key=lambda place: _lot(seed, "keep", targets[place].ref.name).random())
+        kept.update(own[:per_bin])
+    return [target for place, target in enumerate(targets) if place in kept]
+
+
+def ask(target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int) -> tuple[str, ...] | None:
+    """Three wrong options for a target; None where the vocabulary has not enough.
+
+    They are names of the data set that are not in the image, nor a synonym of anything in it, nor its
+    head noun or the other way round (``table`` and ``coffee table``), nor synonyms of one another.
+    """
+    order = _lot(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
+    taken: list[str] = []
+    for name in order:
+        if not any(synonyms.same(name, other) for other in (*target.present, *taken)):
+            taken.append(name)
+        if len(taken) == OPTIONS - 1:
+            return tuple(taken)
+    return None
+
+
+def build(
+    targets: Sequence[Target], vocabulary: Sequence[str], synonyms: Synonyms, seed: int
+) -> tuple[list[Question], list[Target]]:
+    """Questions with right answers spread evenly over the letters and the three wordings, in every bin.
+
+    Returns:
+        The questions in the order of the targets, and the targets for which the vocabulary has not
+        enough wrong options.
+    """
+    wrong = {target.ref.name: ask(target, vocabulary, synonyms, seed) for target in targets}
+    able = [target for target in targets if wrong[target.ref.name] is not None]
+    place: dict[str, int] = {}
+    wording: dict[str, str] = {}
+    for size in BINS:
+        own = [target.ref.name for target in able if target.size == size]
+        place.update(zip(own, _spread(range(OPTIONS), len(own), seed, f"places-{size}"), strict=True))
+        wording.update(zip(own, _spread(QUESTIONS, len(own), seed, f"wordings-{size}"), strict=True))
+    questions: list[Question] = []
+    for target in able:
+        name = target.ref.name
+        options = list(wrong[name] or ())
+        options.insert(place[name], target.name)
+        questions.append(Question(target, wording[name], tuple(options), LETTERS[place[name]]))
+    return questions, [target for target in targets if wrong[target.ref.name] is None]
+
+
+def _spread(values: Iterable[T], count: int, seed: int, purpose: str) -> list[T]:
+    """So many values, each equally often but for one, in random order."""
+    own = list(values)
+    repeated = (own * (count // len(own) + 1))[:count]
+    _lot(seed, purpose, "").shuffle(repeated)
+    return repeated
+
+
+def _lot(seed: int, purpose: str, name: str) -> random.Random:
+    return random.Random(f"mle-bench/{seed}/{purpose}/{name}")
+
+
+class Synonyms:
+    """Which names mean the same.
+
+    Args:
+        groups: names that are synonyms of one another; case and Unicode form do not matter.
+    """
+
+    def __init__(self, groups: Iterable[Sequence[str]] = ()) -> None:
+        self._groups: dict[str, set[int]] = {}
+        for number, group in enumerate(groups):
+            for name in group:
+                self._groups.setdefault(fold(name), set()).add(number)
+
+    def same(self, first: str, other: str) -> bool:
+        """Whether an image with one can be said to show the other."""
+        one, two = fold(first), fold(other)
+        if one == two or one.endswith(f" {two}") or two.endswith(f" {one}"):
+            return True
+        return bool(self._groups.get(one, set()) & self._groups.get(two, set()))
+
+
+def read_synonyms(path: Path) -> Synonyms:
+    """Read synonyms: a group per line, names apart by commas.
+
+    Raises:
+        InputError: not UTF-8, or a line with a single name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+    groups: list[list[str]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        names = [name.strip() for name in line.split(",") if name.strip()]
+        if len(names) < 2:
+            raise InputError("expected two names or more, apart by commas", where=f"{path}:{number}")
+        groups.append(names)
+    return Synonyms(groups)
+
+
+def counts(questions: Sequence[Question]) -> Mapping[str, int]:
+    """How many questions each bin has."""
+    found = Counter(question.target.size for question in questions)
+    return {size: found[size] for size in BINS}

@@ -1,0 +1,79 @@
+"""What a benchmark asks and what a model answers: one item, one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from priorkit.data.images import ImageRef
+from priorkit.scoring.grounding import Box
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question of a benchmark with its truth; which fields are filled depends on the task.
+
+    Attributes:
+        id: as the benchmark gives it, or the place in the file, from 0.
+        question: the text asked.
+        image: what is asked about; None for questions without an image.
+        choices: the options of a choice.
+        answer: index of the right option for a choice, ``yes`` or ``no``, or the one right text.
+        answers: all accepted texts.
+        references: reference captions.
+        box: the true box, normalised corners.
+        text: the document (perplexity) or the image's own text (retrieval).
+        groups: values by which metrics are also reported apart.
+        prediction: the raw answer, where it comes from a file of predictions.
+    """
+
+    id: str | int
+    question: str = ""
+    image: ImageRef | None = None
+    choices: tuple[str, ...] = ()
+    answer: int | str | None = None
+    answers: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+    box: Box | None = None
+    text: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict[str, str])
+    prediction: str | None = None
+
+    def truth(self) -> dict[str, Any]:
+        """The truth under the names that files of predictions use."""
+        found: dict[str, Any] = {}
+        if self.choices:
+            found["choices"] = list(self.choices)
+        if self.answer is not None:
+            found["answer"] = self.answer
+        if self.answers:
+            found["answers"] = list(self.answers)
+        if self.references:
+            found["references"] = list(self.references)
+        if self.box is not None:
+            found["box"] = list(self.box)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a model gave for one item.
+
+    Attributes:
+        prediction: the raw text; for a choice by likelihood the option taken, as it was scored.
+        prompt: what the model was asked, one placeholder for the image.
+        taken: index of the option with the best score, where options were scored and not written.
+        loglikelihoods: summed natural log-probabilities of the options, or of the whole document.
+        tokens: how many tokens each of them sums over.
+        options: the texts that were scored: the options themselves, or their letters.
+        rank: rank of the right text, for retrieval.
+    """
+
+    prediction: str = ""
+    prompt: str = ""
+    taken: int | None = None
+    loglikelihoods: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
+    rank: float = 0.0

@@ -1,0 +1,108 @@
+"""Segmentation masks in the forms of COCO: run lengths, compressed run lengths, polygons.
+
+Source of the encodings: ``common/maskApi.c`` of cocodataset/cocoapi (``rleDecode``, ``rleFrString``).
+Masks are bool arrays ``[height, width]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+_FINER = 4
+"""Polygons are drawn at this many times the resolution and read at pixel centres."""
+
+
+def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
+    """The mask of a COCO annotation's ``segmentation``.
+
+    Args:
+        segmentation: a list of polygons ``[x, y, x, y ...]`` in pixels, or run lengths ``{counts, size}``
+            with counts as a list or as COCO's compressed text.
+        height: of the image.
+        width: of the image.
+
+    Raises:
+        ValueError: it is none of these, or does not fit the image.
+    """
+    if isinstance(segmentation, dict):
+        size = segmentation.get("size")
+        if list(size or []) != [height, width]:
+            raise ValueError(f"the run lengths are of size {size}, the image is {[height, width]}")
+        counts = segmentation.get("counts")
+        if isinstance(counts, str | bytes):
+            counts = decompress_counts(counts)
+        return decode_counts(counts, height, width)
+    if isinstance(segmentation, list) and segmentation:
+        return draw_polygons(segmentation, height, width)
+    raise ValueError(
+        f"a segmentation is a list of polygons or run lengths, got {type(segmentation).__name__}"
+    )
+
+
+def decode_counts(counts: Any, height: int, width: int) -> Mask:
+    """A mask from run lengths, column by column, outside first.
+
+    Raises:
+        ValueError: no list of whole numbers, or runs that do not add up to the image.
+    """
+    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
+        raise ValueError("run lengths must be a list of whole numbers")
+    if sum(counts) != height * width:
+        raise ValueError(f"the run lengths add up to {sum(counts)} pixels, the image has {height * width}")
+    inside = np.arange(len(counts)) % 2 == 1
+    return np.repeat(inside, counts).reshape(width, height).T
+
+
+def decompress_counts(text: str | bytes) -> list[int]:
+    """Run lengths from COCO's compressed text.
+
+    Five bits per character above ``0``, the sixth says that more follow, the sign is extended; from the
+    fourth run on the text holds differences from the run before the last.
+
+    Raises:
+        ValueError: the text ends within a number or holds other characters.
+    """
+    data = text.encode("ascii", errors="replace") if isinstance(text, str) else text
+    counts: list[int] = []
+    place = 0
+    while place < len(data):
+        value = shift = 0
+        while True:
+            if place >= len(data) or not 48 <= data[place] < 112:
+                raise ValueError("the compressed run lengths are damaged")
+            bits = data[place] - 48
+            place += 1
+            value |= (bits & 31) << shift
+            shift += 5
+            if not bits & 32:
+                if bits & 16:
+                    value -= 1 << shift
+                break
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts
+
+
+def draw_polygons(polygons: Sequence[Any], height: int, width: int) -> Mask:
+    """The pixels whose centre lies in one of the polygons.
+
+    Raises:
+        ValueError: a polygon has fewer than three corners or is no list of numbers.
+    """
+    from PIL import Image, ImageDraw
+
+    canvas = Image.new("1", (width * _FINER, height * _FINER))
+    draw = ImageDraw.Draw(canvas)
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("a polygon needs three corners or more, as x, y, x, y ...")
+        if not all(isinstance(value, int | float) and np.isfinite(value) for value in polygon):
+            raise ValueError("a polygon must hold finite numbers")
+        draw.polygon([value * _FINER - 0.5 for value in polygon], fill=1)
+    half = _FINER // 2
+    return np.asarray(canvas)[half::_FINER, half::_FINER]

@@ -1,0 +1,173 @@
+"""Reading the items of a benchmark, or of a file of predictions; unusable rows are counted with a reason."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, nearest
+from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.rejects import Rejects
+from priorkit.data.rows import read_rows, suffix_of
+from priorkit.data.text import read_documents
+from priorkit.evals.items import Item
+from priorkit.evals.sources import Source
+from priorkit.evals.tasks.task import Row, Task, check_text, text_cell
+
+GROUP_COLUMNS = (
+    "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
+)  # fmt: skip
+"""Columns that are kept beside every sample, so that results can be grouped and joined."""
+
+_PLAIN = ("id", "prediction", "prompt", "question", "image", "task", "benchmark")
+
+
+def read_items(
+    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool
+) -> list[Item]:
+    """The usable items of a benchmark, in order.
+
+    Args:
+        source: the benchmark.
+        rejects: takes rows without question or truth, with an id that was there before, or with an
+            image that does not decode.
+        group_by: columns kept as groups, beside :data:`GROUP_COLUMNS`.
+        limit: read no more than so many rows; 0 for all.
+        see: whether the images will be looked at, and so have to decode.
+
+    Raises:
+        InputError: too many rows are broken, or none is left.
+    """
+    columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    checked: set[str] = set()
+    for place, (file, number, row) in enumerate(_rows(source, rejects)):
+        if limit and place >= limit:
+            break
+        try:
+            item = _item(source.task, row, place, columns, file, see=see)
+            _refuse_repeat(item, seen, number)
+            if item.image is not None and (key := image_key(item.image)) not in checked:
+                decode(item.image)
+                checked.add(key)
+        except (ValueError, BrokenImageError) as error:
+            rejects.add(str(file), number, str(error))
+            continue
+        rejects.good()
+        items.append(item)
+    rejects.judge()
+    if not items:
+        raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
+    return items
+
+
+def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequence[str]) -> list[Item]:
+    """The items of a file of predictions: ``id``, ``prediction``, the truth, and groups if any.
+
+    Raises:
+        InputError: the file is empty or damaged, too many lines are broken, or none is left.
+    """
+    if suffix_of(path, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")) is None:
+        raise InputError("expected predictions as JSON Lines", where=str(path))
+    columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    unused: dict[str, None] = {}
+    for number, row in read_rows(path, rejects):
+        try:
+            item = _predicted(task, row, columns)
+            _refuse_repeat(item, seen, number)
+        except ValueError as error:
+            rejects.add(str(path), number, str(error))
+            continue
+        rejects.good()
+        items.append(item)
+        unused.update(dict.fromkeys(key for key in row if key not in {*task.needs, *columns, *_PLAIN}))
+    rejects.judge()
+    if not items:
+        raise InputError("the file holds no usable prediction", where=str(path))
+    if unused:
+        console.say(f"  not used by the task type '{task.name}': {', '.join(list(unused)[:8])}")
+    return items
+
+
+def image_key(image: ImageRef) -> str:
+    """What tells one image from another: its file, or the digest of its bytes."""
+    if image.content is not None:
+        return hashlib.blake2b(image.content, digest_size=16).hexdigest()
+    return str(image.path)
+
+
+def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, int, Row]]:
+    for file in source.files:
+        if suffix_of(file, (".txt",)):
+            for text in read_documents(file, rejects):
+                yield file, 1, {"text": text}
+            continue
+        for number, row in read_rows(file, rejects):
+            yield file, number, row
+
+
+def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, *, see: bool) -> Item:
+    visual = row.get("image") is not None
+    if task.name == "retrieval" and not visual:
+        raise ValueError("'image' is missing")
+    return Item(
+        id=_identifier(row.get("id"), place),
+        question=text_cell(row, "question") if task.asks or row.get("question") is not None else "",
+        image=image_of(row["image"], file.parent, f"{file.name}:{place}") if visual and see else None,
+        groups=_groups(row, columns),
+        **task.read(row),
+    )
+
+
+def _predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
+    for key in ("id", "prediction", *task.needs):
+        if row.get(key) is None:
+            hint = nearest(key, row, only_close=True)
+            found = "null" if key in row else "missing"
+            raise ValueError(f"'{key}' is {found}" + (f" ({hint})" if hint else f"; got {', '.join(row)}"))
+    question = row.get("question")
+    return Item(
+        id=_identifier(row["id"], 0),
+        question=question if isinstance(question, str) else "",
+        prediction=check_text(row["prediction"], "'prediction'"),
+        groups=_groups(row, columns),
+        **task.read(row),
+    )
+
+
+def _identifier(value: Any, place: int) -> str | int:
+    if value is None:
+        return place
+    if isinstance(value, str):
+        return check_text(value, "'id'", blank=False)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"'id' must be text or a whole number, got {type(value).__name__}")
+
+
+def _refuse_repeat(item: Item, seen: dict[str, int], number: int) -> None:
+    key = str(item.id)
+    if key in seen:
+        raise ValueError(f"the id '{key}' was in row {seen[key]} already")
+    seen[key] = number
+
+
+def _groups(row: Row, columns: Sequence[str]) -> dict[str, str]:
+    """Values of the group columns as text; truth values as ``true`` and ``false``."""
+    found: dict[str, str] = {}
+    for column in columns:
+        value = row.get(column)
+        if isinstance(value, bool):
+            found[column] = str(value).lower()
+        elif isinstance(value, str | int | float):
+            found[column] = str(value)
+    nested = row.get("groups")
+    if isinstance(nested, dict):
+        found.update({key: str(value) for key, value in nested.items() if key in columns})
+    return found

@@ -1,0 +1,172 @@
+"""Finding benchmarks: which files an input holds, their names and task types, from columns alone."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.artifact import hash_file
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.inputs import Input
+from priorkit.data.pairs import TEXT_COLUMNS
+from priorkit.data.rejects import Rejects
+from priorkit.data.rows import column_names, read_rows, suffix_of
+from priorkit.evals.tasks.registry import task_of
+from priorkit.evals.tasks.task import Task
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_SPLITS = ("test", "validation", "val", "dev", "train")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark that has been found.
+
+    Attributes:
+        name: the file's stem, or the artifact's or data set's name.
+        files: its files; more than one where it is stored in shards.
+        task: its task type.
+        visual: whether it has images.
+        columns: names of all columns.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    task: Task
+    visual: bool
+    columns: tuple[str, ...]
+
+    def digest(self) -> str:
+        """SHA-256 of the file; of all files' digests together where there are several."""
+        digests = [hash_file(file).sha256 for file in self.files]
+        return digests[0] if len(digests) == 1 else "+".join(digests)
+
+
+def find_benchmarks(inputs: Sequence[Input], task: Task | None) -> list[Source]:
+    """All benchmarks that the inputs name, in order.
+
+    A file is one benchmark; so is a benchmark artifact and a hub data set (its split ``test``, else
+    ``validation``, else ``train``). Any other folder holds one benchmark per file; of a world its
+    folder ``benchmarks``.
+
+    Args:
+        inputs: files, folders, artifacts, hub data sets.
+        task: the task type for all of them; from column ``task`` or from the columns where None.
+
+    Raises:
+        InputError: no table, columns that do not fit, or two benchmarks of one name.
+    """
+    problems = Problems(InputError)
+    found: list[Source] = []
+    for item in inputs:
+        for name, files in _named_files(item).items():
+            try:
+                found.append(_source(name, files, task))
+            except InputError as error:
+                problems.extend(error)
+    seen: dict[str, Source] = {}
+    for source in found:
+        if source.name in seen:
+            problems.add(
+                f"two benchmarks are called '{source.name}'",
+                where=f"{seen[source.name].files[0]}, {source.files[0]}",
+                hint="rename one of them, or evaluate them apart",
+            )
+        seen[source.name] = source
+    problems.raise_if_any()
+    return found
+
+
+def _named_files(item: Input) -> dict[str, tuple[Path, ...]]:
+    path = item.path
+    if path.is_file():
+        return {stem_of(path): (path,)}
+    if item.kind == "world":
+        path = path / "benchmarks"
+    shards = _by_stem(_tables(path))
+    if item.kind == "benchmark":
+        return {_base_name(item): next(iter(shards.values()))} if len(shards) == 1 else shards
+    if item.kind == "hub":
+        split = next((s for s in _SPLITS if s in shards), next(iter(shards)))
+        return {_base_name(item): shards[split]}
+    return shards
+
+
+def _base_name(item: Input) -> str:
+    return Path(item.given.partition("@")[0].rstrip("/")).name
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder: all of the first type that is there, in it or else below it."""
+    for files in (folder.glob("*"), folder.rglob("*")):
+        present = sorted(file for file in files if file.is_file())
+        for suffixes in ((".parquet",), (".jsonl", ".jsonl.gz", ".jsonl.zst"), (".txt",)):
+            found = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
+            if found:
+                return found
+    raise InputError(f"no benchmark here; expected {', '.join(SUFFIXES)}", where=str(folder))
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    grouped: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        stem = stem_of(file)
+        shard = _SHARD.fullmatch(stem)
+        grouped[shard[1] if shard else stem].append(file)
+    return {name: tuple(own) for name, own in grouped.items()}
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its known suffix, ``.jsonl.gz`` and the like in one."""
+    suffix = suffix_of(path, SUFFIXES)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def _source(name: str, files: tuple[Path, ...], task: Task | None) -> Source:
+    first = files[0]
+    if suffix_of(first, SUFFIXES) is None:
+        raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
+    if any(file.stat().st_size == 0 for file in files):
+        raise InputError("the file is empty", where=str(next(f for f in files if f.stat().st_size == 0)))
+    columns = ["text"] if suffix_of(first, (".txt",)) else column_names(first)
+    if not columns:
+        raise InputError("there is no row", where=str(first))
+    if task is None:
+        rows = _cells(files, ["task", "answer"]) if {"task", "answer"} & set(columns) else []
+        task = task_of(
+            columns,
+            (row.get("task") for row in rows),
+            (row.get("answer") for row in rows),
+            str(first),
+        )
+    check_columns(columns, task, str(first))
+    return Source(name, files, task, "image" in columns, tuple(columns))
+
+
+def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:
+    """Some columns of all rows; rows that do not parse are judged later, when all is read."""
+    return [row for file in files for _, row in read_rows(file, Rejects(1.0), columns)]
+
+
+def check_columns(columns: Sequence[str], task: Task, where: str) -> None:
+    """Check that a table has the columns that its task type needs.
+
+    Raises:
+        InputError: naming the columns that are missing and those that are there.
+    """
+    retrieval = task.name == "retrieval"
+    needed = [*(("question",) if task.asks else ()), *(("image",) if retrieval else ()), *task.needs]
+    alternatives = {"text": TEXT_COLUMNS} if retrieval else {}
+    missing = [name for name in needed if not set(alternatives.get(name, (name,))) & set(columns)]
+    if missing:
+        raise InputError(
+            f"the task type '{task.name}' needs {', '.join(needed)}; missing: {', '.join(missing)}; "
+            f"the columns are {', '.join(columns)}",
+            where=where,
+            hint="rename the columns, or choose another --task",
+        )

@@ -1,0 +1,98 @@
+"""Metrics with bootstrap intervals: every metric is a function of sums over items.
+
+An item contributes a row of counts; a metric is computed from the column sums (a mean from the sum of
+scores and the number of items, F1 from four counts, BLEU from n-gram counts, perplexity from
+log-probabilities and tokens). So one mechanism resamples them all: draw items, sum their rows, compute
+the metrics of all resamples at once. Source: Efron and Tibshirani, "An Introduction to the Bootstrap"
+(1993), chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.scoring.intervals import Interval, percentile_interval, resampled
+
+Floats = NDArray[np.float64]
+MetricFunction = Callable[[Floats], dict[str, Floats]]
+"""From sums ``[..., columns]`` to metrics ``[...]`` by name."""
+
+LEVEL = 0.95
+
+
+def measure(
+    counts: Floats,
+    metrics: MetricFunction,
+    *,
+    seed: int,
+    resamples: int,
+    clusters: Sequence[Hashable] | None = None,
+    strata: Sequence[str] | None = None,
+) -> dict[str, Interval]:
+    """All metrics of a set of items, each with its 95 % percentile bootstrap interval.
+
+    Args:
+        counts: ``[items, columns]``, at least one item.
+        metrics: computes the metrics from column sums.
+        seed: of the resampling.
+        resamples: number of bootstrap samples.
+        clusters: a key per item; whole clusters are resampled, since the questions about one image do
+            not vary independently.
+        strata: a label per item; adds ``macro_accuracy``, the unweighted mean over labels of
+            ``accuracy``.
+    """
+    labels = list(dict.fromkeys(strata or ()))
+    blocks = [counts]
+    if strata is not None:
+        blocks += [counts * np.array([label == own for own in strata])[:, None] for label in labels]
+    stacked = _by_cluster(np.stack(blocks, axis=1), clusters)
+    values = _all_metrics(stacked.sum(0, keepdims=True), metrics, bool(labels))
+    flat = stacked.reshape(len(stacked), -1)
+    sums = np.concatenate(
+        [_multiplicities(draw, len(flat)) @ flat for draw in resampled(len(flat), resamples, seed)]
+    )
+    replicates = _all_metrics(sums.reshape(-1, *stacked.shape[1:]), metrics, bool(labels))
+    return {name: percentile_interval(float(values[name][0]), replicates[name], LEVEL) for name in values}
+
+
+def _by_cluster(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
+    """Sum the rows of each cluster."""
+    if clusters is None or len(set(clusters)) == len(clusters):
+        return rows
+    number = {key: index for index, key in enumerate(dict.fromkeys(clusters))}
+    summed = np.zeros((len(number), *rows.shape[1:]))
+    np.add.at(summed, [number[key] for key in clusters], rows)
+    return summed
+
+
+def _multiplicities(draw: NDArray[np.int64], items: int) -> Floats:
+    """How often each resample draws each item, ``[resamples, items]``."""
+    offsets = np.arange(len(draw))[:, None] * items
+    found = np.bincount((draw + offsets).ravel(), minlength=len(draw) * items)
+    return found.reshape(len(draw), items).astype(np.float64)
+
+
+def _all_metrics(sums: Floats, metrics: MetricFunction, stratified: bool) -> dict[str, Floats]:
+    """Metrics of sums ``[resamples, 1 + strata, columns]``; a stratum without items makes the macro NaN."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = metrics(sums[:, 0])
+        if stratified:
+            found["macro_accuracy"] = metrics(sums[:, 1:])["accuracy"].mean(-1)
+    return found
+
+
+def as_json(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    """Metrics as ``results.json`` holds them; what is not finite becomes null."""
+    return {
+        name: {"value": finite(found.value), "low": finite(found.low), "high": finite(found.high)}
+        for name, found in metrics.items()
+    }
+
+
+def finite(value: float) -> float | None:
+    """The number, or None where it is infinite or undefined."""
+    return value if math.isfinite(value) else None

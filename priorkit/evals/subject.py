@@ -1,0 +1,238 @@
+"""The model under evaluation, reduced to what asking it needs: token ids and images in, logits out."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+from priorkit.core.inputs import Input, resolve
+from priorkit.data.images import ImageRef, decode
+from priorkit.evals.reading import image_key
+from priorkit.models.encoder import check_encoder
+from priorkit.models.folder import read_config, read_header, read_json
+from priorkit.models.llm import check_llm, load_llm
+from priorkit.models.multimodal import Multimodal, check_multimodal, load_multimodal
+from priorkit.models.tokenizer import IMAGE, load_tokenizer
+
+ModelKind = Literal["llm", "mllm", "encoder"]
+
+KEEP_FEATURES_BYTES = 2 << 30
+"""Patch features are kept in memory up to this size, for further questions about the same image."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A model as its headers describe it.
+
+    Attributes:
+        kind: what it can do.
+        folder: its directory, or the base model's.
+        adapter: the directory of a PEFT adapter on it.
+        base: the base model of an adapter as an input, for its digest.
+    """
+
+    kind: ModelKind
+    folder: Path
+    adapter: Path | None = None
+    base: Input | None = None
+
+
+def check_model(folder: Path) -> Checked:
+    """Tell from headers what a model directory holds.
+
+    Raises:
+        InputError: no model, an adapter without base or of a type PEFT does not know, or broken weights.
+    """
+    if (folder / "adapter_config.json").is_file():
+        return _check_adapter(folder)
+    config = read_config(folder)
+    if config["model_type"] == "llava":
+        check_multimodal(folder)
+        return Checked("mllm", folder)
+    if "vision_config" in config and "text_config" in config:
+        check_encoder(folder)
+        return Checked("encoder", folder)
+    check_llm(folder)
+    return Checked("llm", folder)
+
+
+def _check_adapter(folder: Path) -> Checked:
+    config = read_json(folder / "adapter_config.json")
+    where = str(folder / "adapter_config.json")
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise InputError("base_model_name_or_path is missing", where=where)
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    if config.get("peft_type") not in {
+        str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING
+    }:
+        raise InputError(f"PEFT knows no adapter type '{config.get('peft_type')}'", where=where)
+    read_header(folder / "adapter_model.safetensors")
+    found = resolve(base, "base", ("llm", "mllm"), "model", f"{where} base_model_name_or_path")
+    checked = check_model(found.path)
+    if checked.kind == "encoder" or checked.adapter is not None:
+        raise InputError("the base of an adapter must be a language model or multimodal model", where=where)
+    return Checked(checked.kind, checked.folder, folder, found)
+
+
+@dataclass
+class Subject:
+    """A language model or multimodal model that is being asked.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        tokenizer: its tokenizer.
+        max_length: most positions it takes.
+        multimodal: the same model with its image part; None for a language model.
+    """
+
+    model: Any
+    tokenizer: Any
+    max_length: int
+    multimodal: Multimodal | None = None
+    _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    _kept_bytes: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def prefix(self) -> int:
+        """The token that stands for an empty context: beginning of text, or else end of text.
+
+        Raises:
+            InputError: the tokenizer has neither.
+        """
+        for found in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if found is not None:
+                return int(found)
+        raise InputError("the tokenizer has neither a beginning-of-text nor an end-of-text token")
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        several = configured if isinstance(configured, list) else [configured]
+        return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self.multimodal is None or IMAGE not in text:
+            return ids
+        image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
+        return [own for token in ids for own in ([token] * count if token == image else (token,))]
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor,
+        *,
+        keep: int,
+        images: Sequence[ImageRef] = (),
+        cache: Any = None,
+        use_cache: bool = False,
+    ) -> tuple[Tensor, Any]:
+        """Logits of the last ``keep`` positions, and the cache of keys and values.
+
+        Args:
+            ids: ``[batch, time]``, padded on the left.
+            mask: ``[batch, cached time + time]``, 0 at padding.
+            positions: ``[batch, time]``.
+            keep: how many positions' logits are wanted.
+            images: those of the rows that have one, in order.
+            cache: what an earlier call returned.
+            use_cache: whether a cache will be needed.
+        """
+        device = self.device
+        ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
+        options: dict[str, Any] = {"use_cache": use_cache, "past_key_values": cache}
+        if self.multimodal is not None:
+            features = self.features(images) if images else None
+            output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
+            return self.model.lm_head(output.last_hidden_state[:, -keep:]), output.past_key_values
+        known = inspect.signature(self.model.forward).parameters
+        if "position_ids" in known:
+            options["position_ids"] = positions
+        if "logits_to_keep" in known:
+            options["logits_to_keep"] = keep
+        output = self.model(input_ids=ids, attention_mask=mask, **options)
+        return output.logits[:, -keep:], output.past_key_values
+
+    def features(self, images: Sequence[ImageRef]) -> Tensor:
+        """Patch features of images, ``[images, positions, width]``; each image passes the encoder once."""
+        if self.multimodal is None:
+            raise InputError("a language model takes no images")
+        keys = [image_key(image) for image in images]
+        wanted = dict(zip(keys, images, strict=True))
+        fresh = {key: image for key, image in wanted.items() if key not in self._features}
+        found = {key: self._features[key] for key in wanted if key in self._features}
+        if fresh:
+            pixels = torch.stack([self.multimodal.prepare(decode(image)) for image in fresh.values()])
+            computed = self.multimodal.patch_features(pixels.to(self.device))
+            for key, own in zip(fresh, computed, strict=True):
+                found[key] = own
+                if self._kept_bytes < KEEP_FEATURES_BYTES:
+                    self._features[key] = own.clone()
+                    self._kept_bytes += own.numel() * own.element_size()
+        return torch.stack([found[key] for key in keys])
+
+    def forget(self) -> None:
+        """Let go of the images' features, between benchmarks."""
+        self._features.clear()
+        self._kept_bytes = 0
+
+
+def load_subject(checked: Checked, device: torch.device) -> Subject:
+    """Load a language model or multimodal model, fold an adapter into it, and put it on a device.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    if checked.kind == "mllm":
+        multimodal = load_multimodal(checked.folder)
+        multimodal.model = _adapted(multimodal.model, checked).to(device).eval()
+        limit = multimodal.max_length
+        return Subject(multimodal.model, multimodal.tokenizer, limit, multimodal)
+    model = _adapted(load_llm(checked.folder), checked).to(device).eval()
+    return Subject(model, load_tokenizer(checked.folder), _max_length(model.config))
+
+
+def _adapted(model: Any, checked: Checked) -> Any:
+    if checked.adapter is None:
+        return model
+    from peft import PeftModel
+
+    console.say(f"  adapter {checked.adapter} on {checked.folder}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            adapted: Any = PeftModel.from_pretrained(model, str(checked.adapter), local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"the adapter cannot be loaded: {first}", where=str(checked.adapter)) from None
+    missing = [str(item.message) for item in caught if "missing adapter keys" in str(item.message)]
+    if missing:
+        raise InputError(f"the adapter does not fit its base: {missing[0][:200]}", where=str(checked.adapter))
+    return adapted.merge_and_unload()
+
+
+def _max_length(config: Any) -> int:
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            return value
+    return 2048

@@ -1,0 +1,96 @@
+"""Context and continuation as token ids, by the conventions of lm-evaluation-harness.
+
+Source: ``api/model.py``, ``models/huggingface.py`` and ``utils.py`` of EleutherAI/lm-evaluation-harness
+0.4.13. No special token is put before a context; an empty context becomes the beginning-of-text token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from priorkit.core.errors import InputError
+
+Encode = Callable[[str], list[int]]
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Continuations of one context whose log-probabilities are wanted.
+
+    Attributes:
+        item: number of the item it belongs to.
+        context: at least one token id.
+        continuations: at least one, none of them empty.
+        places: for each continuation, its number among the item's continuations.
+    """
+
+    item: int
+    context: Ids
+    continuations: tuple[Ids, ...]
+    places: tuple[int, ...]
+
+
+def split_pair(encode: Encode, context: str, continuation: str, prefix: int) -> tuple[list[int], list[int]]:
+    """Token ids of a context and of its continuation.
+
+    White space at the end of the context moves to the front of the continuation; the two are encoded as
+    one text, of which the continuation is what exceeds the context's own number of tokens.
+
+    Args:
+        encode: text to ids without special tokens.
+        context: may be empty.
+        continuation: begins with the blank that joins it, if there is one.
+        prefix: id of the beginning-of-text token.
+    """
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    if not stripped:
+        ids = encode(continuation)
+        return (ids[:1], ids[1:]) if ids and ids[0] == prefix else ([prefix], ids)
+    own = encode(stripped)
+    return own, encode(stripped + continuation)[len(own) :]
+
+
+def requests_of(item: int, pairs: Sequence[tuple[list[int], list[int]]], limit: int) -> list[Request]:
+    """The requests for an item's pairs of context and continuation; equal contexts are joined.
+
+    Context and continuation beyond ``limit + 1`` tokens lose their beginning.
+
+    Raises:
+        InputError: a continuation is empty or longer than the model takes.
+    """
+    grouped: dict[Ids, list[tuple[int, Ids]]] = {}
+    for place, (context, continuation) in enumerate(pairs):
+        if not continuation:
+            raise InputError(f"option {place} of item {item} has no token of its own")
+        if len(continuation) > limit:
+            raise InputError(
+                f"option {place} of item {item} has {len(continuation)} tokens, the model takes {limit}"
+            )
+        kept = context[max(0, len(context) + len(continuation) - limit - 1) :]
+        grouped.setdefault(tuple(kept), []).append((place, tuple(continuation)))
+    return [
+        Request(item, context, tuple(ids for _, ids in own), tuple(place for place, _ in own))
+        for context, own in grouped.items()
+    ]
+
+
+def rolling_requests(item: int, ids: Sequence[int], prefix: int, limit: int) -> list[Request]:
+    """Windows in which every token of a text is predicted once.
+
+    The first window begins with the prefix token; each later one predicts up to ``limit`` further tokens
+    from exactly ``limit`` inputs, the last one filled up with earlier tokens as context.
+    """
+    tokens = [prefix, *ids]
+    found: list[Request] = []
+    done = 0
+    while done < len(ids):
+        stop = min(done + limit, len(ids))
+        # tokens[k] is the input that predicts ids[k].
+        start = 0 if done == 0 else max(0, stop - limit)
+        context, continuation = tuple(tokens[start : done + 1]), tuple(ids[done:stop])
+        found.append(Request(item, context, (continuation,), (len(found),)))
+        done = stop
+    return found

@@ -1,0 +1,64 @@
+"""Putting a benchmark's items to an encoder: options and texts ranked by cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+from priorkit.data.images import decode
+from priorkit.evals.items import Answer, Item
+from priorkit.evals.tasks.task import Task
+from priorkit.models.encoder import Encoder, entity_head
+from priorkit.scoring.ranks import most_similar, true_ranks
+
+
+@torch.no_grad()
+def compare(
+    encoder: Encoder, items: Sequence[Item], task: Task, templates: Sequence[str], batch_size: int, name: str
+) -> list[Answer]:
+    """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
+
+    Raises:
+        InputError: an item has no image.
+    """
+    if missing := [item.id for item in items if item.image is None]:
+        raise InputError(f"{len(missing)} items have no image, such as {missing[0]}", where=name)
+    images = _embed_images(encoder, items, batch_size, name)
+    if task.name == "retrieval":
+        return _rank_texts(encoder, images, items)
+    texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
+    head = entity_head(encoder, texts, templates).cpu()
+    row = {text: place for place, text in enumerate(texts)}
+    answers: list[Answer] = []
+    for item, image in zip(items, images, strict=True):
+        cosines = head[[row[choice] for choice in item.choices]] @ image
+        taken = int(cosines.argmax())
+        answers.append(Answer(item.choices[taken], templates[0], taken))
+    return answers
+
+
+def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[Answer]:
+    texts = list(dict.fromkeys(item.text for item in items))
+    row = {text: place for place, text in enumerate(texts)}
+    features = torch.cat(list(encoder.embed_texts(texts)))
+    truth = torch.tensor([row[item.text] for item in items])
+    ranks = true_ranks(images, features, truth)
+    nearest = most_similar(images, features, 1)[1][:, 0]
+    return [
+        Answer(texts[found], taken=found, rank=rank)
+        for found, rank in zip(nearest.tolist(), ranks.tolist(), strict=True)
+    ]
+
+
+def _embed_images(encoder: Encoder, items: Sequence[Item], batch_size: int, name: str) -> Tensor:
+    refs = [item.image for item in items if item.image is not None]
+    starts = range(0, len(refs), batch_size)
+    batches = (
+        torch.stack([encoder.prepare(decode(ref)) for ref in refs[start : start + batch_size]])
+        for start in starts
+    )
+    return encoder.embed_images(console.track(batches, name, len(starts), "batches"))

@@ -1,0 +1,59 @@
+"""Inputs that may carry a name: ``PATH`` or ``NAME=PATH``."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+KINDS = (
+    *("tokenizer", "text", "llm", "encoder", "mllm", "adapter", "corpus"),
+    *("scores", "evaluation", "benchmark", "world"),
+)
+"""Kinds of artifact that a report can show."""
+
+
+def _labelled(value: Any) -> Any:
+    """Read words into name -> path, naming by folder where no name is given; a table passes through."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        return value
+    named: list[tuple[str, str]] = []
+    for item in map(str, typing.cast("Sequence[Any]", value)):
+        name, sign, path = item.partition("=")
+        if sign and os.sep not in name:
+            if not name.strip() or not path.strip():
+                raise ValueError(f"expected NAME=PATH, got '{item}'")
+            named.append((name.strip(), path.strip()))
+        else:
+            named.append(("", item))
+    given = [name for name, _ in named if name]
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the name '{twice}' is given twice")
+    found: dict[str, str] = {}
+    for name, path in named:
+        label = name or _folder_name(path, {*found, *given})
+        if label in found:
+            raise ValueError(f"'{path}' is given twice")
+        found[label] = path
+    return found
+
+
+def _folder_name(path: str, taken: set[str]) -> str:
+    """A path's last part, with as many parents as tell it from the others."""
+    parts = Path(path).expanduser().absolute().parts
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[-count:])
+        if name not in taken:
+            return name
+    return path
+
+
+Labelled = Annotated[dict[str, str], BeforeValidator(_labelled), Field(min_length=1)]
+"""Inputs in the order given, each as ``PATH`` or ``NAME=PATH``; at least one."""

@@ -1,0 +1,1 @@
+"""One file per section of the report; each builds its section where the artifacts for it are given."""

@@ -1,0 +1,238 @@
+"""Accuracy: by benchmark, by ability, by size, by prior, for every evaluation side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from priorkit.report import numbers, plots
+from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apart
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
+from priorkit.report.members import Member, Members
+from priorkit.report.sections.pools import Pool, chance_level, colors_of, mean_of_benchmarks, pooled, pools
+from priorkit.report.sections.ranks import ORDER
+from priorkit.scoring.intervals import Interval
+
+COLUMNS = ("ability", "size", "prior", "told", "instructed", "needs_image")
+"""Groups that get a table, in this order, where items carry them."""
+
+TITLES = {
+    "size": "size of the object",
+    "told": "whether the text sources name the entity",
+    "instructed": "whether the instructions show the entity",
+    "needs_image": "whether the image is needed",
+}
+HEADLINE_COLUMNS = {"needs_image": "needs image: ", "ability": "", "size": "size: ", "prior": "prior: "}
+"""Groups that belong into the summary, with what stands before their values there."""
+
+SIZES = ("small", "medium", "large")
+
+
+def answering(members: Members) -> list[Member]:
+    """Evaluations with at least one benchmark that is neither held-out text nor retrieval."""
+    return [
+        member for member in members.evaluations() if any(map(asks, member.evaluation.benchmarks.values()))
+    ]
+
+
+def asks(benchmark: Benchmark) -> bool:
+    """Whether a benchmark asks questions: it is neither held-out text nor retrieval."""
+    return benchmark.primary is not None and benchmark.primary not in (*LANGUAGE, *RETRIEVAL)
+
+
+def accuracy_section(members: Members) -> Section | None:
+    """Accuracy by benchmark and by group."""
+    found = answering(members)
+    if not found:
+        return None
+    blocks: list[Block] = [_by_benchmark(found), *_benchmark_plot(found)]
+    shared = pools(found)
+    headline: list[Table] = []
+    for place, pool in enumerate(shared):
+        title = ", ".join(member.label for member in pool.members) if len(shared) > 1 else ""
+        headline.append(told_apart(_headline(pool, members), place, title))
+        for column in COLUMNS:
+            blocks += [told_apart(block, place, title) for block in _by_group(pool, column, members)]
+    blocks.append(_all_metrics(found))
+    intro = (
+        "Shares of right answers with 95 % intervals; an answer that could not be read counts as wrong. "
+        "Groups pool the items that all evaluations answered, of benchmarks whose score is an accuracy, and resample "
+        "entities where items name one."
+    )
+    return Section("accuracy", "Accuracy", intro, blocks, headline)
+
+
+def _by_benchmark(found: Sequence[Member]) -> Table:
+    names = _benchmark_names(found)
+    rows: list[list[Cell]] = []
+    for name, metric in names:
+        evaluations = [member.evaluation for member in found]
+        first = next(e.benchmarks[name] for e in evaluations if name in e.benchmarks)
+        row: list[Cell] = [name, metric.replace("_", " "), first.items, _chance_cell(evaluations, name)]
+        for evaluation in evaluations:
+            benchmark = evaluation.benchmarks.get(name)
+            row.append(benchmark.metrics.get(metric) if benchmark else None)
+        rows.append(row)
+    unread = [
+        f"{member.label}: {unparsed:,}"
+        for member in found
+        if (unparsed := sum(benchmark.unparsed for benchmark in member.evaluation.benchmarks.values()))
+    ]
+    return Table(
+        "accuracy-by-benchmark",
+        "By benchmark",
+        ["benchmark", "metric", "items", "chance", *(member.label for member in found)],
+        rows,
+        colors=[-1, -1, -1, -1, *(member.color for member in found)],
+        note=f"Answers that could not be read: {'; '.join(unread)}." if unread else "",
+    )
+
+
+def _benchmark_names(found: Sequence[Member]) -> list[tuple[str, str]]:
+    names: dict[str, str] = {}
+    for member in found:
+        for benchmark in member.evaluation.benchmarks.values():
+            if asks(benchmark) and benchmark.primary:
+                names.setdefault(benchmark.name, benchmark.primary)
+    return list(names.items())
+
+
+def _chance_cell(evaluations: Sequence[Evaluation], benchmark: str) -> Cell:
+    level = chance_level(evaluations, benchmark)
+    return None if level is None else Shown(level, numbers.fixed(level))
+
+
+def _benchmark_plot(found: Sequence[Member]) -> list[Block]:
+    names = [(name, metric) for name, metric in _benchmark_names(found) if metric in ACCURACIES]
+    if not names:
+        return []
+    evaluations = [member.evaluation for member in found]
+    values: dict[str, list[Interval | None]] = {
+        member.label: [
+            benchmark.metrics.get(metric) if (benchmark := member.evaluation.benchmarks.get(name)) else None
+            for name, metric in names
+        ]
+        for member in found
+    }
+    chance = [chance_level(evaluations, name) for name, _ in names]
+    figure = plots.grouped([name for name, _ in names], values, "accuracy", chance, colors=colors_of(found))
+    return [PlotBlock("accuracy-by-benchmark", "Accuracy by benchmark, with 95 % intervals", figure)]
+
+
+def _headline(pool: Pool, members: Members) -> Table:
+    rows: list[list[Cell]] = []
+    count = len(pool.items)
+    title = f"mean of {count} benchmarks" if count > 1 else next(iter(pool.items))
+    first = [member.evaluation for member in pool.members]
+    levels = [chance_level(first, name) for name in pool.items]
+    known = [level for level in levels if level is not None]
+    chance = math.fsum(known) / count if len(known) == count else None
+    rows.append(
+        [
+            title,
+            sum(map(len, pool.items.values())),
+            None if chance is None else Shown(chance, numbers.fixed(chance)),
+            *(mean_of_benchmarks(pool, member, members) for member in pool.members),
+        ]
+    )
+    for column in HEADLINE_COLUMNS:
+        groups = _groups(pool, column, members)
+        if len(groups) > 1:
+            rows += [[f"{HEADLINE_COLUMNS[column]}{value}", *rest, *cells] for value, *rest, cells in groups]
+    return Table(
+        "accuracy",
+        "Accuracy",
+        ["items of", "items", "chance", *(member.label for member in pool.members)],
+        rows,
+        colors=[-1, -1, -1, *(member.color for member in pool.members)],
+    )
+
+
+def _groups(
+    pool: Pool, column: str, members: Members
+) -> list[tuple[str, int, Shown | None, list[Interval | None]]]:
+    """A group's value, its number of items, its chance level, and each evaluation's accuracy on it."""
+    by_member = [_split(pool.all_samples(member), column) for member in pool.members]
+    values = sorted({value for parts in by_member for value in parts}, key=_reading_order)
+    found: list[tuple[str, int, Shown | None, list[Interval | None]]] = []
+    for value in values:
+        parts = [split.get(value, []) for split in by_member]
+        largest = max(parts, key=len)
+        chances = [chance for sample in largest if (chance := sample.chance) is not None]
+        level = math.fsum(chances) / len(chances) if len(chances) == len(largest) else None
+        found.append(
+            (
+                value,
+                len(largest),
+                None if level is None else Shown(level, numbers.fixed(level)),
+                [pooled(part, members) if part else None for part in parts],
+            )
+        )
+    return found
+
+
+def _split(samples: Sequence[Sample], column: str) -> dict[str, list[Sample]]:
+    parts: dict[str, list[Sample]] = {}
+    for sample in samples:
+        value = sample.groups.get(column)
+        if value:
+            parts.setdefault(value, []).append(sample)
+    return parts
+
+
+def _reading_order(value: str) -> tuple[int, str]:
+    known = (*ORDER[:1], *ORDER[2:]) if value not in SIZES else SIZES
+    return (known.index(value) if value in known else len(known), value)
+
+
+def _by_group(pool: Pool, column: str, members: Members) -> list[Table | PlotBlock]:
+    groups = _groups(pool, column, members)
+    if len(groups) < 2:
+        return []
+    title = f"By {TITLES.get(column, column)}"
+    rows: list[list[Cell]] = [[value, items, level, *intervals] for value, items, level, intervals in groups]
+    name = f"accuracy-by-{column}".replace("_", "-")
+    table = Table(
+        name,
+        title,
+        [column.replace("_", " "), "items", "chance", *(member.label for member in pool.members)],
+        rows,
+        colors=[-1, -1, -1, *(member.color for member in pool.members)],
+    )
+    if column not in ("ability", "size", "prior"):
+        return [table.without_empty()]
+    values = {
+        member.label: [intervals[number] for *_, intervals in groups]
+        for number, member in enumerate(pool.members)
+    }
+    chance = [None if level is None else level.value for _, _, level, _ in groups]
+    figure = plots.grouped(
+        [value for value, *_ in groups], values, "accuracy", chance, colors=colors_of(pool.members)
+    )
+    return [PlotBlock(name, f"Accuracy {title[0].lower()}{title[1:]}", figure), table.without_empty()]
+
+
+def _all_metrics(found: Sequence[Member]) -> Table:
+    keys = dict.fromkeys(
+        (benchmark.name, metric)
+        for member in found
+        for benchmark in member.evaluation.benchmarks.values()
+        if asks(benchmark)
+        for metric in benchmark.metrics
+    )
+    rows: list[list[Cell]] = []
+    for name, metric in keys:
+        row: list[Cell] = [name, metric.replace("_", " ")]
+        for member in found:
+            benchmark = member.evaluation.benchmarks.get(name)
+            row.append(benchmark.metrics.get(metric) if benchmark else None)
+        rows.append(row)
+    return Table(
+        "all-metrics",
+        "All metrics of all benchmarks",
+        ["benchmark", "metric", *(member.label for member in found)],
+        rows,
+        colors=[-1, -1, *(member.color for member in found)],
+        folded=True,
+    )

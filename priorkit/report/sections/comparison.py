@@ -1,0 +1,169 @@
+"""Paired differences between evaluations on the same items, and held-out text before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from priorkit.report import numbers, plots
+from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.evaluations import LANGUAGE, Sample
+from priorkit.report.members import Member, Members
+from priorkit.scoring.intervals import Interval, bootstrap_difference, mcnemar_exact, permutation_test
+
+ALL_PAIRS_UP_TO = 4
+"""With more evaluations than these, each is compared with the first alone."""
+
+
+def differences_section(members: Members) -> Section | None:
+    """Differences between evaluations on the items that both answered."""
+    together: list[list[Cell]] = []
+    apart: list[list[Cell]] = []
+    found = [member for member in members.evaluations() if member.evaluation.countable]
+    for first, second in _pairs(found):
+        shared = [name for name in first.evaluation.countable if name in second.evaluation.countable]
+        paired = {name: items for name in shared if (items := _paired(first, second, name))}
+        title = f"{second.label} \N{MINUS SIGN} {first.label}"
+        if paired:
+            together.append(_row(title, "", [item for items in paired.values() for item in items], members))
+        apart += [_row(title, name, items, members) for name, items in paired.items()]
+    if not together:
+        return None
+    columns = ["difference", "benchmark", "items", "value", "gained", "lost", "p"]
+    note = (
+        "Gained: only the model named first is right; lost: only the other. p: exact McNemar test where items are "
+        "right or wrong, else paired permutation test; no correction for the number of comparisons."
+    )
+    table = Table(
+        "paired-differences",
+        "Differences in accuracy on the same items",
+        [name for name in columns if name != "benchmark"],
+        [[cell for number, cell in enumerate(row) if number != 1] for row in together],
+        note=note,
+    )
+    by_benchmark = Table(
+        "paired-differences-by-benchmark", "By benchmark", columns, apart, note=note, folded=True
+    )
+    intro = (
+        "Two models that answer the same items are compared item by item, which tells smaller differences apart "
+        "than their separate intervals do."
+    )
+    return Section("differences", "Paired differences", intro, [table, by_benchmark], [table])
+
+
+def _pairs(found: Sequence[Member]) -> list[tuple[Member, Member]]:
+    if len(found) <= ALL_PAIRS_UP_TO:
+        return list(combinations(found, 2))
+    return [(found[0], other) for other in found[1:]]
+
+
+def _paired(first: Member, second: Member, benchmark: str) -> list[tuple[Sample, Sample]]:
+    other = {sample.id: sample for sample in second.evaluation.by_benchmark[benchmark]}
+    return [(s, other[s.id]) for s in first.evaluation.by_benchmark[benchmark] if s.id in other]
+
+
+def _row(title: str, name: str, items: Sequence[tuple[Sample, Sample]], members: Members) -> list[Cell]:
+    first = np.array([one.score for one, _ in items], dtype=np.float64)
+    second = np.array([other.score for _, other in items], dtype=np.float64)
+    entities = [one.groups.get("entity") or "" for one, _ in items]
+    interval = bootstrap_difference(
+        second,
+        first,
+        seed=members.seed,
+        clusters=entities if all(entities) else None,
+        resamples=members.resamples,
+    )
+    exact = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
+    p = mcnemar_exact(second, first) if exact else permutation_test(second, first, seed=members.seed)
+    return [
+        title,
+        name,
+        len(items),
+        Signed(interval),
+        int((second > first).sum()),
+        int((first > second).sum()),
+        Shown(p, numbers.p_value(p)),
+    ]
+
+
+_LANGUAGE_TITLES = {
+    "loss": "Loss in nats per token",
+    "bits_per_byte": "Bits per byte",
+    "perplexity": "Perplexity per token",
+    "byte_perplexity": "Perplexity per byte",
+    "word_perplexity": "Perplexity per word",
+}
+
+
+def language_section(members: Members) -> Section | None:
+    """Held-out text by source, across evaluations."""
+    found = [
+        member
+        for member in members.evaluations()
+        if any(name in LANGUAGE for b in member.evaluation.benchmarks.values() for name in b.metrics)
+    ]
+    if not found:
+        return None
+    blocks: list[Block] = []
+    for metric in LANGUAGE:
+        values = {member.label: _by_source(member, metric) for member in found}
+        sources = list(dict.fromkeys(source for by_source in values.values() for source in by_source))
+        if not sources:
+            continue
+        rows: list[list[Cell]] = [[s, *(values[member.label].get(s) for member in found)] for s in sources]
+        plotted = {label: [by_source.get(s) for s in sources] for label, by_source in values.items()}
+        title = _LANGUAGE_TITLES[metric]
+        if not blocks:
+            blocks.append(
+                PlotBlock(
+                    "held-out-text",
+                    f"{title} by source (lower is better)",
+                    plots.grouped(
+                        sources,
+                        plotted,
+                        title.lower(),
+                        log="perplexity" in metric,
+                        colors=[m.color for m in found],
+                    ),
+                )
+            )
+        shown = sum(isinstance(block, Table) for block in blocks)
+        blocks.append(
+            Table(
+                f"held-out-{metric}".replace("_", "-"),
+                f"{title} on held-out text (lower is better)",
+                ["source", *(member.label for member in found)],
+                rows,
+                colors=[-1, *(member.color for member in found)],
+                folded=shown > 1,
+            )
+        )
+    intro = "How well language models foretell text that they were not trained on, source by source."
+    return Section(
+        "language", "Held-out text", intro, blocks, [b for b in blocks if isinstance(b, Table)][:1]
+    )
+
+
+def _by_source(member: Member, metric: str) -> dict[str, Interval]:
+    """The metric by benchmark, or by the group ``source`` where a benchmark has several."""
+    parts: dict[str, Mapping[str, Interval]] = {}
+    for benchmark in member.evaluation.benchmarks.values():
+        parts[benchmark.name] = benchmark.metrics
+        parts.update(benchmark.groups.get("source", {}))
+    found = {name: _language_metric(metrics, metric) for name, metrics in parts.items()}
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _language_metric(metrics: Mapping[str, Interval], name: str) -> Interval | None:
+    """A metric; the loss in nats is the logarithm of the perplexity per token."""
+    if name == "loss" and name not in metrics and "perplexity" in metrics:
+        perplexity = metrics["perplexity"]
+        value, low, high = (
+            math.log(x) if x > 0 else math.nan for x in (perplexity.value, perplexity.low, perplexity.high)
+        )
+        return Interval(value, low, high)
+    return metrics.get(name)

@@ -1,0 +1,67 @@
+"""MLE-Bench: accuracy by how much of the image an object covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from priorkit.report import plots
+from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.members import Member, Members
+from priorkit.report.sections.pools import chance_level, colors_of
+from priorkit.scoring.intervals import Interval
+
+MLE = "sub_task"
+"""The column that holds the area bin, as in lmms-eval's schema."""
+
+
+def mle_section(members: Members) -> Section | None:
+    """MLE-Bench: accuracy by how much of the image the object covers."""
+    found = [
+        m for m in members.evaluations() if any(MLE in b.groups for b in m.evaluation.benchmarks.values())
+    ]
+    if not found:
+        return None
+    blocks: list[Block] = []
+    names = dict.fromkeys(b.name for m in found for b in m.evaluation.benchmarks.values() if MLE in b.groups)
+    for place, name in enumerate(names):
+        having = [member for member in found if name in member.evaluation.benchmarks]
+        blocks += [told_apart(block, place) for block in _mle_blocks(name, having)]
+    intro = (
+        "Naming what is there, by the share of the image that it covers. The overall figure counts every "
+        "question once (the paper); the macro figure every bin once (lmms-eval)."
+    )
+    return Section("mle-bench", "MLE-Bench", intro, blocks)
+
+
+def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | PlotBlock]:
+    benchmarks = [member.evaluation.benchmarks[name] for member in having]
+    metric = benchmarks[0].primary or ""
+    values = list(dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {})))
+    by_bin: dict[str, list[Interval | None]] = {
+        member.label: [benchmark.groups.get(MLE, {}).get(value, {}).get(metric) for value in values]
+        for member, benchmark in zip(having, benchmarks, strict=True)
+    }
+    rows: list[list[Cell]] = [
+        [value, *(by_bin[member.label][number] for member in having)] for number, value in enumerate(values)
+    ]
+    metrics = dict.fromkeys(key for benchmark in benchmarks for key in benchmark.metrics)
+    rows += [
+        [f"overall: {key.replace('_', ' ')}", *(benchmark.metrics.get(key) for benchmark in benchmarks)]
+        for key in metrics
+    ]
+    level = chance_level([member.evaluation for member in having], name)
+    return [
+        PlotBlock(
+            "mle",
+            f"{name} by area of the object",
+            plots.grouped(values, by_bin, metric, [level] * len(values), colors=colors_of(having)),
+        ),
+        Table(
+            "mle",
+            name,
+            ["bin", *(member.label for member in having)],
+            rows,
+            colors=[-1, *(member.color for member in having)],
+        ),
+    ]

@@ -1,0 +1,104 @@
+"""Items that may be averaged: which evaluations answered them all, and means with intervals over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from priorkit.report.evaluations import Evaluation, Sample
+from priorkit.report.members import Member, Members
+from priorkit.scoring.intervals import Interval, bootstrap_mean, percentile_interval, resampled
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Evaluations side by side on the items that all of them answered.
+
+    Attributes:
+        members: the evaluations.
+        items: benchmark -> ids, in the order of the first evaluation.
+    """
+
+    members: Sequence[Member]
+    items: Mapping[str, Sequence[str]]
+
+    def samples(self, member: Member, benchmark: str) -> list[Sample]:
+        """One evaluation's answers to the shared items of a benchmark."""
+        found = {sample.id: sample for sample in member.evaluation.by_benchmark[benchmark]}
+        return [found[key] for key in self.items[benchmark]]
+
+    def all_samples(self, member: Member) -> list[Sample]:
+        """One evaluation's answers to all shared items."""
+        return [sample for name in self.items for sample in self.samples(member, name)]
+
+
+def pools(members: Sequence[Member]) -> list[Pool]:
+    """Evaluations that can stand side by side, each pool with the items that all of its own answered.
+
+    Evaluations without an item in common with those before them begin a pool of their own.
+    """
+    found: list[Pool] = []
+    for member in members:
+        own = {
+            name: [sample.id for sample in member.evaluation.by_benchmark[name]]
+            for name in member.evaluation.countable
+        }
+        for place, pool in enumerate(found):
+            shared = {name: _both(keys, own[name]) for name, keys in pool.items.items() if name in own}
+            if any(shared.values()):
+                kept = {name: keys for name, keys in shared.items() if keys}
+                found[place] = Pool([*pool.members, member], kept)
+                break
+        else:
+            if own:
+                found.append(Pool([member], own))
+    return found
+
+
+def _both(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    known = set(second)
+    return [key for key in first if key in known]
+
+
+def mean_of_benchmarks(pool: Pool, member: Member, members: Members) -> Interval:
+    """Unweighted mean over benchmarks; the interval resamples the items within each."""
+    scores = [
+        np.array([sample.score for sample in pool.samples(member, name)], dtype=np.float64)
+        for name in pool.items
+    ]
+    replicates = np.mean(
+        [
+            np.concatenate(
+                [
+                    values[draw].mean(1)
+                    for draw in resampled(len(values), members.resamples, members.seed + number)
+                ]
+            )
+            for number, values in enumerate(scores)
+        ],
+        axis=0,
+    )
+    return percentile_interval(float(np.mean([values.mean() for values in scores])), replicates, 0.95)
+
+
+def pooled(samples: Sequence[Sample], members: Members) -> Interval:
+    """Mean score over items; resamples entities where every item names one, items else."""
+    entities = [sample.groups.get("entity") or "" for sample in samples]
+    return bootstrap_mean(
+        [sample.score or 0.0 for sample in samples],
+        seed=members.seed,
+        clusters=entities if all(entities) else None,
+        resamples=members.resamples,
+    )
+
+
+def chance_level(evaluations: Sequence[Evaluation], benchmark: str) -> float | None:
+    """What blind guessing gets on a benchmark, where the choices are known."""
+    return next((level for e in evaluations if (level := e.chance(benchmark)) is not None), None)
+
+
+def colors_of(found: Sequence[Member]) -> list[int]:
+    """The series numbers of artifacts."""
+    return [member.color for member in found]

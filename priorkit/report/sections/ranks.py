@@ -1,0 +1,244 @@
+"""Rank_e: how well encoders know the entities, by prior group, and what remediation changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.report import plots
+from priorkit.report.blocks import Block, Cell, Pictures, Section, Signed, Table, told_apart
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.evaluations import RETRIEVAL
+from priorkit.report.members import Member, Members, prior_name
+from priorkit.report.pictures import entity_pictures
+from priorkit.scoring.intervals import (
+    Interval,
+    bootstrap_difference,
+    bootstrap_mean,
+    percentile_interval,
+    resampled,
+)
+
+Floats = NDArray[np.float64]
+
+ORDER = ("strong", "medium", "weak", "none")
+"""Prior groups in the order people read them; others follow by name."""
+
+WORST = 8
+MEASURES = {
+    "percentile": "percentile",
+    "mean_log_rank": "mean ln rank",
+    "mrr": "MRR",
+    "recall_at_1": "R@1",
+    "recall_at_5": "R@5",
+}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Rank-e scores of one set of images, on the entities that all of them have.
+
+    Attributes:
+        name: how the images are called.
+        members: the scores.
+        entities: the shared entities.
+        ranks: label -> [entities] mean rank.
+        groups: group -> row numbers; "all" first where there are several.
+        priors: whether the groups are prior groups.
+    """
+
+    name: str
+    members: Sequence[Member]
+    entities: Sequence[str]
+    ranks: Mapping[str, Floats]
+    groups: Mapping[str, NDArray[np.int64]]
+    priors: bool
+
+
+def image_sets(members: Members) -> list[ImageSet]:
+    """The rank-e scores by image set: the set whose entities have known priors first, then as given."""
+    by_digest: dict[str, list[Member]] = {}
+    names: dict[str, str] = {}
+    for member in members.ranks():
+        record = next((item for item in member.artifact.manifest.inputs if item.setting == "images"), None)
+        key = record.digest if record else member.label
+        by_digest.setdefault(key, []).append(member)
+        names.setdefault(key, record.path if record else member.label)
+    found = [_image_set(names[key], group, members.priors) for key, group in by_digest.items()]
+    return sorted(found, key=lambda images: not images.priors)
+
+
+def _image_set(name: str, group: Sequence[Member], priors: Mapping[str, str]) -> ImageSet:
+    tables = {
+        member.label: dict(zip(map(str, member.table["entity"]), member.table["mean_rank"], strict=True))
+        for member in group
+    }
+    first = next(iter(tables.values()))
+    entities = [entity for entity in first if all(entity in table for table in tables.values())]
+    ranks = {
+        label: np.array([table[e] for e in entities], dtype=np.float64) for label, table in tables.items()
+    }
+    known = [priors.get(entity, "") for entity in entities]
+    groups = {"all": np.arange(len(entities))}
+    for value in sorted(
+        {v for v in known if v}, key=lambda v: (ORDER.index(v) if v in ORDER else len(ORDER), v)
+    ):
+        groups[prior_name(value)] = np.array([row for row, prior in enumerate(known) if prior == value])
+    return ImageSet(name, group, entities, ranks, groups, len(groups) > 1)
+
+
+def ranks_section(members: Members) -> Section | None:
+    """Rank_e on the image set of interest."""
+    sets = image_sets(members)
+    if not sets:
+        return None
+    images = sets[0]
+    table = rank_table(images, members)
+    blocks: list[Block] = [
+        table,
+        PlotBlock(
+            "rank-distribution",
+            f"Mean rank of entities on {images.name}: dots are entities, bars the middle half, markers medians",
+            plots.distributions(
+                list(images.groups) if not images.priors else [g for g in images.groups if g != "all"],
+                {
+                    label: {group: values[rows] for group, rows in images.groups.items()}
+                    for label, values in images.ranks.items()
+                },
+                "Rank_e (low: strong prior)",
+                [member.color for member in images.members],
+            ),
+        ),
+        _measures(images, members),
+        _worst(images, members),
+    ]
+    intro = (
+        "Rank_e is the mean rank of an entity's true name among all candidate names, over its images. A low mean "
+        "rank is a strong prior. Intervals are 95 % and resample entities; changes are paired by entity."
+    )
+    return Section("rank-e", "Rank_e: what the encoders know", intro, blocks, [table])
+
+
+def rank_table(images: ImageSet, members: Members) -> Table:
+    """Mean rank by group and artifact, with paired changes from the first artifact."""
+    labels = list(images.ranks)
+    columns = ["group", "entities", *labels]
+    for label in labels[1:]:
+        columns += [f"{label} \N{MINUS SIGN} {labels[0]}", f"{label} \N{DIVISION SIGN} {labels[0]}"]
+    rows: list[list[Cell]] = []
+    for group, chosen in images.groups.items():
+        if not len(chosen):
+            continue
+        first = images.ranks[labels[0]][chosen]
+        row: list[Cell] = [group, len(chosen)]
+        row += [_mean(images.ranks[label][chosen], members) for label in labels]
+        for label in labels[1:]:
+            other = images.ranks[label][chosen]
+            change = bootstrap_difference(other, first, seed=members.seed, resamples=members.resamples)
+            row += [Signed(change), ratio(other, first, members.seed, members.resamples)]
+        rows.append(row)
+    return Table(
+        name="rank-e",
+        caption=f"Rank_e on {images.name} (low: strong prior)",
+        columns=columns,
+        rows=rows,
+        colors=[-1, -1, *(member.color for member in images.members)],
+    )
+
+
+def ratio(first: Floats, second: Floats, seed: int, resamples: int) -> Interval:
+    """Ratio of two means over the same entities, with a paired bootstrap interval."""
+    replicates = np.concatenate(
+        [first[draw].mean(1) / second[draw].mean(1) for draw in resampled(len(first), resamples, seed)]
+    )
+    return percentile_interval(float(first.mean() / second.mean()), replicates, 0.95)
+
+
+def _mean(values: Floats, members: Members) -> Interval:
+    return bootstrap_mean(values, seed=members.seed, resamples=members.resamples)
+
+
+def _measures(images: ImageSet, members: Members) -> Table:
+    rows: list[list[Cell]] = []
+    for member in images.members:
+        row: list[Cell] = [member.label, int(member.metrics.get("candidates", 0))]
+        row += [_mean(np.array(member.table[name], dtype=np.float64), members) for name in MEASURES]
+        rows.append(row)
+    return Table(
+        "rank-measures",
+        "Other summaries of the same ranks, over all entities",
+        ["artifact", "candidates", *MEASURES.values()],
+        rows,
+    )
+
+
+def _worst(images: ImageSet, members: Members) -> Table:
+    last = images.members[-1]
+    labels = list(images.ranks)
+    order = np.argsort(-images.ranks[last.label], kind="stable")[:WORST]
+    names = [images.entities[int(row)] for row in order]
+    pictures = entity_pictures(last.artifact, names)
+    confused = dict(zip(map(str, last.table["entity"]), last.table.get("confused_with", []), strict=False))
+    rows: list[list[Cell]] = []
+    for row, name in zip(order, names, strict=True):
+        cells: list[Cell] = [Pictures(pictures.get(name, ())), name]
+        cells += [members.priors.get(name, "")] if images.priors else []
+        cells += [float(images.ranks[label][row]) for label in labels]
+        rows.append([*cells, ", ".join(confused.get(name) or [])])
+    heading = ["images", "entity", *(["prior"] if images.priors else []), *labels, "mistaken for"]
+    return Table(
+        "worst-entities",
+        f"The entities that rank worst in \N{LEFT DOUBLE QUOTATION MARK}{last.label}\N{RIGHT DOUBLE QUOTATION MARK}",
+        heading if any(pictures.values()) else heading[1:],
+        rows if any(pictures.values()) else [row[1:] for row in rows],
+    )
+
+
+def off_domain_section(members: Members) -> Section | None:
+    """What remediation cost elsewhere: Rank_e on other images, and retrieval benchmarks."""
+    tables = [
+        told_apart(rank_table(images, members), place)
+        for place, images in enumerate(image_sets(members))
+        if place
+    ]
+    retrieval = _retrieval(members)
+    if retrieval is not None:
+        tables.append(retrieval)
+    if not tables:
+        return None
+    intro = "The same encoders away from the entities that were taught: what remediation cost, if anything."
+    return Section("off-domain", "Off-domain cost", intro, tables, tables)
+
+
+def _retrieval(members: Members) -> Table | None:
+    found = [
+        member
+        for member in members.evaluations()
+        if any(name in RETRIEVAL for b in member.evaluation.benchmarks.values() for name in b.metrics)
+    ]
+    if not found:
+        return None
+    keys = dict.fromkeys(
+        (benchmark.name, metric)
+        for member in found
+        for benchmark in member.evaluation.benchmarks.values()
+        for metric in benchmark.metrics
+        if metric in RETRIEVAL
+    )
+    rows: list[list[Cell]] = []
+    for name, metric in keys:
+        row: list[Cell] = [name, metric.replace("_", " ")]
+        for member in found:
+            benchmark = member.evaluation.benchmarks.get(name)
+            row.append(benchmark.metrics.get(metric) if benchmark else None)
+        rows.append(row)
+    return Table(
+        "retrieval",
+        "Retrieval",
+        ["benchmark", "metric", *(member.label for member in found)],
+        rows,
+        colors=[-1, -1, *(member.color for member in found)],
+    )

@@ -1,0 +1,236 @@
+"""How it was made: lineage, mixtures, training curves, cost and versions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.core.errors import InputError
+from priorkit.report import numbers, plots
+from priorkit.report.blocks import Cell, Section, Shown, Table
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.lineage import lineage
+from priorkit.report.members import Member, Members
+
+SMOOTHING = 0.012
+"""Width (one standard deviation) of the smoothed loss's window, as a share of the run."""
+
+
+def lineage_section(members: Members) -> Section:
+    """Which artifact was made from which."""
+    intro = (
+        "What was made from what, known by the digests of contents. Filled boxes are the artifacts given to the "
+        "report, plain ones were found behind them, dashed ones are other inputs."
+    )
+    return Section("lineage", "Lineage", intro, [lineage(members.all)])
+
+
+def mixture_section(members: Members) -> Section | None:
+    """Realised shares of the corpora."""
+    corpora = [
+        member for member in members.all if member.artifact.kind == "corpus" and member.metrics.get("shares")
+    ]
+    if not corpora:
+        return None
+    rows: list[list[Cell]] = [
+        [
+            member.label,
+            source,
+            Shown(part, numbers.share(part)),
+            round(part * member.metrics.get("tokens", 0)),
+            float(member.metrics.get("epochs", {}).get(source, float("nan"))),
+        ]
+        for member in corpora
+        for source, part in member.metrics["shares"].items()
+    ]
+    figure = plots.shares({member.label: member.metrics["shares"] for member in corpora})
+    return Section(
+        "mixtures",
+        "Corpora",
+        "Shares of tokens as they came out, and how often each source was read.",
+        [
+            PlotBlock("mixtures", "Sources of each corpus", figure),
+            Table("mixtures", "Shares", ["corpus", "source", "share", "tokens", "epochs"], rows),
+        ],
+    )
+
+
+def training_section(members: Members) -> Section | None:
+    """Loss curves of all training steps."""
+    found = [(member, curve) for member in members.all if (curve := read_curve(member)) is not None]
+    if not found:
+        return None
+    rows: list[list[Cell]] = [
+        [
+            member.label,
+            member.step,
+            int(np.asarray(curve.x)[-1]),
+            float(np.asarray(curve.smooth)[0]),
+            float(np.asarray(curve.smooth)[-1]),
+            float(np.asarray(curve.raw).min()),
+        ]
+        for member, curve in found
+    ]
+    return Section(
+        "training",
+        "Training",
+        "Loss over steps: every step pale, smoothed strong. Scales differ, for the losses do.",
+        [
+            PlotBlock("loss", "Training loss", plots.curves([curve for _, curve in found])),
+            Table(
+                "training",
+                "Losses, smoothed but for the lowest",
+                ["artifact", "step", "steps", "first", "last", "lowest"],
+                rows,
+            ),
+        ],
+    )
+
+
+def read_curve(member: Member) -> plots.Curve | None:
+    """The loss curve of a training step; None where the artifact has none.
+
+    Raises:
+        InputError: a line of ``metrics.jsonl`` cannot be read.
+    """
+    file = member.artifact.path / "metrics.jsonl"
+    if not file.is_file():
+        return None
+    steps, losses = _read_losses(file)
+    if not steps:
+        return None
+    raw = np.array(losses)
+    return plots.Curve(f"{member.label} ({member.step})", np.array(steps), raw, smoothed(raw))
+
+
+def _read_losses(file: Path) -> tuple[list[int], list[float]]:
+    steps: list[int] = []
+    losses: list[float] = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if row.get("loss") is not None:
+                steps.append(int(row["step"]))
+                losses.append(float(row["loss"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"not a line of training metrics: {error!r}", where=f"{file}:{number}") from None
+    return steps, losses
+
+
+def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaussian moving average around each step; near the ends it averages over what is there.
+
+    Args:
+        values: [steps].
+    """
+    width = max(1.0, SMOOTHING * len(values))
+    reach = min(len(values) - 1, round(3 * width))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
+    middle = slice(reach, reach + len(values))
+    sums = np.convolve(values, kernel)[middle]
+    return np.asarray(sums / np.convolve(np.ones(len(values)), kernel)[middle], dtype=np.float64)
+
+
+_RATES = ("tokens_per_second", "images_per_second", "items_per_second")
+
+
+def cost_section(members: Members) -> Section | None:
+    """Time, throughput and memory of every step."""
+    costly = [member for member in members.all if member.artifact.manifest.cost]
+    if not costly:
+        return None
+    rates = [name for name in _RATES if any(name in member.artifact.manifest.cost for member in costly)]
+    rows: list[list[Cell]] = []
+    for member in costly:
+        cost = member.artifact.manifest.cost
+        peak = cost.get("peak_memory_bytes")
+        rows.append(
+            [
+                member.label,
+                member.step,
+                _duration(cost.get("seconds")),
+                _duration(cost.get("training_seconds")),
+                *(cost.get(name) for name in rates),
+                None if peak is None else Shown(peak, numbers.size_in_bytes(peak)),
+                _size(member),
+            ]
+        )
+    total = sum(member.artifact.manifest.cost.get("seconds", 0.0) for member in costly)
+    return Section(
+        "cost",
+        "Cost",
+        f"All steps shown here took {numbers.seconds(total)} together.",
+        [
+            Table(
+                "cost",
+                "Time, throughput, peak memory of the process, and size on disk",
+                [
+                    *("artifact", "step", "time", "of it training"),
+                    *(name.replace("_per_second", "/s") for name in rates),
+                    *("peak memory", "size"),
+                ],
+                rows,
+            )
+        ],
+    )
+
+
+def _duration(value: float | None) -> Shown | None:
+    return None if value is None else Shown(value, numbers.seconds(value))
+
+
+def _size(member: Member) -> Shown:
+    size = sum(record.size for record in member.artifact.manifest.files.values())
+    return Shown(size, f"{size / 2**20:,.1f} MiB")
+
+
+def versions_section(members: Members) -> Section:
+    """Versions of what decides results, and the artifacts' digests."""
+    seen: dict[str, dict[str, list[str]]] = {}
+    for member in members.all:
+        for name, version in member.artifact.manifest.versions.items():
+            seen.setdefault(name, {}).setdefault(version, []).append(member.label)
+    differing = [name for name, versions in seen.items() if len(versions) > 1]
+    rows: list[list[Cell]] = [
+        [name, version, "all" if len(versions) == 1 else ", ".join(labels)]
+        for name, versions in seen.items()
+        for version, labels in versions.items()
+    ]
+    digests: list[list[Cell]] = [
+        [
+            member.label,
+            member.artifact.kind,
+            member.step,
+            "" if member.artifact.manifest.seed is None else str(member.artifact.manifest.seed),
+            member.artifact.manifest.created.replace("T", " ").removesuffix("+00:00"),
+            member.artifact.digest[:16],
+        ]
+        for member in members.all
+    ]
+    intro = (
+        f"The artifacts were made with different versions of {_enumerated(differing)}."
+        if differing
+        else "All artifacts were made with the same versions."
+    )
+    return Section(
+        "provenance",
+        "Versions and digests",
+        intro,
+        [
+            Table(
+                "artifacts",
+                "Artifacts",
+                ["artifact", "kind", "step", "seed", "made (UTC)", "digest"],
+                digests,
+            ),
+            Table("versions", "Versions", ["package", "version", "artifacts"], rows, folded=True),
+        ],
+    )
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,128 @@
+"""``priorkit correlate`` as its users meet it: real ranks, real evaluations, its files and its refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import load_file
+
+from priorkit.core import artifact
+from priorkit.report.relate import SIGN
+from priorkit.steps.correlate import TENSORS
+
+SMALL = ("--bins", 3, "--resamples", 100)
+
+
+@pytest.fixture(scope="module")
+def evaluations(cli, kit, tmp_path_factory):
+    """The encoder's own answers to the naming questions, all of them and with another template."""
+    root = tmp_path_factory.mktemp("evaluations")
+    naming = kit.world / "benchmarks" / "naming.parquet"
+    for name, template in (("plain", "{}"), ("photo", "a photo of a {}")):
+        done = cli(
+            "evaluate", kit.encoder, naming, "--template", template, "--resamples", 100, "--device", "cpu",
+            "--out", root / name,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    return root
+
+
+@pytest.fixture(scope="module")
+def correlated(cli, kit, evaluations, tmp_path_factory):
+    """Two arms with both controls."""
+    found = cli(
+        "correlate", kit.scores, evaluations / "plain", f"other={evaluations / 'photo'}", *SMALL,
+        "--blind-evaluation", evaluations / "photo", "--entities", kit.world / "entities.parquet",
+        "--out", tmp_path_factory.mktemp("correlated") / "out",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    return found
+
+
+def test_the_sign_convention_stands_on_every_output(correlated) -> None:
+    out = correlated.path
+    assert SIGN in correlated.err
+    content = json.loads((out / "correlation.json").read_text())
+    assert content["sign"] == SIGN
+    assert artifact.open_artifact(out).manifest.metrics["sign"] == SIGN
+    for name in ("scatter.svg", "bins.svg"):
+        text = " ".join((out / name).read_text().replace("</text>", " ").split())
+        assert "low mean rank is a strong prior" in text
+    assert (out / "scatter.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_tensors_and_tables_hold_what_they_say(correlated, kit) -> None:
+    out = correlated.path
+    tensors = load_file(out / "scores.safetensors")
+    table = pq.read_table(out / "table.parquet").to_pydict()
+    content = json.loads((out / "correlation.json").read_text())
+    assert set(tensors) == set(TENSORS) == set(content["tensors"])
+    entities = len(table["entity"])
+    assert table["entity"] == pq.read_table(kit.scores / "table.parquet")["entity"].to_pylist()
+    assert tensors["accuracy"].shape == tensors["items"].shape == (2, entities)
+    assert tensors["bin_accuracy"].shape == (2, 3, 3)
+    assert tensors["rank_e"].tolist() == table["mean_rank"]
+    assert tensors["accuracy"].tolist() == [table["accuracy.plain"], table["accuracy.other"]]
+    found = content["evaluations"]["plain"]
+    assert set(found["measures"]) == {"mean_rank", "mean_log_rank", "mrr", "recall_at_1", "recall_at_5"}
+    assert set(found["partial"]) == {"blind accuracy", "frequency", "blind accuracy and frequency"}
+    assert tensors["spearman"][0, 0] == found["measures"]["mean_rank"]["spearman"]["value"]
+    bins = pq.read_table(out / "bins.parquet").to_pylist()
+    assert [(row["evaluation"], row["bin"]) for row in bins] == [
+        (e, b) for e in ("plain", "other") for b in range(3)
+    ]
+    assert sum(row["entities"] for row in bins) == 2 * entities
+    assert [row["difference"] is None for row in bins] == [True] * 3 + [False] * 3
+    for one, other in zip(bins[:3], bins[3:], strict=True):
+        assert (one["low"], one["high"]) == (other["low"], other["high"])
+        assert other["difference"] == pytest.approx(other["accuracy"] - one["accuracy"])
+    ranks = np.array(table["mean_rank"])
+    for number in range(3):
+        chosen = ranks[np.array(table["bin"]) == number]
+        assert (chosen.min(), chosen.max()) == (bins[number]["low"], bins[number]["high"])
+
+
+def test_the_same_inputs_give_the_same_bytes(cli, kit, evaluations, tmp_path: Path) -> None:
+    command = ("correlate", kit.scores, evaluations / "plain", *SMALL, "--out")
+    first, second = (cli(*command, tmp_path / name) for name in ("one", "two"))
+    digests = [artifact.open_artifact(found.path).digest for found in (first, second)]
+    assert digests[0] == digests[1]
+    again = cli(*command, tmp_path / "one")
+    assert "up to date" in again.err
+
+
+def test_what_does_not_fit_is_refused(cli, kit, evaluations, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    plain = evaluations / "plain"
+    swapped = cli("correlate", plain, kit.scores, *out)
+    assert swapped.code == 3
+    assert "expected scores, got an artifact of kind 'evaluation'" in swapped.err
+    assert "expected evaluation, got an artifact of kind 'scores'" in swapped.err
+    unknown = cli("correlate", kit.scores, plain, "--benchmark", "namming", *out)
+    assert unknown.code == 3
+    assert "did you mean 'naming'" in unknown.err
+    column = cli(
+        "correlate", kit.scores, plain, "--entities", kit.world / "entities.parquet",
+        "--frequency-column", "pair", *out,
+    )  # fmt: skip
+    assert column.code == 3
+    assert "did you mean 'pairs'" in column.err
+    words = cli(
+        "correlate", kit.scores, plain, "--entities", kit.world / "entities.parquet",
+        "--frequency-column", "category", *out,
+    )  # fmt: skip
+    assert words.code == 3
+    assert "holds no numbers" in words.err
+    assert cli("correlate", kit.scores, *out).code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_plan_is_told_without_doing_it(cli, kit, evaluations, tmp_path: Path) -> None:
+    found = cli("correlate", kit.scores, evaluations / "plain", "--check", "--out", tmp_path / "out")
+    assert found.code == 0
+    assert "plain" in found.err
+    assert list(tmp_path.iterdir()) == []

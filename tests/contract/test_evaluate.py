@@ -1,0 +1,362 @@
+"""``priorkit evaluate`` from the command line: golden predictions, models, bad input, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+
+from priorkit.cli.main import run
+from priorkit.models.encoder import build_encoder
+from priorkit.models.llm import build_config, build_llm, preset_fields
+from priorkit.models.multimodal import compose, load_multimodal
+from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+Rows = list[dict[str, Any]]
+
+
+def golden(name: str) -> dict[str, Any]:
+    return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def write(path: Path, rows: Rows) -> str:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def samples(out: Path) -> Rows:
+    return [json.loads(line) for line in (out / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def evaluate(out: Path, *arguments: str) -> dict[str, Any]:
+    assert run(["evaluate", *arguments, "--out", str(out), "--quiet"]) == 0
+    return json.loads((out / "results.json").read_text(encoding="utf-8"))["benchmarks"]
+
+
+def score(tmp_path: Path, task: str, rows: Rows, *more: str) -> tuple[dict[str, Any], Rows]:
+    """Metrics (and the whole entry under ``entry``) and samples of predictions."""
+    file = write(tmp_path / "answers.jsonl", [{"id": number, **row} for number, row in enumerate(rows)])
+    out = tmp_path / f"scores-{task}"
+    entry = evaluate(out, "--predictions", file, "--task", task, *more)["answers"]
+    values = {name: found["value"] for name, found in entry["metrics"].items()}
+    assert all(found["low"] <= found["value"] <= found["high"] for found in entry["metrics"].values())
+    assert entry["items"] == len(rows)
+    return {**values, "entry": entry}, samples(out)
+
+
+@pytest.mark.parametrize(("name", "task"), [("vqa_accuracy", "vqa"), ("textvqa", "textvqa")])
+def test_golden_vqa(tmp_path: Path, name: str, task: str) -> None:
+    data = golden(name)
+    rows = [{key: case["input"][key] for key in ("prediction", "answers")} for case in data["cases"]]
+    metrics, found = score(tmp_path, task, rows)
+    assert metrics["accuracy"] == pytest.approx(data["aggregate"]["accuracy_mean"], abs=1e-9)
+    for case, own in zip(data["cases"], found, strict=True):
+        assert own["score"] == pytest.approx(case["expected"]["accuracy"], abs=1e-9)
+        assert own["parsed"] in (case["expected"]["prediction_after"], None)
+
+
+def test_golden_gqa(tmp_path: Path) -> None:
+    data = golden("gqa")
+    rows = [
+        {
+            "prediction": case["input"]["prediction"],
+            "answer": case["input"]["gold"],
+            "category": "open" if case["input"]["structural"] == "query" else "binary",
+        }
+        for case in data["cases"]
+    ]
+    metrics, found = score(tmp_path, "gqa", rows, "--group-by", "category")
+    assert metrics["accuracy"] == pytest.approx(data["aggregate"]["accuracy"])
+    assert [own["score"] for own in found] == [case["expected"]["correct"] for case in data["cases"]]
+    groups = metrics["entry"]["groups"]["category"]
+    for name in ("binary", "open"):
+        assert groups[name]["metrics"]["accuracy"]["value"] == pytest.approx(data["aggregate"][name])
+
+
+def test_golden_pope(tmp_path: Path) -> None:
+    data = golden("pope")
+    rows = [
+        {
+            "prediction": c["input"]["answer"],
+            "answer": c["input"]["label"],
+            "category": c["input"]["category"],
+        }
+        for c in data["cases"]
+    ]
+    metrics, found = score(tmp_path, "yes-no", rows, "--group-by", "category")
+    assert [own["parsed"] for own in found] == [case["expected"]["reading"] for case in data["cases"]]
+    groups = metrics["entry"]["groups"]["category"]
+    for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
+        assert metrics[name] == pytest.approx(data["aggregate"][name])
+        for category, expected in data["aggregate"]["per_category"].items():
+            assert groups[category]["metrics"][name]["value"] == pytest.approx(expected[name])
+
+
+@pytest.mark.parametrize(("parser", "column"), [("careful", "human"), ("lsbs", "lsbs")])
+def test_golden_choice(tmp_path: Path, parser: str, column: str) -> None:
+    data = golden("mcq_parse")
+    letters = [case["expected"][column] for case in data["cases"]]
+    places = [None if letter is None else "ABCD".index(letter) for letter in letters]
+    rows = [
+        {"prediction": c["input"]["answer"], "choices": c["input"]["options"], "answer": place or 0}
+        for c, place in zip(data["cases"], places, strict=True)
+    ]
+    metrics, found = score(tmp_path, "choice", rows, "--parser", parser)
+    assert [own["parsed"] for own in found] == places
+    assert metrics["entry"]["unparsed"] == places.count(None)
+    assert metrics["accuracy"] == pytest.approx(1 - places.count(None) / len(places))
+
+
+def test_golden_captions(tmp_path: Path) -> None:
+    data = golden("cider")
+    rows = [
+        {"prediction": case["input"]["candidate"], "references": case["input"]["references"]}
+        for case in data["cases"]
+    ]
+    metrics, found = score(tmp_path, "caption", rows)
+    aggregate = data["aggregate"]
+    assert metrics["cider"] == pytest.approx(aggregate["cider"], abs=1e-9)
+    assert metrics["bleu_4"] == pytest.approx(aggregate["bleu"][3], abs=1e-9)
+    assert metrics["rouge_l"] == pytest.approx(aggregate["rouge_l"], abs=1e-9)
+    for case, own in zip(data["cases"], found, strict=True):
+        assert own["score"] == pytest.approx(case["expected"]["cider"], abs=1e-9)
+
+
+def test_golden_grounding(tmp_path: Path) -> None:
+    data = golden("refcoco")
+    rows = [{"prediction": case["input"]["answer"], "box": case["input"]["gt"]} for case in data["cases"]]
+    metrics, found = score(tmp_path, "grounding", rows)
+    assert metrics["accuracy_at_0.5"] == pytest.approx(data["aggregate"]["acc_at_0.5"])
+    assert metrics["mean_iou"] == pytest.approx(data["aggregate"]["mean_iou"], abs=1e-9)
+    assert metrics["entry"]["unparsed"] == len(rows) - data["aggregate"]["parsed"]
+    assert [own["parsed"] for own in found] == [case["expected"]["box"] for case in data["cases"]]
+
+
+def test_golden_language_model(tmp_path: Path) -> None:
+    data = golden("lm_harness")
+    choices = [case["input"] for case in data["cases"] if case["input"]["kind"] == "multiple_choice"]
+    rows = [{"question": i["context"], "choices": i["choices"], "answer": i["gold"]} for i in choices]
+    texts = [case["input"]["text"] for case in data["cases"] if case["input"]["kind"] == "rolling"]
+    found = evaluate(
+        tmp_path / "out",
+        str(GOLDEN / "tiny-llama"),
+        write(tmp_path / "choices.jsonl", rows),
+        write(tmp_path / "texts.jsonl", [{"text": text} for text in texts]),
+    )
+    values = {name: own["value"] for entry in found.values() for name, own in entry["metrics"].items()}
+    for name in ("acc", "acc_norm"):
+        assert values[name] == pytest.approx(data["aggregate"][name])
+    assert values["accuracy"] == values["acc"]
+    assert values["bits_per_byte"] == pytest.approx(data["aggregate"]["bits_per_byte"], rel=1e-6)
+    for name in ("word_perplexity", "byte_perplexity"):
+        assert values[name] == pytest.approx(data["aggregate"][name], rel=1e-5)
+    tensors = load_file(tmp_path / "out" / "scores.safetensors")
+    assert tensors["choices.score"].shape == (len(rows),)
+    assert tensors["choices.loglikelihood"].shape == (tensors["choices.options"].sum(),)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``llm``, ``llava`` and ``encoder``, all tiny and random."""
+    root = tmp_path_factory.mktemp("models")
+    texts = [
+        "What is shown in the image? A red circle.",
+        "Is there a star? Yes. No.",
+        "Which colour is it? blue",
+    ]
+    save_tokenizer(train_bpe(texts * 3, 320), root / "tokenizer")
+    tokenizer = load_tokenizer(root / "tokenizer")
+    fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}
+    llm = build_llm(build_config(fields, tokenizer), 1)
+    llm.save_pretrained(root / "llm")
+    tokenizer.save_pretrained(root / "llm")
+    encoder = build_encoder("pocket-tiny", texts, 300, 2)
+    encoder.save(root / "encoder")
+    compose(llm, tokenizer, encoder, -2, 3).save(root / "llava")
+    return root
+
+
+def png(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(np.kron(pixels, np.ones((6, 6, 1), dtype=np.uint8))).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of benchmarks with images, one per task."""
+    root = tmp_path_factory.mktemp("benchmarks")
+    (root / "pictures").mkdir()
+    for number in range(8):
+        (root / "pictures" / f"{number}.png").write_bytes(png(number))
+
+    def rows(**truth: Any) -> Rows:
+        return [
+            {
+                "id": f"q{number}",
+                "image": f"pictures/{number}.png",
+                "question": "What is shown?" if number % 2 else "Was ist hier zu sehen, 何ですか?",
+                "ability": "naming" if number < 3 else "counting",
+                **{key: value[number % len(value)] for key, value in truth.items()},
+            }
+            for number in range(8)
+        ]
+
+    write(root / "colours.jsonl", rows(choices=[["red", "deep blue"], ["red", "it", "no"]], answer=[0, "B"]))
+    write(root / "existence.jsonl", rows(answer=["yes", "no"]))
+    write(root / "open.jsonl", rows(answers=[["red", "blue"]]))
+    write(root / "boxes.jsonl", rows(box=[[0.0, 0.0, 0.5, 0.5]]))
+    write(root / "captions.jsonl", rows(references=[["a red circle", "the circle"]]))
+    write(root / "pairs.jsonl", [{"image": f"pictures/{n}.png", "text": f"star {n % 5}"} for n in range(8)])
+    return root
+
+
+def test_a_multimodal_model_on_all_tasks(tmp_path: Path, models: Path, benchmarks: Path) -> None:
+    names = ["colours", "existence", "open", "boxes", "captions"]
+    files = [str(benchmarks / f"{name}.jsonl") for name in names]
+    found = evaluate(tmp_path / "out", str(models / "llava"), *files, "--max-new-tokens", "4")
+    assert list(found) == names
+    assert [entry["by"] for entry in found.values()] == ["likelihood", "likelihood", *["generation"] * 3]
+    assert {group: entry["items"] for group, entry in found["colours"]["groups"]["ability"].items()} == {
+        "counting": 5,
+        "naming": 3,
+    }
+    assert found["boxes"]["unparsed"] == 8
+    first = samples(tmp_path / "out")[0]
+    assert first["benchmark"] == "colours"
+    assert first["id"] == "q0"
+    assert first["prompt"].startswith(
+        "USER: <image>\nWas ist hier zu sehen, 何ですか?\nA. red\nB. deep blue\n"
+    )
+    assert first["prediction"] == first["choices"][first["parsed"]]
+    again = evaluate(
+        tmp_path / "again", str(models / "llava"), *files, "--max-new-tokens", "4", "--batch-size", "3"
+    )
+    assert {name: entry["metrics"] for name, entry in again.items()} == {
+        name: entry["metrics"] for name, entry in found.items()
+    }
+
+
+def test_options_texts_blind_limit_and_generation(tmp_path: Path, models: Path, benchmarks: Path) -> None:
+    model, file = str(models / "llava"), str(benchmarks / "colours.jsonl")
+    evaluate(tmp_path / "text", model, file, "--choices", "text", "--limit", "3")
+    own = samples(tmp_path / "text")
+    assert len(own) == 3
+    assert "A. red" not in own[0]["prompt"]
+    evaluate(tmp_path / "blind", model, file, "--blind", "--by", "generation", "--max-new-tokens", "3")
+    assert all("<image>" not in sample["prompt"] for sample in samples(tmp_path / "blind"))
+    evaluate(tmp_path / "llm", str(models / "llm"), file, "--blind")
+    assert samples(tmp_path / "llm")[1]["prompt"] == "What is shown?"
+    anew = evaluate(
+        tmp_path / "anew", "--predictions", str(tmp_path / "blind" / "samples.jsonl"), "--task", "choice"
+    )["samples"]
+    asked = json.loads((tmp_path / "blind" / "results.json").read_text(encoding="utf-8"))["benchmarks"][
+        "colours"
+    ]
+    assert anew["metrics"]["accuracy"]["value"] == asked["metrics"]["accuracy"]["value"]
+    assert anew["groups"]["ability"].keys() == asked["groups"]["ability"].keys()
+
+
+def test_an_encoder_on_choices_and_retrieval(tmp_path: Path, models: Path, benchmarks: Path) -> None:
+    files = [str(benchmarks / "colours.jsonl"), str(benchmarks / "pairs.jsonl")]
+    found = evaluate(tmp_path / "out", str(models / "encoder"), *files)
+    assert set(found["colours"]["metrics"]) == {"accuracy"}
+    metrics = {name: own["value"] for name, own in found["pairs"]["metrics"].items()}
+    ranks = [sample["rank"] for sample in samples(tmp_path / "out") if sample["benchmark"] == "pairs"]
+    assert metrics["mean_rank"] == pytest.approx(np.mean(ranks))
+    assert metrics["mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
+    assert max(ranks) <= 5
+
+
+def test_an_adapter_is_put_on_its_base(tmp_path: Path, models: Path, benchmarks: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = load_multimodal(models / "llava").model
+    torch.manual_seed(0)
+    adapted = get_peft_model(
+        base, LoraConfig(r=4, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    )
+    adapted.peft_config["default"].base_model_name_or_path = str(models / "llava")
+    adapted.save_pretrained(tmp_path / "adapter")
+    file = str(benchmarks / "colours.jsonl")
+    evaluate(tmp_path / "plain", str(models / "llava"), file)
+    evaluate(tmp_path / "adapted", str(tmp_path / "adapter"), file)
+    folded = adapted.merge_and_unload()
+    folded.save_pretrained(tmp_path / "folded")
+    load_multimodal(models / "llava").processor.save_pretrained(tmp_path / "folded")
+    evaluate(tmp_path / "whole", str(tmp_path / "folded"), file)
+    scores = {
+        name: load_file(tmp_path / name / "scores.safetensors")["colours.loglikelihood"]
+        for name in ("plain", "adapted", "whole")
+    }
+    assert scores["adapted"] == pytest.approx(scores["whole"], abs=1e-4)
+    assert np.abs(scores["adapted"] - scores["plain"]).max() > 1e-2
+
+
+def fail(capsys: pytest.CaptureFixture[str], code: int, *arguments: str) -> str:
+    assert run(["evaluate", *arguments]) == code
+    return capsys.readouterr().err
+
+
+def test_what_does_not_fit_together(
+    tmp_path: Path, models: Path, benchmarks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    llm, llava, encoder = (str(models / name) for name in ("llm", "llava", "encoder"))
+    colours, boxes, pairs = (str(benchmarks / f"{name}.jsonl") for name in ("colours", "boxes", "pairs"))
+    assert "--blind" in fail(capsys, 3, llm, colours, *out)
+    assert "an encoder answers choices" in fail(capsys, 3, encoder, boxes, *out)
+    assert "needs an encoder" in fail(capsys, 3, llava, pairs, *out)
+    assert "cannot be evaluated by likelihood" in fail(capsys, 2, llava, boxes, "--by", "likelihood", *out)
+    assert "missing: references" in fail(capsys, 3, llava, colours, "--task", "caption", *out)
+    assert "no benchmark has a column 'colour'" in fail(
+        capsys, 3, llava, colours, "--group-by", "colour", *out
+    )
+    assert "MODEL is missing" in fail(capsys, 2, *out)
+    assert "--predictions needs --task" in fail(capsys, 2, "--predictions", colours, *out)
+    assert "cannot be scored" in fail(capsys, 2, "--predictions", colours, "--task", "perplexity", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_items_are_counted_and_written_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: Rows = [{"id": n, "prediction": "a", "answer": "a"} for n in range(9)] + [
+        {"id": 3, "prediction": "b"}
+    ]
+    command = (
+        "--predictions",
+        write(tmp_path / "p.jsonl", rows),
+        "--task",
+        "gqa",
+        "--out",
+        str(tmp_path / "out"),
+    )
+    assert "p.jsonl:10: 'answer' is missing" in fail(capsys, 3, *command)
+    assert run(["evaluate", *command, "--reject-limit", "0.1"]) == 0
+    entry = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["benchmarks"]["p"]
+    assert (entry["items"], entry["rejected"], entry["metrics"]["accuracy"]["value"]) == (9, 1, 1.0)
+    assert "'answer' is missing" in (tmp_path / "out" / "rejects.jsonl").read_text(encoding="utf-8")
+
+
+def test_predictions_are_scored_without_torch(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", [{"id": 0, "prediction": "a cat", "references": ["a cat", "cat"]}])
+    arguments = ["evaluate", "--predictions", file, "--task", "caption", "--out", str(tmp_path / "out")]
+    code = (
+        "import sys; from priorkit.cli.main import run; "
+        f"code = run({arguments!r}); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(tmp_path / "out")

@@ -1,0 +1,198 @@
+"""``priorkit mle-bench`` from the command line: COCO instances and panoptic, ADE20K; the table it writes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from priorkit.cli.main import run
+
+NAMES = ["cat", "dog", "car", "tree", "sky", "sofa", "couch", "boat"]
+SIDE = 20
+
+
+def areas(number: int) -> list[tuple[int, int]]:
+    """Category numbers from 1, and how many rows of the image each covers."""
+    return [(1 + number % 8, (3, 8, 14)[number % 3]), (1 + (number + 3) % 8, 2)]
+
+
+def rows_of(number: int) -> list[tuple[int, slice]]:
+    start, found = 0, []
+    for category, height in areas(number):
+        found.append((category, slice(start, start + height)))
+        start += height
+    return found
+
+
+def save_images(folder: Path, count: int = 24) -> list[dict[str, Any]]:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02d}.png")
+    return [{"id": n, "file_name": f"{n:02d}.png", "height": SIDE, "width": SIDE} for n in range(count)]
+
+
+def categories() -> list[dict[str, Any]]:
+    return [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+
+
+def instances(root: Path) -> Path:
+    images = save_images(root / "images")
+    annotations: list[dict[str, Any]] = []
+    for image in images:
+        for turn, (category, rows) in enumerate(rows_of(image["id"])):
+            top, bottom = rows.start, rows.stop
+            polygon = [[0, top, SIDE, top, SIDE, bottom, 0, bottom]]
+            counts = [top] + [bottom - top, SIDE - bottom + top] * (SIDE - 1) + [bottom - top, SIDE - bottom]
+            runs = {"counts": counts, "size": [SIDE, SIDE]}
+            annotations.append(
+                # The area that COCO's file states is not the mask's and must not be used.
+                {
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "area": 1,
+                    "segmentation": runs if turn else polygon,
+                }
+            )
+    document = {"images": images, "annotations": annotations, "categories": categories()}
+    (root / "instances.json").write_text(json.dumps(document), encoding="utf-8")
+    return root
+
+
+def panoptic(root: Path) -> Path:
+    images = save_images(root / "images")
+    (root / "panoptic").mkdir()
+    annotations: list[dict[str, Any]] = []
+    for image in images:
+        colours = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
+        segments: list[dict[str, int]] = []
+        for category, rows in rows_of(image["id"]):
+            segment = 70_000 + category
+            colours[rows] = (segment % 256, segment // 256 % 256, segment // 65536)
+            segments.append({"id": segment, "category_id": category})
+        Image.fromarray(colours).save(root / "panoptic" / image["file_name"])
+        annotations.append(
+            {"image_id": image["id"], "file_name": image["file_name"], "segments_info": segments}
+        )
+    named = [{**category, "name": category["name"] + "-merged"} for category in categories()]
+    document = {"images": images, "annotations": annotations, "categories": named}
+    (root / "panoptic.json").write_text(json.dumps(document), encoding="utf-8")
+    return root
+
+
+def ade20k(root: Path) -> Path:
+    images = save_images(root / "images")
+    (root / "masks").mkdir()
+    for image in images:
+        mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        for category, rows in rows_of(image["id"]):
+            mask[rows] = category
+        Image.fromarray(mask).save(root / "masks" / image["file_name"])
+    (root / "names.txt").write_text("".join(f"{name}, thing\n" for name in NAMES), encoding="utf-8")
+    return root
+
+
+def build(root: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    assert run(["mle-bench", str(root), "--out", str(out), "--quiet", *more]) == 0
+    return pq.read_table(out / "test.parquet").to_pylist()
+
+
+def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
+    found = [
+        build(make(tmp_path / make.__name__), tmp_path / f"out-{make.__name__}")
+        for make in (instances, panoptic, ade20k)
+    ]
+    assert found[0] == found[1] == found[2]
+    for number, row in enumerate(found[0]):
+        names = {NAMES[category - 1]: height / SIDE for category, height in areas(number)}
+        assert row["area"] == pytest.approx(names[row["entity"]])
+        assert row["choices"]["ABCD".index(row["answer"])] == row["entity"]
+        assert set(row["choices"]) & set(names) == {row["entity"]}
+    assert Counter(row["sub_task"] for row in found[0]) == {"small": 8, "medium": 8, "large": 8}
+    for size in ("small", "medium", "large"):
+        answers = Counter(row["answer"] for row in found[0] if row["sub_task"] == size)
+        assert answers == dict.fromkeys("ABCD", 2)
+
+
+def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    out = tmp_path / "existence"
+    rows = build(instances(tmp_path / "coco"), out, "--per-bin", "6", "--seed", "3")
+    loaded = load_dataset(str(out), split="test", cache_dir=str(tmp_path / "cache"))
+    assert loaded[0]["image"].size == (SIDE, SIDE)
+    assert loaded.column_names[1:6] == ["image", "question", "choices", "answer", "sub_task"]
+    # Right on all small items, wrong on the others, with more small items than large ones.
+    kept = [row for row in rows if row["sub_task"] == "small"] + [
+        row for row in rows if row["sub_task"] == "large"
+    ][:2]
+    lines = [
+        {
+            "id": row["id"],
+            "prediction": row["answer"] if row["sub_task"] == "small" else "I cannot tell.",
+            "choices": row["choices"],
+            "answer": "ABCD".index(row["answer"]),
+            "sub_task": row["sub_task"],
+        }
+        for row in kept
+    ]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    scores = tmp_path / "scores"
+    assert (
+        run(["evaluate", "--predictions", str(file), "--task", "choice", "--out", str(scores), "--quiet"])
+        == 0
+    )
+    entry = json.loads((scores / "results.json").read_text(encoding="utf-8"))["benchmarks"]["answers"]
+    assert entry["metrics"]["accuracy"]["value"] == pytest.approx(6 / 8)
+    assert entry["metrics"]["macro_accuracy"]["value"] == pytest.approx(1 / 2)
+    assert entry["unparsed"] == 2
+    assert entry["groups"]["sub_task"]["small"]["metrics"]["accuracy"]["value"] == 1.0
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    root = instances(tmp_path / "coco")
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    assert build(root, first) == build(root, again)
+    assert (first / "test.parquet").read_bytes() == (again / "test.parquet").read_bytes()
+    assert build(root, first) != build(root, other, "--seed", "7")
+
+
+def test_synonyms_of_what_is_there_are_no_options(tmp_path: Path) -> None:
+    file = tmp_path / "synonyms.txt"
+    file.write_text("sofa, couch\n", encoding="utf-8")
+    for row in build(instances(tmp_path / "coco"), tmp_path / "out", "--synonyms", str(file)):
+        assert not {"sofa", "couch"} <= set(row["choices"])
+
+
+def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = instances(tmp_path / "coco")
+    command = ["mle-bench", str(root), "--out", str(tmp_path / "out")]
+    document = json.loads((root / "instances.json").read_text(encoding="utf-8"))
+
+    def fails(change: dict[str, Any]) -> str:
+        (root / "instances.json").write_text(json.dumps({**document, **change}), encoding="utf-8")
+        assert run(command) == 3
+        return capsys.readouterr().err
+
+    outside = [{**document["images"][0], "file_name": "../../secret.png"}, *document["images"][1:]]
+    assert "leaves its folder" in fails({"images": outside})
+    twice = [document["images"][0], *document["images"]]
+    assert "same file_name" in fails({"images": twice})
+    assert "no categories" in fails({"categories": []})
+    assert "no category 1" in fails({"categories": document["categories"][1:]})
+    assert "no annotations in it" in fails({"annotations": []})
+    assert "three wrong options" in fails(
+        {"categories": [{**category, "name": "cat"} for category in document["categories"]]}
+    )
+    (root / "instances.json").unlink()
+    assert run(command) == 3
+    assert "--annotations" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""``priorkit report`` as its users meet it: one page from real artifacts, and its refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from priorkit.core import artifact
+
+
+@pytest.fixture(scope="module")
+def reported(cli, kit, tmp_path_factory):
+    """A report on the small artifacts and the encoder's answers."""
+    root = tmp_path_factory.mktemp("report")
+    naming = kit.world / "benchmarks" / "naming.parquet"
+    done = cli(
+        "evaluate", kit.encoder, naming, "--resamples", 100, "--device", "cpu", "--out", root / "answers"
+    )
+    assert done.code == 0, done.err
+    assert (
+        cli("correlate", kit.scores, done.path, "--resamples", 100, "--out", root / "correlation").code == 0
+    )
+    found = cli(
+        "report", f"ranks={kit.scores}", done.path, root / "correlation", kit.mllm, "--title", "Small & <quick>",
+        "--resamples", 100, "--out", root / "page",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    return found
+
+
+def test_the_page_shows_what_was_given_and_what_lies_behind(reported) -> None:
+    manifest = artifact.open_artifact(reported.path).manifest
+    assert manifest.kind == "report"
+    assert manifest.metrics["sections"] == [
+        *("rank-e", "accuracy", "correlation", "examples", "lineage", "mixtures", "training", "cost"),
+        "provenance",
+    ]
+    # Behind them: the world, the encoder, the language model, its corpus and tokenizer.
+    assert manifest.metrics["found_behind_them"] == 5
+    text = (reported.path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Small &amp; &lt;quick&gt;</h1>" in text
+    for word in ("weak prior", "glyph-world", "pretrain-encoder", "Spearman"):
+        assert word in text
+    assert "http://" not in text.replace("http://www.w3.org/", "")
+    assert "https://" not in text
+
+
+def test_the_headline_is_told_on_standard_error_alone(reported) -> None:
+    assert reported.out.count("\n") == 1
+    for word in ("Rank_e on", "strong prior", "Accuracy", "naming", "Spearman"):
+        assert word in reported.err
+
+
+def test_plots_and_tables_lie_beside_the_page(reported) -> None:
+    plots = {file.name for file in (reported.path / "plots").iterdir()}
+    assert {"rank-distribution.svg", "rank-distribution.png", "loss.svg", "mixtures.svg"} <= plots
+    lines = (reported.path / "tables" / "rank-e.csv").read_text().splitlines()
+    assert lines[0] == "group,entities,ranks,ranks low,ranks high"
+    assert [line.split(",")[0] for line in lines[1:]] == ["all", "strong prior", "weak prior", "no prior"]
+
+
+def test_it_quiets_down_and_speaks_json(cli, kit, tmp_path: Path) -> None:
+    found = cli("report", kit.corpus, "--quiet", "--json", "--out", tmp_path / "page")
+    assert (found.code, found.err) == (0, "")
+    assert json.loads(found.out)["kind"] == "report"
+
+
+def test_what_does_not_fit_is_refused(cli, kit, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    out = ("--out", tmp_path / "out" / "page")
+    found = cli("report", kit.scores, tmp_path / "notes", tmp_path / "gone", *out)
+    assert found.code == 3
+    assert "no such file or directory" in found.err
+    plain = cli("report", kit.scores, tmp_path / "notes", *out)
+    assert plain.code == 3
+    assert "not an artifact" in plain.err
+    part = cli("report", kit.world / "benchmarks", *out)
+    assert part.code == 3
+    assert "not an artifact" in part.err
+    twice = cli("report", f"a={kit.scores}", f"a={kit.corpus}", *out)
+    assert twice.code == 2
+    assert "given twice" in twice.err
+    column = cli("report", kit.scores, "--entities", kit.scores / "table.parquet", *out)
+    assert column.code == 3
+    assert "no column 'prior'" in column.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_artifact_is_refused(cli, kit, tmp_path: Path) -> None:
+    copy = tmp_path / "ranks"
+    shutil.copytree(kit.scores, copy)
+    (copy / "table.parquet").write_bytes(b"PAR1")
+    found = cli("report", copy, "--out", tmp_path / "page")
+    assert found.code == 3
+    assert "table.parquet" in found.err
+    assert not (tmp_path / "page").exists()

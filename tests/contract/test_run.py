@@ -1,0 +1,335 @@
+"""Streams, exit codes, re-running, recipes: each by a real run of a step."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from priorkit.core import artifact
+
+SHORT = ("--steps", 3, "--batch-size", 4, "--precision", "fp32", "--device", "cpu")
+
+
+def snapshot(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in sorted(root.rglob("*"))}
+
+
+def test_standard_output_carries_the_path_alone(kit, shell, cli, tmp_path: Path) -> None:
+    out = tmp_path / "llm"
+    found = shell("pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--out", out)
+    assert found.code == 0, found.err
+    assert found.out == f"{out}\n"
+    quiet = cli(
+        "pretrain",
+        kit.corpus,
+        "--preset",
+        "pocket-tiny",
+        *SHORT,
+        "--out",
+        tmp_path / "q",
+        "--quiet",
+        "--json",
+    )
+    assert quiet.err == ""
+    manifest = json.loads(quiet.out)
+    assert manifest["path"] == str(tmp_path / "q")
+    assert manifest["kind"] == "llm"
+    assert manifest["digest"] == artifact.open_artifact(out).digest
+    assert manifest["metrics"]["steps"] == 3
+
+
+def test_the_same_command_again_is_up_to_date_in_no_time(kit, shell, cli, tmp_path: Path) -> None:
+    command = ("pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--out", tmp_path / "llm")
+    assert cli(*command).code == 0
+    before = snapshot(tmp_path)
+    begun = time.monotonic()
+    again = shell(*command)
+    assert (again.code, again.out) == (0, f"{tmp_path / 'llm'}\n")
+    assert "up to date" in again.err
+    assert time.monotonic() - begun < 5
+    assert snapshot(tmp_path) == before
+    other = cli(*command, "--learning-rate", "1e-4")
+    assert other.code == 2
+    assert "learning_rate is 0.0003, now 0.0001" in other.err
+    assert snapshot(tmp_path) == before
+
+
+def test_its_own_recipe_re_creates_an_artifact(kit, cli, tmp_path: Path) -> None:
+    found = cli("pretrain", "--recipe", kit.llm / "recipe.toml", "--out", tmp_path / "llm")
+    assert found.code == 0, found.err
+    assert artifact.open_artifact(found.path).digest == artifact.open_artifact(kit.llm).digest
+    same = cli("diff", kit.llm, found.path)
+    assert same.out == "no difference\n"
+
+
+@pytest.mark.parametrize("name", ["world", "tokenizer", "corpus", "llm", "encoder", "mllm", "scores"])
+def test_artifacts_can_be_looked_at(name: str, kit, cli) -> None:
+    path = getattr(kit, name)
+    shown = cli("inspect", path)
+    assert shown.code == 0
+    assert f"{name} made by" in shown.out
+    assert json.loads(cli("inspect", path, "--json").out)["kind"] == name
+    assert cli("verify", path).code == 0
+    assert "kind" in cli("diff", path, kit.world if name != "world" else kit.llm).out
+
+
+def test_command_line_over_recipe_over_default(kit, cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(
+        f"[tokenizer]\nvocab-size = 350\ntext_column = 'text'\n[tokenizer.sources]\nfacts = '{kit.facts}'\n"
+    )
+    one = cli("tokenizer", "--recipe", recipe, "--out", tmp_path / "one", "--json")
+    assert one.code == 0, one.err
+    settings = json.loads(one.out)["settings"]
+    assert (settings["vocab_size"], settings["max_documents"]) == (350, 0)
+    two = cli(
+        "tokenizer",
+        "--recipe",
+        recipe,
+        "--vocab-size",
+        360,
+        f"f={kit.facts}",
+        "--out",
+        tmp_path / "two",
+        "--json",
+    )
+    settings = json.loads(two.out)["settings"]
+    assert (settings["vocab_size"], list(settings["sources"])) == (360, ["f"])
+
+
+def test_a_switch_of_a_recipe_can_be_turned_off(kit, cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[pretrain]\ncompile = true\npreset = 'pocket-tiny'\nsteps = 1\nbatch_size = 2\n")
+    found = cli(
+        "pretrain", kit.corpus, "--recipe", recipe, "--no-compile", "--out", tmp_path / "llm", "--json"
+    )
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["settings"]["compile"] is False
+
+
+def test_errors_of_a_recipe_name_file_line_and_nearest(kit, cli, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[pretrain]\nlearning_rat = 1\n")
+    found = cli("pretrain", kit.corpus, "--recipe", recipe, "--out", tmp_path / "x")
+    assert found.code == 2
+    assert f"{recipe}:2 [pretrain] learning_rat: unknown key" in found.err
+    assert "did you mean 'learning_rate'" in found.err
+    recipe.write_text("[pretrain]\nlearning-rate = -1\nfrom = 3\n")
+    found = cli("pretrain", kit.corpus, "--recipe", recipe, "--steps", "x", "--out", tmp_path / "x")
+    assert found.code == 2
+    assert f"{recipe}:2 [pretrain] learning_rate: should be greater than 0, got -1" in found.err
+    assert f"{recipe}:3 [pretrain] from" in found.err
+    assert "--steps: should be a valid integer, got 'x'" in found.err
+
+
+def test_steps_compose_in_a_pipe(kit, tmp_path: Path) -> None:
+    python = f"{sys.executable} -m priorkit"
+    script = (
+        f"{python} mix facts={kit.facts} --tokenizer {kit.tokenizer} --context-length 32 --out corpus | "
+        f"{python} pretrain - --preset pocket-tiny --steps 1 --batch-size 2 --out llm"
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "llm\n"
+
+
+@pytest.mark.parametrize("form", ["{}\n", '{{"kind": "corpus", "path": "{}"}}'])
+def test_a_pipe_carries_a_path_or_a_manifest(
+    kit, cli, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(form.format(kit.corpus)))
+    found = cli("pretrain", "-", "--preset", "pocket-tiny", "--out", tmp_path / "x", "--check", "--json")
+    assert found.code == 0, found.err
+    assert "rows of 32 tokens" in json.loads(found.out)["plan"]["corpus"]
+
+
+def test_a_broken_pipe_says_whose_fault_it_is(shell, cli, tmp_path: Path) -> None:
+    found = shell("pretrain", "-", "--preset", "pocket-tiny", "--out", tmp_path / "x", input="")
+    assert found.code == 3
+    assert "standard input is empty" in found.err
+    found = shell("pretrain", "-", "--out", tmp_path / "x", input='{"kind": "corpus"}')
+    assert found.code == 3
+    assert "without a 'path'" in found.err
+    assert shell("rank-e", "-", "-", "--out", tmp_path / "x", input="x").code == 2
+    assert cli("pretrain", "", "--preset", "pocket-tiny", "--out", tmp_path / "x").code == 3
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    script = f"{sys.executable} -m priorkit recipe show pretrain | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+CHECKS = {
+    "glyph-world": lambda kit: ("--strong", 24),
+    "tokenizer": lambda kit: (f"facts={kit.facts}",),
+    "mix": lambda kit: (f"facts={kit.facts}", "--tokenizer", kit.tokenizer),
+    "pretrain": lambda kit: (kit.corpus, "--preset", "pocket-tiny"),
+    "pretrain-encoder": lambda kit: (kit.pairs,),
+    "distill-encoder": lambda kit: (kit.encoder, kit.images),
+    "align": lambda kit: (kit.llm, kit.encoder, kit.captions),
+    "tune": lambda kit: (kit.mllm, kit.instructions),
+    "blind-tune": lambda kit: (kit.llm, kit.instructions),
+    "rank-e": lambda kit: (kit.encoder, kit.images),
+}
+
+
+@pytest.mark.parametrize("step", CHECKS)
+def test_check_plans_and_writes_nothing(step: str, kit, cli, tmp_path: Path) -> None:
+    found = cli(step, *CHECKS[step](kit), "--out", tmp_path / "out", "--check")
+    assert (found.code, found.out) == (0, ""), found.err
+    assert "makes  " in " ".join(found.err.split(" ")) or "makes" in found.err
+    assert list(tmp_path.iterdir()) == []
+    plan = json.loads(cli(step, *CHECKS[step](kit), "--out", tmp_path / "out", "--check", "--json").out)[
+        "plan"
+    ]
+    assert plan["step"] == step
+
+
+def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
+    code = (
+        "import sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
+        "def run(settings): raise ZeroDivisionError('a bug')\n"
+        "tokenizer.run = run\n"
+        "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError: a bug" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error", ["MemoryError()", "RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')"]
+)
+def test_out_of_memory_is_the_machines_fault(tmp_path: Path, error: str) -> None:
+    code = (
+        "import sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
+        f"def run(settings): raise {error}\n"
+        "tokenizer.run = run\n"
+        "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 4
+    assert "out of memory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_device_is_the_machines_fault(kit, cli, tmp_path: Path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    found = cli(
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--device", "cuda", "--out", tmp_path / "x"
+    )
+    assert found.code == 4
+    assert "--device cuda: no usable CUDA device" in found.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_guard_stops_a_divergence(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--learning-rate", "1e30", "--out", tmp_path / "x"
+    )  # fmt: skip
+    assert found.code == 5
+    assert (
+        "step 2: loss nan; the first non-finite tensor is the gradient of" in found.err
+        or "step 2" in found.err
+    )
+    assert "samples " in found.err
+    assert "lower --learning-rate" in found.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_saves_its_state_and_goes_on(
+    kit, cli, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "llm"
+    command = (
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", 60, "--batch-size", 4,
+        "--checkpoint-every", 1, "--precision", "fp32", "--device", "cpu", "--out", out,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "priorkit", *map(str, command)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    state = tmp_path / "llm.partial" / "state"
+    deadline = time.monotonic() + 60
+    while not list(state.glob("step-*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stdout == ""
+    assert "the state is saved" in stderr
+    assert "run the same command again" in stderr
+    assert not out.exists()
+    assert list(state.glob("step-*"))
+    again = cli(*command)
+    assert again.code == 0, again.err
+    assert "resuming at step" in again.err
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 61))
+    assert not (tmp_path / "llm.partial").exists()
+
+
+def test_a_stop_before_training_leaves_nothing(kit, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
+        "real = tokenizer.execute\n"
+        "def execute(settings, work):\n"
+        "    (work.path / 'half').write_text('half'); os.kill(os.getpid(), signal.SIGINT); real(settings, work)\n"
+        "tokenizer.execute = execute\n"
+        f"sys.argv = ['priorkit', 'tokenizer', 'a={kit.facts}', '--out', 'x']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 130
+    assert "interrupted; nothing was half-written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_settings_give_the_same_bytes(kit, cli, tmp_path: Path) -> None:
+    for step in ("pretrain", "pretrain-encoder"):
+        digests = set()
+        for name in "ab":
+            shape = (*CHECKS[step](kit)[:1], "--preset", "pocket-tiny", *SHORT)
+            found = cli(step, *shape, "--out", tmp_path / (step + name))
+            assert found.code == 0, found.err
+            digests.add(artifact.open_artifact(found.path).digest)
+        assert len(digests) == 1
+
+
+def test_a_path_of_the_environment_does_not_matter(
+    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(kit.world.parent)
+    found = cli("verify", os.path.relpath(kit.world))
+    assert found.code == 0
+
+
+@pytest.mark.parametrize("step", ["pretrain-encoder", "align"])
+def test_workers_do_not_change_the_result(step: str, kit, cli, tmp_path: Path) -> None:
+    for name, workers in (("a", 0), ("b", 2)):
+        shape = ("--preset", "pocket-tiny", "--vocab-size", 400) if step == "pretrain-encoder" else ()
+        found = cli(step, *CHECKS[step](kit), *shape, *SHORT, "--workers", workers, "--out", tmp_path / name)
+        assert found.code == 0, found.err
+    assert artifact.open_artifact(tmp_path / "a").digest == artifact.open_artifact(tmp_path / "b").digest

@@ -1,0 +1,152 @@
+"""Two processes under torchrun learn what one learns."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from priorkit.training import parallel
+
+COMMON = ("--batch-size", "8", "--precision", "fp32", "--device", "cpu")
+
+SCRIPT = """
+import sys, json
+from priorkit.cli.main import run
+import torch
+from priorkit.core import runtime
+from priorkit.training import parallel
+
+for command in json.loads(sys.argv[1]):
+    code = run(command)
+    assert code == 0, (command, code)
+
+both, one, none = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+both.grad = torch.full((2,), 1.0 + runtime.rank())
+if runtime.rank() == 1:
+    one.grad = torch.ones(2)
+parallel.sum_gradients([both, one, none])
+assert both.grad.tolist() == [3.0, 3.0]
+assert one.grad.tolist() == [1.0, 1.0]
+assert none.grad is None
+assert parallel.any_process(runtime.rank() == 1, torch.device("cpu"))
+assert not parallel.any_process(False, torch.device("cpu"))
+parallel.barrier()
+parallel.stop()
+"""
+
+
+def torchrun(*words: object) -> list[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        "--master-port", str(port), *map(str, words),
+    ]  # fmt: skip
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each step's result by one process and by two."""
+    root = tmp_path_factory.mktemp("both")
+    commands = {
+        "pretrain": ("pretrain", str(kit.corpus), "--preset", "pocket-tiny", "--steps", "6", *COMMON),
+        "pretrain-encoder": (
+            "pretrain-encoder", str(kit.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
+            *COMMON,
+        ),
+        "tune": (
+            "tune", str(kit.mllm), str(kit.instructions), "--train", "projector,llm,encoder", "--steps", "3",
+            "--weight-decay", "0.5", *COMMON,
+        ),
+    }  # fmt: skip
+    for name, words in commands.items():
+        found = cli(*words, "--out", root / f"{name}-1")
+        assert found.code == 0, found.err
+    script = root / "script.py"
+    script.write_text(SCRIPT)
+    two = [[*words, "--out", str(root / f"{name}-2")] for name, words in commands.items()]
+    done = subprocess.run(
+        torchrun(script, json.dumps(two)), capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [str(root / f"{name}-2") for name in commands]
+    return root
+
+
+@pytest.mark.parametrize("step", ["pretrain", "pretrain-encoder", "tune"])
+def test_two_processes_give_the_losses_and_gradients_of_one(both: Path, step: str) -> None:
+    one, two = rows(both / f"{step}-1"), rows(both / f"{step}-2")
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert set(a) == set(b)
+        for name, value in a.items():
+            tolerance = 1e-5 if name == "loss" else 1e-4
+            assert b[name] == pytest.approx(value, rel=tolerance), (a["step"], name)
+
+
+@pytest.mark.parametrize("step", ["pretrain", "pretrain-encoder", "tune"])
+def test_two_processes_give_the_weights_of_one(both: Path, step: str) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    one, two = (load_file(both / f"{step}-{count}" / "model.safetensors") for count in (1, 2))
+    assert set(one) == set(two)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-4, msg=name)
+
+
+def test_a_run_stopped_on_two_processes_goes_on_with_one(kit, cli, tmp_path: Path) -> None:
+    out = tmp_path / "llm"
+    words = (
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", 150, *COMMON, "--checkpoint-every", 10,
+        "--out", out,
+    )  # fmt: skip
+    process = subprocess.Popen(torchrun("-m", "priorkit", *words), stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "llm.partial" / "state"
+    deadline = time.monotonic() + 120
+    while not list(state.glob("step-*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert "the state is saved" in err
+    assert not out.exists()
+    again = cli(*words)
+    assert again.code == 0, again.err
+    assert "resuming at step" in again.err
+    found = cli(*words[:-2], "--out", tmp_path / "whole")
+    assert found.code == 0
+    for a, b in zip(rows(out), rows(tmp_path / "whole"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(
+    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    found = cli(
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", *COMMON, "--steps", 1, "--out", tmp_path / "x"
+    )
+    assert found.code == 2
+    assert "--batch-size 8 cannot be shared among 3 processes" in found.err
+
+
+def test_shares_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (1, 2, 3, 7):
+        monkeypatch.setenv("WORLD_SIZE", str(size))
+        covered: list[int] = []
+        for rank in range(size):
+            monkeypatch.setenv("RANK", str(rank))
+            covered.extend(parallel.share(20))
+        assert covered == list(range(20))

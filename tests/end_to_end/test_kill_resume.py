@@ -1,0 +1,130 @@
+"""A training run that is killed anywhere, and run again, ends with the bytes of one that was not."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from priorkit.core import artifact
+from priorkit.training import checkpoint, loop
+
+STEPS = 12
+
+
+class Killer:
+    """Lets a function work a number of times, then kills the process in its midst."""
+
+    def __init__(self, work: Callable[..., Any], times: int) -> None:
+        self._work, self._left = work, times
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._work(*args, **options)
+
+
+PLACES: dict[str, tuple[Any, str]] = {
+    "a step": (loop, "_backward"),
+    "saving the state": (checkpoint, "save_file"),
+    "moving the state into place": (checkpoint, "replace_durably"),
+    "a write to the disk": (os, "fsync"),
+    "hashing the result": (artifact, "hash_files"),
+    "moving a file or folder": (Path, "replace"),
+}
+
+
+class Runs:
+    """One command, run whole or killed, in processes that have torch imported already."""
+
+    def __init__(self, cli: Callable[..., Any], command: list[object]) -> None:
+        self._cli, self._command = cli, command
+
+    def whole(self, out: Path) -> artifact.Artifact:
+        """Run to the end in this process."""
+        found = self._cli(*self._command, "--out", out)
+        assert found.code == 0, found.err
+        return artifact.open_artifact(out)
+
+    def killed(self, out: Path, place: str, times: int) -> None:
+        """Run in a process of its own that is killed at a place."""
+        owner, name = PLACES[place]
+
+        def child() -> None:
+            setattr(owner, name, Killer(getattr(owner, name), times))
+            if owner is Path:
+                Path.replace = lambda self, target, kill=Path.replace: kill(self, target)  # type: ignore[method-assign]
+            self._cli(*self._command, "--out", out)
+
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL, f"{place} {times}: not reached"
+        assert not out.exists() or artifact.is_artifact(out)
+
+
+@pytest.fixture(scope="module")
+def runs(kit, cli) -> Runs:
+    command = [
+        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", STEPS, "--batch-size", 4,
+        "--checkpoint-every", 3, "--precision", "fp32", "--device", "cpu", "--quiet",
+    ]  # fmt: skip
+    return Runs(cli, command)
+
+
+@pytest.fixture(scope="module")
+def expected(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> artifact.Artifact:
+    return runs.whole(tmp_path_factory.mktemp("whole") / "llm")
+
+
+def assert_same(found: artifact.Artifact, expected: artifact.Artifact) -> None:
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (found.path / name).read_bytes() == (expected.path / name).read_bytes(), name
+    assert found.digest == expected.digest
+    assert sorted(path.name for path in found.path.parent.iterdir()) == ["llm"]
+
+
+POINTS = random.Random(20)
+
+
+@pytest.mark.parametrize(
+    ("place", "times"),
+    [
+        ("a step", POINTS.randrange(4, STEPS)),
+        ("saving the state", 3),
+        ("moving the state into place", 2),
+        *(("a write to the disk", POINTS.randrange(1, 30)) for _ in range(3)),
+        ("hashing the result", 1),
+        ("moving a file or folder", 6),
+    ],
+)
+def test_a_run_killed_anywhere_ends_with_the_same_bytes(
+    runs: Runs, expected: artifact.Artifact, tmp_path: Path, place: str, times: int
+) -> None:
+    runs.killed(tmp_path / "llm", place, times)
+    assert_same(runs.whole(tmp_path / "llm"), expected)
+
+
+def test_a_run_killed_twice_ends_with_the_same_bytes(
+    runs: Runs, expected: artifact.Artifact, tmp_path: Path
+) -> None:
+    runs.killed(tmp_path / "llm", "a step", 5)
+    state = tmp_path / "llm.partial" / "state"
+    assert [path.name for path in sorted(state.glob("step-*"))] == ["step-00000003"]
+    runs.killed(tmp_path / "llm", "saving the state", 3)
+    assert_same(runs.whole(tmp_path / "llm"), expected)
+
+
+def test_training_is_not_repeated_where_only_the_hashing_was_killed(runs: Runs, tmp_path: Path) -> None:
+    runs.killed(tmp_path / "llm", "hashing the result", 1)
+    state = tmp_path / "llm.partial" / "state"
+    assert [path.name for path in state.glob("step-*")] == [f"step-{STEPS:08d}"]
+    runs.killed(tmp_path / "llm", "hashing the result", 1)
+    runs.whole(tmp_path / "llm")

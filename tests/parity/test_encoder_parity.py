@@ -1,0 +1,114 @@
+"""Encoders are transformers' CLIP models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoProcessor, CLIPModel
+
+from priorkit.data.entities import read_entities
+from priorkit.data.images import decode
+from priorkit.data.rejects import Rejects
+from priorkit.models.encoder import entity_head, load_encoder
+from priorkit.models.encoder import unit as normalised
+
+SHORT = ("--steps", 2, "--batch-size", 8, "--precision", "fp32", "--device", "cpu")
+
+
+def test_features_are_those_of_clip_model_and_auto_processor(kit) -> None:
+    model, processor = (
+        CLIPModel.from_pretrained(kit.encoder).eval(),
+        AutoProcessor.from_pretrained(kit.encoder),
+    )
+    ours = load_encoder(kit.encoder)
+    images = [decode(ref) for ref in read_entities(kit.images, Rejects(0)).images[:5]]
+    images.append(images[0].resize((100, 61)))
+    texts = ["a photo of a heron", "ADI shakti", "a very long caption " * 20]
+    theirs = processor(
+        text=texts, images=images, return_tensors="pt", padding=True, truncation=True, max_length=32
+    )
+    with torch.no_grad():
+        expected = model(**theirs)
+        pixels = torch.stack([ours.prepare(image) for image in images])
+        torch.testing.assert_close(ours.normalise(pixels), theirs["pixel_values"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            normalised(ours.image_features(pixels)), expected.image_embeds, rtol=1e-5, atol=1e-6
+        )
+        torch.testing.assert_close(
+            torch.cat(list(ours.embed_texts(texts, batch_size=2))), expected.text_embeds, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_rank_e_is_the_count_of_better_names_by_transformers_alone(kit) -> None:
+    model, processor = (
+        CLIPModel.from_pretrained(kit.encoder).eval(),
+        AutoProcessor.from_pretrained(kit.encoder),
+    )
+    entities = read_entities(kit.images, Rejects(0))
+    texts = [f"a photo of a {name}" for name in entities.entities]
+    with torch.no_grad():
+        output = model(
+            **processor(
+                text=texts, images=[decode(ref) for ref in entities.images], return_tensors="pt", padding=True
+            )
+        )
+    similarity = output.logits_per_image
+    truth = torch.tensor(entities.entity_of)
+    own = similarity[torch.arange(len(truth)), truth]
+    ranks = 1 + (similarity > own[:, None]).sum(dim=1).double()
+    shown = pq.read_table(kit.scores / "table.parquet").to_pydict()
+    assert shown["entity"] == list(entities.entities)
+    for number, rank in enumerate(shown["mean_rank"]):
+        assert rank == pytest.approx(float(ranks[truth == number].mean()), abs=0.51)
+
+
+def test_a_head_averages_templates(kit) -> None:
+    encoder = load_encoder(kit.encoder)
+    one, two = (entity_head(encoder, ["heron", "egret"], [t]) for t in ("a {}", "the {}"))
+    both = entity_head(encoder, ["heron", "egret"], ["a {}", "the {}"])
+    torch.testing.assert_close(both, normalised(one + two), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (),
+        ("--lora-rank", 2),
+        ("--interpolate", 0.5),
+        ("--last-blocks", 1),
+        ("--teacher", "SELF", "--augment-shift", 0),
+        ("--replay", "PAIRS"),
+    ],
+)
+def test_a_remediated_encoder_loads_and_keeps_its_text_tower(
+    kit, cli, tmp_path: Path, extra: tuple[object, ...]
+) -> None:
+    words = [
+        {"SELF": kit.encoder, "PAIRS": kit.pairs}.get(word, word) if isinstance(word, str) else word
+        for word in extra
+    ]
+    found = cli("distill-encoder", kit.encoder, kit.images, *SHORT, *words, "--out", tmp_path / "remediated")
+    assert found.code == 0, found.err
+    before, after = CLIPModel.from_pretrained(kit.encoder), CLIPModel.from_pretrained(found.path)
+    AutoProcessor.from_pretrained(found.path)
+    changed = {
+        name for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        if not torch.equal(old, new)
+    }  # fmt: skip
+    assert changed
+    assert not {name for name in changed if name.startswith("text") or name == "logit_scale"}
+    if "--last-blocks" in extra:
+        assert not {name for name in changed if "layers.0." in name or "embeddings" in name}
+
+
+def test_sharing_nothing_gives_the_original_back(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "distill-encoder", kit.encoder, kit.images, *SHORT, "--interpolate", 0, "--out", tmp_path / "same"
+    )
+    assert found.code == 0, found.err
+    before, after = CLIPModel.from_pretrained(kit.encoder), CLIPModel.from_pretrained(found.path)
+    for old, new in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(old, new)

@@ -1,0 +1,165 @@
+"""Language models, their tokenizers and losses are those of transformers and torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from priorkit.data.corpus import Corpus
+from priorkit.models import loss as loss_module
+from priorkit.models.chat import ChatTokenizer
+from priorkit.models.llm import build_config, load_llm, parameter_count, preset_fields, presets
+from priorkit.models.loss import IGNORE, count_targets, token_loss
+from priorkit.models.tokenizer import load_tokenizer
+from priorkit.training.language import LanguageObjective
+
+
+def test_an_llm_loads_unchanged_and_gives_the_same_logits(kit) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(kit.llm).eval()
+    ours = load_llm(kit.llm).eval()
+    ids = torch.from_numpy(Corpus(kit.corpus).row(0))[None]
+    with torch.no_grad():
+        assert torch.equal(theirs(ids).logits, ours(ids).logits)
+    tokenizer = AutoTokenizer.from_pretrained(kit.llm)
+    text = "The heron stands 12 m away; naïve ☃ code: x == 1\n"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert load_tokenizer(kit.tokenizer).get_vocab() == tokenizer.get_vocab()
+
+
+def test_the_pretraining_loss_is_transformers_own(kit) -> None:
+    model = AutoModelForCausalLM.from_pretrained(kit.llm)
+    corpus = Corpus(kit.corpus)
+    objective = LanguageObjective(model, corpus, None)
+    batch = objective.collate([corpus.row(index) for index in range(4)])
+    ours = objective.loss(batch).total / objective.weight(batch)
+    torch.testing.assert_close(ours, model(batch["input_ids"], labels=batch["input_ids"]).loss)
+
+
+@pytest.mark.parametrize("chunk", [3, 2048])
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_token_loss_is_torchs_cross_entropy_with_its_gradient(
+    chunk: int, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_TOKENS", chunk)
+    torch.manual_seed(1)
+    labels = torch.randint(0, 11, (3, 7))
+    labels[torch.rand(3, 7) < share] = IGNORE
+    results: list[tuple[torch.Tensor, ...]] = []
+    for full in (True, False):
+        torch.manual_seed(2)
+        head = nn.Linear(5, 11)
+        hidden = torch.randn(3, 7, 5, requires_grad=True)
+        if full:
+            logits = head(hidden)[:, :-1].reshape(-1, 11)
+            value = cross_entropy(logits, labels[:, 1:].reshape(-1), ignore_index=IGNORE, reduction="sum")
+        else:
+            value = token_loss(hidden, labels, head)
+        value.backward()
+        results.append((value.detach(), hidden.grad, head.weight.grad, head.bias.grad))  # type: ignore[arg-type]
+    for one, two in zip(*results, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+    assert count_targets(labels) == int((labels[:, 1:] != IGNORE).sum())
+
+
+@pytest.mark.parametrize("name", presets())
+def test_the_count_of_parameters_is_the_models(name: str, kit) -> None:
+    tokenizer = load_tokenizer(kit.tokenizer)
+    config = build_config(preset_fields(name), tokenizer)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    assert parameter_count(preset_fields(name), len(tokenizer)) == model.num_parameters()
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA_2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token }}[INST] {{ m['content'] }} [/INST]"
+    "{% else %} {{ m['content'] }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+TURNS = [
+    ("user", "What is it?"),
+    ("assistant", "A heron, of 3 kg."),
+    ("user", "And that?"),
+    ("assistant", "naïve ☃"),
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "answers"),
+    [
+        (None, [" A heron, of 3 kg.</s>", " naïve ☃</s>"]),
+        (CHATML, ["A heron, of 3 kg.<|im_end|>\n", "naïve ☃<|im_end|>\n"]),
+        (LLAMA_2, [" A heron, of 3 kg. </s>", " naïve ☃ </s>"]),
+    ],
+)
+def test_the_loss_lies_on_the_answers_alone(kit, template: str | None, answers: list[str]) -> None:
+    tokenizer = load_tokenizer(kit.tokenizer)
+    tokenizer.chat_template = template
+    encoded = ChatTokenizer(tokenizer, 1, 10_000).encode(TURNS)
+    assert tokenizer.decode([label for label in encoded.labels if label != IGNORE]) == "".join(answers)
+    assert all(
+        label in (IGNORE, token) for token, label in zip(encoded.input_ids, encoded.labels, strict=True)
+    )
+    messages = [{"role": role, "content": text} for role, text in TURNS]
+    assert tokenizer.decode(encoded.input_ids) == tokenizer.apply_chat_template(messages, tokenize=False)
+    if template is None:
+        theirs = tokenizer.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+        )
+        assert theirs["input_ids"] == encoded.input_ids
+        assert [bool(mask) for mask in theirs["assistant_masks"]] == [
+            label != IGNORE for label in encoded.labels
+        ]
+
+
+def test_the_prompt_is_the_beginning_of_what_was_learnt(kit) -> None:
+    chat = ChatTokenizer(load_tokenizer(kit.tokenizer), 4, 10_000)
+    turns = [("user", "<image>\nWhat?"), *TURNS[1:]]
+    prompt = chat.prompt(turns[:-1])
+    encoded = chat.encode(turns)
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.labels[len(prompt)] == encoded.input_ids[len(prompt)]
+    assert prompt.count(chat.tokenizer.convert_tokens_to_ids("<image>")) == 4
+
+
+def test_long_conversations_are_cut_but_never_an_image(kit) -> None:
+    tokenizer = load_tokenizer(kit.tokenizer)
+    whole = ChatTokenizer(tokenizer, 4, 10_000).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
+    cut = ChatTokenizer(tokenizer, 4, 20).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
+    assert not whole.truncated
+    assert cut.truncated
+    assert cut.input_ids == whole.input_ids[:20]
+    from priorkit.core.errors import InputError
+
+    with pytest.raises(InputError, match="an image lies beyond the maximum length of 8 tokens"):
+        ChatTokenizer(tokenizer, 9, 8).encode([("user", "<image>\nWhat?"), ("assistant", "x")])
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(kit) -> None:
+    tokenizer = load_tokenizer(kit.tokenizer)
+    tokenizer.chat_template = "{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    from priorkit.core.errors import InputError
+
+    with pytest.raises(InputError, match="does not keep earlier turns"):
+        ChatTokenizer(tokenizer, 1, 100).encode(TURNS)
+
+
+def test_tuned_without_images_it_still_loads(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "blind-tune", kit.llm, kit.instructions, "--steps", 2, "--batch-size", 4, "--precision", "fp32",
+        "--device", "cpu", "--out", tmp_path / "blind",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    model = AutoModelForCausalLM.from_pretrained(found.path)
+    before = AutoModelForCausalLM.from_pretrained(kit.llm)
+    changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
+    assert any(changed)
+    assert AutoTokenizer.from_pretrained(found.path).chat_template

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from priorkit.core.errors import (
+    EnvironmentProblem,
+    GuardError,
+    InputError,
+    Interrupted,
+    PriorkitError,
+    Problem,
+    Problems,
+    UsageError,
+    nearest,
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UsageError, 2), (InputError, 3), (EnvironmentProblem, 4), (GuardError, 5), (Interrupted, 130)],
+)
+def test_each_class_has_the_exit_code_of_the_contract(error: type[PriorkitError], code: int) -> None:
+    assert error.exit_code == code
+
+
+def test_a_problem_says_where_what_and_what_to_do() -> None:
+    assert Problem("is wrong").lines() == ["is wrong"]
+    assert Problem("is wrong", "a.toml:3").lines() == ["a.toml:3: is wrong"]
+    assert Problem("is wrong", "a.toml:3", "mend it").lines() == ["a.toml:3: is wrong", "  -> mend it"]
+
+
+def test_problems_are_reported_together_and_in_order() -> None:
+    problems = Problems(InputError)
+    problems.raise_if_any()
+    problems.add("first", where="a")
+    problems.extend(InputError("second", hint="go on"))
+    assert len(problems) == 2
+    with pytest.raises(InputError) as caught:
+        problems.raise_if_any()
+    assert str(caught.value) == "a: first\nsecond\n  -> go on"
+
+
+def test_nearest_names_close_spellings_else_all() -> None:
+    assert nearest("learning_rat", ["learning_rate", "steps"]) == "did you mean 'learning_rate'?"
+    assert nearest("xyz", ["a", "b", "a"]) == "valid: a, b"
+    assert nearest("xyz", ["a", "b"], only_close=True) == ""
+    assert nearest("xyz", []) == "nothing is valid here"
+    assert nearest("xyz", [str(n) for n in range(13)]).endswith(", ...")

@@ -1,0 +1,161 @@
+"""Finding and reading benchmarks and predictions; everything that can be wrong with a row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from priorkit.core.errors import InputError
+from priorkit.core.inputs import resolve
+from priorkit.data.rejects import Rejects
+from priorkit.evals.items import Item
+from priorkit.evals.reading import read_items, read_predictions
+from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.tasks.registry import TASKS
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def find(path: Path, task: str | None = None) -> list[Source]:
+    item = resolve(str(path), "benchmarks.0", ("benchmark", "world"))
+    return find_benchmarks([item], TASKS[task] if task else None)
+
+
+def predictions(path: Path, task: str, limit: float = 0.0) -> tuple[list[Item], Rejects]:
+    rejects = Rejects(limit)
+    return read_predictions(path, TASKS[task], rejects, ()), rejects
+
+
+@pytest.mark.parametrize(
+    ("row", "task"),
+    [
+        ({"question": "?", "choices": ["a", "b"], "answer": 0}, "choice"),
+        ({"question": "?", "answer": "Yes"}, "yes-no"),
+        ({"question": "?", "answer": "red"}, "exact"),
+        ({"question": "?", "answers": ["red"]}, "vqa"),
+        ({"image": "a.png", "references": ["red"]}, "caption"),
+        ({"question": "?", "box": [0, 0, 1, 1]}, "grounding"),
+        ({"image": "a.png", "caption": "red"}, "retrieval"),
+        ({"text": "red"}, "perplexity"),
+        ({"question": "?", "answer": "Yes", "task": "gqa"}, "gqa"),
+    ],
+)
+def test_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task: str) -> None:
+    (source,) = find(write(tmp_path / "some.name.jsonl", [row]))
+    assert (source.name, source.task.name) == ("some.name", task)
+
+
+def test_columns_that_fit_nothing_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "b.jsonl", [{"query": "?", "target": "a"}])
+    with pytest.raises(InputError, match=r"query, target fit no task type"):
+        find(file)
+    with pytest.raises(
+        InputError, match=r"needs question, choices, answer; missing: question, choices, answer"
+    ):
+        find(file, "choice")
+    write(file, [{"task": "vqa", "question": "?", "answers": ["a"]}, {"task": "gqa"}])
+    with pytest.raises(InputError, match="several task types: vqa, gqa"):
+        find(file)
+
+
+def test_folders_hold_one_benchmark_per_file_and_shards_are_joined(tmp_path: Path) -> None:
+    row = {"question": "?", "answer": "red"}
+    for name in ("b.jsonl", "a.jsonl", "c-00000-of-00002.jsonl", "c-00001-of-00002.jsonl"):
+        write(tmp_path / name, [row])
+    found = find(tmp_path)
+    assert [(source.name, len(source.files)) for source in found] == [("a", 1), ("b", 1), ("c", 2)]
+    inputs = [resolve(str(tmp_path / name), "benchmarks.0", ()) for name in ("a.jsonl", "a.jsonl")]
+    with pytest.raises(InputError, match="two benchmarks are called 'a'"):
+        find_benchmarks(inputs, None)
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "choice": {"choices": ["a", "b"], "answer": 1},
+    "yes-no": {"answer": "no"},
+    "vqa": {"answers": ["a"]},
+    "gqa": {"answer": "a"},
+    "caption": {"references": ["a"]},
+    "grounding": {"box": [0, 0, 0.5, 1]},
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "message"),
+    [
+        ("choice", {"answer": 2}, "index from 0 to 1 or a letter from A to B, got 2"),
+        ("choice", {"answer": "C"}, "got 'C'"),
+        ("choice", {"answer": True}, "got True"),
+        ("choice", {"answer": 0.5}, r"got 0\.5"),
+        ("choice", {"choices": ["a"]}, "2 to 26 options, got 1"),
+        ("choice", {"choices": ["a", " "]}, "is empty"),
+        ("choice", {"choices": "ab"}, "list of texts, got str"),
+        ("yes-no", {"answer": "maybe"}, "yes or no"),
+        ("vqa", {"answers": []}, "empty list"),
+        ("vqa", {"answers": [1]}, "must be text, got int 1"),
+        ("gqa", {"answer": 3}, "must be text"),
+        ("gqa", {"answer": None}, "'answer' is null"),
+        ("caption", {"references": None}, "'references' is null"),
+        ("grounding", {"box": [0, 0, 1]}, "list of 4 numbers"),
+        ("grounding", {"box": [0, 0, 10, 10]}, "normalised"),
+        ("grounding", {"box": [0.5, 0, 0.5, 1]}, "x1 < x2"),
+        ("gqa", {"prediction": 7}, "'prediction' must be text, got int 7"),
+        ("gqa", {"prediction": None}, "'prediction' is null"),
+        ("gqa", {"prediction": "\ud800"}, "not valid Unicode"),
+        ("gqa", {"id": 1.5}, "'id' must be text or a whole number"),
+    ],
+)
+def test_a_broken_prediction_names_line_and_reason(
+    tmp_path: Path, task: str, change: dict[str, Any], message: str
+) -> None:
+    good = {"id": 0, "prediction": "a", **GOOD[task]}
+    file = write(tmp_path / "p.jsonl", [good, {**good, "id": 1, **change}])
+    with pytest.raises(InputError, match=rf"p\.jsonl:2: .*{message}"):
+        predictions(file, task)
+    items, rejects = predictions(file, task, limit=0.5)
+    assert [item.id for item in items] == [0]
+    assert len(rejects) == 1
+
+
+def test_missing_keys_repeats_and_damage_are_named(tmp_path: Path) -> None:
+    good = {"id": "x", "prediction": "a", "answer": "a"}
+    with pytest.raises(InputError, match=r"'prediction' is missing.*did you mean 'predicton'"):
+        predictions(write(tmp_path / "a.jsonl", [{"id": 0, "predicton": "a", "answer": "a"}]), "gqa")
+    with pytest.raises(InputError, match=r"b\.jsonl:3: the id 'x' was in row 1 already"):
+        predictions(write(tmp_path / "b.jsonl", [good, {**good, "id": "y"}, good]), "gqa")
+    (tmp_path / "c.jsonl").write_text(json.dumps(good) + "\n{broken\n[1]\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"2 of 3 rows are broken.*c\.jsonl:2: not valid JSON"):
+        predictions(tmp_path / "c.jsonl", "gqa")
+    (tmp_path / "d.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="the file is empty"):
+        predictions(tmp_path / "d.jsonl", "gqa")
+
+
+def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
+    tmp_path: Path, images: list[Any]
+) -> None:
+    (tmp_path / "good.png").write_bytes(images[0].content)
+    (tmp_path / "bad.png").write_bytes(images[0].content[:60])
+    names = ["good.png", "bad.png", "../outside.png", "none.png", "good.png"]
+    rows = [{"question": "?", "answer": "a", "image": name, "ability": "x"} for name in names]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    rejects = Rejects(0.9)
+    items = read_items(source, rejects, group_by=(), limit=0, see=True)
+    assert [item.id for item in items] == [0, 4]
+    assert [row["row"] for row in rejects.rows] == [2, 3, 4]
+    assert items[0].groups == {"ability": "x"}
+    blind = read_items(source, Rejects(0.0), group_by=(), limit=2, see=False)
+    assert [(item.id, item.image) for item in blind] == [(0, None), (1, None)]
+
+
+def test_letters_and_indices_are_one_answer(tmp_path: Path) -> None:
+    answers: list[Any] = ["B", "b", 1, 1.0]
+    rows = [{"question": "?", "choices": ["x", "y"], "answer": answer} for answer in answers]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    items = read_items(source, Rejects(0.0), group_by=(), limit=0, see=False)
+    assert [item.answer for item in items] == [1, 1, 1, 1]
