@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -119,9 +119,10 @@ def open_artifact(path: Path) -> Artifact:
     """
     file = path / MANIFEST
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
+        content: object = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
             raise InputError("the manifest is not a JSON object", where=str(file))
+        values = cast("dict[str, Any]", content)
         schema = values.pop("schema", None)
         if schema != SCHEMA:
             raise InputError(
@@ -158,7 +159,7 @@ def hash_file(path: Path) -> FileRecord:
 def hash_files(root: Path, names: Sequence[str]) -> dict[str, FileRecord]:
     """Records of files below a root, hashed in parallel (hashing releases the interpreter lock)."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return dict(zip(names, pool.map(lambda name: hash_file(root / name), names), strict=True))
+        return dict(zip(names, pool.map(hash_file, [root / name for name in names]), strict=True))
 
 
 def files_below(root: Path) -> list[str]:

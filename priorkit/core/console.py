@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -58,7 +58,9 @@ class Console:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     @contextmanager
-    def progress(self, title: str, total: int, start: int = 0, unit: str = "it") -> Iterator[Progress]:
+    def progress(
+        self, title: str, total: int, start: int = 0, unit: str = "it"
+    ) -> Generator[Progress, None, None]:
         """Show progress: a bar on a terminal, a line every so often elsewhere."""
         hidden = self.quiet or rank() != 0
         progress = Progress(title, total, start, unit, hidden)

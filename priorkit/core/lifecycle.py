@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -309,7 +309,9 @@ _REQUEST = "request.json"
 
 
 @contextmanager
-def _claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) -> Iterator[None]:
+def _claimed(
+    partial: Path, settings: StepSettings, records: list[InputRecord]
+) -> Generator[None, None, None]:
     """Own a partial artifact: locked against a second run, and removed on failure unless it can go on."""
     if runtime.rank() != 0:
         yield
@@ -403,7 +405,7 @@ def _move_into_place(partial: Path, out: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
+def _disk_errors(out: Path) -> Generator[None, None, None]:
     """Tell a full or read-only disk apart from a bug."""
     try:
         yield

@@ -37,7 +37,7 @@ def argument(
         metavar: how the help shows it; derived from the field name where empty.
         hub: ``"model"`` or ``"dataset"`` where a Hugging Face hub id is accepted too.
     """
-    extra = {"positional": True, "accepts": list(accepts), "metavar": metavar, "hub": hub}
+    extra: dict[str, Any] = {"positional": True, "accepts": list(accepts), "metavar": metavar, "hub": hub}
     return Field(default, description=help, json_schema_extra={_EXTRA: extra})
 
 
@@ -65,7 +65,7 @@ def option(
         changes_result: False for options that leave the artifact's bytes alone (progress, workers).
         **checks: pydantic constraints (``ge``, ``gt``, ``le`` ...).
     """
-    extra = {
+    extra: dict[str, Any] = {
         "accepts": list(accepts),
         "metavar": metavar,
         "hub": hub,

@@ -111,7 +111,9 @@ class Multimodal:
         self.processor.save_pretrained(folder)
 
 
-def compose(llm: Any, tokenizer: Any, encoder: Encoder, feature_layer: int, seed: int) -> Multimodal:
+def compose(
+    llm: Any, tokenizer: Any, encoder: Encoder, feature_layer: int, class_token: bool, seed: int
+) -> Multimodal:
     """Join a language model and an encoder's image tower by a fresh two-layer projector (LLaVA 1.5).
 
     The tokenizer gets an image token, and the embeddings a row for it, where it has none; a chat
@@ -122,6 +124,8 @@ def compose(llm: Any, tokenizer: Any, encoder: Encoder, feature_layer: int, seed
         tokenizer: its tokenizer.
         encoder: whose image tower is used.
         feature_layer: the hidden state the projector reads; -2 in LLaVA.
+        class_token: whether the projector also reads the class token, which LLaVA drops; of no effect
+            where the image tower has none.
         seed: draws the projector's weights.
     """
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
@@ -129,14 +133,15 @@ def compose(llm: Any, tokenizer: Any, encoder: Encoder, feature_layer: int, seed
     _ensure_image_token(llm, tokenizer)
     vision, vision_config = image_tower(encoder)
     patches = (vision_config.image_size // vision_config.patch_size) ** 2
-    class_token = _positions(vision) == patches + 1
+    has_class_token = _positions(vision) == patches + 1
+    drops = has_class_token and not class_token
     config = LlavaConfig(
         vision_config=vision_config,
         text_config=llm.config,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
-        image_seq_length=patches,
+        image_seq_length=patches + int(has_class_token and class_token),
         vision_feature_layer=feature_layer,
-        vision_feature_select_strategy="default" if class_token else "full",
+        vision_feature_select_strategy="default" if drops else "full",
         projector_hidden_act="gelu",
         tie_word_embeddings=llm.config.tie_word_embeddings,
     )
@@ -153,7 +158,7 @@ def compose(llm: Any, tokenizer: Any, encoder: Encoder, feature_layer: int, seed
         tokenizer=tokenizer,
         patch_size=vision_config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=1 if class_token else 0,
+        num_additional_image_tokens=int(has_class_token),
         chat_template=tokenizer.chat_template or CHAT_TEMPLATE,
     )
     return Multimodal(model, processor)

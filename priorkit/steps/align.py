@@ -36,6 +36,9 @@ class AlignSettings(TrainingSettings, StepSettings):
         hub="dataset",
     )
     feature_layer: int = option(-2, "Hidden state of the encoder that the projector reads.")
+    class_token: bool = option(
+        False, "Let the projector read the encoder's class token beside the patches; LLaVA drops it."
+    )
     max_length: Count = option(
         0, "Longest conversation in tokens, images included; 0 for what the model takes.", metavar="N"
     )
@@ -97,7 +100,12 @@ def execute(settings: AlignSettings, work: Work) -> None:
     folder = work.inputs["llm"].path
     encoder = load_encoder(work.inputs["encoder"].path)
     multimodal = compose(
-        load_llm(folder), load_tokenizer(folder), encoder, settings.feature_layer, settings.seed
+        load_llm(folder),
+        load_tokenizer(folder),
+        encoder,
+        settings.feature_layer,
+        settings.class_token,
+        settings.seed,
     )
     multimodal.model.to(started.device)
     choose_attention(multimodal.model, started.device.type)

@@ -182,7 +182,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(root / "llm")
     encoder = build_encoder("pocket-tiny", texts, 300, 2)
     encoder.save(root / "encoder")
-    compose(llm, tokenizer, encoder, -2, 3).save(root / "llava")
+    compose(llm, tokenizer, encoder, -2, class_token=False, seed=3).save(root / "llava")
     return root
 
 

@@ -65,7 +65,9 @@ def test_two_dashes_are_one_too_many() -> None:
 
 def test_help_is_derived_from_the_settings() -> None:
     text = render_help(Toy, "Mix things.\n\nMore of it.", "priorkit mix")
-    assert text.startswith("Usage: priorkit mix NAME=VALUE... --out DIR [options]\n\nMix things.\n\nMore of it.\n")
+    assert text.startswith(
+        "Usage: priorkit mix NAME=VALUE... --out DIR [options]\n\nMix things.\n\nMore of it.\n"
+    )
     assert "--mode fast|slow" in text
     assert "Which way. [default: fast]" in text
     assert "--deep/--no-deep" in text
