@@ -14,18 +14,18 @@ from priorkit.world.palette import INKS, SIZES, TINTS, Size, legible, luminance,
 Relation = Literal["left of", "right of", "above", "below"]
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
 
-_ANGLE = 12  # degrees of rotation to either side
+_ANGLE = 8  # degrees of rotation to either side
 _SHADE = 10  # jitter of each colour channel to either side
-_TEXTURES: tuple[Texture, ...] = ("plain", "gradient", "noise")
-_CLUTTER = (0, 0, 1, 2, 3)
-_TILE_SHARE = 0.35
+_TEXTURES: tuple[Texture, ...] = ("plain", "plain", "plain", "gradient", "noise")
+_CLUTTER = (0, 0, 0, 1, 2)
+_TILE_SHARE = 0.2
 _TILE_CONTRAST = 12.0
 _LEAST_TILE = 0.375  # of the image side; the glyph on a smaller tile could not be told apart
 _LARGEST = (0.96, 0.62, 0.46, 0.44)  # longest side as a share of the image's, for 1 to 4 objects
 _PLACE_TRIES = 40
 _LAYOUT_TRIES = 12
-_DRIFT = 1 / 12  # of the image side: how far the middle of a lone object may lie from the image's
-_LONE_SIZES: tuple[int, ...] = (1, 2, 7)  # weights of small, medium, large: one thing is shown close up
+_DRIFT = 1 / 16  # of the image side: how far the middle of a lone object may lie from the image's
+_LONE_SIZES: tuple[int, ...] = (1, 2, 9)  # weights of small, medium, large: one thing is shown close up
 _GAP = 1  # pixels between objects
 _CLEARLY = 1.5  # how many times farther apart along the axis of a relation than across it
 
