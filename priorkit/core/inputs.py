@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import socket
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,15 +189,16 @@ def _hub_answers() -> bool:
 
 def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
     """Fetch a hub snapshot, or take it from the cache when offline."""
-    from huggingface_hub import snapshot_download
+    import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    fetch = typing.cast("typing.Any", huggingface_hub).snapshot_download
     name, _, revision = given.partition("@")
     console.say(f"looking for {given} on the hub")
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"] if hub == "model" else None
     try:
         path = Path(
-            snapshot_download(
+            fetch(
                 name,
                 repo_type=hub,
                 revision=revision or None,

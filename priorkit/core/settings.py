@@ -71,8 +71,13 @@ def option(
         "hub": hub,
         "flag": flag,
         "changes_result": changes_result,
+        "checks": checks,
     }
-    return Field(default, description=help, json_schema_extra={_EXTRA: extra}, **checks)
+    return _field(default, help, extra, checks)
+
+
+def _field(default: Any, help: str, extra: dict[str, Any], checks: dict[str, Any]) -> Any:
+    return Field(default, description=help, json_schema_extra=typing.cast("Any", {_EXTRA: extra}), **checks)
 
 
 _COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*")
@@ -259,11 +264,14 @@ def _group_of(model: type[Settings], name: str) -> str:
     return StepSettings.group
 
 
+def _extra_of(field: FieldInfo) -> dict[str, Any]:
+    """What :func:`argument` and :func:`option` noted about a field beside what pydantic knows."""
+    extra = typing.cast("dict[str, Any]", field.json_schema_extra or {})
+    return extra.get(_EXTRA, {})
+
+
 def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
-    raw = field.json_schema_extra
-    extra: Mapping[str, Any] = {}
-    if isinstance(raw, dict) and isinstance(raw.get(_EXTRA), dict):
-        extra = typing.cast("Mapping[str, Any]", raw[_EXTRA])
+    extra = _extra_of(field)
     inner = _inner_type(field.annotation)
     element = inner
     if typing.get_origin(inner) is tuple:
@@ -398,4 +406,6 @@ def input_values(settings: StepSettings) -> Iterator[tuple[OptionSpec, str, str]
 
 def redefault(model: type[Settings], name: str, default: Any) -> Any:
     """A shared option with another default for one step; help and checks stay declared once."""
-    return FieldInfo.merge_field_infos(model.model_fields[name], FieldInfo(default=default))
+    field = model.model_fields[name]
+    extra = _extra_of(field)
+    return _field(default, field.description or "", extra, extra.get("checks", {}))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from priorkit.data.images import ImageRef, decode
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 KEEP_BYTES = 1 << 30
 """Prepared images are kept in memory up to this size; beyond it they are decoded anew each time."""
@@ -18,10 +22,10 @@ class Pixels:
 
     Args:
         refs: where the images are.
-        prepare: decodes and resizes one, see :data:`Prepare`.
+        prepare: resizes and crops a decoded image to uint8 ``[3, height, width]``.
     """
 
-    def __init__(self, refs: Sequence[ImageRef], prepare: Callable[[object], Tensor]) -> None:
+    def __init__(self, refs: Sequence[ImageRef], prepare: Callable[[Image.Image], Tensor]) -> None:
         self._refs = refs
         self._prepare = prepare
         self._kept: dict[int, Tensor] = {}

@@ -28,6 +28,18 @@ def presets() -> dict[str, dict[str, Any]]:
     return tomllib.loads(text)
 
 
+def preset_shape(name: str) -> dict[str, Any]:
+    """One preset.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    known = presets()
+    if name not in known:
+        raise UsageError(f"no encoder preset '{name}'", where="--preset", hint=nearest(name, known))
+    return known[name]
+
+
 @dataclass
 class Encoder:
     """An image tower and a text tower with what belongs to them.
@@ -221,10 +233,7 @@ def build_encoder(preset: str, texts: Iterable[str], vocab_size: int, seed: int)
     """
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    known = presets()
-    if preset not in known:
-        raise UsageError(f"no encoder preset '{preset}'", where="--preset", hint=nearest(preset, known))
-    shape = known[preset]
+    shape = preset_shape(preset)
     length = shape["text"]["max_position_embeddings"]
     tokenizer = _train_tokenizer(texts, vocab_size, length)
     text = {

@@ -11,7 +11,7 @@ from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.models.folder import read_config, read_json, tensor_files
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 
 def presets() -> dict[str, dict[str, Any]]:
@@ -77,7 +77,7 @@ def build_config(fields: dict[str, Any], tokenizer: Any) -> PretrainedConfig:
         raise UsageError(f"the model configuration is not valid: {error}") from None
 
 
-def build_llm(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+def build_llm(config: PretrainedConfig, seed: int) -> Any:
     """A causal LM with freshly drawn fp32 weights."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -116,7 +116,7 @@ def _common_names(config: dict[str, Any]) -> dict[str, Any]:
     return {name: config[own] for name, own in names.items() if own in config}
 
 
-def load_llm(folder: Path) -> PreTrainedModel:
+def load_llm(folder: Path) -> Any:
     """Load a causal LM in fp32.
 
     Raises:

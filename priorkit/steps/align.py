@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
-from priorkit.core.errors import UsageError
+from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import Count, StepSettings, argument, option, redefault
@@ -49,12 +49,22 @@ class AlignSettings(TrainingSettings, StepSettings):
     weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.0)
 
 
+NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
+"""Families whose decoder keeps its embeddings where LLaVA does not find them."""
+
+
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
     from priorkit.models.encoder import check_encoder
     from priorkit.models.llm import check_llm
 
     language = check_llm(inputs["llm"].path)
+    if language["model_type"] in NO_LLAVA:
+        raise InputError(
+            f"transformers' LLaVA cannot hold a language model of type '{language['model_type']}'",
+            where=inputs["llm"].given,
+            hint="use a Llama-shaped one",
+        )
     vision = check_encoder(inputs["encoder"].path)["vision_config"]
     check_conversations(inputs["captions"].path)
     layers = int(vision.get("num_hidden_layers", 12))
@@ -64,7 +74,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             where="--feature-layer",
         )
     patches = (int(vision.get("image_size", 224)) // int(vision.get("patch_size", 32))) ** 2
-    longest = settings.max_length or int(language["max_position_embeddings"])
+    longest = settings.max_length or int(language.get("max_position_embeddings") or 2048)
     if patches >= longest:
         raise UsageError(
             f"an image takes {patches} tokens, the longest conversation is {longest}", where="--max-length"
@@ -90,13 +100,14 @@ def execute(settings: AlignSettings, work: Work) -> None:
     from priorkit.models.llm import load_llm
     from priorkit.models.multimodal import compose
     from priorkit.models.tokenizer import load_tokenizer
-    from priorkit.training.instruction import MultimodalObjective
+    from priorkit.training.instruction import MultimodalObjective, fitting
     from priorkit.training.loop import train
 
     rejects = Rejects(settings.reject_limit)
     samples = read_conversations(work.inputs["captions"].path, rejects)
     samples = usable(samples, rejects, settings.captions)
-    rejects.write(work.path)
+    if not any(sample.images for sample in samples):
+        raise InputError("no sample has an image; there is nothing to align", where=settings.captions)
     folder = work.inputs["llm"].path
     encoder = load_encoder(work.inputs["encoder"].path)
     multimodal = compose(
@@ -113,6 +124,8 @@ def execute(settings: AlignSettings, work: Work) -> None:
     multimodal.model.model.multi_modal_projector.requires_grad_(True)
     longest = settings.max_length or multimodal.max_length
     chat = ChatTokenizer(multimodal.tokenizer, multimodal.image_tokens, longest)
+    samples = fitting(chat, samples, rejects, settings.captions)
+    rejects.write(work.path)
     pixels = Pixels(images_of(samples), multimodal.prepare)
     objective = MultimodalObjective(multimodal, samples, chat, pixels, {}, train_encoder=False)
     steps = settings.total_steps(len(samples), 1)

@@ -104,6 +104,12 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
         )
     if not (settings.contrastive_weight or settings.teacher):
         raise UsageError("nothing to learn: no contrastive term and no teacher", where="--contrastive-weight")
+    if settings.replay and settings.micro_batch_size:
+        raise UsageError(
+            "replayed pairs are compared within a forward pass; it cannot be cut into micro-batches",
+            where="--micro-batch-size",
+            hint="leave it at 0, or leave --replay out",
+        )
     if any("{}" not in template for template in settings.template):
         raise UsageError("a template needs {} where the name goes", where="--template")
     if settings.teacher and settings.augment_shift:

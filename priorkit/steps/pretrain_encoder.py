@@ -43,6 +43,9 @@ class PretrainEncoderSettings(TrainingSettings, StepSettings):
 
 def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check the pairs' columns and the batch."""
+    from priorkit.models.encoder import preset_shape
+
+    preset_shape(settings.preset)
     files = check_pairs(inputs["pairs"].path)
     if settings.micro_batch_size:
         raise UsageError(

@@ -53,7 +53,7 @@ class TuneSettings(TrainingSettings, StepSettings):
     lora_rank: int = option(
         0, "Rank of LoRA on the language model's matrices; 0 trains them whole. Makes an adapter.", ge=0
     )
-    lora_alpha: float = option(0.0, "LoRA's alpha; twice the rank where 0.", ge=0)
+    lora_alpha: int = option(0, "LoRA's alpha; twice the rank where 0.", ge=0)
     max_length: Count = option(
         0, "Longest conversation in tokens, images included; 0 for what the model takes.", metavar="N"
     )
@@ -106,13 +106,12 @@ def execute(settings: TuneSettings, work: Work) -> None:
     from priorkit.models.attention import choose_attention
     from priorkit.models.chat import ChatTokenizer
     from priorkit.models.multimodal import load_multimodal
-    from priorkit.training.instruction import MultimodalObjective
+    from priorkit.training.instruction import MultimodalObjective, fitting
     from priorkit.training.loop import train
 
     rejects = Rejects(settings.reject_limit)
     samples = read_conversations(work.inputs["instructions"].path, rejects)
     samples = usable(samples, rejects, settings.instructions)
-    rejects.write(work.path)
     multimodal = load_multimodal(work.inputs["mllm"].path)
     multimodal.model.to(started.device)
     choose_attention(multimodal.model, started.device.type)
@@ -122,6 +121,8 @@ def execute(settings: TuneSettings, work: Work) -> None:
         console.say(f"  {part:<10} {trained:>12,} of {total:>12,} parameters trained")
     longest = settings.max_length or multimodal.max_length
     chat = ChatTokenizer(multimodal.tokenizer, multimodal.image_tokens, longest)
+    samples = fitting(chat, samples, rejects, settings.instructions)
+    rejects.write(work.path)
     objective = MultimodalObjective(
         multimodal,
         samples,
@@ -174,7 +175,7 @@ def choose_trained(settings: TuneSettings, multimodal: Multimodal) -> nn.Module:
 
 def parameter_table(multimodal: Multimodal, module: nn.Module) -> dict[str, tuple[int, int]]:
     """Trained and all parameters of each part."""
-    table = dict.fromkeys(PARTS, (0, 0))
+    table: dict[str, tuple[int, int]] = dict.fromkeys(PARTS, (0, 0))
     for name, parameter in module.named_parameters():
         part = multimodal.part_of(name)
         trained, total = table[part]

@@ -99,7 +99,7 @@ def _trained(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = {parameter: name for name, parameter in module.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     return {
         f"{names[parameter]}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
         for parameter, state in optimizer.state.items()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from priorkit.core.errors import InputError
 from priorkit.data.conversations import Conversation
 from priorkit.data.pixels import KEEP_BYTES, Pixels
+from priorkit.data.rejects import Rejects
 from priorkit.models.chat import ChatTokenizer, Encoded
 from priorkit.models.loss import IGNORE, count_targets, token_loss
 from priorkit.training.objective import Loss
@@ -195,6 +196,28 @@ def encode(chat: ChatTokenizer, conversation: Conversation) -> Encoded:
         raise InputError(
             error.problems[0].what, where=f"conversation {conversation.id}", hint=error.problems[0].hint
         ) from None
+
+
+def fitting(
+    chat: ChatTokenizer, conversations: Sequence[Conversation], rejects: Rejects, source: str
+) -> list[Conversation]:
+    """The conversations whose images lie within the maximum length; the others go to ``rejects``."""
+    kept: list[Conversation] = []
+    for number, conversation in enumerate(conversations, start=1):
+        characters = sum(len(turn.text) for turn in conversation.turns)
+        # A token is at least a character, so only long ones need a closer look.
+        if (
+            conversation.images
+            and characters + len(conversation.images) * chat.image_tokens > chat.max_length // 2
+        ):
+            try:
+                encode(chat, conversation)
+            except InputError as error:
+                rejects.add(source, number, str(error))
+                continue
+        kept.append(conversation)
+    rejects.judge()
+    return kept
 
 
 def padding_id(tokenizer: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import datetime
 from collections.abc import Iterable
 
@@ -20,6 +21,7 @@ def start(runtime: Runtime) -> None:
     if world_size() > 1 and not dist.is_initialized():
         backend = "nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+        atexit.register(stop)
 
 
 def stop() -> None:

@@ -123,7 +123,7 @@ class RemediationObjective:
         torch.manual_seed(seed)
         projections = nn.ModuleList(nn.Linear(width, teacher.features.shape[1]) for teacher in teachers)
         self._projections = projections.to(head.device)
-        self.module = nn.ModuleDict({"encoder": encoder.model, "projections": self._projections})
+        self.module: nn.Module = nn.ModuleDict({"encoder": encoder.model, "projections": self._projections})
         self._layer_has_class_token = has_class_token(encoder.model)
         self._original = original
 
