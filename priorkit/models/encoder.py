@@ -219,12 +219,15 @@ def load_encoder(folder: Path) -> Encoder:
     return Encoder(model, processor, tokenizer)
 
 
-def build_encoder(preset: str, texts: Iterable[str], vocab_size: int, seed: int) -> Encoder:
+def build_encoder(
+    preset: str, texts: Iterable[str], sample: Sequence[Image.Image], vocab_size: int, seed: int
+) -> Encoder:
     """A CLIP model with freshly drawn weights and a tokenizer trained on the texts.
 
     Args:
         preset: its shape, see :func:`presets`.
         texts: the captions; the tokenizer's merges are learnt from them.
+        sample: some of the images; they are normalised by the mean and deviation of these.
         vocab_size: size of the vocabulary.
         seed: draws the weights.
 
@@ -254,8 +257,22 @@ def build_encoder(preset: str, texts: Iterable[str], vocab_size: int, seed: int)
     positions = model.vision_model.embeddings.position_embedding.weight
     torch.nn.init.normal_(positions, std=vision["hidden_size"] ** -0.5)
     size = vision["image_size"]
-    processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+    mean, deviation = _channel_statistics(sample)
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=mean,
+        image_std=deviation,
+    )
     return Encoder(model, processor, tokenizer)
+
+
+def _channel_statistics(images: Sequence[Image.Image]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, 0 to 1, over all pixels of the images."""
+    import numpy as np
+
+    pixels = np.concatenate([np.asarray(image, dtype=np.float64).reshape(-1, 3) for image in images]) / 255
+    return pixels.mean(axis=0).round(4).tolist(), pixels.std(axis=0).clip(min=1e-3).round(4).tolist()
 
 
 def _train_tokenizer(texts: Iterable[str], vocab_size: int, length: int) -> Any:

@@ -89,9 +89,15 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     )
 
 
+CALIBRATION_IMAGES = 64
+"""Images by which the fresh projector's scale is set."""
+
+
 def execute(settings: AlignSettings, work: Work) -> None:
     """Join the two by a fresh projector, freeze all else, train it to let the model caption."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
+    import torch
+
     from priorkit.data.imageset import images_of, usable
     from priorkit.data.pixels import Pixels
     from priorkit.models.attention import choose_attention
@@ -127,6 +133,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     samples = fitting(chat, samples, rejects, settings.captions)
     rejects.write(work.path)
     pixels = Pixels(images_of(samples), multimodal.prepare)
+    multimodal.calibrate(torch.stack([pixels[index] for index in range(min(len(pixels), CALIBRATION_IMAGES))]))
     objective = MultimodalObjective(multimodal, samples, chat, pixels, {}, train_encoder=False)
     steps = settings.total_steps(len(samples), 1)
     summary = train(objective, settings, started, work.path, work.state, steps, settings.step)

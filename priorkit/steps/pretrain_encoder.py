@@ -32,7 +32,7 @@ class PretrainEncoderSettings(TrainingSettings, StepSettings):
     preset: str = option("pocket", "Shape of the encoder.", metavar="NAME")
     vocab_size: Count = option(2048, "Size of the text tower's vocabulary, learnt from the texts.", ge=300)
     augment_shift: int = option(
-        3, "Images are moved by up to this many pixels each time they are seen.", ge=0
+        0, "Images are moved by up to this many pixels each time they are seen.", ge=0
     )
     reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
@@ -57,9 +57,14 @@ def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan
     return Plan([("pairs", f"{len(files)} files, {size / 1e6:.1f} MB"), ("shape", settings.preset)])
 
 
+STATISTICS_IMAGES = 512
+"""About how many images the channels' mean and deviation are taken from."""
+
+
 def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     """Read the pairs, build the encoder with a tokenizer of their texts, train both towers."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
+    from priorkit.data.images import decode
     from priorkit.data.pixels import Pixels
     from priorkit.models.attention import choose_attention
     from priorkit.models.encoder import build_encoder
@@ -69,7 +74,8 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     rejects = Rejects(settings.reject_limit)
     pairs = read_pairs(work.inputs["pairs"].path, rejects)
     rejects.write(work.path)
-    encoder = build_encoder(settings.preset, pairs.texts, settings.vocab_size, settings.seed)
+    sample = [decode(ref) for ref in pairs.images[:: max(1, len(pairs) // STATISTICS_IMAGES)]]
+    encoder = build_encoder(settings.preset, pairs.texts, sample, settings.vocab_size, settings.seed)
     encoder.model.to(started.device)
     choose_attention(encoder.model, started.device.type)
     pixels = Pixels(pairs.images, encoder.prepare)

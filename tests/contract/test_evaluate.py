@@ -180,7 +180,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     llm = build_llm(build_config(fields, tokenizer), 1)
     llm.save_pretrained(root / "llm")
     tokenizer.save_pretrained(root / "llm")
-    encoder = build_encoder("pocket-tiny", texts, 300, 2)
+    encoder = build_encoder("pocket-tiny", texts, [Image.linear_gradient("L").convert("RGB")], 300, 2)
     encoder.save(root / "encoder")
     compose(llm, tokenizer, encoder, -2, class_token=False, seed=3).save(root / "llava")
     return root

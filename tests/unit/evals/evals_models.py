@@ -31,9 +31,11 @@ def build_tokenizer(folder: Path) -> Any:
 
 def build_llava(tokenizer: Any) -> Multimodal:
     """A LLaVA model of random weights, large enough that answers depend on image and question."""
-    encoder = build_encoder("pocket-tiny", TEXTS, 300, 2)
+    encoder = build_encoder("pocket-tiny", TEXTS, [Image.linear_gradient("L").convert("RGB")], 300, 2)
     fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}
-    multimodal = compose(build_llm(build_config(fields, tokenizer), 3), tokenizer, encoder, -2, class_token=False, seed=4)
+    multimodal = compose(
+        build_llm(build_config(fields, tokenizer), 3), tokenizer, encoder, -2, class_token=False, seed=4
+    )
     with torch.no_grad():
         for parameter in multimodal.model.model.multi_modal_projector.parameters():
             parameter.mul_(20)

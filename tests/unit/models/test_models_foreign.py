@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModel,
@@ -79,7 +80,9 @@ def plain_llama(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.Tem
 def siglip(kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("siglip")
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = build_encoder("pocket-tiny", ["a heron"], 300, 1).tokenizer
+    text = build_encoder(
+        "pocket-tiny", ["a heron"], [Image.linear_gradient("L").convert("RGB")], 300, 1
+    ).tokenizer
     config = SiglipConfig(
         text_config={**tower, "vocab_size": len(text), "max_position_embeddings": 16, "projection_size": 16},
         vision_config={**tower, "image_size": 32, "patch_size": 8},

@@ -61,7 +61,13 @@ def test_keys_tell_texts_apart_and_are_the_same_in_every_process() -> None:
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return build_encoder("pocket-tiny", ["a photo of a heron", "an egret"], 300, seed=1)
+    return build_encoder(
+        "pocket-tiny",
+        ["a photo of a heron", "an egret"],
+        [Image.linear_gradient("L").convert("RGB")],
+        300,
+        seed=1,
+    )
 
 
 @pytest.fixture(scope="module")
