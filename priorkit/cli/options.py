@@ -20,7 +20,9 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.settings import OptionSpec, StepSettings, build, flag_of, key_of, option_specs
 
-RECIPE_HELP = "TOML file whose table for this step holds settings; options given here win over it."
+RECIPE_HELP = (
+    "TOML file (or name of a shipped recipe) whose table for this step holds settings; options win over it."
+)
 
 
 def parameters(model: type[StepSettings]) -> list[inspect.Parameter]:
@@ -69,9 +71,9 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
         UsageError: unknown keys or wrong values, each with its option or its place in the recipe.
     """
     values: dict[str, Any] = {}
-    recipe_path = given.get("recipe")
-    if recipe_path:
-        values = recipe.step_values(Path(recipe_path), model, STEPS)
+    recipe_path = recipe.find(given["recipe"]) if given.get("recipe") else Path()
+    if given.get("recipe"):
+        values = recipe.step_values(recipe_path, model, STEPS)
     from_recipe = set(values)
     typed = {name: value for name, value in given.items() if name != "recipe" and value not in (None, [], ())}
     values.update(_from_stdin(typed))
@@ -79,7 +81,7 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
 
     def where(name: str) -> str:
         return (
-            recipe.place(Path(recipe_path or ""), model.step, key_of(model, name))
+            recipe.place(recipe_path, model.step, key_of(model, name))
             if name in from_recipe
             else flag_of(model, name)
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,40 +10,19 @@ import typer
 from priorkit.cli import table
 from priorkit.core import recipe
 from priorkit.core.console import console
-from priorkit.core.errors import InputError, PriorkitError, Problems, UsageError, nearest
+from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
 from priorkit.core.settings import build, key_of, option_specs
 
 app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
-
-
-def _folder() -> Path:
-    """The folder of the recipes that come with the kit."""
-    return Path(str(resources.files("priorkit"))) / "recipes"
-
-
-def _find(name: str) -> Path:
-    path = Path(name)
-    if path.is_file():
-        return path
-    shipped = {
-        item.relative_to(_folder()).with_suffix("").as_posix(): item
-        for item in sorted(_folder().rglob("*.toml"))
-    }
-    if name.removesuffix(".toml") in shipped:
-        return shipped[name.removesuffix(".toml")]
-    raise InputError(
-        f"no recipe file '{name}', and none of that name comes with the kit", hint=nearest(name, shipped)
-    )
 
 
 @app.command("list")
 def list_recipes() -> None:
     """List the recipes that come with the kit."""
     rows: list[str] = []
-    for path in sorted(_folder().rglob("*.toml")):
+    for name, path in recipe.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")
-        steps = ", ".join(recipe.read_toml(path))
-        rows.append(f"{path.relative_to(_folder()).with_suffix('').as_posix():<28}{first} ({steps})")
+        rows.append(f"{name:<28}{first} ({', '.join(recipe.read_toml(path))})")
     console.result("\n".join(rows))
 
 
@@ -58,7 +35,7 @@ def show(
         _, model = table.load(name)
         console.result(recipe.template(model).rstrip())
         return
-    console.result(_find(name).read_text(encoding="utf-8").rstrip())
+    console.result(recipe.find(name).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()
@@ -68,7 +45,7 @@ def check(
     ],
 ) -> None:
     """Check every table of a recipe: keys, types, values."""
-    path = _find(name)
+    path = recipe.find(name)
     document = recipe.read_toml(path)
     problems = Problems(UsageError)
     if not document:

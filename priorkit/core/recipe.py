@@ -7,11 +7,40 @@ import re
 import tomllib
 import typing
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.settings import OptionSpec, Settings, StepSettings, option_specs
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the kit, by name: ``merge/ties`` for ``recipes/merge/ties.toml``."""
+    folder = Path(str(resources.files("priorkit"))) / "recipes"
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))
+    }
+
+
+def find(name: str) -> Path:
+    """A recipe by path, or by name where it comes with the kit.
+
+    Raises:
+        InputError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = shipped()
+    if name.removesuffix(".toml") in known:
+        return known[name.removesuffix(".toml")]
+    folder = path.parent
+    beside = [str(item) for item in sorted(folder.glob("*.toml"))] if folder.is_dir() else []
+    raise InputError(
+        f"no recipe file '{name}', and none of that name comes with the kit",
+        hint=nearest(name, [*beside, *known]),
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

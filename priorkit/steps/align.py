@@ -133,7 +133,9 @@ def execute(settings: AlignSettings, work: Work) -> None:
     samples = fitting(chat, samples, rejects, settings.captions)
     rejects.write(work.path)
     pixels = Pixels(images_of(samples), multimodal.prepare)
-    multimodal.calibrate(torch.stack([pixels[index] for index in range(min(len(pixels), CALIBRATION_IMAGES))]))
+    multimodal.calibrate(
+        torch.stack([pixels[index] for index in range(min(len(pixels), CALIBRATION_IMAGES))])
+    )
     objective = MultimodalObjective(multimodal, samples, chat, pixels, {}, train_encoder=False)
     steps = settings.total_steps(len(samples), 1)
     summary = train(objective, settings, started, work.path, work.state, steps, settings.step)

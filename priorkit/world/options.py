@@ -27,7 +27,7 @@ class WorldOptions(Settings):
     )
     pairs: int = option(14_000, "Training image-text pairs for the encoder.", ge=1)
     pairs_test: int = option(600, "Held-out pairs, of strong entities only.", ge=1)
-    weak_pairs: int = option(3, "Pairs that show each weak entity.", ge=1)
+    weak_pairs: int = option(2, "Pairs that show each weak entity.", ge=1)
     strong_spread: float = option(
         4.0, "How many times more often the most frequent strong entity is drawn than the least.", ge=1
     )

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ def test_equal_options_give_equal_bytes(
 def test_another_seed_gives_other_pictures(
     world: Path, build: Callable[[WorldOptions], Path], options: WorldOptions
 ) -> None:
-    other = build(replace(options, seed=8))
+    other = build(options.model_copy(update={"seed": 8}))
     assert (other / "pairs/train.parquet").read_bytes() != (world / "pairs/train.parquet").read_bytes()
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from priorkit.core.errors import UsageError
+from priorkit.core.settings import build
 from priorkit.world.entities import catalogue, choose_entities, look_alikes, readable_name
 from priorkit.world.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, glyph
 from priorkit.world.options import WorldOptions
@@ -24,7 +25,9 @@ def test_the_default_world_has_its_groups_over_all_categories() -> None:
 
 
 def test_told_and_instructed_are_independent_of_the_prior_and_of_each_other() -> None:
-    entities = choose_entities(WorldOptions(strong=160, weak=48, none=48))
+    entities = choose_entities(
+        WorldOptions(strong=160, weak=48, none=48, told_share=0.75, instructed_share=0.75)
+    )
     for prior, size in (("strong", 160), ("weak", 48), ("none", 48)):
         table = Counter((entity.told, entity.instructed) for entity in entities if entity.prior == prior)
         assert table[True, True] == size * 9 / 16
@@ -89,5 +92,10 @@ def test_more_entities_than_symbols_are_refused() -> None:
 
 def test_all_problems_of_the_options_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        WorldOptions(image_size=8, told_share=1.5, pairs=5)
-    assert {problem.where for problem in caught.value.problems} == {"image_size", "told_share", "pairs"}
+        build(WorldOptions, {"image_size": 8, "told_share": 1.5})
+    assert {problem.where for problem in caught.value.problems} == {"--image-size", "--told-share"}
+
+
+def test_options_that_make_no_world_together_are_refused() -> None:
+    with pytest.raises(UsageError, match="need more than 5 pairs"):
+        build(WorldOptions, {"pairs": 5})

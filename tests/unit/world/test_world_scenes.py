@@ -111,8 +111,8 @@ def test_rendering_is_a_function_of_the_scene() -> None:
 
 
 def test_a_plain_background_is_its_tint() -> None:
-    picture = render(Scene(48, Background("navy", "plain", 0, 0), ()))
-    assert (picture == TINTS["navy"]).all()
+    picture = render(Scene(48, Background("sky", "plain", 0, 0), ()))
+    assert (picture == TINTS["sky"]).all()
 
 
 def test_every_symbol_leaves_a_mask_at_the_smallest_size() -> None:
