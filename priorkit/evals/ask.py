@@ -111,9 +111,8 @@ def _answer(
 ) -> Answer:
     """Take the best option: the first of the largest value.
 
-    Probabilities of an option's spellings are added. Texts of options behind a chat prompt are compared
-    per token; letters, yes and no, and everything behind a plain prompt by the sum alone, as ``acc`` of
-    lm-evaluation-harness.
+    Probabilities of an option's spellings are added. Options are compared by the log-likelihood of their
+    whole text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` beside it divides by length.
     """
     sums: list[float] = []
     tokens: list[int] = []
@@ -123,9 +122,7 @@ def _answer(
         place += len(group)
         sums.append(_log_sum([value for value, _ in own]))
         tokens.append(max(count for _, count in own))
-    per_token = task.name == "choice" and prompter.kind == "chat" and prompter.choices == "text"
-    ranked = [value / count for value, count in zip(sums, tokens, strict=True)] if per_token else sums
-    taken = max(range(len(ranked)), key=lambda index: ranked[index])
+    taken = max(range(len(sums)), key=lambda index: sums[index])
     options = tuple(group[0] for group in prompter.options(item, task, "likelihood"))
     prediction = item.choices[taken] if item.choices else options[taken]
     return Answer(prediction, prompt.text, taken, tuple(sums), tuple(tokens), options)

@@ -27,12 +27,12 @@ class WorldOptions(Settings):
     )
     pairs: int = option(14_000, "Training image-text pairs for the encoder.", ge=1)
     pairs_test: int = option(600, "Held-out pairs, of strong entities only.", ge=1)
-    weak_pairs: int = option(2, "Pairs that show each weak entity.", ge=1)
+    weak_pairs: int = option(1, "Pairs that show each weak entity.", ge=1)
     strong_spread: float = option(
         4.0, "How many times more often the most frequent strong entity is drawn than the least.", ge=1
     )
     two_entity_share: float = option(0.15, "Share of pairs that show two entities.", ge=0, le=1)
-    entity_images_train: int = option(12, "Images per entity in training typefaces.", ge=1)
+    entity_images_train: int = option(20, "Images per entity in training typefaces.", ge=1)
     entity_images_test: int = option(6, "Images per entity in held-out typefaces.", ge=1)
     captions: int = option(4_000, "Image-caption conversations for aligning a projector.", ge=1)
     instructions: int = option(8_000, "Conversations for instruction tuning.", ge=1)

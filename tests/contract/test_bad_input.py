@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 SHORT = ("--steps", 1, "--batch-size", 2, "--precision", "fp32", "--device", "cpu")
 
@@ -103,8 +104,12 @@ def test_a_truncated_parquet_file(step: str, refuses, kit, tmp_path: Path) -> No
 def test_broken_lines_are_counted_and_tolerated_to_the_limit(
     step: str, refuses, cli, kit, tmp_path: Path
 ) -> None:
-    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
-    lines = [json.dumps({"text": f"number {n} is {n * n}", "conversations": turns}) for n in range(40)]
+    Image.new("RGB", (48, 48)).save(tmp_path / "black.png")
+    turns = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
+    rows = (
+        {"text": f"number {n} is {n * n}", "conversations": turns, "image": "black.png"} for n in range(40)
+    )
+    lines = [json.dumps(row) for row in rows]
     lines[3] = '{"text": "half'
     path = tmp_path / "x.jsonl"
     path.write_text("\n".join(lines))
@@ -120,6 +125,12 @@ def test_broken_lines_are_counted_and_tolerated_to_the_limit(
     assert "warning: 1 of 40 rows are broken" in done.err
     (row,) = (json.loads(line) for line in (tmp_path / "made" / "rejects.jsonl").read_text().splitlines())
     assert (row["file"], row["row"]) == (str(path), 4)
+
+
+def test_captions_without_any_image(refuses, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    (tmp_path / "x.jsonl").write_text(json.dumps({"conversations": turns}))
+    refuses("align", tmp_path / "x.jsonl", 3, "no sample has an image")
 
 
 @pytest.mark.parametrize("step", ENTITIES)
