@@ -251,9 +251,8 @@ def build_encoder(
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape["projection_dim"])
     torch.manual_seed(seed)
     model = CLIPModel(config)
-    # As in the original CLIP. transformers draws them at a standard deviation of 0.02, which leaves a
-    # young tower nearly blind to where a patch lies: after 600 steps on the glyph world the mean rank of
-    # frequent entities is then half as high again.
+    # As in the original CLIP. transformers draws them at a standard deviation of 0.02, small beside the
+    # patches' embeddings, so that a young tower hardly sees where a patch lies.
     positions = model.vision_model.embeddings.position_embedding.weight
     torch.nn.init.normal_(positions, std=vision["hidden_size"] ** -0.5)
     size = vision["image_size"]

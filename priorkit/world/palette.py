@@ -26,7 +26,7 @@ INKS: MappingProxyType[str, Rgb] = MappingProxyType(
     }
 )
 # All tints are light, so that ink is darker than its ground, as in print: an encoder as small as the
-# pocket one learns symbols at twice the pace when it need not learn both polarities.
+# pocket one need not learn both polarities.
 TINTS: MappingProxyType[str, Rgb] = MappingProxyType(
     {
         "white": (246, 246, 246),
