@@ -18,7 +18,8 @@ from priorkit.cli.table import STEPS
 from priorkit.core import recipe
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError, nearest
-from priorkit.core.settings import OptionSpec, StepSettings, build, flag_of, key_of, option_specs
+from priorkit.core.settings import StepSettings
+from priorkit.core.specs import OptionSpec, build, flag_of, key_of, option_specs
 
 RECIPE_HELP = (
     "TOML file (or name of a shipped recipe) whose table for this step holds settings; options win over it."

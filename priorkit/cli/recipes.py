@@ -11,7 +11,7 @@ from priorkit.cli import table
 from priorkit.core import recipe
 from priorkit.core.console import console
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
-from priorkit.core.settings import build, key_of, option_specs
+from priorkit.core.specs import build, key_of, option_specs
 
 app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
 

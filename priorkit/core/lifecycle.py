@@ -33,7 +33,8 @@ from priorkit.core.partial import (
     refuse_other_run,
     short,
 )
-from priorkit.core.settings import StepSettings, input_values, result_settings
+from priorkit.core.settings import StepSettings
+from priorkit.core.specs import input_values, result_settings
 
 S = TypeVar("S", bound=StepSettings)
 

@@ -14,7 +14,8 @@ from typing import Any
 from priorkit.core import artifact, runtime
 from priorkit.core.artifact import InputRecord
 from priorkit.core.errors import EnvironmentProblem, UsageError
-from priorkit.core.settings import StepSettings, result_settings
+from priorkit.core.settings import StepSettings
+from priorkit.core.specs import result_settings
 
 STATE = "state"
 """Folder of a partial artifact that holds what an interrupted run needs to go on."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.settings import OptionSpec, Settings, StepSettings, option_specs
+from priorkit.core.settings import Settings, StepSettings
+from priorkit.core.specs import OptionSpec, option_specs
 
 
 def shipped() -> dict[str, Path]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from priorkit.core.artifact import is_artifact
 from priorkit.core.errors import InputError, nearest
+from priorkit.core.settings import argument, option
 from priorkit.data.concepts import LABELS, with_combinations
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import (
@@ -21,6 +22,21 @@ from priorkit.data.rows import (
 )
 
 TEXT_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
+
+
+def sources_argument() -> Any:
+    """Declare the text sources of a step."""
+    return argument(
+        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
+        accepts=("world", "text"),
+        metavar="NAME=SOURCE",
+        hub="dataset",
+    )
+
+
+def column_option() -> Any:
+    """Declare where a document's text stands in its row."""
+    return option("text", "Column or key that holds a document's text.")
 
 
 def text_files(path: Path) -> list[Path]:

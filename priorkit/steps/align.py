@@ -13,7 +13,8 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import StepSettings, argument, option, redefault, split_commas
+from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.values import split_commas
 from priorkit.training.instruction_settings import InstructionSettings, Sources
 from priorkit.training.settings import TrainingSettings
 

@@ -12,7 +12,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import StepSettings, Words, argument, option
+from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.values import Words
 from priorkit.report.labels import Labelled
 
 if TYPE_CHECKING:

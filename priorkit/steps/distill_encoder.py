@@ -13,7 +13,7 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.entities import EntityImages, candidates, read_entities, read_names
 from priorkit.data.held_out import split
@@ -59,7 +59,7 @@ class DistillEncoderSettings(RemediationSettings, StepSettings):
         ("a photo of a {}",), "Text that stands for an entity, {} being its name; repeat to average several."
     )
     augment_shift: int = redefault(AugmentationSettings, "augment_shift", 3)
-    reject_limit: float = option(0.01, "Share of broken images tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("images")
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)

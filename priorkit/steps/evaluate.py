@@ -17,14 +17,14 @@ from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import (
-    Count,
     RuntimeSettings,
     StepSettings,
-    Words,
     argument,
     option,
     redefault,
+    reject_limit_option,
 )
+from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
 from priorkit.evals.asker import Asker, Manner, load_asker
 from priorkit.evals.comparison import compare, lines_of
@@ -161,7 +161,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         None, "Longest written answer in tokens; the benchmark's own or 32 where not given.", ge=1
     )
     resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100)
-    reject_limit: float = option(0.01, "Share of broken items tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("items")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 
     @model_validator(mode="before")

@@ -16,18 +16,11 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import (
-    Count,
-    Named,
-    NamedNumbers,
-    RuntimeSettings,
-    StepSettings,
-    argument,
-    option,
-)
+from priorkit.core.settings import RuntimeSettings, StepSettings, option, reject_limit_option
+from priorkit.core.values import Count, Named, NamedNumbers
 from priorkit.data.concepts import COMBINATIONS, CONCEPTS, NONE
 from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source
+from priorkit.data.text import check_text_source, column_option, sources_argument
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,12 +49,7 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
         "--segment-tokens 128 --distil-labeller --sample 200 --out labelled-fast",
     )
 
-    sources: Named = argument(
-        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
-        accepts=("world", "text"),
-        metavar="NAME=SOURCE",
-        hub="dataset",
-    )
+    sources: Named = sources_argument()
     labeller: str = option(
         ...,
         "Who labels: a language model, or what an earlier --distil-labeller left (its folder or artifact).",
@@ -103,8 +91,8 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     )
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N")
     batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
-    text_column: str = option("text", "Column or key that holds a document's text.")
-    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+    text_column: str = column_option()
+    reject_limit: float = reject_limit_option("rows")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import Named, Numbers, Settings, StepSettings, argument, option
+from priorkit.core.settings import Settings, StepSettings, argument, option
+from priorkit.core.values import Named, Numbers
 
 if TYPE_CHECKING:
     from priorkit.merging.changes import Device

@@ -17,17 +17,9 @@ from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.runtime import peak_memory_of_children
-from priorkit.core.settings import (
-    Count,
-    Named,
-    NamedNumbers,
-    StepSettings,
-    Words,
-    argument,
-    option,
-    parse_count,
-)
-from priorkit.data.text import LABEL_COLUMN, check_text_source
+from priorkit.core.settings import StepSettings, option, reject_limit_option
+from priorkit.core.values import Count, Named, NamedNumbers, Words, parse_count
+from priorkit.data.text import LABEL_COLUMN, check_text_source, column_option, sources_argument
 
 if TYPE_CHECKING:
     from priorkit.data.selection import HeldOut, Marks
@@ -61,12 +53,7 @@ class MixSettings(StepSettings):
         "--deduplicate --out books-corpus",
     )
 
-    sources: Named = argument(
-        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
-        accepts=("world", "text"),
-        metavar="NAME=SOURCE",
-        hub="dataset",
-    )
+    sources: Named = sources_argument()
     tokenizer: str = option(
         ...,
         "Tokenizer: an artifact that carries one, a model directory, or a hub id.",
@@ -103,10 +90,10 @@ class MixSettings(StepSettings):
         "concat", "How documents fill rows: cut anywhere, cropped to begin with a row, or padded."
     )
     seed: int = option(42, "Seed of the order of documents.", ge=0, lt=1 << 32)
-    text_column: str = option("text", "Column or key that holds a document's text.")
+    text_column: str = column_option()
     subset: Named = option({}, "Subset of a source that is a hub dataset.", metavar="NAME=SUBSET")
     split: str = option("train", "Split that is read of sources that are hub datasets.")
-    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("rows")
     shard: Annotated[str | None, AfterValidator(_shard)] = option(
         None, "Tokenise only part I of N, to be joined with --parts later.", metavar="I/N"
     )

@@ -11,7 +11,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import Count, StepSettings, argument, option
+from priorkit.core.settings import StepSettings, argument, option, reject_limit_option
+from priorkit.core.values import Count
 from priorkit.data.rejects import Rejects
 from priorkit.evals.annotated import Annotations, find_annotations, read_annotated
 from priorkit.evals.existence import Question, Synonyms, build, choose_targets, counts, read_synonyms
@@ -53,7 +54,7 @@ class MleBenchSettings(StepSettings):
     )
     per_bin: Count = option(0, "Most questions of each size; 0 takes all.", metavar="N")
     seed: int = option(42, "Seed of targets, options and their order.", ge=0)
-    reject_limit: float = option(0.01, "Share of broken images tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("images")
 
 
 def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:

@@ -12,7 +12,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, export, produce, sibling
-from priorkit.core.settings import Counts, Named, Settings, StepSettings, argument, option, redefault
+from priorkit.core.settings import Settings, StepSettings, argument, option, redefault
+from priorkit.core.values import Counts, Named
 from priorkit.data.corpus import read_corpus_header
 from priorkit.data.rejects import Rejects
 from priorkit.data.text import check_text_source, read_documents

@@ -11,7 +11,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import Count, StepSettings, argument, option, redefault
+from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
+from priorkit.core.values import Count
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
@@ -51,7 +52,7 @@ class PretrainEncoderSettings(AugmentationSettings, TrainingSettings, StepSettin
         "Pairs whose activations are in memory at once, for batches that do not fit; 0 for the whole "
         "batch. The gradient is the same; a step takes about a third longer.",
     )
-    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("rows")
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 100)

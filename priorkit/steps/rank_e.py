@@ -12,7 +12,14 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, redefault
+from priorkit.core.settings import (
+    RuntimeSettings,
+    StepSettings,
+    argument,
+    option,
+    redefault,
+    reject_limit_option,
+)
 from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import suffix_of
@@ -77,7 +84,7 @@ class RankSettings(RuntimeSettings, StepSettings):
         3, "Names reported per entity that are most similar to its images without being its own.", ge=0
     )
     resamples: int = option(1000, "Bootstrap resamples of the intervals over entities.", ge=100)
-    reject_limit: float = option(0.01, "Share of broken images tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("images")
     features: str | None = option(
         None,
         "Folder that keeps image features for later runs; the user's cache folder where not given.",

@@ -14,14 +14,14 @@ from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import (
-    Count,
     RuntimeSettings,
     StepSettings,
-    Words,
     argument,
     option,
     redefault,
+    reject_limit_option,
 )
+from priorkit.core.values import Count, Words
 from priorkit.data.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
 from priorkit.data.tables import write_table
@@ -81,7 +81,7 @@ class AlignmentSettings(RuntimeSettings, StepSettings):
     max_length: int = option(512, "Tokens of a text that are read.", ge=1)
     batch_size: int = option(16, "Images or texts per forward pass.", ge=1)
     resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100)
-    reject_limit: float = option(0.01, "Share of broken pairs tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("pairs")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 
 

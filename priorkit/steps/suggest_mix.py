@@ -12,7 +12,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import NamedNumbers, StepSettings, Words, argument, option
+from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.values import NamedNumbers, Words
 from priorkit.data.concepts import LABELS
 from priorkit.report.labels import Labelled
 

@@ -17,7 +17,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import Count, RuntimeSettings, StepSettings, argument, option
+from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
+from priorkit.core.values import Count
 from priorkit.data.rejects import Rejects
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
         0.0, "Probability that a tag is replaced by a wrong one of the vocabulary, 0 to 1.", ge=0, le=1
     )
     batch_size: int = option(64, "Images per forward pass.", ge=1)
-    reject_limit: float = option(0.01, "Share of broken images tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("images")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import Count, Named, StepSettings, argument, option
+from priorkit.core.settings import StepSettings, option, reject_limit_option
+from priorkit.core.values import Count, Named
 from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source, read_documents
+from priorkit.data.text import check_text_source, column_option, read_documents, sources_argument
 
 
 class TokenizerSettings(StepSettings):
@@ -24,16 +25,11 @@ class TokenizerSettings(StepSettings):
         "priorkit tokenizer books=books/ --vocab-size 32k --out tokenizer",
     )
 
-    sources: Named = argument(
-        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
-        accepts=("world", "text"),
-        metavar="NAME=SOURCE",
-        hub="dataset",
-    )
+    sources: Named = sources_argument()
     vocab_size: Count = option(4096, "Number of tokens, special ones included.", metavar="N", ge=300)
-    text_column: str = option("text", "Column or key that holds a document's text.")
+    text_column: str = column_option()
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N")
-    reject_limit: float = option(0.01, "Share of broken rows tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("rows")
 
 
 def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:

@@ -11,7 +11,8 @@ from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import StepSettings, Words, argument, option, redefault
+from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.values import Words
 from priorkit.training.instruction_settings import InstructionSettings, Sources
 from priorkit.training.lion_settings import LionSettings
 from priorkit.training.settings import TrainingSettings

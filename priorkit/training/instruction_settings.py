@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
-from priorkit.core.settings import Count, Named, NamedNumbers, Settings, Words, option
+from priorkit.core.settings import Settings, option, reject_limit_option
+from priorkit.core.values import Count, Named, NamedNumbers, Words
 
 ONLY = "all"
 """The name of a source that is given as a path alone."""
@@ -48,7 +49,7 @@ class InstructionSettings(Settings):
     max_length: Count = option(
         0, "Longest conversation in tokens, images included; 0 for what the model takes.", metavar="N"
     )
-    reject_limit: float = option(0.01, "Share of broken samples tolerated, 0 to 1.", ge=0, le=1)
+    reject_limit: float = reject_limit_option("samples")
     packing: bool = option(
         True, "Put several conversations into a row, each blind to the others; else one to a row, padded."
     )

@@ -13,7 +13,8 @@ from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.lifecycle import Work
 from priorkit.core.runtime import Runtime, rank
-from priorkit.core.settings import Settings, option_specs
+from priorkit.core.settings import Settings
+from priorkit.core.specs import option_specs
 from priorkit.training.loop import train
 from priorkit.training.objective import Objective
 from priorkit.training.settings import TrainingSettings

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import Count, Counts, Settings, Words, option
+from priorkit.core.settings import Settings, option
+from priorkit.core.values import Count, Counts, Words
 
 Stage = Literal["1", "2", "3", "all"]
 

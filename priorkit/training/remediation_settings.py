@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.settings import Count, Numbers, Settings, option
+from priorkit.core.settings import Settings, option
+from priorkit.core.values import Count, Numbers
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.training.settings import TrainingSettings
 

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from priorkit.core.settings import Count, RuntimeSettings, Settings, option
+from priorkit.core.settings import RuntimeSettings, Settings, option
+from priorkit.core.values import Count
 
 
 class OptimisationSettings(Settings):

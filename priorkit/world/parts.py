@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets import Features, Image, List, Value
 
-from priorkit.core.settings import build
+from priorkit.core.specs import build
 from priorkit.data.workers import Result, Task, serve
 from priorkit.world import benchmarks, conversations, real_text, reasoning, text
 from priorkit.world.captions import tags_of

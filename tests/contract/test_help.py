@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from priorkit.cli import table
-from priorkit.core.settings import option_specs
+from priorkit.core.specs import option_specs
 
 HEAVY = (
     "torch",

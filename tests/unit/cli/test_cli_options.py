@@ -9,7 +9,8 @@ import pytest
 from priorkit.cli import table
 from priorkit.cli.options import read_settings, render_help, step_command
 from priorkit.core.errors import InputError, UsageError
-from priorkit.core.settings import Named, StepSettings, argument, option
+from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.values import Named
 
 
 class Toy(StepSettings):

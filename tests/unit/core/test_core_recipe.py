@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from priorkit.cli import table
 from priorkit.core import recipe
 from priorkit.core.errors import InputError, UsageError
-from priorkit.core.settings import Named, NamedNumbers, Settings, StepSettings, argument, build, option
+from priorkit.core.settings import Settings, StepSettings, argument, option
+from priorkit.core.specs import build
+from priorkit.core.values import Named, NamedNumbers
 
 STEPS = ("toy", "other")
 

@@ -8,27 +8,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import (
-    Count,
-    Counts,
-    Named,
-    NamedNumbers,
-    Numbers,
-    RuntimeSettings,
-    Settings,
-    StepSettings,
-    Words,
-    argument,
-    build,
-    flag_of,
-    input_values,
-    key_of,
-    option,
-    option_specs,
-    parse_count,
-    redefault,
-    result_settings,
-)
+from priorkit.core.settings import RuntimeSettings, Settings, StepSettings, argument, option, redefault
+from priorkit.core.specs import build, flag_of, input_values, key_of, option_specs, result_settings
+from priorkit.core.values import Count, Counts, Named, NamedNumbers, Numbers, Words, parse_count
 
 
 class Group(Settings):

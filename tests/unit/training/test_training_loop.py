@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from priorkit.core import runtime
 from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
-from priorkit.core.settings import build
+from priorkit.core.specs import build
 from priorkit.data.order import sample_ids
 from priorkit.training import checkpoint
 from priorkit.training.loop import Summary, train

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import build
+from priorkit.core.specs import build
 from priorkit.world.entities import catalogue, choose_entities, look_alikes, readable_name
 from priorkit.world.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, glyph
 from priorkit.world.options import WorldOptions
