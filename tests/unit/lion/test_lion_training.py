@@ -18,7 +18,9 @@ from priorkit.data.rejects import Rejects
 from priorkit.data.routed import Routed
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
-from priorkit.training.lion import LionObjective, encode_all, of_types, trained_parts
+from priorkit.training.lion import trained_parts
+from priorkit.training.lion_objective import LionObjective
+from priorkit.training.lion_samples import encode_all, of_types
 from priorkit.training.lion_settings import LionSettings, lion_values, shape_of
 from priorkit.training.views import FreshViews
 

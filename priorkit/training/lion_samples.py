@@ -1,0 +1,152 @@
+"""LION's data: conversations and regions of all sources, drawn, filtered by task type and tokenised with their tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+from priorkit.data.conversations import Turn
+from priorkit.data.images import BrokenImageError, ImageRef, decode
+from priorkit.data.rejects import Rejects
+from priorkit.data.routed import Routed, questions_of, read_routed, with_sentence
+from priorkit.data.samples import mixture
+from priorkit.models.chat import ChatTokenizer, Encoded
+from priorkit.models.lion.configuration import task_index
+from priorkit.models.lion.processing import question_ids
+from priorkit.models.lion.tags import SOFT_TOKEN, clean_tag, tag_sentence
+
+
+def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[Routed]:
+    """The usable samples of all sources, drawn as the mixture that the settings ask for."""
+    column = settings.tags_column if tags != "off" else ""
+    kept: dict[str, list[Routed]] = {}
+    for name, path in sources.items():
+        found = read_routed([path], rejects, settings.task_column, column, (SOFT_TOKEN,))
+        found = _decodable(found, rejects, name)
+        if settings.ability:
+            found = [own for own in found if own.conversation.ability in settings.ability]
+        if not found:
+            raise InputError(f"no sample of {name} is left", where="--ability" if settings.ability else name)
+        kept[name] = found
+    every = [sample for found in kept.values() for sample in found]
+    if not settings.weight and settings.subset is None:
+        return every
+    sizes = {name: len(found) for name, found in kept.items()}
+    drawn, _ = mixture(sizes, settings.weight, settings.subset, settings.max_epochs, settings.seed)
+    return [every[int(place)] for place in drawn]
+
+
+def _decodable(samples: Sequence[Routed], rejects: Rejects, source: str) -> list[Routed]:
+    kept: list[Routed] = []
+    for number, sample in enumerate(samples, start=1):
+        try:
+            for image in sample.conversation.images:
+                decode(image)
+        except BrokenImageError as error:
+            rejects.add(source, number, f"{sample.conversation.id}: {error}")
+            continue
+        kept.append(sample)
+    rejects.judge()
+    return kept
+
+
+def of_types(samples: Sequence[Routed], task_types: Sequence[str]) -> tuple[list[Routed], dict[str, int]]:
+    """The samples of some task types, and how many there are of each.
+
+    Raises:
+        InputError: none, or of two wanted types only one.
+    """
+    counts = {name: sum(sample.task_type == name for sample in samples) for name in task_types}
+    absent = [name for name, count in counts.items() if not count]
+    if absent:
+        raise InputError(
+            f"no {' and no '.join(absent)} sample among {len(samples)}",
+            hint="set the column task_type to region-level or image-level (--task-column)",
+        )
+    kept = [sample for sample in samples if sample.task_type in task_types]
+    if len(kept) < len(samples):
+        console.say(f"  {len(samples) - len(kept)} samples of the other task type are left out")
+    return kept, counts
+
+
+@dataclass(frozen=True)
+class LionSample:
+    """A tokenised conversation.
+
+    Attributes:
+        encoded: its tokens.
+        images: its images.
+        numbers: their numbers among all images.
+        task: number of its task type.
+        questions: token ids of the bare question to each image.
+    """
+
+    encoded: Encoded
+    images: tuple[ImageRef, ...]
+    numbers: tuple[int, ...]
+    task: int
+    questions: tuple[tuple[int, ...], ...]
+
+
+def encode_all(
+    samples: Sequence[Routed], chat: ChatTokenizer, tags: str, rejects: Rejects, question_length: int
+) -> tuple[list[LionSample], int]:
+    """Tokenise conversations with their tags; those whose image would be cut go to ``rejects``.
+
+    A list of tags gets shorter from its end until the conversation fits; the soft token is never cut.
+
+    Returns:
+        The samples, and how many lists of tags were shortened.
+    """
+    found: list[LionSample] = []
+    shortened = images = 0
+    for number, sample in enumerate(samples, start=1):
+        conversation = sample.conversation
+        try:
+            encoded, cut = _fitted(sample, chat, tags)
+        except InputError as error:
+            rejects.add(conversation.id, number, error.problems[0].what)
+            continue
+        shortened += cut
+        questions = tuple(
+            tuple(question_ids(chat.tokenizer, question, question_length))
+            for question in questions_of(conversation.turns)
+        )
+        numbers = tuple(range(images, images + len(conversation.images)))
+        images += len(conversation.images)
+        task = task_index(sample.task_type)
+        found.append(LionSample(encoded, conversation.images, numbers, task, questions))
+    rejects.judge()
+    if not found:
+        raise InputError(f"no conversation fits into {chat.max_length} tokens")
+    return found, shortened
+
+
+def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, bool]:
+    turns = sample.conversation.turns
+    if way == "off" or sample.tags is None:
+        return _encoded(chat, turns), False
+    tags = [tag for tag in sample.tags if clean_tag(tag)]
+    soft = chat.tokenizer.convert_tokens_to_ids(SOFT_TOKEN)
+    count = len(tags)
+    while True:
+        encoded, problem = None, None
+        try:
+            encoded = _encoded(chat, with_sentence(turns, tag_sentence(tags[:count], way)))
+        except InputError as error:
+            problem = error
+        if encoded is not None and (not encoded.truncated or count == 0):
+            if way == "soft" and encoded.input_ids.count(soft) != 1:
+                raise InputError(f"the soft token would be cut at {chat.max_length} tokens")
+            return encoded, count < len(tags)
+        if count == 0:
+            raise problem or InputError("the conversation does not fit")
+        count = count * 3 // 4
+
+
+def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> Encoded:
+    return chat.encode([(turn.role, turn.text) for turn in turns])
