@@ -72,8 +72,21 @@ class Members:
     resamples: int = 1000
 
     def evaluations(self) -> list[Member]:
-        """Evaluations that were given, in order."""
+        """Evaluations that were given, in order; of a variant with several seeds the first one."""
+        later = {member.label for runs in self.repeats().values() for member in runs[1:]}
+        return [member for member in self._evaluations() if member.label not in later]
+
+    def _evaluations(self) -> list[Member]:
         return [member for member in self.all if member.given and member.artifact.kind == "evaluation"]
+
+    def repeats(self) -> dict[str, list[Member]]:
+        """Evaluations by variant where at least two were given as ``VARIANT@SEED``."""
+        found: dict[str, list[Member]] = {}
+        for member in self._evaluations():
+            variant = variant_of(member.label)
+            if variant:
+                found.setdefault(variant, []).append(member)
+        return {variant: runs for variant, runs in found.items() if len(runs) > 1}
 
     def ranks(self) -> list[Member]:
         """Rank-e scores that were given, in order."""
@@ -84,15 +97,21 @@ class Members:
         return [member for member in self.all if member.given and member.step == "correlate"]
 
 
+def variant_of(label: str) -> str:
+    """The variant of a label ``VARIANT@SEED``; empty for other labels."""
+    return label.rpartition("@")[0]
+
+
 def gather(given: Mapping[str, Artifact]) -> list[Member]:
     """The given artifacts and all that can be found on this machine of what they were made from."""
     apart = all(_sort(artifact) != "mixed" for artifact in given.values())
-    sorts: dict[str, int] = {}
+    sorts: dict[str, dict[str, int]] = {}
     members: list[Member] = []
     for label, artifact in given.items():
         sort = _sort(artifact) if apart else artifact.manifest.step
-        members.append(Member(label, artifact, True, sorts.get(sort, 0)))
-        sorts[sort] = sorts.get(sort, 0) + 1
+        colors = sorts.setdefault(sort, {})
+        color = colors.setdefault(variant_of(label) or label, len(colors))
+        members.append(Member(label, artifact, True, color))
     seen = {member.artifact.digest for member in members}
     labels = {member.label for member in members}
     queue = list(members)

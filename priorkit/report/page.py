@@ -23,12 +23,14 @@ from priorkit.report.sections.runs import (
     training_section,
     versions_section,
 )
+from priorkit.report.sections.seeds import seeds_section
 
 PAGE = "report.html"
 
 SECTIONS: tuple[Callable[[Members], Section | None], ...] = (
     ranks_section,
     off_domain_section,
+    seeds_section,
     accuracy_section,
     mle_section,
     differences_section,

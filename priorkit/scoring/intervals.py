@@ -30,6 +30,28 @@ class Interval:
     high: float
 
 
+def student_mean(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of a few independent values with Student's interval; without ends for a single value.
+
+    Args:
+        values: one number per run.
+        level: of the interval.
+
+    Raises:
+        InputError: no values.
+    """
+    from scipy.stats import t
+
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found):
+        raise InputError("no values to take a mean of")
+    mean = float(found.mean())
+    if len(found) < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = float(t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5)
+    return Interval(mean, mean - half, mean + half)
+
+
 def bootstrap_mean(
     values: ArrayLike,
     *,

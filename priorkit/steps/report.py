@@ -26,8 +26,9 @@ class ReportSettings(StepSettings):
     )
 
     artifacts: Labelled = argument(
-        "Artifacts to show; NAME= in front gives one another name than its folder's. What they were made "
-        "from is found by itself.",
+        "Artifacts to show; NAME= in front gives one another name than its folder's. Evaluations NAME@1=, NAME@2= "
+        "are one variant with several seeds, shown as mean and interval. What all were made from is found by "
+        "itself.",
         accepts=KINDS,
         metavar="[NAME=]ARTIFACT",
     )

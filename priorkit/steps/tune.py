@@ -13,6 +13,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.values import Words
+from priorkit.data.augmentation import AugmentationSettings
 from priorkit.training.instruction_settings import InstructionSettings, Sources
 from priorkit.training.lion_settings import LionSettings
 from priorkit.training.settings import TrainingSettings
@@ -21,7 +22,7 @@ ARCHITECTURES = {"llava": "priorkit.training.llava", "lion": "priorkit.training.
 """Where each architecture's ``plan(settings, inputs)`` and ``prepare(settings, work, runtime)`` are."""
 
 
-class TuneSettings(LionSettings, TrainingSettings, InstructionSettings, StepSettings):
+class TuneSettings(LionSettings, AugmentationSettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit tune``."""
 
     step: ClassVar[str] = "tune"
@@ -82,7 +83,8 @@ def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
     if settings.architecture != "lion":
         from priorkit.training.learning import refuse_foreign
 
-        refuse_foreign(settings, LionSettings, "lion")
+        for group in (LionSettings, AugmentationSettings):
+            refuse_foreign(settings, group, "lion")
     return _architecture(settings).plan(settings, inputs)
 
 

@@ -160,10 +160,12 @@ class InstructionObjective:
         batch = fill(samples, rows, length, self._pad)
         if not self._packs:
             batch["attention_mask"] = (batch.pop("document_ids") >= 0).long()
-        images = [image for row in rows for place in row for image in samples[place].images]
-        if images and self._views is not None:
-            batch |= self._views.collate(images)
-        return batch
+        return batch | self.see([samples[place] for row in rows for place in row])
+
+    def see(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """What a batch carries for the images of its samples, in their order."""
+        images = [image for sample in samples for image in sample.images]
+        return self._views.collate(images) if images and self._views is not None else {}
 
     def weight(self, batch: Mapping[str, Tensor]) -> int:
         """The number of tokens the assistant speaks."""

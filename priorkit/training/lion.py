@@ -27,13 +27,15 @@ from priorkit.models.lion.configuration import (
     check_adapters,
     check_layers,
 )
+from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, load_queries
 from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
 from priorkit.training.lion_samples import encode_all, of_types, read
 from priorkit.training.lion_settings import contradicted, lion_values, shape_of
+from priorkit.training.lion_variation import Variation
 from priorkit.training.reading import sources_of
-from priorkit.training.views import views_of
+from priorkit.training.views import FreshViews, views_of
 
 CALIBRATION_IMAGES = 64
 """Images by which fresh branches are scaled."""
@@ -68,6 +70,7 @@ class LionPlan:
         fields: LION's configuration.
         trained: parts that train.
         task_types: data that is learnt from.
+        queries: where the Q-Former starts; None where it is drawn, or the adapter's.
     """
 
     base: Path
@@ -76,6 +79,7 @@ class LionPlan:
     fields: Mapping[str, Any]
     trained: tuple[str, ...]
     task_types: tuple[str, ...]
+    queries: PretrainedQueries | None = None
 
 
 def trained_parts(stage: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -129,6 +133,13 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             hint="priorkit merge-adapters STAGE1 STAGE2 --method mixture --out start, then tune start; "
             "or use --stage all to train everything at once",
         )
+    queries = None
+    if "qformer" in inputs:
+        if start is not None or "qformer" not in fields["branches"]:
+            why = "the adapter to go on from has its own" if start is not None else "the model has none"
+            raise UsageError(f"no Q-Former is drawn here: {why}", where="--qformer", hint="leave it out")
+        queries = check_queries(inputs["qformer"].path, fields, vision["hidden_size"])
+        fields["qformer"] |= queries.fields
     if "aggregator" in fields["branches"] and vision["hidden_size"] % fields["aggregator_heads"]:
         raise UsageError(
             f"the encoder's width {vision['hidden_size']} cannot be shared among "
@@ -144,13 +155,19 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
         [
             ("stage", settings.stage),
             ("visual tokens from", ", ".join(fields["branches"]) or "nothing"),
+            *([("Q-Former from", _origin(inputs["qformer"], queries))] if queries else []),
             ("trained", ", ".join(trained)),
             ("frozen", "encoder, llm"),
             ("data", ", ".join(shape.task_types)),
         ],
         kind="adapter",
-        payload=LionPlan(base.path, name, start, fields, trained, shape.task_types),
+        payload=LionPlan(base.path, name, start, fields, trained, shape.task_types, queries),
     )
+
+
+def _origin(source: Input, queries: PretrainedQueries) -> str:
+    words = "word embeddings" if len(queries.fresh) == 1 else "everything that reads text"
+    return f"{source.given}, {len(queries.tensors)} tensors; {words} fresh"
 
 
 def _vision(folder: Path) -> dict[str, Any]:
@@ -203,6 +220,8 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     samples, counts = of_types(read(_sources(work.inputs), settings, soft, rejects), planned.task_types)
     if planned.start is None:
         lion = compose(load_multimodal(planned.base), planned.fields, settings.seed)
+        if planned.queries is not None:
+            load_queries(lion.model.model.lion.qformer, planned.queries)
     else:
         lion = load_on_base(planned.base, planned.start, tags=soft)
     lion.model.to(runtime.device)
@@ -221,7 +240,16 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         lion.calibrate(torch.stack([pixels[index] for index in first]))
     length = sum(len(sample.encoded.input_ids) for sample in encoded) / len(encoded)
     passes = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
-    views = views_of(lion, pixels, trained=False, runtime=runtime, workers=settings.workers, passes=passes)
+    variation = None
+    if settings.augments:
+        variation = Variation(
+            settings, pixels, chat, soft, planned.fields["instruction_length"], int(settings.seed)
+        )
+        views = FreshViews(lion, pixels, trained=False)
+    else:
+        views = views_of(
+            lion, pixels, trained=False, runtime=runtime, workers=settings.workers, passes=passes
+        )
     rates: dict[str, float] = dict.fromkeys(planned.trained, float(settings.learning_rate))
     if settings.aggregator_learning_rate and "aggregator" in rates:
         rates["aggregator"] = settings.aggregator_learning_rate
@@ -233,6 +261,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         {part: rate / settings.learning_rate for part, rate in rates.items()},
         settings.packing,
         alternating=settings.batch_size if settings.batches == "alternating" else 0,
+        variation=variation,
     )
     return Prepared(
         objective,

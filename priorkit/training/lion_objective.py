@@ -9,21 +9,27 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from priorkit.data.augmentation import View
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.lion.build import LionMultimodal
 from priorkit.models.lion.processing import pad_questions
 from priorkit.models.loss import token_loss
 from priorkit.training.instruction import InstructionObjective, Sample, Views
 from priorkit.training.lion_samples import LionSample
+from priorkit.training.lion_variation import Variation
 from priorkit.training.objective import Loss
 
 
 @dataclass(frozen=True)
 class RoutedSample(Sample):
-    """A tokenised conversation with its task type and the token ids of the question to each image."""
+    """A tokenised conversation with its task type and the token ids of the question to each image.
+
+    Where images vary, ``views`` tells how each is seen.
+    """
 
     task: int
     questions: tuple[tuple[int, ...], ...]
+    views: tuple[View, ...] = ()
 
 
 class LionSamples:
@@ -55,6 +61,7 @@ class LionObjective(InstructionObjective):
         packing: whether samples share rows.
         alternating: batch size where batches of one task type follow each other in turn; 0 for mixed
             batches. The rarer type is repeated, so that batches come one to one.
+        variation: draws a view each time an image is seen; None for the images as they are.
     """
 
     def __init__(
@@ -66,9 +73,11 @@ class LionObjective(InstructionObjective):
         scales: Mapping[str, float],
         packing: bool,
         alternating: int = 0,
+        variation: Variation | None = None,
     ) -> None:
         super().__init__(lion, LionSamples(samples), chat, views, scales, packing)
         self._lion, self._encoded, self._alternating = lion, samples, alternating
+        self._variation = variation
         self._of_type = [
             [place for place, sample in enumerate(samples) if sample.task == task] for task in (0, 1)
         ]
@@ -78,8 +87,17 @@ class LionObjective(InstructionObjective):
         if self._alternating:
             own = self._of_type[position // self._alternating % 2]
             index = own[index % len(own)]
-        found = self._encoded[index]
-        return RoutedSample(found.encoded, found.numbers, found.task, found.questions)
+        found, seen = self._encoded[index], ()
+        if self._variation is not None and found.numbers:
+            found, seen = self._variation.seen(found, position)
+        return RoutedSample(found.encoded, found.numbers, found.task, found.questions, seen)
+
+    def see(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """As :class:`InstructionObjective`; where images vary, the pixels of their views."""
+        numbers = [number for sample in samples for number in sample.images]
+        if self._variation is None or not numbers:
+            return super().see(samples)
+        return {"pixels": self._variation.look(numbers, [own for sample in samples for own in sample.views])}
 
     def collate(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """As :class:`InstructionObjective`, with ``task_types`` and the ``questions`` to the images.

@@ -83,6 +83,7 @@ class LionSample:
         numbers: their numbers among all images.
         task: number of its task type.
         questions: token ids of the bare question to each image.
+        routed: the conversation itself.
     """
 
     encoded: Encoded
@@ -90,6 +91,7 @@ class LionSample:
     numbers: tuple[int, ...]
     task: int
     questions: tuple[tuple[int, ...], ...]
+    routed: Routed
 
 
 def encode_all(
@@ -107,23 +109,35 @@ def encode_all(
     for number, sample in enumerate(samples, start=1):
         conversation = sample.conversation
         try:
-            encoded, cut = _fitted(sample, chat, tags)
+            encoded, questions, cut = tokenise(sample, chat, tags, question_length)
         except InputError as error:
             rejects.add(conversation.id, number, error.problems[0].what)
             continue
         shortened += cut
-        questions = tuple(
-            tuple(question_ids(chat.tokenizer, question, question_length))
-            for question in questions_of(conversation.turns)
-        )
         numbers = tuple(range(images, images + len(conversation.images)))
         images += len(conversation.images)
         task = task_index(sample.task_type)
-        found.append(LionSample(encoded, conversation.images, numbers, task, questions))
+        found.append(LionSample(encoded, conversation.images, numbers, task, questions, sample))
     rejects.judge()
     if not found:
         raise InputError(f"no conversation fits into {chat.max_length} tokens")
     return found, shortened
+
+
+def tokenise(
+    sample: Routed, chat: ChatTokenizer, tags: str, question_length: int
+) -> tuple[Encoded, tuple[tuple[int, ...], ...], bool]:
+    """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
+
+    Raises:
+        InputError: an image, the soft token or the whole answer would be cut.
+    """
+    encoded, cut = _fitted(sample, chat, tags)
+    questions = tuple(
+        tuple(question_ids(chat.tokenizer, question, question_length))
+        for question in questions_of(sample.conversation.turns)
+    )
+    return encoded, questions, cut
 
 
 def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, bool]:

@@ -42,6 +42,14 @@ class LionSettings(Settings):
         "residual", "What adapters read: the stream before the MLP's norm (the paper), or behind it."
     )
     queries: int = option(32, "Query tokens of the Q-Former.", ge=1)
+    qformer: str | None = option(
+        None,
+        "BLIP-2 or InstructBLIP model (safetensors) whose Q-Former and queries are the start; drawn where not "
+        "given.",
+        accepts=("mllm",),
+        metavar="MODEL",
+        hub="model",
+    )
     qformer_width: int = option(768, "Width of the Q-Former.", ge=1)
     qformer_layers: int = option(12, "Layers of the Q-Former.", ge=1)
     qformer_heads: int = option(12, "Heads of the Q-Former.", ge=1)
@@ -162,9 +170,9 @@ _STRUCTURE: Mapping[str, str] = {
     "adapter_width": "adapter_width",
     "adapter_input": "adapter_input",
     "queries": "queries",
-    "qformer_width": "qformer",
-    "qformer_layers": "qformer",
-    "qformer_heads": "qformer",
+    "qformer_width": "qformer.hidden_size",
+    "qformer_layers": "qformer.num_hidden_layers",
+    "qformer_heads": "qformer.num_attention_heads",
     "instruction_length": "instruction_length",
     "aggregator_layers": "aggregator_layers",
     "aggregator_heads": "aggregator_heads",
@@ -174,10 +182,16 @@ _STRUCTURE: Mapping[str, str] = {
 """Options that an adapter to go on from has decided already, and the field that holds each."""
 
 
+def _field(values: Mapping[str, Any], path: str) -> Any:
+    for name in path.split("."):
+        values = values[name]
+    return values
+
+
 def contradicted(settings: LionSettings, wanted: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
     """Options that were given and differ from what the adapter to go on from has."""
     return [
         f"--{name.replace('_', '-')}"
         for name, field in _STRUCTURE.items()
-        if name in settings.model_fields_set and wanted[field] != held[field]
+        if name in settings.model_fields_set and _field(wanted, field) != _field(held, field)
     ]

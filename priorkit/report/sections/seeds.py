@@ -1,0 +1,73 @@
+"""Variants that were run with several seeds: means over the seeds, and how far one seed is from another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from priorkit.report import numbers, plots
+from priorkit.report.blocks import Block, Cell, Plot, Section, Shown, Table
+from priorkit.report.evaluations import ACCURACIES
+from priorkit.report.members import Member, Members
+from priorkit.scoring.intervals import Interval, student_mean
+
+BESIDE = ("mean_iou",)
+"""Metrics that are shown beside the one which represents a benchmark."""
+
+
+def seeds_section(members: Members) -> Section | None:
+    """A row for each variant: the mean over its seeds with Student's interval, beside the first variant's."""
+    variants = members.repeats()
+    if not variants:
+        return None
+    columns = _columns(variants)
+    means = {
+        name: [_over_seeds(runs, benchmark, metric) for benchmark, metric in columns]
+        for name, runs in variants.items()
+    }
+    first = next(iter(means))
+    rows: list[list[Cell]] = []
+    for name, found in means.items():
+        cells: list[Cell] = [name, len(variants[name])]
+        for own, base in zip(found, means[first], strict=True):
+            cells += [own, _times(own, base)]
+        rows.append(cells)
+    heads = [f"{benchmark} {metric.replace('_', ' ')}" for benchmark, metric in columns]
+    table = Table(
+        "seeds",
+        "Means over seeds",
+        ["variant", "seeds", *(head for name in heads for head in (name, f"times {first}"))],
+        rows,
+    )
+    blocks: list[Block] = []
+    places = [place for place, (_, metric) in enumerate(columns) if metric in ACCURACIES]
+    if places:
+        values = {name: [found[place] for place in places] for name, found in means.items()}
+        figure = plots.grouped([columns[place][0] for place in places], values, "accuracy")
+        blocks.append(Plot("seeds", "Accuracy, means over seeds with 95 % intervals", figure))
+    intro = (
+        "Each variant was made with several seeds. The interval is Student's, of the mean over seeds, at 95 %: it "
+        "tells how much training varies, not how much the items do. Elsewhere on this page a variant's first seed "
+        "stands for it."
+    )
+    return Section("seeds", "Over several seeds", intro, blocks, [table])
+
+
+def _columns(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
+    """Benchmarks with the metrics that are shown, those that every run has."""
+    runs = [member.evaluation.benchmarks for found in variants.values() for member in found]
+    return [
+        (name, metric)
+        for name, benchmark in runs[0].items()
+        for metric in dict.fromkeys((benchmark.primary, *BESIDE))
+        if metric and all(name in own and metric in own[name].metrics for own in runs)
+    ]
+
+
+def _over_seeds(runs: Sequence[Member], benchmark: str, metric: str) -> Interval:
+    return student_mean([run.evaluation.benchmarks[benchmark].metrics[metric].value for run in runs])
+
+
+def _times(own: Interval, base: Interval) -> Cell:
+    ratio = own.value / base.value if base.value else math.nan
+    return None if math.isnan(ratio) else Shown(ratio, numbers.fixed(ratio))
