@@ -42,10 +42,14 @@ def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects
 
 def _decodable(samples: Sequence[Routed], rejects: Rejects, source: str) -> list[Routed]:
     kept: list[Routed] = []
+    last: ImageRef | None = None
     for number, sample in enumerate(samples, start=1):
         try:
             for image in sample.conversation.images:
-                decode(image)
+                # All conversations about a row's regions hold the same image.
+                if image is not last:
+                    decode(image)
+                    last = image
         except BrokenImageError as error:
             rejects.add(source, number, f"{sample.conversation.id}: {error}")
             continue

@@ -233,3 +233,25 @@ def test_sources_are_mixed_and_foreign_options_refused(kit, cli, tmp_path: Path)
     assert llava.code == 2
     assert "--stage: only --architecture lion takes this" in llava.err
     assert "--queries: only --architecture lion takes this" in llava.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "words"),
+    [
+        ("[0.1,0.1,0.4,0.4]", {"task_type": "regional"}, "unknown task type 'regional'"),
+        ("[0.1,0.1,1.4,0.4]", {}, "leaves [0, 1]"),
+        ("[0.4,0.1,0.1,0.4]", {}, "reversed corners"),
+        ("a <soft_prompt>", {}, "reserved token <soft_prompt>"),
+    ],
+)
+def test_bad_rows_stop_the_run_with_code_3(
+    kit, cli, tmp_path: Path, answer: str, more: dict, words: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    turns = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": answer}]
+    table = tmp_path / "rows.jsonl"
+    table.write_text(json.dumps({"image": "a.png", "conversations": turns, **more}) + "\n")
+    found = cli("tune", kit.mllm, table, "--stage", "all", *SMALL, "--out", tmp_path / "no")
+    assert found.code == 3
+    assert words in found.err
+    assert "Traceback" not in found.err
