@@ -9,26 +9,29 @@ set -euo pipefail
 
 home=${1:-lion}
 seeds=${SEEDS:-1 2 3}
-steps=${STEPS:-600}
+steps=${STEPS:-400}
 batch=4 # as in the recipe
 mkdir -p "$home/scores"
 make() { priorkit "$@" --recipe lion; }
 
-# Models this small leave a second core idle, so two branches run at a time, each on half of the cores.
+# Models this small leave a second core idle, so two branches run at a time, each on half of the cores. Through
+# cat their progress comes as lines: two bars would share one line of the terminal.
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=$(((cores + 1) / 2))
-branches() {
-  set -m # a process group of its own for the first branch, so that it can be stopped as a whole
-  "$1" &
-  local first=$!
-  set +m
-  trap 'kill -TERM -- -'"$first"' 2>/dev/null || true' EXIT
-  "$2"
-  wait "$first"
-  trap - EXIT
+branches() { # FUNCTION FUNCTION
+  {
+    set -m # a process group of its own for the first, so that it can be stopped as a whole
+    "$1" &
+    local first=$!
+    set +m
+    trap 'kill -TERM -- -'"$first"' 2>/dev/null || true' EXIT
+    "$2"
+    wait "$first"
+    trap - EXIT
+  } 2>&1 | cat >&2
 }
 
-# The world, and a LLaVA model that stays frozen from then on.
+# The world, then a language model that reads and an encoder that sees.
 world=$(make glyph-world --out "$home/world")
 asked=("$world/benchmarks/grounding.parquet" "$world/benchmarks/naming.parquet")
 
@@ -56,8 +59,13 @@ encoder_and_tags() {
     --labelled "$world/captions/train.parquet" --most 8 --out "$home/encoder-tags"
 }
 
-branches language_model encoder_and_tags >&2
-llava=$(make align "$home/llm" "$home/encoder" "$world/captions/train.parquet" --out "$home/llava")
+branches language_model encoder_and_tags
+
+# LION stands on a model that follows instructions and stays frozen; this one has seen images through LLaVA's
+# projector, which no variant keeps.
+llava=$(make align "$home/llm" "$home/encoder" "$world/captions/train.parquet" --out "$home/aligned" |
+  OMP_NUM_THREADS=$cores priorkit tune - "$world/instructions/train.parquet" --steps 900 --batch-size 8 --learning-rate 1e-3 \
+    --out "$home/llava")
 
 # Image-level and region-level data, as they are and with noisy tags.
 clean=(image="$world/instructions/train.parquet" region="$world/regions/train.parquet")
@@ -113,7 +121,7 @@ every_second() { # of all variants and seeds, from the given one on
 }
 odd() { every_second 0; }
 even() { every_second 1; }
-branches odd even >&2
+branches odd even
 
 # A row for each variant: the mean over its seeds with its interval, and how many times the baseline's it is.
 scores=()
