@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from transformers import (
 )
 
 from priorkit.core.errors import InputError
-from priorkit.models.lion.pretrained import WORDS, check_queries, load_queries
+from priorkit.models.lion.pretrained import WORDS, PretrainedQueries, check_queries, load_queries
 
 VISION = {
     "hidden_size": 24,
@@ -85,7 +86,7 @@ def blip2(folder: Path, width: int) -> Path:
     return folder
 
 
-def fields_of(base, folder: Path):
+def fields_of(base, folder: Path) -> tuple[dict[str, Any], PretrainedQueries]:
     """LION's fields with what the checkpoint decides, and what was checked."""
     width = base.model.config.vision_config.hidden_size
     pretrained = check_queries(folder, FIELDS, width)
