@@ -45,12 +45,25 @@ language_model() {
   make pretrain "$home/corpus" --out "$home/llm"
 }
 
+encoder() {
+  make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder"
+}
+
+branches language_model encoder
+
+# LION stands on a model that follows instructions and stays frozen; this one has seen images through LLaVA's
+# projector, which no variant keeps.
+llava=$home/llava
+base() {
+  make align "$home/llm" "$home/encoder" "$world/captions/train.parquet" --out "$home/aligned" |
+    priorkit tune - "$world/instructions/train.parquet" --steps 1500 --batch-size 8 --learning-rate 1e-3 --out "$llava"
+}
+
 # The world knows what its images show; a tagger that misses three tags in ten and names three of the others
 # wrongly is made by putting noise on that. One of the kit's own, calibrated on the captions' true tags, shows
 # how precise tags from so small an encoder are.
 noise() { priorkit tag-images "$1" --vocabulary "$world/names.txt" --drop 0.3 --corrupt 0.3 --out "$home/noisy-$2"; }
-encoder_and_tags() {
-  make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder"
+taggers() {
   noise "$world/instructions/train.parquet" image
   noise "$world/regions/train.parquet" region
   noise "${asked[0]}" grounding
@@ -59,13 +72,7 @@ encoder_and_tags() {
     --labelled "$world/captions/train.parquet" --most 8 --out "$home/encoder-tags"
 }
 
-branches language_model encoder_and_tags
-
-# LION stands on a model that follows instructions and stays frozen; this one has seen images through LLaVA's
-# projector, which no variant keeps.
-llava=$(make align "$home/llm" "$home/encoder" "$world/captions/train.parquet" --out "$home/aligned" |
-  OMP_NUM_THREADS=$cores priorkit tune - "$world/instructions/train.parquet" --steps 900 --batch-size 8 --learning-rate 1e-3 \
-    --out "$home/llava")
+branches base taggers
 
 # Image-level and region-level data, as they are and with noisy tags.
 clean=(image="$world/instructions/train.parquet" region="$world/regions/train.parquet")

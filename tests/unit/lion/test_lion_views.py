@@ -28,12 +28,12 @@ from priorkit.training.lion_samples import encode_all
 from priorkit.training.lion_variation import Variation
 from priorkit.training.views import FreshViews
 
-SIZE = (48, 48)
+SIZE: tuple[int, int] = (48, 48)
 MIRROR = View(mirrored=True)
 
 
 def prepare(image: Image.Image) -> torch.Tensor:
-    resized = image.resize(SIZE[::-1], Image.Resampling.BICUBIC)
+    resized = image.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1)
 
 
