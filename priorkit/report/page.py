@@ -23,12 +23,14 @@ from priorkit.report.sections.runs import (
     training_section,
     versions_section,
 )
+from priorkit.report.sections.trade_off import trade_off_section
 
 PAGE = "report.html"
 
 SECTIONS: tuple[Callable[[Members], Section | None], ...] = (
     ranks_section,
     off_domain_section,
+    trade_off_section,
     accuracy_section,
     mle_section,
     differences_section,
