@@ -98,19 +98,20 @@ def ask(target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int
     head noun or the other way round (``table`` and ``coffee table``), nor synonyms of one another.
     """
     order = _lot(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
-    absent = [name for name in order if not any(synonyms.same(name, other) for other in target.present)]
-    return _apart(absent, (), synonyms)
+    return _apart(order, (), target.present, synonyms)
 
 
-def _apart(names: Sequence[str], taken: tuple[str, ...], synonyms: Synonyms) -> tuple[str, ...] | None:
-    """The first names that, with those taken, are as many as needed and no synonyms of one another."""
+def _apart(
+    names: Sequence[str], taken: tuple[str, ...], shown: Sequence[str], synonyms: Synonyms
+) -> tuple[str, ...] | None:
+    """The first names that, with those taken, are as many as needed and mean nothing shown nor one another."""
     if len(taken) == OPTIONS - 1:
         return taken
     for place, name in enumerate(names):
-        if any(synonyms.same(name, other) for other in taken):
+        if any(synonyms.same(name, other) for other in (*shown, *taken)):
             continue
         # A name that is a synonym of all others must not stand in their way, so that the search goes back.
-        if found := _apart(names[place + 1 :], (*taken, name), synonyms):
+        if found := _apart(names[place + 1 :], (*taken, name), shown, synonyms):
             return found
     return None
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.data.entities import fold
+from priorkit.data import entities
 
 Pair: TypeAlias = tuple[str, str]
+
+fold = lru_cache(maxsize=1 << 16)(entities.fold)
+"""Names are compared over and over: a data set's few against each other, for every image."""
 
 
 class Synonyms:
