@@ -122,6 +122,13 @@ class Subject:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @cached_property
+    def widest(self) -> int:
+        """Numbers that a token takes where a layer is widest, outside attention."""
+        config = self.model.config.get_text_config()
+        hidden = int(config.hidden_size)
+        return max(hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden))
+
     @property
     def prefix(self) -> int:
         """The token that stands for an empty context: beginning of text, or else end of text.
@@ -148,6 +155,10 @@ class Subject:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
         return [own for token in ids for own in ([token] * count if token == image else (token,))]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` of texts without images, in one call of the tokenizer."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def image_end(self, ids: Sequence[int]) -> int:
         """How many tokens of a prompt there are up to the end of its last image; 0 without one."""
