@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from priorkit.evals.passes import CACHED_BYTES, passes
 from priorkit.evals.prefill import Filled, Images, pad_left, prefill
 from priorkit.evals.reading import image_key
 from priorkit.evals.tokens import Ids, Request
@@ -21,14 +21,6 @@ LOGIT_BYTES = 256 << 20
 
 HEAD_ROWS = 256
 """Positions whose logits are computed at a time; fewer would read a large vocabulary's weights too often."""
-
-CACHED_BYTES = 1 << 20
-"""What one thread of a processor works on at a time stays in its cache. Random Llama of width 256 with 6
-layers, texts of 210 tokens, one thread: 172 microseconds a token in passes of 840 tokens, 282 in passes of
-3,360; of width 128 with 4 layers: 30 in passes of 1,000, 35 in passes of 8,000."""
-
-LEAST_TOKENS = 256
-"""Tokens of a pass, at least: below, reading the weights takes longer than multiplying by them."""
 
 
 @torch.no_grad()
@@ -56,21 +48,11 @@ def score_batch(
     if not single and not subject.takes_masks:
         return _shared(subject, requests, images)
     score = _whole if single else _packed
-    return [own for part in _passes(subject, requests) for own in score(subject, part)]
-
-
-def _passes(subject: Subject, requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
-    """On a processor, as many requests in turn as its cache has room for; on a GPU all of them."""
-    most = math.inf
-    if subject.device.type == "cpu":
-        most = max(LEAST_TOKENS, CACHED_BYTES * torch.get_num_threads() // (4 * subject.widest))
-    start, longest = 0, 0
-    for place, request in enumerate(requests):
-        longest = max(longest, _tokens(request))
-        if place > start and (place + 1 - start) * longest > most:
-            yield requests[start:place]
-            start, longest = place, _tokens(request)
-    yield requests[start:]
+    return [
+        own
+        for part in passes(subject, [_tokens(request) for request in requests])
+        for own in score(subject, requests[part.start : part.stop])
+    ]
 
 
 def _tokens(request: Request) -> int:
