@@ -128,19 +128,32 @@ def language(runs: int) -> None:
             lm = HFLM(
                 pretrained=str(path), batch_size=16, device="cpu", dtype="float32", trust_remote_code=False
             )
-            texts = [sentence(random.Random(n), 200) for n in range(documents)]
             row = race(
                 f"multiple choice, {name}", len(items), runs, lambda p=path, i=items: our_choices(p, i),
                 lambda lm=lm, i=items: their_choices(lm, Instance, i),
             )  # fmt: skip
             same(row["found"], row["expected"])
-            row = race(
-                f"perplexity, {name}", len(texts), runs, lambda p=path, t=texts: our_documents(p, t),
-                lambda lm=lm, t=texts: [
-                    lm.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (own,), 0) for own in t], disable_tqdm=True)
+            lengths = random.Random(2)
+            corpora = {
+                "200 words each": [sentence(random.Random(n), 200) for n in range(documents)],
+                # As short and long texts come in a corpus: half of them under 40 words.
+                "5 to 300 words": [
+                    sentence(random.Random(n), round(5 * 60 ** lengths.random()))
+                    for n in range(4 * documents)
                 ],
-            )  # fmt: skip
-            same(row["found"], row["expected"])
+            }
+            for kind, texts in corpora.items():
+                row = race(
+                    f"perplexity, {name}, texts of {kind}", len(texts), runs,
+                    lambda p=path, t=texts: our_documents(p, t),
+                    lambda lm=lm, t=texts: their_documents(lm, Instance, t),
+                )  # fmt: skip
+                same(row["found"], row["expected"])
+
+
+def their_documents(lm: Any, instance: Any, texts: list[str]) -> list[list[float]]:
+    requests = [instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
+    return [lm.loglikelihood_rolling(requests, disable_tqdm=True)]
 
 
 def their_choices(lm: Any, instance: Any, items: list[dict[str, Any]]) -> list[list[float]]:
