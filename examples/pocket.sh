@@ -10,58 +10,83 @@ home=${1:-pocket}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe pocket; }
 
+# Models this small leave a second core idle, so two branches run at a time, each on half of the cores. Through
+# cat their progress comes as lines: two bars would share one line of the terminal.
+cores=$(getconf _NPROCESSORS_ONLN)
+export OMP_NUM_THREADS=$(((cores + 1) / 2))
+branches() { # FUNCTION FUNCTION
+  {
+    set -m # a process group of its own for the first, so that it can be stopped as a whole
+    "$1" &
+    local first=$!
+    set +m
+    trap 'kill -TERM -- -'"$first"' 2>/dev/null || true' EXIT
+    "$2"
+    wait "$first"
+    trap - EXIT
+  } 2>&1 | cat >&2
+}
+
 # A world whose priors are known: entities that are frequent, rare or absent in the encoder's pairs.
 world=$(priorkit glyph-world --out "$home/world")
 instructions=$world/instructions/train.parquet
 
-# A language model that has read about the world, and one that was also tuned without seeing it.
-sources=()
-heldout=()
-for name in visual facts arithmetic logic code python-source python-docs; do
-  sources+=("$name=$world/text/$name.jsonl")
-  heldout+=("$world/text/heldout/$name.jsonl")
-done
-tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
-llm=$(make mix "${sources[@]}" --tokenizer "$tokenizer" --out "$home/corpus" |
-  make pretrain - --out "$home/llm")
-blind_llm=$(make blind-tune "$llm" "$instructions" --out "$home/blind-llm")
-text=$(priorkit evaluate "$llm" "${heldout[@]}" --task perplexity --out "$home/text")
-blind_text=$(priorkit evaluate "$blind_llm" "${heldout[@]}" --task perplexity --out "$home/text-blind")
+language_model() { # has read about the world
+  local sources=()
+  for name in visual facts arithmetic logic code python-source python-docs; do
+    sources+=("$name=$world/text/$name.jsonl")
+  done
+  tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
+  make mix "${sources[@]}" --tokenizer "$tokenizer" --out "$home/corpus" | make pretrain - --out "$home/llm"
+  priorkit mle-bench "$world/annotated" --out "$home/mle-bench"
+}
 
-# An encoder with those priors; the same one remediated; what both know, on held-out typefaces.
-encoder=$(make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder")
-remediated=$(make distill-encoder "$encoder" "$world/entity_images/train" \
-  --replay "$world/pairs/train.parquet" --out "$home/encoder-remediated")
-ranks=$(priorkit rank-e "$encoder" "$world/entity_images/test" --out "$home/ranks")
-ranks_after=$(priorkit rank-e "$remediated" "$world/entity_images/test" --out "$home/ranks-remediated")
+encoder() { # has those priors
+  make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder"
+}
 
-# What remediation costs elsewhere: held-out pairs of other scenes.
-general=$(priorkit evaluate "$encoder" "$world/pairs/test.parquet" --task retrieval --out "$home/general")
-general_after=$(priorkit evaluate "$remediated" "$world/pairs/test.parquet" --task retrieval \
-  --out "$home/general-remediated")
+branches language_model encoder
 
-# A multimodal model on each encoder, tuned alike.
-captions=$world/captions/train.parquet
-tuned=$(make align "$llm" "$encoder" "$captions" --out "$home/aligned" |
-  make tune - "$instructions" --out "$home/tuned")
-tuned_after=$(make align "$llm" "$remediated" "$captions" --out "$home/aligned-remediated" |
-  make tune - "$instructions" --out "$home/tuned-remediated")
+# What an encoder knows, on held-out typefaces and on held-out pairs of other scenes; how well a multimodal
+# model on it sees, by ability and by size.
+measure() { # ENCODER SUFFIX
+  priorkit rank-e "$1" "$world/entity_images/test" --out "$home/ranks$2"
+  priorkit evaluate "$1" "$world/pairs/test.parquet" --task retrieval --out "$home/general$2"
+  tuned=$(make align "$home/llm" "$1" "$world/captions/train.parquet" --out "$home/aligned$2" |
+    make tune - "$instructions" --out "$home/tuned$2")
+  see "$tuned" --out "$home/scores$2"
+}
 
-# How well they see, by ability and by size; and what the first one answers with the images withheld.
-benchmarks=("$world/benchmarks" "$(priorkit mle-bench "$world/annotated" --out "$home/mle-bench")")
-scores=$(priorkit evaluate "$tuned" "${benchmarks[@]}" --choices text --out "$home/scores")
-scores_after=$(priorkit evaluate "$tuned_after" "${benchmarks[@]}" --choices text --out "$home/scores-remediated")
-scores_blind=$(priorkit evaluate "$tuned" "${benchmarks[@]}" --choices text --blind --out "$home/scores-blind")
+see() { # MODEL OPTIONS
+  priorkit evaluate "$1" "$world/benchmarks" "$home/mle-bench" --choices text "${@:2}"
+}
 
-# A LoRA adapter on top, folded back into the model.
-adapter=$(priorkit tune "$tuned_after" "$instructions" --train llm --lora-rank 8 --steps 30 --out "$home/adapter")
-merged=$(priorkit merge-adapters "$adapter" --base "$tuned_after" --method linear --out "$home/merged")
+original() { # also: what it answers with the images withheld, blind tuning, an adapter folded back in
+  measure "$home/encoder" ""
+  see "$tuned" --blind --out "$home/scores-blind"
+  blind_llm=$(make blind-tune "$home/llm" "$instructions" --out "$home/blind-llm")
+  heldout=("$world"/text/heldout/*.jsonl)
+  priorkit evaluate "$home/llm" "${heldout[@]}" --task perplexity --out "$home/text"
+  priorkit evaluate "$blind_llm" "${heldout[@]}" --task perplexity --out "$home/text-blind"
+  adapter=$(priorkit tune "$tuned" "$instructions" --train llm --lora-rank 8 --steps 30 --out "$home/adapter")
+  priorkit merge-adapters "$adapter" --base "$tuned" --method linear --out "$home/merged"
+}
+
+remediated() { # the encoder is taught the names it lacks
+  encoder=$(make distill-encoder "$home/encoder" "$world/entity_images/train" \
+    --replay "$world/pairs/train.parquet" --out "$home/encoder-remediated")
+  measure "$encoder" -remediated
+}
+
+branches original remediated
 
 # Does the model answer better about what its encoder knows? All of it on one page.
-correlation=$(priorkit correlate "$ranks" original="$scores" remediated="$scores_after" --benchmark naming \
-  --blind-evaluation "$scores_blind" --entities "$world/entities.parquet" --out "$home/correlation")
-report=$(priorkit report ranks="$ranks" ranks-remediated="$ranks_after" \
-  general="$general" general-remediated="$general_after" text="$text" text-blind="$blind_text" \
-  original="$scores" remediated="$scores_after" blind="$scores_blind" \
-  correlation="$correlation" merged="$merged" --out "$home/report")
+correlation=$(priorkit correlate "$home/ranks" original="$home/scores" remediated="$home/scores-remediated" \
+  --benchmark naming --blind-evaluation "$home/scores-blind" --entities "$world/entities.parquet" \
+  --out "$home/correlation")
+report=$(priorkit report ranks="$home/ranks" ranks-remediated="$home/ranks-remediated" \
+  general="$home/general" general-remediated="$home/general-remediated" \
+  text="$home/text" text-blind="$home/text-blind" \
+  original="$home/scores" remediated="$home/scores-remediated" blind="$home/scores-blind" \
+  correlation="$correlation" merged="$home/merged" --out "$home/report")
 echo "report: $report/report.html"
