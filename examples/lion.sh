@@ -14,22 +14,7 @@ batch=4 # as in the recipe
 mkdir -p "$home/scores"
 make() { priorkit "$@" --recipe lion; }
 
-# Models this small leave a second core idle, so two branches run at a time, each on half of the cores. Through
-# cat their progress comes as lines: two bars would share one line of the terminal.
-cores=$(getconf _NPROCESSORS_ONLN)
-export OMP_NUM_THREADS=$(((cores + 1) / 2))
-branches() { # FUNCTION FUNCTION
-  {
-    set -m # a process group of its own for the first, so that it can be stopped as a whole
-    "$1" &
-    local first=$!
-    set +m
-    trap 'kill -TERM -- -'"$first"' 2>/dev/null || true' EXIT
-    "$2"
-    wait "$first"
-    trap - EXIT
-  } 2>&1 | cat >&2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/branches.sh" # branches: two at a time
 
 # The world, then a language model that reads and an encoder that sees.
 world=$(make glyph-world --out "$home/world")

@@ -21,8 +21,8 @@ from priorkit.core.artifact import Artifact, FileRecord, InputRecord
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, nearest
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?(#\S+)?")
-"""``owner/name``, a revision behind ``@``, globs of the files wanted behind ``#``, separated by commas."""
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+(?:/[\w.-]+)*)?(#\S+)?")
+"""``owner/name``, a revision behind ``@`` (``refs/convert/parquet`` too), globs of the files wanted behind ``#``, separated by commas."""
 
 HASH_IN_CHECK_UP_TO = 64 << 20
 """``--check`` compares sizes of all files and the content of those up to this many bytes."""

@@ -232,8 +232,8 @@ def _read_documents(
 ) -> list[Answer]:
     requests: list[Request] = []
     lengths: list[int] = []
-    for place, item in enumerate(items):
-        ids = subject.encode(item.text.replace(IMAGE, ""))
+    texts = subject.encode_all([item.text.replace(IMAGE, "") for item in items])
+    for place, ids in enumerate(texts):
         lengths.append(len(ids))
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)
     if not all(lengths):

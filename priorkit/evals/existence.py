@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, Problems
 from priorkit.data.entities import fold
 from priorkit.data.images import ImageRef
 from priorkit.evals.annotated import AnnotatedImage
-from priorkit.evals.tasks.choice import LETTERS
+from priorkit.evals.synonyms import Pair, Synonyms, pair_of
 
 T = TypeVar("T")
 
@@ -31,6 +31,9 @@ QUESTIONS = (
 )
 
 OPTIONS = 4
+
+LISTED = "{options}"
+"""Stands in a wording for the four options, written ``a, b, c or d``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question; ``answer`` is a letter, as in lmms-eval."""
+    """One question; ``answer`` is the text of the right option, as in lmms-eval."""
 
     target: Target
     text: str
@@ -95,19 +98,49 @@ def ask(target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int
     head noun or the other way round (``table`` and ``coffee table``), nor synonyms of one another.
     """
     order = _lot(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
-    taken: list[str] = []
-    for name in order:
-        if not any(synonyms.same(name, other) for other in (*target.present, *taken)):
-            taken.append(name)
-        if len(taken) == OPTIONS - 1:
-            return tuple(taken)
+    return _apart(order, (), target.present, synonyms)
+
+
+def _apart(
+    names: Sequence[str], taken: tuple[str, ...], shown: Sequence[str], synonyms: Synonyms
+) -> tuple[str, ...] | None:
+    """The first names that, with those taken, are as many as needed and mean nothing shown nor one another."""
+    if len(taken) == OPTIONS - 1:
+        return taken
+    for place, name in enumerate(names):
+        if any(synonyms.same(name, other) for other in (*shown, *taken)):
+            continue
+        # A name that is a synonym of all others must not stand in their way, so that the search goes back.
+        if found := _apart(names[place + 1 :], (*taken, name), shown, synonyms):
+            return found
     return None
 
 
-def build(
+def unsettled(
     targets: Sequence[Target], vocabulary: Sequence[str], synonyms: Synonyms, seed: int
+) -> list[Pair]:
+    """Pairs of names that must not mean the same for the options to stand, and that nobody has judged.
+
+    Once they are judged, other options may be drawn, with further pairs; where there are none left, the options
+    are those that judging all pairs of the vocabulary would give.
+    """
+    found: set[Pair] = set()
+    for target in targets:
+        wrong = ask(target, vocabulary, synonyms, seed) or ()
+        for place, name in enumerate(wrong):
+            others = (*target.present, *wrong[:place])
+            found.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
+    return sorted(found)
+
+
+def build(
+    targets: Sequence[Target],
+    vocabulary: Sequence[str],
+    synonyms: Synonyms,
+    seed: int,
+    wordings: Sequence[str] = QUESTIONS,
 ) -> tuple[list[Question], list[Target]]:
-    """Questions with right answers spread evenly over the letters and the three wordings, in every bin.
+    """Questions with right answers spread evenly over the places and the wordings, in every bin.
 
     Returns:
         The questions in the order of the targets, and the targets for which the vocabulary has not
@@ -120,13 +153,15 @@ def build(
     for size in BINS:
         own = [target.ref.name for target in able if target.size == size]
         place.update(zip(own, _spread(range(OPTIONS), len(own), seed, f"places-{size}"), strict=True))
-        wording.update(zip(own, _spread(QUESTIONS, len(own), seed, f"wordings-{size}"), strict=True))
+        wording.update(zip(own, _spread(wordings, len(own), seed, f"wordings-{size}"), strict=True))
     questions: list[Question] = []
     for target in able:
         name = target.ref.name
         options = list(wrong[name] or ())
         options.insert(place[name], target.name)
-        questions.append(Question(target, wording[name], tuple(options), LETTERS[place[name]]))
+        listed = f"{', '.join(options[:-1])} or {options[-1]}"
+        text = wording[name].replace(LISTED, listed)
+        questions.append(Question(target, text, tuple(options), target.name))
     return questions, [target for target in targets if wrong[target.ref.name] is None]
 
 
@@ -142,46 +177,43 @@ def _lot(seed: int, purpose: str, name: str) -> random.Random:
     return random.Random(f"mle-bench/{seed}/{purpose}/{name}")
 
 
-class Synonyms:
-    """Which names mean the same.
+def read_wordings(path: Path) -> tuple[str, ...]:
+    """Read wordings of the question, one per line; ``{options}`` in one stands for the options.
 
-    Args:
-        groups: names that are synonyms of one another; case and Unicode form do not matter.
-    """
-
-    def __init__(self, groups: Iterable[Sequence[str]] = ()) -> None:
-        self._groups: dict[str, set[int]] = {}
-        for number, group in enumerate(groups):
-            for name in group:
-                self._groups.setdefault(fold(name), set()).add(number)
-
-    def same(self, first: str, other: str) -> bool:
-        """Whether an image with one can be said to show the other."""
-        one, two = fold(first), fold(other)
-        if one == two or one.endswith(f" {two}") or two.endswith(f" {one}"):
-            return True
-        return bool(self._groups.get(one, set()) & self._groups.get(two, set()))
-
-
-def read_synonyms(path: Path) -> Synonyms:
-    """Read synonyms: a group per line, names apart by commas.
+    Blank lines and lines that begin with ``#`` are passed over.
 
     Raises:
-        InputError: not UTF-8, or a line with a single name.
+        InputError: the file cannot be read or has no wording, or one has another placeholder, ``{options}``
+            twice, or is there already but for case and blanks; all such lines are named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
-    groups: list[list[str]] = []
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    problems = Problems(InputError)
+    found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
+        text, where = line.strip(), f"{path}:{number}"
+        if not text or text.startswith("#"):
             continue
-        names = [name.strip() for name in line.split(",") if name.strip()]
-        if len(names) < 2:
-            raise InputError("expected two names or more, apart by commas", where=f"{path}:{number}")
-        groups.append(names)
-    return Synonyms(groups)
+        rest = text.replace(LISTED, "", 1)
+        if "{" in rest or "}" in rest:
+            problems.add(
+                f"a wording holds {LISTED} once or nothing in braces, got '{text}'",
+                where=where,
+                hint="the thing that is asked for is the answer and cannot stand in the question",
+            )
+        elif not rest.strip():
+            problems.add(f"the wording is {LISTED} alone", where=where)
+        elif fold(text) in found:
+            problems.add(f"'{text}' is there already but for case and blanks", where=where)
+        found.setdefault(fold(text), text)
+    if not found:
+        problems.add("the file holds no wording", where=str(path))
+    problems.raise_if_any()
+    return tuple(found.values())
 
 
 def counts(questions: Sequence[Question]) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
 from priorkit.data.images import ImageRef, decode
+from priorkit.evals.last_layer import last_positions_alone
 from priorkit.evals.reading import image_key
 from priorkit.models.encoder import check_encoder
 from priorkit.models.folder import read_config, read_header, read_json, tensor_files
@@ -122,6 +124,13 @@ class Subject:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @cached_property
+    def widest(self) -> int:
+        """Numbers that a token takes where a layer is widest, outside attention."""
+        config = self.model.config.get_text_config()
+        hidden = int(config.hidden_size)
+        return max(hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden))
+
     @property
     def prefix(self) -> int:
         """The token that stands for an empty context: beginning of text, or else end of text.
@@ -148,6 +157,10 @@ class Subject:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
         return [own for token in ids for own in ([token] * count if token == image else (token,))]
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """:meth:`encode` of texts without images, in one call of the tokenizer."""
+        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
 
     def image_end(self, ids: Sequence[int]) -> int:
         """How many tokens of a prompt there are up to the end of its last image; 0 without one."""
@@ -184,14 +197,22 @@ class Subject:
         if self.multimodal is not None:
             features = self.features(images) if images else None
             options |= self.multimodal.row_options(ids, images, cache, use_cache)
-            output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
+            with self._reading(keep):
+                output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
             return self.multimodal.logits(output.last_hidden_state[:, -keep:]), output.past_key_values
         if "position_ids" in self._known:
             options["position_ids"] = positions
         if "logits_to_keep" in self._known:
             options["logits_to_keep"] = keep
-        output = self.model(input_ids=ids, attention_mask=mask, **options)
+        with self._reading(keep):
+            output = self.model(input_ids=ids, attention_mask=mask, **options)
         return output.logits[:, -keep:], output.past_key_values
+
+    def _reading(self, keep: int) -> AbstractContextManager[None]:
+        """Only the last positions' output is wanted; LION's layers hold adapters of their own and stay whole."""
+        if getattr(self.multimodal, "asks_for_looks", False):
+            return nullcontext()
+        return last_positions_alone(self.model.get_decoder(), keep)
 
     def logits_at(
         self, ids: Tensor, keep: Tensor, positions: Tensor | None = None, allowed: Tensor | None = None

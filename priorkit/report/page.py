@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.report import figures
-from priorkit.report.blocks import Plot, Section, Table, cell_text
+from priorkit.report.blocks import Cell, Plot, Section, Signed, Table, cell_text
 from priorkit.report.members import Members
 from priorkit.report.sections.abilities import abilities_section
 from priorkit.report.sections.accuracy import accuracy_section
@@ -24,6 +24,8 @@ from priorkit.report.sections.runs import (
     versions_section,
 )
 from priorkit.report.sections.seeds import seeds_section
+from priorkit.report.sections.trade_off import trade_off_section
+from priorkit.scoring.intervals import Interval
 
 PAGE = "report.html"
 
@@ -31,6 +33,7 @@ SECTIONS: tuple[Callable[[Members], Section | None], ...] = (
     ranks_section,
     off_domain_section,
     seeds_section,
+    trade_off_section,
     accuracy_section,
     mle_section,
     differences_section,
@@ -102,7 +105,7 @@ def render(sections: Sequence[Section], title: str, drawn: dict[str, str]) -> st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = cell_text
+    environment.filters["cell"] = _cell
     environment.tests["pictures"] = _has_pictures
     style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.jinja").render(
@@ -112,6 +115,12 @@ def render(sections: Sequence[Section], title: str, drawn: dict[str, str]) -> st
         drawn={name: Markup(svg) for name, svg in drawn.items()},
         style=Markup(style.replace("/* series */", figures.theme_css())),
     )
+
+
+def _cell(cell: Cell) -> str:
+    """A cell's text; where there is no room for it in a line, an interval's ends stay together."""
+    text = cell_text(cell)
+    return text.replace(", ", ",\N{NO-BREAK SPACE}") if isinstance(cell, Interval | Signed) else text
 
 
 def _has_pictures(cell: Any) -> bool:

@@ -168,7 +168,8 @@ def grouped(
             axis.set_xscale("log")
             log_ticks(axis)
         else:
-            axis.set_xlim(left=0)
+            # A little below zero, so that a marker at zero is drawn whole.
+            axis.set_xlim(left=-0.012 * axis.get_xlim()[1])
         legend(figure, axis)
     return figure
 

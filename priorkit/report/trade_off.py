@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,47 +25,56 @@ if TYPE_CHECKING:
 
 
 def trade_off(
-    shares: Sequence[float], ranks: Sequence[Interval], retrieval: Sequence[Interval] | None, saved: float
+    shares: Sequence[float],
+    ranks: Mapping[str, Sequence[Interval]],
+    retrieval: Sequence[Interval] | None,
+    saved: float,
 ) -> Figure:
     """Rank_e on held-out images over the share of tuned weights, and against what it costs elsewhere.
 
     Args:
         shares: 0 is the original encoder, 1 the tuned one.
-        ranks: mean rank over entities at each share.
+        ranks: group of entities -> its mean rank at each share.
         retrieval: mean reciprocal rank on general pairs at each share, where it was measured.
         saved: the share that was saved.
     """
-    columns = 1 if retrieval is None else 2
-    with drawing(3.2, columns, 1, 4.6 * columns) as (figure, axes):
-        _with_bars(axes[0], np.asarray(shares), ranks, 0)
+    panels = [np.asarray(shares, dtype=np.float64)]
+    if retrieval is not None:
+        panels.append(np.array([interval.value for interval in retrieval]))
+    with drawing(3.4, len(panels), 1, 4.6 * len(panels), share_y=True) as (figure, axes):
+        for axis, x in zip(axes, panels, strict=True):
+            for number, (group, own) in enumerate(ranks.items()):
+                _with_bars(axis, x, own, number, group)
+            axis.set_yscale("log")
+            log_ticks(axis, "y")
+            rings = [(x[place], own[place].value) for own in ranks.values() for place in _at(shares, saved)]
+            if rings:
+                axis.scatter(
+                    *zip(*rings, strict=True), s=90, facecolors="none", edgecolors=INK, label="saved"
+                )
         axes[0].set_xlabel("share of the tuned weights")
-        axes[0].set_yscale("log")
-        log_ticks(axes[0], "y")
         axes[0].set_ylabel("mean Rank_e, held-out images")
         if retrieval is not None:
-            cost = np.array([interval.value for interval in retrieval])
-            _with_bars(axes[1], cost, ranks, 0)
-            for share, x, rank in zip(shares, cost, ranks, strict=True):
-                axes[1].annotate(f"{share:g}", (x, rank.value), xytext=(5, 4), textcoords="offset points",
-                                 fontsize=8, color=MUTED)  # fmt: skip
-            axes[1].set_yscale("log")
-            log_ticks(axes[1], "y")
             axes[1].set_xlabel("off-domain retrieval, mean reciprocal rank (high: kept)")
-        place = list(shares).index(saved)
-        for axis, x in zip(
-            axes, [saved] if retrieval is None else [saved, retrieval[place].value], strict=True
-        ):
-            axis.scatter([x], [ranks[place].value], s=90, facecolors="none", edgecolors=INK, label="saved")
+            top = max(ranks.values(), key=lambda own: own[0].value)
+            for place, (share, x, rank) in enumerate(zip(shares, panels[1], top, strict=True)):
+                # Above and below by turns: shares close together cost about the same.
+                axes[1].annotate(f"{share:g}", (x, rank.value), xytext=(4, -11 if place % 2 else 5),
+                                 textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
         legend(figure, axes[0])
-        footnote(figure, "low Rank_e: strong prior; bars: 95 % intervals over entities")
+        footnote(figure, "low Rank_e: strong prior; bars: 95 % intervals over entities; numbers: the share")
     return figure
 
 
-def _with_bars(axis: Axes, x: np.ndarray, values: Sequence[Interval], series: int) -> None:
+def _at(shares: Sequence[float], saved: float) -> list[int]:
+    return [place for place, share in enumerate(shares) if share == saved]
+
+
+def _with_bars(axis: Axes, x: np.ndarray, values: Sequence[Interval], series: int, label: str) -> None:
     """A line through values with their intervals."""
     y = np.array([interval.value for interval in values])
     low = np.array([interval.low for interval in values])
     high = np.array([interval.high for interval in values])
     color = series_color(series)
     axis.errorbar(x, y, yerr=np.clip([y - low, high - y], 0, None), color=color, ecolor=color, elinewidth=1,
-                  marker=series_marker(series), markersize=4, linewidth=1.4, label="Rank_e")  # fmt: skip
+                  marker=series_marker(series), markersize=4, linewidth=1.4, label=label)  # fmt: skip

@@ -269,7 +269,7 @@ def _report(work: Work, points: Sequence[Point], saved: float) -> None:
     write_table(columns, work.path / "held_out_ranks.parquet")
     retrieval = [point.retrieval for point in points if point.retrieval is not None]
     ranks = [point.overall["mean_rank"] for point in points]
-    figure = trade_off([point.share for point in points], ranks, retrieval or None, saved)
+    figure = trade_off([point.share for point in points], {"Rank_e": ranks}, retrieval or None, saved)
     (work.path / "trade_off.svg").write_bytes(figures.to_svg(figure))
     (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
     old, new = before.overall["mean_rank"].value, after.overall["mean_rank"].value

@@ -26,21 +26,17 @@ from priorkit.core.settings import (
 )
 from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
-from priorkit.evals.asker import Asker, Manner, load_asker
 from priorkit.evals.comparison import compare, lines_of
-from priorkit.evals.controls import shuffle_images
 from priorkit.evals.fitting import check_groups, check_sight, way_of
-from priorkit.evals.imported import read_answers
-from priorkit.evals.journal import Journal
-from priorkit.evals.judging import check_judge, load_judge, read_rubric
+from priorkit.evals.judging import check_judge, read_rubric
 from priorkit.evals.presets.loading import expand, suite, suite_names
-from priorkit.evals.reading import GROUP_COLUMNS, read_items
-from priorkit.evals.rescoring import Kept, check_versions, read_entries, read_kept
+from priorkit.evals.rescoring import check_versions, read_entries
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.sources import Source, find_benchmarks, stem_of
+from priorkit.evals.sources import Source, find_benchmarks
 from priorkit.evals.tasks.registry import TASKS
-from priorkit.evals.tasks.task import Rules, Way
+from priorkit.evals.tasks.task import Way
 from priorkit.evals.telling import say_results
+from priorkit.steps.answering import ask_model, judge_all, score_again, score_predictions
 
 if TYPE_CHECKING:
     from priorkit.evals.subject import Checked
@@ -196,18 +192,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
         read_rubric(inputs["rubric"].path)
     if settings.predictions:
         return _plan_predictions(settings, inputs)
-    problems = Problems(UsageError)
-    if "model" not in inputs and not settings.rescore:
-        problems.add(
-            "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
-        )
-    if not (settings.benchmarks or settings.rescore):
-        problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
-    if any("{}" not in template for template in settings.template):
-        problems.add("a template needs {} where the option goes", where="--template")
-    if settings.blind and settings.shuffle_images:
-        problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
-    problems.raise_if_any()
+    _check_request(settings, inputs)
     sources = _sources(settings, inputs)
     if settings.rescore:
         entries = read_entries(inputs["rescore"].path)
@@ -224,6 +209,21 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
     return Plan(facts, payload=_Job(checked, tuple(jobs)))
+
+
+def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> None:
+    problems = Problems(UsageError)
+    if "model" not in inputs and not settings.rescore:
+        problems.add(
+            "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
+        )
+    if not (settings.benchmarks or settings.rescore):
+        problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
+    if any("{}" not in template for template in settings.template):
+        problems.add("a template needs {} where the option goes", where="--template")
+    if settings.blind and settings.shuffle_images:
+        problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
+    problems.raise_if_any()
 
 
 def _by(settings: EvaluateSettings) -> str:
@@ -260,22 +260,42 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
     job: _Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     begun = time.monotonic()
-    about: dict[str, Any] = {"model": None}
-    if settings.rescore:
-        columns = (*GROUP_COLUMNS, *settings.group_by)
-        done = [_rescored(settings, kept) for kept in read_kept(work.inputs["rescore"].path, columns)]
-        about = {"model": None, "rescored": settings.rescore}
-    elif job.model is None:
-        done = [_score_predictions(settings, work, rejects)]
-    else:
-        done = _ask_all(settings, work, job, rejects)
-        about = {"model": _about_model(settings, work, job.model)}
-    if settings.judge:
-        done = _judge_all(settings, work, done)
+    done, about = _answers(settings, work, job, rejects)
     asked = time.monotonic() - begun
     if runtime.rank() != 0:
         return
+    _summarise(settings, work, job, done, about)
+    if settings.compare:
+        compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
+        compared.write(work.path / "comparison.json")
+        for line in lines_of(compared):
+            console.say(f"  {line}")
     rejects.write(work.path)
+    items = sum(len(own.items) for own in done)
+    work.metrics.update(items=items, rejected=len(rejects))
+    work.cost.update(items_per_second=round(items / max(asked, 1e-9), 2))
+
+
+def _answers(
+    settings: EvaluateSettings, work: Work, job: _Job, rejects: Rejects
+) -> tuple[list[Evaluated], dict[str, Any]]:
+    """Scored answers to each benchmark, and what the results say of their origin."""
+    about: dict[str, Any] = {"model": None}
+    if settings.rescore:
+        done = score_again(settings, work)
+        about["rescored"] = settings.rescore
+    elif job.model is None:
+        done = [score_predictions(settings, work, rejects)]
+    else:
+        done = ask_model(settings, work, job.model, job.benchmarks, rejects)
+        about["model"] = _about_model(settings, work, job.model)
+    return (judge_all(settings, work, done) if settings.judge else done), about
+
+
+def _summarise(
+    settings: EvaluateSettings, work: Work, job: _Job, done: Sequence[Evaluated], about: dict[str, Any]
+) -> None:
+    """Metrics with intervals of benchmarks and suites: written, told, and put in the manifest."""
     found = {
         own.name: summarise(
             own,
@@ -294,104 +314,6 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
     for name, own in suites.items():
         work.metrics[f"suite {name}"] = own["overall"]["value"]
     say_results(found, suites)
-    if settings.compare:
-        compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
-        compared.write(work.path / "comparison.json")
-        for line in lines_of(compared):
-            console.say(f"  {line}")
-    items = sum(len(own.items) for own in done)
-    work.metrics.update(items=items, rejected=len(rejects))
-    work.cost.update(items_per_second=round(items / max(asked, 1e-9), 2))
-
-
-def _score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) -> Evaluated:
-    given = work.inputs["predictions"]
-    task = TASKS[str(settings.task)]
-    items, answers = read_answers(given.path, task, rejects, settings.group_by)
-    scored = task.score(items, answers, _rules(settings, None))
-    return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
-
-
-def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:
-    version = int(kept.entry.get("version", 0))
-    scored = kept.task.score(kept.items, kept.answers, _rules(settings, None))
-    return Evaluated(
-        kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
-        int(kept.entry["rejected"]), str(kept.entry.get("headline", "")), version,
-    )  # fmt: skip
-
-
-def _ask_all(settings: EvaluateSettings, work: Work, job: _Job, rejects: Rejects) -> list[Evaluated]:
-    """All benchmarks in order; under torchrun the processes share the items of each."""
-    assert job.model is not None
-    started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.training import parallel
-
-    parallel.start(started)
-    parallel.barrier()  # The first process has claimed the artifact's folder.
-    manner = Manner(
-        settings.prompt, settings.choices, settings.template, settings.batch_size,
-        settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
-        read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
-    )  # fmt: skip
-    asker = load_asker(job.model, manner, started)
-    done = [_evaluate(settings, work, source, way, rejects, asker) for source, way in job.benchmarks]
-    parallel.barrier()
-    return done
-
-
-def _evaluate(
-    settings: EvaluateSettings, work: Work, source: Source, way: Way, rejects: Rejects, asker: Asker
-) -> Evaluated:
-    from priorkit.training import parallel
-
-    own = Rejects(settings.reject_limit)
-    items = read_items(source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind)
-    if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
-        console.warn(
-            f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
-        )
-    if settings.shuffle_images and source.visual:
-        items = shuffle_images(items, settings.seed, source.name)
-    journal = Journal(work.state / "answers", source.name, parallel.barrier)
-    items, answers = asker(items, source, way, own, journal)
-    rejects.good(own.seen - len(own))
-    for row in own.rows:
-        rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
-    scored = source.task.score(items, answers, _rules(settings, source))
-    return Evaluated(
-        source.name, source.task, way, source.digest(), items, answers, scored, len(own),
-        source.preset.scoring.metric if source.preset else "", source.preset.version if source.preset else 0,
-    )  # fmt: skip
-
-
-EXPLANATION_TOKENS = 256
-"""Longest written answer with --explain, where --max-new-tokens says nothing."""
-
-
-def _judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated]) -> list[Evaluated]:
-    """Soundness and depth of what was written; benchmarks that were compared have nothing to judge."""
-    from priorkit.training import parallel
-
-    started = runtime.start(settings.seed, settings.device, settings.precision)
-    parallel.start(started)
-    rubric = read_rubric(work.inputs["rubric"].path if settings.rubric else None)
-    judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
-    judged = [
-        judge(own, Journal(work.state / "verdicts", own.name, parallel.barrier))
-        if own.way in ("generation", None)
-        else own
-        for own in done
-    ]
-    parallel.barrier()
-    return judged
-
-
-def _rules(settings: EvaluateSettings, source: Source | None) -> Rules:
-    reading = settings.reading
-    if reading == "auto" and source is not None and source.preset is not None:
-        reading = source.preset.scoring.reading
-    return Rules(settings.parser, strict=reading == "strict")
 
 
 def _cluster_of(job: _Job, name: str) -> str:

@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import StepSettings, argument, option, reject_limit_option
+from priorkit.core.settings import (
+    RuntimeSettings,
+    StepSettings,
+    argument,
+    option,
+    redefault,
+    reject_limit_option,
+)
 from priorkit.core.values import Count
 from priorkit.data.rejects import Rejects
-from priorkit.evals.annotated import Annotations, find_annotations, read_annotated
-from priorkit.evals.existence import Question, Synonyms, build, choose_targets, counts, read_synonyms
+from priorkit.evals.annotated import AnnotatedImage, Annotations, find_annotations, read_annotated
+from priorkit.evals.existence import (
+    OPTIONS,
+    QUESTIONS,
+    Question,
+    Target,
+    build,
+    choose_targets,
+    counts,
+    read_wordings,
+    unsettled,
+)
+from priorkit.evals.synonyms import Synonyms, read_synonyms
+
+if TYPE_CHECKING:
+    from priorkit.evals.subject import Checked
+
+VERDICTS = "synonyms.jsonl"
+"""Pairs of names that a model has judged, in the artifact."""
 
 
 class MleBenchSettings(StepSettings):
@@ -48,17 +75,49 @@ class MleBenchSettings(StepSettings):
     )
     synonyms: str | None = option(
         None,
-        "Names that mean the same, a group per line, apart by commas.",
+        "Names that mean the same: a group per line, apart by tabs or commas, or a JSON list of lists.",
         accepts=("world",),
+        metavar="FILE",
+    )
+    synonym_model: str | None = option(
+        None,
+        "Language model that is asked whether two names mean the same, where the file does not say so.",
+        accepts=("llm", "adapter"),
+        hub="model",
+        metavar="MODEL",
+    )
+    synonym_threshold: float = option(
+        0.5, "Probability of yes, against no, from which on the model calls two names synonyms.", ge=0, le=1
+    )
+    templates: str | None = option(
+        None,
+        "Wordings of the question, one per line, used equally often; {options} stands for the four options. "
+        "Three wordings of the paper where not given.",
+        accepts=("text",),
         metavar="FILE",
     )
     per_bin: Count = option(0, "Most questions of each size; 0 takes all.", metavar="N")
     seed: int = option(42, "Seed of targets, options and their order.", ge=0)
+    batch_size: int = option(32, "Questions per pass of the model.", ge=1, metavar="N")
+    device: Literal["auto", "cpu", "cuda"] = redefault(RuntimeSettings, "device", "auto")
+    precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "auto")
     reject_limit: float = reject_limit_option("images")
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What ``plan`` found."""
+
+    found: Annotations
+    synonyms: Synonyms
+    wordings: tuple[str, ...]
+    model: Checked | None
+
+
 def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:
-    """Find the annotations and read the synonyms."""
+    """Find the annotations, read synonyms and wordings, and look at the model's headers."""
+    if runtime.world_size() > 1:
+        raise UsageError("mle-bench runs in one process")
     folder = inputs["images"].path
     if inputs["images"].kind == "world":
         folder = folder / "annotated"
@@ -66,32 +125,55 @@ def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:
     def given(name: str) -> Path | None:
         return inputs[name].path if name in inputs else None
 
-    found = find_annotations(folder, given("annotations"), given("masks"), given("names"))
-    synonyms = read_synonyms(inputs["synonyms"].path) if settings.synonyms else Synonyms()
-    return Plan([("annotations", f"{found.layout}: {found.file}")], payload=(found, synonyms))
+    problems = Problems(InputError)
+    found: Annotations | None = None
+    synonyms, wordings, model = Synonyms(), QUESTIONS, None
+    try:
+        found = find_annotations(folder, given("annotations"), given("masks"), given("names"))
+    except InputError as error:
+        problems.extend(error)
+    try:
+        if file := given("synonyms"):
+            synonyms = read_synonyms(file)
+    except InputError as error:
+        problems.extend(error)
+    try:
+        if file := given("templates"):
+            wordings = read_wordings(file)
+    except InputError as error:
+        problems.extend(error)
+    try:
+        if folder := given("synonym_model"):
+            from priorkit.evals.synonym_model import check_synonym_model
+
+            model = check_synonym_model(folder)
+    except InputError as error:
+        problems.extend(error)
+    problems.raise_if_any()
+    assert found is not None
+    facts = [("annotations", f"{found.layout}: {found.file}"), ("wordings", str(len(wordings)))]
+    if settings.synonyms:
+        facts.append(("synonyms", f"{synonyms.count:,} groups"))
+    if settings.synonym_model:
+        facts.append(("synonyms judged by", settings.synonym_model))
+    return Plan(facts, payload=_Job(found, synonyms, wordings, model))
 
 
 def execute(settings: MleBenchSettings, work: Work) -> None:
     """Measure areas, choose targets, draw wrong options, spread the right answers, write the table."""
-    found: Annotations
-    synonyms: Synonyms
-    found, synonyms = work.plan.payload
+    job: _Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
-    images, vocabulary = read_annotated(found, rejects)
-    rejects.write(work.path)
+    images, vocabulary = read_annotated(job.found, rejects)
+    _check_vocabulary(vocabulary, job)
     targets = choose_targets(images, settings.seed, settings.per_bin)
-    questions, without = build(targets, vocabulary, synonyms, settings.seed)
-    if not questions:
-        raise InputError(
-            f"no image leaves three wrong options among the {len(vocabulary)} categories",
-            where=str(found.file),
-            hint="a larger vocabulary or fewer synonyms is needed",
-        )
-    if without:
-        console.warn(f"{len(without)} images are left out: too few categories are absent from them")
+    if job.model is not None:
+        _judge(settings, work, job.model, targets, vocabulary, job.synonyms)
+    questions, without = build(targets, vocabulary, job.synonyms, settings.seed, job.wordings)
+    _leave_out(questions, without, images, vocabulary, job.found, rejects)
+    rejects.write(work.path)
     sizes = counts(questions)
     _write_table(work.path / "test.parquet", questions)
-    (work.path / "README.md").write_text(_card(sizes, found, settings.seed), encoding="utf-8")
+    (work.path / "README.md").write_text(_card(sizes, job.found, settings.seed), encoding="utf-8")
     work.metrics.update(
         questions=len(questions),
         **sizes,
@@ -99,6 +181,91 @@ def execute(settings: MleBenchSettings, work: Work) -> None:
         left_out=len(without),
         rejected=len(rejects),
     )
+
+
+def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:
+    """Names that answers cannot be told apart by, and synonyms that have nothing to do with the images."""
+    letters = [name for name in vocabulary if len(name) == 1]
+    if letters:
+        raise InputError(
+            f"the category '{letters[0]}' cannot be told from the letter of an option",
+            where=str(job.found.file),
+            hint="give it a longer name",
+        )
+    if job.synonyms.count and not job.synonyms.known(vocabulary):
+        console.warn(f"no group of synonyms holds one of the {len(vocabulary)} categories")
+
+
+def _leave_out(
+    questions: Sequence[Question],
+    without: Sequence[Target],
+    images: Sequence[AnnotatedImage],
+    vocabulary: Sequence[str],
+    found: Annotations,
+    rejects: Rejects,
+) -> None:
+    """Count the images that cannot be asked about among the rejected ones; judge their share."""
+    if not without:
+        return
+    if not questions:
+        raise InputError(
+            f"no image can be asked about; {without[0].ref.name}: {_short(without[0], vocabulary)}",
+            where=str(found.file),
+            hint="a larger vocabulary or fewer synonyms is needed",
+        )
+    number = {image.ref.name: place for place, image in enumerate(images, start=1)}
+    rejects.seen -= len(without)
+    for target in without:
+        name = target.ref.name
+        rejects.add(str(found.file), number[name], f"{name}: {_short(target, vocabulary)}")
+    rejects.judge()
+
+
+def _short(target: Target, vocabulary: Sequence[str]) -> str:
+    return (
+        f"'{target.name}' needs {OPTIONS - 1} wrong options; fewer of the {len(vocabulary)} categories are "
+        "neither in the image nor synonyms of what is or of one another"
+    )
+
+
+def _judge(
+    settings: MleBenchSettings,
+    work: Work,
+    model: Checked,
+    targets: Sequence[Target],
+    vocabulary: Sequence[str],
+    synonyms: Synonyms,
+) -> None:
+    """Ask the model about the pairs that options would bring together, until none is left; keep its verdicts."""
+    import torch
+
+    from priorkit.evals.synonym_model import SynonymModel, Verdict
+
+    # On a CPU fp32, so that verdicts do not depend on the processor.
+    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
+    precision = "fp32" if settings.precision == "auto" and on_cpu else settings.precision
+    started = runtime.start(settings.seed, settings.device, precision)
+    asked = SynonymModel(model, settings.batch_size, started, work.state)
+    verdicts: list[Verdict] = []
+    while pairs := unsettled(targets, vocabulary, synonyms, settings.seed):
+        own = asked.judge(pairs)
+        verdicts += own
+        synonyms.learn({verdict.pair: verdict.yes >= settings.synonym_threshold for verdict in own})
+    verdicts.sort(key=lambda verdict: verdict.pair)
+    lines = [
+        {
+            "first": verdict.pair[0],
+            "second": verdict.pair[1],
+            "yes": verdict.yes,
+            "same": verdict.yes >= settings.synonym_threshold,
+        }
+        for verdict in verdicts
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (work.path / VERDICTS).write_text(text, encoding="utf-8")
+    same = sum(bool(line["same"]) for line in lines)
+    work.metrics.update(pairs_judged=len(lines), pairs_same=same)
+    console.say(f"  {len(lines):,} pairs of names judged, {same:,} called synonyms")
 
 
 _ROWS_AT_ONCE = 100
@@ -161,7 +328,7 @@ Before Seeing" (arXiv 2509.26625). Made from {found.layout} annotations ({found.
 the images stay under their own licence.
 
 `sub_task` is the share of the image's pixels that the target (`entity`) covers, exactly given by `area`:
-`small` below 0.3, `medium` below 0.6, `large` from 0.6 on. `answer` is the letter of the right option.
+`small` below 0.3, `medium` below 0.6, `large` from 0.6 on. `answer` is the text of the right option.
 Wrong options are categories of the data set that are not in the image, nor synonyms of what is.
 
 The paper reports accuracy over all questions (`accuracy`), lmms-eval the mean over the three sizes

@@ -114,12 +114,13 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
     for number, row in enumerate(found[0]):
         names = {NAMES[category - 1]: height / SIDE for category, height in areas(number)}
         assert row["area"] == pytest.approx(names[row["entity"]])
-        assert row["choices"]["ABCD".index(row["answer"])] == row["entity"]
+        assert row["answer"] == row["entity"]
+        assert row["choices"].count(row["answer"]) == 1
         assert set(row["choices"]) & set(names) == {row["entity"]}
     assert Counter(row["sub_task"] for row in found[0]) == {"small": 8, "medium": 8, "large": 8}
     for size in ("small", "medium", "large"):
-        answers = Counter(row["answer"] for row in found[0] if row["sub_task"] == size)
-        assert answers == dict.fromkeys("ABCD", 2)
+        places = Counter(row["choices"].index(row["answer"]) for row in found[0] if row["sub_task"] == size)
+        assert places == dict.fromkeys(range(4), 2)
 
 
 def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
             "id": row["id"],
             "prediction": row["answer"] if row["sub_task"] == "small" else "I cannot tell.",
             "choices": row["choices"],
-            "answer": "ABCD".index(row["answer"]),
+            "answer": row["choices"].index(row["answer"]),
             "sub_task": row["sub_task"],
         }
         for row in kept
@@ -173,6 +174,112 @@ def test_synonyms_of_what_is_there_are_no_options(tmp_path: Path) -> None:
         assert not {"sofa", "couch"} <= set(row["choices"])
 
 
+def test_wordings_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "wordings.txt"
+    file.write_text("What do you see?\nDo you see {options}?\n", encoding="utf-8")
+    rows = build(instances(tmp_path / "coco"), tmp_path / "out", "--templates", str(file))
+    listed = [row for row in rows if row["question"] != "What do you see?"]
+    assert len(listed) == len(rows) / 2
+    for row in listed:
+        a, b, c, d = row["choices"]
+        assert row["question"] == f"Do you see {a}, {b}, {c} or {d}?"
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from evals_models import build_tokenizer
+
+    from priorkit.models.llm import build_config, build_llm, preset_fields
+
+    folder = tmp_path_factory.mktemp("judge") / "llm"
+    fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}
+    build_llm(build_config(fields, build_tokenizer(folder)), 5).save_pretrained(folder)
+    return folder
+
+
+def test_a_language_model_judges_pairs_and_its_verdicts_are_kept(tmp_path: Path, judge: Path) -> None:
+    root, out = instances(tmp_path / "coco"), tmp_path / "out"
+    asked = ("--synonym-model", str(judge), "--device", "cpu", "--reject-limit", "1")
+    # Half of the pairs are synonyms to a model of random weights whose scores are taken at their middle.
+    build(root, tmp_path / "none", *asked, "--synonym-threshold", "1")
+    scores = sorted(verdict["yes"] for verdict in verdicts(tmp_path / "none"))
+    middle = scores[3 * len(scores) // 4]
+    rows = build(root, out, *asked, "--synonym-threshold", str(middle))
+    found = verdicts(out)
+    assert {verdict["same"] for verdict in found} == {True, False}
+    assert all(verdict["same"] == (verdict["yes"] >= middle) for verdict in found)
+    assert [verdict["first"] for verdict in found] == sorted(verdict["first"] for verdict in found)
+    told = {(verdict["first"], verdict["second"]): verdict["same"] for verdict in found}
+    shown = {f"{n:02d}.png": [NAMES[category - 1] for category, _ in areas(n)] for n in range(24)}
+    for row in rows:
+        wrong = [name for name in row["choices"] if name != row["answer"]]
+        for place, name in enumerate(wrong):
+            for other in (*shown[row["id"]], *wrong[:place]):
+                assert told[min(name, other), max(name, other)] is False
+    manifest = json.loads((out / "priorkit.json").read_text(encoding="utf-8"))
+    assert manifest["metrics"]["pairs_judged"] == len(found)
+    again = tmp_path / "again"
+    batched = (*asked, "--batch-size", "3", "--synonym-threshold", str(middle))
+    assert build(root, again, *batched) == rows
+    # What the file says need not be asked.
+    file = tmp_path / "synonyms.txt"
+    file.write_text("sofa, couch\n", encoding="utf-8")
+    build(root, tmp_path / "both", *asked, "--synonym-threshold", "1", "--synonyms", str(file))
+    assert ("couch", "sofa") not in {(v["first"], v["second"]) for v in verdicts(tmp_path / "both")}
+
+
+def verdicts(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "synonyms.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_images_that_leave_too_few_options_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = instances(tmp_path / "coco")
+    file = tmp_path / "synonyms.txt"
+    # Cat, dog and one of the others: too few of them are absent from any image.
+    file.write_text("car, tree, sky, sofa, couch, boat\n", encoding="utf-8")
+    command = ["mle-bench", str(root), "--synonyms", str(file), "--out", str(tmp_path / "out")]
+    assert run([*command, "--reject-limit", "0.5"]) == 3
+    assert "needs 3 wrong options" in capsys.readouterr().err
+    file.write_text("car, tree, sky, sofa, couch\n", encoding="utf-8")
+    rows = build(root, tmp_path / "some", "--synonyms", str(file), "--reject-limit", "1")
+    rejects = (tmp_path / "some" / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    assert rows
+    assert len(rows) + len(rejects) == 24
+    reasons = [json.loads(line) for line in rejects]
+    for reason in reasons:
+        category = NAMES[areas(reason["row"] - 1)[0][0] - 1], NAMES[areas(reason["row"] - 1)[1][0] - 1]
+        assert any(f"'{name}' needs 3 wrong options" in reason["reason"] for name in category)
+    assert run([*command, "--reject-limit", "0.01"]) == 3
+    told = capsys.readouterr().err
+    assert "needs 3 wrong options" in told
+    assert "--reject-limit" in told
+
+
+def test_all_bad_options_are_told_at_once(
+    tmp_path: Path, judge: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = instances(tmp_path / "coco")
+    synonyms, wordings = tmp_path / "synonyms.txt", tmp_path / "wordings.txt"
+    synonyms.write_text("sofa\ncouch, COUCH\n", encoding="utf-8")
+    wordings.write_text("Is {name} here?\n", encoding="utf-8")
+    command = ["mle-bench", str(root), "--out", str(tmp_path / "out"), "--check"]
+    assert run([*command, "--synonyms", str(synonyms), "--templates", str(wordings)]) == 3
+    told = capsys.readouterr().err
+    for part in ("synonyms.txt:1", "synonyms.txt:2", "'couch' and 'COUCH'", "wordings.txt:1", "{options}"):
+        assert part in told
+    assert run([*command, "--synonyms", str(tmp_path / "none.txt")]) == 3
+    assert "none.txt" in capsys.readouterr().err
+    assert run([*command, "--templates", str(tmp_path / "none.txt")]) == 3
+    assert "none.txt" in capsys.readouterr().err
+    assert run([*command, "--synonym-model", str(root)]) == 3
+    assert "coco" in capsys.readouterr().err
+    assert run([*command, "--synonym-threshold", "2"]) == 2
+    capsys.readouterr()
+    assert run([*command, "--synonym-model", str(judge)]) == 0
+
+
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = instances(tmp_path / "coco")
     command = ["mle-bench", str(root), "--out", str(tmp_path / "out")]
@@ -190,7 +297,9 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no categories" in fails({"categories": []})
     assert "no category 1" in fails({"categories": document["categories"][1:]})
     assert "no annotations in it" in fails({"annotations": []})
-    assert "three wrong options" in fails(
+    letters = [{**category, "name": "xyzcdefg"[n]} for n, category in enumerate(document["categories"])]
+    assert "cannot be told from the letter" in fails({"categories": letters})
+    assert "'cat' needs 3 wrong options" in fails(
         {"categories": [{**category, "name": "cat"} for category in document["categories"]]}
     )
     (root / "instances.json").unlink()

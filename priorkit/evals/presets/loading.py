@@ -130,6 +130,7 @@ class Preset(_Table):
     licence: str = ""
     source: str = ""
     note: str = ""
+    checked: str = ""
     data: Data = Data()
     columns: dict[str, Cell]
     prompt: Prompt = Prompt()
@@ -137,8 +138,8 @@ class Preset(_Table):
     folder: Path = Path()
 
     def digest(self) -> str:
-        """SHA-256 over everything it says, wherever its file is."""
-        return hashlib.sha256(self.model_dump_json(exclude={"folder"}).encode()).hexdigest()
+        """SHA-256 over everything it says of the benchmark, wherever its file is."""
+        return hashlib.sha256(self.model_dump_json(exclude={"folder", "checked"}).encode()).hexdigest()
 
     def wants(self) -> tuple[str, ...]:
         """Columns that must be in the published table."""

@@ -19,7 +19,7 @@ LETTERS = string.ascii_uppercase
 
 
 def read_row(row: Row) -> dict[str, Any]:
-    """Options and the index of the right one; ``answer`` is an index from 0 or a letter.
+    """Options and the index of the right one; ``answer`` is an index from 0, a letter or an option's text.
 
     Raises:
         ValueError: fewer than two options, more than 26, or an answer that is none of them.
@@ -49,7 +49,7 @@ def options_cell(row: Row, most: int) -> tuple[str, ...]:
 
 
 def index_cell(row: Row, choices: Sequence[str]) -> int:
-    """The right option: an index from 0 or a letter.
+    """The right option: an index from 0, a letter, or the text of exactly one option.
 
     Raises:
         ValueError: it is none of them.
@@ -60,11 +60,14 @@ def index_cell(row: Row, choices: Sequence[str]) -> int:
 def _index(answer: Any, choices: Sequence[str]) -> int:
     last = len(choices) - 1
     wanted = f"an index from 0 to {last}"
-    wanted += f" or a letter from A to {LETTERS[last]}" if last < len(LETTERS) else ""
+    wanted += f", a letter from A to {LETTERS[last]}" if last < len(LETTERS) else ""
+    wanted += " or the text of one option"
     if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().upper() in LETTERS:
         index = LETTERS.index(answer.strip().upper())
     elif isinstance(answer, int | float) and not isinstance(answer, bool) and answer == int(answer):
         index = int(answer)
+    elif isinstance(answer, str) and list(choices).count(answer) == 1:
+        index = list(choices).index(answer)
     else:
         raise ValueError(f"'answer' must be {wanted}, got {answer!r}")
     if not 0 <= index <= last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from priorkit.report import plots
@@ -13,6 +14,16 @@ from priorkit.scoring.intervals import Interval
 
 MLE = "sub_task"
 """The column that holds the area bin, as in lmms-eval's schema."""
+
+
+ORDER = ("small", "medium", "large")
+
+
+def _by_size(value: str) -> tuple[int, int, str]:
+    """Bins from the smallest on: by their names, or by the number they begin with (``existence_0-30``)."""
+    number = re.search(r"\d+", value)
+    place = ORDER.index(value) if value in ORDER else len(ORDER)
+    return place, int(number[0]) if number else 0, value
 
 
 def mle_section(members: Members) -> Section | None:
@@ -37,7 +48,8 @@ def mle_section(members: Members) -> Section | None:
 def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | PlotBlock]:
     benchmarks = [member.evaluation.benchmarks[name] for member in having]
     metric = benchmarks[0].primary or ""
-    values = list(dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {})))
+    found = dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {}))
+    values = sorted(found, key=_by_size)
     by_bin: dict[str, list[Interval | None]] = {
         member.label: [benchmark.groups.get(MLE, {}).get(value, {}).get(metric) for value in values]
         for member, benchmark in zip(having, benchmarks, strict=True)

@@ -81,13 +81,19 @@ def _image_set(name: str, group: Sequence[Member], priors: Mapping[str, str]) ->
     ranks = {
         label: np.array([table[e] for e in entities], dtype=np.float64) for label, table in tables.items()
     }
+    groups = groups_of(entities, priors)
+    return ImageSet(name, group, entities, ranks, groups, len(groups) > 1)
+
+
+def groups_of(entities: Sequence[str], priors: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
+    """Row numbers of all entities, and of those of each prior group where the groups are known."""
     known = [priors.get(entity, "") for entity in entities]
     groups = {"all": np.arange(len(entities))}
     for value in sorted(
         {v for v in known if v}, key=lambda v: (ORDER.index(v) if v in ORDER else len(ORDER), v)
     ):
         groups[prior_name(value)] = np.array([row for row, prior in enumerate(known) if prior == value])
-    return ImageSet(name, group, entities, ranks, groups, len(groups) > 1)
+    return groups
 
 
 def ranks_section(members: Members) -> Section | None:

@@ -14,7 +14,7 @@ from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
 from priorkit.data.rejects import Rejects
 from priorkit.evals.columns import mapped
-from priorkit.evals.items import Item
+from priorkit.evals.items import Answer, Item
 from priorkit.evals.presets.loading import (
     expand,
     preset,
@@ -25,6 +25,7 @@ from priorkit.evals.presets.loading import (
 )
 from priorkit.evals.reading import read_items
 from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.tasks.task import Rules
 
 IMAGE = {"bytes": picture(1), "path": "1.png"}
 MMBENCH = {
@@ -74,12 +75,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "chartqa": {"type": "human_test", "question": "Value?", "answer": "14", "image": IMAGE},
     "ocrbench": {"dataset": "IIIT5K", "question": "Read.", "question_type": "Regular Text Recognition", "answer": ["CENTRE"], "image": IMAGE},
     "realworldqa": {"question": "Which? A. x B. y", "answer": "A", "image": IMAGE},
-    "blink": {"idx": "val_Counting_1", "question": "Which?", "sub_task": "Counting", "choices": ["x", "y"], "answer": "(A)", "image_1": IMAGE, "image_2": IMAGE, "image_3": None, "image_4": None},
+    "blink": {"idx": "val_Counting_1", "question": "Which?", "prompt": "Which? (A) x (B) y", "sub_task": "Counting", "choices": ["x", "y"], "answer": "(A)", "image_1": IMAGE, "image_2": IMAGE, "image_3": None, "image_4": None},
     "cv-bench-coco": {**CV, "source": "COCO"},
     "cv-bench-ade": {**CV, "source": "ADE20K"},
     "cv-bench-omni3d": {**CV, "source": "Omni3D"},
     "flickr30k": {"filename": "1.jpg", "caption": ["a dog", "the dog"], "image": IMAGE},
     "coco-caption": {"question_id": "1", "answer": ["a dog"], "image": IMAGE},
+    "coco-karpathy": {"filename": "1.png", "sentences": ["a dog", "the dog"], "imgid": 3},
     "textcaps": {"question_id": "1", "caption_str": ["a sign"], "image": IMAGE},
     "okvqa": {"question_id": "1", "question": "Why?", "answers": ["red"] * 10, "image": IMAGE},
     "aokvqa": AOKVQA,
@@ -91,7 +93,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     **{f"refcoco-plus-{split}": REF for split in ("val", "testa", "testb")},
     **{f"refcocog-{split}": REF for split in ("val", "test")},
     **{f"pope-{kind}": POPE for kind in ("random", "popular", "adversarial")},
-    "mle-bench": {"question": "Which is in the image?", "choices": ["x", "y", "z", "w"], "answer": "z", "sub_task": "small", "image": IMAGE},
+    "mle-bench": {"question": "Which is in the image?", "choices": ["x", "y", "z", "w"], "answer": "z", "sub_task": "existence_0-30", "image": IMAGE},
     "arc-easy": {"id": "1", "question": "Why?", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"},
 }  # fmt: skip
 
@@ -106,6 +108,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "vsr": {"question": "Is it true that: The cat is on the mat.", "answer": "yes"},
     "aokvqa": {"answers": ("red", "blue")},
     "mle-bench": {"answer": 2},
+    "realworldqa": {"answer": "a"},
+    "blink": {"question": "Which? (A) x (B) y", "choices": ("x", "y"), "answer": 0},
     "arc-easy": {"question": "Question: Why?\nAnswer:", "answer": 1},
     "visdial": {"answer": 40},
     "refcoco-val": {"question": "the left man", "box": (0.0, 0.25, 0.5, 1.0)},
@@ -138,9 +142,10 @@ def layout(root: Path, name: str) -> Path:
         import json
 
         (root / pattern).write_text(json.dumps(row) + "\n")
-        (root / "1.png").write_bytes(picture(1))
     else:
         table(root / pattern, [row])
+    if own.data.image_folder:
+        (root / "1.png").write_bytes(picture(1))
     return root
 
 
@@ -161,6 +166,37 @@ def test_every_vision_preset_is_tried_and_says_what_it_is() -> None:
         assert own.about.endswith(".")
         assert own.source.startswith("https://")
         assert own.licence
+        assert own.checked
+
+
+@pytest.mark.parametrize(("answer", "score"), [("A", 1.0), ("a.", 1.0), (" A ", 1.0), ("B", 0.0), ("", 0.0)])
+def test_a_letter_counts_in_any_case_and_dress(tmp_path: Path, answer: str, score: float) -> None:
+    source, items = items_of(f"realworldqa={layout(tmp_path, 'realworldqa')}", tmp_path)
+    assert source.task.score(items, [Answer(answer)], Rules()).scores == [score]
+
+
+def test_what_was_checked_does_not_make_another_version() -> None:
+    own = preset("gqa")
+    assert own.model_copy(update={"checked": "all of it"}).digest() == own.digest()
+    assert own.model_copy(update={"version": 2}).digest() != own.digest()
+
+
+def test_the_hubs_own_tables_are_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, str, list[str]]] = []
+
+    def fetch(name: str, *, revision: str, allow_patterns: list[str], **_: Any) -> str:
+        asked.append((name, revision, allow_patterns))
+        return str(layout(tmp_path / revision.replace("/", "-"), "flickr30k"))
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    (given,) = expand("flickr30k").values()
+    found = resolve(given, "benchmarks.0.flickr30k", (), "dataset")
+    (source,) = find_benchmarks({"benchmarks.0.flickr30k": found}, None, None)
+    assert source.files[0].name == "0.parquet"
+    files = ["TEST/test/*.parquet"]
+    assert asked == [("nlphuji/flickr_1k_test_image_text_retrieval", "refs/convert/parquet", files)]
 
 
 def test_suites_are_those_of_the_papers() -> None:

@@ -88,7 +88,7 @@ GOOD: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("task", "change", "message"),
     [
-        ("choice", {"answer": 2}, "index from 0 to 1 or a letter from A to B, got 2"),
+        ("choice", {"answer": 2}, "index from 0 to 1, a letter from A to B or the text of one option, got 2"),
         ("choice", {"answer": "C"}, "got 'C'"),
         ("choice", {"answer": True}, "got True"),
         ("choice", {"answer": 0.5}, r"got 0\.5"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -15,18 +16,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError
+from priorkit.data.tables import write_table
 from priorkit.report import figures, page, plots
 from priorkit.report.blocks import Gallery, Signed, Table
 from priorkit.report.members import Member, Members, gather, prior_groups
 from priorkit.report.sections.comparison import differences_section, language_section
 from priorkit.report.sections.examples import examples_section
+from priorkit.report.sections.mle import mle_section
 from priorkit.report.sections.pools import mean_of_benchmarks, pools
 from priorkit.report.sections.ranks import off_domain_section, ranks_section, ratio
 from priorkit.report.sections.runs import read_curve, smoothed
+from priorkit.report.sections.trade_off import trade_off_section
 
 BEFORE = [2.0, 3, 2, 4, 20, 25, 30, 18, 40, 55, 60, 48]
 AFTER = [2.0, 3, 3, 4, 8, 9, 12, 7, 14, 20, 18, 15]
+ENTITIES = tuple(f"sign {number:02d}" for number in range(12))
 FIRST = [True] * 6 + [False] * 6
 SECOND = [True] * 9 + [False] * 3
 
@@ -231,24 +237,191 @@ def test_figures_follow_the_theme_and_keep_their_ids_apart() -> None:
     assert "$x$" in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to take the screenshot with")
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_page_is_drawn_in_both_themes(everything: Members, tmp_path: Path, theme: str) -> None:
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def remediated(make, name: str, shares: list[float], **measured: bool) -> Artifact:
+    """An encoder as `distill-encoder` leaves it, measured along its line."""
+    held_out, elsewhere = measured.get("held_out", True), measured.get("elsewhere", True)
+    folder = make.root / name
+    folder.mkdir()
+    ranks = {
+        share: [(1 - share) * a + share * b for a, b in zip(BEFORE, AFTER, strict=True)] for share in shares
+    }
+    points = [
+        {
+            "share": share,
+            **({"mean_rank": interval(float(np.mean(own)))} if held_out else {}),
+            **({"off_domain_mrr": interval(0.6 - 0.2 * share)} if elsewhere else {}),
+        }
+        for share, own in ranks.items()
+    ]
+    if held_out:
+        columns = {f"mean_rank_at_{share:g}": own for share, own in ranks.items()}
+        write_table({"entity": ENTITIES, "images": [1] * 12, **columns}, folder / "held_out_ranks.parquet")
+    metrics = {"trade_off": points, "saved_share": shares[-2]}
+    return make.seal(name, "encoder", "distill-encoder", metrics=metrics)
+
+
+def unmeasured(make, name: str) -> Artifact:
+    (make.root / name).mkdir()
+    return make.seal(name, "encoder", "distill-encoder", metrics={"loss": 1.0})
+
+
+def test_the_trade_off_is_told_by_prior_group(make) -> None:
+    world = make.world()
+    found = members_of({"world": world, "encoder": remediated(make, "d1", [0.0, 0.25, 0.5, 1.0])})
+    section = trade_off_section(found)
+    assert section is not None
+    own = table(section, "trade-off")
+    priors = ["strong prior", "weak prior", "no prior"]
+    groups = [f"Rank_e, {name}" for name in ("all", *priors)]
+    assert list(own.columns) == [
+        "share",
+        *groups,
+        "all \N{DIVISION SIGN} original",
+        "off-domain MRR",
+        "point",
+    ]
+    assert [row[0] for row in own.rows] == [0.0, 0.25, 0.5, 1.0]
+    assert [row[1].value for row in own.rows] == pytest.approx(
+        [np.mean(BEFORE) + share * (np.mean(AFTER) - np.mean(BEFORE)) for share in (0, 0.25, 0.5, 1)]
+    )
+    assert own.rows[3][4].value == pytest.approx(np.mean(AFTER[8:]))
+    assert own.rows[0][5] is None
+    assert own.rows[3][5].value == pytest.approx(np.mean(AFTER) / np.mean(BEFORE))
+    assert (own.rows[1][6].value, own.rows[1][6].low) == pytest.approx((0.55, 0.45))
+    assert [row[7] for row in own.rows] == ["", "", "saved", ""]
+    plot = next(block for block in section.blocks if block.kind == "plot")
+    left, right = plot.figure.axes
+    assert (left.get_yscale(), len(left.containers), len(right.containers)) == ("log", 3, 3)
+    drawn = right.containers[2][0]
+    assert drawn.get_xdata() == pytest.approx([0.6, 0.55, 0.5, 0.4])
+    assert drawn.get_ydata() == pytest.approx([row[4].value for row in own.rows])
+    ring = np.asarray(left.collections[-1].get_offsets())
+    assert ring[:, 0].tolist() == [0.5] * 3
+    assert ring[2, 1] == pytest.approx(own.rows[2][4].value)
+
+
+def test_the_trade_off_shows_what_was_measured(make) -> None:
+    line = [0.0, 0.5, 1.0]
+    found = members_of(
+        {
+            "both": remediated(make, "d1", line),
+            "ranks": remediated(make, "d2", line, elsewhere=False),
+            "pairs": remediated(make, "d3", line, held_out=False),
+            "neither": unmeasured(make, "d4"),
+        }
+    )
+    section = trade_off_section(found)
+    assert section is not None
+    assert [block.name for block in section.blocks] == [
+        "trade-off", "trade-off", "trade-off-2", "trade-off-2", "trade-off-3",
+    ]  # fmt: skip
+    whole, ranks, pairs = (block for block in section.blocks if isinstance(block, Table))
+    ratio_ = "all \N{DIVISION SIGN} original"
+    assert list(whole.columns) == ["share", "Rank_e, all", ratio_, "off-domain MRR", "point"]
+    assert list(ranks.columns) == ["share", "Rank_e, all", ratio_, "point"]
+    assert list(pairs.columns) == ["share", "off-domain MRR", "point"]
+    plots_ = [block for block in section.blocks if block.kind == "plot"]
+    assert [len(plot.figure.axes) for plot in plots_] == [2, 1]
+    assert trade_off_section(members_of({"llm": make.llm(make.corpus())})) is None
+
+
+def test_the_trade_off_is_found_behind_what_was_given(make, tmp_path: Path) -> None:
+    encoder = remediated(make, "d1", [0.0, 0.5, 1.0])
+    (make.root / "aligned").mkdir()
+    aligned = make.seal("aligned", "mllm", "align", {"encoder": encoder.path})
     folder = tmp_path / "out"
     folder.mkdir()
-    page.write(page.build(everything), "Title", folder)
-    picture = tmp_path / "page.png"
-    done = subprocess.run(
-        [
-            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-            f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900", f"--screenshot={picture}",
-            f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}", (folder / page.PAGE).as_uri(),
-        ],
-        capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+    sections = page.build(members_of({"aligned": aligned}))
+    assert sections[0].anchor == "trade-off"
+    page.write(sections, "Title", folder)
+    assert {"plots/trade-off.svg", "plots/trade-off.png", "tables/trade-off.csv"} <= {
+        file.relative_to(folder).as_posix() for file in folder.rglob("*.*")
+    }
+    heading = (folder / "tables" / "trade-off.csv").read_text().splitlines()[0].split(",")
+    assert "off-domain MRR low" in heading
+
+
+def test_bins_of_the_existence_bench_stand_by_size(make) -> None:
+    def entry(names: list[str]) -> dict:
+        metrics = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+        bins = {name: {"metrics": metrics, "items": 2} for name in names}
+        return {"metrics": metrics, "items": 6, "groups": {"sub_task": bins}}
+
+    upstream = ["existence_0-30", "existence_30-60", "existence_60-100"]
+    extra = {"ours": entry(["large", "medium", "small"]), "theirs": entry(upstream[::-1])}
+    section = mle_section(members_of({"scores": make.evaluation("e1", {}, extra=extra)}))
+    assert section is not None
+    for name, order in (("mle", ["small", "medium", "large"]), ("mle-2", upstream)):
+        assert [row[0] for row in table(section, name).rows][:3] == order
+
+
+CHROMIUM = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "chrome")
+        if (found := shutil.which(name))
+    ),
+    os.environ.get("PRIORKIT_TEST_CHROMIUM"),
+)
+"""A Chromium that takes screenshots; the variable names one that is not on the path."""
+
+
+def drawn_by_chromium(url: str, folder: Path, *more: str) -> None:
+    assert CHROMIUM is not None
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+        f"--user-data-dir={folder / 'profile'}", *more, url,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def luminance(picture: Path) -> np.ndarray:
+    """[height, width], 0 to 255."""
     with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("L"), dtype=np.float64)
+        return np.asarray(image.convert("L"), dtype=np.float64)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to take the screenshot with")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1366, 560])
+def test_the_page_is_drawn_in_both_themes(
+    everything: Members, tmp_path: Path, theme: str, width: int
+) -> None:
+    page.write(page.build(everything), "Title", tmp_path)
+    picture = tmp_path / "page.png"
+    drawn_by_chromium(
+        (tmp_path / page.PAGE).as_uri(), tmp_path, f"--window-size={width},900", f"--screenshot={picture}",
+        f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}",
+    )  # fmt: skip
+    pixels = luminance(picture)
     assert (pixels.mean() < 60) == (theme == "dark")
     # Text and tables stand out from the ground: it is not an empty page.
     assert np.abs(pixels - np.median(pixels)).max() > 120
+    # The page's edge stays free: nothing is cut off, what is too wide scrolls within its section.
+    edge = pixels[:, -4:]
+    assert np.abs(edge - np.median(edge)).max() < 40
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to print with")
+def test_what_is_folded_is_printed(everything: Members, tmp_path: Path) -> None:
+    page.write(page.build(everything), "Title", tmp_path)
+    html = (tmp_path / page.PAGE).read_text()
+    assert "<details>" in html
+    lengths: list[int] = []
+    for name, text in (
+        ("folded", html),
+        ("open", html.replace("<details>", "<details open>")),
+        ("without", re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)),
+    ):
+        file = tmp_path / f"{name}.html"
+        file.write_text(text)
+        drawn_by_chromium(file.as_uri(), tmp_path, f"--print-to-pdf={tmp_path / name}.pdf")
+        lengths.append((tmp_path / f"{name}.pdf").stat().st_size)
+    folded, opened, without = lengths
+    assert abs(folded - opened) < 0.02 * opened
+    assert folded > without

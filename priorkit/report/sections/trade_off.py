@@ -1,0 +1,99 @@
+"""What remediation gains and what it costs, along the line from the original weights to the tuned ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.data.tables import read_table
+from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
+from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.members import Member, Members
+from priorkit.report.sections.ranks import groups_of, ratio
+from priorkit.report.trade_off import trade_off
+from priorkit.scoring.intervals import Interval, bootstrap_mean
+
+Floats = NDArray[np.float64]
+
+RANKS = "held_out_ranks.parquet"
+"""Mean rank of every held-out entity at every share, beside the encoder."""
+
+
+def trade_off_section(members: Members) -> Section | None:
+    """Remediated encoders that were measured along their line, given or found behind what was given."""
+    found = [m for m in members.all if m.step == "distill-encoder" and m.metrics.get("trade_off")]
+    if not found:
+        return None
+    blocks: list[Block] = []
+    for place, member in enumerate(found):
+        title = member.label if len(found) > 1 else ""
+        blocks += [told_apart(block, place, title) for block in _blocks(member, members)]
+    intro = (
+        "Weights between the original encoder (share 0) and the tuned one (share 1), as in WiSE-FT: what is gained "
+        "on held-out images of the entities, and what it costs on pairs of another domain. Intervals are 95 % and "
+        "resample entities or pairs; changes are paired by entity."
+    )
+    return Section("trade-off", "Trade-off of remediation", intro, blocks)
+
+
+def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
+    points: Sequence[Mapping[str, Any]] = member.metrics["trade_off"]
+    shares = [float(point["share"]) for point in points]
+    saved = float(member.metrics.get("saved_share", 1.0))
+    retrieval = [_interval(point.get("off_domain_mrr")) for point in points]
+    costs = [own for own in retrieval if own is not None]
+    ranks = _ranks(member, shares)
+    groups = groups_of(list(ranks), members.priors) if ranks else {}
+    # [entities, shares]; the groups' means and intervals at every share.
+    table = np.array(list(ranks.values()), dtype=np.float64)
+    means = {
+        group: [
+            bootstrap_mean(table[rows, column], seed=members.seed, resamples=members.resamples)
+            for column in range(len(shares))
+        ]
+        for group, rows in groups.items()
+        if len(rows)
+    }
+    blocks: list[Table | PlotBlock] = []
+    if means:
+        drawn = {group: own for group, own in means.items() if group != "all"} or means
+        blocks.append(
+            PlotBlock(
+                "trade-off",
+                "Rank_e on held-out images by the share of the tuned weights"
+                + (", and against retrieval elsewhere" if len(costs) == len(shares) else ""),
+                trade_off(shares, drawn, costs if len(costs) == len(shares) else None, saved),
+            )
+        )
+    columns = ["share", *(f"Rank_e, {group}" for group in means)]
+    columns += ["all \N{DIVISION SIGN} original"] if means and shares[0] == 0 else []
+    columns += ["off-domain MRR", "point"]
+    rows: list[list[Cell]] = []
+    for place, share in enumerate(shares):
+        row: list[Cell] = [share, *(own[place] for own in means.values())]
+        if means and shares[0] == 0:
+            row.append(
+                ratio(table[:, place], table[:, 0], members.seed, members.resamples) if place else None
+            )
+        rows.append([*row, retrieval[place], "saved" if share == saved else ""])
+    caption = "Along the line (low Rank_e: strong prior; high MRR: kept)"
+    return [*blocks, Table("trade-off", caption, columns, rows).without_empty()]
+
+
+def _ranks(member: Member, shares: Sequence[float]) -> dict[str, list[float]]:
+    """Entity -> mean rank at each share; empty where no images were held out."""
+    file = member.artifact.path / RANKS
+    if not file.is_file():
+        return {}
+    table = read_table(file)
+    columns = [table[f"mean_rank_at_{share:g}"] for share in shares]
+    return {
+        str(entity): list(map(float, own)) for entity, *own in zip(table["entity"], *columns, strict=True)
+    }
+
+
+def _interval(entry: Mapping[str, float] | None) -> Interval | None:
+    return None if entry is None else Interval(entry["value"], entry["low"], entry["high"])

@@ -1,0 +1,127 @@
+"""Where an evaluation's scored answers come from: a model, a file, an earlier evaluation. A part of ``evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from priorkit.core import runtime
+from priorkit.core.console import console
+from priorkit.core.lifecycle import Work
+from priorkit.data.rejects import Rejects
+from priorkit.evals.asker import Asker, Manner, load_asker
+from priorkit.evals.controls import shuffle_images
+from priorkit.evals.imported import read_answers
+from priorkit.evals.journal import Journal
+from priorkit.evals.judging import load_judge, read_rubric
+from priorkit.evals.reading import GROUP_COLUMNS, read_items
+from priorkit.evals.rescoring import Kept, read_kept
+from priorkit.evals.results import Evaluated
+from priorkit.evals.sources import Source, stem_of
+from priorkit.evals.tasks.registry import TASKS
+from priorkit.evals.tasks.task import Rules, Way
+
+if TYPE_CHECKING:
+    from priorkit.evals.subject import Checked
+    from priorkit.steps.evaluate import EvaluateSettings
+
+EXPLANATION_TOKENS = 256
+"""Longest written answer with --explain, where --max-new-tokens says nothing."""
+
+
+def ask_model(
+    settings: EvaluateSettings,
+    work: Work,
+    model: Checked,
+    benchmarks: Sequence[tuple[Source, Way]],
+    rejects: Rejects,
+) -> list[Evaluated]:
+    """All benchmarks in order; under torchrun the processes share the items of each."""
+    started = runtime.start(settings.seed, settings.device, settings.precision)
+    from priorkit.training import parallel
+
+    parallel.start(started)
+    parallel.barrier()  # The first process has claimed the artifact's folder.
+    manner = Manner(
+        settings.prompt, settings.choices, settings.template, settings.batch_size,
+        settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
+        read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
+    )  # fmt: skip
+    asker = load_asker(model, manner, started)
+    done = [_ask_benchmark(settings, work, source, way, rejects, asker) for source, way in benchmarks]
+    parallel.barrier()
+    return done
+
+
+def _ask_benchmark(
+    settings: EvaluateSettings, work: Work, source: Source, way: Way, rejects: Rejects, asker: Asker
+) -> Evaluated:
+    from priorkit.training import parallel
+
+    own = Rejects(settings.reject_limit)
+    items = read_items(source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind)
+    if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
+        console.warn(
+            f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
+        )
+    if settings.shuffle_images and source.visual:
+        items = shuffle_images(items, settings.seed, source.name)
+    journal = Journal(work.state / "answers", source.name, parallel.barrier)
+    items, answers = asker(items, source, way, own, journal)
+    rejects.good(own.seen - len(own))
+    for row in own.rows:
+        rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
+    scored = source.task.score(items, answers, _rules(settings, source))
+    return Evaluated(
+        source.name, source.task, way, source.digest(), items, answers, scored, len(own),
+        source.preset.scoring.metric if source.preset else "", source.preset.version if source.preset else 0,
+    )  # fmt: skip
+
+
+def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) -> Evaluated:
+    """The answers of ``--predictions``."""
+    given = work.inputs["predictions"]
+    task = TASKS[str(settings.task)]
+    items, answers = read_answers(given.path, task, rejects, settings.group_by)
+    scored = task.score(items, answers, _rules(settings, None))
+    return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
+
+
+def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
+    """The answers of the evaluation ``--rescore`` names."""
+    columns = (*GROUP_COLUMNS, *settings.group_by)
+    return [_rescored(settings, kept) for kept in read_kept(work.inputs["rescore"].path, columns)]
+
+
+def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:
+    version = int(kept.entry.get("version", 0))
+    scored = kept.task.score(kept.items, kept.answers, _rules(settings, None))
+    return Evaluated(
+        kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
+        int(kept.entry["rejected"]), str(kept.entry.get("headline", "")), version,
+    )  # fmt: skip
+
+
+def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated]) -> list[Evaluated]:
+    """Soundness and depth of what was written; benchmarks that were compared have nothing to judge."""
+    from priorkit.training import parallel
+
+    started = runtime.start(settings.seed, settings.device, settings.precision)
+    parallel.start(started)
+    rubric = read_rubric(work.inputs["rubric"].path if settings.rubric else None)
+    judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
+    judged = [
+        judge(own, Journal(work.state / "verdicts", own.name, parallel.barrier))
+        if own.way in ("generation", None)
+        else own
+        for own in done
+    ]
+    parallel.barrier()
+    return judged
+
+
+def _rules(settings: EvaluateSettings, source: Source | None) -> Rules:
+    reading = settings.reading
+    if reading == "auto" and source is not None and source.preset is not None:
+        reading = source.preset.scoring.reading
+    return Rules(settings.parser, strict=reading == "strict")
