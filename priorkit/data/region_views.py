@@ -37,7 +37,7 @@ _OTHER_SIDE = {"left": "right", "right": "left", "LEFT": "RIGHT", "RIGHT": "LEFT
 def swap_sides(text: str) -> str:
     """A text about the mirrored image: left for right, also in leftmost, left-hand, leftwards and so on.
 
-    Twice is once too often: the text is then as it was.
+    Swapped twice, a text is as it was.
     """
     return _SIDE.sub(lambda match: _OTHER_SIDE.get(match[0], match[0]), text)
 

@@ -244,6 +244,7 @@ def compose(
     tower = image_tower(encoder, image_tokens)
     ensure_image_token(llm, tokenizer)
     drops = tower.prefix > 0 and not class_token
+    llm.config._name_or_path = ""  # where it was read; the manifest tells, and equal models stay equal bytes
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,
