@@ -9,7 +9,7 @@ set -euo pipefail
 
 home=${1:-lion}
 seeds=${SEEDS:-1 2 3}
-steps=${STEPS:-400}
+steps=${STEPS:-270}
 batch=4 # as in the recipe
 mkdir -p "$home/scores"
 make() { priorkit "$@" --recipe lion; }
