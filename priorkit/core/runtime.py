@@ -81,6 +81,12 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
     return Runtime(chosen, _precision(precision, chosen), seed)
 
 
+def start_portable(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Runtime:
+    """As :func:`start`, but ``auto`` is fp32 on every CPU: what a model says must not depend on the processor."""
+    on_cpu = _device(device).type == "cpu"
+    return start(seed, device, "fp32" if precision == "auto" and on_cpu else precision)
+
+
 def _device(name: str) -> torch.device:
     import torch
 

@@ -3,7 +3,7 @@
 The field is the option: its name is the recipe key and, with hyphens, the command-line option; its
 description is the help text; its default is the only default; its type is the check. The command line,
 the recipe check, the JSON schema and the documentation are all derived from here. Groups of options
-that several steps share are base classes (:class:`RunSettings`, ``TrainingSettings`` ...), whose
+that several steps share are base classes (:class:`RuntimeSettings`, ``TrainingSettings`` ...), whose
 ``group`` is the heading in the help and the sub-table in a recipe.
 """
 

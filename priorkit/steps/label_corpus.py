@@ -338,10 +338,7 @@ def _load_model(settings: LabelCorpusSettings, job: _Job, state: Path) -> Langua
     from priorkit.evals.labelling import LanguageModelLabeller
     from priorkit.evals.subject import load_subject
 
-    # On a CPU fp32, so that labels do not depend on the processor.
-    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
-    precision = "fp32" if settings.precision == "auto" and on_cpu else settings.precision
-    started = runtime.start(settings.seed, settings.device, precision)
+    started = runtime.start_portable(settings.seed, settings.device, settings.precision)
     if job.model is None or job.prompt is None or job.form is None:
         raise TypeError("no language model was planned")
     # Only read, never trained: its weights can be as narrow as the arithmetic.

@@ -237,14 +237,9 @@ def _judge(
     synonyms: Synonyms,
 ) -> None:
     """Ask the model about the pairs that options would bring together, until none is left; keep its verdicts."""
-    import torch
-
     from priorkit.evals.synonym_model import SynonymModel, Verdict
 
-    # On a CPU fp32, so that verdicts do not depend on the processor.
-    on_cpu = settings.device == "cpu" or not torch.cuda.is_available()
-    precision = "fp32" if settings.precision == "auto" and on_cpu else settings.precision
-    started = runtime.start(settings.seed, settings.device, precision)
+    started = runtime.start_portable(settings.seed, settings.device, settings.precision)
     asked = SynonymModel(model, settings.batch_size, started, work.state)
     verdicts: list[Verdict] = []
     while pairs := unsettled(targets, vocabulary, synonyms, settings.seed):
