@@ -21,8 +21,9 @@ from priorkit.evals.synonyms import Pair, Synonyms, pair_of
 
 T = TypeVar("T")
 
-BINS = {"small": 0.3, "medium": 0.6, "large": 1.0}
-"""Bins by their upper edge as a share of the image's pixels; a bin holds its lower edge."""
+BINS = {"existence_0-30": 0.3, "existence_30-60": 0.6, "existence_60-100": 1.0}
+"""Bins, named as in the published data set, by their upper edge as a share of the image's pixels; a bin
+holds its lower edge."""
 
 QUESTIONS = (
     "Which of the following appears in this image?",
@@ -61,9 +62,9 @@ def size_of(area: float) -> str:
     """The bin of a share of pixels.
 
     >>> size_of(0.1), size_of(0.3), size_of(1.0)
-    ('small', 'medium', 'large')
+    ('existence_0-30', 'existence_30-60', 'existence_60-100')
     """
-    return next((name for name, edge in BINS.items() if area < edge), "large")
+    return next((name for name, edge in BINS.items() if area < edge), list(BINS)[-1])
 
 
 def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) -> list[Target]:

@@ -26,6 +26,7 @@ from priorkit.core.values import Count
 from priorkit.data.rejects import Rejects
 from priorkit.evals.annotated import AnnotatedImage, Annotations, find_annotations, read_annotated
 from priorkit.evals.existence import (
+    BINS,
     OPTIONS,
     QUESTIONS,
     Question,
@@ -308,6 +309,9 @@ def _row(question: Question) -> dict[str, Any]:
 
 def _card(sizes: Mapping[str, int], found: Annotations, seed: int) -> str:
     rows = "".join(f"| {size} | {count} |\n" for size, count in sizes.items())
+    bins = ", ".join(
+        f"`{name}` from {low:g} on" for name, low in zip(BINS, [0, *BINS.values()], strict=False)
+    )
     return f"""---
 configs:
 - config_name: default
@@ -323,7 +327,7 @@ Before Seeing" (arXiv 2509.26625). Made from {found.layout} annotations ({found.
 the images stay under their own licence.
 
 `sub_task` is the share of the image's pixels that the target (`entity`) covers, exactly given by `area`:
-`small` below 0.3, `medium` below 0.6, `large` from 0.6 on. `answer` is the text of the right option.
+{bins}. `answer` is the text of the right option.
 Wrong options are categories of the data set that are not in the image, nor synonyms of what is.
 
 The paper reports accuracy over all questions (`accuracy`), lmms-eval the mean over the three sizes

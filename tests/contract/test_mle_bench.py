@@ -12,6 +12,9 @@ import pytest
 from PIL import Image
 
 from priorkit.cli.main import run
+from priorkit.evals.existence import BINS
+
+SMALL, _, LARGE = BINS
 
 NAMES = ["cat", "dog", "car", "tree", "sky", "sofa", "couch", "boat"]
 SIDE = 20
@@ -117,8 +120,8 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
         assert row["answer"] == row["entity"]
         assert row["choices"].count(row["answer"]) == 1
         assert set(row["choices"]) & set(names) == {row["entity"]}
-    assert Counter(row["sub_task"] for row in found[0]) == {"small": 8, "medium": 8, "large": 8}
-    for size in ("small", "medium", "large"):
+    assert Counter(row["sub_task"] for row in found[0]) == dict.fromkeys(BINS, 8)
+    for size in BINS:
         places = Counter(row["choices"].index(row["answer"]) for row in found[0] if row["sub_task"] == size)
         assert places == dict.fromkeys(range(4), 2)
 
@@ -132,13 +135,13 @@ def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
     assert loaded[0]["image"].size == (SIDE, SIDE)
     assert loaded.column_names[1:6] == ["image", "question", "choices", "answer", "sub_task"]
     # Right on all small items, wrong on the others, with more small items than large ones.
-    kept = [row for row in rows if row["sub_task"] == "small"] + [
-        row for row in rows if row["sub_task"] == "large"
+    kept = [row for row in rows if row["sub_task"] == SMALL] + [
+        row for row in rows if row["sub_task"] == LARGE
     ][:2]
     lines = [
         {
             "id": row["id"],
-            "prediction": row["answer"] if row["sub_task"] == "small" else "I cannot tell.",
+            "prediction": row["answer"] if row["sub_task"] == SMALL else "I cannot tell.",
             "choices": row["choices"],
             "answer": row["choices"].index(row["answer"]),
             "sub_task": row["sub_task"],
@@ -156,7 +159,7 @@ def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
     assert entry["metrics"]["accuracy"]["value"] == pytest.approx(6 / 8)
     assert entry["metrics"]["macro_accuracy"]["value"] == pytest.approx(1 / 2)
     assert entry["unparsed"] == 2
-    assert entry["groups"]["sub_task"]["small"]["metrics"]["accuracy"]["value"] == 1.0
+    assert entry["groups"]["sub_task"][SMALL]["metrics"]["accuracy"]["value"] == 1.0
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -16,14 +16,10 @@ MLE = "sub_task"
 """The column that holds the area bin, as in lmms-eval's schema."""
 
 
-ORDER = ("small", "medium", "large")
-
-
-def _by_size(value: str) -> tuple[int, int, str]:
-    """Bins from the smallest on: by their names, or by the number they begin with (``existence_0-30``)."""
+def _by_size(value: str) -> tuple[int, str]:
+    """Bins from the smallest on: by the number they begin with (``existence_0-30``)."""
     number = re.search(r"\d+", value)
-    place = ORDER.index(value) if value in ORDER else len(ORDER)
-    return place, int(number[0]) if number else 0, value
+    return int(number[0]) if number else 0, value
 
 
 def mle_section(members: Members) -> Section | None:

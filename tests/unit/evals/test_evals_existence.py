@@ -14,6 +14,7 @@ from priorkit.core.errors import InputError
 from priorkit.data.images import ImageRef
 from priorkit.evals.annotated import AnnotatedImage
 from priorkit.evals.existence import (
+    BINS,
     QUESTIONS,
     build,
     choose_targets,
@@ -23,6 +24,7 @@ from priorkit.evals.existence import (
 )
 from priorkit.evals.synonyms import Synonyms, pair_of, read_synonyms
 
+SMALL, MEDIUM, LARGE = BINS
 NAMES = [f"thing {number}" for number in range(12)]
 
 
@@ -33,18 +35,18 @@ def images() -> list[AnnotatedImage]:
 
 def test_bins_hold_their_lower_edge() -> None:
     assert [size_of(area) for area in (0.001, 0.2999, 0.3, 0.5999, 0.6, 1.0)] == [
-        "small", "small", "medium", "medium", "large", "large",
+        SMALL, SMALL, MEDIUM, MEDIUM, LARGE, LARGE,
     ]  # fmt: skip
 
 
 def test_an_image_goes_to_the_rarer_bin_and_bins_are_capped() -> None:
     targets = choose_targets(images(), 1, 0)
-    assert Counter(target.size for target in targets) == {"small": 16, "medium": 16, "large": 16}
+    assert Counter(target.size for target in targets) == dict.fromkeys(BINS, 16)
     assert {(target.name, target.size) for target in targets} == {
-        ("thing 1", "medium"), ("thing 2", "large"), ("thing 4", "small"),
+        ("thing 1", MEDIUM), ("thing 2", LARGE), ("thing 4", SMALL),
     }  # fmt: skip
     capped = choose_targets(images(), 1, 5)
-    assert Counter(target.size for target in capped) == {"small": 5, "medium": 5, "large": 5}
+    assert Counter(target.size for target in capped) == dict.fromkeys(BINS, 5)
     assert [t.ref.name for t in capped] == [t.ref.name for t in targets if t in capped]
 
 
@@ -57,7 +59,7 @@ def test_wrong_options_are_absent_and_answers_balanced() -> None:
         wrong = [name for name in question.choices if name != question.target.name]
         assert len(set(wrong)) == 3
         assert not set(wrong) & set(question.target.present)
-    for size in ("small", "medium", "large"):
+    for size in BINS:
         own = [question for question in questions if question.target.size == size]
         places = Counter(question.choices.index(question.answer) for question in own)
         assert places == dict.fromkeys(range(4), 4)
@@ -210,7 +212,7 @@ def test_wordings_are_spread_evenly_and_list_the_options(tmp_path: Path) -> None
     wordings = read_wordings(file)
     assert wordings == ("What is shown?", "Is it {options}?")
     questions, _ = build(choose_targets(images(), 1, 0), NAMES, Synonyms(), 1, wordings)
-    for size in ("small", "medium", "large"):
+    for size in BINS:
         own = [question for question in questions if question.target.size == size]
         assert Counter(question.text == "What is shown?" for question in own) == {True: 8, False: 8}
     for question in questions:
