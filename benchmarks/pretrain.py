@@ -1,16 +1,18 @@
-"""Tokens per second of `priorkit pretrain` against transformers' Trainer on the same model and rows.
+"""Tokens per second of `priorkit pretrain` against transformers' Trainer and litgpt on the same model and rows.
 
-    python benchmarks/pretrain.py [--size 9m|60m] [--repeats 3] [--precision auto]
+    python benchmarks/pretrain.py [--size 9m|60m] [--repeats 3] [--precision auto] [--litgpt FOLDER]
 
-Both learn the same Llama from the same corpus with AdamW, clipping and a cosine schedule. A rate is that
+FOLDER holds litgpt 0.5.13 (``pip install --target FOLDER --no-deps litgpt lightning lightning-utilities
+torchmetrics``); without it that side, which compiles its model itself, is left out. All learn the same Llama from the same corpus with AdamW, clipping and a cosine schedule. A rate is that
 of the steps between two lengths of one run, so that imports, building and compiling do not count, but
 data, logging and everything else between two steps do. Runs are interleaved; medians and their ratios
-are printed. `--peer trainer` and the like run one side alone.
+are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -72,19 +74,24 @@ def by_priorkit(folder: Path, size: dict[str, int], steps: int, compiled: bool, 
 
 def by_trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> float:
     """Seconds of one whole run of this script as the other side."""
-    words = [
-        sys.executable,
-        __file__,
-        "--as-trainer",
-        str(folder),
-        "--steps",
-        str(steps),
-        "--precision",
-        precision,
-    ]
+    return by_this_script("trainer", folder, size, steps, compiled, precision)
+
+
+def by_litgpt(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> float:
+    """Seconds of one whole run of this script as litgpt's."""
+    return by_this_script("litgpt", folder, size, steps, compiled, precision)
+
+
+def by_this_script(
+    peer: str, folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str
+) -> float:
+    words = [sys.executable, __file__, "--as", peer, "--folder", str(folder), "--steps", str(steps)]
+    words += ["--precision", precision, *(["--compile"] if compiled else [])]
     words += ["--size", next(name for name, found in SIZES.items() if found == size)]
     begun = time.monotonic()
-    subprocess.run([*words, "--compile"] if compiled else words, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{peer} failed:\n{(done.stdout + done.stderr)[-2500:]}")
     return time.monotonic() - begun
 
 
@@ -118,6 +125,55 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
     Trainer(model=model, args=arguments, train_dataset=Rows()).train()
 
 
+def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> None:
+    """Train with litgpt's own pretraining loop."""
+    import torch
+
+    from priorkit.core.runtime import fast_bf16_cpu
+    from priorkit.data.corpus import Corpus
+
+    # lightning reads the command line when it is imported.
+    sys.argv = sys.argv[:1]
+    import litgpt.pretrain
+    from litgpt import Config
+    from litgpt.args import EvalArgs, TrainArgs
+    from litgpt.data import DataModule
+
+    rows = Corpus(folder / f"corpus-{size['length']}")
+
+    class Rows(DataModule):
+        def connect(self, tokenizer: object = None, batch_size: int = 1, **_: object) -> None:
+            self.rows_at_once = batch_size
+
+        def train_dataloader(self) -> torch.utils.data.DataLoader:
+            # It learns to predict the next token within length + 1 tokens.
+            ids = [torch.from_numpy(rows.row(index)) for index in range(len(rows))]
+            longer = [torch.cat([row, following[:1]]) for row, following in itertools.pairwise(ids)]
+            return torch.utils.data.DataLoader(longer, batch_size=self.rows_at_once, shuffle=True)
+
+        val_dataloader = train_dataloader
+
+    shape = Config(
+        name="benchmark", block_size=size["length"], vocab_size=VOCABULARY, padded_vocab_size=VOCABULARY,
+        n_layer=size["num_hidden_layers"], n_head=size["num_attention_heads"],
+        n_query_groups=size["num_attention_heads"], n_embd=size["hidden_size"],
+        intermediate_size=size["intermediate_size"], rotary_percentage=1.0, parallel_residual=False,
+        bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP", norm_eps=1e-6,
+    )  # fmt: skip
+    bf16 = precision == "bf16" or (precision == "auto" and fast_bf16_cpu())
+    litgpt.pretrain.save_checkpoint = lambda *_, **__: None
+    litgpt.pretrain.setup(
+        "benchmark", model_config=shape, out_dir=folder / "litgpt",
+        precision="bf16-mixed" if bf16 else "32-true", data=Rows(), devices=1, logger_name="csv",
+        train=TrainArgs(
+            save_interval=None, log_interval=1, global_batch_size=size["batch"],
+            micro_batch_size=size["batch"], max_tokens=steps * size["batch"] * size["length"], max_norm=1.0,
+            min_lr=4e-5, lr_warmup_steps=1, tie_embeddings=True,
+        ),
+        eval=EvalArgs(interval=10**9, max_iters=1, initial_validation=False, final_validation=False),
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="9m")
@@ -126,14 +182,22 @@ def main() -> None:
     parser.add_argument("--short", type=int, default=3)
     parser.add_argument("--long", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "priorkit-benchmark")
-    parser.add_argument("--as-trainer", type=Path)
+    parser.add_argument("--litgpt", default="", metavar="FOLDER")
+    parser.add_argument("--as", dest="peer", choices=("trainer", "litgpt"), help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
     size = SIZES[given.size]
-    if given.as_trainer:
-        trainer(given.as_trainer, size, given.steps, given.compile, given.precision)
-        return
+    if given.peer == "trainer":
+        trainer(given.folder, size, given.steps, given.compile, given.precision)
+    elif given.peer == "litgpt":
+        litgpt(given.folder, size, given.steps, given.precision)
+    else:
+        compare(given, size)
+
+
+def compare(given: argparse.Namespace, size: dict[str, int]) -> None:
+    """Run all sides in turn; print each rate, then medians and ratios."""
     given.folder.mkdir(exist_ok=True)
     make_inputs(given.folder, size)
     sides = {
@@ -142,6 +206,9 @@ def main() -> None:
         "priorkit": (by_priorkit, False),
         "priorkit compiled": (by_priorkit, True),
     }
+    if given.litgpt:
+        os.environ["PYTHONPATH"] = os.pathsep.join([given.litgpt, os.environ.get("PYTHONPATH", "")])
+        sides["litgpt"] = (by_litgpt, True)
     tokens = size["batch"] * size["length"] * (given.long - given.short)
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for run, compiled in sides.values():
@@ -154,10 +221,11 @@ def main() -> None:
             )
             rates[name].append(tokens / (long - short))
             print(f"{name:<18} {rates[name][-1]:8,.0f} tokens/s", flush=True)
-    base = statistics.median(rates["Trainer"])
+    peers = [name for name in ("Trainer", "litgpt") if name in rates]
     for name, found in rates.items():
         middle = statistics.median(found)
-        print(f"{name:<18} median {middle:8,.0f} tokens/s   {middle / base:.2f} x Trainer")
+        ratios = ", ".join(f"{middle / statistics.median(rates[peer]):.2f} x {peer}" for peer in peers)
+        print(f"{name:<18} median {middle:8,.0f} tokens/s   {ratios}")
 
 
 if __name__ == "__main__":
