@@ -3,10 +3,10 @@
     python benchmarks/pretrain.py [--size 9m|60m] [--repeats 3] [--precision auto] [--litgpt FOLDER]
 
 FOLDER holds litgpt 0.5.13 (``pip install --target FOLDER --no-deps litgpt lightning lightning-utilities
-torchmetrics``); without it that side, which compiles its model itself, is left out. All learn the same Llama from the same corpus with AdamW, clipping and a cosine schedule. A rate is that
-of the steps between two lengths of one run, so that imports, building and compiling do not count, but
-data, logging and everything else between two steps do. Runs are interleaved; medians and their ratios
-are printed.
+torchmetrics``); without it that side, which compiles its model itself, is left out. All learn the same Llama
+from the same corpus with AdamW, clipping and a cosine schedule. A rate comes from the median time between two
+calls of the optimiser, so that imports, building and compiling do not count, but data, logging and everything
+else between two steps do. Runs are interleaved; medians and their ratios are printed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import argparse
 import itertools
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 SIZES = {
@@ -27,6 +27,8 @@ SIZES = {
     "60m": {"hidden_size": 640, "intermediate_size": 1760, "num_hidden_layers": 10, "num_attention_heads": 10, "length": 1024, "batch": 4},
 }  # fmt: skip
 VOCABULARY = 8192
+SKIP = 3
+"""Steps before those timed: the first compile."""
 
 
 def make_inputs(folder: Path, size: dict[str, int]) -> None:
@@ -60,39 +62,53 @@ def kit(*words: object) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def by_priorkit(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> float:
-    """Seconds of one whole run."""
-    words = [
-        "pretrain", folder / f"corpus-{size['length']}", "--config", folder / "config.json", "--steps", steps,
-        "--batch-size", size["batch"], "--precision", precision, "--device", "cpu",
-        "--compile" if compiled else "--no-compile", "--out", folder / "made", "--force",
-    ]  # fmt: skip
-    begun = time.monotonic()
-    kit(*words)
-    return time.monotonic() - begun
+STAMPS = """
+import atexit, json, sys, time
+from torch.optim.optimizer import register_optimizer_step_post_hook
+stamps = []
+register_optimizer_step_post_hook(lambda *_: stamps.append(time.perf_counter()))
+atexit.register(lambda: print("STAMPS", json.dumps(stamps), flush=True))
+"""
+
+OURS = """
+from priorkit.cli.main import run
+code = run(sys.argv[1:])
+assert code == 0, code
+"""
+
+PEER = """
+import runpy
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def by_trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> float:
-    """Seconds of one whole run of this script as the other side."""
-    return by_this_script("trainer", folder, size, steps, compiled, precision)
+def words_of(side: str, folder: Path, given: argparse.Namespace) -> list[str]:
+    """The program and the arguments of one side."""
+    size, steps, compiled = SIZES[given.size], given.steps + SKIP, side.endswith("compiled")
+    if side.startswith("priorkit"):
+        words = [
+            "pretrain", folder / f"corpus-{size['length']}", "--config", folder / "config.json", "--steps", steps,
+            "--batch-size", size["batch"], "--precision", given.precision, "--device", "cpu",
+            "--compile" if compiled else "--no-compile", "--out", folder / "made", "--force", "--quiet",
+        ]  # fmt: skip
+        return [OURS, *map(str, words)]
+    peer = "litgpt" if side == "litgpt" else "trainer"
+    words = [__file__, "--as", peer, "--folder", folder, "--size", given.size, "--steps", steps,
+             "--precision", given.precision, *(["--compile"] if compiled else [])]  # fmt: skip
+    return [PEER, *map(str, words)]
 
 
-def by_litgpt(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> float:
-    """Seconds of one whole run of this script as litgpt's."""
-    return by_this_script("litgpt", folder, size, steps, compiled, precision)
-
-
-def by_this_script(
-    peer: str, folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str
-) -> float:
-    words = [sys.executable, __file__, "--as", peer, "--folder", str(folder), "--steps", str(steps)]
-    words += ["--precision", precision, *(["--compile"] if compiled else [])]
-    words += ["--size", next(name for name, found in SIZES.items() if found == size)]
-    begun = time.monotonic()
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
+def measure(side: str, folder: Path, given: argparse.Namespace) -> float:
+    """Tokens per second of one run, from the median time between two calls of the optimiser."""
+    program, *words = words_of(side, folder, given)
+    command = [sys.executable, "-c", STAMPS + program, *words]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{peer} failed:\n{(done.stdout + done.stderr)[-2500:]}")
-    return time.monotonic() - begun
+        sys.exit(f"{side} failed:\n{(done.stdout + done.stderr)[-2500:]}")
+    stamps = json.loads(re.findall(r"^STAMPS (.*)$", done.stdout, re.MULTILINE)[-1])
+    seconds = statistics.median(b - a for a, b in itertools.pairwise(stamps[SKIP - 1 :]))
+    return SIZES[given.size]["batch"] * SIZES[given.size]["length"] / seconds
 
 
 def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> None:
@@ -174,58 +190,44 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
     )  # fmt: skip
 
 
+def compare(given: argparse.Namespace) -> None:
+    """Run all sides in turn; print each rate, then medians and ratios."""
+    given.folder.mkdir(exist_ok=True)
+    make_inputs(given.folder, SIZES[given.size])
+    sides = ["Trainer", "Trainer compiled", "priorkit", "priorkit compiled"]
+    if given.litgpt:
+        os.environ["PYTHONPATH"] = os.pathsep.join([given.litgpt, os.environ.get("PYTHONPATH", "")])
+        sides.append("litgpt")
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(given.repeats):
+        for side in sides:
+            rates[side].append(measure(side, given.folder, given))
+            print(f"{side:<18} {rates[side][-1]:8,.0f} tokens/s", flush=True)
+    peers = [side for side in ("Trainer", "Trainer compiled", "litgpt") if side in rates]
+    for side, found in rates.items():
+        middle = statistics.median(found)
+        ratios = ", ".join(f"{middle / statistics.median(rates[peer]):.2f} x {peer}" for peer in peers)
+        print(f"{side:<18} median {middle:8,.0f} tokens/s   {ratios}")
+
+
 def main() -> None:
+    """Compare all sides, or be one of the peers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="9m")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10, help="optimiser steps timed in a run")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--short", type=int, default=3)
-    parser.add_argument("--long", type=int, default=15)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "priorkit-benchmark")
     parser.add_argument("--litgpt", default="", metavar="FOLDER")
     parser.add_argument("--as", dest="peer", choices=("trainer", "litgpt"), help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    size = SIZES[given.size]
     if given.peer == "trainer":
-        trainer(given.folder, size, given.steps, given.compile, given.precision)
+        trainer(given.folder, SIZES[given.size], given.steps, given.compile, given.precision)
     elif given.peer == "litgpt":
-        litgpt(given.folder, size, given.steps, given.precision)
+        litgpt(given.folder, SIZES[given.size], given.steps, given.precision)
     else:
-        compare(given, size)
-
-
-def compare(given: argparse.Namespace, size: dict[str, int]) -> None:
-    """Run all sides in turn; print each rate, then medians and ratios."""
-    given.folder.mkdir(exist_ok=True)
-    make_inputs(given.folder, size)
-    sides = {
-        "Trainer": (by_trainer, False),
-        "Trainer compiled": (by_trainer, True),
-        "priorkit": (by_priorkit, False),
-        "priorkit compiled": (by_priorkit, True),
-    }
-    if given.litgpt:
-        os.environ["PYTHONPATH"] = os.pathsep.join([given.litgpt, os.environ.get("PYTHONPATH", "")])
-        sides["litgpt"] = (by_litgpt, True)
-    tokens = size["batch"] * size["length"] * (given.long - given.short)
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for run, compiled in sides.values():
-        if compiled:  # fill the compiler's cache
-            run(given.folder, size, 1, compiled, given.precision)
-    for _ in range(given.repeats):
-        for name, (run, compiled) in sides.items():
-            short, long = (
-                run(given.folder, size, n, compiled, given.precision) for n in (given.short, given.long)
-            )
-            rates[name].append(tokens / (long - short))
-            print(f"{name:<18} {rates[name][-1]:8,.0f} tokens/s", flush=True)
-    peers = [name for name in ("Trainer", "litgpt") if name in rates]
-    for name, found in rates.items():
-        middle = statistics.median(found)
-        ratios = ", ".join(f"{middle / statistics.median(rates[peer]):.2f} x {peer}" for peer in peers)
-        print(f"{name:<18} median {middle:8,.0f} tokens/s   {ratios}")
+        compare(given)
 
 
 if __name__ == "__main__":
