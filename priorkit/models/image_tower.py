@@ -20,6 +20,9 @@ from priorkit.models.encoder import TIMM
 from priorkit.models.encoder_model import Encoder
 from priorkit.models.towers import tower_config
 
+SEVERAL_TOWERS = "priorkit_several_towers"
+"""The model type of several image towers side by side, see :mod:`priorkit.models.several_towers`."""
+
 
 @dataclass(frozen=True)
 class ImageTower:
@@ -64,7 +67,7 @@ def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower
         )
     if image_tokens is not None:
         model, config = _at_grid(model, config, processor, side, image_tokens)
-    height, width = _prepared_size(Encoder(model, processor))
+    height, width = prepared_size(Encoder(model, processor))
     patches = (height // side) * (width // side)
     tokens = _tokens(model, height, width, int(config.hidden_size))
     return ImageTower(model, config, processor, patches, tokens - patches)
@@ -171,7 +174,7 @@ def _from_timm(encoder: Encoder) -> tuple[Any, Any]:
         raise refused
     tower.load_state_dict(renamed, strict=False)
     tower.eval()
-    height, columns = _prepared_size(encoder)
+    height, columns = prepared_size(encoder)
     pixels = torch.linspace(0, 255, 3 * height * columns).view(1, 3, height, columns).to(torch.uint8)
     with torch.no_grad():
         ours = tower(pixel_values=encoder.normalise(pixels)).last_hidden_state
@@ -215,7 +218,7 @@ def _at_grid(model: Any, config: Any, processor: Any, patch: int, image_tokens: 
             where="--image-tokens",
             hint=f"{grid * grid} or {(grid + 1) ** 2}",
         )
-    before = _prepared_size(Encoder(model, processor))[0]
+    before = prepared_size(Encoder(model, processor))[0]
     size = grid * patch
     _resize(processor, before, size)
     state = model.state_dict()
@@ -264,7 +267,8 @@ def _resize(processor: Any, before: int, size: int) -> None:
             setattr(processor, name, scaled(getattr(processor, name)))
 
 
-def _prepared_size(encoder: Encoder) -> tuple[int, int]:
+def prepared_size(encoder: Encoder) -> tuple[int, int]:
+    """Height and width in pixels of the images that an encoder's processor makes."""
     from PIL import Image
 
     pixels = encoder.prepare(Image.new("RGB", (64, 64)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -45,6 +45,14 @@ class AlignSettings(TrainingSettings, InstructionSettings, StepSettings):
         accepts=("world",),
         metavar="CAPTIONS",
         hub="dataset",
+    )
+    also_encoder: tuple[str, ...] = option(
+        (),
+        "Encoder whose patches lie beside the first one's, channel after channel; repeat for several. The "
+        "model then loads where priorkit is installed, and not in vLLM.",
+        accepts=("encoder",),
+        hub="model",
+        metavar="ENCODER",
     )
     feature_layer: Layers = option(
         (-2,),
@@ -89,16 +97,13 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             where=inputs["llm"].given,
             hint="use a Llama-shaped one",
         )
-    check_encoder(inputs["encoder"].path, text=False)
-    vision = tower_config(load_config(inputs["encoder"].path))
+    towers: list[Any] = []
+    for source in _encoders(inputs):
+        check_encoder(source.path, text=False)
+        towers.append(tower_config(load_config(source.path)))
+    vision = towers[0]
     facts = check_sources(inputs, "captions")
-    layers = getattr(vision, "num_hidden_layers", None)
-    for layer in settings.feature_layer:
-        if layers is not None and not -layers - 1 <= layer <= layers:
-            raise UsageError(
-                f"the image tower has {layers} layers; hidden states are numbered {-layers - 1} to {layers}",
-                where="--feature-layer",
-            )
+    _check_layers(settings, towers)
     if settings.image_tokens and math.isqrt(settings.image_tokens) ** 2 != settings.image_tokens:
         raise UsageError(
             f"{settings.image_tokens} is no square number; patches form a square grid",
@@ -111,7 +116,8 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
         raise UsageError(
             f"an image takes {patches} tokens, the longest conversation is {longest}", where="--max-length"
         )
-    width, inner = int(getattr(vision, "hidden_size", 0)), int(language["hidden_size"])
+    width = sum(int(getattr(tower, "hidden_size", 0)) for tower in towers)
+    inner = int(language["hidden_size"])
     count = (width * len(settings.feature_layer) + 1) * inner + (inner + 1) * inner * (
         settings.projector == "mlp"
     )
@@ -126,6 +132,33 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             ("llm, encoder", "frozen"),
         ]
     )
+
+
+def _encoders(inputs: Mapping[str, Input]) -> list[Input]:
+    """The encoder and those beside it, in order."""
+    beside = [label for label in inputs if label.startswith("also_encoder.")]
+    return [inputs[label] for label in ("encoder", *beside)]
+
+
+def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
+    depths = [depth for tower in towers if (depth := getattr(tower, "num_hidden_layers", None))]
+    for layer in settings.feature_layer if depths else ():
+        if not -min(depths) - 1 <= layer <= min(depths):
+            raise UsageError(
+                f"the image tower has {min(depths)} layers; hidden states are numbered {-min(depths) - 1} to "
+                f"{min(depths)}",
+                where="--feature-layer",
+            )
+        if len(towers) > 1 and layer >= 0:
+            raise UsageError(
+                "layers of several encoders are counted from the last",
+                where="--feature-layer",
+                hint=f"{layer} is {layer - depths[0] - 1} in the first",
+            )
+    if len(towers) > 1 and settings.class_token:
+        raise UsageError(
+            "class tokens have no place in the grid that several encoders share", where="--class-token"
+        )
 
 
 CALIBRATION_IMAGES = 64
@@ -163,6 +196,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
         settings.seed,
         settings.projector,
         settings.image_tokens,
+        [load_encoder(source.path, text=False) for source in _encoders(work.inputs)[1:]],
     )
     grown = multimodal.model.get_input_embeddings().weight.shape[0] - rows
     model = multimodal.model.to(started.device)

@@ -235,6 +235,82 @@ def test_what_align_makes_loads_in_transformers(
     assert ranked.code == 0, ranked.err
 
 
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DINOv2 of two layers that reads 56 pixels in 7 x 7 patches."""
+    from transformers import CLIPImageProcessor, Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dino")
+    torch.manual_seed(3)
+    Dinov2Model(
+        Dinov2Config(
+            hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=112, patch_size=8, mlp_ratio=2
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_two_encoders_are_aligned_tuned_and_asked(kit, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    aligned = made(cli, *pair, "--out", tmp_path / "aligned")
+    manifest = open_artifact(aligned).manifest
+    assert "also_encoder.0" in [record.setting for record in manifest.inputs]
+    config = json.loads((aligned / "config.json").read_text())
+    assert config["vision_config"]["hidden_size"] == 32 + 24
+    train = ("--train", "projector,llm,encoder", "--learning-rate", "1e-2")
+    tuned = made(cli, "tune", aligned, kit.instructions, *SHORT, *train, "--out", tmp_path / "tuned")
+    before, after = (load_file(folder / "model.safetensors") for folder in (aligned, tuned))
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    for place in (0, 1):
+        assert any(f"vision_tower.towers.{place}." in name for name in changed)
+    frozen = made(
+        cli, "tune", aligned, kit.instructions, *SHORT, "--train", "llm", "--subset", 4, "--out", tmp_path / "frozen"
+    )  # fmt: skip
+    after = load_file(frozen / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before if "vision_tower" in name)
+    adapter = made(
+        cli, "tune", aligned, kit.instructions, *SHORT, "--lora-rank", 2, "--out", tmp_path / "adapter"
+    )
+    benchmark = sorted((kit.world / "benchmarks").glob("*.parquet"))[0]
+    for number, model in enumerate((tuned, adapter)):
+        out = made(
+            cli, "evaluate", model, benchmark, "--limit", 4, "--device", "cpu", "--out", tmp_path / f"score-{number}"
+        )  # fmt: skip
+        assert len((out / "samples.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (("--class-token",), 2, "class tokens have no place in the grid"),
+        (("--feature-layer", 1), 2, "counted from the last"),
+        (("--feature-layer", -4), 2, "the image tower has 2 layers"),
+    ],
+)
+def test_what_several_encoders_do_not_take(
+    kit, cli, tmp_path: Path, dino: Path, extra: tuple[object, ...], code: int, message: str
+) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    found = cli(*pair, *extra, "--out", tmp_path / "x")
+    assert found.code == code, found.err
+    assert message in found.err
+
+
+def test_one_of_several_encoders_is_not_taken_out(kit, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    aligned = made(cli, *pair, "--out", tmp_path / "aligned")
+    common = ("tune", aligned, kit.instructions, *SHORT)
+    found = cli(*common, "--train", "encoder", "--export-encoder", kit.encoder, "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "sees by several encoders at once" in found.err
+    found = cli(*common, "--architecture", "lion", "--stage", 1, "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "LION's branches read one encoder" in found.err
+
+
 def test_a_resized_encoder_sees_what_it_saw(kit, cli, tmp_path: Path) -> None:
     """The number of its own tokens changes nothing."""
     own, none = (
