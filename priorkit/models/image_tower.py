@@ -18,6 +18,7 @@ from torch import Tensor
 from priorkit.core.errors import InputError, UsageError
 from priorkit.models.encoder import TIMM
 from priorkit.models.encoder_model import Encoder
+from priorkit.models.preprocessing import Resize, resized
 from priorkit.models.towers import tower_config
 
 SEVERAL_TOWERS = "priorkit_several_towers"
@@ -43,7 +44,9 @@ class ImageTower:
     prefix: int
 
 
-def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower:
+def image_tower(
+    encoder: Encoder, image_tokens: int | None = None, resize: Resize | None = None
+) -> ImageTower:
     """Take an encoder's image tower out of it.
 
     Args:
@@ -52,6 +55,7 @@ def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower
             resolution, its position embeddings interpolated (bicubic). LLaVA's class has no place for a
             resampler behind the tower, so this is how a fixed number of tokens stays loadable. None for
             the tower's own.
+        resize: how images become squares; None for the encoder's own way.
 
     Raises:
         InputError: the tower gives no hidden states that LLaVA can read.
@@ -65,6 +69,8 @@ def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower
             f"LLaVA cannot hold an image tower of type '{config.model_type}', which cuts no fixed grid of patches",
             hint="use a vision transformer such as CLIP, SigLIP, DINOv2, MAE or ViT",
         )
+    if resize is not None:
+        processor = resized(processor, resize, *prepared_size(Encoder(model, processor)))
     if image_tokens is not None:
         model, config = _at_grid(model, config, processor, side, image_tokens)
     height, width = prepared_size(Encoder(model, processor))

@@ -17,7 +17,7 @@ from priorkit.models.encoder_model import Encoder
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.image_tower import SEVERAL_TOWERS, ImageTower, image_tower, patch_side
 from priorkit.models.llm import load_checked, refuse_missing
-from priorkit.models.preprocessing import Preprocessing
+from priorkit.models.preprocessing import Preprocessing, Resize
 from priorkit.models.tokenizer import CHAT_TEMPLATE, IMAGE
 
 if TYPE_CHECKING:
@@ -219,6 +219,7 @@ def compose(
     projector: Literal["mlp", "linear"] = "mlp",
     image_tokens: int | None = None,
     also: Sequence[Encoder] = (),
+    resize: Resize | None = None,
 ) -> Multimodal:
     """Join a language model and an encoder's image tower by a fresh projector.
 
@@ -238,6 +239,7 @@ def compose(
         image_tokens: patches of an image; see :func:`priorkit.models.image_tower.image_tower`.
         also: further encoders, whose features lie beside the first one's; see
             :mod:`priorkit.models.several_towers`.
+        resize: how images become squares; see :func:`priorkit.models.preprocessing.resized`.
 
     Raises:
         InputError: an image tower that LLaVA cannot hold.
@@ -245,7 +247,7 @@ def compose(
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     torch.manual_seed(seed)
-    tower = _side_by_side(image_tower(encoder, image_tokens), also)
+    tower = _side_by_side(image_tower(encoder, image_tokens, resize), also)
     ensure_image_token(llm, tokenizer)
     drops = tower.prefix > 0 and not class_token
     llm.config._name_or_path = ""  # where it was read; the manifest tells, and equal models stay equal bytes

@@ -7,16 +7,58 @@ cached and sent. The second half is affine in every image processor, so it runs 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from priorkit.core.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _PROBE = 64
 """Side of the plain images that show a processor's normalisation; it resizes them as it likes."""
+
+
+Resize = Literal["crop", "squash", "pad"]
+"""How an image of any shape becomes a square; see :func:`resized`."""
+
+
+def resized(processor: Any, how: Resize, height: int, width: int) -> Any:
+    """An image processor of transformers that makes squares in another way, and is alike in all else.
+
+    ``crop`` scales the shorter side to the square's and cuts out the middle; ``squash`` scales both sides,
+    so that normalised coordinates stay valid; ``pad`` puts the image in the middle of a square of the mean
+    colour, then scales that (LLaVA 1.5's ``expand2square``).
+
+    Args:
+        processor: the encoder's own; one that crops already stays as it is for ``crop``, with its margin.
+        how: the way.
+        height: pixels of what it makes.
+        width: likewise.
+
+    Raises:
+        InputError: it does not tell how it scales and normalises.
+    """
+    from transformers import CLIPImageProcessor, LlavaImageProcessor
+
+    names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
+    if not all(hasattr(processor, name) for name in names):
+        raise InputError(
+            f"{type(processor).__name__} does not tell how it normalises, so its resizing cannot be changed",
+            where="--resize",
+            hint="leave it out",
+        )
+    if how == "crop" and processor.do_center_crop and processor.size.get("shortest_edge"):
+        return processor
+    same = {name: getattr(processor, name) for name in names}
+    square = {"height": height, "width": width}
+    if how == "squash":
+        return CLIPImageProcessor(size=square, do_center_crop=False, **same)
+    if how == "pad":
+        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **same)
+    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **same)
 
 
 class Preprocessing:

@@ -72,6 +72,11 @@ class AlignSettings(TrainingSettings, InstructionSettings, StepSettings):
         metavar="N",
         ge=1,
     )
+    resize: Literal["crop", "squash", "pad"] | None = option(
+        None,
+        "How images become squares: the middle cut out, both sides scaled (normalised boxes stay valid), or "
+        "padded by the mean colour as LLaVA 1.5 does. As the encoder was trained where not given.",
+    )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
@@ -197,6 +202,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
         settings.projector,
         settings.image_tokens,
         [load_encoder(source.path, text=False) for source in _encoders(work.inputs)[1:]],
+        settings.resize,
     )
     grown = multimodal.model.get_input_embeddings().weight.shape[0] - rows
     model = multimodal.model.to(started.device)

@@ -235,6 +235,27 @@ def test_what_align_makes_loads_in_transformers(
     assert ranked.code == 0, ranked.err
 
 
+@pytest.mark.parametrize(
+    ("way", "extra", "side"), [("squash", (), 48), ("pad", (), 48), ("crop", (), 48), ("pad", ("--image-tokens", 16), 64)]
+)  # fmt: skip
+def test_the_way_to_a_square_is_saved_with_the_model(
+    kit, cli, tmp_path: Path, way: str, extra: tuple[object, ...], side: int
+) -> None:
+    words = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--resize", way, *extra)
+    out = made(cli, *words, "--out", tmp_path / "aligned")
+    from priorkit.models.multimodal import load_multimodal
+
+    processor, loaded = AutoProcessor.from_pretrained(out), load_multimodal(out)
+    image = Image.linear_gradient("L").convert("RGB").resize((90, 60))
+    values = processor(text="<image>", images=image, return_tensors="pt")["pixel_values"]
+    assert values.shape == (1, 3, side, side)
+    pixels = loaded.prepare(image)
+    torch.testing.assert_close(loaded._preprocessing.normalise(pixels), values[0], rtol=1e-4, atol=1e-4)
+    # 90 x 60 padded: a sixth of the rows above the picture is of one colour.
+    above = pixels[:, : side // 6 - 2]
+    assert (float(above.float().std((1, 2)).max()) < 0.5) == (way == "pad")
+
+
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DINOv2 of two layers that reads 56 pixels in 7 x 7 patches."""
