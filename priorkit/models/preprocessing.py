@@ -7,12 +7,14 @@ cached and sent. The second half is affine in every image processor, so it runs 
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
+from priorkit.models.folder import read_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +61,33 @@ def resized(processor: Any, how: Resize, height: int, width: int) -> Any:
     if how == "pad":
         return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **same)
     return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **same)
+
+
+def prepared_side(folder: Path) -> int:
+    """The shorter side in pixels of the images that a model's processor makes of square ones, from its file.
+
+    Many processors crop to less than the configuration's ``image_size``: DINOv2's says 518, its processor 224.
+
+    Returns:
+        0 where the folder has no such file, or it names no size.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            found = found.get("image_processor") or found
+            if found.get("do_center_crop") is not False and (side := _shorter(found.get("crop_size"))):
+                return side
+            return _shorter(found.get("size")) if found.get("do_resize") is not False else 0
+    return 0
+
+
+def _shorter(size: Any) -> int:
+    """The shorter side of a size, which files give as a number or by its parts."""
+    if isinstance(size, dict):
+        sides = [size.get("height"), size.get("width")]
+        own = size.get("shortest_edge")
+        size = min(sides) if all(isinstance(side, int) for side in sides) else own
+    return size if isinstance(size, int) else 0
 
 
 class Preprocessing:

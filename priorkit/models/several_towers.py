@@ -186,13 +186,14 @@ def join_towers(towers: Sequence[ImageTower]) -> ImageTower:
             for level in (0, 255)
         )
         values = tower.config.to_dict()
-        values.pop("transformers_version", None)
+        for name in ("transformers_version", "_name_or_path"):  # equal models stay equal bytes
+            values.pop(name, None)
         entries.append(
             {
                 "config": values,
                 "size": list(prepared_size(Encoder(tower.model, tower.image_processor))),
-                "mean": (-black / (white - black)).tolist(),
-                "std": (1 / (white - black)).tolist(),
+                "mean": _rounded(-black / (white - black)),
+                "std": _rounded(1 / (white - black)),
                 "prefix": tower.prefix,
             }
         )
@@ -209,6 +210,11 @@ def join_towers(towers: Sequence[ImageTower]) -> ImageTower:
         # A ViT's pooler may be there without weights; nothing reads it.
         own.load_state_dict(tower.model.state_dict(), strict=False)
     return ImageTower(model.eval(), config, first.image_processor, first.patches, 0)
+
+
+def _rounded(values: Tensor) -> list[float]:
+    """Numbers without the noise of single precision."""
+    return [round(value, 7) for value in values.tolist()]
 
 
 AutoConfig.register(SEVERAL_TOWERS, SeveralTowersConfig, exist_ok=True)

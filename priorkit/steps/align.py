@@ -90,8 +90,10 @@ NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
     from priorkit.models.encoder import check_encoder, load_config
+    from priorkit.models.folder import weight_count
     from priorkit.models.image_tower import patch_side
     from priorkit.models.llm import check_llm
+    from priorkit.models.preprocessing import prepared_side
     from priorkit.models.towers import tower_config
     from priorkit.training.reading import check_sources
 
@@ -114,7 +116,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             f"{settings.image_tokens} is no square number; patches form a square grid",
             where="--image-tokens",
         )
-    side, size = patch_side(vision), getattr(vision, "image_size", 0)
+    side, size = patch_side(vision), prepared_side(inputs["encoder"].path) or getattr(vision, "image_size", 0)
     patches = settings.image_tokens or ((size // side) ** 2 if side and isinstance(size, int) else 0)
     longest = settings.max_length or int(language.get("max_position_embeddings") or 2048)
     if patches >= longest:
@@ -126,6 +128,8 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     count = (width * len(settings.feature_layer) + 1) * inner + (inner + 1) * inner * (
         settings.projector == "mlp"
     )
+    decoder = weight_count(inputs["llm"].path)
+    seen = sum(weight_count(source.path, without="text") for source in _encoders(inputs))
     return Plan(
         [
             *facts,
@@ -135,7 +139,10 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             ),
             ("projector", f"{settings.projector}, {count:,} parameters, trained"),
             ("llm, encoder", "frozen"),
-        ]
+        ],
+        disk_bytes=FP32 * (decoder + seen + count + settings.keep * 3 * count),
+        # Both models lie there twice while they are joined; later the projector has a gradient and moments.
+        memory_bytes=FP32 * max(2 * (decoder + seen) + count, decoder + seen + 4 * count),
     )
 
 
@@ -165,6 +172,9 @@ def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
             "class tokens have no place in the grid that several encoders share", where="--class-token"
         )
 
+
+FP32 = 4
+"""Bytes of a number."""
 
 CALIBRATION_IMAGES = 64
 """Images by which the fresh projector's scale is set."""
@@ -204,6 +214,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
         [load_encoder(source.path, text=False) for source in _encoders(work.inputs)[1:]],
         settings.resize,
     )
+    del llm  # its weights were copied
     grown = multimodal.model.get_input_embeddings().weight.shape[0] - rows
     model = multimodal.model.to(started.device)
     choose_attention(model, started.device.type)

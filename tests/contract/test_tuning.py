@@ -274,6 +274,31 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_plan_counts_what_the_processor_crops(kit, cli, tmp_path: Path, dino: Path) -> None:
+    """The configuration says 112 pixels, which would be 196 tokens; the processor crops to 56."""
+    words = (
+        "align",
+        kit.llm,
+        dino,
+        kit.captions,
+        *SHORT,
+        "--max-length",
+        100,
+        "--check",
+        "--out",
+        tmp_path / "x",
+    )
+    found = cli(*words)
+    assert found.code == 0, found.err
+    assert "49 tokens of width 24" in found.err
+    planned = {line.split()[0]: line for line in found.err.splitlines() if line.strip()}
+    assert "memory" in planned
+    assert "disk" in planned
+    refused = cli(*words, "--max-length", 49)
+    assert refused.code == 2
+    assert "an image takes 49 tokens" in refused.err
+
+
 def test_two_encoders_are_aligned_tuned_and_asked(kit, cli, tmp_path: Path, dino: Path) -> None:
     pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
     aligned = made(cli, *pair, "--out", tmp_path / "aligned")

@@ -170,7 +170,7 @@ def test_several_towers_give_their_own_features_side_by_side(
     before, after = made.model.state_dict(), loaded.model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
-    assert loaded.model.config.vision_config.to_dict() == made.model.config.vision_config.to_dict()
+    assert str(tmp_path) not in (tmp_path / "config.json").read_text()
     image = Image.radial_gradient("L").convert("RGB").resize((50, 40))
     pixels = torch.stack([loaded.prepare(image), loaded.prepare(image.rotate(90))])
     assert torch.equal(pixels[0], first.prepare(image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, CLIPImageProcessor, ViTImageProcessor
 
 from priorkit.core.errors import InputError
-from priorkit.models.preprocessing import Preprocessing, resized
+from priorkit.models.preprocessing import Preprocessing, prepared_side, resized
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 SIDE = 24
@@ -89,3 +90,25 @@ def test_a_margin_before_the_crop_is_kept() -> None:
 def test_a_processor_that_does_not_tell_its_normalisation() -> None:
     with pytest.raises(InputError, match="cannot be changed"):
         resized(object(), "pad", SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("content", "side"),
+    [
+        ({"crop_size": {"height": 224, "width": 224}, "size": {"shortest_edge": 256}}, 224),
+        ({"crop_size": 336, "size": 336}, 336),
+        ({"do_center_crop": None, "crop_size": None, "size": {"height": 384, "width": 384}}, 384),
+        (
+            {"do_center_crop": False, "crop_size": {"height": 9, "width": 9}, "size": {"shortest_edge": 64}},
+            64,
+        ),
+        ({"do_resize": False, "size": {"shortest_edge": 64}}, 0),
+        ({"image_processor": {"size": {"height": 32, "width": 48}}}, 32),
+        ({}, 0),
+    ],
+)
+def test_the_side_is_read_from_the_file(content: dict[str, Any], side: int, tmp_path: Path) -> None:
+    assert prepared_side(tmp_path) == 0
+    name = "processor_config.json" if "image_processor" in content else "preprocessor_config.json"
+    (tmp_path / name).write_text(json.dumps(content))
+    assert prepared_side(tmp_path) == side
