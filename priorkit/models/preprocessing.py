@@ -84,9 +84,8 @@ def prepared_side(folder: Path) -> int:
 def _shorter(size: Any) -> int:
     """The shorter side of a size, which files give as a number or by its parts."""
     if isinstance(size, dict):
-        sides = [size.get("height"), size.get("width")]
-        own = size.get("shortest_edge")
-        size = min(sides) if all(isinstance(side, int) for side in sides) else own
+        sides = [side for name in ("height", "width") if isinstance(side := size.get(name), int)]
+        size = min(sides) if len(sides) == 2 else size.get("shortest_edge")
     return size if isinstance(size, int) else 0
 
 
