@@ -68,7 +68,7 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     labeller: str = option(
         ...,
         "Who labels: a language model, or what an earlier --distil-labeller left (its folder or artifact).",
-        accepts=("llm", "adapter", "text"),
+        accepts=("llm", "adapter", "text", "instructions"),
         hub="model",
         metavar="MODEL",
     )
