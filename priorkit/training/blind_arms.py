@@ -107,7 +107,9 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     chat = ChatTokenizer(
         learner.tokenizer, shown, settings.max_length or learner.max_length, learner.image_token
     )
-    samples, reckoned, figures = _read(settings, work, chat)
+    samples, figures = _read(settings, work, chat)
+    # Every arm trains for as many steps as the whole mixture takes, so that arms are matched in compute.
+    reckoned = len(samples)
     views = None
     if sighted:
         passes = settings.total_steps(reckoned, 1) * settings.batch_size / len(samples)
@@ -115,6 +117,8 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         views = views_of(subject, pixels, False, runtime, settings.workers, passes)
     else:
         samples = _arm(settings, work, subject, samples, chat, runtime, figures)
+    if "sources" in figures:
+        figures["sources"] = samples.sources
     module: nn.Module = model
     placeholder = None
     if settings.placeholder == "learned":
@@ -156,34 +160,17 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[Samples, int, dict[str, Any]]:
-    """The conversations with images still counted, and how many samples the length is reckoned by.
-
-    Every arm trains for as many steps as the whole data would, so that arms are matched in compute.
-    """
-    sighted, read = settings.control == "sighted", 0
-
-    def kept(conversation: Conversation) -> Conversation | None:
-        nonlocal read
-        read += 1
-        if settings.control == "text" and conversation.images:
-            return None
-        return conversation if sighted else blind.unread(conversation)
+def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[Samples, dict[str, Any]]:
+    """The conversations, drawn as every arm draws them, with images still counted."""
+    sighted = settings.control == "sighted"
 
     def seen(conversation: Conversation) -> Conversation:
         return conversation if sighted else blind.withheld(conversation, settings.placeholder)
 
-    try:
-        samples, figures = read_samples(
-            settings, work, "instructions", chat, settings.seed, images=sighted, change=kept, fits=seen
-        )
-    except InputError:
-        if settings.control == "text" and read:
-            raise InputError(
-                "every sample has an image; there is no text to tune on", where="--control text"
-            ) from None
-        raise
-    return samples, settings.subset or (read if settings.control == "text" else len(samples)), figures
+    change = None if sighted else blind.unread
+    return read_samples(
+        settings, work, "instructions", chat, settings.seed, images=sighted, change=change, fits=seen
+    )
 
 
 def _arm(
@@ -197,6 +184,10 @@ def _arm(
 ) -> Samples:
     """Withhold the images, and do to questions and answers what the arm asks for."""
     room = next(parent for parent in work.path.absolute().parents if parent.is_dir())
+    if settings.control == "text":
+        samples = changed(samples, lambda _, own: None if own.images else own, room)
+        if not len(samples):
+            raise InputError("every sample has an image; there is no text to tune on", where="--control text")
     made = changed(samples, lambda _, own: blind.withheld(own, settings.placeholder), room)
     if settings.answerable_only or settings.abstain:
         bare = changed(samples, lambda _, own: own.without_images(), room)

@@ -134,7 +134,7 @@ def read_samples(
     rejects.write(work.path)
     figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
     if set(found) != {ONLY}:
-        figures["sources"] = dict(samples.sources)
+        figures["sources"] = samples.sources
     return samples, figures
 
 
