@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
+from priorkit.models.chat import check_template
 from priorkit.models.encoder_model import Encoder
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.image_tower import image_tower, patch_side
@@ -310,17 +311,30 @@ def check_multimodal(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_multimodal(folder: Path) -> Multimodal:
-    """Load a LLaVA model in fp32 with its processor.
+def check_chat(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check that conversations about images can be learnt from through a LLaVA model's chat template.
+
+    Args:
+        folder: the model's.
+        config: its ``config.json``.
+
+    Raises:
+        InputError: they cannot, or its processor cannot be loaded.
+    """
+    tokenizer = load_processor(folder).tokenizer
+    number = config.get("image_token_id", config.get("image_token_index"))
+    token = IMAGE if number is None else str(tokenizer.convert_ids_to_tokens(number))
+    check_template(tokenizer, folder, token)
+
+
+def load_processor(folder: Path) -> Any:
+    """Load a LLaVA model's processor; it and its tokenizer have the same chat template, if only the kit's.
 
     Raises:
         InputError: it cannot be loaded.
     """
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import AutoProcessor
 
-    check_multimodal(folder)
-    model, info = load_checked(LlavaForConditionalGeneration, folder, dtype=torch.float32)
-    refuse_missing(info, folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -335,4 +349,18 @@ def load_multimodal(folder: Path) -> Multimodal:
         processor.chat_template = processor.tokenizer.chat_template = (
             processor.tokenizer.chat_template or CHAT_TEMPLATE
         )
-    return Multimodal(model, processor)
+    return processor
+
+
+def load_multimodal(folder: Path) -> Multimodal:
+    """Load a LLaVA model in fp32 with its processor.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    check_multimodal(folder)
+    model, info = load_checked(LlavaForConditionalGeneration, folder, dtype=torch.float32)
+    refuse_missing(info, folder)
+    return Multimodal(model, load_processor(folder))

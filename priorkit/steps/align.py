@@ -76,9 +76,11 @@ NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
 
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
+    from priorkit.models.chat import check_template
     from priorkit.models.encoder import check_encoder, load_config
     from priorkit.models.image_tower import patch_side
     from priorkit.models.llm import check_llm
+    from priorkit.models.tokenizer import IMAGE, load_tokenizer
     from priorkit.models.towers import tower_config
     from priorkit.training.reading import check_sources
 
@@ -89,6 +91,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             where=inputs["llm"].given,
             hint="use a Llama-shaped one",
         )
+    check_template(load_tokenizer(inputs["llm"].path), inputs["llm"].path, IMAGE)
     check_encoder(inputs["encoder"].path, text=False)
     vision = tower_config(load_config(inputs["encoder"].path))
     facts = check_sources(inputs, "captions")

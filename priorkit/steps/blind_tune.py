@@ -70,9 +70,11 @@ class BlindTuneSettings(TrainingSettings, InstructionSettings, StepSettings):
 
 def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and arm from headers."""
+    from priorkit.models.chat import check_template
     from priorkit.models.folder import read_config
     from priorkit.models.llm import check_llm
-    from priorkit.models.multimodal import check_multimodal
+    from priorkit.models.multimodal import check_chat, check_multimodal
+    from priorkit.models.tokenizer import load_tokenizer
     from priorkit.training.blind_arms import arm_of
     from priorkit.training.reading import check_sources
 
@@ -80,6 +82,10 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     multimodal = "vision_config" in read_config(folder)
     config = check_multimodal(folder) if multimodal else check_llm(folder)
     _check_arm(settings, multimodal)
+    if multimodal:
+        check_chat(folder, config)
+    else:
+        check_template(load_tokenizer(folder), folder)
     facts = check_sources(inputs, "instructions")
     return Plan(
         [

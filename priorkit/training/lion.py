@@ -28,7 +28,7 @@ from priorkit.models.lion.configuration import (
     check_layers,
 )
 from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, load_queries
-from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
+from priorkit.models.multimodal import check_chat, check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
 from priorkit.training.lion_samples import encode_all, of_types, read
@@ -120,7 +120,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     given = inputs["mllm"]
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
-    check_multimodal(base.path)
+    check_chat(base.path, check_multimodal(base.path))
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)

@@ -18,7 +18,7 @@ from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.encoder import check_encoder, load_config, load_encoder
 from priorkit.models.image_tower import put_back, stand_alone_config
-from priorkit.models.multimodal import Multimodal, check_multimodal, is_linear, load_multimodal
+from priorkit.models.multimodal import Multimodal, check_chat, check_multimodal, is_linear, load_multimodal
 from priorkit.training.instruction import InstructionObjective
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.reading import check_sources, mean_length, read_samples
@@ -48,6 +48,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
                 f"the {part} is not trained", where=f"--{part}-learning-rate", hint="see --train"
             )
     config = check_multimodal(inputs["mllm"].path)
+    check_chat(inputs["mllm"].path, config)
     facts = check_sources(inputs, "instructions")
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)
     tokens = int(config.get("image_seq_length") or 576)

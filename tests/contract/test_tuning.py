@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,40 @@ def test_options_that_do_not_go_together(
     found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
     assert found.code == 2
     assert message in found.err
+
+
+def with_template(mllm: Path, folder: Path, template: str) -> Path:
+    """A user's copy of a model with a chat template of their own."""
+    shutil.copytree(mllm, folder, ignore=shutil.ignore_patterns("priorkit.json", "recipe.toml"))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+PLAIN = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+ANSWER = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+
+
+def test_a_template_that_cannot_work_is_refused_before_weights_are_read(kit, cli, tmp_path: Path) -> None:
+    drops = "{% for m in messages if loop.last or m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    model = with_template(kit.mllm, tmp_path / "model", drops)
+    for step in ("tune", "blind-tune"):
+        found = cli(step, model, kit.instructions, *SHORT, "--check", "--out", tmp_path / "x")
+        assert found.code == 3
+        assert str(model) in found.err
+        assert "the chat template does not keep what was said as it is" in found.err
+
+
+def test_conversations_that_the_template_refuses_are_rejected_by_name(kit, cli, tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    model = with_template(kit.mllm, tmp_path / "model", refuses + PLAIN + ANSWER)
+    system = {"from": "system", "value": "Be brief."}
+    rows = [{"id": f"n{n}", "conversations": [system] * (n == 3) + turns("q", "a")} for n in range(8)]
+    source = lines(tmp_path / "c.jsonl", rows)
+    words = ("tune", model, source, *SHORT, "--out", tmp_path / "tuned")
+    found = cli(*words)
+    assert found.code == 3
+    assert "c.jsonl:4: n3: the chat template refuses the conversation: System role not supported" in found.err
+    assert open_artifact(made(cli, *words, "--reject-limit", 0.2)).manifest.metrics["samples"] == 7
 
 
 def test_long_conversations_are_cut_and_counted(kit, cli, tmp_path: Path) -> None:
