@@ -12,7 +12,7 @@ from jinja2 import TemplateError
 
 from priorkit.core.errors import InputError
 from priorkit.models.loss import IGNORE
-from priorkit.models.tokenizer import CHAT_TEMPLATE, IMAGE
+from priorkit.models.tokenizer import CHAT_TEMPLATE, IMAGE, opened, opening_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,7 @@ class ChatTokenizer:
         self.max_length = max_length
         self.image_token = image_token
         self._parts = not _takes_strings(tokenizer)
+        self._opening = opening_ids(tokenizer)
         self._shapes: dict[tuple[tuple[str, int], ...], str] = {}
 
     def text(self, turns: Turns, generate: bool) -> str:
@@ -107,7 +108,7 @@ class ChatTokenizer:
     def prompt(self, turns: Turns) -> list[int]:
         """Token ids of a conversation up to where the assistant is to answer."""
         text = self._expand(self.text(turns, generate=True))
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return opened(self.tokenizer(text, add_special_tokens=False)["input_ids"], self._opening)
 
     def encode(self, turns: Turns) -> Encoded:
         """Token ids of a conversation, with labels on the assistant's words and end tokens.
@@ -115,7 +116,8 @@ class ChatTokenizer:
         The spans are found in the text, by rendering the conversation up to each answer with and
         without it, so that any chat template works; where a template writes earlier turns otherwise
         once others follow (Qwen3 thinks in the last alone), by marks at the turns' ends. White space after
-        an end token (ChatML's line break) is the template's, not the answer's, and carries no loss.
+        an end token (ChatML's line break) is the template's, not the answer's, and carries no loss. What the
+        tokenizer puts before a text when it is called (Llama's beginning of text) stands first, once.
 
         Raises:
             InputError: the template refuses the conversation or rewrites what was said, so that answers
@@ -125,8 +127,9 @@ class ChatTokenizer:
         text, spans = self._spans(turns)
         expanded = [(len(self._expand(text[:start])), len(self._expand(text[:end]))) for start, end in spans]
         encoded = self.tokenizer(self._expand(text), add_special_tokens=False, return_offsets_mapping=True)
-        ids: list[int] = encoded["input_ids"]
-        return self._cut(ids, _labels(ids, encoded["offset_mapping"], expanded))
+        labels = _labels(encoded["input_ids"], encoded["offset_mapping"], expanded)
+        ids = opened(encoded["input_ids"], self._opening)
+        return self._cut(ids, [IGNORE] * (len(ids) - len(labels)) + labels)
 
     def _spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text, and where in it the assistant's words and end tokens are."""
