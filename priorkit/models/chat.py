@@ -82,7 +82,8 @@ class ChatTokenizer:
         shape = tuple((role, words.count(IMAGE)) for role, words in turns)
         if shape not in self._shapes:
             try:
-                self._spans([(role, f"{IMAGE}\n" * images + "so") for role, images in shape])
+                said = [f"{IMAGE}\n" * images + f"so {place}" for place, (_, images) in enumerate(shape)]
+                self._spans([(role, words) for (role, _), words in zip(shape, said, strict=True)])
                 self._shapes[shape] = ""
             except InputError as error:
                 self._shapes[shape] = error.problems[0].what

@@ -175,7 +175,7 @@ ANSWER = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 
 
 def test_a_template_that_cannot_work_is_refused_before_weights_are_read(kit, cli, tmp_path: Path) -> None:
-    drops = "{% for m in messages if loop.last or m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    drops = "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
     model = with_template(kit.mllm, tmp_path / "model", drops)
     for step in ("tune", "blind-tune"):
         found = cli(step, model, kit.instructions, *SHORT, "--check", "--out", tmp_path / "x")

@@ -196,7 +196,7 @@ def test_a_template_that_refuses_says_so(tokenizer: Any) -> None:
 
 def test_templates_that_change_what_was_said_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.chat_template = (
-        "{% for m in messages if m['role'] == 'user' or loop.last %}{{ m['content'] }}{% endfor %}"
+        "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
     )
     with pytest.raises(InputError, match="does not keep what was said"):
         ChatTokenizer(tokenizer, 1, 500).encode(TURNS)
