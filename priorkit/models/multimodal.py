@@ -50,6 +50,11 @@ class Multimodal:
         return next(self.model.parameters()).device
 
     @property
+    def decoder(self) -> Any:
+        """The language model without its head."""
+        return self.model.model.language_model
+
+    @property
     def image_tokens(self) -> int:
         """How many positions an image takes in the sequence."""
         return int(self.model.config.image_seq_length)
@@ -148,7 +153,7 @@ class Multimodal:
 
     def part_of(self, name: str) -> str:
         """Which of :data:`PARTS` a parameter belongs to."""
-        if name.startswith("placeholder"):
+        if "placeholder" in name.split("."):
             return "placeholder"
         if "multi_modal_projector" in name:
             return "projector"
@@ -177,6 +182,11 @@ class TextOnly:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def decoder(self) -> Any:
+        """The model without its head."""
+        return self.model.get_decoder()
+
     def hidden(
         self,
         input_ids: Tensor,
@@ -186,16 +196,15 @@ class TextOnly:
         **options: Any,
     ) -> Any:
         """The decoder's output; see :meth:`Multimodal.hidden`. There are no images, so no ``features``."""
-        decoder = self.model.get_decoder()
         if in_place is None:
-            return decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
+            return self.decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
         embedded = self.model.get_input_embeddings()(input_ids)
         embedded = place(embedded, input_ids == self.image_token_id, in_place)
-        return decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
+        return self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
 
     def part_of(self, name: str) -> str:
         """All of it is the language model, but for what stands in for images."""
-        return "placeholder" if name.startswith("placeholder") else "llm"
+        return "placeholder" if "placeholder" in name.split(".") else "llm"
 
 
 def place(embedded_BTC: Tensor, where_BT: Tensor, values_NC: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.values import split_commas
 from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 
 def _layers(value: Any) -> Any:
@@ -27,7 +27,7 @@ def _layers(value: Any) -> Any:
 Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Field(min_length=1)]
 
 
-class AlignSettings(TrainingSettings, InstructionSettings, StepSettings):
+class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit align``."""
 
     step: ClassVar[str] = "align"
@@ -84,6 +84,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     from priorkit.models.towers import tower_config
     from priorkit.training.reading import check_sources
 
+    check_sharing(settings)
     language = check_llm(inputs["llm"].path)
     if language["model_type"] in NO_LLAVA:
         raise InputError(

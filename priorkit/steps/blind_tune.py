@@ -12,10 +12,10 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 
-class BlindTuneSettings(TrainingSettings, InstructionSettings, StepSettings):
+class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit blind-tune``."""
 
     step: ClassVar[str] = "blind-tune"
@@ -78,6 +78,7 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     from priorkit.training.blind_arms import arm_of
     from priorkit.training.reading import check_sources
 
+    check_sharing(settings)
     folder = inputs["llm"].path
     multimodal = "vision_config" in read_config(folder)
     config = check_multimodal(folder) if multimodal else check_llm(folder)

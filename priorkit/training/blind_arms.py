@@ -62,12 +62,6 @@ class _Learner:
     max_length: int
     grown: int = 0
 
-    @property
-    def decoder(self) -> Any:
-        """The language model without its head."""
-        model = self.subject.model
-        return model.model.language_model if isinstance(self.subject, Multimodal) else model.get_decoder()
-
     def save(self, folder: Path) -> None:
         """Save the model with its tokenizer or processor."""
         if isinstance(self.subject, Multimodal):
@@ -136,7 +130,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         lengths_per_octave=COARSE if settings.compile else FINE,
     )
     if settings.compile:
-        compile_decoder(learner.decoder)
+        compile_decoder(subject.decoder)
 
     def save(folder: Path) -> None:
         learner.save(folder)

@@ -54,6 +54,8 @@ FOREIGN = {
     "lora_dropout": "has adapters of its own",
     "dora": "has adapters of its own",
     "export_encoder": "leaves the encoder as it is",
+    "shard": "is not shared among processes; its base is frozen and its own parts are small",
+    "checkpoint_activations": "routes its adapters by hooks and recomputes nothing",
     "compile": "puts its adapters in by hooks and is not compiled",
 }
 """Options of ``tune`` that LION does not take, and why."""

@@ -163,6 +163,30 @@ def test_options_that_do_not_go_together(
     assert message in found.err
 
 
+@pytest.mark.parametrize("which", ["selective", "full"])
+def test_activations_computed_again_change_nothing(kit, cli, tmp_path: Path, which: str) -> None:
+    words = ("tune", kit.mllm, kit.instructions, "--train", "projector,llm,encoder", *SHORT)
+    plain = made(cli, *words, "--out", tmp_path / "plain")
+    again = made(cli, *words, "--checkpoint-activations", which, "--out", tmp_path / "again")
+    assert (plain / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--shard",), "--shard: there is one process; nothing to share"),
+        (
+            ("--architecture", "lion", "--stage", "all", "--checkpoint-activations", "full"),
+            "recomputes nothing",
+        ),
+    ],
+)
+def test_memory_that_cannot_be_saved(kit, cli, tmp_path: Path, extra: tuple[str, ...], message: str) -> None:
+    found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
+    assert found.code == 2
+    assert message in found.err
+
+
 def with_template(mllm: Path, folder: Path, template: str) -> Path:
     """A user's copy of a model with a chat template of their own."""
     shutil.copytree(mllm, folder, ignore=shutil.ignore_patterns("priorkit.json", "recipe.toml"))
