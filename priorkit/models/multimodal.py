@@ -27,6 +27,13 @@ PARTS = ("projector", "llm", "encoder")
 """The parts of a multimodal model that can be trained."""
 
 
+def part_of(name: str) -> str:
+    """Which of :data:`PARTS` a tensor of a LLaVA model belongs to."""
+    if "multi_modal_projector" in name:
+        return "projector"
+    return "encoder" if "vision_tower" in name else "llm"
+
+
 @dataclass
 class Multimodal:
     """A LLaVA model with its processor.
@@ -153,11 +160,7 @@ class Multimodal:
 
     def part_of(self, name: str) -> str:
         """Which of :data:`PARTS` a parameter belongs to."""
-        if "placeholder" in name.split("."):
-            return "placeholder"
-        if "multi_modal_projector" in name:
-            return "projector"
-        return "encoder" if "vision_tower" in name else "llm"
+        return "placeholder" if "placeholder" in name.split(".") else part_of(name)
 
     def save(self, folder: Path) -> None:
         """Save model and processor."""

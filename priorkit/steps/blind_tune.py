@@ -71,11 +71,12 @@ class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, S
 def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and arm from headers."""
     from priorkit.models.chat import check_template
-    from priorkit.models.folder import read_config
+    from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.llm import check_llm
     from priorkit.models.multimodal import check_chat, check_multimodal
     from priorkit.models.tokenizer import load_tokenizer
     from priorkit.training.blind_arms import arm_of
+    from priorkit.training.footprint import footprint
     from priorkit.training.reading import check_sources
 
     check_sharing(settings)
@@ -87,6 +88,7 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         check_chat(folder, config)
     else:
         check_template(load_tokenizer(folder), folder)
+    size = footprint(tensor_files(folder), ("llm",))
     facts = check_sources(inputs, "instructions")
     return Plan(
         [
@@ -94,6 +96,8 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
             *facts,
             ("arm", arm_of(settings)),
         ],
+        disk_bytes=size.disk_bytes,
+        memory_bytes=size.memory_bytes if settings.device != "cuda" else 0,
         kind="mllm" if multimodal else "llm",
     )
 
