@@ -20,6 +20,7 @@ from priorkit.models.loss import IGNORE, count_targets, output_head, token_loss
 from priorkit.training import parallel
 from priorkit.training.activations import Activations, checkpoint_activations
 from priorkit.training.objective import Loss
+from priorkit.training.speed import Counted
 from priorkit.training.trained_parts import blocks_of
 
 KEEP_TOKENS = 32 << 20
@@ -152,7 +153,8 @@ class InstructionObjective:
         self._packs = packing and not obstacle
         self._kept: dict[int, Encoded] = {}
         self._kept_tokens = 0
-        self._useful = self._positions = 0
+        self.counted = Counted()
+        self._positions = 0
         self._whole: Whole | None = None
 
     def __len__(self) -> int:
@@ -161,7 +163,12 @@ class InstructionObjective:
     @property
     def useful_share(self) -> float:
         """Share of all positions computed so far that were no padding."""
-        return self._useful / max(1, self._positions)
+        return self.counted.positions / max(1, self._positions)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self._subject.model.config
 
     def save_memory(self, activations: Activations, shard: bool, runtime: Runtime) -> None:
         """Recompute activations; share parameters among the processes, the language model's layers one by one.
@@ -255,16 +262,34 @@ class InstructionObjective:
             text = self._subject.model.config.get_text_config()
             dtype = self._subject.model.get_input_embeddings().weight.dtype
             mask = document_mask(documents, text._attn_implementation, dtype)
-            options["position_ids"] = document_positions(documents)
+            positions = options["position_ids"] = document_positions(documents)
         else:
             mask = batch["attention_mask"]
             used = mask > 0
-        self._useful += int(used.sum())
-        self._positions += used.numel()
+            positions = mask.cumsum(1) - 1
         features = self._views.features(batch) if self._views is not None else None
+        self._count(batch, used, positions, features)
         in_place = self._in_place(ids)
         options |= self.row_options(batch)
         return self._subject.hidden(ids, mask, features, in_place, **options).last_hidden_state
+
+    def _count(
+        self, batch: Mapping[str, Tensor], used: Tensor, positions: Tensor, features: Tensor | None
+    ) -> None:
+        """Note what a batch computes."""
+        self._positions += used.numel()
+        # The first T odd numbers sum to T squared.
+        sums = (used.sum(), ((2 * positions + 1) * used).sum(), (batch["labels"][:, 1:] != IGNORE).sum())
+        own, squares, targets = torch.stack(sums).tolist()
+        self.counted.positions += own
+        self.counted.squares += squares
+        self.counted.targets += targets
+        if features is not None:
+            images, tokens = features.shape[:2]
+            self.counted.shown += images * tokens
+            if "pixels" in batch:
+                self.counted.looked += images * tokens
+                self.counted.look_squares += images * tokens**2
 
     def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """What the model wants to know of a batch beyond tokens and images."""

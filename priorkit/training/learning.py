@@ -15,11 +15,13 @@ from priorkit.core.lifecycle import Work
 from priorkit.core.runtime import Runtime, rank
 from priorkit.core.settings import Settings
 from priorkit.core.specs import option_specs
+from priorkit.models.multimodal import PARTS
 from priorkit.training import parallel
 from priorkit.training.instruction import InstructionObjective
 from priorkit.training.loop import train
 from priorkit.training.objective import Objective
 from priorkit.training.settings import MemorySettings, TrainingSettings
+from priorkit.training.speed import TUNING_FORMULA, tuning_speed
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
         **prepared.metrics,
     )
     work.cost.update(summary.cost)
+    own = prepared.objective
+    if isinstance(own, InstructionObjective) and set(prepared.parts) <= {*PARTS, "placeholder"}:
+        work.cost.update(tuning_speed(own.config, prepared.parts, own.counted, summary, runtime))
+        work.metrics["flops_formula"] = TUNING_FORMULA
     work.cost.update(
         samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),
         **prepared.finish(),
