@@ -32,6 +32,10 @@ from priorkit.training.views import views_of
 PARTS = ("placeholder", "projector", "llm", "encoder")
 
 
+PLACEHOLDER_USE = "stands in for images in this training alone; evaluate --blind drops the image's place"
+"""What the manifest says of a placeholder that is kept or learnt."""
+
+
 def arm_of(settings: Any) -> str:
     """The arm's name, for the manifest and the talk."""
     if settings.control != "none":
@@ -139,6 +143,8 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
             save_file({"placeholder": learnt}, folder / "placeholder.safetensors")
 
     figures["arm"] = arm_of(settings)
+    if settings.placeholder != "drop":
+        figures["placeholder"] = PLACEHOLDER_USE
     if learner.grown:
         figures["vocabulary_grown_by"] = learner.grown
     rates: dict[str, float] = dict.fromkeys(PARTS, settings.learning_rate)

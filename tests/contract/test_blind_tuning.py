@@ -96,6 +96,8 @@ def test_a_kept_placeholder_is_one_token_more(kit, cli, tmp_path: Path, source: 
     )
     assert losses(drop) != pytest.approx(losses(keep), rel=1e-6)
     assert metrics(drop)["tokens"] == metrics(keep)["tokens"]
+    assert "evaluate --blind drops the image's place" in metrics(keep)["placeholder"]
+    assert "placeholder" not in metrics(drop)
     AutoModelForCausalLM.from_pretrained(keep)
     assert AutoTokenizer.from_pretrained(keep).chat_template
 
