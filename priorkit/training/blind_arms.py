@@ -106,11 +106,14 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         learner.tokenizer, shown, settings.max_length or learner.max_length, learner.image_token
     )
     samples, figures = _read(settings, work, chat)
-    # Every arm trains for as many steps as the whole mixture takes, so that arms are matched in compute.
-    reckoned = len(samples)
+    # Every arm trains for as many steps as the whole mixture takes, so that arms are matched in compute;
+    # a length in tokens is one in tokens of the blind arm.
+    reckoned, length = len(samples), 1.0
+    if settings.tokens:
+        length = mean_length(chat, blind.Viewed(samples, Conversation.without_images))
     views = None
     if sighted:
-        passes = settings.total_steps(reckoned, 1) * settings.batch_size / len(samples)
+        passes = settings.total_steps(reckoned, length) * settings.batch_size / len(samples)
         pixels = Pixels(samples.images, subject.prepare)
         views = views_of(subject, pixels, False, runtime, settings.workers, passes)
     else:
@@ -153,7 +156,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         objective,
         {part: row for part, row in rows.items() if row.total},
         save,
-        mean_length(chat, samples) if settings.tokens else 1.0,
+        length,
         figures,
         lambda: {"useful_share": objective.useful_share},
         reckoned,

@@ -15,7 +15,7 @@ from priorkit.data.imageset import decodable
 from priorkit.data.rejects import Rejects
 from priorkit.data.samples import Samples, gather
 from priorkit.models.chat import ChatTokenizer, TooLongError
-from priorkit.training.instruction import encode
+from priorkit.training.instruction import Conversations, encode
 from priorkit.training.instruction_settings import ONLY, InstructionSettings
 
 TEMPLATE_TOKENS = 32
@@ -155,7 +155,7 @@ def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> s
     return ""
 
 
-def mean_length(chat: ChatTokenizer, samples: Samples, most: int = 256) -> float:
+def mean_length(chat: ChatTokenizer, samples: Conversations, most: int = 256) -> float:
     """Mean positions of a sample, over some spread through the data; for lengths given in tokens."""
     step = max(1, len(samples) // most)
     found = [len(encode(chat, samples[index]).input_ids) for index in range(0, len(samples), step)]

@@ -134,6 +134,13 @@ def test_arms_of_one_mixture_take_as_many_steps(kit, cli, tmp_path: Path, source
         {"seen": 8, "text": 8},
     ]
     assert [metrics(out)["steps"] for out in (plain, control, sighted)] == [4, 4, 4]
+    words = (*words[:-2], "--tokens", 200)
+    steps = [
+        metrics(made(cli, *words, *extra, "--out", tmp_path / f"tokens-{number}"))["steps"]
+        for number, extra in enumerate(((), ("--control", "text"), ("--control", "sighted")))
+    ]
+    assert steps[0] > 1
+    assert len(set(steps)) == 1
 
 
 def test_broken_samples_of_a_control_are_named(kit, cli, tmp_path: Path, source: Path) -> None:
