@@ -48,7 +48,7 @@ def footprint(
         rank: of LoRA's matrices, which are trained in place of the language model; 0 for none.
         magnitudes: whether DoRA's vectors are trained with them.
     """
-    sizes = dict.fromkeys(PARTS, 0)
+    sizes: dict[str, int] = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors.items():
         sizes[part_of(name)] += tensor.count
     held = sum(sizes.values())

@@ -18,9 +18,23 @@ SHORT = ("--precision", "fp32", "--device", "cpu", "--warmup-steps", "0")
 SCRIPT = """
 import sys, json
 from priorkit.cli.main import run
-from priorkit.training import parallel
+from priorkit.core.errors import GuardError
+from priorkit.training import loop, parallel
 
-for command in json.loads(sys.argv[1]):
+commands = json.loads(sys.argv[1])
+guard = loop._guard
+
+def stop(objective, settings, step, *rest):
+    if step == 2:
+        raise GuardError("stopped in the third step")
+    guard(objective, settings, step, *rest)
+
+# The first command is stopped behind its first state, and goes on from there.
+loop._guard = stop
+assert run(commands[0]) == 5
+loop._guard = guard
+parallel.barrier()
+for command in commands:
     code = run(command)
     assert code == 0, (command, code)
 parallel.barrier()
@@ -65,6 +79,7 @@ def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
         torchrun(script, json.dumps(shared)), capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "resuming at step 2 of 4" in done.stderr
     return root
 
 
