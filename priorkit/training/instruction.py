@@ -178,10 +178,8 @@ class InstructionObjective:
         """
         checkpoint_activations(self._subject.model, activations)
         if shard:
-            decoder = self._subject.decoder
-            layers = getattr(decoder, "layers", None) or blocks_of(decoder)[1]
             self.module = self._whole = Whole(self.module)
-            parallel.shard(self._whole, layers, runtime)
+            parallel.shard(self._whole, blocks_of(self._subject.decoder)[1], runtime)
 
     def sample(self, index: int, position: int) -> Sample:
         """A tokenised conversation with its images' numbers."""

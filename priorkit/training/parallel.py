@@ -109,9 +109,7 @@ def gather(module: nn.Module) -> None:
 
     Every process calls this; the others keep their parts.
     """
-    for part in module.modules():
-        if hasattr(part, "reshard"):  # a module of FSDP2
-            part.reshard()  # pyright: ignore[reportCallIssue]
+    reshard(module)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
     for part in module.modules():
         for name, own in part.named_parameters(recurse=False, remove_duplicate=False):
@@ -123,13 +121,21 @@ def gather(module: nn.Module) -> None:
             part._parameters[name] = made[own]
 
 
+def reshard(module: nn.Module) -> None:
+    """Share parameters again that a forward pass without a backward pass left gathered."""
+    for part in module.modules():
+        again = getattr(part, "reshard", None)  # torch's FSDPModule, whose import costs seconds
+        if again is not None:
+            again()
+
+
 def is_sharded(value: Tensor) -> bool:
     """Whether a tensor is shared among the processes."""
     return hasattr(value, "full_tensor")
 
 
 def local(value: Tensor) -> Tensor:
-    """The whole of a small shared tensor; any other as it is."""
+    """The whole of a shared tensor, in every process; any other as it is."""
     full = getattr(value, "full_tensor", None)
     return value if full is None else full()
 

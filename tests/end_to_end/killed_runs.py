@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from priorkit.core import artifact
+from priorkit.core import artifact, lifecycle
 from priorkit.training import checkpoint, loop
 
 
@@ -33,6 +33,9 @@ PLACES: dict[str, tuple[Any, str]] = {
     "a write to the disk": (os, "fsync"),
     "hashing the result": (artifact, "hash_files"),
     "moving a file or folder": (Path, "replace"),
+    "cutting the metrics": (os, "truncate"),
+    "removing the state": (lifecycle, "_bare"),
+    "renaming the artifact": (lifecycle, "move_into_place"),
 }
 
 

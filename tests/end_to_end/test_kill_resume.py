@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_runs import Runs
+from killed_runs import Killer, Runs
 from safetensors.torch import save_file
 
 from priorkit.core import artifact
-from priorkit.training import checkpoint
+from priorkit.training import checkpoint, loop
 
 STEPS = 12
 
@@ -66,6 +66,17 @@ def test_a_run_killed_twice_ends_with_the_same_bytes(
     state = tmp_path / "llm.partial" / "state"
     assert [path.name for path in sorted(state.glob("step-*"))] == ["step-00000003"]
     runs.killed(tmp_path / "llm", "saving the state", 3)
+    runs.killed(tmp_path / "llm", "cutting the metrics", 0)
+    assert_same(runs.whole(tmp_path / "llm"), expected)
+
+
+@pytest.mark.parametrize("place", ["removing the state", "renaming the artifact"])
+def test_a_finished_artifact_only_wants_its_name(
+    runs: Runs, expected: artifact.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Killed after its manifest was written, it is not made again."""
+    runs.killed(tmp_path / "llm", place, 0)
+    monkeypatch.setattr(loop, "_backward", Killer(loop._backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 
