@@ -96,6 +96,17 @@ def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> En
     )
 
 
+def spelt_as(entities: EntityImages, known: Sequence[str]) -> EntityImages:
+    """The same images under known names, where their own differ from these in case or Unicode form alone."""
+    spelling = {fold(name): name for name in known}
+    names = [spelling.get(fold(name), name) for name in entities.entities]
+    if tuple(names) == entities.entities:
+        return entities
+    shown = [names[index] for index in entities.entity_of]
+    without = [spelling.get(fold(name), name) for name in entities.without]
+    return _gathered(list(zip(shown, entities.images, strict=True)), (*names, *without))
+
+
 def check_names(names: Sequence[str], where: str) -> None:
     """Refuse names that are the same but for case or Unicode form: their ranks would be meaningless.
 

@@ -15,7 +15,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
 from priorkit.data.augmentation import AugmentationSettings
-from priorkit.data.entities import EntityImages, candidates, read_entities, read_names
+from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as
 from priorkit.data.held_out import split
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
@@ -191,7 +191,9 @@ def _images(
     """What is trained on, and what is held out."""
     entities = read_entities(work.inputs["images"].path, rejects)
     if settings.held_out:
-        return entities, read_entities(work.inputs["held_out"].path, rejects)
+        # One entity, however the two sources spell its name.
+        held_out = read_entities(work.inputs["held_out"].path, rejects)
+        return entities, spelt_as(held_out, entities.entities)
     if not settings.held_out_share:
         return entities, None
     trained, held_out = split(entities, settings.held_out_share, settings.seed)

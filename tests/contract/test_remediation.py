@@ -181,6 +181,27 @@ def test_a_share_of_every_entitys_images_is_held_out(kit, cli, tmp_path: Path) -
     assert metrics["before"]["mean_rank"]["value"] > 0
 
 
+def birds(folder: Path, *names: str, count: int = 3) -> Path:
+    """Entity images, a folder per name."""
+    for entity in names:
+        (folder / entity).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / entity / f"{number}.png")
+    return folder
+
+
+def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "distill-encoder", kit.encoder, birds(tmp_path / "train", "crane", "heron", "egret"), *SHORT,
+        "--held-out", birds(tmp_path / "test", "Heron", "EGRET", "ibis", count=1), "--out", tmp_path / "x",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    table = pq.read_table(found.path / "held_out_ranks.parquet").to_pydict()
+    assert table["entity"] == ["egret", "heron", "ibis"]
+    assert manifest(found.path)["metrics"]["names"] == 4
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -233,12 +254,7 @@ def test_an_encoder_without_text_is_refused_where_names_are_needed(
 
 
 def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
-    for entity in ("heron", "egret", "crane"):
-        (tmp_path / "birds" / entity).mkdir(parents=True)
-        for number in range(3):
-            pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "birds" / entity / f"{number}.png")
-    broken = tmp_path / "birds" / "heron" / "2.png"
+    broken = birds(tmp_path / "birds", "heron", "egret", "crane") / "heron" / "2.png"
     broken.write_bytes(broken.read_bytes()[:99])
     command = ("distill-encoder", kit.encoder, tmp_path / "birds", *SHORT)
     strict = cli(*command, "--out", tmp_path / "x")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from priorkit.core.errors import InputError
-from priorkit.data.entities import candidates, check_names, fold, read_entities, read_names
+from priorkit.data.entities import candidates, check_names, fold, read_entities, read_names, spelt_as
 from priorkit.data.rejects import Rejects
 
 
@@ -59,6 +59,15 @@ def test_an_empty_folder_spelt_like_another_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, heron=1, Heron=0)
     with pytest.raises(InputError, match="one name but for case"):
         read_entities(tmp_path, Rejects(0))
+
+
+def test_names_of_a_second_source_take_the_spelling_of_the_first(tmp_path: Path) -> None:
+    found = read_entities(folder(tmp_path, Heron=2, egret=1), Rejects(0))
+    assert found.entities == ("Heron", "egret")
+    same = spelt_as(found, ["heron", "ibis"])
+    assert (same.entities, same.entity_of) == (("egret", "heron"), (0, 1, 1))
+    assert [ref.name for ref in same.images] == ["egret/0.png", "Heron/0.png", "Heron/1.png"]
+    assert spelt_as(found, ["Heron"]) is found
 
 
 def test_a_data_set_of_the_hub_keeps_its_files_one_folder_down(tmp_path: Path) -> None:
