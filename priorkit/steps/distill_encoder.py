@@ -164,7 +164,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
 
     # From the original (0) to the tuned encoder (1): gain on held-out images, cost elsewhere.
     line = Line(encoder.model, original.model)
-    measurement = Measurement(names, settings.template, held_out, off_domain, started)
+    measurement = Measurement(names, settings.template, held_out, off_domain, settings.seed)
     saved = settings.saved_share
     if runtime.rank() == 0:
         if held_out or off_domain:

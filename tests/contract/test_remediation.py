@@ -202,6 +202,23 @@ def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_pa
     assert manifest(found.path)["metrics"]["names"] == 4
 
 
+def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
+    kit, cli, tmp_path: Path
+) -> None:
+    command = (
+        "distill-encoder", kit.encoder, kit.images, *SHORT[:6], "--device", "cpu", "--held-out", kit.images,
+        "--off-domain", kit.world / "pairs" / "test.parquet",
+    )  # fmt: skip
+    found = [
+        cli(*command, "--precision", precision, "--out", tmp_path / precision)
+        for precision in ("fp32", "bf16")
+    ]
+    assert [result.code for result in found] == [0, 0], found[1].err
+    one, other = (manifest(result.path)["metrics"] for result in found)
+    assert one["before"] == other["before"]
+    assert one["loss"] != other["loss"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
