@@ -15,7 +15,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
 from priorkit.data.augmentation import AugmentationSettings
-from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as
+from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as, tell_without
 from priorkit.data.held_out import split
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
@@ -117,7 +117,8 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     entities, held_out = _images(settings, work, rejects)
     off_domain = read_pairs(work.inputs["off_domain"].path, rejects) if settings.off_domain else None
     extra = read_names(work.inputs["names"].path) if settings.names else []
-    names = candidates(entities.entities, [*(held_out.entities if held_out else ()), *extra])
+    without = tell_without(entities, "nothing is learnt about them")
+    names = candidates(entities.named, [*(held_out.named if held_out else ()), *extra])
 
     # The encoder as it was, as it will be, and what it is compared with.
     encoder = load_encoder(work.inputs["encoder"].path)
@@ -176,6 +177,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         loss=summary.loss,
         steps=summary.steps,
         entities=len(entities.entities),
+        entities_without_images=without,
         names=len(names),
         images=len(entities.images),
         held_out_images=len(held_out.images) if held_out else 0,
@@ -193,7 +195,7 @@ def _images(
     if settings.held_out:
         # One entity, however the two sources spell its name.
         held_out = read_entities(work.inputs["held_out"].path, rejects)
-        return entities, spelt_as(held_out, entities.entities)
+        return entities, spelt_as(held_out, entities.named)
     if not settings.held_out_share:
         return entities, None
     trained, held_out = split(entities, settings.held_out_share, settings.seed)

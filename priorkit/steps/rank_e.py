@@ -20,7 +20,7 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names
+from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names, tell_without
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import suffix_of
 from priorkit.data.tables import write_table
@@ -185,11 +185,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             console.say(f"  image features kept from before: {store.path}")
         rejects.write(work.path)
         entities = listed if len(rows) == len(listed.images) else listed.keep(rows)
-        if entities.without:
-            console.warn(
-                f"{len(entities.without)} entities have no usable image, such as '{entities.without[0]}'; "
-                "they have no rank"
-            )
+        without = tell_without(entities, "they have no rank")
         if settings.by == "names":
             extra = read_names(work.inputs["candidates"].path) if settings.candidates else []
             found = rank_names(
@@ -200,7 +196,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             found = _rank_centroids(settings, entities, features.to(started.device))
     if runtime.rank() == 0:
         _report(settings, work, entities, found)
-    work.metrics.update(rejected=len(rejects), entities_without_images=len(entities.without))
+    work.metrics.update(rejected=len(rejects), entities_without_images=without)
     work.cost.update(features_kept=float(kept))
 
 

@@ -202,6 +202,18 @@ def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_pa
     assert manifest(found.path)["metrics"]["names"] == 4
 
 
+def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_path: Path) -> None:
+    images = birds(tmp_path / "birds", "crane", "heron")
+    (images / "ibis").mkdir()
+    found = cli(
+        "distill-encoder", kit.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
+    )
+    assert found.code == 0, found.err
+    assert "1 entities have no usable image, such as 'ibis'; nothing is learnt about them" in found.err
+    metrics = manifest(found.path)["metrics"]
+    assert (metrics["entities"], metrics["entities_without_images"], metrics["names"]) == (2, 1, 3)
+
+
 def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
     kit, cli, tmp_path: Path
 ) -> None:

@@ -83,21 +83,35 @@ def test_metadata_names_the_entities(tmp_path: Path) -> None:
         {"file_name": "a.png", "label": "heron"},
         {"file_name": "a.png"},
         {"file_name": "b.png", "text": "x"},
+        {"file_name": "a.png", "entity": " ", "label": "heron"},
     ]
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rejects = Rejects(1)
-    assert read_entities(tmp_path, rejects).entities == ("heron",)
-    assert len(rejects) == 2
+    found = read_entities(tmp_path, rejects)
+    assert (found.entities, found.without, found.named) == (("heron",), ("x",), ("heron", "x"))
+    assert len(rejects) == 3
+    assert rejects.rows[2]["reason"] == "'entity' is blank"
+
+
+def test_hidden_folders_and_files_are_passed_over(tmp_path: Path) -> None:
+    folder(tmp_path, heron=1)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "x.parquet").write_bytes(b"no parquet")
+    for name in ("heron/.ipynb_checkpoints/0-checkpoint.png", ".trash/1.png", "heron/._0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    found = read_entities(tmp_path, Rejects(0))
+    assert ([ref.name for ref in found.images], found.named) == (["heron/0.png"], ("heron",))
 
 
 def test_parquet_with_class_labels(tmp_path: Path) -> None:
     table = pa.table({"image": [{"bytes": png(), "path": None}] * 3, "label": [1, 0, 7]})
-    features = {"info": {"features": {"label": {"names": ["egret", "heron"], "_type": "ClassLabel"}}}}
+    features = {"info": {"features": {"label": {"names": ["egret", "heron", "ibis"], "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, tmp_path / "x.parquet")
     rejects = Rejects(1)
     found = read_entities(tmp_path / "x.parquet", rejects)
-    assert found.entities == ("egret", "heron")
+    assert (found.entities, found.without) == (("egret", "heron"), ("ibis",))
     assert "'label' is no name: 7" in str(rejects.rows[0]["reason"])
 
 
