@@ -264,18 +264,23 @@ def _report(work: Work, points: Sequence[Point], saved: float) -> None:
 
     before, after = points[0], next(point for point in points if point.share == saved)
     work.metrics.update(before=before.row(), after=after.row(), trade_off=[point.row() for point in points])
-    if before.ranks is None or after.ranks is None:
+    retrieval = [point.retrieval for point in points if point.retrieval is not None]
+    ranks = [point.overall["mean_rank"] for point in points if point.ranks is not None]
+    figure = trade_off(
+        [point.share for point in points], {"Rank_e": ranks} if ranks else {}, retrieval or None, saved
+    )
+    (work.path / "trade_off.svg").write_bytes(figures.to_svg(figure))
+    (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
+    if before.retrieval and after.retrieval:
+        old, new = before.retrieval.value, after.retrieval.value
+        console.say(f"  off-domain retrieval (MRR): {old:.3f} before, {new:.3f} after")
+    if before.ranks is None:
         return
     columns = {"entity": before.ranks.entity, "images": before.ranks.images}
     for point in points:
         if point.ranks is not None:
             columns[f"mean_rank_at_{point.share:g}"] = point.ranks.mean_rank
     write_table(columns, work.path / "held_out_ranks.parquet")
-    retrieval = [point.retrieval for point in points if point.retrieval is not None]
-    ranks = [point.overall["mean_rank"] for point in points]
-    figure = trade_off([point.share for point in points], {"Rank_e": ranks}, retrieval or None, saved)
-    (work.path / "trade_off.svg").write_bytes(figures.to_svg(figure))
-    (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
     old, new = before.overall["mean_rank"].value, after.overall["mean_rank"].value
     console.say(f"  mean Rank_e on held-out images: {old:.2f} before, {new:.2f} after (low: strong prior)")
 

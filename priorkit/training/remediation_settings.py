@@ -265,5 +265,10 @@ class RemediationSettings(
             yield f"--trainable {self.trainable}: the image tower has {layers} blocks; all of them train"
         if self.replay and not self.replay_weight:
             yield "--replay has no effect with --replay-weight 0"
+        if not self.measures:
+            yield (
+                "nothing tells what is gained and what it costs; give --held-out or --held-out-share, and "
+                "--off-domain"
+            )
         if self.saved_share == 0:
             yield "the saved encoder is the original one: its share of the tuned weights is 0"

@@ -202,6 +202,25 @@ def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_pa
     assert manifest(found.path)["metrics"]["names"] == 4
 
 
+def test_the_cost_alone_is_drawn_where_no_images_are_held_out(kit, cli, tmp_path: Path) -> None:
+    pairs = kit.world / "pairs" / "test.parquet"
+    found = cli(
+        "distill-encoder", kit.encoder, kit.images, *SHORT, "--off-domain", pairs, "--interpolate", "0,0.5,1",
+        "--out", tmp_path / "better",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    assert "off-domain retrieval (MRR):" in found.err
+    assert [set(point) for point in manifest(found.path)["metrics"]["trade_off"]] == [
+        {"share", "off_domain_mrr"}
+    ] * 3
+    assert "off-domain retrieval, MRR" in (found.path / "trade_off.svg").read_text()
+    assert (found.path / "trade_off.png").stat().st_size > 1000
+    assert not (found.path / "held_out_ranks.parquet").exists()
+    page = cli("report", found.path, "--out", tmp_path / "report")
+    assert page.code == 0, page.err
+    assert "Retrieval elsewhere by the share" in (page.path / "report.html").read_text()
+
+
 def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_path: Path) -> None:
     images = birds(tmp_path / "birds", "crane", "heron")
     (images / "ibis").mkdir()
@@ -262,6 +281,7 @@ def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, c
         (("--interpolate", 0), "the saved encoder is the original one"),
         (("--trainable", "last-9"), "the image tower has 2 blocks; all of them train"),
         (("--replay", "PAIRS", "--replay-weight", 0), "has no effect"),
+        ((), "nothing tells what is gained and what it costs"),
     ],
 )
 def test_remediations_in_vain_are_warned_of(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
