@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -134,7 +134,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     fixed = settings.teacher_views if settings.augments else 1
     views = Views(pixels, settings, settings.seed, fixed if settings.teacher else 0)
     with started.autocast():
-        teachers = _teachers(settings, work, entities, views, started.device)
+        teachers = _teachers(settings, work, entities, views, started)
     objective = RemediationObjective(
         encoder,
         views,
@@ -214,7 +214,11 @@ def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[s
 
 
 def _teachers(
-    settings: DistillEncoderSettings, work: Work, entities: EntityImages, views: Views, device: Any
+    settings: DistillEncoderSettings,
+    work: Work,
+    entities: EntityImages,
+    views: Views,
+    started: runtime.Runtime,
 ) -> list[Teacher]:
     """The teachers' features of the views that the student will see, each at its own resolution."""
     from priorkit.data.pixels import Pixels
@@ -225,15 +229,15 @@ def _teachers(
     for number, weight in enumerate(settings.teacher_weights):
         source = work.inputs[f"teacher.{number}"]
         teacher = load_encoder(source.path, text=False)
-        teacher.model.to(device)
+        teacher.model.to(started.device)
         key = cache_key(
             teacher=source.stamp() or source.digest(),
             images=work.inputs["images"].stamp() or work.inputs["images"].digest(),
             used=[ref.name for ref in entities.images],
             views=[views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
             augmentation=settings.model_dump(include=set(AugmentationSettings.model_fields)),
-            precision=settings.precision,
-            device=device.type,
+            precision=started.precision,
+            device=started.device.type,
         )
         pixels = Pixels(entities.images, teacher.prepare)
         features = teacher_features(teacher, pixels, views, f"teacher {number + 1}", key)

@@ -120,6 +120,9 @@ def test_teachers_of_other_kinds_and_their_cache(kit, cli, dino: Path, tmp_path:
     assert two.err.count("features from the cache") == 2
     three = cli(*command, "--seed", 5, "--out", tmp_path / "three")
     assert "features from the cache" not in three.err
+    # ``auto`` is one of the two precisions, and shares its features alone.
+    kept = [cli(*command, "--precision", name, "--out", tmp_path / name).err for name in ("auto", "bf16")]
+    assert sorted(err.count("features from the cache") for err in kept) == [0, 2]
     again = cli(*command, "--force", "--out", tmp_path / "one")
     assert again.code == 0
     AutoModel.from_pretrained(one.path)

@@ -333,6 +333,10 @@ def test_teachers_features_are_those_of_the_views_and_are_kept(
     assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
     assert Counting.looks == before
     assert cache_key(a=2) != key
+    monkeypatch.setattr("priorkit.core.runtime.versions", lambda: {"torch": "0.1"})
+    assert cache_key(a=1) != key
+    monkeypatch.undo()
+    monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
     (tmp_path / "features" / f"{key}.safetensors").write_bytes(b"damaged")
     assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
 
