@@ -69,6 +69,12 @@ def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan
         shape = read_shape(inputs["config"].path) if settings.config else preset_shape(settings.preset)
     except UsageError as error:
         problems.extend(error)
+    if settings.config and settings.preset != PretrainEncoderSettings.model_fields["preset"].default:
+        problems.add(
+            "has no effect beside --config, which takes its place",
+            where=f"--preset {settings.preset}",
+            hint="give one of the two",
+        )
     if settings.micro_batch_size:
         problems.add(
             "a contrastive loss compares all pairs of a batch; it cannot be cut into micro-batches",

@@ -116,6 +116,11 @@ def plan(settings: RankSettings, inputs: Mapping[str, Input]) -> Plan:
         for flag, given in unused.items():
             if given:
                 problems.add("has no effect with --by centroids, which uses no names", where=flag)
+    elif settings.template_file and settings.template != PHOTO:
+        problems.add(
+            "has no effect beside --template-file, which takes its place", where="--template",
+            hint="put all templates into the file, one per line",
+        )  # fmt: skip
     templates = _templates(settings, inputs)
     if any("{}" not in template for template in templates):
         problems.add("a template needs {} where the name goes", where="--template")

@@ -321,11 +321,15 @@ def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
 def test_a_shape_from_a_config_file(kit, cli, tmp_path: Path) -> None:
     file = tmp_path / "shape.json"
     file.write_text((kit.encoder / "config.json").read_text())
-    one = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "one")
+    new = ("--vocab-size", 400, *SHORT)
+    both = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "both")
+    assert both.code == 2
+    assert "--preset pocket-tiny: has no effect beside --config" in both.err
+    one = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "one")
     two = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "two")
     assert one.code == 0, one.err
     assert (one.path / "model.safetensors").read_bytes() == (two.path / "model.safetensors").read_bytes()
     file.write_text('{"vision_config": {"hidden_size": 32}, "text_config": {}}')
-    bad = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "three")
+    bad = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "three")
     assert bad.code == 3
     assert "vision_config.image_size, text_config.max_position_embeddings missing" in bad.err
