@@ -151,6 +151,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         _replay(settings, work, rejects, encoder),
         original if settings.keep_weight else None,
         settings.seed,
+        settings.gradient_cache,
     )
     rejects.write(work.path)
 
@@ -210,7 +211,9 @@ def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[s
     from priorkit.training.remediation import Names, TrainedHead
 
     fixed = entity_head(encoder, names, settings.template).to(encoder.device)
-    return Names(fixed, TrainedHead(encoder, names, settings.template) if settings.train_text else None)
+    if not settings.train_text:
+        return Names(fixed)
+    return Names(fixed, TrainedHead(encoder, names, settings.template, settings.gradient_cache))
 
 
 def _teachers(

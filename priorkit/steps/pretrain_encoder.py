@@ -16,10 +16,11 @@ from priorkit.core.values import Count
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
+from priorkit.training.contrastive_settings import GradientCacheSettings
 from priorkit.training.settings import TrainingSettings
 
 
-class PretrainEncoderSettings(AugmentationSettings, TrainingSettings, StepSettings):
+class PretrainEncoderSettings(GradientCacheSettings, AugmentationSettings, TrainingSettings, StepSettings):
     """Options of ``priorkit pretrain-encoder``."""
 
     step: ClassVar[str] = "pretrain-encoder"
@@ -47,11 +48,6 @@ class PretrainEncoderSettings(AugmentationSettings, TrainingSettings, StepSettin
         "clip", "Contrastive loss: softmax over the batch (CLIP), or a sigmoid per pair (SigLIP)."
     )
     vocab_size: Count = option(2048, "Size of the text tower's vocabulary, learnt from the texts.", ge=300)
-    gradient_cache: Count = option(
-        0,
-        "Pairs whose activations are in memory at once, for batches that do not fit; 0 for the whole "
-        "batch. The gradient is the same; a step takes about a third longer.",
-    )
     reject_limit: float = reject_limit_option("rows")
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)

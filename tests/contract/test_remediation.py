@@ -63,6 +63,19 @@ def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, kit, cli, 
         assert two == pytest.approx(one, rel=2e-4)
 
 
+def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(kit, cli, tmp_path: Path) -> None:
+    command = (
+        "distill-encoder", kit.encoder, kit.images, *SHORT, "--replay", kit.pairs, "--contrastive", "infonce",
+        "--held-out", kit.images,
+    )  # fmt: skip
+    whole = cli(*command, "--out", tmp_path / "whole")
+    parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
+    assert (whole.code, parts.code) == (0, 0), parts.err
+    assert "--gradient-cache" not in parts.err
+    for one, two in zip(rows(whole.path), rows(parts.path), strict=True):
+        assert two == pytest.approx(one, rel=2e-4, abs=1e-6)
+
+
 def test_pairs_from_shards_are_pairs_like_others(kit, cli, tmp_path: Path) -> None:
     table = pq.read_table(kit.pairs).to_pylist()
     (tmp_path / "shards").mkdir()
@@ -284,6 +297,7 @@ def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, c
         (("--interpolate", 0), "the saved encoder is the original one"),
         (("--trainable", "last-9"), "the image tower has 2 blocks; all of them train"),
         (("--replay", "PAIRS", "--replay-weight", 0), "has no effect"),
+        (("--gradient-cache", 128), "has no effect: a forward pass has 128 images"),
         ((), "nothing tells what is gained and what it costs"),
     ],
 )
