@@ -11,7 +11,8 @@ from typing import Any
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.images import IMAGE_SUFFIXES, BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.imageset import FINE, PLAIN, ImageCheck
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
 
@@ -51,7 +52,9 @@ class EntityImages:
                          (*self.without, *self.entities))  # fmt: skip
 
 
-def read_entities(path: Path, rejects: Rejects, verify: bool = True) -> EntityImages:
+def read_entities(
+    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = PLAIN
+) -> EntityImages:
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
 
     Args:
@@ -60,21 +63,26 @@ def read_entities(path: Path, rejects: Rejects, verify: bool = True) -> EntityIm
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
             the caller counts good and broken images and judges.
+        check: how the images are looked at.
 
     Raises:
         InputError: there are no images, or two entities are the same name in other spelling.
     """
     listed: list[str] = []
-    found = list(_references(path, rejects, listed))
+    spool = check.open_spool()
+    found = [(entity, ref.spooled(spool)) for entity, ref in _references(path, rejects, listed)]
+    if spool is not None:
+        spool.flush()
+    looks = check.looks([ref for _, ref in found]) if verify else {}
     kept: list[tuple[str, ImageRef]] = []
-    for number, (entity, ref) in enumerate(found, start=1):
+    for place, (entity, ref) in enumerate(found):
+        look = looks.get(place, FINE)
+        if look.fault:
+            rejects.add(str(path), place + 1, f"{ref.name}: {look.fault}")
+            continue
         if verify:
-            try:
-                decode(ref)
-            except BrokenImageError as error:
-                rejects.add(str(path), number, f"{ref.name}: {error}")
-                continue
             rejects.good()
+            rejects.unusual.update(look.kinds)
         kept.append((entity, ref))
     if verify:
         rejects.judge()

@@ -17,8 +17,9 @@ from priorkit.core.settings import StepSettings, argument, option, redefault, re
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as, tell_without
 from priorkit.data.held_out import split
-from priorkit.data.pairs import check_pairs, read_pairs
+from priorkit.data.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
+from priorkit.steps.image_check import image_check
 from priorkit.training.remediation_settings import RemediationSettings
 from priorkit.training.settings import TrainingSettings
 
@@ -114,8 +115,8 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
 
     # What is seen, and what it may be called.
     rejects = Rejects(settings.reject_limit)
-    entities, held_out = _images(settings, work, rejects)
-    off_domain = read_pairs(work.inputs["off_domain"].path, rejects) if settings.off_domain else None
+    entities, held_out = _images(settings, work, rejects, started)
+    off_domain = _pairs(work, "off_domain", rejects, started) if settings.off_domain else None
     extra = read_names(work.inputs["names"].path) if settings.names else []
     without = tell_without(entities, "nothing is learnt about them")
     names = candidates(entities.named, [*(held_out.named if held_out else ()), *extra])
@@ -148,7 +149,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         ),
         settings.feature_layer,
         teachers,
-        _replay(settings, work, rejects, encoder),
+        _replay(settings, work, rejects, encoder, started),
         original if settings.keep_weight else None,
         settings.seed,
         settings.gradient_cache,
@@ -184,25 +185,35 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         held_out_images=len(held_out.images) if held_out else 0,
         saved_share=saved,
         rejected=len(rejects),
+        unusual_images=rejects.unusual_images(),
     )
     work.cost.update(summary.cost)
 
 
 def _images(
-    settings: DistillEncoderSettings, work: Work, rejects: Rejects
+    settings: DistillEncoderSettings, work: Work, rejects: Rejects, started: runtime.Runtime
 ) -> tuple[EntityImages, EntityImages | None]:
     """What is trained on, and what is held out."""
-    entities = read_entities(work.inputs["images"].path, rejects)
+
+    def read(label: str) -> EntityImages:
+        return read_entities(
+            work.inputs[label].path, rejects, check=image_check(work, label, started, "entities")
+        )
+
+    entities = read("images")
     if settings.held_out:
         # One entity, however the two sources spell its name.
-        held_out = read_entities(work.inputs["held_out"].path, rejects)
-        return entities, spelt_as(held_out, entities.named)
+        return entities, spelt_as(read("held_out"), entities.named)
     if not settings.held_out_share:
         return entities, None
     trained, held_out = split(entities, settings.held_out_share, settings.seed)
     if not held_out.images:
         raise UsageError("every entity has a single image; none can be held out", where="--held-out-share")
     return trained, held_out
+
+
+def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -> Pairs:
+    return read_pairs(work.inputs[label].path, rejects, image_check(work, label, started))
 
 
 def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> Names:
@@ -249,7 +260,11 @@ def _teachers(
 
 
 def _replay(
-    settings: DistillEncoderSettings, work: Work, rejects: Rejects, encoder: Encoder
+    settings: DistillEncoderSettings,
+    work: Work,
+    rejects: Rejects,
+    encoder: Encoder,
+    started: runtime.Runtime,
 ) -> Replay | None:
     from priorkit.data.pixels import Pixels
     from priorkit.training.contrastive import Captions
@@ -258,7 +273,7 @@ def _replay(
 
     if not settings.replays:
         return None
-    pairs = read_pairs(work.inputs["replay"].path, rejects)
+    pairs = _pairs(work, "replay", rejects, started)
     views = Views(Pixels(pairs.images, encoder.prepare), settings, settings.seed + 1, 0)
     return Replay(views, Captions(encoder, pairs.texts), settings.replay_per_image, settings.replay_weight)
 

@@ -16,6 +16,7 @@ from priorkit.core.values import Count
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
+from priorkit.steps.image_check import image_check
 from priorkit.training.contrastive_settings import GradientCacheSettings
 from priorkit.training.settings import TrainingSettings
 
@@ -112,7 +113,7 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.training.loop import train
 
     rejects = Rejects(settings.reject_limit)
-    pairs = read_pairs(work.inputs["pairs"].path, rejects)
+    pairs = read_pairs(work.inputs["pairs"].path, rejects, image_check(work, "pairs", started))
     rejects.write(work.path)
     sample = [decode(ref) for ref in pairs.images[:: max(1, len(pairs) // STATISTICS_IMAGES)]]
     encoder = build_encoder(
@@ -134,7 +135,13 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     if runtime.rank() == 0:
         encoder.save(work.path)
-    work.metrics.update(loss=summary.loss, steps=summary.steps, pairs=len(pairs), rejected=len(rejects))
+    work.metrics.update(
+        loss=summary.loss,
+        steps=summary.steps,
+        pairs=len(pairs),
+        rejected=len(rejects),
+        unusual_images=rejects.unusual_images(),
+    )
     work.cost.update(summary.cost)
 
 

@@ -24,6 +24,7 @@ from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import suffix_of
 from priorkit.data.tables import write_table
+from priorkit.steps.image_check import image_check
 from priorkit.steps.name_ranking import Ranked, rank_names, wrong_names
 
 if TYPE_CHECKING:
@@ -161,7 +162,9 @@ def execute(settings: RankSettings, work: Work) -> None:
     parallel.start(started)
     rejects = Rejects(settings.reject_limit)
     source = work.inputs["images"]
-    listed = read_entities(source.path, rejects, verify=False)
+    listed = read_entities(
+        source.path, rejects, verify=False, check=image_check(work, "images", started, keep=False)
+    )
     loaded: list[Encoder] = []
 
     def encoder() -> Encoder:

@@ -105,6 +105,31 @@ def test_augmented_runs_repeat_exactly_whatever_the_workers(kit, cli, tmp_path: 
     assert contents[0] == contents[1] != contents[2]
 
 
+def test_images_are_looked_at_once_and_unusual_ones_are_counted(
+    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("CMYK", (40, 30)).save(tmp_path / "print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
+    lines = [
+        {"image": name, "text": f"a {name} number {number}"}
+        for number in range(6)
+        for name in ("print.jpg", "turned.jpg")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    one = cli("pretrain-encoder", tmp_path / "pairs.jsonl", *NEW, "--out", tmp_path / "one")
+    assert one.code == 0, one.err
+    counted = {"cmyk": 6, "sixteen_bit": 0, "animated": 0, "rotated": 6}
+    assert manifest(one.path)["metrics"]["unusual_images"] == counted
+    monkeypatch.setattr("priorkit.data.imageset.decode_and_tell", lambda ref: pytest.fail("decoded again"))
+    two = cli(
+        "pretrain-encoder", tmp_path / "pairs.jsonl", *NEW, "--learning-rate", 1e-4, "--out", tmp_path / "2"
+    )
+    assert two.code == 0, two.err
+    assert manifest(two.path)["metrics"]["unusual_images"] == counted
+
+
 @pytest.fixture(scope="module")
 def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher without a text tower, at another resolution and patch count than the student."""
