@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,9 @@ def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
     except Exception as error:
         # Decoders meet damaged bytes with errors of many kinds, TypeError and struct.error among them.
         reason = str(error).strip().splitlines()
-        raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
+        # Some name an object in memory, whose address differs from run to run.
+        told = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", reason[0]) if reason else type(error).__name__
+        raise BrokenImageError(told) from None
 
 
 def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:

@@ -70,10 +70,10 @@ class DistillEncoderSettings(RemediationSettings, StepSettings):
 def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check encoder, teachers, layers, terms and templates from headers; warn of what would be in vain."""
     from priorkit.models.encoder import check_encoder, load_config
-    from priorkit.models.towers import tower_config
+    from priorkit.models.towers import depth
 
     config = check_encoder(inputs["encoder"].path)
-    layers = int(getattr(tower_config(load_config(inputs["encoder"].path)), "num_hidden_layers", 0))
+    layers = depth(load_config(inputs["encoder"].path))
     problems = settings.contradictions(layers)
     if any("{}" not in template for template in settings.template):
         problems.add("a template needs {} where the name goes", where="--template")

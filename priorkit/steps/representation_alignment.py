@@ -99,7 +99,7 @@ def plan(settings: AlignmentSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check models, pairs and layers from headers."""
     from priorkit.models.encoder import check_encoder, load_config
     from priorkit.models.llm import check_llm
-    from priorkit.models.towers import tower_config
+    from priorkit.models.towers import depth as tower_depth
 
     problems = Problems(InputError)
     usage = Problems(UsageError)
@@ -122,8 +122,8 @@ def plan(settings: AlignmentSettings, inputs: Mapping[str, Input]) -> Plan:
                 check_pairs(item.path)
             elif label.startswith("encoder."):
                 check_encoder(item.path, text=False)
-                layers = getattr(tower_config(load_config(item.path)), "num_hidden_layers", None)
-                _check_layers(images, layers, "--encoder-layers")
+                layers = tower_depth(load_config(item.path))
+                _check_layers(images, layers or None, "--encoder-layers")
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()

@@ -131,6 +131,12 @@ def test_spooled_images_are_the_same_without_their_bytes_in_memory(tmp_path: Pat
     assert refs[0].spooled(None) is refs[0]
 
 
+def test_the_reason_is_the_same_in_every_run() -> None:
+    with pytest.raises(BrokenImageError) as caught:
+        decode(ImageRef("x", content=b"no image"))
+    assert str(caught.value) == "cannot identify image file"
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 99)
     with pytest.raises(BrokenImageError, match="10 x 10 pixels exceed the limit"):
