@@ -7,8 +7,9 @@ import os
 import re
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,8 +38,12 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the spool
-        self._end = 0
+        self._folder, self._end = folder, 0
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        # Made when the first image comes: most sources have none to put into it.
+        return tempfile.TemporaryFile(dir=self._folder)
 
     def add(self, content: bytes) -> tuple[int, int]:
         """Append bytes; returns their offset and length. They can be read after :meth:`flush`."""
@@ -48,7 +53,8 @@ class Spool:
 
     def flush(self) -> None:
         """Make what was added readable."""
-        self._file.flush()
+        if self._end:
+            self._file.flush()
 
     def read(self, span: tuple[int, int]) -> bytes:
         """The bytes of an offset and length."""

@@ -203,7 +203,9 @@ def _images(
     entities = read("images")
     if settings.held_out:
         # One entity, however the two sources spell its name.
-        return entities, spelt_as(read("held_out"), entities.named)
+        held_out = spelt_as(read("held_out"), entities.named)
+        tell_without(held_out, "they are not held out")
+        return entities, held_out
     if not settings.held_out_share:
         return entities, None
     trained, held_out = split(entities, settings.held_out_share, settings.seed)
