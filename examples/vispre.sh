@@ -12,7 +12,7 @@
 # stage I are also among the questions, asked for their name. B to E get about equal compute: B and C tune for
 # longer, by the time that E's stage I and its new projector took, counted in steps of E's tuning (B's steps are
 # cheaper, its encoder being frozen; it gets as many). The length is worked out once from what was measured on
-# this machine and kept in HOME/tuning-length; LONGER="--steps 3000" sets it, for runs to repeat elsewhere.
+# this machine and kept beside the results, in the file tuning-length; LONGER="--steps 3000" sets it.
 #
 # The bins of Rank_e are fixed with the original encoder. Every step whose result is there returns at once, so
 # this script is its own make: kill it anywhere, run it again.
