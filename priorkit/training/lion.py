@@ -262,6 +262,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         settings.packing,
         alternating=settings.batch_size if settings.batches == "alternating" else 0,
         variation=variation,
+        seed=int(settings.seed),
     )
     return Prepared(
         objective,

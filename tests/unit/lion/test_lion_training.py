@@ -40,12 +40,14 @@ def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[Routed]:
     return found
 
 
-def objective(lion, data: list[Routed], alternating: int = 0, packing: bool = False) -> LionObjective:
+def objective(
+    lion, data: list[Routed], alternating: int = 0, packing: bool = False, seed: int = 0
+) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
     views = FreshViews(lion, pixels, trained=False)
-    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating)
+    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating, seed=seed)
 
 
 def loss_of(own: LionObjective, places: list[int]) -> torch.Tensor:
@@ -105,6 +107,44 @@ def test_alternating_batches_hold_one_type_each(base) -> None:
     for position in range(12):
         sample = own.sample(position % 3, position)
         assert sample.task == position // 2 % 2
+
+
+def test_alternating_batches_take_every_sample_of_a_type_before_any_again(base) -> None:
+    lion = build_lion(base)
+    turns = Turn("user", "<image>\nWhere?"), Turn("assistant", "Here.")
+    data = [
+        Routed(Conversation(str(number), turns, (ImageRef(str(number), content=png(number)),)), kind)
+        for number, kind in enumerate(["image-level"] * 5 + ["region-level"])
+    ]
+
+    def drawn(seed: int) -> list[int]:
+        own = objective(lion, data, alternating=2, seed=seed)
+        second = [place for place in range(60) if place // 2 % 2]
+        return [own.sample(0, place).images[0] for place in second]
+
+    order = drawn(1)
+    rounds = [tuple(order[start : start + 5]) for start in range(0, len(order), 5)]
+    assert all(sorted(own) == [0, 1, 2, 3, 4] for own in rounds)
+    assert len(set(rounds)) > 1
+    assert drawn(1) == order != drawn(2)
+
+
+@pytest.mark.parametrize("kind", ["image-level", "region-level"])
+def test_one_task_type_alone_does_not_alternate(base, kind: str) -> None:
+    data = [own for own in samples() if own.task_type == kind]
+    own = objective(build_lion(base), data, alternating=2)
+    drawn = [own.sample(place % len(data), place) for place in range(8)]
+    assert [sample.images for sample in drawn] == [(place % len(data),) for place in range(8)]
+
+
+def test_the_papers_recipe_starts_with_stage_one(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "tune", kit.mllm, kit.instructions, "--recipe", "lion-paper", "--stage", 1, *SMALL,
+        "--aggregator-ffn", 16, "--out", tmp_path / "stage1",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    made = json.loads((tmp_path / "stage1" / "priorkit.json").read_text())
+    assert made["settings"]["batches"] == "alternating"
 
 
 def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> None:
