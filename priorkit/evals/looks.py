@@ -43,15 +43,11 @@ def looks(subject: Any, items: Sequence[Item], prompts: Sequence[Prompt], task: 
     if way != "off" and not any(item.tags is not None for item in items):
         console.warn(f"the model was tuned with {way} tags, and the benchmark has no column 'tags'")
     usual = REGION if task.name == "grounding" else IMAGE_LEVEL
-    return [
-        item
-        if item.image is None
-        else replace(
-            item,
-            image=_look(item.image, prompt.asked, item.task_type or usual),
-        )
-        for item, prompt in zip(items, prompts, strict=True)
-    ]
+    found: list[Item] = []
+    for item, prompt in zip(items, prompts, strict=True):
+        seen = [_look(image, prompt.asked, item.task_type or usual) for image in item.images]
+        found.append(replace(item, image=seen[0], more_images=tuple(seen[1:])) if seen else item)
+    return found
 
 
 def _look(image: ImageRef, question: str, task_type: str) -> Look:

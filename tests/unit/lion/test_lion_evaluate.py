@@ -72,6 +72,33 @@ def test_choices_are_scored(kit, cli, adapter: Path, tmp_path: Path) -> None:
     assert len(found) == 6
 
 
+def test_items_with_several_images(kit, cli, adapter: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    rows = [
+        {"id": "two", "question": "Which is red?", "image": ["0.png", "1.png"], "answers": ["the first"]},
+        {"id": "one", "question": "What is it?", "image": "2.png", "answers": ["a circle"]},
+    ]
+    file = tmp_path / "several.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    together = answers(cli, adapter, file, tmp_path / "a", "--task", "vqa")
+    apart = answers(cli, adapter, file, tmp_path / "b", "--task", "vqa", "--batch-size", 1)
+    assert [own["prediction"] for own in together] == [own["prediction"] for own in apart]
+    assert together[0]["prompt"].count("<image>") == 2
+
+
+def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
+    lion = disturb(build_lion(base))
+    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
+    item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
+    prompt = Prompter(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
+    (seen,) = looks(subject, [item], [prompt], TASKS["vqa"])
+    assert [look.task_type for look in seen.images] == ["region-level"] * 2
+    assert {look.question for look in seen.images} == {prompt.asked}
+    assert [look.content for look in seen.images] == [image.content for image in pair]
+
+
 def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     lion = disturb(build_lion(base))
     subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
