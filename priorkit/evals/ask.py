@@ -12,7 +12,7 @@ from priorkit.data.rejects import Rejects
 from priorkit.evals import generation, likelihood
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
-from priorkit.evals.looks import looks
+from priorkit.evals.looks import looks, shown
 from priorkit.evals.prompts import Prompt, Prompter
 from priorkit.evals.subject import Subject
 from priorkit.evals.tasks.choice import rotated
@@ -146,7 +146,7 @@ def _scored(
     name: str,
     journal: Journal,
 ) -> list[list[float]]:
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
 
     def score(batch: Sequence[int]) -> list[list[float]]:
         own = [requests[place] for place in batch]
@@ -201,7 +201,7 @@ def _write(
         for item, prompt in zip(items, prompts, strict=True)
         for encoded in (subject.encode(prompt.text),)
     ]
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
     stop = subject.end_tokens
 
     def write(batch: Sequence[int]) -> list[str]:

@@ -66,17 +66,20 @@ class LionMultimodal(Multimodal):
         """What becomes of tags: ``off``, ``hard`` or ``soft``."""
         return str(self.model.config.tags)
 
-    def row_options(self, ids: Tensor, images: Any, cache: Any, use_cache: bool) -> dict[str, Any]:
+    def row_options(
+        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Task types of the rows and questions to the images.
 
-        A row has the task type of its first image; one without an image is image-level, one that goes on
-        from a cache keeps its own.
+        A row has the task type of its first image; one without an image has its own, or is image-level where
+        none is given; one that goes on from a cache keeps what it had.
 
         Args:
             ids: ``[batch, time]``.
             images: each with ``question`` and ``task_type``, in order.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
+            task_types: of each row; empty where it is not known.
         """
         if isinstance(cache, RoutedCache):
             return {"task_types": cache.tasks}
@@ -84,8 +87,9 @@ class LionMultimodal(Multimodal):
         counts = ((ids == config.image_token_id).sum(1) // config.image_seq_length).tolist()
         kinds: list[str] = []
         first = 0
-        for count in counts:
-            kinds.append(images[first].task_type if count else "image-level")
+        for row, count in enumerate(counts):
+            own = task_types[row] if task_types else ""
+            kinds.append(images[first].task_type if count else own or "image-level")
             first += count
         options: dict[str, Any] = {
             "task_types": torch.tensor([task_index(kind) for kind in kinds], device=ids.device)
