@@ -232,8 +232,11 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
     encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
     rejects.write(work.path)
+    truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
         console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
+    if truncated:
+        console.warn(f"{truncated} answers are cut to fit {chat.max_length} tokens")
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
     if planned.start is None and len(pixels):
         first = range(min(len(pixels), CALIBRATION_IMAGES))
@@ -269,7 +272,12 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         part_table(lion.model, lion.part_of, rates, ()),
         lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
         length,
-        {"rejected": len(rejects), "shortened_tag_lists": shortened, "task_types": counts},
+        {
+            "rejected": len(rejects),
+            "truncated": truncated,
+            "shortened_tag_lists": shortened,
+            "task_types": counts,
+        },
         lambda: {"useful_share": objective.useful_share},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from priorkit.core.errors import InputError
 from priorkit.data.conversations import Turn
 from priorkit.data.images import BrokenImageError, ImageRef, decode
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import Routed, questions_of, read_routed, with_sentence
+from priorkit.data.routed import BOX, Routed, questions_of, read_routed, with_sentence
 from priorkit.data.samples import mixture
 from priorkit.models.chat import ChatTokenizer, Encoded
 from priorkit.models.lion.configuration import task_index
 from priorkit.models.lion.processing import question_ids
 from priorkit.models.lion.tags import SOFT_TOKEN, clean_tag, tag_sentence
+from priorkit.models.loss import IGNORE
 
 
 def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[Routed]:
@@ -101,9 +103,10 @@ class LionSample:
 def encode_all(
     samples: Sequence[Routed], chat: ChatTokenizer, tags: str, rejects: Rejects, question_length: int
 ) -> tuple[list[LionSample], int]:
-    """Tokenise conversations with their tags; those whose image would be cut go to ``rejects``.
+    """Tokenise conversations with their tags; those whose image or box would be cut go to ``rejects``.
 
     A list of tags gets shorter from its end until the conversation fits; the soft token is never cut.
+    Answers may be: ``encoded.truncated`` tells.
 
     Returns:
         The samples, and how many lists of tags were shortened.
@@ -134,9 +137,11 @@ def tokenise(
     """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
 
     Raises:
-        InputError: an image, the soft token or the whole answer would be cut.
+        InputError: an image, the soft token, a box or the whole answer would be cut.
     """
     encoded, cut = _fitted(sample, chat, tags)
+    if encoded.truncated and any(BOX.search(turn.text) for turn in sample.conversation.turns):
+        _refuse_cut_box(sample, chat, tags, encoded)
     questions = tuple(
         tuple(question_ids(chat.tokenizer, question, question_length))
         for question in questions_of(sample.conversation.turns)
@@ -164,6 +169,25 @@ def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, boo
         if count == 0:
             raise problem or InputError("the conversation does not fit")
         count = count * 3 // 4
+
+
+def _refuse_cut_box(sample: Routed, chat: ChatTokenizer, way: str, cut: Encoded) -> None:
+    """Half a box would be learnt as an answer; answers that are left out whole, or have theirs, are fine."""
+    unlimited = ChatTokenizer(chat.tokenizer, chat.image_tokens, sys.maxsize, chat.image_token)
+    turns = sample.conversation.turns
+    if way != "off" and sample.tags is not None:
+        # A truncated conversation has lost all its tags.
+        turns = with_sentence(turns, tag_sentence((), way))
+    whole = _encoded(unlimited, turns)
+    stop = end = len(cut.labels)
+    start = stop
+    while start and whole.labels[start - 1] != IGNORE:
+        start -= 1
+    while end < len(whole.labels) and whole.labels[end] != IGNORE:
+        end += 1
+    kept, said = (chat.tokenizer.decode(whole.input_ids[start:place]) for place in (stop, end))
+    if start < stop and len(BOX.findall(kept)) < len(BOX.findall(said)):
+        raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 
 def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> Encoded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,12 @@ from priorkit.data.conversations import Conversation, Turn
 from priorkit.data.images import ImageRef
 from priorkit.data.pixels import Pixels
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import Routed
+from priorkit.data.routed import BOX, Routed
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.training.lion import trained_parts
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, of_types
+from priorkit.training.lion_samples import encode_all, of_types, tokenise
 from priorkit.training.lion_settings import LionSettings, lion_values, shape_of
 from priorkit.training.views import FreshViews
 
@@ -165,6 +166,56 @@ def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> Non
         encode_all(samples(many), tight, "soft", Rejects(0), 12)
     with pytest.raises(InputError, match="image lies beyond"):
         encode_all(samples(None), ChatTokenizer(lion.tokenizer, lion.image_tokens, 5), "off", Rejects(0), 12)
+
+
+def test_a_box_is_never_cut(base) -> None:
+    lion = build_lion(base, tags="off")
+    first, second = "[0.10,0.25,0.48,0.71]", "The green triangle is at [0.12,0.30,0.40,0.55] and red."
+    turns = [
+        Turn("user", "<image>\nFind the red circle."), Turn("assistant", first),
+        Turn("user", "And the other?"), Turn("assistant", second),
+    ]  # fmt: skip
+    sample = Routed(
+        Conversation("a", tuple(turns), (ImageRef("a", content=png(0)),)), "region-level", ("red",)
+    )
+
+    def chat(length: int) -> ChatTokenizer:
+        return ChatTokenizer(lion.tokenizer, lion.image_tokens, length)
+
+    for tags in ("off", "hard"):
+        kept: list[str] = []
+        reasons: set[str] = set()
+        whole = tokenise(replace(sample, tags=()), chat(10_000), tags, 12)[0]
+        spoken = [place for place, label in enumerate(whole.labels) if label != -100]
+        for length in range(spoken[0] + 1, len(whole.labels) + 1):
+            try:
+                found, _, _ = tokenise(sample, chat(length), tags, 12)
+            except InputError as error:
+                reasons.add(error.problems[0].what.rpartition(" at ")[0])
+                continue
+            kept.append(lion.tokenizer.decode([own for own in found.labels if own != -100]))
+        assert reasons == {"a box would be cut"}
+        assert any(text.count("[") == 1 and "triangle" not in text for text in kept)
+        assert any("0.55]" in text and "red." not in text for text in kept)
+        assert all(len(BOX.findall(text)) == text.count("[") == text.count("]") for text in kept)
+        assert not any("The green" in text and text.count("[") == 1 for text in kept)
+
+
+def test_cut_answers_are_counted(kit, cli, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    rows = []
+    for question, answer in (("What?", "red " * 300), ("Where?", "at [0.1,0.1,0.4,0.4]"), ("What?", "red")):
+        turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        rows.append({"image": "a.png", "conversations": turns})
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    done = cli(
+        "tune", kit.mllm, table, "--stage", "all", *SMALL, "--max-length", 200, "--out", tmp_path / "cut"
+    )
+    assert done.code == 0, done.err
+    assert "1 answers are cut" in done.err
+    metrics = json.loads((tmp_path / "cut" / "priorkit.json").read_text())["metrics"]
+    assert (metrics["truncated"], metrics["rejected"], metrics["samples"]) == (1, 0, 3)
 
 
 def test_the_question_of_the_q_former_has_no_tags(base) -> None:
