@@ -31,7 +31,7 @@ from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, lo
 from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, of_types, read
+from priorkit.training.lion_samples import encode_all, images_of, of_types, read
 from priorkit.training.lion_settings import contradicted, lion_values, shape_of
 from priorkit.training.lion_variation import Variation
 from priorkit.training.reading import sources_of
@@ -237,12 +237,14 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
     if truncated:
         console.warn(f"{truncated} answers are cut to fit {chat.max_length} tokens")
-    pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
+    pixels = Pixels(images_of(encoded), lion.prepare)
     if planned.start is None and len(pixels):
         first = range(min(len(pixels), CALIBRATION_IMAGES))
         lion.calibrate(torch.stack([pixels[index] for index in first]))
     length = sum(len(sample.encoded.input_ids) for sample in encoded) / len(encoded)
     passes = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
+    # An image is looked at once for every sample that shows it.
+    passes *= sum(len(sample.numbers) for sample in encoded) / max(1, len(pixels))
     variation = None
     if settings.augments:
         variation = Variation(

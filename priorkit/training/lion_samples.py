@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ class LionSample:
     Attributes:
         encoded: its tokens.
         images: its images.
-        numbers: their numbers among all images.
+        numbers: their numbers among all images; samples about one image share its number.
         task: number of its task type.
         questions: token ids of the bare question to each image.
         routed: the conversation itself.
@@ -112,7 +112,8 @@ def encode_all(
         The samples, and how many lists of tags were shortened.
     """
     found: list[LionSample] = []
-    shortened = images = 0
+    known: dict[Hashable, int] = {}
+    shortened = 0
     for number, sample in enumerate(samples, start=1):
         conversation = sample.conversation
         try:
@@ -121,14 +122,28 @@ def encode_all(
             rejects.add(conversation.id, number, error.problems[0].what)
             continue
         shortened += cut
-        numbers = tuple(range(images, images + len(conversation.images)))
-        images += len(conversation.images)
+        numbers = tuple(known.setdefault(_identity(image), len(known)) for image in conversation.images)
         task = task_index(sample.task_type)
         found.append(LionSample(encoded, conversation.images, numbers, task, questions, sample))
     rejects.judge()
     if not found:
         raise InputError(f"no conversation fits into {chat.max_length} tokens")
     return found, shortened
+
+
+def _identity(image: ImageRef) -> Hashable:
+    """What tells an image from others: where it lies, or its bytes."""
+    return (image.path, image.span) if image.content is None else image.content
+
+
+def images_of(samples: Sequence[LionSample]) -> list[ImageRef]:
+    """The images of samples by number, each once."""
+    found = {
+        number: image
+        for sample in samples
+        for number, image in zip(sample.numbers, sample.images, strict=True)
+    }
+    return [found[number] for number in range(len(found))]
 
 
 def tokenise(

@@ -21,7 +21,7 @@ from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.training.lion import trained_parts
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, of_types, tokenise
+from priorkit.training.lion_samples import encode_all, images_of, of_types, tokenise
 from priorkit.training.lion_settings import LionSettings, lion_values, shape_of
 from priorkit.training.views import FreshViews
 
@@ -225,6 +225,33 @@ def test_the_question_of_the_q_former_has_no_tags(base) -> None:
     plain = lion.tokenizer("What is shown in the image?", add_special_tokens=False)["input_ids"][-12:]
     assert list(sample.questions[0]) == plain
     assert lion.model.config.soft_token_id in sample.encoded.input_ids
+
+
+def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(7))
+    turns = Turn("user", "<image>\n<image>\nWhere?"), Turn("assistant", "Here.")
+
+    def bytes_of(number: int) -> ImageRef:
+        return ImageRef("row", content=bytes(bytearray(png(number))))
+
+    def file(name: str) -> ImageRef:
+        return ImageRef(name, tmp_path / "a.png")
+
+    pairs = [(bytes_of(1), file("x")), (file("y"), bytes_of(2)), (bytes_of(2), bytes_of(1))]
+    data = [
+        Routed(Conversation(str(number), turns, images), "image-level") for number, images in enumerate(pairs)
+    ]
+    lion = build_lion(base)
+    chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
+    encoded, _ = encode_all(data, chat, "off", Rejects(0), 12)
+    assert [sample.numbers for sample in encoded] == [(0, 1), (1, 2), (2, 0)]
+    images = images_of(encoded)
+    assert [image.content or image.path for image in images] == [png(1), tmp_path / "a.png", png(2)]
+    # Images that no sample of the encoded ones shows have no number.
+    tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
+    long = replace(data[0].conversation, turns=(Turn("user", "<image>\n" * 2 + "word " * 2000), turns[1]))
+    kept, _ = encode_all([Routed(long, "image-level"), data[1]], tight, "off", Rejects(1), 12)
+    assert [sample.numbers for sample in kept] == [(0, 1)]
 
 
 def test_stages_of_the_paper() -> None:
