@@ -73,7 +73,7 @@ class LionPlan:
         queries: where the Q-Former starts; None where it is drawn, or the adapter's.
     """
 
-    base: Path
+    base: Input
     base_name: str
     start: Path | None
     fields: Mapping[str, Any]
@@ -161,7 +161,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("data", ", ".join(shape.task_types)),
         ],
         kind="adapter",
-        payload=LionPlan(base.path, name, start, fields, trained, shape.task_types, queries),
+        payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
     )
 
 
@@ -219,11 +219,11 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     rejects = Rejects(settings.reject_limit)
     samples, counts = of_types(read(_sources(work.inputs), settings, soft, rejects), planned.task_types)
     if planned.start is None:
-        lion = compose(load_multimodal(planned.base), planned.fields, settings.seed)
+        lion = compose(load_multimodal(planned.base.path), planned.fields, settings.seed)
         if planned.queries is not None:
             load_queries(lion.model.model.lion.qformer, planned.queries)
     else:
-        lion = load_on_base(planned.base, planned.start, tags=soft)
+        lion = load_on_base(planned.base.path, planned.start, tags=soft, seed=settings.seed)
     lion.model.to(runtime.device)
     choose_attention(lion.model, runtime.device.type)
     freeze(lion, planned.trained)
@@ -269,17 +269,21 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         variation=variation,
         seed=int(settings.seed),
     )
+    figures: dict[str, Any] = {
+        "rejected": len(rejects),
+        "truncated": truncated,
+        "shortened_tag_lists": shortened,
+        "task_types": counts,
+    }
+    if planned.start is not None:
+        # The adapter is an input of the run, what it stands on is not.
+        figures["base"] = {"path": planned.base_name, "digest": planned.base.digest()}
     return Prepared(
         objective,
         part_table(lion.model, lion.part_of, rates, ()),
         lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
         length,
-        {
-            "rejected": len(rejects),
-            "truncated": truncated,
-            "shortened_tag_lists": shortened,
-            "task_types": counts,
-        },
+        figures,
         lambda: {"useful_share": objective.useful_share},
     )
 

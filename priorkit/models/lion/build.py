@@ -240,13 +240,14 @@ def compose(base: Multimodal, fields: Mapping[str, Any], seed: int) -> LionMulti
     return LionMultimodal(model, processor)
 
 
-def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None) -> LionMultimodal:
+def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
     """A LION model of a base and an adapter artifact.
 
     Args:
         base: a LLaVA model.
         folder: the adapter.
         tags: another way with tags than the adapter's; a soft prompt that it does not have is drawn.
+        seed: draws it.
 
     Raises:
         InputError: the adapter is for a base of another shape, or its tensors are not exactly those that
@@ -259,7 +260,7 @@ def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None) -> 
             f"the adapter was made for a base of {written['base']}, this one is {found}", where=str(folder)
         )
     fields = {**written["lion"], "tags": tags or written["lion"]["tags"]}
-    lion = compose(base, fields, seed=0)
+    lion = compose(base, fields, seed)
     fresh = ("soft prompt",) if fields["tags"] == "soft" != written["lion"]["tags"] else ()
     load_tensors(lion, load_file(folder / ADAPTER_MODEL), str(folder), fresh)
     return lion
@@ -314,6 +315,6 @@ def load_lion(folder: Path) -> LionMultimodal:
     return LionMultimodal(model, processor)
 
 
-def load_on_base(base: Path, adapter: Path, tags: str | None = None) -> LionMultimodal:
+def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
     """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
-    return compose_adapter(load_multimodal(base), adapter, tags)
+    return compose_adapter(load_multimodal(base), adapter, tags, seed)

@@ -12,6 +12,7 @@ from lion_models import build_lion, png
 from safetensors.torch import load_file
 
 from priorkit.core.errors import InputError, UsageError
+from priorkit.core.inputs import resolve
 from priorkit.data.conversations import Conversation, Turn
 from priorkit.data.images import ImageRef
 from priorkit.data.pixels import Pixels
@@ -304,6 +305,10 @@ def test_stages_from_the_command_line(kit, cli, tmp_path: Path) -> None:
     assert {name.split(".")[2] for name in changed(start, third)} >= {"qformer", "aggregator", "layers"}
     config = json.loads((third / "adapter_config.json").read_text())
     assert config["stage"] == "3"
+    manifest = json.loads((third / "priorkit.json").read_text())
+    assert manifest["metrics"]["base"] == {
+        "path": str(kit.mllm.resolve()), "digest": resolve(str(kit.mllm), "base", ("mllm",)).digest(),
+    }  # fmt: skip
     refused = cli("tune", kit.mllm, kit.instructions, "--stage", "3", *SMALL, "--out", tmp_path / "no")
     assert refused.code == 2
     assert "merge-adapters STAGE1 STAGE2 --method mixture" in refused.err
