@@ -13,12 +13,11 @@ from priorkit.evals import generation, likelihood
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
 from priorkit.evals.looks import looks, shown
-from priorkit.evals.prompts import Prompt, Prompter
+from priorkit.evals.prompts import Prompt, Prompter, without_reserved
 from priorkit.evals.subject import Subject
 from priorkit.evals.tasks.choice import rotated
 from priorkit.evals.tasks.task import Task, Way
 from priorkit.evals.tokens import Request, requests_of, rolling_requests, split_pair
-from priorkit.models.tokenizer import IMAGE
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
@@ -232,7 +231,7 @@ def _read_documents(
 ) -> list[Answer]:
     requests: list[Request] = []
     lengths: list[int] = []
-    texts = subject.encode_all([item.text.replace(IMAGE, "") for item in items])
+    texts = subject.encode_all([without_reserved(item.text) for item in items])
     for place, ids in enumerate(texts):
         lengths.append(len(ids))
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)

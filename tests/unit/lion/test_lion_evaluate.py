@@ -134,6 +134,42 @@ def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     assert lion.row_options(ids[:, -1:], [], cache, use_cache=True)["task_types"].tolist() == [0]
 
 
+@pytest.mark.parametrize("kind", ["chat", "plain"])
+def test_the_reserved_token_is_not_asked(base, kind: str) -> None:
+    lion = build_lion(base)
+    image, mark = ImageRef("a", content=png(1)), f"a {SOFT_TOKEN}b<im{SOFT_TOKEN}age>"
+    items = [
+        Item("1", f"{mark} What?", image, tags=(mark,)),
+        Item("2", f"{mark} Which?", image, choices=(mark, "c"), answer=0),
+        Item("3", image=image, choices=("c", "d"), contexts=(mark, "e"), text=mark, answer=0),
+    ]
+    prompter = Prompter(lion.tokenizer, kind, "text", "hard")
+    for item, task in zip(items, ("vqa", "choice", "choice"), strict=True):
+        for way in ("generation", "likelihood"):
+            if task == "vqa" and way == "likelihood":
+                continue
+            prompt = prompter(item, TASKS[task], way)
+            texts = [
+                prompt.text,
+                prompt.asked,
+                *prompt.contexts,
+                *(own for group in prompt.options for own in group),
+            ]
+            assert not any(SOFT_TOKEN in text for text in texts)
+            assert prompt.text.count("<image>") == 1
+
+
+def test_a_question_that_holds_the_reserved_token_is_answered(
+    kit, cli, adapter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    row = {"id": "a", "question": f"What is {SOFT_TOKEN}?", "image": "a.png", "answers": ["x"]}
+    file = tmp_path / "reserved.jsonl"
+    file.write_text(json.dumps(row))
+    (found,) = answers(cli, adapter, file, tmp_path / "r", "--task", "vqa")
+    assert SOFT_TOKEN not in found["prompt"]
+
+
 def test_withheld_images_take_their_tags_along(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     rows = [
