@@ -76,6 +76,25 @@ def decode(ref: ImageRef) -> Image.Image:
         raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
 
 
+def size_of(ref: ImageRef) -> tuple[int, int]:
+    """Width and height in pixels, from the file's header, as it is stored (before EXIF rotation).
+
+    Raises:
+        BrokenImageError: missing, or not an image.
+    """
+    from PIL import Image
+
+    try:
+        content = ref.read()
+        source = ref.path if content is None else io.BytesIO(content)
+        if source is None:
+            raise BrokenImageError("no image")
+        with Image.open(source) as image:
+            return image.size
+    except (OSError, ValueError) as error:
+        raise BrokenImageError(str(error)) from None
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 

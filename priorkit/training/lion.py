@@ -14,16 +14,19 @@ from priorkit.core.errors import Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
+from priorkit.data.images import size_of
 from priorkit.data.pixels import Pixels
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import check_routed
+from priorkit.data.routed import REGION, check_routed
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
+from priorkit.models.cropping import crop_fact, crop_warning, cropped_of
 from priorkit.models.folder import read_config
 from priorkit.models.lion.artifact import base_of, is_lion_adapter, read_adapter_config
 from priorkit.models.lion.build import LionMultimodal, compose, load_on_base
 from priorkit.models.lion.configuration import (
     BRANCHES,
+    TASK_TYPES,
     check_adapters,
     check_layers,
 )
@@ -31,7 +34,7 @@ from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, lo
 from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, images_of, of_types, read
+from priorkit.training.lion_samples import LionSample, encode_all, images_of, of_types, read
 from priorkit.training.lion_settings import contradicted, lion_values, shape_of
 from priorkit.training.lion_variation import Variation
 from priorkit.training.reading import sources_of
@@ -159,6 +162,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("trained", ", ".join(trained)),
             ("frozen", "encoder, llm"),
             ("data", ", ".join(shape.task_types)),
+            *(crop_fact(cropped_of(base.path)) if REGION in shape.task_types else []),
         ],
         kind="adapter",
         payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
@@ -232,6 +236,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
     encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
     rejects.write(work.path)
+    _warn_of_cropping(planned.base.path, encoded)
     truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
         console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
@@ -286,6 +291,22 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         figures,
         lambda: {"useful_share": objective.useful_share},
     )
+
+
+def _warn_of_cropping(base: Path, samples: Sequence[LionSample]) -> None:
+    """Boxes of images whose edges the encoder does not see are wrong, and no loss tells."""
+    cropped = cropped_of(base)
+    if cropped == "nothing":
+        return
+    region = TASK_TYPES.index(REGION)
+    placed = {
+        number: image
+        for sample in samples
+        if sample.task == region
+        for number, image in zip(sample.numbers, sample.images, strict=True)
+    }
+    if text := crop_warning(cropped, {number: size_of(image) for number, image in placed.items()}):
+        console.warn(text)
 
 
 def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:
