@@ -13,7 +13,7 @@ recipe=${2:-pocket-lsbs}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe "$recipe"; }
 
-world=$(make glyph-world --out "$home/world")
+world=$(priorkit glyph-world --out "$home/world")
 captions=$world/captions/train.parquet
 instructions=$world/instructions/train.parquet
 sources=()
@@ -38,9 +38,9 @@ for mix in visual reasoning; do
     if [ "$arm" = blind ]; then start=$blind; fi
     tuned=$(make align "$start" "$encoder" "$captions" --out "$home/$mix-$arm-aligned" |
       make tune - "$instructions" --out "$home/$mix-$arm-tuned")
-    scores+=("$mix-$arm=$(make evaluate "$tuned" "$world/benchmarks" --choices text --out "$home/$mix-$arm-scores")")
+    scores+=("$mix-$arm=$(priorkit evaluate "$tuned" "$world/benchmarks" --choices text --out "$home/$mix-$arm-scores")")
   done
-  scores+=("$mix-unseen=$(make evaluate "$home/$mix-blind-tuned" "$world/benchmarks" --choices text --blind \
+  scores+=("$mix-unseen=$(priorkit evaluate "$home/$mix-blind-tuned" "$world/benchmarks" --choices text --blind \
     --out "$home/$mix-unseen-scores")")
 done
 
