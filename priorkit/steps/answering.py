@@ -8,21 +8,18 @@ from typing import TYPE_CHECKING
 from priorkit.core import runtime
 from priorkit.core.console import console
 from priorkit.core.lifecycle import Work
-from priorkit.data.images import size_of
 from priorkit.data.rejects import Rejects
 from priorkit.evals.asker import Asker, Manner, load_asker
 from priorkit.evals.controls import shuffle_images
 from priorkit.evals.imported import read_answers
-from priorkit.evals.items import Item
 from priorkit.evals.journal import Journal
 from priorkit.evals.judging import load_judge, read_rubric
-from priorkit.evals.reading import GROUP_COLUMNS, image_key, read_items
+from priorkit.evals.reading import GROUP_COLUMNS, read_items
 from priorkit.evals.rescoring import Kept, read_kept
 from priorkit.evals.results import Evaluated
 from priorkit.evals.sources import Source, stem_of
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.task import Rules, Way
-from priorkit.models.cropping import crop_warning, cropped_of
 
 if TYPE_CHECKING:
     from priorkit.evals.subject import Checked
@@ -51,19 +48,13 @@ def ask_model(
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
     )  # fmt: skip
     asker = load_asker(model, manner, started)
-    done = [_ask_benchmark(settings, work, model, source, way, rejects, asker) for source, way in benchmarks]
+    done = [_ask_benchmark(settings, work, source, way, rejects, asker) for source, way in benchmarks]
     parallel.barrier()
     return done
 
 
 def _ask_benchmark(
-    settings: EvaluateSettings,
-    work: Work,
-    model: Checked,
-    source: Source,
-    way: Way,
-    rejects: Rejects,
-    asker: Asker,
+    settings: EvaluateSettings, work: Work, source: Source, way: Way, rejects: Rejects, asker: Asker
 ) -> Evaluated:
     from priorkit.training import parallel
 
@@ -75,7 +66,6 @@ def _ask_benchmark(
         )
     if settings.shuffle_images and source.visual:
         items = shuffle_images(items, settings.seed, source.name)
-    _warn_of_cropping(model, source, items)
     journal = Journal(work.state / "answers", source.name, parallel.barrier)
     items, answers = asker(items, source, way, own, journal)
     rejects.good(own.seen - len(own))
@@ -86,15 +76,6 @@ def _ask_benchmark(
         source.name, source.task, way, source.digest(), items, answers, scored, len(own),
         source.preset.scoring.metric if source.preset else "", source.preset.version if source.preset else 0,
     )  # fmt: skip
-
-
-def _warn_of_cropping(model: Checked, source: Source, items: Sequence[Item]) -> None:
-    """Boxes of images whose edges the encoder does not see cannot be named."""
-    if model.kind != "mllm" or source.task.name != "grounding":
-        return
-    sizes = {image_key(image): size_of(image) for item in items for image in item.images}
-    if text := crop_warning(cropped_of(model.folder), sizes):
-        console.warn(f"{source.name}: {text}")
 
 
 def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) -> Evaluated:

@@ -199,7 +199,6 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
         check_versions(entries, sources, settings.rescore)
         return Plan([(name, str(entry["task"])) for name, entry in entries.items()], payload=_Job(None, ()))
     from priorkit.evals.subject import check_model
-    from priorkit.models.cropping import crop_fact, cropped_of
 
     checked = check_model(inputs["model"].path)
     check_groups(settings.group_by, GROUP_BY, {column for source in sources for column in source.columns})
@@ -209,8 +208,6 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
-    if checked.kind == "mllm" and any(source.task.name == "grounding" for source in sources):
-        facts += [] if settings.blind else crop_fact(cropped_of(checked.folder))
     return Plan(facts, payload=_Job(checked, tuple(jobs)))
 
 

@@ -14,13 +14,13 @@ from priorkit.core.errors import Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
-from priorkit.data.images import size_of
+from priorkit.data.images import upright_size
 from priorkit.data.pixels import Pixels
 from priorkit.data.rejects import Rejects
 from priorkit.data.routed import REGION, check_routed
 from priorkit.models.attention import choose_attention
+from priorkit.models.box_fit import misfit_fact, misfit_of, misfit_warning
 from priorkit.models.chat import ChatTokenizer
-from priorkit.models.cropping import crop_fact, crop_warning, cropped_of
 from priorkit.models.folder import read_config
 from priorkit.models.lion.artifact import base_of, is_lion_adapter, read_adapter_config
 from priorkit.models.lion.build import LionMultimodal, compose, load_on_base
@@ -162,7 +162,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("trained", ", ".join(trained)),
             ("frozen", "encoder, llm"),
             ("data", ", ".join(shape.task_types)),
-            *(crop_fact(cropped_of(base.path)) if REGION in shape.task_types else []),
+            *(misfit_fact(misfit_of(base.path)) if REGION in shape.task_types else []),
         ],
         kind="adapter",
         payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
@@ -236,7 +236,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
     encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
     rejects.write(work.path)
-    _warn_of_cropping(planned.base.path, encoded)
+    _warn_of_misfits(planned.base.path, encoded)
     truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
         console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
@@ -293,10 +293,10 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def _warn_of_cropping(base: Path, samples: Sequence[LionSample]) -> None:
-    """Boxes of images whose edges the encoder does not see are wrong, and no loss tells."""
-    cropped = cropped_of(base)
-    if cropped == "nothing":
+def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
+    """Boxes of images that the encoder sees cropped or padded are learnt wrong, and no loss tells."""
+    misfit = misfit_of(base)
+    if misfit == "nothing":
         return
     region = TASK_TYPES.index(REGION)
     placed = {
@@ -305,7 +305,7 @@ def _warn_of_cropping(base: Path, samples: Sequence[LionSample]) -> None:
         if sample.task == region
         for number, image in zip(sample.numbers, sample.images, strict=True)
     }
-    if text := crop_warning(cropped, {number: size_of(image) for number, image in placed.items()}):
+    if text := misfit_warning(misfit, {number: upright_size(image) for number, image in placed.items()}):
         console.warn(text)
 
 

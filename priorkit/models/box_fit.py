@@ -1,7 +1,8 @@
-"""What an image processor cuts off an image, told from its file.
+"""Whether boxes fit what an encoder is shown, told from the image processor's file.
 
-Boxes are shares of the whole image. Where the encoder is shown the middle alone, a box says where a thing is in
-the image and not where it is seen, and nothing else tells the model which part that is.
+Boxes are shares of the whole image. Where the encoder sees the image's middle alone, or a square with borders
+around it, a box says where a thing is in the image and not where it is seen, and nothing else tells the model
+how the two go together.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ from typing import Any, Literal
 
 from priorkit.models.folder import read_json
 
-Cropped = Literal["nothing", "uneven", "every"]
-"""Which images lose their edges: none, those that are not square, or all."""
+Misfit = Literal["nothing", "uneven", "every"]
+"""For which images boxes do not fit: none, those that are not square, or all."""
 
-REMEDY = "make the model anew with align --resize squash"
+_REMEDY = "squeeze images into a square instead: align --resize squash"
 
 _WARPED = 384
 """From this size on ConvNeXT's processor squeezes images into a square and crops none."""
 
 
-def cropped_of(folder: Path) -> Cropped:
-    """Which images a model's image processor crops; a folder without one crops nothing.
+def misfit_of(folder: Path) -> Misfit:
+    """For which images a model's image processor leaves boxes behind; for none where there is no processor.
 
     Raises:
         InputError: its file is no JSON object.
@@ -35,7 +36,7 @@ def cropped_of(folder: Path) -> Cropped:
             return "nothing"
         return "uneven" if known["crop_pct"] in (None, 1) else "every"
     if known.get("do_pad") and str(known.get("image_processor_type", "")).startswith("Llava"):
-        return "nothing"  # Padded to a square before all else.
+        return "uneven"
     if known.get("do_center_crop") is False or not (edge or known.get("do_center_crop")):
         return "nothing"
     kept = [crop] * 2 if isinstance(crop, int) else [_mapping(crop).get(side) for side in ("height", "width")]
@@ -60,20 +61,20 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def crop_fact(cropped: Cropped) -> list[tuple[str, str]]:
-    """A row for the plan of a step that reads boxes; none where nothing is cropped."""
-    if cropped == "nothing":
+def misfit_fact(misfit: Misfit) -> list[tuple[str, str]]:
+    """A row for the plan of a step that reads boxes; none where all fit."""
+    if misfit == "nothing":
         return []
-    which = "every image is cropped" if cropped == "every" else "images that are not square are cropped"
-    return [("boxes", f"do not fit what is seen: {which} (remedy: {REMEDY})")]
+    which = "all images are" if misfit == "every" else "images that are not square are"
+    return [("boxes", f"do not fit what is seen where images are cropped or padded: {which}; {_REMEDY}")]
 
 
-def crop_warning(cropped: Cropped, sizes: Mapping[Any, tuple[int, int]]) -> str:
-    """What to warn of, given the sizes of the images with boxes; empty where all is well."""
-    hit = sum(cropped == "every" or width != height for width, height in sizes.values())
-    if cropped == "nothing" or not hit:
+def misfit_warning(misfit: Misfit, sizes: Mapping[Any, tuple[int, int]]) -> str:
+    """What to warn of, given width and height of the images with boxes; empty where all is well."""
+    hit = sum(misfit == "every" or width != height for width, height in sizes.values())
+    if misfit == "nothing" or not hit:
         return ""
     return (
-        f"the encoder's preprocessing crops {hit} of {len(sizes)} images with boxes to their middle, and a box "
-        f"is over the whole image: it does not fit what is seen; {REMEDY}"
+        f"{hit} of {len(sizes)} images with boxes are cropped or padded for the encoder, and boxes over the "
+        f"whole image do not fit what it sees; {_REMEDY}"
     )
