@@ -12,13 +12,12 @@ from priorkit.data.rejects import Rejects
 from priorkit.evals import generation, likelihood
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
-from priorkit.evals.looks import looks
-from priorkit.evals.prompts import Prompt, Prompter
+from priorkit.evals.looks import looks, shown
+from priorkit.evals.prompts import Prompt, Prompter, without_reserved
 from priorkit.evals.subject import Subject
 from priorkit.evals.tasks.choice import rotated
 from priorkit.evals.tasks.task import Task, Way
 from priorkit.evals.tokens import Request, requests_of, rolling_requests, split_pair
-from priorkit.models.tokenizer import IMAGE
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
@@ -152,7 +151,7 @@ def _scored(
     name: str,
     journal: Journal,
 ) -> list[list[float]]:
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
 
     def score(batch: Sequence[int]) -> list[list[float]]:
         own = [requests[place] for place in batch]
@@ -208,7 +207,7 @@ def _write(
         for item, prompt in zip(items, prompts, strict=True)
         for encoded in (encode(prompt.text),)
     ]
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
     stop = subject.end_tokens
 
     def write(batch: Sequence[int]) -> list[str]:
@@ -239,7 +238,7 @@ def _read_documents(
 ) -> list[Answer]:
     requests: list[Request] = []
     lengths: list[int] = []
-    texts = subject.encode_all([item.text.replace(IMAGE, "") for item in items])
+    texts = subject.encode_all([without_reserved(item.text) for item in items])
     for place, ids in enumerate(texts):
         lengths.append(len(ids))
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)

@@ -186,6 +186,7 @@ class Subject:
         *,
         keep: int,
         images: Sequence[ImageRef] = (),
+        task_types: Sequence[str] = (),
         cache: Any = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, Any]:
@@ -197,6 +198,7 @@ class Subject:
             positions: ``[batch, time]``.
             keep: how many positions' logits are wanted.
             images: those of the rows that have one, in order.
+            task_types: of each row, for a model whose adapters are routed by it.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
         """
@@ -205,7 +207,7 @@ class Subject:
         options: dict[str, Any] = {"use_cache": use_cache, "past_key_values": cache}
         if self.multimodal is not None:
             features = self.features(images) if images else None
-            options |= self.multimodal.row_options(ids, images, cache, use_cache)
+            options |= self.multimodal.row_options(ids, images, cache, use_cache, task_types)
             with self._reading(keep):
                 output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
             return self.multimodal.logits(output.last_hidden_state[:, -keep:]), output.past_key_values

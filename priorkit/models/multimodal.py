@@ -131,7 +131,9 @@ class Multimodal:
             inputs_embeds=embedded, attention_mask=attention_mask, **options
         )
 
-    def row_options(self, ids: Tensor, images: Any, cache: Any, use_cache: bool) -> dict[str, Any]:
+    def row_options(
+        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """What :meth:`hidden` wants to know of the rows beyond their tokens; nothing for LLaVA."""
         return {}
 
