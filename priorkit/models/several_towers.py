@@ -9,7 +9,7 @@ side along the channels. Importing this module makes the type known to transform
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,7 @@ class SeveralTowersModel(PreTrainedModel):
 
     config_class = SeveralTowersConfig
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = "image"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -115,7 +115,7 @@ class SeveralTowersModel(PreTrainedModel):
                 self._side_by_side([output.hidden_states[place - count] for output in outputs])
                 for place in range(count)
             )
-        found = BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=states)
+        found = BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=cast("Any", states))
         return found.to_tuple() if return_dict is False else found
 
     def shown(self, pixel_values: Tensor, place: int) -> Tensor:
