@@ -92,7 +92,7 @@ def _key(file: int, row: int) -> int:
     return file << 40 | row
 
 
-def write_conversations(path: Path, folder: Path, abilities: Abilities, rejects: Rejects) -> None:
+def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Rejects) -> None:
     """Write a source's conversations with their ability as ``folder/ABILITY/00000.parquet``, a file per file.
 
     Args:
