@@ -25,7 +25,7 @@ from priorkit.models.folder import read_config, read_header, read_json, tensor_f
 from priorkit.models.lion.artifact import base_of, is_lion_adapter
 from priorkit.models.llm import check_llm, load_llm
 from priorkit.models.multimodal import Multimodal, check_multimodal, load_multimodal
-from priorkit.models.tokenizer import IMAGE, load_tokenizer
+from priorkit.models.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
 
 ModelKind = Literal["llm", "mllm", "encoder"]
 
@@ -150,9 +150,18 @@ class Subject:
         several = configured if isinstance(configured, list) else [configured]
         return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""
+    @cached_property
+    def _opening(self) -> list[int]:
+        return opening_ids(self.tokenizer)
+
+    def encode(self, text: str, chat: bool = False) -> list[int]:
+        """Token ids without special tokens; an image's placeholder is repeated for each of its positions.
+
+        A chat begins as the tokenizer begins a text when it is called, as in training.
+        """
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if chat:
+            ids = opened(ids, self._opening)
         if self.multimodal is None or IMAGE not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens

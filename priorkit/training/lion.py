@@ -31,7 +31,7 @@ from priorkit.models.lion.configuration import (
     check_layers,
 )
 from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, load_queries
-from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
+from priorkit.models.multimodal import check_chat, check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
 from priorkit.training.lion_samples import LionSample, encode_all, images_of, of_types, read
@@ -57,6 +57,8 @@ FOREIGN = {
     "lora_dropout": "has adapters of its own",
     "dora": "has adapters of its own",
     "export_encoder": "leaves the encoder as it is",
+    "shard": "is not shared among processes; its base is frozen and its own parts are small",
+    "checkpoint_activations": "routes its adapters by hooks and recomputes nothing",
     "compile": "puts its adapters in by hooks and is not compiled",
 }
 """Options of ``tune`` that LION does not take, and why."""
@@ -123,7 +125,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     given = inputs["mllm"]
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
-    check_multimodal(base.path)
+    check_chat(base.path, check_multimodal(base.path))
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)

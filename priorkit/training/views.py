@@ -39,6 +39,12 @@ class FreshViews:
         """uint8 ``pixels`` ``[images, 3, height, width]``."""
         return {"pixels": torch.stack([self._pixels[image] for image in images])}
 
+    def some(self) -> Tensor:
+        """The features of one image, whichever."""
+        found = self.features({"pixels": self._pixels[0][None].to(self._multimodal.device)})
+        assert found is not None
+        return found
+
     def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
         if "pixels" not in batch:
@@ -71,6 +77,10 @@ class KeptViews:
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
         """The images' numbers: batches may be put together in another process than this one."""
         return {"images": torch.tensor(images)}
+
+    def some(self) -> Tensor:
+        """The features of one image, whichever."""
+        return self._features[:1].to(self._device)
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
