@@ -35,10 +35,12 @@ class Rejects:
         """Count rows that are fine."""
         self.seen += count
 
-    def add(self, file: str, row: int, reason: str) -> None:
-        """Note a broken row; ``row`` counts from 1, as editors count lines."""
+    def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
+        """Note a broken row, or a region of one; both count from 1, as editors count lines."""
         self.seen += 1
-        self.rows.append({"file": file, "row": row, "reason": reason})
+        self.rows.append(
+            {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
+        )
 
     def unusual_images(self) -> dict[str, int]:
         """How many images of each kind were used, for the manifest."""
@@ -60,9 +62,10 @@ class Rejects:
             return
         share = len(self.rows) / self.seen
         first = self.rows[0]
+        region = f", region {first['region']}" if "region" in first else ""
         text = (
             f"{len(self.rows)} of {self.seen} rows are broken ({share:.2%}); "
-            f"the first: {first['file']}:{first['row']}: {first['reason']}"
+            f"the first: {first['file']}:{first['row']}{region}: {first['reason']}"
         )
         if share > self.limit:
             raise InputError(
