@@ -13,7 +13,7 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import read_rows
 from priorkit.evals.items import Answer, Item
-from priorkit.evals.presets.loading import preset, preset_names
+from priorkit.evals.presets.loading import Scoring, preset, preset_names, suite, suite_names
 from priorkit.evals.reading import predicted
 from priorkit.evals.sources import Source
 from priorkit.evals.tasks.choice import LETTERS
@@ -32,6 +32,7 @@ class Kept:
         entry: its entry in ``results.json``.
         items: questions and truth.
         answers: what was answered.
+        scoring: how its preset counted answers; None for a table of the user's own.
     """
 
     name: str
@@ -40,6 +41,25 @@ class Kept:
     entry: Mapping[str, Any]
     items: Sequence[Item]
     answers: Sequence[Answer]
+    scoring: Scoring | None
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What ``results.json`` says of the model that answered: its digest, whether it saw the images."""
+    document = _document(folder)
+    return {"model": document.get("model")}
+
+
+def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:
+    """The suites whose means ``results.json`` holds: by name, the benchmarks of each ability group."""
+    document = _document(folder)
+    found: dict[str, Mapping[str, Sequence[str]]] = {}
+    for name, own in document.get("suites", {}).items():
+        groups = own.get("members") or (suite(name).groups if name in suite_names() else {})
+        members = {member for names in groups.values() for member in names}
+        if members and members <= set(document["benchmarks"]):
+            found[name] = groups
+    return found
 
 
 def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -48,11 +68,17 @@ def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: it is missing or not of the form that `evaluate` writes.
     """
+    return {str(name): dict(entry) for name, entry in _document(folder)["benchmarks"].items()}
+
+
+def _document(folder: Path) -> dict[str, Any]:
     try:
-        entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))["benchmarks"]
-        return {str(name): dict(entry) for name, entry in entries.items()}
+        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        for entry in document["benchmarks"].values():
+            dict(entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not an evaluation: {error}", where=str(folder / "results.json")) from None
+    return document
 
 
 def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[Source], where: str) -> None:
@@ -119,8 +145,20 @@ def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
         answers = [
             _answer(item, row, way, lettered=lettered) for item, row in zip(items, rows[name], strict=True)
         ]
-        kept.append(Kept(name, task, way, entry, items, answers))
+        kept.append(Kept(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
     return kept
+
+
+def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> Scoring | None:
+    """How the preset counted answers; results that do not say so were made with one that comes with the kit."""
+    if "scoring" not in entry:
+        return preset(name).scoring if entry.get("version") and name in preset_names() else None
+    try:
+        return Scoring(**entry["scoring"])
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"'{name}': not the scoring of a preset: {error}", where=str(folder / "results.json")
+        ) from None
 
 
 def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bool) -> Answer:

@@ -14,6 +14,7 @@ from priorkit.evals.controls import shuffle_images
 from priorkit.evals.imported import read_answers
 from priorkit.evals.journal import Journal
 from priorkit.evals.judging import load_judge, read_rubric
+from priorkit.evals.presets.loading import Scoring
 from priorkit.evals.reading import GROUP_COLUMNS, read_items
 from priorkit.evals.rescoring import Kept, read_kept
 from priorkit.evals.results import Evaluated
@@ -71,10 +72,11 @@ def _ask_benchmark(
     rejects.good(own.seen - len(own))
     for row in own.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
-    scored = source.task.score(items, answers, _rules(settings, source))
+    scoring = source.preset.scoring if source.preset else None
+    scored = source.task.score(items, answers, _rules(settings, scoring))
     return Evaluated(
         source.name, source.task, way, source.digest(), items, answers, scored, len(own),
-        source.preset.scoring.metric if source.preset else "", source.preset.version if source.preset else 0,
+        scoring, source.preset.version if source.preset else 0,
     )  # fmt: skip
 
 
@@ -95,10 +97,10 @@ def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
 
 def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:
     version = int(kept.entry.get("version", 0))
-    scored = kept.task.score(kept.items, kept.answers, _rules(settings, None))
+    scored = kept.task.score(kept.items, kept.answers, _rules(settings, kept.scoring))
     return Evaluated(
         kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
-        int(kept.entry["rejected"]), str(kept.entry.get("headline", "")), version,
+        int(kept.entry["rejected"]), kept.scoring, version,
     )  # fmt: skip
 
 
@@ -120,8 +122,8 @@ def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated])
     return judged
 
 
-def _rules(settings: EvaluateSettings, source: Source | None) -> Rules:
+def _rules(settings: EvaluateSettings, scoring: Scoring | None) -> Rules:
     reading = settings.reading
-    if reading == "auto" and source is not None and source.preset is not None:
-        reading = source.preset.scoring.reading
+    if reading == "auto" and scoring is not None:
+        reading = scoring.reading
     return Rules(settings.parser, strict=reading == "strict")

@@ -30,7 +30,7 @@ from priorkit.evals.comparison import compare, lines_of
 from priorkit.evals.fitting import check_groups, check_sight, way_of
 from priorkit.evals.judging import check_judge, read_rubric
 from priorkit.evals.presets.loading import expand, suite, suite_names
-from priorkit.evals.rescoring import check_versions, read_entries
+from priorkit.evals.rescoring import check_versions, read_entries, read_origin, read_suites
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
 from priorkit.evals.sources import Source, find_benchmarks
 from priorkit.evals.tasks.registry import TASKS
@@ -264,7 +264,7 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
     asked = time.monotonic() - begun
     if runtime.rank() != 0:
         return
-    _summarise(settings, work, job, done, about)
+    _summarise(settings, work, done, about)
     if settings.compare:
         compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
         compared.write(work.path / "comparison.json")
@@ -283,7 +283,7 @@ def _answers(
     about: dict[str, Any] = {"model": None}
     if settings.rescore:
         done = score_again(settings, work)
-        about["rescored"] = settings.rescore
+        about = {**read_origin(work.inputs["rescore"].path), "rescored": settings.rescore}
     elif job.model is None:
         done = [score_predictions(settings, work, rejects)]
     else:
@@ -293,7 +293,7 @@ def _answers(
 
 
 def _summarise(
-    settings: EvaluateSettings, work: Work, job: _Job, done: Sequence[Evaluated], about: dict[str, Any]
+    settings: EvaluateSettings, work: Work, done: Sequence[Evaluated], about: dict[str, Any]
 ) -> None:
     """Metrics with intervals of benchmarks and suites: written, told, and put in the manifest."""
     found = {
@@ -302,11 +302,12 @@ def _summarise(
             group_by=settings.group_by,
             seed=settings.seed,
             resamples=settings.resamples,
-            cluster=settings.cluster or _cluster_of(job, own.name),
+            cluster=settings.cluster or "",
         )
         for own in done
     }
-    suites = summarise_suites(_suites(settings), found, _full_scores(job))
+    full_scores = {own.name: own.scoring.full_score for own in done if own.scoring}
+    suites = summarise_suites(_suites(settings, work), found, full_scores)
     entries = {name: own.entry for name, own in found.items()}
     write_results(work.path, done, entries, {**about, "suites": suites} if suites else about)
     for name, own in found.items():
@@ -316,27 +317,10 @@ def _summarise(
     say_results(found, suites)
 
 
-def _cluster_of(job: _Job, name: str) -> str:
-    return next(
-        (
-            source.preset.scoring.cluster
-            for source, _ in job.benchmarks
-            if source.name == name and source.preset
-        ),
-        "",
-    )
-
-
-def _suites(settings: EvaluateSettings) -> dict[str, Mapping[str, Sequence[str]]]:
-    return {name: suite(name).groups for name in settings.benchmarks if name in suite_names()}
-
-
-def _full_scores(job: _Job) -> dict[str, float]:
-    return {
-        source.name: source.preset.scoring.full_score
-        for source, _ in job.benchmarks
-        if source.preset is not None
-    }
+def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Sequence[str]]]:
+    """Those of the evaluation that is scored anew, and those named on the command line."""
+    kept = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
+    return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
 
 
 def _about_model(settings: EvaluateSettings, work: Work, checked: Checked) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""``priorkit evaluate --rescore``: what an evaluation keeps is enough to score it anew, whatever asked it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.cli.main import run
+from priorkit.evals.items import Answer, Item
+from priorkit.evals.presets.loading import preset
+from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
+from priorkit.evals.tasks.registry import TASKS
+from priorkit.evals.tasks.task import Rules
+
+
+@dataclass(frozen=True)
+class Made:
+    """An evaluation and what is in it."""
+
+    folder: Path
+    results: dict[str, Any]
+
+
+def made(
+    folder: Path,
+    benchmarks: Mapping[str, tuple[Sequence[Item], Sequence[Answer]]],
+    groups: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> Made:
+    """An evaluation of presets, written as the step writes it, without a model."""
+    done: list[Evaluated] = []
+    for name, (items, answers) in benchmarks.items():
+        own = preset(name)
+        scored = TASKS[own.task].score(items, answers, Rules(strict=own.scoring.reading == "strict"))
+        way = TASKS[own.task].ways[0] if answers[0].loglikelihoods else "generation"
+        done.append(
+            Evaluated(name, TASKS[own.task], way, "d", items, answers, scored, 0, own.scoring, own.version)
+        )
+    found = {own.name: summarise(own, group_by=(), seed=42, resamples=100) for own in done}
+    about: dict[str, Any] = {"model": {"path": "m", "kind": "mllm", "digest": "m", "blind": True}}
+    if groups:
+        full = {own.name: own.scoring.full_score for own in done if own.scoring}
+        about["suites"] = summarise_suites(groups, found, full)
+    folder.mkdir()
+    write_results(folder, done, {name: own.entry for name, own in found.items()}, about)
+    return Made(folder, read(folder))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def rescored(given: Made, out: Path, *more: str) -> dict[str, Any]:
+    command = ["evaluate", "--rescore", str(given.folder), *more, "--resamples", "100", "--quiet"]
+    assert run([*command, "--out", str(out)]) == 0
+    return read(out)
+
+
+def yes_no(answers: Sequence[str], **groups: str) -> tuple[list[Item], list[Answer]]:
+    """Questions whose truth is yes and no in turn, about two images."""
+    items = [
+        Item(id=n, question="?", answer=("yes", "no")[n % 2], cluster=f"image {n // 2}", groups=groups)
+        for n in range(len(answers))
+    ]
+    return items, [Answer(text, "?") for text in answers]
+
+
+def test_the_presets_reading_and_headline_are_kept(tmp_path: Path) -> None:
+    """By the official rule a lower-case denial is a yes, and the strict preset would lose its accuracy."""
+    first = made(tmp_path / "e", {"vsr": yes_no(["Yes", "It isn't.", "Yes", "NO"])})
+    assert first.results["benchmarks"]["vsr"]["metrics"]["accuracy"]["value"] == 1.0
+    again = rescored(first, tmp_path / "again")["benchmarks"]["vsr"]
+    assert again == first.results["benchmarks"]["vsr"]
+    official = rescored(first, tmp_path / "official", "--reading", "official")["benchmarks"]["vsr"]
+    assert official["metrics"]["accuracy"]["value"] == 0.5
+
+
+def test_the_presets_cluster_is_kept(tmp_path: Path) -> None:
+    """Questions are right or wrong by halves, so that resampling halves widens the interval."""
+    items = [Item(id=n, question="?", answer="yes", groups={"image_id": str(n % 2)}) for n in range(16)]
+    answers = [Answer(("yes", "no")[n % 2]) for n in range(16)]
+    first = made(tmp_path / "e", {"pope-random": (items, answers)})
+    again = rescored(first, tmp_path / "again")["benchmarks"]["pope-random"]
+    assert again["metrics"] == first.results["benchmarks"]["pope-random"]["metrics"]
+    assert (again["metrics"]["accuracy"]["low"], again["metrics"]["accuracy"]["high"]) == (0.0, 1.0)
+
+
+def test_suites_with_their_full_scores_and_the_model_are_kept(tmp_path: Path) -> None:
+    pairs = yes_no(["yes", "no", "yes", "yes"], category="count", pair="p")
+    first = made(
+        tmp_path / "e",
+        {"mme": pairs, "pope-random": yes_no(["yes", "no"])},
+        {"mine": {"general": ["mme"], "hallucination": ["pope-random"]}},
+    )
+    again = rescored(first, tmp_path / "again")
+    assert again["suites"] == first.results["suites"]
+    assert again["suites"]["mine"]["overall"]["value"] < 1
+    assert again["model"] == first.results["model"]
+    assert again["rescored"] == str(first.folder)
+
+
+def test_results_that_do_not_hold_their_scoring_take_the_kits(tmp_path: Path) -> None:
+    first = made(tmp_path / "e", {"vsr": yes_no(["Yes", "It isn't."])})
+    document = first.results
+    del document["benchmarks"]["vsr"]["scoring"]
+    (first.folder / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    again = rescored(first, tmp_path / "again")["benchmarks"]["vsr"]
+    assert again["metrics"]["accuracy"]["value"] == 1.0
+    document["benchmarks"]["vsr"]["scoring"] = {"reading": "loose"}
+    (first.folder / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    assert run(["evaluate", "--rescore", str(first.folder), "--out", str(tmp_path / "no"), "--quiet"]) == 3
