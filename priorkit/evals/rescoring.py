@@ -137,14 +137,19 @@ def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))
         way: Way | None = None if entry["by"] == "predictions" else entry["by"]
+        lettered = entry.get("compared") == "letters"
         try:
             items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in rows[name]]
-        except ValueError as error:
-            raise InputError(f"not a sample of '{name}': {error}", where=str(path)) from None
-        lettered = entry.get("compared") == "letters"
-        answers = [
-            _answer(item, row, way, lettered=lettered) for item, row in zip(items, rows[name], strict=True)
-        ]
+            answers = [
+                _answer(item, row, way, lettered=lettered)
+                for item, row in zip(items, rows[name], strict=True)
+            ]
+            if not task.from_predictions:
+                _check_measured(task, items, answers)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"not a sample of '{name}' that could be scored anew: {error}", where=str(path)
+            ) from None
         kept.append(Kept(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
     return kept
 
@@ -161,9 +166,27 @@ def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> Scoring | Non
         ) from None
 
 
+def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+    """What a task compares must be there: a rank, or a log-likelihood and a length for every option.
+
+    Raises:
+        ValueError: it is not; with what is missing.
+    """
+    for item, answer in zip(items, answers, strict=True):
+        if task.ways == ("similarity",):
+            if answer.rank < 1:
+                raise ValueError(f"'rank' of item {item.id} is missing")
+        elif not len(answer.loglikelihoods) == len(answer.tokens) == len(item.choices):
+            raise ValueError(
+                f"'loglikelihoods' and 'tokens' of item {item.id} must have an entry for each of its "
+                f"{len(item.choices)} texts"
+            )
+
+
 def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bool) -> Answer:
     compared = way in ("likelihood", "similarity")
     values = tuple(float(value) for value in row.get("loglikelihoods", ()))
+    tokens = row.get("tokens", ())
     options = tuple(LETTERS[: len(item.choices)]) if lettered else item.choices
     parsed = row.get("parsed")
     taken = parsed if compared and isinstance(parsed, int) else None
@@ -176,7 +199,7 @@ def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bo
         str(row.get("prompt", "")),
         taken,
         values,
-        tuple(row.get("tokens", ())),
+        (tokens,) if isinstance(tokens, int) else tuple(tokens),
         options if values and item.choices else (),
         float(row.get("rank", 0.0)),
         tuple(turns),

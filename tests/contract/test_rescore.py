@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from priorkit.cli.main import run
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.presets.loading import preset
@@ -99,6 +101,54 @@ def test_suites_with_their_full_scores_and_the_model_are_kept(tmp_path: Path) ->
     assert again["suites"]["mine"]["overall"]["value"] < 1
     assert again["model"] == first.results["model"]
     assert again["rescored"] == str(first.folder)
+
+
+def measured() -> dict[str, tuple[list[Item], list[Answer]]]:
+    """Answers to tasks that compare, and are never written."""
+    return {
+        "visdial": (
+            [Item(id=n, question="?", choices=("red", "blue", "no"), answer=n % 3) for n in range(6)],
+            [
+                Answer("red", "?", 0, (-1.0, -3.0, -2.0 - n), (1, 2, 1), ("red", "blue", "no"))
+                for n in range(6)
+            ],
+        ),
+        "lambada": (
+            [Item(id=n, question="a b", choices=("c",), answer=0) for n in range(6)],
+            [Answer("c", "a b", 0, (-0.5 - n,), (1,), ("c",)) for n in range(6)],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["visdial", "lambada"])
+def test_what_was_compared_is_scored_anew(tmp_path: Path, name: str) -> None:
+    first = made(tmp_path / "e", {name: measured()[name]})
+    again = rescored(first, tmp_path / "again")
+    assert again["benchmarks"][name] == first.results["benchmarks"][name]
+    twice = rescored(Made(tmp_path / "again", again), tmp_path / "twice")
+    assert twice["benchmarks"][name] == again["benchmarks"][name]
+
+
+def test_ranks_among_texts_are_scored_anew(tmp_path: Path) -> None:
+    task = TASKS["retrieval"]
+    items = [Item(id=n, text=f"star {n}") for n in range(4)]
+    answers = [Answer("star 0", taken=0, rank=float(n + 1)) for n in range(4)]
+    own = Evaluated("pairs", task, "similarity", "d", items, answers, task.score(items, answers, Rules()), 0)
+    entry = summarise(own, group_by=(), seed=42, resamples=100).entry
+    (tmp_path / "e").mkdir()
+    write_results(tmp_path / "e", [own], {"pairs": entry}, {"model": None})
+    again = rescored(Made(tmp_path / "e", {}), tmp_path / "again")
+    assert again["benchmarks"]["pairs"] == entry
+
+
+def test_samples_without_likelihoods_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = made(tmp_path / "e", {"visdial": measured()["visdial"]})
+    file = first.folder / "samples.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    del rows[0]["loglikelihoods"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert run(["evaluate", "--rescore", str(first.folder), "--out", str(tmp_path / "no"), "--quiet"]) == 3
+    assert "'loglikelihoods' and 'tokens' of item 0" in capsys.readouterr().err
 
 
 def test_results_that_do_not_hold_their_scoring_take_the_kits(tmp_path: Path) -> None:

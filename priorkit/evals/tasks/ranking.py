@@ -30,7 +30,11 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     ranks = np.array([_rank(item, answer) for item, answer in zip(items, answers, strict=True)])
     columns = [np.ones(len(ranks)), ranks, 1 / ranks, ranks <= 1, ranks <= 5, ranks <= 10]
     counts = np.stack(columns, axis=1).astype(np.float64)
-    extra: dict[str, list[Any]] = {"rank": ranks.tolist()}
+    extra: dict[str, list[Any]] = {
+        "rank": ranks.tolist(),
+        "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
+        "tokens": [list(answer.tokens) for answer in answers],
+    }
     parsed = [answer.prediction for answer in answers]
     return Scored((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
 

@@ -25,7 +25,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     columns = [np.ones(len(ranks)), ranks, 1 / ranks, ranks <= 1, ranks <= 5]
     counts = np.stack(columns, axis=1).astype(np.float64)
     parsed = [answer.prediction for answer in answers]
-    extra: dict[str, list[Any]] = {"rank": ranks.tolist()}
+    extra: dict[str, list[Any]] = {"rank": ranks.tolist(), "text": [item.text for item in items]}
     return Scored((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
 
 
