@@ -58,6 +58,18 @@ def read_answers(
     return items, answers
 
 
+def answer_columns(path: Path) -> set[str]:
+    """Columns of a file of predictions, of samples or of a harness's log, those of its nested tables among them."""
+    rows = (row for _, row in _rows(path, Rejects(1.0)))
+    return {
+        column
+        for row in rows
+        for table in (row, row.get("groups"), row.get("doc"))
+        if isinstance(table, dict)
+        for column in table
+    }
+
+
 def _is_log(path: Path) -> bool:
     if suffix_of(path, (".jsonl", ".jsonl.gz", ".jsonl.zst")) is None:
         return False

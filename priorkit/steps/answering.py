@@ -60,7 +60,7 @@ def _ask_benchmark(
     from priorkit.training import parallel
 
     own = Rejects(settings.reject_limit)
-    items = read_items(source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind)
+    items = read_items(source, own, group_by=_kept(settings), limit=settings.limit, see=not settings.blind)
     if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
         console.warn(
             f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
@@ -84,14 +84,14 @@ def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) 
     """The answers of ``--predictions``."""
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
-    items, answers = read_answers(given.path, task, rejects, settings.group_by)
+    items, answers = read_answers(given.path, task, rejects, _kept(settings))
     scored = task.score(items, answers, _rules(settings, None))
     return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
 
 
 def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
     """The answers of the evaluation ``--rescore`` names."""
-    columns = (*GROUP_COLUMNS, *settings.group_by)
+    columns = (*GROUP_COLUMNS, *_kept(settings))
     return [_rescored(settings, kept) for kept in read_kept(work.inputs["rescore"].path, columns)]
 
 
@@ -120,6 +120,11 @@ def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated])
     ]
     parallel.barrier()
     return judged
+
+
+def _kept(settings: EvaluateSettings) -> tuple[str, ...]:
+    """Columns that the intervals and the metrics of groups need beside every item."""
+    return (*settings.group_by, *([settings.cluster] if settings.cluster else []))
 
 
 def _rules(settings: EvaluateSettings, scoring: Scoring | None) -> Rules:

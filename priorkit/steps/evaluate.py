@@ -28,6 +28,7 @@ from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
 from priorkit.evals.comparison import compare, lines_of
 from priorkit.evals.fitting import check_groups, check_sight, way_of
+from priorkit.evals.imported import answer_columns
 from priorkit.evals.judging import check_judge, read_rubric
 from priorkit.evals.presets.loading import expand, suite, suite_names
 from priorkit.evals.rescoring import check_versions, read_entries, read_origin, read_suites
@@ -197,11 +198,13 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     if settings.rescore:
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
+        _check_columns(settings, inputs["rescore"].path / "samples.jsonl")
         return Plan([(name, str(entry["task"])) for name, entry in entries.items()], payload=_Job(None, ()))
     from priorkit.evals.subject import check_model
 
     checked = check_model(inputs["model"].path)
-    check_groups(settings.group_by, GROUP_BY, {column for source in sources for column in source.columns})
+    columns = {column for source in sources for column in source.columns}
+    check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind)
     jobs: list[tuple[Source, Way]] = [
         (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
@@ -252,7 +255,14 @@ def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -
     path = inputs["predictions"].path
     if not path.is_file():
         raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
+    _check_columns(settings, path)
     return Plan([("predictions", path.name), ("task", str(settings.task))], payload=_Job(None, ()))
+
+
+def _check_columns(settings: EvaluateSettings, answers: Path) -> None:
+    """Look for the columns asked for in a file of answers; it is not read where none was."""
+    if settings.cluster or set(settings.group_by) - set(GROUP_BY):
+        check_groups(settings.group_by, GROUP_BY, settings.cluster, answer_columns(answers))
 
 
 def execute(settings: EvaluateSettings, work: Work) -> None:

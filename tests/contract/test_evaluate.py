@@ -325,10 +325,45 @@ def test_what_does_not_fit_together(
     assert "no benchmark has a column 'colour'" in fail(
         capsys, 3, llava, colours, "--group-by", "colour", *out
     )
+    assert "--cluster: no benchmark has a column 'scene'" in fail(
+        capsys, 3, llava, colours, "--cluster", "scene", *out
+    )
     assert "MODEL is missing" in fail(capsys, 2, *out)
     assert "--predictions needs --task" in fail(capsys, 2, "--predictions", colours, *out)
     assert "cannot be scored" in fail(capsys, 2, "--predictions", colours, "--task", "perplexity", *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_column_of_ones_own_is_resampled_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers are right or wrong by scene: eight scenes tell less than 64 items."""
+    rows: Rows = [
+        {"prediction": "a", "answer": "ab"[n // 8 % 2], "scene": f"s{n // 8}", "image_id": n}
+        for n in range(64)
+    ]
+    alone, _ = score(tmp_path, "exact", rows)
+    (tmp_path / "together").mkdir()
+    together, found = score(tmp_path / "together", "exact", rows, "--cluster", "scene")
+    widths = [
+        own["entry"]["metrics"]["accuracy"]["high"] - own["entry"]["metrics"]["accuracy"]["low"]
+        for own in (alone, together)
+    ]
+    assert widths[1] > 1.8 * widths[0]
+    assert found[0]["groups"]["scene"] == "s0"
+    again = evaluate(
+        tmp_path / "again", "--rescore", str(tmp_path / "together" / "scores-exact"), "--cluster", "scene"
+    )["answers"]
+    assert again["metrics"] == together["entry"]["metrics"]
+    out = ("--out", str(tmp_path / "no"))
+    file = str(tmp_path / "answers.jsonl")
+    for option in ("--cluster", "--group-by"):
+        assert f"{option}: no benchmark has a column 'colour'" in fail(
+            capsys, 3, "--predictions", file, "--task", "exact", option, "colour", *out
+        )
+        assert "no benchmark has a column 'colour'" in fail(
+            capsys, 3, "--rescore", str(tmp_path / "together" / "scores-exact"), option, "colour", *out
+        )
 
 
 def test_broken_items_are_counted_and_written_down(
