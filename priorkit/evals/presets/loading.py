@@ -242,6 +242,9 @@ def _members(names: Sequence[str]) -> Iterator[str]:
 def expand(given: str) -> dict[str, str]:
     """What a benchmark as the user wrote it stands for.
 
+    A name that comes with the kit is that benchmark or suite also where a file or folder is called so, which
+    may be the very results: ``./NAME`` is the path.
+
     Args:
         given: a path or hub id; the name of a benchmark or suite that comes with the kit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
@@ -253,6 +256,10 @@ def expand(given: str) -> dict[str, str]:
     Raises:
         InputError: a word that is neither a file nor a known name; a preset's file is wrong.
     """
+    if given in suite_names():
+        return {f".{name}": preset(name).location() for name in suite(given).members}
+    if given in preset_names():
+        return {f".{given}": preset(given).location()}
     path = Path(given).expanduser()
     if path.suffix == ".toml" and path.is_file():
         own = read_preset(path)
@@ -262,10 +269,8 @@ def expand(given: str) -> dict[str, str]:
     name, sign, data = given.partition("=")
     if sign and name in preset_names():
         return {f".{name}": data}
-    if given in suite_names():
-        return {f".{name}": preset(name).location() for name in suite(given).members}
-    if given in preset_names() or not any(mark in given for mark in "/.@\\"):
-        return {f".{given}": preset(given).location()}
+    if not any(mark in given for mark in "/.@\\"):
+        preset(given)  # Tells the nearest name.
     return {"": given}
 
 

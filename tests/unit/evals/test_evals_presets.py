@@ -286,6 +286,18 @@ def test_a_name_that_is_not_known_gets_the_nearest() -> None:
     assert "pope-adversarial" in f"{caught.value} {caught.value.problems[0].hint}"
 
 
+def test_a_known_name_is_the_benchmark_also_beside_a_path_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results may well be called like the suite; the same command must mean the same again."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pope", "gqa"):
+        (tmp_path / name).mkdir()
+    assert set(expand("pope")) == {f".{name}" for name in suite("pope").members}
+    assert expand("gqa") == {".gqa": preset("gqa").location()}
+    assert expand("./gqa") == {"": "./gqa"}
+
+
 def test_cleanups_and_templates() -> None:
     own = read_preset(Path(__file__).parents[3] / "priorkit/evals/presets/arc-easy.toml")
     columns = {
