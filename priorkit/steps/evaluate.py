@@ -26,14 +26,14 @@ from priorkit.core.settings import (
 )
 from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
-from priorkit.evals.comparison import compare, lines_of
+from priorkit.evals.comparison import compare, lines_of, shared_benchmarks
 from priorkit.evals.fitting import check_groups, check_sight, way_of
 from priorkit.evals.imported import answer_columns
 from priorkit.evals.judging import check_judge, read_rubric
 from priorkit.evals.presets.loading import expand, suite, suite_names
 from priorkit.evals.rescoring import check_versions, read_entries, read_origin, read_suites
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.sources import Source, find_benchmarks, stem_of
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.task import Way
 from priorkit.evals.telling import say_results
@@ -185,8 +185,6 @@ class _Job:
 
 def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, benchmarks and how they fit, from headers and columns."""
-    if settings.compare:
-        read_entries(inputs["compare"].path)
     if settings.judge:
         check_judge(inputs["judge"].path)
     if settings.rubric:
@@ -199,9 +197,11 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
         _check_columns(settings, inputs["rescore"].path / "samples.jsonl")
+        _check_shared(settings, inputs, list(entries))
         return Plan([(name, str(entry["task"])) for name, entry in entries.items()], payload=_Job(None, ()))
     from priorkit.evals.subject import check_model
 
+    _check_shared(settings, inputs, [source.name for source in sources])
     checked = check_model(inputs["model"].path)
     columns = {column for source in sources for column in source.columns}
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
@@ -256,7 +256,15 @@ def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -
     if not path.is_file():
         raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
     _check_columns(settings, path)
+    _check_shared(settings, inputs, [stem_of(path)])
     return Plan([("predictions", path.name), ("task", str(settings.task))], payload=_Job(None, ()))
+
+
+def _check_shared(settings: EvaluateSettings, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
+    """Look before anything is asked whether there will be something to compare."""
+    if settings.compare:
+        theirs = read_entries(inputs["compare"].path)
+        shared_benchmarks(names, list(theirs), f"--compare {settings.compare}")
 
 
 def _check_columns(settings: EvaluateSettings, answers: Path) -> None:

@@ -501,6 +501,20 @@ def test_blind_shuffled_strict_and_compared(
     ]
     assert found["items"] == 8
     assert found["difference"]["value"] == pytest.approx(seen["metrics"]["accuracy"]["value"])
+    err = fail(
+        capsys,
+        3,
+        model,
+        file,
+        str(benchmarks / "open.jsonl"),
+        "--compare",
+        two_others(tmp_path),
+        "--out",
+        str(tmp_path / "no"),
+    )
+    assert "no benchmark in common: existence, open here, first, second there" in err
+    assert "answered already" not in err
+    assert not (tmp_path / "no.partial").exists()
     assert "not an evaluation" in fail(
         capsys,
         3,
@@ -511,6 +525,14 @@ def test_blind_shuffled_strict_and_compared(
         "--out",
         str(tmp_path / "no"),
     )
+
+
+def two_others(folder: Path) -> str:
+    """The results of an evaluation of two other benchmarks."""
+    (folder / "others").mkdir()
+    entries = {name: {"task": "exact", "by": "generation"} for name in ("first", "second")}
+    (folder / "others" / "results.json").write_text(json.dumps({"benchmarks": entries}), encoding="utf-8")
+    return str(folder / "others")
 
 
 def test_a_suite_has_the_unweighted_mean(

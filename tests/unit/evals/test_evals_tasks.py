@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,7 +214,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
         read_answers(bare, TASKS["choice"], Rejects(0.0), ())
 
 
-def evaluation(folder: Path, scores: list[float], **more: Any) -> Path:
+def evaluation(folder: Path, scores: Sequence[float | None], **more: Any) -> Path:
     folder.mkdir()
     log(
         folder / "samples.jsonl",
@@ -240,3 +241,14 @@ def test_comparison_pairs_items(tmp_path: Path) -> None:
     assert own.p < 0.01
     with pytest.raises(InputError, match="has another truth"):
         compare(tmp_path / "a", evaluation(tmp_path / "c", [1.0], answer="y"))
+
+
+def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", [1.0, None, 0.0, 1.0], choices=["x", "y "])
+    second = evaluation(tmp_path / "b", [1.0, 1.0, None, 0.0], choices=["x", "y"])
+    (own,) = compare(first, second).benchmarks
+    assert (own.items, own.unpaired, own.difference.value) == (2, 4, 0.5)
+    with pytest.raises(InputError, match="has another truth"):
+        compare(first, evaluation(tmp_path / "c", [1.0] * 4, choices=["x", "z"]))
+    with pytest.raises(InputError, match="no item of 'b' has a score in both"):
+        compare(first, evaluation(tmp_path / "d", [None], choices=["x", "y"]))
