@@ -11,10 +11,11 @@ import pytest
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
 from priorkit.data.rejects import Rejects
-from priorkit.evals.items import Item
+from priorkit.evals.items import Answer, Item
 from priorkit.evals.reading import read_items, read_predictions
 from priorkit.evals.sources import Source, find_benchmarks
 from priorkit.evals.tasks.registry import TASKS
+from priorkit.evals.tasks.task import Rules
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -97,8 +98,14 @@ GOOD: dict[str, dict[str, Any]] = {
         ("choice", {"choices": "ab"}, "list of texts, got str"),
         ("yes-no", {"answer": "maybe"}, "yes or no"),
         ("vqa", {"answers": []}, "empty list"),
-        ("vqa", {"answers": [1]}, "must be text, got int 1"),
-        ("gqa", {"answer": 3}, "must be text"),
+        ("choice", {"answer": float("inf")}, "got inf"),
+        ("choice", {"answer": float("nan")}, "got nan"),
+        ("choice", {"answer": 10**400}, "got 1000"),
+        ("grounding", {"box": [0, 0, 10**400, 1]}, "finite numbers"),
+        ("vqa", {"answers": [True]}, "must be text, got bool True"),
+        ("vqa", {"answers": [float("nan")]}, "must be text, got float nan"),
+        ("gqa", {"answer": False}, "must be text"),
+        ("gqa", {"answer": {"a": 1}}, "must be text"),
         ("gqa", {"answer": None}, "'answer' is null"),
         ("caption", {"references": None}, "'references' is null"),
         ("grounding", {"box": [0, 0, 1]}, "list of 4 numbers"),
@@ -120,6 +127,25 @@ def test_a_broken_prediction_names_line_and_reason(
     items, rejects = predictions(file, task, limit=0.5)
     assert [item.id for item in items] == [0]
     assert len(rejects) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "truth", "prediction"),
+    [
+        ("exact", {"answer": 12.5}, "12.5"),
+        ("relaxed", {"answer": 12.5}, "12.4"),
+        ("mixed", {"answer": 7}, "it is 7"),
+        ("vqa", {"answers": [3] * 10}, "3"),
+        ("choice", {"choices": [1, 2, 3], "answer": 1}, "2"),
+        ("choice", {"choices": [0.5, 2.5], "answer": "B"}, "2.5"),
+    ],
+)
+def test_numbers_as_truth_stand_for_their_digits(
+    tmp_path: Path, task: str, truth: dict[str, Any], prediction: str
+) -> None:
+    file = write(tmp_path / "p.jsonl", [{"id": 0, "prediction": prediction, **truth}])
+    items, _ = predictions(file, task)
+    assert TASKS[task].score(items, [Answer(prediction)], Rules()).scores == [1.0]
 
 
 def test_missing_keys_repeats_and_damage_are_named(tmp_path: Path) -> None:
