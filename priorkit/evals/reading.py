@@ -54,11 +54,11 @@ def read_items(
     items: list[Item] = []
     seen: dict[str, int] = {}
     checked: set[str] = set()
-    for place, (file, number, row) in enumerate(_rows(source, rejects)):
+    for place, (file, folder, number, row) in enumerate(_rows(source, rejects)):
         if limit and place >= limit:
             break
         try:
-            item = _item(source.task, row, place, columns, file, see=see)
+            item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", see=see)
             _refuse_repeat(item, seen, number)
             for image in item.images:
                 if (key := image_key(image)) not in checked:
@@ -113,21 +113,22 @@ def image_key(image: ImageRef) -> str:
     return str(image.path) + look
 
 
-def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, int, Row]]:
+def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, Path, int, Row]]:
+    """File, folder of the image files, number and row."""
     images = _image_table(source) if source.images else None
     for file in source.files:
+        folder = source.image_folder or file.parent
         if suffix_of(file, (".txt",)):
             for text in read_documents(file, rejects):
-                yield file, 1, {"text": text}
+                yield file, folder, 1, {"text": text}
             continue
         for number, row in read_rows(file, rejects):
             if source.preset is None:
-                yield file, number, row
+                yield file, folder, number, row
                 continue
-            folder = source.image_folder or file.parent
             try:
                 for own in mapped(source.preset, row, folder, images):
-                    yield folder / file.name, number, own
+                    yield file, folder, number, own
             except (ValueError, BrokenImageError) as error:
                 rejects.add(str(file), number, str(error))
 
@@ -141,7 +142,9 @@ def _image_table(source: Source) -> dict[str, Any]:
     return {str(lookup(row, table.key)): lookup(row, table.column) for row in rows}
 
 
-def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, *, see: bool) -> Item:
+def _item(
+    task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, see: bool
+) -> Item:
     visual = row.get("image") is not None
     if task.name == "retrieval" and not visual:
         raise ValueError("'image' is missing")
@@ -149,7 +152,7 @@ def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, 
     if visual:
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
-            images = tuple(image_of(own, file.parent, f"{file.name}:{place}") for own in cells)
+            images = tuple(image_of(own, folder, name) for own in cells)
         except BrokenImageError:
             if see:
                 raise

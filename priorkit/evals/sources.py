@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.artifact import hash_file
-from priorkit.core.errors import InputError, Problems
+from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
 from priorkit.data.pairs import TEXT_COLUMNS
 from priorkit.data.rejects import Rejects
@@ -57,7 +57,7 @@ class Source:
 
 
 def find_benchmarks(
-    inputs: Mapping[str, Input], task: Task | None, image_folder: Path | None = None
+    inputs: Mapping[str, Input], task: Task | None, image_folders: Mapping[str, Path] | None = None
 ) -> list[Source]:
     """All benchmarks that the inputs name, in order.
 
@@ -70,23 +70,26 @@ def find_benchmarks(
             preset NAME, whose own file stands under ``benchmarks.0`` where it does not come with the kit.
         task: the task type of those that are no presets; from column ``task`` or from the columns where
             None.
-        image_folder: where image files that a preset's rows name are.
+        image_folders: where image files that rows name are, by benchmark; of those not named under ``""``.
 
     Raises:
-        InputError: no table, columns that do not fit, or two benchmarks of one name.
+        InputError: no table, columns that do not fit, two benchmarks of one name, or a folder for none.
     """
     problems = Problems(InputError)
+    folders = image_folders or {}
     found: list[Source] = []
     for label, item in inputs.items():
         field, place, own = (*label.split(".", 2), "", "")[:3]
         try:
             if own:
                 file = inputs.get(f"{field}.{place}")
-                found.append(
-                    _preset_source(read_preset(file.path) if file else preset(own), item, image_folder)
-                )
+                wanted = read_preset(file.path) if file else preset(own)
+                found.append(_preset_source(wanted, item, folders.get(wanted.name, folders.get(""))))
             elif item.path.suffix != ".toml":
-                found += [_source(name, files, task) for name, files in _named_files(item).items()]
+                found += [
+                    _source(name, files, task, folders.get(name, folders.get("")))
+                    for name, files in _named_files(item).items()
+                ]
         except InputError as error:
             problems.extend(error)
     seen: dict[str, Source] = {}
@@ -98,6 +101,31 @@ def find_benchmarks(
                 hint="rename one of them, or evaluate them apart",
             )
         seen[source.name] = source
+    for name in folders:
+        if name and name not in seen and not len(problems):
+            problems.add(f"no benchmark '{name}'", where=f"--images {name}=", hint=nearest(name, seen))
+    problems.raise_if_any()
+    return found
+
+
+def image_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Read folders of images, each ``DIR`` for all benchmarks or ``NAME=DIR`` for one; ``DIR`` is under ``""``.
+
+    Raises:
+        InputError: no such folder, or two of them for the same.
+    """
+    problems = Problems(InputError)
+    found: dict[str, Path] = {}
+    for word in given:
+        name, sign, folder = word.partition("=")
+        if not sign or Path(word).expanduser().is_dir():
+            name, folder = "", word
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            problems.add("no such folder", where=f"--images {word}")
+        elif name in found:
+            problems.add("two folders for " + (f"'{name}'" if name else "all"), where=f"--images {word}")
+        found[name] = path
     problems.raise_if_any()
     return found
 
@@ -109,7 +137,7 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
         raise InputError(
             f"its rows name image files of {own.data.image_folder}",
             where=own.name,
-            hint="say where with --images DIR",
+            hint=f"say where with --images DIR, or --images {own.name}=DIR for this one alone",
         )
     files = _matching(item, own.data.patterns)
     tables = _matching(item, own.data.images.patterns) if own.data.images else ()
@@ -189,7 +217,9 @@ def stem_of(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
-def _source(name: str, files: tuple[Path, ...], task: Task | None) -> Source:
+def _source(
+    name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
+) -> Source:
     first = files[0]
     if suffix_of(first, SUFFIXES) is None:
         raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
@@ -207,7 +237,7 @@ def _source(name: str, files: tuple[Path, ...], task: Task | None) -> Source:
             str(first),
         )
     check_columns(columns, task, str(first))
-    return Source(name, files, task, "image" in columns, tuple(columns))
+    return Source(name, files, task, "image" in columns, tuple(columns), image_folder=image_folder)
 
 
 def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:

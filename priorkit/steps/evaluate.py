@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -33,7 +33,7 @@ from priorkit.evals.judging import check_judge, read_rubric
 from priorkit.evals.presets.loading import expand, suite, suite_names
 from priorkit.evals.rescoring import check_versions, read_entries, read_origin, read_suites
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.sources import Source, find_benchmarks, stem_of
+from priorkit.evals.sources import Source, find_benchmarks, image_folders, stem_of
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.task import Way
 from priorkit.evals.telling import say_results
@@ -46,6 +46,10 @@ TaskName = Literal[
     "choice", "yes-no", "vqa", "textvqa", "gqa", "exact", "relaxed", "caption", "grounding", "perplexity",
     "retrieval", "ranking", "continuation", "mixed", "ocr",
 ]  # fmt: skip
+
+Folders = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
 
 GROUP_BY = ("ability", "prior", "size", "sub_task")
 
@@ -75,8 +79,10 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         metavar="BENCHMARK",
         hub="dataset",
     )
-    images: str | None = option(
-        None, "Folder of the image files that a benchmark's rows name.", metavar="DIR"
+    images: Folders = option(
+        (),
+        "Folder of the image files that rows of benchmarks name; NAME=DIR for one benchmark, repeated.",
+        metavar="[NAME=]DIR",
     )
     predictions: str | None = option(
         None,
@@ -172,7 +178,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
 
     def expand_input(self, name: str, given: str) -> Mapping[str, str]:
         """Names of benchmarks and suites stand for their data."""
-        return expand(given) if name == "benchmarks" else {"": given}
+        return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
 
 
 @dataclass(frozen=True)
@@ -237,10 +243,8 @@ def _by(settings: EvaluateSettings) -> str:
 
 def _sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
     given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
-    folder = Path(settings.images).expanduser() if settings.images else None
-    if folder is not None and not folder.is_dir():
-        raise InputError("no such folder", where=f"--images {settings.images}")
-    return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folder)
+    folders = image_folders(settings.images)
+    return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folders)
 
 
 def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:

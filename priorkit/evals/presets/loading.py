@@ -239,7 +239,7 @@ def _members(names: Sequence[str]) -> Iterator[str]:
             yield preset(name).name
 
 
-def expand(given: str) -> dict[str, str]:
+def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
     """What a benchmark as the user wrote it stands for.
 
     A name that comes with the kit is that benchmark or suite also where a file or folder is called so, which
@@ -248,6 +248,8 @@ def expand(given: str) -> dict[str, str]:
     Args:
         given: a path or hub id; the name of a benchmark or suite that comes with the kit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
+        beside: all that was written, in order. A suite leaves a member to whoever names it: another word is the
+            member's name or ``NAME=DATA``, or a suite before it has it too.
 
     Returns:
         Paths and hub ids by what follows on the input's label: ``.NAME`` for a preset's data, nothing for
@@ -257,7 +259,8 @@ def expand(given: str) -> dict[str, str]:
         InputError: a word that is neither a file nor a known name; a preset's file is wrong.
     """
     if given in suite_names():
-        return {f".{name}": preset(name).location() for name in suite(given).members}
+        taken = _taken(given, beside)
+        return {f".{name}": preset(name).location() for name in suite(given).members if name not in taken}
     if given in preset_names():
         return {f".{given}": preset(given).location()}
     path = Path(given).expanduser()
@@ -272,6 +275,13 @@ def expand(given: str) -> dict[str, str]:
     if not any(mark in given for mark in "/.@\\"):
         preset(given)  # Tells the nearest name.
     return {"": given}
+
+
+def _taken(given: str, beside: Sequence[str]) -> set[str]:
+    """The benchmarks that a suite leaves to other words."""
+    named = {word.partition("=")[0] for word in beside} & set(preset_names())
+    before = beside[: beside.index(given)] if given in beside else ()
+    return named.union(*(suite(word).members for word in before if word in suite_names()))
 
 
 def read_preset(path: Path) -> Preset:

@@ -24,7 +24,7 @@ from priorkit.evals.presets.loading import (
     suite_names,
 )
 from priorkit.evals.reading import read_items
-from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.sources import Source, find_benchmarks, image_folders
 from priorkit.evals.tasks.task import Rules
 
 IMAGE = {"bytes": picture(1), "path": "1.png"}
@@ -127,7 +127,7 @@ def items_of(given: str, folder: Path | None = None) -> tuple[Source, list[Item]
         f"benchmarks.0{suffix}": resolve(own, f"benchmarks.0{suffix}", ())
         for suffix, own in expand(given).items()
     }
-    (source,) = find_benchmarks(inputs, None, folder)
+    (source,) = find_benchmarks(inputs, None, {"": folder} if folder else None)
     return source, read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
 
 
@@ -135,6 +135,7 @@ def layout(root: Path, name: str) -> Path:
     """A folder as the hub has it, with one row."""
     own = preset(name)
     row = PUBLISHED[name]
+    root.mkdir(exist_ok=True)
     if own.data.images is not None:
         table(root / own.data.images.patterns[0].replace("*", "0"), [{"id": row["imageId"], "image": IMAGE}])
     pattern = own.data.patterns[0].replace("*", "0")
@@ -241,6 +242,48 @@ def test_images_that_stand_apart_and_are_missing(tmp_path: Path) -> None:
 def test_image_files_need_their_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="name image files of COCO"):
         items_of(f"vsr={layout(tmp_path, 'vsr')}")
+
+
+def test_every_benchmark_may_have_an_image_folder_of_its_own(tmp_path: Path) -> None:
+    """VSR and Karpathy's COCO name files of different folders, and so does a table of one's own."""
+    rows = tmp_path / "own.jsonl"
+    rows.write_text('{"question": "?", "answer": "a", "image": "1.png"}\n')
+    given = [
+        f"vsr={layout(tmp_path / 'v', 'vsr')}",
+        f"coco-karpathy={layout(tmp_path / 'k', 'coco-karpathy')}",
+        str(rows),
+    ]
+    inputs = {
+        f"benchmarks.{place}{suffix}": resolve(own, f"benchmarks.{place}{suffix}", ())
+        for place, word in enumerate(given)
+        for suffix, own in expand(word, given).items()
+    }
+    words = [str(tmp_path / "v"), f"coco-karpathy={tmp_path / 'k'}"]
+    found = find_benchmarks(inputs, None, image_folders(words))
+    assert [source.image_folder for source in found] == [tmp_path / "v", tmp_path / "k", tmp_path / "v"]
+    for source in found:
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
+        assert item.image is not None
+        assert item.image.path == source.image_folder / "1.png"
+    with pytest.raises(InputError, match="no benchmark 'vsrr'"):
+        find_benchmarks(inputs, None, image_folders([str(tmp_path / "v"), f"vsrr={tmp_path / 'k'}"]))
+    with pytest.raises(InputError, match="no such folder"):
+        image_folders([f"vsr={tmp_path / 'none'}"])
+    with pytest.raises(InputError, match="two folders for 'vsr'"):
+        image_folders([f"vsr={tmp_path / 'k'}", f"vsr={tmp_path / 'v'}"])
+
+
+def test_a_suite_leaves_its_members_to_whoever_names_them(tmp_path: Path) -> None:
+    given = ["pope", "lion-image", f"visdial={layout(tmp_path, 'visdial')}", "lsbs-vision", "vsr"]
+    found = [suffix for word in given for suffix in expand(word, given)]
+    assert len(found) == len(set(found))
+    members = {*suite("pope").members, *suite("lion-image").members, *suite("lsbs-vision").members}
+    assert set(found) == {f".{name}" for name in members}
+    assert ".visdial" not in expand("lion-image", given)
+    assert ".gqa" in expand("lion-image", given)
+    assert ".gqa" not in expand("lsbs-vision", given)
+    with pytest.raises(InputError, match="visdial=FILE"):
+        expand("lion-image")
 
 
 OWN = """
