@@ -9,7 +9,7 @@ from typing import Any
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, nearest
-from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of, upright_size
 from priorkit.data.rejects import Rejects
 from priorkit.data.routed import tags_of, task_type_of
 from priorkit.data.rows import read_rows, suffix_of
@@ -17,7 +17,7 @@ from priorkit.data.text import read_documents
 from priorkit.evals.columns import lookup, mapped
 from priorkit.evals.items import Item
 from priorkit.evals.sources import Source
-from priorkit.evals.tasks.task import Row, Task, check_text, text_cell
+from priorkit.evals.tasks.task import Row, Task, check_text, numbers_cell, text_cell
 
 GROUP_COLUMNS = (
     "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
@@ -30,7 +30,7 @@ FIELDS = (
 )  # fmt: skip
 """Columns that make an item; a preset's others are kept as groups."""
 
-_PLAIN = ("id", "prediction", "prompt", "question", "image", "task", "benchmark")
+_PLAIN = ("id", "prediction", "prompt", "question", "image", "image_size", "task", "benchmark")
 
 
 def read_items(
@@ -149,10 +149,13 @@ def _item(
     if task.name == "retrieval" and not visual:
         raise ValueError("'image' is missing")
     images: tuple[ImageRef, ...] = ()
+    size = _size(row)
     if visual:
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
             images = tuple(image_of(own, folder, name) for own in cells)
+            if task.name == "grounding" and images and size is None:
+                size = upright_size(images[0])
         except BrokenImageError:
             if see:
                 raise
@@ -168,6 +171,7 @@ def _item(
         groups=_groups(row, columns),
         tags=tags_of(row.get("tags")),
         task_type=task_type_of(row["task_type"]) if row.get("task_type") else "",
+        image_size=size,
         **task.read(row),
     )
 
@@ -191,8 +195,19 @@ def predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
         withheld=row.get("withheld") is True,
         prediction=check_text(row["prediction"], "'prediction'"),
         groups=_groups(row, columns),
+        image_size=_size(row),
         **task.read(row),
     )
+
+
+def _size(row: Row) -> tuple[int, int] | None:
+    """Width and height in pixels, where a row says so."""
+    if row.get("image_size") is None:
+        return None
+    width, height = numbers_cell(row, "image_size", 2)
+    if width < 1 or height < 1:
+        raise ValueError(f"'image_size' must be width and height in pixels, got {row['image_size']}")
+    return int(width), int(height)
 
 
 def _identifier(value: Any, place: int) -> str | int:

@@ -213,6 +213,7 @@ def sample(done: Evaluated, place: int) -> dict[str, Any]:
         "groups": dict(item.groups),
         **({"question": item.question} if item.question else {}),
         **({"cluster": item.cluster} if item.cluster else {}),
+        **({"image_size": list(item.image_size)} if item.image_size else {}),
         **({"withheld": True} if item.withheld else {}),
     }
 

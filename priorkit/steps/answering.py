@@ -128,7 +128,9 @@ def _kept(settings: EvaluateSettings) -> tuple[str, ...]:
 
 
 def _rules(settings: EvaluateSettings, scoring: Scoring | None) -> Rules:
-    reading = settings.reading
+    reading, box_space = settings.reading, settings.box_space
     if reading == "auto" and scoring is not None:
         reading = scoring.reading
-    return Rules(settings.parser, strict=reading == "strict")
+    if box_space == "auto":
+        box_space = scoring.box_space if scoring is not None else "unit"
+    return Rules(settings.parser, strict=reading == "strict", box_space=box_space)

@@ -147,6 +147,11 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         "Read answers by the benchmark's official rule, or count what is no clear answer as unparsed; auto: "
         "as the benchmark says, else official.",
     )
+    box_space: Literal["auto", "unit", "1000", "pixels"] = option(
+        "auto",
+        "What the boxes in answers are written in: shares of the image, thousandths of it, or pixels; auto: as "
+        "the benchmark says, else shares.",
+    )
     template: tuple[str, ...] = option(
         ("a photo of a {}",), "Text that stands for an option before an encoder; repeat to average several."
     )

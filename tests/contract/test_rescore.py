@@ -16,6 +16,7 @@ from priorkit.evals.presets.loading import preset
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.task import Rules
+from priorkit.scoring.grounding import Box
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,21 @@ def test_the_presets_cluster_is_kept(tmp_path: Path) -> None:
     again = rescored(first, tmp_path / "again")["benchmarks"]["pope-random"]
     assert again["metrics"] == first.results["benchmarks"]["pope-random"]["metrics"]
     assert (again["metrics"]["accuracy"]["low"], again["metrics"]["accuracy"]["high"]) == (0.0, 1.0)
+
+
+def test_boxes_are_read_anew_in_another_space(tmp_path: Path) -> None:
+    """Pixels that were taken for shares are malformed; the size that reading them needs is in the samples."""
+    items = [Item(id=n, question="?", box=Box(0, 0, 0.5, 0.5), image_size=(200, 100)) for n in range(4)]
+    first = made(tmp_path / "e", {"refcoco-val": (items, [Answer("[0, 0, 100, 50]")] * 4)})
+    assert first.results["benchmarks"]["refcoco-val"]["unparsed"] == 4
+    again = rescored(first, tmp_path / "again", "--box-space", "pixels")["benchmarks"]["refcoco-val"]
+    assert (again["unparsed"], again["metrics"]["mean_iou"]["value"]) == (0, 1.0)
+    assert again["metrics"]["accuracy_at_0.9"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    document = first.results
+    document["benchmarks"]["refcoco-val"]["scoring"]["box_space"] = "pixels"
+    (first.folder / "results.json").write_text(json.dumps(document), encoding="utf-8")
+    kept = rescored(first, tmp_path / "kept")["benchmarks"]["refcoco-val"]
+    assert kept["metrics"] == again["metrics"]
 
 
 def test_suites_with_their_full_scores_and_the_model_are_kept(tmp_path: Path) -> None:

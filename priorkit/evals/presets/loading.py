@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.evals.tasks.task import BoxSpace
 
 Reader = Literal[
     "letter", "index", "number", "text", "label", "answer", "list", "commas", "yes-no", "xywh", "xyxy"
@@ -114,6 +115,7 @@ class Scoring(_Table):
     metric: str = "accuracy"
     full_score: Annotated[float, Field(gt=0)] = 1.0
     reading: Literal["official", "strict"] = "official"
+    box_space: BoxSpace = "unit"
     cluster: str = ""
     circular: bool = False
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
@@ -138,8 +140,12 @@ class Preset(_Table):
     folder: Path = Path()
 
     def digest(self) -> str:
-        """SHA-256 over everything it says of the benchmark, wherever its file is."""
-        return hashlib.sha256(self.model_dump_json(exclude={"folder", "checked"}).encode()).hexdigest()
+        """SHA-256 over everything it says of the benchmark, wherever its file is.
+
+        What is left at its default says nothing, so that a new key leaves the digests of other presets alone.
+        """
+        text = self.model_dump_json(exclude={"folder", "checked"}, exclude_defaults=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def wants(self) -> tuple[str, ...]:
         """Columns that must be in the published table."""

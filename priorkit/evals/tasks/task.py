@@ -14,6 +14,7 @@ from priorkit.evals.statistics import Floats, MetricFunction
 
 Row = Mapping[str, Any]
 Way = Literal["likelihood", "generation", "similarity"]
+BoxSpace = Literal["unit", "1000", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,12 @@ class Rules:
     Attributes:
         parser: of choices: as a careful reader would, or by the rule of the LSBS paper.
         strict: what is no clear answer counts as unparsed, also where the official rule reads it.
+        box_space: the space that boxes are written in: shares of the image, thousandths of it, or pixels.
     """
 
     parser: Literal["careful", "lsbs"] = "careful"
     strict: bool = False
+    box_space: BoxSpace = "unit"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import ExifTags, Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
+from priorkit.data.images import ImageRef, decode
 from priorkit.data.rejects import Rejects
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.reading import read_items, read_predictions
@@ -111,6 +113,8 @@ GOOD: dict[str, dict[str, Any]] = {
         ("grounding", {"box": [0, 0, 1]}, "list of 4 numbers"),
         ("grounding", {"box": [0, 0, 10, 10]}, "normalised"),
         ("grounding", {"box": [0.5, 0, 0.5, 1]}, "x1 < x2"),
+        ("grounding", {"image_size": [0, 4]}, "width and height in pixels"),
+        ("grounding", {"image_size": 4}, "list of 2 numbers"),
         ("gqa", {"prediction": 7}, "'prediction' must be text, got int 7"),
         ("gqa", {"prediction": None}, "'prediction' is null"),
         ("gqa", {"prediction": "\ud800"}, "not valid Unicode"),
@@ -177,6 +181,19 @@ def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
     assert items[0].groups == {"ability": "x"}
     blind = read_items(source, Rejects(0.0), group_by=(), limit=2, see=False)
     assert [(item.id, item.image) for item in blind] == [(0, None), (1, None)]
+
+
+def test_boxes_know_the_size_of_their_upright_image(tmp_path: Path) -> None:
+    """A photo that lies on its side is asked about upright, also where it is withheld."""
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=lying)
+    rows = [{"question": "?", "image": "a.jpg", "box": [0, 0, 0.5, 1]}]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    for see in (True, False):
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=see)
+        assert item.image_size == (20, 30)
+    assert decode(ImageRef("a", tmp_path / "a.jpg")).size == (20, 30)
 
 
 def test_letters_and_indices_are_one_answer(tmp_path: Path) -> None:
