@@ -86,7 +86,9 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
         if own is not None:
             wording = Wording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
         if manner.instruction:
-            explained = manner.instruction.replace("{question}", "{question}\n{options}")
+            # Braces of the instruction's own are text; those of a form are not.
+            text = manner.instruction.replace("{", "{{").replace("}", "}}")
+            explained = text.replace("{{question}}", "{question}\n{options}")
             wording = Wording(explained, explained + "\n")
         asking = Asking(
             Prompter(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),

@@ -71,9 +71,14 @@ def _cell(cell: Cell, row: Row, found: Row, folder: Path) -> Any:
     if cell.map:
         value = cell.map.get(str(value), value)
     for name in cell.apply:
-        clean: Callable[[Any], str] = _CLEANUPS[name]
-        value = [clean(own) for own in value] if isinstance(value, list) else clean(value)
+        value = [_clean(name, own) for own in value] if isinstance(value, list) else _clean(name, value)
     return value
+
+
+def _clean(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"'{name}' cleans up text, got {value!r}")
+    return _CLEANUPS[name](value)
 
 
 def _origin(cell: Cell, row: Row) -> Any:
@@ -241,7 +246,10 @@ def _wikitext(text: str) -> str:
 
 def _connector(text: str) -> str:
     """How a premise goes on (COPA)."""
-    return {"cause": "because", "effect": "therefore"}[text]
+    words = {"cause": "because", "effect": "therefore"}
+    if text not in words:
+        raise ValueError(f"expected cause or effect, got {text!r}")
+    return words[text]
 
 
 _CLEANUPS: dict[str, Callable[[str], str]] = {

@@ -49,7 +49,10 @@ def read_items(
     Raises:
         InputError: too many rows are broken, or none is left.
     """
-    own = [name for name in source.preset.columns if name not in FIELDS] if source.preset else []
+    own: list[str] = []
+    if source.preset:
+        cluster = source.preset.scoring.cluster
+        own = [name for name in source.preset.columns if name not in FIELDS or name == cluster]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by, *own]))
     items: list[Item] = []
     seen: dict[str, int] = {}

@@ -133,6 +133,7 @@ def image_folders(given: Sequence[str]) -> dict[str, Path]:
 def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Source:
     """A preset with its files found and its columns checked against the first of them."""
     task = task_named(own.task, own.name)
+    _check_scoring(own, task)
     if own.data.image_folder and image_folder is None:
         raise InputError(
             f"its rows name image files of {own.data.image_folder}",
@@ -153,6 +154,26 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
     visual = "image" in given or bool(tables)
     check_columns((*given, *(("image",) if tables else ())), task, own.name)
     return Source(own.name, files, task, visual, given, own, tables, image_folder)
+
+
+def _check_scoring(own: Preset, task: Task) -> None:
+    """Names in a preset's ``[scoring]`` that mean nothing would leave the number they ask for out."""
+    problems = Problems(InputError)
+    where = f"{own.name}, [scoring]"
+    known = (*task.metrics, *(("macro_accuracy",) if "accuracy" in task.metrics else ()))
+    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in known:
+        problems.add(
+            f"no metric '{own.scoring.metric}' of the task type '{task.name}'",
+            where=where,
+            hint=nearest(own.scoring.metric, known),
+        )
+    if own.scoring.cluster and own.scoring.cluster not in own.columns:
+        problems.add(
+            f"cluster: no column '{own.scoring.cluster}'",
+            where=where,
+            hint=nearest(own.scoring.cluster, own.columns),
+        )
+    problems.raise_if_any()
 
 
 def _matching(item: Input, patterns: Sequence[str]) -> tuple[Path, ...]:

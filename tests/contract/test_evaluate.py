@@ -595,6 +595,23 @@ def test_reasoning_is_judged_by_a_local_model(
     err = fail(capsys, 3, model, file, "--explain", "--rubric", str(other), "--out", str(tmp_path / "no"))
     assert "'prompt' must be a text with {question}" in err
     assert "{trace}" in err
+    other.write_text('instruction = "{question} {option}"\nprompt = "{question} {trace}"\n')
+    err = fail(capsys, 3, model, file, "--explain", "--rubric", str(other), "--out", str(tmp_path / "no"))
+    assert "'instruction' has no placeholder {option}" in err
+    other.write_text('instruction = "{question} as {\\"why\\": 1}"\nprompt = "{question} {trace}"\n')
+    evaluate(
+        tmp_path / "braces",
+        model,
+        file,
+        "--explain",
+        "--rubric",
+        str(other),
+        "--max-new-tokens",
+        "2",
+        "--limit",
+        "2",
+    )
+    assert 'B. deep blue as {"why": 1}' in samples(tmp_path / "braces")[0]["prompt"]
     assert "must be a language model" in fail(
         capsys, 3, model, file, "--judge", model, "--out", str(tmp_path / "no")
     )

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.evals.tasks.task import BoxSpace
@@ -56,6 +56,15 @@ class Cell(_Table):
             raise ValueError("give exactly one of column, template, value")
         if (self.read == "label") != bool(self.labels):
             raise ValueError('as = "label" and labels = "COLUMN" belong together')
+        several = self.column if isinstance(self.column, tuple) else ()
+        for text in (self.template, *(name for name in several if "{" in name)):
+            for _, name, clean, _ in string.Formatter().parse(text):
+                if name == "":
+                    raise ValueError(f"empty braces in {text!r}; a column goes there")
+                if clean and clean not in get_args(Cleanup):
+                    raise ValueError(
+                        f"no clean-up '{clean}' in {text!r} ({nearest(clean, get_args(Cleanup))})"
+                    )
         return self
 
 
@@ -107,6 +116,18 @@ class Prompt(_Table):
     plain: str = ""
     choices: Literal["auto", "letter", "text"] = "auto"
     joiner: str = " "
+
+    @field_validator("chat", "plain")
+    @classmethod
+    def _known_places(cls, text: str) -> str:
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"{error}; a brace of the text's own is written twice") from None
+        for name in names:
+            if name not in ("question", "options"):
+                raise ValueError(f"no placeholder {{{name}}}; {{question}} and {{options}} are known")
+        return text
 
 
 class Scoring(_Table):

@@ -142,4 +142,7 @@ def _gold(item: Item) -> int:
     return item.answer
 
 
-CHOICE = Task("choice", ("choices", "answer"), read_row, score, ("likelihood", "generation"), "choice")
+CHOICE = Task(
+    "choice", ("choices", "answer"), read_row, score, ("likelihood", "generation"), "choice",
+    metrics=("accuracy", "acc", "acc_norm", "circular_accuracy"),
+)  # fmt: skip

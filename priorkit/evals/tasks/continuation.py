@@ -37,5 +37,6 @@ def _metrics(sums: Floats) -> dict[str, Floats]:
 
 
 CONTINUATION = Task(
-    "continuation", ("answer",), read_row, score, ("likelihood",), "choice", from_predictions=False
-)
+    "continuation", ("answer",), read_row, score, ("likelihood",), "choice", from_predictions=False,
+    metrics=("perplexity",),
+)  # fmt: skip

@@ -74,4 +74,7 @@ def _truth(item: Item) -> Box:
     return item.box
 
 
-GROUNDING = Task("grounding", ("box",), read_row, score, prompt="grounding")
+GROUNDING = Task(
+    "grounding", ("box",), read_row, score, prompt="grounding",
+    metrics=("mean_iou", *(f"accuracy_at_{threshold}" for threshold in CURVE)),
+)  # fmt: skip

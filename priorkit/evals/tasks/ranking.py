@@ -13,6 +13,7 @@ from priorkit.evals.tasks.choice import index_cell, options_cell
 from priorkit.evals.tasks.task import Row, Rules, Scored, Task
 
 MOST = 1000
+METRICS = ("mean_rank", "mrr", "recall_at_1", "recall_at_5", "recall_at_10")
 
 
 def read_row(row: Row) -> dict[str, Any]:
@@ -46,10 +47,10 @@ def _rank(item: Item, answer: Answer) -> float:
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:
-    names = ("mean_rank", "mrr", "recall_at_1", "recall_at_5", "recall_at_10")
-    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)}
+    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(METRICS, start=1)}
 
 
 RANKING = Task(
-    "ranking", ("choices", "answer"), read_row, score, ("likelihood",), "short", from_predictions=False
-)
+    "ranking", ("choices", "answer"), read_row, score, ("likelihood",), "short", from_predictions=False,
+    metrics=METRICS,
+)  # fmt: skip

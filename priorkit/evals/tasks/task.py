@@ -74,6 +74,7 @@ class Task:
         ways: how a model can be asked; the first is the default.
         prompt: key of the instruction in ``prompts.toml``.
         from_predictions: whether raw answers from a file can be scored.
+        metrics: the names of its metrics; where ``accuracy`` is one, ``macro_accuracy`` may be too.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Task:
     ways: tuple[Way, ...] = ("generation",)
     prompt: str = "short"
     from_predictions: bool = True
+    metrics: tuple[str, ...] = ("accuracy",)
 
     @property
     def asks(self) -> bool:

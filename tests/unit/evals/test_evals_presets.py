@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from priorkit.evals.presets.loading import (
 )
 from priorkit.evals.reading import read_items
 from priorkit.evals.sources import Source, find_benchmarks, image_folders
+from priorkit.evals.tasks.registry import task_named
 from priorkit.evals.tasks.task import Rules
 
 IMAGE = {"bytes": picture(1), "path": "1.png"}
@@ -321,6 +323,52 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     file.write_text("about = ")
     with pytest.raises(InputError, match="not valid TOML"):
         read_preset(file)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[prompt]\nchat = "{question} {passage}"', "no placeholder {passage}"),
+        ('[prompt]\nplain = "{question} {}"', "no placeholder {}"),
+        ('[prompt]\nchat = "{question"', "brace of the text's own is written twice"),
+        ('[scoring]\nmetric = "acuracy"', "no metric 'acuracy' of the task type 'choice'"),
+        ('[scoring]\nmetric = "cider"', "no metric 'cider'"),
+        ('[scoring]\ncluster = "tpoic"', "cluster: no column 'tpoic'"),
+        ('[columns.hint]\ntemplate = "{q:lowre}"', "no clean-up 'lowre'"),
+        ('[columns.hint]\ntemplate = "{}"', "empty braces"),
+    ],
+)
+def test_names_in_a_file_that_mean_nothing_are_told(tmp_path: Path, more: str, message: str) -> None:
+    table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
+    (tmp_path / "mine.toml").write_text(f"{OWN}{more}\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        items_of(str(tmp_path / "mine.toml"))
+
+
+def test_a_files_own_words_are_kept(tmp_path: Path) -> None:
+    """Doubled braces are text, any column can be a cluster, and a metric may be one of several."""
+    table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
+    more = '[prompt]\nchat = "{question} {{a}}\\n{options}"\n[scoring]\nmetric = "macro_accuracy"\ncluster = "question"\n'
+    (tmp_path / "mine.toml").write_text(OWN + more)
+    source, (item,) = items_of(str(tmp_path / "mine.toml"))
+    assert source.preset is not None
+    assert source.preset.prompt.chat.format(question="a", options="b") == "a {a}\nb"
+    assert item.groups["question"] == "?"
+
+
+def test_a_clean_up_of_what_is_no_text_is_a_broken_row(tmp_path: Path) -> None:
+    rows = [{"q": "?", "a": 1, "b": 2, "right": "second", "t": "colour"}]
+    table(tmp_path / "rows.parquet", rows)
+    (tmp_path / "mine.toml").write_text(OWN)
+    with pytest.raises(InputError, match="'lower-first' cleans up text, got 1"):
+        items_of(str(tmp_path / "mine.toml"))
+
+
+def test_every_presets_metric_and_cluster_are_known(tmp_path: Path) -> None:
+    for name in preset_names():
+        own = preset(name)
+        assert own.scoring.metric in task_named(own.task, name).metrics
+        assert not own.scoring.cluster or own.scoring.cluster in own.columns
 
 
 def test_a_name_that_is_not_known_gets_the_nearest() -> None:

@@ -74,6 +74,7 @@ def test_what_is_neither_is_wrong_and_no_yes() -> None:
 
 def test_pairs_are_scored_as_in_mme() -> None:
     """Two categories; one pair right, one half right: 100 (acc + acc+) each."""
+    assert {"mme_perception", "mme_cognition"} <= set(YES_NO.metrics)
     items = [
         Item(id=n, answer="yes" if n % 2 else "no", groups={"pair": f"p{n // 2}", "category": category})
         for n, category in enumerate(["count", "count", "count", "count", "code_reasoning", "code_reasoning"])
@@ -124,6 +125,7 @@ def test_the_iou_curve_has_accuracy_at_every_tenth() -> None:
     items = [Item(id=n, box=Box(0, 0, 1, 1)) for n in range(3)]
     answers = [Answer("[0, 0, 0.5, 0.5]"), Answer("[0, 0, 1, 0.9]"), Answer("none")]
     found = metrics(GROUNDING.score(items, answers, Rules()))
+    assert set(found) == set(GROUNDING.metrics)
     assert list(found)[:2] == ["accuracy_at_0.5", "mean_iou"]
     assert found["mean_iou"] == pytest.approx((0.25 + 0.9) / 3)
     curve = [found[f"accuracy_at_{tenth / 10}"] for tenth in range(1, 10)]
@@ -230,6 +232,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
     assert (answer.taken, answer.loglikelihoods) == (1, (-3.5, -1.25))
     scored = CHOICE.score([item], [answer], Rules())
     assert metrics(scored) == {"accuracy": 1.0, "acc": 1.0, "acc_norm": 1.0}
+    assert set(metrics(scored)) < set(CHOICE.metrics)
     written = {
         "doc_id": 0, "doc": {"question_id": "q7", "answers": ["red", "blue"]}, "target": "red", "resps": [["Red."]],
         "filtered_resps": ["Red."],
