@@ -31,6 +31,7 @@ class Manner:
         max_new_tokens: most tokens of a written answer; the benchmark's own where None.
         circular: ask choices in all rotations.
         instruction: what stands in place of the usual instruction, with ``{question}``; empty for the usual.
+        workers: threads that decode and prepare images.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -40,6 +41,7 @@ class Manner:
     max_new_tokens: int | None = None
     circular: bool = False
     instruction: str = ""
+    workers: int = 0
 
 
 class Asker(Protocol):
@@ -68,7 +70,7 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
     from priorkit.evals.prompts import Prompter, Wording
     from priorkit.evals.subject import load_subject
 
-    subject = load_subject(checked, started.device)
+    subject = load_subject(checked, started.device, workers=manner.workers)
 
     def ask_subject(
         items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
@@ -116,8 +118,9 @@ def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
     ) -> Asked:
         with started.autocast():
             answers = compare(
-                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal
-            )
+                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,
+                manner.workers,
+            )  # fmt: skip
         return items, answers
 
     return ask_encoder

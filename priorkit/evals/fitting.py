@@ -37,14 +37,18 @@ def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | Non
     problems.raise_if_any()
 
 
-def check_sight(model: str, checked: Checked, sources: Sequence[Source], *, blind: bool) -> None:
-    """A language model sees no images, an encoder nothing else.
+def check_sight(
+    model: str, checked: Checked, sources: Sequence[Source], *, blind: bool, shuffle: bool = False
+) -> None:
+    """A language model sees no images, an encoder nothing else; without images there is nothing to shuffle.
 
     Raises:
         InputError: naming every benchmark that the model cannot take.
     """
     problems = Problems(InputError)
     visual = [source.name for source in sources if source.visual]
+    if shuffle and not visual:
+        problems.add("no benchmark has images that could be shuffled", where="--shuffle-images")
     if checked.kind == "llm" and visual and not blind:
         problems.add(
             f"a language model cannot see the images of {', '.join(visual)}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from priorkit.data.rejects import Rejects
 from priorkit.data.routed import tags_of, task_type_of
 from priorkit.data.rows import read_rows, suffix_of
 from priorkit.data.text import read_documents
+from priorkit.data.threads import in_threads
 from priorkit.evals.columns import lookup, mapped
 from priorkit.evals.items import Item
 from priorkit.evals.sources import Source
@@ -34,7 +36,7 @@ _PLAIN = ("id", "prediction", "prompt", "question", "image", "image_size", "task
 
 
 def read_items(
-    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool
+    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool, workers: int = 0
 ) -> list[Item]:
     """The usable items of a benchmark, in order.
 
@@ -45,6 +47,7 @@ def read_items(
         group_by: columns kept as groups, beside :data:`GROUP_COLUMNS`.
         limit: read no more than so many rows; 0 for all.
         see: whether the images will be looked at, and so have to decode.
+        workers: threads that decode them.
 
     Raises:
         InputError: too many rows are broken, or none is left.
@@ -54,32 +57,38 @@ def read_items(
         cluster = source.preset.scoring.cluster
         own = [name for name in source.preset.columns if name not in FIELDS or name == cluster]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by, *own]))
-    items: list[Item] = []
+    read: list[tuple[Path, int, Item | str]] = []
     seen: dict[str, int] = {}
-    checked: set[str] = set()
     for place, (file, folder, number, row) in enumerate(_rows(source, rejects)):
         if limit and place >= limit:
             break
         try:
             item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", see=see)
             _refuse_repeat(item, seen, number)
-            for image in item.images:
-                if (key := image_key(image)) not in checked:
-                    decode(image)
-                    checked.add(key)
+            read.append((file, number, item))
         except (ValueError, BrokenImageError) as error:
-            rejects.add(str(file), number, str(error))
+            read.append((file, number, str(error)))
+    broken = _broken_images([own for _, _, own in read if isinstance(own, Item)], workers)
+    items: list[Item] = []
+    for file, number, own in read:
+        reason = own if isinstance(own, str) else next((broken[k] for k in _keys(own) if k in broken), "")
+        if isinstance(own, str) or reason:
+            rejects.add(str(file), number, reason)
             continue
         rejects.good()
-        items.append(item)
+        items.append(own)
     rejects.judge()
     if not items:
         raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
     return items
 
 
-def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequence[str]) -> list[Item]:
+def read_predictions(
+    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
+) -> list[Item]:
     """The items of a file of predictions: ``id``, ``prediction``, the truth, and groups if any.
+
+    Of more rows than ``limit``, where it is not 0, the first are taken.
 
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
@@ -90,7 +99,7 @@ def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequenc
     items: list[Item] = []
     seen: dict[str, int] = {}
     unused: dict[str, None] = {}
-    for number, row in read_rows(path, rejects):
+    for number, row in islice(read_rows(path, rejects), limit or None):
         try:
             item = predicted(task, row, columns)
             _refuse_repeat(item, seen, number)
@@ -106,6 +115,25 @@ def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequenc
     if unused:
         console.say(f"  not used by the task type '{task.name}': {', '.join(list(unused)[:8])}")
     return items
+
+
+def _keys(item: Item) -> list[str]:
+    return [image_key(image) for image in item.images]
+
+
+def _broken_images(items: Sequence[Item], workers: int) -> dict[str, str]:
+    """Why an image cannot be used, by its key; each is decoded once."""
+    refs = {image_key(image): image for item in items for image in item.images}
+
+    def reason(ref: ImageRef) -> str:
+        try:
+            decode(ref)
+        except BrokenImageError as error:
+            return str(error)
+        return ""
+
+    reasons = zip(refs, in_threads(reason, list(refs.values()), workers), strict=True)
+    return {key: why for key, why in reasons if why}
 
 
 def image_key(image: ImageRef) -> str:

@@ -114,12 +114,13 @@ def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[S
     problems.raise_if_any()
 
 
-def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
+def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept]:
     """All benchmarks of an evaluation with items and answers.
 
     Args:
         folder: the evaluation.
         columns: groups to keep.
+        limit: take no more than so many items of each; 0 for all.
 
     Raises:
         InputError: the files are not of the form that `evaluate` writes.
@@ -138,11 +139,11 @@ def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
         task = task_named(str(entry["task"]), str(folder))
         way: Way | None = None if entry["by"] == "predictions" else entry["by"]
         lettered = entry.get("compared") == "letters"
+        own = rows[name][: limit or None]
         try:
-            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in rows[name]]
+            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in own]
             answers = [
-                _answer(item, row, way, lettered=lettered)
-                for item, row in zip(items, rows[name], strict=True)
+                _answer(item, row, way, lettered=lettered) for item, row in zip(items, own, strict=True)
             ]
             if not task.from_predictions:
                 _check_measured(task, items, answers)

@@ -47,6 +47,7 @@ def ask_model(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
+        settings.workers,
     )  # fmt: skip
     asker = load_asker(model, manner, started)
     done = [_ask_benchmark(settings, work, source, way, rejects, asker) for source, way in benchmarks]
@@ -60,7 +61,14 @@ def _ask_benchmark(
     from priorkit.training import parallel
 
     own = Rejects(settings.reject_limit)
-    items = read_items(source, own, group_by=_kept(settings), limit=settings.limit, see=not settings.blind)
+    items = read_items(
+        source,
+        own,
+        group_by=_kept(settings),
+        limit=settings.limit,
+        see=not settings.blind,
+        workers=settings.workers,
+    )
     if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
         console.warn(
             f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
@@ -84,7 +92,7 @@ def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) 
     """The answers of ``--predictions``."""
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
-    items, answers = read_answers(given.path, task, rejects, _kept(settings))
+    items, answers = read_answers(given.path, task, rejects, _kept(settings), settings.limit)
     scored = task.score(items, answers, _rules(settings, None))
     return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
 
@@ -92,7 +100,8 @@ def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) 
 def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
     """The answers of the evaluation ``--rescore`` names."""
     columns = (*GROUP_COLUMNS, *_kept(settings))
-    return [_rescored(settings, kept) for kept in read_kept(work.inputs["rescore"].path, columns)]
+    found = read_kept(work.inputs["rescore"].path, columns, settings.limit)
+    return [_rescored(settings, kept) for kept in found]
 
 
 def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:

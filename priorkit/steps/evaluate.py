@@ -24,6 +24,7 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.specs import option_specs
 from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
 from priorkit.evals.comparison import compare, lines_of, shared_benchmarks
@@ -52,6 +53,11 @@ Folders = Annotated[
 ]
 
 GROUP_BY = ("ability", "prior", "size", "sub_task")
+
+ASKING = (
+    "blind", "shuffle_images", "circular", "by", "prompt", "choices", "explain", "template", "max_new_tokens",
+)  # fmt: skip
+"""Options that say how a model is asked."""
 
 
 class EvaluateSettings(RuntimeSettings, StepSettings):
@@ -216,7 +222,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     checked = check_model(inputs["model"].path)
     columns = {column for source in sources for column in source.columns}
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
-    check_sight(str(settings.model), checked, sources, blind=settings.blind)
+    check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
     jobs: list[tuple[Source, Way]] = [
         (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
     ]
@@ -227,6 +233,8 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> None:
     problems = Problems(UsageError)
+    if settings.rescore:
+        _refuse_asking(settings, "--rescore", problems)
     if "model" not in inputs and not settings.rescore:
         problems.add(
             "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
@@ -238,6 +246,14 @@ def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> N
     if settings.blind and settings.shuffle_images:
         problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
     problems.raise_if_any()
+
+
+def _refuse_asking(settings: EvaluateSettings, given: str, problems: Problems) -> None:
+    """Where no model is asked, options of asking would have no effect."""
+    specs = option_specs(EvaluateSettings)
+    for name in ASKING:
+        if getattr(settings, name) != specs[name].default:
+            problems.add(f"{given} asks no model, so that this has no effect", where=specs[name].flag)
 
 
 def _by(settings: EvaluateSettings) -> str:
@@ -260,6 +276,7 @@ def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -
         problems.add("--predictions needs --task", where="--task", hint=f"one of {', '.join(TASKS)}")
     elif not TASKS[settings.task].from_predictions:
         problems.add(f"'{settings.task}' cannot be scored from written answers", where="--task")
+    _refuse_asking(settings, "--predictions", problems)
     problems.raise_if_any()
     path = inputs["predictions"].path
     if not path.is_file():

@@ -252,7 +252,8 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     else:
         linear = load_linear_labeller(job.folder)
         own = _thresholds(settings, linear)
-        labelled, thresholds = label_by_linear(linear, store, cuts["segments"], own), {"linear": own}
+        labelled = label_by_linear(linear, job.folder, store, cuts["segments"], own, settings.workers)
+        thresholds = {"linear": own}
     rejects = Rejects(settings.reject_limit)
     rejects.rows, rejects.seen = cuts["rejected"], cuts["seen"]
     rejects.write(work.path)
@@ -324,7 +325,7 @@ def _label_by_model(
         return Labelled(scores, present, np.ones(count, dtype=np.bool_)), {"llm": own}
     linear = _distil(settings, work, job, store, sample, present)
     linear_own = _thresholds(settings, linear)
-    found = label_by_linear(linear, store, count, linear_own)
+    found = label_by_linear(linear, work.path / LABELLER, store, count, linear_own, settings.workers)
     found.scores[numbers], found.present[numbers], found.by_model[numbers] = scores, present, True
     return found, {"llm": own, "linear": linear_own}
 

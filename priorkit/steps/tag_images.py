@@ -249,21 +249,28 @@ def _scored(
     file: Path,
     first: int,
     batch_size: int,
+    workers: int,
     rejects: Rejects,
 ) -> dict[int, NDArray[np.float64]]:
     """Scores of the rows whose image decodes, by place."""
     from priorkit.data.images import BrokenImageError, decode
     from priorkit.data.tagged import row_image
+    from priorkit.data.threads import in_threads
+
+    def decoded(place: int) -> Any:
+        try:
+            reference = row_image(rows[place], file, first + place)
+            return None if reference is None else decode(reference)
+        except BrokenImageError as error:
+            return error
 
     images: dict[int, Any] = {}
-    for place, row in enumerate(rows):
-        try:
-            reference = row_image(row, file, first + place)
-            if reference is not None:
-                images[place] = decode(reference)
-                rejects.good()
-        except BrokenImageError as error:
-            rejects.add(str(file), first + place, str(error))
+    for place, found_image in enumerate(in_threads(decoded, range(len(rows)), workers)):
+        if isinstance(found_image, BrokenImageError):
+            rejects.add(str(file), first + place, str(found_image))
+        elif found_image is not None:
+            images[place] = found_image
+            rejects.good()
     places = list(images)
     found: dict[int, NDArray[np.float64]] = {}
     for start in range(0, len(places), batch_size):
@@ -284,7 +291,7 @@ def _tagged(
 ) -> list[list[str] | None]:
     import numpy as np
 
-    scored = _scored(tagger, rows, file, first, settings.batch_size, rejects)
+    scored = _scored(tagger, rows, file, first, settings.batch_size, settings.workers, rejects)
     found: list[list[str] | None] = []
     for place in range(len(rows)):
         values = scored.get(place)
@@ -315,7 +322,8 @@ def _thresholds(
     for file in job.labelled:
         first = 1
         for rows in rows_of(file, rejects):
-            for place, values in _scored(tagger, rows, file, first, settings.batch_size, rejects).items():
+            scored = _scored(tagger, rows, file, first, settings.batch_size, settings.workers, rejects)
+            for place, values in scored.items():
                 true = _held(rows[place], "tags")
                 if true is not None:
                     scores.append(values)

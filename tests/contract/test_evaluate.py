@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from priorkit.cli.main import run
+from priorkit.data.threads import in_threads
+from priorkit.evals import reading, subject, zero_shot
 from priorkit.models.encoder import build_encoder
 from priorkit.models.llm import build_config, build_llm, preset_fields
 from priorkit.models.multimodal import compose, load_multimodal
@@ -364,6 +366,47 @@ def test_a_column_of_ones_own_is_resampled_together(
         assert "no benchmark has a column 'colour'" in fail(
             capsys, 3, "--rescore", str(tmp_path / "together" / "scores-exact"), option, "colour", *out
         )
+
+
+def test_options_of_asking_are_refused_where_no_model_is_asked(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: Rows = [{"id": n, "prediction": "a", "answer": "a"} for n in range(5)]
+    file = write(tmp_path / "p.jsonl", rows)
+    out = ("--out", str(tmp_path / "no"))
+    first = evaluate(tmp_path / "e", "--predictions", file, "--task", "exact", "--limit", "3")["p"]
+    assert first["items"] == 3
+    assert evaluate(tmp_path / "l", "--rescore", str(tmp_path / "e"), "--limit", "2")["p"]["items"] == 2
+    for given in (("--predictions", file, "--task", "exact"), ("--rescore", str(tmp_path / "e"))):
+        err = fail(capsys, 2, *given, "--blind", "--max-new-tokens", "4", "--by", "generation", *out)
+        for flag in ("--blind", "--max-new-tokens", "--by"):
+            assert f"{flag}: {given[0]} asks no model" in err
+    text = write(tmp_path / "t.jsonl", [{"question": "Why?", "choices": ["a", "b"], "answer": 0}])
+    assert "--shuffle-images: no benchmark has images" in fail(
+        capsys, 3, str(models / "llava"), text, "--shuffle-images", *out
+    )
+
+
+def test_workers_change_nothing_but_the_time(
+    tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(work: Any, items: Any, threads: int) -> Any:
+        asked.append(threads)
+        return in_threads(work, items, threads)
+
+    for module in (reading, subject, zero_shot):
+        monkeypatch.setattr(module, "in_threads", counted)
+    files = [str(benchmarks / f"{name}.jsonl") for name in ("colours", "open")]
+    for model, names in (("llava", files), ("encoder", files[:1])):
+        outs = [tmp_path / f"{model}-{workers}" for workers in (0, 3)]
+        for out, workers in zip(outs, ("0", "3"), strict=True):
+            evaluate(out, str(models / model), *names, "--max-new-tokens", "3", "--workers", workers)
+        first, second = ((out / "samples.jsonl").read_bytes() for out in outs)
+        assert first == second
+    # Two benchmarks are read and looked at by the one model, one by the other.
+    assert asked.count(3) == asked.count(0) >= 5
 
 
 def test_broken_items_are_counted_and_written_down(

@@ -12,6 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from priorkit.core.errors import InputError
 from priorkit.data.concepts import CONCEPTS
+from priorkit.data.segments import Segment, SegmentStore
+from priorkit.data.workers import Workers
+from priorkit.evals import labelled as labelled_module
 from priorkit.evals.labelled import compare_labels
 from priorkit.evals.linear_labeller import (
     CONFIG,
@@ -91,6 +94,28 @@ def test_a_text_has_its_own_score(learnt) -> None:
     assert (once[7] == learnt.score([texts[7]])[0]).all()
     assert ((once >= 0) & (once <= 1)).all()
     assert np.isfinite(learnt.score([""])).all()
+
+
+def test_processes_share_the_segments(learnt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, _ = labelled(300, 4)
+    store = SegmentStore(tmp_path, 1)
+    store.write(0, (Segment(text, str(n), 0, 1, "s", "") for n, text in enumerate(texts)))
+    learnt.save(tmp_path / "l", {})
+    asked: list[int] = []
+
+    class Counted(Workers):
+        def _ask(self, task):
+            asked.append(len(task["texts"]))
+            return super()._ask(task)
+
+    monkeypatch.setattr(labelled_module, "Workers", Counted)
+    found = [
+        labelled_module.label_by_linear(learnt, tmp_path / "l", store, len(texts), learnt.thresholds, workers)
+        for workers in (0, 2)
+    ]
+    assert sum(asked) == len(texts)
+    assert (found[0].scores == found[1].scores).all()
+    assert (found[0].scores == learnt.score(texts)).all()
 
 
 def test_the_same_sample_gives_the_same_bytes(learnt, tmp_path: Path) -> None:

@@ -179,6 +179,9 @@ def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
     assert [item.id for item in items] == [0, 4]
     assert [row["row"] for row in rejects.rows] == [2, 3, 4]
     assert items[0].groups == {"ability": "x"}
+    shared = Rejects(0.9)
+    assert read_items(source, shared, group_by=(), limit=0, see=True, workers=2) == items
+    assert shared.rows == rejects.rows
     blind = read_items(source, Rejects(0.0), group_by=(), limit=2, see=False)
     assert [(item.id, item.image) for item in blind] == [(0, None), (1, None)]
 
