@@ -37,6 +37,7 @@ class Source:
         preset: how its columns are read, where it is one.
         images: files of the table its images stand in, where they stand apart.
         image_folder: where the image files named in it are; beside it where None.
+        rows: how many rows its files have, before any is read; 0 for plain text.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     preset: Preset | None = None
     images: tuple[Path, ...] = ()
     image_folder: Path | None = None
+    rows: int = 0
 
     def digest(self) -> str:
         """SHA-256 of the file; of all files' digests together where there are several."""
@@ -142,7 +144,7 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
         )
     files = _matching(item, own.data.patterns)
     tables = _matching(item, own.data.images.patterns) if own.data.images else ()
-    columns = column_names(files[0])
+    columns, rows = table_of(files)
     absent = [name for name in own.wants() if name.split(".")[0] not in columns and name not in columns]
     if absent:
         raise InputError(
@@ -153,7 +155,7 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
     given = tuple(own.columns)
     visual = "image" in given or bool(tables)
     check_columns((*given, *(("image",) if tables else ())), task, own.name)
-    return Source(own.name, files, task, visual, given, own, tables, image_folder)
+    return Source(own.name, files, task, visual, given, own, tables, image_folder, rows)
 
 
 def _check_scoring(own: Preset, task: Task) -> None:
@@ -246,7 +248,7 @@ def _source(
         raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
     if any(file.stat().st_size == 0 for file in files):
         raise InputError("the file is empty", where=str(next(f for f in files if f.stat().st_size == 0)))
-    columns = ["text"] if suffix_of(first, (".txt",)) else column_names(first)
+    columns, count = (["text"], 0) if suffix_of(first, (".txt",)) else table_of(files)
     if not columns:
         raise InputError("there is no row", where=str(first))
     if task is None:
@@ -258,7 +260,35 @@ def _source(
             str(first),
         )
     check_columns(columns, task, str(first))
-    return Source(name, files, task, "image" in columns, tuple(columns), image_folder=image_folder)
+    visual = "image" in columns
+    return Source(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
+
+
+def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
+    """Columns and number of rows of a table: of parquet from its footers, of JSON from all rows.
+
+    Rows of JSON need not have the same keys: whether a benchmark has images does not show in its first row.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    found: dict[str, None] = {}
+    rows = 0
+    for file in files:
+        if suffix_of(file, (".parquet",)):
+            found.update(dict.fromkeys(column_names(file)))
+            rows += _parquet_rows(file)
+            continue
+        for _, row in read_rows(file, Rejects(1.0)):
+            found.update(dict.fromkeys(row))
+            rows += 1
+    return list(found), rows
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
 
 
 def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:

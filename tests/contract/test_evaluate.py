@@ -320,6 +320,11 @@ def test_what_does_not_fit_together(
     llm, llava, encoder = (str(models / name) for name in ("llm", "llava", "encoder"))
     colours, boxes, pairs = (str(benchmarks / f"{name}.jsonl") for name in ("colours", "boxes", "pairs"))
     assert "--blind" in fail(capsys, 3, llm, colours, *out)
+    late = write(
+        tmp_path / "late.jsonl",
+        [{"question": "?", "answer": "a"}, {"question": "?", "answer": "a", "image": "1.png"}],
+    )
+    assert "a language model cannot see the images of late" in fail(capsys, 3, llm, late, *out)
     assert "an encoder answers choices" in fail(capsys, 3, encoder, boxes, *out)
     assert "needs an encoder" in fail(capsys, 3, llava, pairs, *out)
     assert "cannot be evaluated by likelihood" in fail(capsys, 2, llava, boxes, "--by", "likelihood", *out)

@@ -54,6 +54,13 @@ def test_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task
     assert (source.name, source.task.name) == ("some.name", task)
 
 
+def test_columns_are_those_of_all_rows(tmp_path: Path) -> None:
+    """A table whose first row has no image is one with images all the same."""
+    rows = [{"question": "?", "answer": "red"}, {"question": "?", "answer": "red", "image": "1.png"}]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    assert (source.visual, source.columns, source.rows) == (True, ("question", "answer", "image"), 2)
+
+
 def test_columns_that_fit_nothing_are_named(tmp_path: Path) -> None:
     file = write(tmp_path / "b.jsonl", [{"query": "?", "target": "a"}])
     with pytest.raises(InputError, match=r"query, target fit no task type"):
