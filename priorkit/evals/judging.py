@@ -28,7 +28,7 @@ from priorkit.evals.tasks.task import Scored
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
-    from priorkit.evals.subject import Subject
+    from priorkit.evals.subject import Checked, Subject
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -81,7 +81,7 @@ def read_rubric(path: Path | None) -> Rubric:
     return Rubric(int(table.get("version", 1)), str(table["instruction"]), str(table["prompt"]).strip())
 
 
-def check_judge(folder: Path) -> None:
+def check_judge(folder: Path) -> Checked:
     """Check from headers that a folder holds a language model.
 
     Raises:
@@ -89,8 +89,12 @@ def check_judge(folder: Path) -> None:
     """
     from priorkit.evals.subject import check_model
 
-    if (kind := check_model(folder).kind) != "llm":
-        raise InputError(f"the judge must be a language model, got '{kind}'", where=f"--judge {folder}")
+    checked = check_model(folder)
+    if checked.kind != "llm":
+        raise InputError(
+            f"the judge must be a language model, got '{checked.kind}'", where=f"--judge {folder}"
+        )
+    return checked
 
 
 def load_judge(

@@ -447,6 +447,36 @@ def test_predictions_are_scored_without_torch(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(tmp_path / "out")
 
 
+def test_memory_and_disk_are_checked_before_the_model_is_read(
+    tmp_path: Path,
+    models: Path,
+    benchmarks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from priorkit.core import capacity
+    from priorkit.core.capacity import readable_bytes
+    from priorkit.models.folder import tensor_files
+
+    command = [
+        "evaluate",
+        str(models / "llava"),
+        str(benchmarks / "open.jsonl"),
+        "--device",
+        "cpu",
+        "--check",
+    ]
+    assert run([*command, "--json", "--out", str(tmp_path / "o")]) == 0
+    found = json.loads(capsys.readouterr().out)["plan"]
+    size = (benchmarks / "open.jsonl").stat().st_size
+    weights = 4 * sum(tensor.count for tensor in tensor_files(models / "llava").values())
+    assert found["memory"] == f"about {readable_bytes(weights + size)}"
+    assert found["disk"] == f"about {readable_bytes(8 * 2000 + size)}"
+    monkeypatch.setattr(capacity, "_available_memory", lambda: 1000)
+    assert run([*command, "--out", str(tmp_path / "o")]) == 4
+    assert "of memory needed, 1.0 kB available" in capsys.readouterr().err
+
+
 def test_suites_by_name_offline(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Data that is not cached is told for every benchmark at once; an unknown name gets the nearest."""
     out = ("--out", str(tmp_path / "out"))
