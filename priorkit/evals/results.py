@@ -130,10 +130,12 @@ def _measured(
 
 
 def _part(done: Evaluated, rows: Sequence[int], measured: dict[str, Measured]) -> dict[str, Any]:
+    unparsed = sum(done.scored.unparsed[row] for row in rows)
     return {
         "metrics": as_json({name: own.interval for name, own in measured.items()}),
         "items": len(rows),
-        "unparsed": sum(done.scored.unparsed[row] for row in rows),
+        "unparsed": unparsed,
+        "unparsed_rate": unparsed / len(rows),
     }
 
 

@@ -118,6 +118,7 @@ def test_golden_choice(tmp_path: Path, parser: str, column: str) -> None:
     metrics, found = score(tmp_path, "choice", rows, "--parser", parser)
     assert [own["parsed"] for own in found] == places
     assert metrics["entry"]["unparsed"] == places.count(None)
+    assert metrics["entry"]["unparsed_rate"] == pytest.approx(places.count(None) / len(places))
     assert metrics["accuracy"] == pytest.approx(1 - places.count(None) / len(places))
 
 
