@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
 import string
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from priorkit.data.images import ImageRef, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, image_of, upright_size
 from priorkit.evals.presets.loading import Cell, Preset
 
 Row = Mapping[str, Any]
@@ -47,6 +46,16 @@ def mapped(
         rows = [{**row, data.explode: part, "_part": place} for place, part in enumerate(parts)]
     for own in rows:
         yield _one(preset, own, folder, images)
+
+
+def image_value(preset: Preset, row: Row) -> Any:
+    """The ``image`` of a row as the preset reads it; None where it has no such column.
+
+    Raises:
+        ValueError: the column is missing or not what the preset says.
+    """
+    cell = preset.columns.get("image")
+    return None if cell is None else _cell(cell, row, {}, Path())
 
 
 def _one(preset: Preset, row: Row, folder: Path, images: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -203,14 +212,10 @@ def _normalised(value: Any, found: Row, folder: Path, *, corners: bool) -> list[
 
 
 def _size(value: Any, folder: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    ref = value if isinstance(value, ImageRef) else image_of(value, folder, "image")
-    source = io.BytesIO(ref.content) if ref.content is not None else ref.path
+    """Of the upright image, which is what boxes are drawn on and what a model is shown."""
     try:
-        with Image.open(source) as image:  # pyright: ignore[reportArgumentType]
-            return image.size
-    except Exception as error:
+        return upright_size(value if isinstance(value, ImageRef) else image_of(value, folder, "image"))
+    except BrokenImageError as error:
         raise ValueError(f"the image cannot be read: {error}") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, model_validator
@@ -11,6 +12,8 @@ from pydantic import BeforeValidator, model_validator
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
+from priorkit.core.errors import PriorkitError
+from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
@@ -23,12 +26,13 @@ from priorkit.core.settings import (
 from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
 from priorkit.evals.comparison import compare, lines_of
+from priorkit.evals.image_files import image_files
 from priorkit.evals.presets.loading import expand, suite, suite_names
 from priorkit.evals.rescoring import read_origin, read_suites
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
 from priorkit.evals.telling import say_results
 from priorkit.steps.answering import ask_model, judge_all, score_again, score_predictions
-from priorkit.steps.evaluation_plan import GROUP_BY, Job, plan
+from priorkit.steps.evaluation_plan import GROUP_BY, Job, benchmark_sources, plan
 
 if TYPE_CHECKING:
     from priorkit.evals.subject import Checked
@@ -173,6 +177,15 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     def expand_input(self, name: str, given: str) -> Mapping[str, str]:
         """Names of benchmarks and suites stand for their data."""
         return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
+
+    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The image files that rows of benchmarks name."""
+        try:
+            sources = benchmark_sources(self, inputs)
+        except PriorkitError:
+            return {}
+        own = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
+        return {f"images of {name}": files for name, files in image_files(sources, own).items()}
 
 
 def execute(settings: EvaluateSettings, work: Work) -> None:

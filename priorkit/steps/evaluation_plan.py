@@ -50,7 +50,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     if settings.predictions:
         return _plan_predictions(settings, inputs, judges)
     _check_request(settings, inputs)
-    sources = _sources(settings, inputs)
+    sources = benchmark_sources(settings, inputs)
     if settings.rescore:
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
@@ -109,7 +109,12 @@ def _by(settings: EvaluateSettings) -> str:
     return "generation" if settings.explain else settings.by
 
 
-def _sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
+def benchmark_sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
+    """The benchmarks that the inputs hold.
+
+    Raises:
+        InputError: what they hold is no benchmark.
+    """
     given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
     folders = image_folders(settings.images)
     return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folders)

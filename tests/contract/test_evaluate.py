@@ -478,6 +478,49 @@ def test_memory_and_disk_are_checked_before_the_model_is_read(
     assert "of memory needed, 1.0 kB available" in capsys.readouterr().err
 
 
+def test_a_changed_image_is_a_changed_input(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether rows name files beside the table or below --images; what no row names does not matter."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(png(number))
+    rows: Rows = [
+        {"image": f"pictures/{n}.png", "question": "?", "choices": ["red", "it"], "answer": n}
+        for n in range(2)
+    ]
+    (tmp_path / "tables").mkdir()
+    for name, file, more in (
+        ("beside", tmp_path / "beside.jsonl", ()),
+        ("apart", tmp_path / "tables" / "apart.jsonl", ("--images", str(tmp_path))),
+    ):
+        command = [
+            "evaluate",
+            str(models / "encoder"),
+            write(file, rows),
+            *more,
+            "--out",
+            str(tmp_path / name / "o"),
+        ]
+        (tmp_path / name).mkdir()
+        assert run([*command, "--quiet"]) == 0
+        inputs = {
+            own["setting"]: own
+            for own in json.loads((tmp_path / name / "o/priorkit.json").read_text())["inputs"]
+        }
+        assert inputs[f"images of {name}"]["kind"] == "files"
+        (tmp_path / "pictures" / "2.png").write_bytes(png(7))
+        capsys.readouterr()
+        assert run(command) == 0
+        assert "up to date" in capsys.readouterr().err
+        (tmp_path / "pictures" / "1.png").write_bytes(png(8 + len(name)))
+        assert run(command) == 2
+        assert f"the input images of {name} ({tmp_path}) has changed" in capsys.readouterr().err
+        assert run([*command, "--force", "--quiet"]) == 0
+        recipe = (tmp_path / name / "o" / "recipe.toml").read_text(encoding="utf-8")
+        assert "images of" not in recipe
+
+
 def test_suites_by_name_offline(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Data that is not cached is told for every benchmark at once; an unknown name gets the nearest."""
     out = ("--out", str(tmp_path / "out"))

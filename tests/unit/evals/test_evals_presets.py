@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from evals_models import picture
+from PIL import ExifTags, Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
@@ -387,6 +388,20 @@ def test_a_known_name_is_the_benchmark_also_beside_a_path_of_that_name(
     assert set(expand("pope")) == {f".{name}" for name in suite("pope").members}
     assert expand("gqa") == {".gqa": preset("gqa").location()}
     assert expand("./gqa") == {"": "./gqa"}
+
+
+def test_pixels_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "1.jpg", exif=lying)
+    row = {
+        **REF,
+        "bbox": [0.0, 10.0, 10.0, 30.0],
+        "image": {"bytes": (tmp_path / "1.jpg").read_bytes(), "path": "1.jpg"},
+    }
+    _, items = items_of(f"refcoco-val={table(tmp_path / 'r.parquet', [row])}")
+    assert items[0].box == (0.0, 0.25, 0.5, 1.0)
+    assert items[0].image_size == (20, 40)
 
 
 def test_cleanups_and_templates() -> None:
