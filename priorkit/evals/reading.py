@@ -70,13 +70,15 @@ def read_items(
             read.append((file, number, str(error)))
     broken = _broken_images([own for _, _, own in read if isinstance(own, Item)], workers)
     items: list[Item] = []
-    for file, number, own in read:
-        reason = own if isinstance(own, str) else next((broken[k] for k in _keys(own) if k in broken), "")
-        if isinstance(own, str) or reason:
+    for file, number, found in read:
+        reason = (
+            found if isinstance(found, str) else next((broken[k] for k in _keys(found) if k in broken), "")
+        )
+        if isinstance(found, str) or reason:
             rejects.add(str(file), number, reason)
             continue
         rejects.good()
-        items.append(own)
+        items.append(found)
     rejects.judge()
     if not items:
         raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
