@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from priorkit.core import artifact
+from priorkit.core import artifact, lifecycle
 from priorkit.training import checkpoint, loop
 
 STEPS = 12
@@ -40,6 +40,9 @@ PLACES: dict[str, tuple[Any, str]] = {
     "a write to the disk": (os, "fsync"),
     "hashing the result": (artifact, "hash_files"),
     "moving a file or folder": (Path, "replace"),
+    "cutting the metrics": (os, "truncate"),
+    "removing the state": (lifecycle, "_bare"),
+    "renaming the artifact": (lifecycle, "move_into_place"),
 }
 
 
@@ -125,6 +128,17 @@ def test_a_run_killed_twice_ends_with_the_same_bytes(
     state = tmp_path / "llm.partial" / "state"
     assert [path.name for path in sorted(state.glob("step-*"))] == ["step-00000003"]
     runs.killed(tmp_path / "llm", "saving the state", 3)
+    runs.killed(tmp_path / "llm", "cutting the metrics", 0)
+    assert_same(runs.whole(tmp_path / "llm"), expected)
+
+
+@pytest.mark.parametrize("place", ["removing the state", "renaming the artifact"])
+def test_a_finished_artifact_only_wants_its_name(
+    runs: Runs, expected: artifact.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Killed after its manifest was written, it is not made again."""
+    runs.killed(tmp_path / "llm", place, 0)
+    monkeypatch.setattr(loop, "_backward", Killer(loop._backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 
