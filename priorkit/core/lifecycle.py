@@ -34,7 +34,7 @@ from priorkit.core.partial import (
     short,
 )
 from priorkit.core.settings import StepSettings
-from priorkit.core.specs import input_values, result_settings
+from priorkit.core.specs import default_values, input_values, result_settings
 
 S = TypeVar("S", bound=StepSettings)
 
@@ -175,7 +175,8 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
     if manifest.step != settings.step:
         return [f"it was made by '{manifest.step}'"]
     wanted = result_settings(settings)
-    found = {name: value for name, value in manifest.settings.items() if name in wanted}
+    # An option that the version which made it did not have yet was at its default.
+    found = {**default_values(type(settings)), **manifest.settings}
     differences = [
         f"{name} is {short(found.get(name))}, now {short(value)}"
         for name, value in wanted.items()

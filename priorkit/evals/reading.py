@@ -193,7 +193,11 @@ def _item(
             if see:
                 raise
     cluster = "+".join(image_key(image) for image in images)
-    images = images if see else ()
+    tags = tags_of(row.get("tags"))
+    if not see:
+        images = ()
+        # Tags tell what an image shows, so they are withheld with it.
+        tags = None if visual else tags
     return Item(
         id=_identifier(row.get("id"), place),
         question=text_cell(row, "question") if task.asks or row.get("question") is not None else "",
@@ -202,7 +206,7 @@ def _item(
         withheld=visual and not see,
         cluster=cluster,
         groups=_groups(row, columns),
-        tags=tags_of(row.get("tags")),
+        tags=tags,
         task_type=task_type_of(row["task_type"]) if row.get("task_type") else "",
         image_size=size,
         **task.read(row),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -19,11 +19,11 @@ from priorkit.data.rejects import Rejects
 from priorkit.data.text import check_text_source, read_documents
 from priorkit.data.tokenising import knows_tokens
 from priorkit.models import llm
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 
 class ScaleSettings(Settings):
-    """How the model is run: what it sees, and what it costs."""
+    """How the model is run."""
 
     group: ClassVar[str] = "model"
 
@@ -32,12 +32,6 @@ class ScaleSettings(Settings):
         "Keep attention within documents, and begin positions anew in each; without, rows are seen whole.",
     )
     compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
-    checkpoint_activations: Literal["none", "selective", "full"] = option(
-        "none", "What to compute again in the backward pass to save memory: all but matrix products, or all."
-    )
-    shard: bool = option(
-        False, "Share weights, gradients and moments among the processes of torchrun (FSDP2)."
-    )
 
 
 class ProgressSettings(Settings):
@@ -58,7 +52,7 @@ class ProgressSettings(Settings):
     eval_every: int = option(250, "Steps between two evaluations on held-out text.", ge=1)
 
 
-class PretrainSettings(ScaleSettings, ProgressSettings, TrainingSettings, StepSettings):
+class PretrainSettings(ScaleSettings, MemorySettings, ProgressSettings, TrainingSettings, StepSettings):
     """Options of ``priorkit pretrain``."""
 
     step: ClassVar[str] = "pretrain"
@@ -139,14 +133,7 @@ def _fields(settings: PretrainSettings, inputs: Mapping[str, Input]) -> dict[str
 
 def _check_scale(settings: PretrainSettings, context_length: int, steps: int) -> None:
     """Check the options that concern each other."""
-    if settings.shard and runtime.world_size() == 1:
-        raise UsageError(
-            "there is one process; nothing to share", where="--shard", hint="start with torchrun"
-        )
-    if settings.shard and settings.optimizer == "muon":
-        raise UsageError(
-            "muon needs whole matrices", where="--optimizer muon", hint="leave out --shard, or use adamw"
-        )
+    check_sharing(settings)
     step_tokens = settings.batch_size * context_length
     for tokens in settings.export_at:
         if tokens < step_tokens:

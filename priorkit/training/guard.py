@@ -62,6 +62,7 @@ def first_non_finite(objective: Objective, batches: Sequence[Any], runtime: Runt
     finally:
         for hook in hooks:
             hook.remove()
+        parallel.reshard(objective.module)
     # The backward pass begins at the end.
     for name, parameter in reversed(list(objective.module.named_parameters())):
         if not found and parameter.grad is not None and not _is_finite(parameter.grad):
