@@ -183,33 +183,6 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
         raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
 
 
-def upright_size(ref: ImageRef) -> tuple[int, int]:
-    """Width and height of an image as :func:`decode` gives it, from its header where that suffices.
-
-    Raises:
-        BrokenImageError: missing, not an image, or larger than :data:`MAX_PIXELS`.
-    """
-    from PIL import ExifTags, Image
-
-    try:
-        content = ref.read()
-        source = ref.path if content is None else io.BytesIO(content)
-        if source is None:
-            raise BrokenImageError("no image")
-        with Image.open(source) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
-            # Orientations 5 to 8 lie on their side.
-            lying = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (height, width) if lying else (width, height)
-    except (BrokenImageError, MemoryError):
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
-
-
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
