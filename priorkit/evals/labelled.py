@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from priorkit.core.console import console
 from priorkit.data.concepts import CONCEPTS, LABELS
 from priorkit.data.labelled_text import label_column
 from priorkit.data.segments import SegmentStore
-from priorkit.data.workers import Workers
 from priorkit.scoring.agreement import agreement
 
 if TYPE_CHECKING:
@@ -47,35 +45,21 @@ class Labelled:
 
 
 def label_by_linear(
-    linear: LinearLabeller,
-    folder: Path,
-    store: SegmentStore,
-    count: int,
-    thresholds: NDArray[np.float64],
-    workers: int = 0,
+    linear: LinearLabeller, store: SegmentStore, count: int, thresholds: NDArray[np.float64]
 ) -> Labelled:
     """Label all segments by a linear labeller.
 
     Args:
         linear: the labeller.
-        folder: where it is stored.
         store: the segments.
         count: their number.
         thresholds: float64 ``[concepts]``.
-        workers: processes that share the segments; fewer than two leave them to this one. A text's scores
-            depend on that text alone, so that they are the same.
     """
     scores = np.zeros((count, len(CONCEPTS)), dtype=np.float32)
     done = 0
-    with ExitStack() as stack:
-        progress = stack.enter_context(console.progress("label", count, unit="segments"))
-        found: Iterator[NDArray[np.float32]] = map(linear.score, store.texts())
-        if workers > 1:
-            pool = stack.enter_context(Workers("priorkit.evals.linear_labeller", workers))
-            tasks = ({"folder": str(folder.resolve()), "texts": texts} for texts in store.texts())
-            found = (np.array(own["scores"], dtype=np.float32) for own in pool.map(tasks))
-        for batch in found:
-            scores[done : done + len(batch)] = batch
+    with console.progress("label", count, unit="segments") as progress:
+        for batch in store.texts():
+            scores[done : done + len(batch)] = linear.score(batch)
             done += len(batch)
             progress.advance(len(batch))
     return Labelled(scores, scores >= thresholds, np.zeros(count, dtype=np.bool_))

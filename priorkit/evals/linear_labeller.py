@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
 from priorkit.data.concepts import CONCEPTS
-from priorkit.data.workers import Result, Task, serve
 from priorkit.models.folder import read_header, read_json
 
 CONFIG = "labeller.json"
@@ -212,15 +210,3 @@ def _features(texts: Sequence[str], options: dict[str, int]) -> Any:
         dtype=single,
     )
     return vectorizer.transform(texts)
-
-
-_load_once = cache(load_linear_labeller)
-
-
-def work(task: Task) -> Result:
-    """Score the texts of a task; what a worker process of :func:`priorkit.evals.labelled.label_by_linear` does."""
-    return {"scores": _load_once(Path(task["folder"])).score(task["texts"]).tolist()}
-
-
-if __name__ == "__main__":
-    serve(work)

@@ -233,6 +233,7 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     from priorkit.data.segments import SegmentStore
     from priorkit.evals.labelled import label_by_linear
     from priorkit.evals.linear_labeller import load_linear_labeller
+    from priorkit.evals.shared_labeller import shared
     from priorkit.models.tokenizer import load_tokenizer
 
     job: _Job = work.plan.payload
@@ -252,7 +253,8 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     else:
         linear = load_linear_labeller(job.folder)
         own = _thresholds(settings, linear)
-        labelled = label_by_linear(linear, job.folder, store, cuts["segments"], own, settings.workers)
+        with shared(linear, job.folder, settings.workers) as several:
+            labelled = label_by_linear(several, store, cuts["segments"], own)
         thresholds = {"linear": own}
     rejects = Rejects(settings.reject_limit)
     rejects.rows, rejects.seen = cuts["rejected"], cuts["seen"]
@@ -305,6 +307,7 @@ def _label_by_model(
 
     from priorkit.data.order import permute
     from priorkit.evals.labelled import Labelled, label_by_linear, score_by_model
+    from priorkit.evals.shared_labeller import shared
 
     own = _thresholds(settings)
     distil = settings.distil_labeller
@@ -325,7 +328,8 @@ def _label_by_model(
         return Labelled(scores, present, np.ones(count, dtype=np.bool_)), {"llm": own}
     linear = _distil(settings, work, job, store, sample, present)
     linear_own = _thresholds(settings, linear)
-    found = label_by_linear(linear, work.path / LABELLER, store, count, linear_own, settings.workers)
+    with shared(linear, work.path / LABELLER, settings.workers) as several:
+        found = label_by_linear(several, store, count, linear_own)
     found.scores[numbers], found.present[numbers], found.by_model[numbers] = scores, present, True
     return found, {"llm": own, "linear": linear_own}
 

@@ -12,9 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from priorkit.core.errors import InputError
 from priorkit.data.concepts import CONCEPTS
-from priorkit.data.segments import Segment, SegmentStore
 from priorkit.data.workers import Workers
-from priorkit.evals import labelled as labelled_module
+from priorkit.evals import shared_labeller
 from priorkit.evals.labelled import compare_labels
 from priorkit.evals.linear_labeller import (
     CONFIG,
@@ -96,11 +95,9 @@ def test_a_text_has_its_own_score(learnt) -> None:
     assert np.isfinite(learnt.score([""])).all()
 
 
-def test_processes_share_the_segments(learnt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts, _ = labelled(300, 4)
-    store = SegmentStore(tmp_path, 1)
-    store.write(0, (Segment(text, str(n), 0, 1, "s", "") for n, text in enumerate(texts)))
-    learnt.save(tmp_path / "l", {})
+def test_processes_share_the_texts(learnt, tmp_path: Path) -> None:
+    texts, _ = labelled(301, 4)
+    learnt.save(tmp_path, {})
     asked: list[int] = []
 
     class Counted(Workers):
@@ -108,14 +105,16 @@ def test_processes_share_the_segments(learnt, tmp_path: Path, monkeypatch: pytes
             asked.append(len(task["texts"]))
             return super()._ask(task)
 
-    monkeypatch.setattr(labelled_module, "Workers", Counted)
-    found = [
-        labelled_module.label_by_linear(learnt, tmp_path / "l", store, len(texts), learnt.thresholds, workers)
-        for workers in (0, 2)
-    ]
-    assert sum(asked) == len(texts)
-    assert (found[0].scores == found[1].scores).all()
-    assert (found[0].scores == learnt.score(texts)).all()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_labeller, "Workers", Counted)
+        with shared_labeller.shared(learnt, tmp_path, 2) as several:
+            found = several.score(texts)
+            assert several.score([]).shape == (0, len(CONCEPTS))
+    assert sorted(asked) == [150, 151]
+    assert found.dtype == np.float32
+    assert (found == learnt.score(texts)).all()
+    with shared_labeller.shared(learnt, tmp_path, 1) as alone:
+        assert alone is learnt
 
 
 def test_the_same_sample_gives_the_same_bytes(learnt, tmp_path: Path) -> None:
