@@ -21,7 +21,7 @@ from priorkit.data.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
 from priorkit.steps.image_check import image_check
 from priorkit.training.remediation_settings import RemediationSettings
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import CompileSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from priorkit.models.encoder import Encoder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from priorkit.training.trade_off import Point
 
 
-class DistillEncoderSettings(RemediationSettings, StepSettings):
+class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
     """Options of ``priorkit distill-encoder``."""
 
     step: ClassVar[str] = "distill-encoder"
@@ -107,6 +107,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     from priorkit.models.encoder import load_encoder
     from priorkit.models.last_block import pooled_token_alone
     from priorkit.models.quick_gelu import quick_gelu_in_one
+    from priorkit.training.compiling import compiled_blocks
     from priorkit.training.loop import train
     from priorkit.training.remediation import RemediationObjective, Terms
     from priorkit.training.teachers import Views
@@ -161,7 +162,8 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     steps = settings.total_steps(len(entities.images), 1)
     # The keep-term reads an earlier layer's tokens, unless told to read the last one's.
     models = (encoder.model, original.model) if settings.feature_layer not in (-1, work.plan.payload) else ()
-    with pooled_token_alone(*models), quick_gelu_in_one(encoder.model, original.model):
+    fused = compiled_blocks if settings.compile else quick_gelu_in_one
+    with pooled_token_alone(*models), fused(encoder.model, original.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     fold(encoder.model, settings.trained_parts)
 

@@ -19,7 +19,7 @@ from priorkit.data.rejects import Rejects
 from priorkit.data.text import check_text_source, read_documents
 from priorkit.data.tokenising import knows_tokens
 from priorkit.models import llm
-from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.settings import CompileSettings, MemorySettings, TrainingSettings, check_sharing
 
 
 class ScaleSettings(Settings):
@@ -31,7 +31,6 @@ class ScaleSettings(Settings):
         False,
         "Keep attention within documents, and begin positions anew in each; without, rows are seen whole.",
     )
-    compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
 
 
 class ProgressSettings(Settings):
@@ -52,7 +51,9 @@ class ProgressSettings(Settings):
     eval_every: int = option(250, "Steps between two evaluations on held-out text.", ge=1)
 
 
-class PretrainSettings(ScaleSettings, MemorySettings, ProgressSettings, TrainingSettings, StepSettings):
+class PretrainSettings(
+    ScaleSettings, CompileSettings, MemorySettings, ProgressSettings, TrainingSettings, StepSettings
+):
     """Options of ``priorkit pretrain``."""
 
     step: ClassVar[str] = "pretrain"

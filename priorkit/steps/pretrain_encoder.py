@@ -18,10 +18,12 @@ from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
 from priorkit.steps.image_check import image_check
 from priorkit.training.contrastive_settings import GradientCacheSettings
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import CompileSettings, TrainingSettings
 
 
-class PretrainEncoderSettings(GradientCacheSettings, AugmentationSettings, TrainingSettings, StepSettings):
+class PretrainEncoderSettings(
+    CompileSettings, GradientCacheSettings, AugmentationSettings, TrainingSettings, StepSettings
+):
     """Options of ``priorkit pretrain-encoder``."""
 
     step: ClassVar[str] = "pretrain-encoder"
@@ -109,6 +111,7 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.models.encoder import build_encoder
     from priorkit.models.last_block import pooled_token_alone
     from priorkit.models.quick_gelu import quick_gelu_in_one
+    from priorkit.training.compiling import compiled_blocks
     from priorkit.training.contrastive import ContrastiveObjective
     from priorkit.training.loop import train
 
@@ -131,7 +134,8 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
         settings.gradient_cache,
     )
     steps = settings.total_steps(len(pairs), 1)
-    with pooled_token_alone(encoder.model), quick_gelu_in_one(encoder.model):
+    fused = compiled_blocks if settings.compile else quick_gelu_in_one
+    with pooled_token_alone(encoder.model), fused(encoder.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     if runtime.rank() == 0:
         encoder.save(work.path)

@@ -79,6 +79,14 @@ class MonitorSettings(Settings):
     )
 
 
+class CompileSettings(Settings):
+    """Whether the model is compiled."""
+
+    group: ClassVar[str] = "model"
+
+    compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
+
+
 class MemorySettings(Settings):
     """How a model that is trained is kept in memory."""
 
