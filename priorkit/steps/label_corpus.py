@@ -278,6 +278,7 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     from priorkit.data.segments import SegmentStore
     from priorkit.evals.labelled import label_by_linear
     from priorkit.evals.linear_labeller import load_linear_labeller
+    from priorkit.evals.shared_labeller import shared
     from priorkit.models.tokenizer import load_tokenizer
     from priorkit.steps.labelled_output import write_conversations, write_figures, write_text_of_sources
 
@@ -298,7 +299,9 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     else:
         linear = load_linear_labeller(job.folder)
         own = _thresholds(settings, linear)
-        labelled, thresholds = label_by_linear(linear, store, cuts["segments"], own), {"linear": own}
+        with shared(linear, job.folder, settings.workers) as several:
+            labelled = label_by_linear(several, store, cuts["segments"], own)
+        thresholds = {"linear": own}
     rejects = Rejects(settings.reject_limit)
     rejects.rows, rejects.seen = cuts["rejected"], cuts["seen"]
     if settings.labels == "abilities":
@@ -360,6 +363,7 @@ def _label_by_model(
 
     from priorkit.data.order import permute
     from priorkit.evals.labelled import Labelled, label_by_linear, score_by_model
+    from priorkit.evals.shared_labeller import shared
 
     own = _thresholds(settings)
     distil = settings.distil_labeller
@@ -380,7 +384,8 @@ def _label_by_model(
         return Labelled(scores, present, np.ones(count, dtype=np.bool_)), {"llm": own}
     linear = _distil(settings, work, job, store, sample, present)
     linear_own = _thresholds(settings, linear)
-    found = label_by_linear(linear, store, count, linear_own)
+    with shared(linear, work.path / LABELLER, settings.workers) as several:
+        found = label_by_linear(several, store, count, linear_own)
     found.scores[numbers], found.present[numbers], found.by_model[numbers] = scores, present, True
     return found, {"llm": own, "linear": linear_own}
 

@@ -246,21 +246,28 @@ def _held(row: dict[str, Any], column: str) -> list[str] | None:
 
 
 def _scored(
-    tagger: Tagger, rows: Sequence[Row], file: Path, batch_size: int
+    tagger: Tagger, rows: Sequence[Row], file: Path, batch_size: int, workers: int
 ) -> dict[int, NDArray[np.float64] | BrokenImageError]:
     """Scores of the rows that have an image, by place; the reason where it does not decode."""
     from priorkit.data.images import BrokenImageError, decode
     from priorkit.data.tagged import row_image
+    from priorkit.data.threads import in_threads
+
+    def decoded(numbered: Row) -> Any:
+        number, row = numbered
+        try:
+            reference = row_image(row, file, number)
+            return None if reference is None else decode(reference)
+        except BrokenImageError as error:
+            return error
 
     images: dict[int, Any] = {}
     found: dict[int, NDArray[np.float64] | BrokenImageError] = {}
-    for place, (number, row) in enumerate(rows):
-        try:
-            reference = row_image(row, file, number)
-            if reference is not None:
-                images[place] = decode(reference)
-        except BrokenImageError as error:
-            found[place] = error
+    for place, image in enumerate(in_threads(decoded, rows, workers)):
+        if isinstance(image, BrokenImageError):
+            found[place] = image
+        elif image is not None:
+            images[place] = image
     places = list(images)
     for start in range(0, len(places), batch_size):
         own = places[start : start + batch_size]
@@ -278,7 +285,7 @@ def _tagged(
 ) -> list[list[str] | BrokenImageError | None]:
     import numpy as np
 
-    scored = _scored(tagger, rows, file, settings.batch_size)
+    scored = _scored(tagger, rows, file, settings.batch_size, settings.workers)
     found: list[list[str] | BrokenImageError | None] = []
     for place in range(len(rows)):
         values = scored.get(place)
@@ -308,7 +315,8 @@ def _thresholds(
     truths: list[list[str]] = []
     for file in job.labelled:
         for rows in rows_of(file, rejects):
-            for place, values in sorted(_scored(tagger, rows, file, settings.batch_size).items()):
+            scored = _scored(tagger, rows, file, settings.batch_size, settings.workers)
+            for place, values in sorted(scored.items()):
                 at, row = rows[place]
                 if not isinstance(values, np.ndarray):
                     rejects.add(str(file), at, str(values))

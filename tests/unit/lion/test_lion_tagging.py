@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lion_models import png
 
+from priorkit.data.threads import in_threads
 from priorkit.scoring.tagging import best_threshold, calibrate, disturb, precision_recall, sweep
 
 
@@ -98,7 +99,9 @@ def test_noise_on_true_tags_and_a_benchmark(kit, cli, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "a/grounding.parquet")["tags"] != pq.read_table(benchmark)["tags"]
 
 
-def test_a_classifier_and_a_folder_and_json_lines(cli, tmp_path: Path) -> None:
+def test_a_classifier_and_a_folder_and_json_lines(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     config = ViTConfig(
@@ -116,6 +119,19 @@ def test_a_classifier_and_a_folder_and_json_lines(cli, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     table = pq.read_table(tmp_path / "t" / "images.parquet")
     assert [sorted(own) for own in table["tags"].to_pylist()] == [["cat", "dog", "犬 [a]"]] * 3
+    asked: list[int] = []
+
+    def counted(work, items, threads: int):
+        asked.append(threads)
+        return in_threads(work, items, threads)
+
+    monkeypatch.setattr("priorkit.data.threads.in_threads", counted)
+    shared = ("--threshold", 0, "--device", "cpu", "--workers", 2, "--out", tmp_path / "shared")
+    assert cli("tag-images", images, model, *shared).code == 0
+    assert asked == [2]
+    assert (tmp_path / "shared" / "images.parquet").read_bytes() == (
+        tmp_path / "t" / "images.parquet"
+    ).read_bytes()
     rows = images / "rows.jsonl"
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}]
     rows.write_text("\n".join(json.dumps({"image": f"{n}.png", "conversations": turns}) for n in range(3)))
