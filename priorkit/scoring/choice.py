@@ -54,36 +54,33 @@ def _read(text: str, options: Sequence[str]) -> int | None:
 
 
 def _by_content_words(answer: str, options: Sequence[str]) -> int | None:
-    """The option equal to the whole answer but for small words and units: ``left`` for ``on the left``."""
+    """The option that the whole answer gives but for small words, a unit, or how all options end.
+
+    ``left`` for ``on the left``, ``15`` for ``15 cm``, ``behind`` for ``behind the car``.
+    """
     texts = Options.of(options).texts
     given = _content(answer)
-    equal = [index for index, text in enumerate(texts) if given and _content(text) == given]
-    if not equal and (shared := _shared_ending(texts)):
-        equal = [
-            index for index, text in enumerate(texts) if given and _content(text)[: -len(shared)] == given
-        ]
-    if not equal and all(_NUMBER_AND_UNIT.fullmatch(text) for text in texts):
-        number = answer.strip(" .")
-        equal = [
-            i for i, text in enumerate(texts) if (m := _NUMBER_AND_UNIT.fullmatch(text)) and m[1] == number
-        ]
-    return equal[0] if len(equal) == 1 else None
+    if not given or all(_content(text)[-len(given) :] == given for text in texts):
+        return None
+    readings = [[_content(text) for text in texts], [text.split() for text in _without_shared_ending(texts)]]
+    if all(_NUMBER_AND_UNIT.fullmatch(text) for text in texts):
+        readings.append([_NUMBER_AND_UNIT.findall(text) for text in texts])
+    for reading in readings:
+        if given in reading:
+            return reading.index(given) if reading.count(given) == 1 else None
+    return None
 
 
 def _content(text: str) -> list[str]:
     return [word for word in re.findall(r"-?\w+", plain(text).casefold()) if word not in _FILLERS]
 
 
-def _shared_ending(texts: Sequence[str]) -> list[str]:
-    """The words with which all options end: ``car`` of ``behind the car`` and ``next to the car``."""
-    words = [_content(text) for text in texts]
-    shared: list[str] = []
-    while (
-        all(len(own) > len(shared) + 1 for own in words)
-        and len({own[-1 - len(shared)] for own in words}) == 1
-    ):
-        shared.insert(0, words[0][-1 - len(shared)])
-    return shared
+def _without_shared_ending(texts: Sequence[str]) -> list[str]:
+    """``behind``, ``next to`` of ``behind the car``, ``next to the car``; the texts where they end differently."""
+    words = [text.split() for text in texts]
+    while min(map(len, words)) > 1 and len({own[-1] for own in words}) == 1:
+        words = [own[:-1] for own in words]
+    return [" ".join(own) for own in words]
 
 
 def read_choice_lsbs(answer: str, options: Sequence[str]) -> int | None:

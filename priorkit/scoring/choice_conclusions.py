@@ -11,15 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from priorkit.scoring.choice_grammar import ITEM, LIST, PAIR, contradictions, negated
+from priorkit.scoring.choice_grammar import ALSO, AND, ITEM, LIST, OR, PAIR, contradictions, negated
 from priorkit.scoring.choice_mentions import MENTION, MarkedAnswer
 
 _NAMES_OF_ANSWER = (
-    r"(?:answers?|choice|option|selection|pick|verdict|conclusion|response|guess|solution|final|letter|respuesta"
+    r"(?:answers?|best (?:match|fit|candidate)|choice|option|selection|pick|verdict|conclusion|response|guess|solution|final|letter|respuesta"
     r"|opción|réponse|antwort|lösung|risposta|resposta|ответ|antwoord|odpowiedź|svar|cevap)"
 )
 _EXPLICIT = re.compile(
-    rf"(?<!first )(?<!initial )(?<!initially )\b{_NAMES_OF_ANSWER}\b\W{{0,3}}(?:(?:to|for) (?:the|this|your) question\s*)?"
+    rf"(?<!first )(?<!initial )(?<!initially )\b{_NAMES_OF_ANSWER}\b[^\w\uE000-\uF8FF]{{0,3}}(?:(?:to|for) (?:the|this|your) question\s*)?"
     r"(?:[:=]|=>|[\s\"'-]+(?:(?:here|probably|most likely|likely|clearly|definitely|therefore|thus|then|would|should"
     r"|must|has to|only|is|be|was|are|es|ist|est|è|é|lautet|wäre|to)\b\s*)+:?|\s*\n)"
     r"|(?:答案|答え|正解|正确选项|정답|답)\W*[是为為は은는选選:]?"
@@ -51,28 +51,28 @@ _OPINION = re.compile(
 _CONSEQUENCE = re.compile(
     r"\b(?:therefore|thus|hence|so|consequently|in conclusion|conclusion|overall|to conclude|in summary|finally"
     r"|ultimately|in the end|however|but(?! also)|rather(?! than)|it must be|must be|leav(?:es|ing)|remaining|remains"
-    r"|only|daher|deshalb|sondern|donc|mais|sino|pero|portanto|quindi|mas|поэтому)\b|=>?|所以|因此|而是|故",
+    r"|only|daher|deshalb|sondern|donc|mais|sino|ma|pero|portanto|quindi|mas|поэтому)\b|=>?|所以|因此|而是|故",
     re.I,
 )
 _CONSIDERED = re.compile(
-    rf"\b(?:could|might|may|maybe|perhaps|possibly|at first|initially|tempting|although|though|while|despite"
-    rf"|resembl\w+|similar to|if|between|among|considered|thought(?: of)?|going to say|at first glance"
+    rf"\b(?:could|might|may|maybe|perhaps|possibly|at first(?: glance| sight)?,?|initially,?|tempting|although|though|while|despite"
+    rf"|resembl\w+|similar to|if|between|among|considered|thought(?: of)?|going to say"
     rf"|(?:my )?(?:first|initial) (?:guess|answer|choice) was|said|earlier)\b"
     rf"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus)\b|=>)[^,.;:!?\n\uE000-\uF8FF])*?"
     rf"(?P<list>{LIST})|(?:^|[.;!?\n]\s*)of\s+(?P<chosen>{LIST})\s*,",
     re.I,
 )
 _ASKED = re.compile(r"[^.!?\n]*\?")
-_MORE = (
-    rf"[\s,;|/&+()]*(?:(?:\b(?:and|or|maybe|perhaps|possibly|also|oder|und|ou|et|o|y|e)\b|或|和)\s*)*{ITEM}"
-)
+_MORE = rf"[\s,;|/&+()]*(?:(?:{OR}|{AND}|{ALSO})\s*)*{ITEM}"
 _LEADING = re.compile(
     rf"^\W*?(?P<list>{PAIR})(?P<more>(?:{_MORE})+)?"
     r"(?=\s*(?:$|[-.,;:!)\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think)\b))",
     re.I,
 )
-_TRAILING = re.compile(rf"\n[^\w\n]*?(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
+_TRAILING = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]*?(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
 _LABEL_LINE = re.compile(rf"(?:^|[\n,;]\s*)[^\w\n\uE000-\uF8FF]*(?P<label>{MENTION})\s*[):](?=\s*\d)")
+_TO_WORDS = re.compile(r"[\s:\"'>,-]*")
+_TO_CORRECTION = re.compile(r"(?:[\s:\"'>,.!?-]|\b(?:no|sorry|hmm)\b)*", re.I)
 _REGION_END = re.compile(r"[.!?;](?=\s|$)|\n")
 _AFTERTHOUGHT = re.compile(
     r"\b(?:because|since|as|but|although|though|while|whereas|however|given|due to|even|rather than|instead of)\b"
@@ -109,6 +109,7 @@ class _Reading:
         self.marked = marked
         denied = negated(marked)
         self.live = [position for position in marked.positions() if position not in denied]
+        self.denied = denied
         self.partner = contradictions(marked)
 
     def options(self, positions: Iterable[int]) -> set[int]:
@@ -138,9 +139,8 @@ class _Reading:
         text = self.marked.text
         if cue.groupdict().get("list"):
             return self.within(*cue.span("list"))
-        start = cue.end()
-        while start < len(text) and text[start] in " \n\t:\"'>-,":
-            start += 1
+        to_words = _TO_CORRECTION if _REVISION.fullmatch(cue[0]) else _TO_WORDS
+        start = to_words.match(text, cue.end()).end()  # type: ignore[union-attr]
         ending = _REGION_END.search(text, start)
         inside = self.within(start, ending.start() if ending else len(text))
         afterthought = _AFTERTHOUGHT.search(text, inside[0]) if inside else None
@@ -167,7 +167,8 @@ class _Reading:
         """What is neither denied nor asked nor merely considered; else what is considered."""
         text = self.marked.text
         asked = {place for match in _ASKED.finditer(text) for place in range(*match.span())}
-        firm: Sequence[int] = [place for place in self.live if place not in asked] or self.live
+        kept = self.not_denied_later()
+        firm: Sequence[int] = [place for place in kept if place not in asked] or kept
         considered = {
             place
             for match in _CONSIDERED.finditer(text)
@@ -176,3 +177,17 @@ class _Reading:
             if match[group]
         }
         return self.options(place for place in firm if place not in considered) or self.options(firm)
+
+    def not_denied_later(self) -> list[int]:
+        """Live mentions but letters that are denied where they stand last: ``C is odd, so not C``."""
+        last = {self.marked.at(place).option: place for place in self.marked.positions()}
+        letters = {
+            option
+            for option, place in last.items()
+            if place in self.denied and self.marked.at(place).kind == "letter"
+        }
+        return [
+            place
+            for place in self.live
+            if self.marked.at(place).kind != "letter" or self.marked.at(place).option not in letters
+        ]

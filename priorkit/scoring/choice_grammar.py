@@ -13,16 +13,16 @@ from priorkit.scoring.choice_mentions import MENTION, OUT_OF_RANGE, MarkedAnswer
 ARTICLE = r"(?:(?:the|an?|some|any|that|this|its?|my|option|choice|letter|answer|opción|la|le|el|die|der|das|eine?n?|une?)[ \t]+)*"
 ITEM = rf"{ARTICLE}[\"'(\[]*{MENTION}[)\]\"']*"
 PAIR = rf"{ITEM}(?:[ \t]+{ITEM})?"
-_AND = r"(?:\b(?:and|und|et|y|e)\b|&|\+|和|与|及)"
-_OR = r"(?:\b(?:or|nor|and/or|oder|noch|ou|ni|o|или|ни)\b|/|或者?)"
-_ALSO = r"(?:(?:also|maybe|perhaps|possibly|even|else|potentially)\s+)?"
+AND = r"(?:\b(?:and|as well as|along with|together with|plus|but also|und|et|y|e)\b|&|\+|和|与|及)"
+OR = r"(?:\b(?:or|nor|and/or|oder|noch|ou|ni|o|или|ни)\b|/|或者?)"
+ALSO = r"(?:(?:also|maybe|perhaps|possibly|even|else|potentially)\s+)?"
 
 
 def _list(new_subject: str) -> str:
     """A list of mentions; "and X is" begins a new sentence where the verb is one of ``new_subject``."""
     return (
-        rf"{PAIR}(?:(?:\s*,\s*{PAIR})*\s*,?\s*(?:{_OR}\s*{_ALSO}{PAIR}"
-        rf"|{_AND}\s*{_ALSO}{PAIR}(?!\s+(?:{new_subject})\b)))*"
+        rf"{PAIR}(?:(?:\s*,\s*{PAIR})*\s*,?\s*(?:{OR}\s*{ALSO}{PAIR}"
+        rf"|{AND}\s*{ALSO}{PAIR}(?!\s+(?:{new_subject})\b)))*"
     )
 
 
@@ -41,14 +41,15 @@ _WRONG = (
 )
 _WRONG_CJK = r"\s*(?:是|都)*(?:错|錯|不对|不對|不正确|不正確|不符合|不是(?!\s*[,:])|ではな|じゃな)"
 _CLAUSE = (
-    r"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus|sondern|sino|mais|pero|aber)\b|=>|而)"
+    r"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus|sondern|sino|mais|mas|ma|pero|aber)\b|=>|而)"
     r"[^,.;:!?\n\uE000-\uF8FF])*?"
 )
 _DENIALS = (
-    r"\b(?:not|no(?!\s*[,.;:!\n])|never|neither|nor|without|cannot|none of|rather than|instead of|other than"
+    r"\b(?:not|(?<![\uE000-\uF8FF]\) )no(?!\s*[,.;:!\n])|never|neither|nor|without|cannot|none of|rather than|instead of|other than"
     r"|except(?: for)?|exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?"
     r"|dismiss(?:ed|ing)?|discard(?:ed|ing)?|unlike|lack(?:s|ing)?|missing|absence of|than|hardly|scarcely|doubt"
     r"|unable to|fail(?:s|ed)? to|far from|anything but|devoid of|used to be|wrong to|wrong about|mistaken (?:about|in)"
+    r"|followed by|ahead of|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
     r"|nicht|kein\w*|weder|noch|ohne|pas|ni|non(?!\s*[,.;:!\n])|não|nem|sin|sans|не|ни|нет|niet|geen|nie)\b"
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
@@ -94,10 +95,12 @@ _LABEL_TEXT = re.compile(
 _TEXT_LABEL = re.compile(
     rf"(?P<first>{MENTION}){_SIGNS}{_THAT_IS}{_LABEL_WORD}[\"'(\[]*(?P<second>{MENTION})[)\]]?", re.I
 )
-_UNIT_END = re.compile(r"[\"')\]}]*\s*(?:[.,;:!?)\n=-]|$)")
-_RANGE = re.compile(rf"(?P<first>{MENTION})\s*(?:-|\bto\b|\bthrough\b|\btill?\b)\s*(?P<second>{MENTION})")
+_UNIT_END = re.compile(rf"{_CLOSE}\s*(?:[.,;:!?)\n=-]|$|[(\[]?{MENTION})")
+_RANGE = re.compile(
+    rf"(?<!from )(?P<first>{MENTION})\s*(?:-|\bto\b|\bthrough\b|\btill?\b)\s*(?P<second>{MENTION})"
+)
 _LIST_STEP = re.compile(
-    rf"[)\]\"']*[\s,;|/*•·]*(?:(?P<conjunction>{_OR}|{_AND})\s*)?(?:(?:an?|the|option)\s+)*[\"'(\[]*{MENTION}",
+    rf"[)\]\"']*[\s,;|/*•·]*(?:(?P<conjunction>{OR}|{AND})\s*)?(?:(?:an?|the|option)\s+)*[\"'(\[]*{MENTION}",
     re.I,
 )
 _UNIT_STEP = re.compile(rf"[)\]\"'.,;|/*•·\s-]*(?:\b(?:or|and)\b\s*)?[\"'(\[]*{MENTION}", re.I)

@@ -31,7 +31,7 @@ _AFTER_LETTER = (
     r"(?:is|was|are|were|as|because|since|and|or|nor|but|for|due|given|which|that|seems?|looks?|appears?"
     r"|fits?|match(?:es)?|would|could|should|must|can|cannot|will|does|do|did|not|has|shows?|here|if|so"
     r"|then|based|though|although|while|whereas|instead|it|over|to|in|from|makes?|describes?|might|may"
-    r"|maybe|probably|definitely|through|y|ou|oder|und|et|ist|est|es|è|é)\b"
+    r"|maybe|probably|definitely|through|ma|mas|mais|y|ou|oder|und|et|ist|est|es|è|é)\b"
 )
 # The same for a lower-case a, which no article can precede.
 _AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must)\b"
@@ -39,7 +39,7 @@ _AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|lo
 _NAME_BEFORE = re.compile(
     r"(?:\b(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"
     r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category|mr\.?|mrs\.?|ms\.?|dr\.?)\s"
-    r"|(?<!\w)\w\.|\w['-]|(?<![.:)\]])\b\d\s|\d\s?°|[a-z0-9]\s?[+*^]\s?)$",
+    r"|(?<!\w)\w\.|\w['-]|(?<![.:)\]])\b\d\s|°\s?|(?-i:[a-z0-9])\s?[+*^]\s?)$",
     re.I,
 )
 _NAME_AFTER = re.compile(r"\.\w(?!\w)|['-]\w|\+\+|#|°| (?:vitamins?|major|minor)\b|\s?[+*^]\s?[a-z0-9]\b")
@@ -172,8 +172,8 @@ def _mark_letters(marked: MarkedAnswer) -> None:
         _mark_letter_matches(marked, pattern)
     letters = "".join(chr(_FIRST_MENTION + i) for i, m in enumerate(marked.mentions) if m.kind == "letter")
     beside = rf"|[{letters}]" if letters else ""
-    for letter, after in (("A", _AFTER_LETTER), ("a", _AFTER_SMALL_LETTER)):
-        ending = rf"\s*(?:$|[\n.,;:!?)\]\"'*=&+/|]|-\s|{after}{beside})"
+    for letter, after in (("A", _AFTER_LETTER + beside), ("a", _AFTER_SMALL_LETTER)):
+        ending = rf"[\"'](?!\w)|\s*(?:$|[\n.,;:!?)\]*=&+/|]|[\u2E80-\uD7FF]|-\s|{after})"
         _mark_letter_matches(marked, rf"{_LETTER_EDGE}(?P<letter>{letter}){_LETTER_END}(?={ending})")
 
 
@@ -181,7 +181,7 @@ def _mark_letter_matches(marked: MarkedAnswer, pattern: str) -> None:
     initials = {place for found in _INITIALS.finditer(marked.text) for place in range(*found.span())}
     for match in reversed(list(re.compile(pattern).finditer(marked.text))):
         start, end = match.span("letter")
-        named = _NAME_BEFORE.search(marked.text[max(0, start - 16) : start]) is not None
+        named = start == match.start() and _NAME_BEFORE.search(marked.text[max(0, start - 16) : start])
         if start in initials or named or _NAME_AFTER.match(marked.text, end):
             continue
         index = ord(match.group("letter").upper()) - ord("A")

@@ -21,6 +21,7 @@ _OWN_LABEL = re.compile(r"[(\[]?([a-z]|\d{1,2}|[ivx]{1,4})[)\].:]\s+")
 _UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _LARGEST_IN_WORDS = 1000
+_LONGEST_ACRONYM = 4
 _PRONOUN_BEFORE_ONE = (
     "this",
     "that",
@@ -197,6 +198,8 @@ def _word(word: str) -> str:
             body += r"\s?" + re.escape(piece)
         elif len(piece) == 1 and piece.isdigit() and not previous and following == ":":
             body += f"0?{piece}"
+        elif len(word) <= _LONGEST_ACRONYM and word.isascii() and word.isalpha():
+            body += r"\.?".join(word)
         else:
             body += re.escape(piece).replace("ss", "(?:ss|ß)")
     return body

@@ -83,6 +83,7 @@ def readable(answer: str) -> str:
     text = re.sub(r"\bopt\.\s*", "option ", text, flags=re.I)
     if re.search(r"^\s*Q\s*[:.]", text, re.M):
         text = re.sub(r"^\s*A\s*:", "Answer:", text, flags=re.M)
+    text = re.sub(r"^\s*A\s*:(?=\W*[A-Z]\W*$)", "Answer:", text)
     text = _SPEAKER.sub("", _EMPTY_PHRASES.sub("", text)).strip()
     if len(text) > _MOST_FROM_START + _MOST_FROM_END:
         text = f"{text[:_MOST_FROM_START]}\n{text[-_MOST_FROM_END:]}"
