@@ -72,7 +72,9 @@ def _by_content_words(answer: str, options: Sequence[str]) -> int | None:
 
 
 def _content(text: str) -> list[str]:
-    return [word for word in re.findall(r"-?\w+", plain(text).casefold()) if word not in _FILLERS]
+    words = re.findall(r"-?\w+", plain(text).casefold())
+    letter = words[-1:] if words[-1:] == ["a"] else []
+    return [word for word in words if word not in _FILLERS] + letter
 
 
 def _without_shared_ending(texts: Sequence[str]) -> list[str]:

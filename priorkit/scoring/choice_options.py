@@ -58,6 +58,7 @@ _SAYINGS = {
 } | {
     word: rf"{_SAID_BEFORE}(?P<text>{word}){_ALONE_AFTER}" for word in ("none", "not", "all", "either", "any")
 }  # fmt: skip
+_SIDE = re.compile(r"(?:on|to|at) the (?:left|right)\b")
 _CATCH_ALL = re.compile(rf"(none|all|both|neither|any) of {_LISTED}")
 _OF_THE_ABOVE = re.compile(
     r"\b(?:none|all|any|each|both|neither|either|some) of the above\b|\b(?:as|the) above\b(?! \w)", re.I
@@ -155,6 +156,8 @@ def _pattern(text: str) -> re.Pattern[str]:
     value = number_of(text)
     if value is not None:
         body = _number(value)
+    elif _SIDE.match(text):
+        body = r"(?:on|to|at)\s+" + _joined(["the", *words[1:]])
     else:
         body = _joined(words)
     return re.compile(f"{_before(text)}(?P<text>{body}){_after(text)}", re.I)
@@ -178,6 +181,8 @@ def _word(word: str) -> str:
         return _number(value)
     if word in ("and", "&"):
         return "(?:and|&)"
+    if word == "it":
+        return r"(?:it|(?:the|an?|this|that) \w+)"
     found = re.fullmatch(r"\$(\d+(?:\.\d+)?)", word)
     if found:
         return rf"(?:\$\s?{re.escape(found[1])}|{re.escape(found[1])} dollars)"
