@@ -961,7 +961,11 @@ THIRD: list[tuple[str, list[str], str | None]] = [
     ("Answer: not A", ROOM, None),
     ("B. Explanation: the cabinet is behind the door.", ROOM, "B"),
     ("C\nExplanation: A and B are not visible, D is hidden.", ROOM, "C"),
-    ("Let's think step by step. There is no wardrobe. There is no cabinet. There is a screen. The answer is C.", ROOM, "C"),
+    (
+        "Let's think step by step. There is no wardrobe. There is no cabinet. There is a screen. The answer is C.",
+        ROOM,
+        "C",
+    ),
     ("At first B seemed right, but it is C.", ROOM, "C"),
     ("It looks like B. On second thought, it is D.", ROOM, "D"),
     ("A could be right, but D is right.", ROOM, "D"),
