@@ -22,7 +22,8 @@ class Rules:
 
     Attributes:
         parser: of choices: as a careful reader would, or by the rule of the LSBS paper.
-        strict: what is no clear answer counts as unparsed, also where the official rule reads it.
+        strict: what is no clear answer counts as unparsed, also where the official rule reads it, and known
+            bugs of that rule are mended (docs/metrics.md).
     """
 
     parser: Literal["careful", "lsbs"] = "careful"
