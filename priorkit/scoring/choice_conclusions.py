@@ -63,14 +63,16 @@ _CONSIDERED = re.compile(
     re.I,
 )
 _ASKED = re.compile(r"[^.!?\n]*\?")
-_MORE = rf"[\s,;|/&+()]*(?:(?:{OR}|{AND}|{ALSO})\s*)*{ITEM}"
+_MORE = rf"(?:\s*\([^()\n]*\))?[\s,;|/&+()]*(?:(?:{OR}|{AND}|{ALSO})\s*)*{ITEM}"
 _LEADING = re.compile(
-    rf"^\W*?(?P<list>{PAIR})(?P<more>(?:{_MORE})+)?"
-    r"(?=\s*(?:$|[-.,;:!)\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think)\b))",
+    rf"^[^\w\uE000-\uF8FF]*(?P<list>{PAIR})(?P<more>(?:{_MORE})+)?"
+    r"(?=\s*(?:$|[-.,;:!()\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think)\b))",
     re.I,
 )
-_TRAILING = re.compile(rf"(?:\n|[.!?]\s)[^\w\n]*?(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
-_LABEL_LINE = re.compile(rf"(?:^|[\n,;]\s*)[^\w\n\uE000-\uF8FF]*(?P<label>{MENTION})\s*[):](?=\s*\d)")
+_TRAILING = re.compile(rf"(?:\n|[.!?:]\s)[^\w\n\uE000-\uF8FF]*(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
+_LABEL_LINE = re.compile(
+    rf"(?:^|\n|[.!?;]\s+|,\s+(?={MENTION}\s?:))[^\w\n\uE000-\uF8FF]*(?P<label>{MENTION})[):.](?=\s+[^\s\uE000-\uF8FF])"
+)
 _TO_WORDS = re.compile(r"[\s:\"'>,-]*")
 _TO_CORRECTION = re.compile(r"(?:[\s:\"'>,.!?-]|\b(?:no|sorry|hmm)\b)*", re.I)
 _REGION_END = re.compile(r"[.!?;](?=\s|$)|\n")
@@ -157,11 +159,17 @@ class _Reading:
         text = self.marked.text
         leading, trailing = _LEADING.search(text), _TRAILING.search(text)
         found: set[int] = set()
-        if leading is not None and len(_LABEL_LINE.findall(text)) < 2:
+        if leading is not None and not self.goes_through_the_options():
             found |= self.options(self.within(*leading.span()))
         if trailing is not None:
             found |= self.options(self.within(*trailing.span("list")))
         return found
+
+    def goes_through_the_options(self) -> bool:
+        """Whether the answer has something to say of each of several labels in turn: ``A: 10%, B: 80%``."""
+        starts = [found.start("label") for found in _LABEL_LINE.finditer(self.marked.text)]
+        options = [self.marked.at(place).option for place in starts if place in self.live]
+        return len(options) > 1 and options == sorted(set(options))
 
     def left_over(self) -> set[int]:
         """What is neither denied nor asked nor merely considered; else what is considered."""

@@ -49,7 +49,7 @@ _DENIALS = (
     r"|except(?: for)?|exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?"
     r"|dismiss(?:ed|ing)?|discard(?:ed|ing)?|unlike|lack(?:s|ing)?|missing|absence of|than|hardly|scarcely|doubt"
     r"|unable to|fail(?:s|ed)? to|far from|anything but|devoid of|used to be|wrong to|wrong about|mistaken (?:about|in)"
-    r"|followed by|ahead of|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
+    r"|refus(?:e|ed|es|ing)|declin(?:e|ed|es|ing)|followed by|ahead of|(?<=[\uE000-\uF8FF] )over(?=\s+[\uE000-\uF8FF])|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
     r"|nicht|kein\w*|weder|noch|ohne|pas|ni|non(?!\s*[,.;:!\n])|não|nem|sin|sans|не|ни|нет|niet|geen|nie)\b"
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
@@ -73,11 +73,13 @@ _EXCEPTION = re.compile(
     re.I,
 )
 _NOT_RIGHT = re.compile(rf"\b(?:{_WRONG}|cannot|not?)\b|eliminate|rule|exclude", re.I)
+_RULING_OUT = re.compile(r"\b(?:rul|exclud|eliminat|reject|dismiss)[^.,;:!?\n]*$", re.I)
+_CLAUSE_BEFORE = 40
 _DOUBT = re.compile(
     r"\b(?:not (?:sure|certain|clear)|unsure|uncertain|unclear|not enough information|insufficient information"
     r"|(?:cannot|unable to|impossible to|hard to|difficult to) (?:tell|say|determine|see|decide|know|choose|confirm"
     r"|identify|answer|be answered|select)|do not know|no way (?:to|of) \w+|asked?|asks|wonder\w*)\b[^.,;!?\n]*?"
-    r"\b(?:if|whether|which|between|that|about|with)\b|\bwhether\b",
+    r"\b(?:if|whether|which|between|that|about|with)\b|\b(?:whether|ob)\b|\bje ne sais pas si\b|\bno sé si\b",
     re.I,
 )
 _DOUBT_END = re.compile(
@@ -95,12 +97,12 @@ _LABEL_TEXT = re.compile(
 _TEXT_LABEL = re.compile(
     rf"(?P<first>{MENTION}){_SIGNS}{_THAT_IS}{_LABEL_WORD}[\"'(\[]*(?P<second>{MENTION})[)\]]?", re.I
 )
-_UNIT_END = re.compile(rf"{_CLOSE}\s*(?:[.,;:!?)\n=-]|$|[(\[]?{MENTION})")
+_UNIT_END = re.compile(rf"{_CLOSE}\s*(?:[.,;:!?()\n=-]|$|[(\[]?{MENTION})")
 _RANGE = re.compile(
     rf"(?<!from )(?P<first>{MENTION})\s*(?:-|\bto\b|\bthrough\b|\btill?\b)\s*(?P<second>{MENTION})"
 )
 _LIST_STEP = re.compile(
-    rf"[)\]\"']*[\s,;|/*•·]*(?:(?P<conjunction>{OR}|{AND})\s*)?(?:(?:an?|the|option)\s+)*[\"'(\[]*{MENTION}",
+    rf"[)\]\"']*[\s,|/*•·]*(?:(?P<conjunction>{OR}|{AND})\s*)?(?:(?:an?|the|option)\s+)*[\"'(\[]*{MENTION}",
     re.I,
 )
 _UNIT_STEP = re.compile(rf"[)\]\"'.,;|/*•·\s-]*(?:\b(?:or|and)\b\s*)?[\"'(\[]*{MENTION}", re.I)
@@ -187,7 +189,9 @@ def negated(marked: MarkedAnswer) -> set[int]:
     for exception in _EXCEPTION.finditer(text):
         head, own = exception["head"].lower(), _of_lists(marked, [exception])
         none_but = head in ("no", "none", "nothing", "nobody")
-        all_but_are_wrong = not head.startswith("any") and _NOT_RIGHT.search(exception["rest"])
+        before = text[max(0, exception.start() - _CLAUSE_BEFORE) : exception.start()]
+        wrong = _NOT_RIGHT.search(exception["rest"]) or _RULING_OUT.search(before)
+        all_but_are_wrong = wrong is not None and not head.startswith("any")
         found = found - own if none_but or all_but_are_wrong else found | own
     for doubt in _DOUBT.finditer(text):
         end = _DOUBT_END.search(text, doubt.end())

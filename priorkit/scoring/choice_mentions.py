@@ -34,7 +34,7 @@ _AFTER_LETTER = (
     r"|maybe|probably|definitely|through|ma|mas|mais|y|ou|oder|und|et|ist|est|es|è|é)\b"
 )
 # The same for a lower-case a, which no article can precede.
-_AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must)\b"
+_AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must|i (?:guess|think|believe|suppose))\b"
 # A letter in one of these places belongs to a name, a grade, a unit or a formula.
 _NAME_BEFORE = re.compile(
     r"(?:\b(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"

@@ -15,7 +15,7 @@ from typing import Literal
 from priorkit.scoring.choice_text import plain
 
 LabelStyle = Literal["letter", "digit", "roman"]
-ROMAN = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
+ROMAN: tuple[str, ...] = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 
 _OWN_LABEL = re.compile(r"[(\[]?([a-z]|\d{1,2}|[ivx]{1,4})[)\].:]\s+")
 _UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip

@@ -55,6 +55,11 @@ _LATEX_MATH = re.compile(r"\$+\s*(\(?[A-Za-z]\)?|[^$\n]*\\[^$\n]*)\s*\$+|\\[()\[
 _STRUCK = re.compile(r"~~[^~\n]*~~")
 _UNCHECKED = re.compile(r"^[^\w\n]*(?:\[ ?\]|☐|⬜).*$", re.M)
 _CHECKED = re.compile(r"\[[xX]\]|☑|✅|☒")
+_TABLE_RULE = re.compile(r"^[ \t]*\|[ \t:|-]+\|[ \t]*\n?", re.M)
+_TABLE_ROW = re.compile(r"^[ \t]*\|(.*)\|[ \t]*$", re.M)
+_VERDICT_BEFORE = re.compile(
+    r"^([^❌✗✘×✓✔✅\n]*)([❌✗✘×✓✔✅])[ \t]*([^❌✗✘×✓✔✅\n]*\w[^❌✗✘×✓✔✅\n]*)$", re.M
+)
 _EMPTY_PHRASES = re.compile(
     r"\b(?:not only|no doubt(?: about (?:it|that))?|without (?:an?y? )?doubt|no question|n/a)\b", re.I
 )
@@ -121,5 +126,9 @@ def _without_markdown(text: str) -> str:
     if _CHECKED.search(text) and _UNCHECKED.search(text):
         text = _UNCHECKED.sub("", text)
         text = _CHECKED.sub("", text)
+    text = _TABLE_ROW.sub(
+        lambda row: ": ".join(cell.strip() for cell in row[1].split("|")), _TABLE_RULE.sub("", text)
+    )
+    text = _VERDICT_BEFORE.sub(r"\1\3 \2", text)
     text = _JSON_KEY.sub(lambda found: f"\n{found[1].replace('_', ' ')}: ", text)
     return re.sub(r"[*#~]+|(?<!\w)_+|_+(?!\w)", "", text)
