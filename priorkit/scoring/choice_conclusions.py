@@ -9,6 +9,7 @@ merely considered mentions are set aside. More than one option in a statement se
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from priorkit.scoring.choice_grammar import ALSO, AND, ITEM, LIST, OR, PAIR, contradictions, negated
@@ -81,6 +82,9 @@ _AFTERTHOUGHT = re.compile(
     r"|[(]",
     re.I,
 )
+_UNDECIDED = re.compile(
+    r"\banswer (?:is|remains) (?:unclear|unknown|uncertain|ambiguous)\b|\bcannot (?:decide|choose)\b", re.I
+)
 _SAME_AGAIN = re.compile(r"[\s.,;!\"')\]]*(?:(?:the|correct|right|my)\s+)*", re.I)
 
 
@@ -88,6 +92,8 @@ def conclusion(marked: MarkedAnswer) -> int | None:
     """The option (or ``OUT_OF_RANGE``) that the answer settles on; None for none or several."""
     reading = _Reading(marked)
     text = marked.text
+    if reading.live and _UNDECIDED.search(text, reading.live[-1]):
+        return None
     explicit = [*_EXPLICIT.finditer(text), *_CONFIRMED.finditer(text), *_REVISION.finditer(text)]
     plain_answer = reading.plain_answer()
     undecided = len(plain_answer) > 1
@@ -109,15 +115,16 @@ class _Reading:
 
     def __init__(self, marked: MarkedAnswer) -> None:
         self.marked = marked
-        denied = negated(marked)
-        self.live = [position for position in marked.positions() if position not in denied]
-        self.denied = denied
-        self.partner = contradictions(marked)
+        self.denied = negated(marked)
+        self.live = [position for position in marked.positions() if position not in self.denied]
+        self.partner = {
+            place: other for place, other in contradictions(marked).items() if other not in self.denied
+        }
 
     def options(self, positions: Iterable[int]) -> set[int]:
         """Options at positions, with those that contradict them in the same unit."""
         found = set(positions)
-        found |= {self.partner[place] for place in found if self.partner.get(place) in self.live}
+        found |= {self.partner[place] for place in found if place in self.partner}
         return {self.marked.at(place).option for place in found}
 
     def stated(self, cues: Iterable[re.Match[str]]) -> set[int]:
@@ -132,7 +139,7 @@ class _Reading:
                 later = cue, found
                 continue
             between = self.marked.text[positions[-1] + 1 : later[0].start()]
-            again = cue[0].casefold().strip() == later[0][0].casefold().strip()
+            again = cue.re is not _REVISION and cue[0].casefold().strip() == later[0][0].casefold().strip()
             return later[1] | found if again and _SAME_AGAIN.fullmatch(between) else later[1]
         return later[1] if later else set()
 
@@ -141,8 +148,9 @@ class _Reading:
         text = self.marked.text
         if cue.groupdict().get("list"):
             return self.within(*cue.span("list"))
-        to_words = _TO_CORRECTION if _REVISION.fullmatch(cue[0]) else _TO_WORDS
-        start = to_words.match(text, cue.end()).end()  # type: ignore[union-attr]
+        to_words = _TO_CORRECTION if cue.re is _REVISION else _TO_WORDS
+        skipped = to_words.match(text, cue.end())
+        start = skipped.end() if skipped else cue.end()
         ending = _REGION_END.search(text, start)
         inside = self.within(start, ending.start() if ending else len(text))
         afterthought = _AFTERTHOUGHT.search(text, inside[0]) if inside else None
@@ -152,23 +160,23 @@ class _Reading:
 
     def within(self, start: int, end: int) -> list[int]:
         """Live mentions in a stretch."""
-        return [position for position in self.live if start <= position < end]
+        return self.live[bisect_left(self.live, start) : bisect_left(self.live, end)]
 
     def plain_answer(self) -> set[int]:
         """The option of a plain answer that opens the text or stands alone in its last line."""
         text = self.marked.text
         leading, trailing = _LEADING.search(text), _TRAILING.search(text)
-        found: set[int] = set()
+        first: set[int] = set()
         if leading is not None and not self.goes_through_the_options():
-            found |= self.options(self.within(*leading.span()))
-        if trailing is not None:
-            found |= self.options(self.within(*trailing.span("list")))
-        return found
+            first = self.options(self.within(*leading.span()))
+        last = self.options(self.within(*trailing.span("list"))) if trailing is not None else set[int]()
+        apart = leading is not None and trailing is not None and leading.end() <= trailing.start("list")
+        return last if apart and len(first) > 1 and len(last) == 1 else first | last
 
     def goes_through_the_options(self) -> bool:
         """Whether the answer has something to say of each of several labels in turn: ``A: 10%, B: 80%``."""
         starts = [found.start("label") for found in _LABEL_LINE.finditer(self.marked.text)]
-        options = [self.marked.at(place).option for place in starts if place in self.live]
+        options = [self.marked.at(place).option for place in starts if place not in self.denied]
         return len(options) > 1 and options == sorted(set(options))
 
     def left_over(self) -> set[int]:

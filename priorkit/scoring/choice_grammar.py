@@ -60,7 +60,7 @@ _NEGATED_AFTER = re.compile(
     rf"(?P<list>{_SUBJECTS}){_PLACE}(?:\s+(?:both |all |each )?{_BE}\s+(?:\w+\s+){{0,2}}?"
     rf"(?:(?:not|never|nicht|kein|pas)\b(?!\s+{ARTICLE}{MENTION})|{_WRONG}(?!\s+{ARTICLE}{MENTION}))"
     rf"|\s+cannot\b|\s+{_WRONG}|\s+n'est pas|\s*[:=(-]+\s*(?:no\b(?=\W*(?:$|[,.;\n]))|{_NOT_ANOTHER}|{_WRONG}"
-    rf"|[❌✗✘×])|\s*[❌✗✘×]|\?\s*(?:no|nope|not)\b|\s+no\b(?=\s*(?:[,.;\n]|$|\({MENTION}))|{_WRONG_CJK})",
+    rf"|[❌✗✘×])|\s*[❌✗✘×]|\?\s*(?:no|nope|not|i do not|i doubt)\b|\s+no\b(?=\s*(?:[,.;\n]|$|\({MENTION}))|{_WRONG_CJK})",
     re.I,
 )
 _NEGATED_LIST = re.compile(

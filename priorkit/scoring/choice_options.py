@@ -22,6 +22,7 @@ _UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _LARGEST_IN_WORDS = 1000
 _LONGEST_ACRONYM = 4
+_MORE_OF_NUMBER = rf"[\s-]+(?:and[\s-]+)?(?:{'|'.join(_UNITS[1:])}|{'|'.join(_TENS)}|hundred|thousand)\b"
 _PRONOUN_BEFORE_ONE = (
     "this",
     "that",
@@ -201,6 +202,8 @@ def _word(word: str) -> str:
             body += r"\s?(?:%|percent|per cent)"
         elif piece.isalpha() and previous.isdigit():
             body += r"\s?" + re.escape(piece)
+        elif piece.isdigit() and not previous and (following == "%" or following.isalpha()):
+            body += _number(int(piece))
         elif len(piece) == 1 and piece.isdigit() and not previous and following == ":":
             body += f"0?{piece}"
         elif len(word) <= _LONGEST_ACRONYM and word.isascii() and word.isalpha():
@@ -215,12 +218,13 @@ def _number(value: int) -> str:
     if value > _LARGEST_IN_WORDS:
         return rf"{value}(?:\.0+(?!\d))?"
     words = _in_words(value)
+    larger = "".join(rf"(?<!{ten}[ -])" for ten in (*_TENS, "hundred", "hundred and")) if value < 10 else ""
     body = words.replace(" and ", r"[\s-]+(?:and\s+)?").replace(" ", r"[\s-]+")
     if value == 1:
-        body = "".join(rf"(?<!\b{word} )" for word in _PRONOUN_BEFORE_ONE) + "one(?! of)(?![\\s-]+hundred)"
+        body = "".join(rf"(?<!\b{word} )" for word in _PRONOUN_BEFORE_ONE) + "one(?! of)"
     elif value in (100, 1000):
         body = body.replace("one", "(?:one|a)", 1)
-    return rf"(?:{value}(?:\.0+(?!\d))?|{body})"
+    return rf"(?:{value}(?:\.0+(?!\d))?|{larger}{body}(?!{_MORE_OF_NUMBER}))"
 
 
 def _is_operator(piece: str) -> bool:
