@@ -6,6 +6,7 @@ Work: CLIP with 64-pixel images in patches of 8 (width 192, six layers), texts o
 - ``open_clip``: ``open_clip_train.main`` on its own synthetic data, no workers
 - ``transformers``: ``CLIPModel`` in a plain loop on tensors in memory
 - ``pretrain-encoder`` on a parquet file of images and captions that fill the text tower
+- the same with ``--compile``
 - ``distill-encoder`` from that encoder with one cached teacher, with and without the keep-term
 
     python benchmarks/encoder_training.py [--rounds 2] [--steps 12] [--open-clip FOLDER] [--precision fp32]
@@ -146,7 +147,9 @@ def command_of(name: str, root: Path, given: argparse.Namespace) -> list[str]:
                 "--name", str(random.random()), "--warmup", "10"]  # fmt: skip
     if name == "transformers":
         return [TRANSFORMERS, str(root / "shape.json"), steps, precision]
-    if name == "pretrain-encoder":
+    if name.endswith("compiled"):
+        common.append("--compile")
+    if name.startswith("pretrain-encoder"):
         return [OURS, "pretrain-encoder", str(root / "pairs.parquet"), "--config", str(root / "shape.json"),
                 "--vocab-size", "49408", "--learning-rate", "5e-4", *common]  # fmt: skip
     return [OURS, "distill-encoder", str(root / "pretrain-encoder"), str(root / "entities"),
@@ -175,7 +178,8 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     names = ["open_clip"] if given.open_clip else []
-    names += ["transformers", "pretrain-encoder", "distill-encoder", "distill-encoder keep"]
+    names += ["transformers", "pretrain-encoder", "pretrain-encoder compiled"]
+    names += ["distill-encoder", "distill-encoder compiled", "distill-encoder keep"]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         os.environ["PRIORKIT_CACHE"] = str(root / "cache")
@@ -194,7 +198,7 @@ def main() -> None:
     }
     for name, runs in found.items():
         every = " ".join(f"{clock:.1f}/{processor:.1f}" for clock, processor in runs)
-        print(f"{name:<22} {middle[name][0]:7.1f} {middle[name][1]:7.1f}  ({every})")
+        print(f"{name:<26} {middle[name][0]:7.1f} {middle[name][1]:7.1f}  ({every})")
     for peer in ("open_clip", "transformers", "pretrain-encoder"):
         for name in names:
             if peer in middle and "encoder" in name and name != peer:

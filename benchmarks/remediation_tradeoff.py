@@ -2,8 +2,9 @@
 
 For each seed a world and an encoder with strong, weak and no priors are made; the encoder is then remediated
 with and without the keep-term and with and without replay, and each result is measured on held-out typefaces
-and scenes at several shares of the tuned weights (WiSE-FT). Printed per variant and share, as means over the
-seeds with their range: the change of mean Rank_e of each prior group, and off-domain retrieval.
+and scenes at several shares of the tuned weights (WiSE-FT). Printed per variant and share: the change of mean
+Rank_e of each prior group and off-domain retrieval, as means over the seeds with Student's 95 % interval of
+the mean (the seeds being the sample) and the lowest and highest seed.
 
     python benchmarks/remediation_tradeoff.py OUT [--seeds 1,2,3] [--recipe vispre] [--scale 1.0]
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from scipy.stats import t as student
 
 VARIANTS = {
     "keep, replay": (True, True),
@@ -90,17 +93,39 @@ def changes(
     return [run[variant, share, prior] / run[variant, 0.0, prior] - 1 for run in runs]
 
 
+def mean_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's t interval of the mean of independent runs; NaN for a single one."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    half = float(student.ppf((1 + level) / 2, len(values) - 1)) * error
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
+def cell(values: list[float], digits: int) -> str:
+    """Mean, interval of the mean, and range."""
+    low, high = mean_interval(values)
+    parts = (statistics.fmean(values), low, high, min(values), max(values))
+    mean, low, high, least, most = (f"{value:.{digits}f}" for value in parts)
+    return f"{mean} ({low}, {high}) [{least}, {most}]"
+
+
 def draw(runs: list[dict[tuple[str, float, str], float]], out: Path) -> None:
-    """A panel per group: change of its mean rank against off-domain retrieval, a line per variant."""
+    """A panel per group: change of its mean rank against off-domain retrieval, a line per variant.
+
+    Bars are the 95 % intervals of the mean over the seeds.
+    """
     from priorkit.report import figures
 
     with figures.drawing(3.4, len(GROUPS)) as (figure, axes):
         for axis, prior in zip(axes, GROUPS, strict=True):
             for number, variant in enumerate(VARIANTS):
                 x = [statistics.fmean(run[variant, share, "retrieval"] for run in runs) for share in SHARES]
-                y = [100 * statistics.fmean(changes(runs, variant, share, prior)) for share in SHARES]
-                axis.plot(x, y, marker=figures.series_marker(number), color=figures.series_color(number),
-                          markersize=4, label=variant)  # fmt: skip
+                every = [[100 * value for value in changes(runs, variant, share, prior)] for share in SHARES]
+                y = [statistics.fmean(values) for values in every]
+                bars = [[mean - mean_interval(values)[0] for mean, values in zip(y, every, strict=True)]] * 2
+                axis.errorbar(x, y, yerr=bars if len(runs) > 1 else None, marker=figures.series_marker(number),
+                              color=figures.series_color(number), markersize=4, elinewidth=1, label=variant)  # fmt: skip
             axis.set_title(f"{prior} prior", fontsize=9, loc="left")
             axis.set_xlabel("off-domain retrieval (MRR)")
         axes[0].set_ylabel("change of mean Rank_e, %")
@@ -120,16 +145,19 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0)
     given = parser.parse_args()
     runs = [measure(given.out, int(seed), given.recipe, given.scale) for seed in given.seeds.split(",")]
-    print(f"change of mean Rank_e in %, mean over {len(runs)} seeds [lowest, highest]; off-domain MRR")
-    print(f"{'variant':<14}{'share':>6}" + "".join(f"{prior:>26}" for prior in GROUPS) + f"{'retrieval':>12}")
+    print(
+        f"change of mean Rank_e in %, and off-domain MRR: mean over {len(runs)} seeds, "
+        "95 % interval of the mean (Student's t) in (), lowest and highest seed in []"
+    )
+    print(f"{'variant':<14}{'share':>6}" + "".join(f"{name:>42}" for name in (*GROUPS, "retrieval")))
     for variant in VARIANTS:
         for share in SHARES:
-            cells: list[str] = []
-            for prior in GROUPS:
-                values = [100 * value for value in changes(runs, variant, share, prior)]
-                cells.append(f"{statistics.fmean(values):8.1f} [{min(values):6.1f}, {max(values):6.1f}]")
-            kept = statistics.fmean(run[variant, share, "retrieval"] for run in runs)
-            print(f"{variant:<14}{share:>6g}" + "".join(f"{cell:>26}" for cell in cells) + f"{kept:>12.3f}")
+            found = {
+                prior: [100 * value for value in changes(runs, variant, share, prior)] for prior in GROUPS
+            }
+            cells = [cell(values, 1) for values in found.values()]
+            cells.append(cell([run[variant, share, "retrieval"] for run in runs], 3))
+            print(f"{variant:<14}{share:>6g}" + "".join(f"{text:>42}" for text in cells))
     draw(runs, given.out)
 
 

@@ -4,13 +4,13 @@
 # Every variant is tuned with several seeds on the same frozen LLaVA model and asked for boxes (grounding)
 # and names (naming). A step whose result is there says so and returns at once: kill it anywhere, run it
 # again. SEEDS="1" makes a quick round, STEPS changes the length of every tuning run; the settings stand in
-# the recipe 'lion' (priorkit recipe show lion).
+# the recipe 'lion', and with what a variant has in a recipe of its name (priorkit recipe show lion/baseline).
 set -euo pipefail
 
 home=${1:-lion}
 seeds=${SEEDS:-1 2 3}
 steps=${STEPS:-270}
-batch=4 # as in the recipe
+batch=4 # as in the recipes
 mkdir -p "$home/scores"
 make() { priorkit "$@" --recipe lion; }
 
@@ -47,7 +47,9 @@ base() {
 # The world knows what its images show; a tagger that misses three tags in ten and names three of the others
 # wrongly is made by putting noise on that. One of the kit's own, calibrated on the captions' true tags, shows
 # how precise tags from so small an encoder are.
-noise() { priorkit tag-images "$1" --vocabulary "$world/names.txt" --drop 0.3 --corrupt 0.3 --out "$home/noisy-$2"; }
+noise() {
+  priorkit tag-images "$1" --vocabulary "$world/names.txt" --recipe lion/noisy-tags --out "$home/noisy-$2"
+}
 taggers() {
   noise "$world/instructions/train.parquet" image
   noise "$world/regions/train.parquet" region
@@ -64,26 +66,26 @@ clean=(image="$world/instructions/train.parquet" region="$world/regions/train.pa
 noisy=(image="$home/noisy-image/train.parquet" region="$home/noisy-region/train.parquet")
 asked_noisy=("$home/noisy-grounding/grounding.parquet" "$home/noisy-naming/naming.parquet")
 
-tuned() { # STEPS SEED MODEL DATA... OPTIONS: no more is read than the run will see
-  make tune "${@:3}" --steps "$1" --subset $(($1 * batch)) --seed "$2"
+tuned() { # RECIPE STEPS SEED MODEL DATA... OPTIONS: no more is read than the run will see
+  priorkit tune "${@:4}" --recipe "$1" --steps "$2" --subset $(($2 * batch)) --seed "$3"
 }
 score() { # MODEL NAME BENCHMARK...; a box takes 25 tokens
   priorkit evaluate "$1" "${@:3}" --choices text --max-new-tokens 32 --out "$home/scores/$2"
 }
-single_stage() { # VARIANT SEED OPTIONS...; on clean data
-  tuned "$steps" "$2" "$llava" "${clean[@]}" --stage all "${@:3}" --out "$home/$1-$2"
+clean_data() { # VARIANT SEED
+  tuned "lion/$1" "$steps" "$2" "$llava" "${clean[@]}" --out "$home/$1-$2"
   score "$home/$1-$2" "$1-$2" "${asked[@]}"
 }
-noisy_tags() { # VARIANT SEED WAY
-  tuned "$steps" "$2" "$llava" "${noisy[@]}" --stage all --tags "$3" --out "$home/$1-$2"
+noisy_tags() { # VARIANT SEED
+  tuned "lion/${1%-noisy}" "$steps" "$2" "$llava" "${noisy[@]}" --out "$home/$1-$2"
   score "$home/$1-$2" "$1-$2" "${asked_noisy[@]}"
 }
 three_stages() { # VARIANT SEED; as many steps in all
   local third=$((steps / 3))
-  tuned "$third" "$2" "$llava" "${clean[0]}" --stage 1 --out "$home/stage1-$2"
-  tuned "$third" "$2" "$llava" "${clean[1]}" --stage 2 --out "$home/stage2-$2"
+  tuned lion "$third" "$2" "$llava" "${clean[0]}" --stage 1 --out "$home/stage1-$2"
+  tuned lion "$third" "$2" "$llava" "${clean[1]}" --stage 2 --out "$home/stage2-$2"
   priorkit merge-adapters "$home/stage1-$2" "$home/stage2-$2" --method mixture --out "$home/start-$2"
-  tuned "$third" "$2" "$home/start-$2" "${clean[@]}" --stage 3 --out "$home/$1-$2"
+  tuned lion "$third" "$2" "$home/start-$2" "${clean[@]}" --stage 3 --out "$home/$1-$2"
   score "$home/$1-$2" "$1-$2" "${asked[@]}"
 }
 
@@ -92,15 +94,9 @@ three_stages() { # VARIANT SEED; as many steps in all
 variants=(baseline aggregator two-adapters router three-stages hard-tags hard-tags-noisy soft-tags soft-tags-noisy)
 variant() { # NAME SEED
   case $1 in
-    baseline) single_stage "$@" --branches qformer --adapters shared ;;
-    aggregator) single_stage "$@" --adapters shared ;;
-    two-adapters) single_stage "$@" --no-router ;;
-    router) single_stage "$@" ;;
     three-stages) three_stages "$@" ;;
-    hard-tags) single_stage "$@" --tags hard ;;
-    soft-tags) single_stage "$@" --tags soft ;;
-    hard-tags-noisy) noisy_tags "$@" hard ;;
-    soft-tags-noisy) noisy_tags "$@" soft ;;
+    *-noisy) noisy_tags "$@" ;;
+    *) clean_data "$@" ;;
   esac
 }
 every_second() { # of all variants and seeds, from the given one on

@@ -2,7 +2,8 @@
 
     python examples/naming_instructions.py ENTITY_IMAGES OUT.parquet
 
-ENTITY_IMAGES is anything that ``priorkit rank-e`` reads: a folder per entity, metadata.jsonl, parquet.
+ENTITY_IMAGES is any path that ``priorkit rank-e`` reads: a folder per entity, metadata.jsonl, parquet. A hub
+id is not fetched here; name the folder that it was downloaded to.
 """
 
 import sys

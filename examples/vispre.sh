@@ -5,12 +5,17 @@
 #   B  tuned on the domain's questions, encoder frozen
 #   C  tuned on the domain's questions, encoder trained
 #   D  stage I without keep-term, then C's tuning (stage II)
-#   E  stage I with keep-term and replay, then C's tuning (stage II)
-#   F  stage I with keep-term alone: the remediated encoder, projector learnt anew, no stage II
+#   E  stage I with keep-term, then C's tuning (stage II)
+#   F  stage I alone: E's encoder, projector learnt anew, no stage II
 #
-# B to E see the same images: those of stage I are also among the questions, asked for their name. The bins
-# of Rank_e are fixed with the original encoder. Every step whose result is there returns at once, so this
-# script is its own make: kill it anywhere, run it again.
+# D and E differ in the keep-term alone: both replay general pairs. B to E see the same images: those of
+# stage I are also among the questions, asked for their name. B to E get about equal compute: B and C tune for
+# longer, by the time that E's stage I and its new projector took, counted in steps of E's tuning (B's steps are
+# cheaper, its encoder being frozen; it gets as many). The length is worked out once from what was measured on
+# this machine and kept beside the results, in the file tuning-length; LONGER="--steps 3000" sets it.
+#
+# The bins of Rank_e are fixed with the original encoder. Every step whose result is there returns at once, so
+# this script is its own make: kill it anywhere, run it again.
 #
 # On the glyph world:   examples/vispre.sh vispre
 # On real weights, name what is yours and take the recipe of that scale:
@@ -20,11 +25,15 @@
 #   PAIRS=cc3m-shards/ PAIRS_TEST=flickr30k_test.parquet BENCHMARKS="birds_vqa.parquet general_vqa.parquet" \
 #   NAMING=birds_vqa ENCODER_RATE=2e-6 examples/vispre.sh birds-vispre
 #
+# LLM and ENCODER may be hub ids; IMAGES must be a path, which examples/naming_instructions.py reads too.
+#
 # A real zero-shot arm is a tuned model of its own: BASE=llava-hf/llava-1.5-7b-hf takes the place of the one
-# that is aligned here, for A, B and C.
+# that is aligned here, for A, B and C. D, E and F still start from LLM with a new projector, so A to C then
+# start from another model than D to F: compare within A to C and within D to F, not across, or leave BASE out.
 set -euo pipefail
 
 home=${1:-vispre}
+examples=$(dirname "$0")
 recipe=${RECIPE:-vispre}
 encoder_rate=${ENCODER_RATE:-1e-4}
 mkdir -p "$home"
@@ -52,29 +61,37 @@ naming=${NAMING:-naming}
 read -r -a benchmarks <<<"$BENCHMARKS"
 
 # The images of stage I as questions. The file is made once: its time stamp would look like a change.
-[ -f "$home/naming.parquet" ] || python "$(dirname "$0")/naming_instructions.py" "$IMAGES" "$home/naming.parquet"
+[ -f "$home/naming.parquet" ] || python "$examples/naming_instructions.py" "$IMAGES" "$home/naming.parquet"
 questions=("questions=$QUESTIONS" "naming=$home/naming.parquet")
 
 # What the original encoder knows: this fixes the bins.
 ranks=$(priorkit rank-e "$ENCODER" "$HELD_OUT" --out "$home/ranks")
 
 # Stage I, without and with what keeps the encoder; the trade-off towards the original weights beside it.
-stage_one() { make distill-encoder "$ENCODER" "$IMAGES" --held-out "$HELD_OUT" --off-domain "$PAIRS_TEST" "$@"; }
+stage_one() {
+  make distill-encoder "$ENCODER" "$IMAGES" --replay "$PAIRS" --held-out "$HELD_OUT" --off-domain "$PAIRS_TEST" "$@"
+}
 bare=$(stage_one --keep-weight 0 --out "$home/encoder-bare")
-kept=$(stage_one --replay "$PAIRS" --out "$home/encoder-kept")
+kept=$(stage_one --out "$home/encoder-kept")
 
 # The models before stage II: original encoder, and the two remediated ones with a projector learnt anew.
 base=${BASE:-$(make align "$LLM" "$ENCODER" "$CAPTIONS" --out "$home/aligned")}
 base_bare=$(make align "$LLM" "$bare" "$CAPTIONS" --out "$home/aligned-bare")
 base_kept=$(make align "$LLM" "$kept" "$CAPTIONS" --out "$home/aligned-kept")
 
-# Stage II: B with the encoder frozen, the others with all parts, the encoder at a lower rate.
+# Stage II: B with the encoder frozen, the others with all parts, the encoder at a lower rate. D and E first:
+# B and C make up for the stage I that they have not.
 frozen=(--train projector,llm)
 all=(--train "projector,llm,encoder" --encoder-learning-rate "$encoder_rate")
-b=$(make tune "$base" "${questions[@]}" "${frozen[@]}" --out "$home/tuned-frozen")
-c=$(make tune "$base" "${questions[@]}" "${all[@]}" --out "$home/tuned")
 d=$(make tune "$base_bare" "${questions[@]}" "${all[@]}" --out "$home/tuned-bare")
 e=$(make tune "$base_kept" "${questions[@]}" "${all[@]}" --out "$home/tuned-kept")
+# Kept in a file: an arm that is made again must not change the length of the others.
+[ -f "$home/tuning-length" ] ||
+  { echo "${LONGER:-$(python "$examples/tuning_length.py" "$e" "$kept" "$base_kept")}" >"$home/tuning-length.new" &&
+    mv "$home/tuning-length.new" "$home/tuning-length"; }
+read -r -a longer <"$home/tuning-length"
+b=$(make tune "$base" "${questions[@]}" "${frozen[@]}" "${longer[@]}" --out "$home/tuned-frozen")
+c=$(make tune "$base" "${questions[@]}" "${all[@]}" "${longer[@]}" --out "$home/tuned")
 
 # The arms on the same questions; A again with the images withheld, to hold the names' own share fixed.
 arms=()

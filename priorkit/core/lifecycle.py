@@ -34,7 +34,7 @@ from priorkit.core.partial import (
     short,
 )
 from priorkit.core.settings import StepSettings
-from priorkit.core.specs import input_values, result_settings
+from priorkit.core.specs import default_values, input_values, result_settings
 
 S = TypeVar("S", bound=StepSettings)
 
@@ -114,7 +114,11 @@ def produce(settings: S, plan: PlanFunction[S], execute: ExecuteFunction[S]) -> 
             "--out is missing: name the directory to make", hint=f"priorkit {settings.step} --help"
         )
     out = Path(settings.out).expanduser()
+    if out.name in ("", ".."):
+        raise UsageError("--out names a directory to make, not one that is always there", where=str(out))
     inputs = resolve_inputs(settings)
+    # In this order: a process that is renaming it leaves one of the two to be seen.
+    whole = None if settings.force else _finished(partial_of(out))
     finished = _finished(out)
     if finished is not None:
         differences = _differences(settings, inputs, finished)
@@ -140,6 +144,8 @@ def produce(settings: S, plan: PlanFunction[S], execute: ExecuteFunction[S]) -> 
         refuse_other_run(partial_of(out), settings, [item.record() for item in inputs.values()])
         _print_plan(settings, out, planned)
         return None
+    if whole is not None and not _differences(settings, inputs, whole):
+        return _put_in_place(settings, out, inputs)
     return _make(settings, out, inputs, planned, execute)
 
 
@@ -167,7 +173,8 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
     if manifest.step != settings.step:
         return [f"it was made by '{manifest.step}'"]
     wanted = result_settings(settings)
-    found = {name: value for name, value in manifest.settings.items() if name in wanted}
+    # An option that the version which made it did not have yet was at its default.
+    found = {**default_values(type(settings)), **manifest.settings}
     differences = [
         f"{name} is {short(found.get(name))}, now {short(value)}"
         for name, value in wanted.items()
@@ -189,8 +196,6 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
 
 def _check_target(out: Path) -> None:
     """Refuse to write over what the kit did not make."""
-    if out.name in ("", ".."):
-        raise UsageError("--out names a directory to make, not one that is always there", where=str(out))
     for path in (out, partial_of(out), *out.absolute().parents):
         if path.is_file():
             raise UsageError("this is a file; --out names a directory", where=str(path))
@@ -222,7 +227,7 @@ def _make(
     partial = partial_of(out)
     records = [item.record() for item in inputs.values()]
     begun, energy = time.monotonic(), EnergyMeter()
-    with _disk_errors(out), claimed(partial, settings, records):
+    with _disk_errors(out), claimed(partial, settings, records, whole=False):
         work = Work(partial, inputs, plan)
         execute(settings, work)
         if runtime.rank() != 0:
@@ -231,12 +236,31 @@ def _make(
         if (joules := energy.joules()) is not None:
             work.cost.update(energy_joules=round(joules, 1))
         manifest = _complete(settings, work, partial, work.metrics)
-        # The state goes last: a run killed while its files are hashed need not train again.
-        shutil.rmtree(work.state, ignore_errors=True)
-        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
-        (partial / REQUEST).unlink(missing_ok=True)
+        _bare(partial)
         move_into_place(partial, out)
     return Artifact(out, manifest)
+
+
+def _put_in_place(settings: StepSettings, out: Path, inputs: Mapping[str, Input]) -> Artifact:
+    """End a run that was killed between its manifest and its renaming: nothing is computed again."""
+    partial = partial_of(out)
+    if runtime.rank() != 0:
+        return Artifact(out, _unwritten(settings))
+    with (
+        _disk_errors(out),
+        claimed(partial, settings, [item.record() for item in inputs.values()], whole=True),
+    ):
+        _bare(partial)
+        move_into_place(partial, out)
+    console.say(f"{settings.step}: was made, is now in place")
+    return artifact.open_artifact(out)
+
+
+def _bare(partial: Path) -> None:
+    """Remove all that is not part of the artifact, once its manifest is written."""
+    shutil.rmtree(partial / STATE, ignore_errors=True)
+    shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+    (partial / REQUEST).unlink(missing_ok=True)
 
 
 def _complete(settings: StepSettings, work: Work, folder: Path, metrics: dict[str, Any]) -> artifact.Manifest:

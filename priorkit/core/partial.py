@@ -36,8 +36,17 @@ REQUEST = "request.json"
 
 
 @contextmanager
-def claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) -> Generator[None, None, None]:
-    """Own a partial artifact: locked against a second run, and removed on failure unless it can go on."""
+def claimed(
+    partial: Path, settings: StepSettings, records: list[InputRecord], whole: bool
+) -> Generator[None, None, None]:
+    """Own a partial artifact: locked against a second run, and removed on failure unless it can go on.
+
+    Args:
+        partial: its folder.
+        settings: the step's.
+        records: its inputs.
+        whole: that it only wants its name; nothing in it is cleared.
+    """
     if runtime.rank() != 0:
         yield
         return
@@ -55,12 +64,13 @@ def claimed(partial: Path, settings: StepSettings, records: list[InputRecord]) -
             raise EnvironmentProblem(
                 "another process is making this artifact", where=str(partial), hint="wait for it, or stop it"
             ) from None
-        refuse_other_run(partial, settings, records)
-        _clear_or_resume(partial, _request(settings, records))
+        if not whole:
+            refuse_other_run(partial, settings, records)
+            _clear_or_resume(partial, _request(settings, records))
         try:
             yield
         except BaseException:
-            if partial.is_dir() and not (partial / STATE).exists():
+            if partial.is_dir() and not (partial / STATE).exists() and not artifact.is_artifact(partial):
                 shutil.rmtree(partial, ignore_errors=True)
             raise
     finally:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from priorkit.core.errors import EnvironmentProblem
@@ -85,6 +86,11 @@ def start_portable(seed: int, device: str = "auto", precision: PRECISIONS = "aut
     """As :func:`start`, but ``auto`` is fp32 on every CPU: what a model says must not depend on the processor."""
     on_cpu = _device(device).type == "cpu"
     return start(seed, device, "fp32" if precision == "auto" and on_cpu else precision)
+
+
+def may_use_gpu(device: str) -> bool:
+    """Whether a step will compute on a GPU, as far as can be told without loading torch."""
+    return device == "cuda" or (device == "auto" and any(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def _device(name: str) -> torch.device:

@@ -187,6 +187,17 @@ def result_settings(settings: StepSettings) -> dict[str, Any]:
     }
 
 
+def default_values(model: type[StepSettings]) -> dict[str, Any]:
+    """Defaults of the options by field name, as JSON-compatible values."""
+    fields = model.model_fields.items()
+    given = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in fields
+        if not field.is_required()
+    }
+    return model.model_construct(**given).model_dump(mode="json", include=set(given))
+
+
 def input_values(settings: StepSettings) -> Iterator[tuple[OptionSpec, str, str]]:
     """The inputs a settings object names: ``(option, label, path or id)`` in order of declaration."""
     for spec in option_specs(type(settings)).values():

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.images import IMAGE_SUFFIXES, BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.imageset import FINE, PLAIN, ImageCheck
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
 
@@ -35,6 +37,11 @@ class EntityImages:
     without: tuple[str, ...] = ()
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """All names, those without an image last."""
+        return (*self.entities, *self.without)
+
+    @property
     def shown(self) -> list[str]:
         """The name of what each image shows."""
         return [self.entities[index] for index in self.entity_of]
@@ -45,30 +52,37 @@ class EntityImages:
                          (*self.without, *self.entities))  # fmt: skip
 
 
-def read_entities(path: Path, rejects: Rejects, verify: bool = True) -> EntityImages:
+def read_entities(
+    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = PLAIN
+) -> EntityImages:
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
 
     Args:
-        path: a folder with one sub-folder per entity; or one with ``metadata.jsonl`` (``file_name`` and
+        path: a folder with one sub-folder per entity, hidden ones passed over; or one with ``metadata.jsonl`` (``file_name`` and
             one of :data:`NAME_COLUMNS`); or a parquet file or folder of them (``image`` and a name).
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
             the caller counts good and broken images and judges.
+        check: how the images are looked at.
 
     Raises:
         InputError: there are no images, or two entities are the same name in other spelling.
     """
-    empty: list[str] = []
-    found = list(_references(path, rejects, empty))
+    listed: list[str] = []
+    spool = check.open_spool()
+    found = [(entity, ref.spooled(spool)) for entity, ref in _references(path, rejects, listed)]
+    if spool is not None:
+        spool.flush()
+    looks = check.looks([ref for _, ref in found]) if verify else {}
     kept: list[tuple[str, ImageRef]] = []
-    for number, (entity, ref) in enumerate(found, start=1):
+    for place, (entity, ref) in enumerate(found):
+        look = looks.get(place, FINE)
+        if look.fault:
+            rejects.add(str(path), place + 1, f"{ref.name}: {look.fault}")
+            continue
         if verify:
-            try:
-                decode(ref)
-            except BrokenImageError as error:
-                rejects.add(str(path), number, f"{ref.name}: {error}")
-                continue
             rejects.good()
+            rejects.unusual.update(look.kinds)
         kept.append((entity, ref))
     if verify:
         rejects.judge()
@@ -79,8 +93,8 @@ def read_entities(path: Path, rejects: Rejects, verify: bool = True) -> EntityIm
             hint=f"expected a folder per entity with images ({', '.join(IMAGE_SUFFIXES[:4])} ...), "
             "metadata.jsonl, or parquet with image and entity",
         )
-    check_names(sorted({*empty, *(entity for entity, _ in found)}), str(path))
-    return _gathered(kept, (*empty, *(entity for entity, _ in found)))
+    check_names(sorted(set(listed)), str(path))
+    return _gathered(kept, listed)
 
 
 def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:
@@ -94,6 +108,17 @@ def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> En
         tuple(index[entity] for entity, _ in ordered),
         tuple(sorted(set(listed) - set(names))),
     )
+
+
+def spelt_as(entities: EntityImages, known: Sequence[str]) -> EntityImages:
+    """The same images under known names, where their own differ from these in case or Unicode form alone."""
+    spelling = {fold(name): name for name in known}
+    names = [spelling.get(fold(name), name) for name in entities.entities]
+    if tuple(names) == entities.entities:
+        return entities
+    shown = [names[index] for index in entities.entity_of]
+    without = [spelling.get(fold(name), name) for name in entities.without]
+    return _gathered(list(zip(shown, entities.images, strict=True)), (*names, *without))
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -174,39 +199,61 @@ def candidates(entities: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]
     return (*entities, *reversed(unique.values()))
 
 
-def _references(path: Path, rejects: Rejects, empty: list[str]) -> Iterator[tuple[str, ImageRef]]:
+def tell_without(entities: EntityImages, effect: str) -> int:
+    """Warn of entities without an image that can be used; returns how many there are.
+
+    Args:
+        entities: what was read.
+        effect: what follows for them, such as "they have no rank".
+    """
+    count = len(entities.without)
+    if count:
+        console.warn(f"{count} entities have no usable image, such as '{entities.without[0]}'; {effect}")
+    return count
+
+
+def _references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    """Entity and image of each row; ``listed`` takes the names that a source tells without an image."""
     # A data set of the hub keeps its parquet files one folder down.
-    if path.is_file() or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
-        yield from _from_parquet(path, rejects)
+    if path.is_file() or any(
+        _shown(file, path) for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern)
+    ):
+        yield from _from_parquet(path, rejects, listed)
     elif (path / "metadata.jsonl").is_file():
-        yield from _from_metadata(path, rejects)
+        yield from _from_metadata(path, rejects, listed)
     else:
-        yield from _from_folders(path, empty)
+        yield from _from_folders(path, listed)
 
 
-def _from_folders(path: Path, empty: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    for folder in sorted(item for item in path.iterdir() if item.is_dir()):
-        files = sorted(item for item in folder.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            empty.append(folder.name)
-        for file in files:
-            yield folder.name, ImageRef(file.relative_to(path).as_posix(), file)
+def _shown(path: Path, root: Path) -> bool:
+    """Whether neither a file below a folder nor a folder on the way is hidden (``.cache``, ``._a.png``)."""
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _from_metadata(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+def _from_folders(path: Path, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    for folder in sorted(item for item in path.iterdir() if item.is_dir() and _shown(item, path)):
+        listed.append(folder.name)
+        for file in sorted(item for item in folder.rglob("*") if _shown(item, path)):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                yield folder.name, ImageRef(file.relative_to(path).as_posix(), file)
+
+
+def _from_metadata(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
     file = path / "metadata.jsonl"
     for number, row in read_rows(file, rejects):
         column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
-        if column is None:
-            rejects.add(str(file), number, f"no name ({' or '.join(NAME_COLUMNS)})")
+        if column is None or not row[column].strip():
+            what = f"no name ({' or '.join(NAME_COLUMNS)})" if column is None else f"'{column}' is blank"
+            rejects.add(str(file), number, what)
             continue
+        listed.append(row[column])
         try:
             yield row[column], image_of(row.get("file_name"), path, "")
         except BrokenImageError as error:
             rejects.add(str(file), number, str(error))
 
 
-def _from_parquet(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]]:
+def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
     for file in files_of(path, (".parquet",)):
         columns = column_names(file)
         column = next((name for name in NAME_COLUMNS if name in columns), None)
@@ -217,12 +264,14 @@ def _from_parquet(path: Path, rejects: Rejects) -> Iterator[tuple[str, ImageRef]
                 hint=nearest("image", columns, only_close=True),
             )
         labels = _class_names(file, column)
+        listed.extend(label for label in labels if label.strip())
         for number, row in read_rows(file, rejects, ["image", column]):
             value = row.get(column)
             entity = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
             if not isinstance(entity, str) or not entity.strip():
                 rejects.add(str(file), number, f"'{column}' is no name: {value!r}")
                 continue
+            listed.append(entity)
             try:
                 yield entity, image_of(row.get("image"), file.parent, f"{file.name}:{number}")
             except BrokenImageError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from priorkit.data.entities import EntityImages
 from priorkit.data.order import sample_ids
 
@@ -25,7 +27,8 @@ def split(entities: EntityImages, share: float, seed: int) -> tuple[EntityImages
         count = min(len(images) - 1, max(1, round(share * len(images))))
         order = sample_ids(seed + 7919 * (entity + 1), 0, len(images), len(images)).tolist()
         held.update(images[place] for place in order[:count])
-    return _those(entities, sorted(set(range(len(entities.images))) - held)), _those(entities, sorted(held))
+    trained = _those(entities, sorted(set(range(len(entities.images))) - held))
+    return replace(trained, without=entities.without), _those(entities, sorted(held))
 
 
 def _those(entities: EntityImages, chosen: list[int]) -> EntityImages:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +24,43 @@ class BrokenImageError(Exception):
     """An image that cannot be used; the message is the reason."""
 
 
+KINDS = ("cmyk", "sixteen_bit", "animated", "rotated")
+"""What an image may be beside plain; all are turned into upright RGB of 8 bit, an animation's first frame."""
+
+
+class Spool:
+    """Encoded images in an unnamed file in place of memory; it vanishes with the process.
+
+    Reading is safe in threads and in forked worker processes.
+
+    Args:
+        folder: where there is room on disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._end = folder, 0
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        # Made when the first image comes: most sources have none to put into it.
+        return tempfile.TemporaryFile(dir=self._folder)
+
+    def add(self, content: bytes) -> tuple[int, int]:
+        """Append bytes; returns their offset and length. They can be read after :meth:`flush`."""
+        self._file.write(content)
+        self._end += len(content)
+        return self._end - len(content), len(content)
+
+    def flush(self) -> None:
+        """Make what was added readable."""
+        if self._end:
+            self._file.flush()
+
+    def read(self, span: tuple[int, int]) -> bytes:
+        """The bytes of an offset and length."""
+        return os.pread(self._file.fileno(), span[1], span[0])
+
+
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """Where an image's bytes are.
@@ -29,21 +69,31 @@ class ImageRef:
         name: how to call it in tables and messages.
         path: the file, or None where the bytes are at hand.
         content: the encoded bytes, or None where they are in the file.
-        span: where the image is a part of the file (a member of a tar shard): offset and length in bytes.
+        span: where the image is a part of a file (a member of a tar shard): offset and length in bytes.
+        spool: the unnamed file that the span is in; None where it is in ``path``.
     """
 
     name: str
     path: Path | None = None
     content: bytes | None = None
     span: tuple[int, int] | None = None
+    spool: Spool | None = None
 
     def read(self) -> bytes | None:
         """The bytes at hand or of the span; None where the whole file is the image."""
+        if self.span is not None and self.spool is not None:
+            return self.spool.read(self.span)
         if self.content is not None or self.span is None or self.path is None:
             return self.content
         with self.path.open("rb") as stream:
             stream.seek(self.span[0])
             return stream.read(self.span[1])
+
+    def spooled(self, spool: Spool | None) -> ImageRef:
+        """The same image with its bytes in a file, where they were at hand and there is one."""
+        if spool is None or self.content is None:
+            return self
+        return ImageRef(self.name, span=spool.add(self.content), spool=spool)
 
 
 def decode(ref: ImageRef) -> Image.Image:
@@ -55,6 +105,15 @@ def decode(ref: ImageRef) -> Image.Image:
     Raises:
         BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
     """
+    return _decoded(ref, tell=False)[0]
+
+
+def decode_and_tell(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode an image as :func:`decode` does, and tell which of :data:`KINDS` it is, as its header says."""
+    return _decoded(ref, tell=True)
+
+
+def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
     from PIL import Image, ImageOps
 
     try:
@@ -66,12 +125,60 @@ def decode(ref: ImageRef) -> Image.Image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
+            # How the pixels are stored is forgotten once they are loaded.
+            layout = f"{image.mode} {getattr(image, 'tile', '')}"
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            found = _rgb(ImageOps.exif_transpose(image))
+            # Last, as looking for a second frame may unload the first.
+            return found, _kinds(image, layout) if tell else ()
     except (BrokenImageError, MemoryError):
         raise
     except Exception as error:
         # Decoders meet damaged bytes with errors of many kinds, TypeError and struct.error among them.
+        reason = str(error).strip().splitlines()
+        # Some name an object in memory, whose address differs from run to run.
+        told = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", reason[0]) if reason else type(error).__name__
+        raise BrokenImageError(told) from None
+
+
+def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
+    mode = layout.split(" ", 1)[0]
+    try:
+        # Cameras write a preview beside the picture (MPO); that is no animation.
+        animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # what is damaged behind the first frame does not matter
+        animated = rotated = False
+    found = (mode == "CMYK", mode[0] in "IF" or ";16" in layout, animated, rotated)
+    return tuple(name for name, is_it in zip(KINDS, found, strict=True) if is_it)
+
+
+_ORIENTATION = 0x0112
+
+
+def upright_size(ref: ImageRef) -> tuple[int, int]:
+    """Width and height of an image as :func:`decode` gives it, from its header where that suffices.
+
+    Raises:
+        BrokenImageError: missing, not an image, or larger than :data:`MAX_PIXELS`.
+    """
+    from PIL import ExifTags, Image
+
+    try:
+        content = ref.read()
+        source = ref.path if content is None else io.BytesIO(content)
+        if source is None:
+            raise BrokenImageError("no image")
+        with Image.open(source) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
+            # Orientations 5 to 8 lie on their side.
+            lying = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (height, width) if lying else (width, height)
+    except (BrokenImageError, MemoryError):
+        raise
+    except Exception as error:
         reason = str(error).strip().splitlines()
         raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
 

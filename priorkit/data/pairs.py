@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from priorkit.core.errors import InputError
 from priorkit.data import shards
-from priorkit.data.conversations import read_conversations
-from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.conversations import conversations_of
+from priorkit.data.images import BrokenImageError, ImageRef, Spool, image_of
+from priorkit.data.imageset import FINE, PLAIN, ImageCheck
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
 
@@ -60,28 +63,83 @@ def check_pairs(path: Path) -> list[Path]:
     return files
 
 
-def read_pairs(path: Path, rejects: Rejects) -> Pairs:
+def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = PLAIN, limit: int = 0) -> Pairs:
     """Read image-text pairs; rows without text or with an image that does not decode go to ``rejects``.
+
+    Args:
+        path: where they are.
+        rejects: takes what is broken, in the order of the files.
+        check: how the images are looked at.
+        limit: read only until there are so many good pairs; 0 reads all.
 
     Raises:
         InputError: nothing is left, or a file is damaged.
     """
+    read = Rejects(1.0)
+    spool = check.open_spool()
+    rows = _rows(check_pairs(path), read, spool)
     images: list[ImageRef] = []
     texts: list[str] = []
-    for file in check_pairs(path):
-        for number, ref, text in _pairs_of(file, rejects):
-            try:
-                decode(ref)
-            except BrokenImageError as error:
-                rejects.add(str(file), number, f"{ref.name}: {error}")
+    taken = 0
+    while True:
+        part = _Part(islice(rows, limit - len(texts) if limit else None), read)
+        if spool is not None:
+            spool.flush()
+        looks = check.looks(part.images)
+        for place, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
+            # What could not be read before this row comes first, as if they were looked at one by one.
+            taken = rejects.take(read, taken, part.broken_before[place])
+            look = looks.get(place, FINE)
+            if look.fault:
+                file = str(part.files[part.file_of[place]])
+                rejects.add(file, part.numbers[place], f"{ref.name}: {look.fault}")
                 continue
             rejects.good()
+            rejects.unusual.update(look.kinds)
             images.append(ref)
             texts.append(text)
+        if not limit or not part.images or len(texts) == limit:
+            break
+    rejects.take(read, taken, len(read))
     rejects.judge()
     if not texts:
         raise InputError("no image-text pairs here", where=str(path))
     return Pairs(tuple(images), tuple(texts))
+
+
+class _Part:
+    """Rows as they were read, their images not looked at yet.
+
+    Attributes:
+        images: where the images are.
+        texts: their texts.
+        numbers: the rows' numbers in their files.
+        file_of: for each row the place of its file in ``files``.
+        broken_before: for each row how many were unusable before it.
+    """
+
+    def __init__(self, rows: Iterable[tuple[Path, int, ImageRef, str]], read: Rejects) -> None:
+        self.files: list[Path] = []
+        self.images: list[ImageRef] = []
+        self.texts: list[str] = []
+        # Eight bytes a number: there may be ten million rows.
+        self.numbers, self.file_of, self.broken_before = array("q"), array("q"), array("q")
+        for file, number, ref, text in rows:
+            if not self.files or self.files[-1] != file:
+                self.files.append(file)
+            self.images.append(ref)
+            self.texts.append(text)
+            self.numbers.append(number)
+            self.file_of.append(len(self.files) - 1)
+            self.broken_before.append(len(read))
+
+
+def _rows(
+    files: Sequence[Path], rejects: Rejects, spool: Spool | None
+) -> Iterator[tuple[Path, int, ImageRef, str]]:
+    for file in files:
+        for number, ref, text in _pairs_of(file, rejects):
+            yield file, number, ref.spooled(spool), text
 
 
 def _is_table(file: Path) -> bool:
@@ -114,11 +172,7 @@ def _from_table(file: Path, columns: list[str], rejects: Rejects) -> Iterator[tu
 
 def _from_conversations(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
     """LLaVA's captions: the image and the assistant's first words."""
-    read = Rejects(1.0)
-    found = read_conversations(file, read)
-    rejects.rows.extend(read.rows)
-    rejects.seen += len(read)
-    for number, conversation in enumerate(found, start=1):
+    for _, number, conversation in conversations_of(file, rejects):
         if len(conversation.images) != 1:
             rejects.add(str(file), number, f"{conversation.id}: {len(conversation.images)} images, not one")
             continue

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,22 @@ def box_text(box: Sequence[float]) -> str:
     return f"[{x1:.3f},{y1:.3f},{x2:.3f},{y2:.3f}]"
 
 
-def conversations_of_regions(row: Mapping[str, Any], file: Path, number: int) -> list[Conversation]:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A region that cannot be used.
+
+    Attributes:
+        region: its number in the row, from 1.
+        reason: why.
+    """
+
+    region: int
+    reason: str
+
+
+def conversations_of_regions(
+    row: Mapping[str, Any], file: Path, number: int, reserved: Sequence[str] = ()
+) -> tuple[list[Conversation], list[Fault]]:
     """Two conversations for each expression of a row: to the box and back.
 
     Pixel boxes are divided by the image's *original* size: ``width`` and ``height`` of the row, or of
@@ -56,25 +72,41 @@ def conversations_of_regions(row: Mapping[str, Any], file: Path, number: int) ->
     * Visual Genome: ``phrase`` with ``x, y, width, height`` in pixels, or ``regions``, a list of such.
       There ``width`` and ``height`` are the region's; the image's are ``image_width``, ``image_height``.
 
+    Args:
+        row: its cells by column.
+        file: where it stands; images are beside it.
+        number: its number there.
+        reserved: texts that no expression may hold.
+
+    Returns:
+        The conversations, and what is wrong with each of the other regions.
+
     Raises:
-        ValueError: no box or no expression, a box that is not one.
+        ValueError: no region, or an image's size that is none.
         BrokenImageError: no image.
     """
     name = str(row.get("id", number))
     image = image_of(_image_cell(row), file.parent, name)
     found: list[Conversation] = []
-    for place, (expression, box) in enumerate(_pairs(row, image)):
-        if PLACEHOLDER in expression:
-            raise ValueError(f"the expression holds {PLACEHOLDER}")
-        text = box_text(box)
+    faults: list[Fault] = []
+    regions, read = _regions(row, image)
+    for place, region in enumerate(regions):
+        try:
+            expression, box = read(region)
+            if held := [text for text in (PLACEHOLDER, *reserved) if text in expression]:
+                raise ValueError(f"the expression holds {held[0]}")
+            text = box_text(box)
+        except ValueError as error:
+            faults.append(Fault(place + 1, str(error)))
+            continue
         turn = number + place
         asks = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
         for way, (question, answer) in enumerate(zip(asks, (text, expression), strict=True)):
             turns = Turn("user", f"{PLACEHOLDER}\n{question}"), Turn("assistant", answer)
             found.append(Conversation(f"{name}.{place}.{way}", turns, (image,), "grounding"))
-    if not found:
+    if not regions:
         raise ValueError("no expression with a box")
-    return found
+    return found, faults
 
 
 def _image_cell(row: Mapping[str, Any]) -> Any:
@@ -84,33 +116,39 @@ def _image_cell(row: Mapping[str, Any]) -> Any:
     raise BrokenImageError("no image given")
 
 
-def _pairs(row: Mapping[str, Any], image: ImageRef) -> list[tuple[str, Box]]:
-    """Expressions with normalised corners."""
-    if row.get("regions") is not None:
-        regions = _listed(row["regions"])
-        size = _size(row, image, "image_width", "image_height") or _size(row, image, "width", "height")
-        return [(_phrase(region), _scaled(_xywh(region), size, image)) for region in regions]
-    if row.get("phrase") is not None:
+def _regions(row: Mapping[str, Any], image: ImageRef) -> tuple[list[Any], Callable[[Any], tuple[str, Box]]]:
+    """The cells that hold a row's regions, and how a cell is read: its expression with normalised corners."""
+    if row.get("regions") is not None or row.get("phrase") is not None:
+        several = row.get("regions") is not None
         size = _size(row, image, "image_width", "image_height")
-        return [(_phrase(row), _scaled(_xywh(row), size, image))]
-    if row.get("box") is not None:
-        box = _numbers(row["box"])
-    else:
-        box = _scaled(_numbers(row.get("bbox")), _size(row, image, "width", "height"), image)
-    return [(text, box) for text in _expressions(row)]
-
-
-def _expressions(row: Mapping[str, Any]) -> list[str]:
+        if several:
+            size = size or _size(row, image, "width", "height")
+        size = size or decode(image).size
+        regions = _listed(row["regions"]) if several else [row]
+        return regions, lambda region: (_phrase(region), _scaled(_xywh(region), size))
     given = row.get("sentences")
-    if given is None:
-        given = [row.get("expression")]
-    texts: list[str] = []
+    cells = _expressions(row.get("expression") if given is None else given)
+    if row.get("box") is not None:
+        return cells, lambda cell: (_text(cell), _numbers(row["box"]))
+    size = _size(row, image, "width", "height") or decode(image).size
+    return cells, lambda cell: (_text(cell), _scaled(_numbers(row.get("bbox")), size))
+
+
+def _expressions(given: Any) -> list[Any]:
+    """Expressions without repetition; what is no text is left as it is."""
+    cells: list[Any] = []
     for item in _listed(given):
         text = (item.get("sent") or item.get("raw")) if isinstance(item, Mapping) else item
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"an expression is no text: {json.dumps(item, default=str)[:80]}")
-        texts.append(text.strip())
-    return list(dict.fromkeys(texts))
+        cell = text.strip() if isinstance(text, str) else item
+        if cell not in cells:
+            cells.append(cell)
+    return cells
+
+
+def _text(cell: Any) -> str:
+    if not isinstance(cell, str) or not cell:
+        raise ValueError(f"an expression is no text: {json.dumps(cell, default=str)[:80]}")
+    return cell
 
 
 def _phrase(region: Any) -> str:
@@ -124,9 +162,9 @@ def _xywh(region: Mapping[str, Any]) -> Box:
     return _numbers([region.get(name) for name in ("x", "y", "width", "height")])
 
 
-def _scaled(box: Box, size: tuple[float, float] | None, image: ImageRef) -> Box:
+def _scaled(box: Box, size: tuple[float, float]) -> Box:
     """``x, y, width, height`` in pixels to normalised corners; a rounding pixel beyond the edge is cut."""
-    width, height = size or decode(image).size
+    width, height = size
     x, y, wide, high = box
     if x < -1 or y < -1 or x + wide > width + 1 or y + high > height + 1:
         raise ValueError(f"the box {list(box)} leaves the image of {width:g} x {height:g} pixels")

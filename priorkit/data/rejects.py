@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.runtime import rank
+from priorkit.data.images import KINDS
 
 REJECTS = "rejects.jsonl"
 
@@ -23,6 +25,8 @@ class Rejects:
         self.limit = limit
         self.rows: list[dict[str, str | int]] = []
         self.seen = 0
+        self.unusual: Counter[str] = Counter()
+        """Images that are used, by what is unusual about them."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -31,10 +35,22 @@ class Rejects:
         """Count rows that are fine."""
         self.seen += count
 
-    def add(self, file: str, row: int, reason: str) -> None:
-        """Note a broken row; ``row`` counts from 1, as editors count lines."""
+    def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
+        """Note a broken row, or a region of one; both count from 1, as editors count lines."""
         self.seen += 1
-        self.rows.append({"file": file, "row": row, "reason": reason})
+        self.rows.append(
+            {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
+        )
+
+    def unusual_images(self) -> dict[str, int]:
+        """How many images of each kind were used, for the manifest."""
+        return {kind: self.unusual[kind] for kind in KINDS}
+
+    def take(self, other: Rejects, start: int, stop: int) -> int:
+        """Take some of the rows that another collected; returns where the next ones begin."""
+        self.rows.extend(other.rows[start:stop])
+        self.seen += stop - start
+        return stop
 
     def judge(self) -> None:
         """Pass if the share of broken rows is within the limit.
@@ -46,9 +62,10 @@ class Rejects:
             return
         share = len(self.rows) / self.seen
         first = self.rows[0]
+        region = f", region {first['region']}" if "region" in first else ""
         text = (
             f"{len(self.rows)} of {self.seen} rows are broken ({share:.2%}); "
-            f"the first: {first['file']}:{first['row']}: {first['reason']}"
+            f"the first: {first['file']}:{first['row']}{region}: {first['reason']}"
         )
         if share > self.limit:
             raise InputError(

@@ -119,6 +119,8 @@ def read_routed(
 ) -> list[Routed]:
     """Read conversations and regions with task types and tags; unusable rows go to ``rejects``.
 
+    Of a row of regions only those that cannot be used are rejected; each counts as a row.
+
     Args:
         paths: sources.
         rejects: takes what cannot be used.
@@ -134,11 +136,9 @@ def read_routed(
         for file in check_routed(path, tags_column):
             for number, row in read_rows(file, rejects):
                 try:
-                    found += _routed(row, file, number, task_column, tags_column, reserved)
+                    found += _routed(row, file, number, rejects, task_column, tags_column, reserved)
                 except (BrokenImageError, ValueError) as error:
                     rejects.add(str(file), number, str(error))
-                    continue
-                rejects.good()
     rejects.judge()
     if not found:
         raise InputError("no conversations here", where=", ".join(map(str, paths)))
@@ -149,13 +149,18 @@ def _routed(
     row: Mapping[str, Any],
     file: Path,
     number: int,
+    rejects: Rejects,
     task_column: str,
     tags_column: str,
     reserved: Sequence[str],
 ) -> list[Routed]:
     tags = tags_of(row.get(tags_column)) if tags_column else None
     if row.get("conversations") is None and set(REGION_COLUMNS) & set(row):
-        return [Routed(own, REGION, tags) for own in conversations_of_regions(row, file, number)]
+        made, faults = conversations_of_regions(row, file, number, reserved)
+        for fault in faults:
+            rejects.add(str(file), number, fault.reason, fault.region)
+        rejects.good(len(made) // 2)
+        return [Routed(own, REGION, tags) for own in made]
     conversation = conversations.conversation_of(dict(row), file, number)
     texts = [turn.text for turn in conversation.turns]
     for text in reserved:
@@ -164,6 +169,7 @@ def _routed(
     task_type = task_type_of(row.get(task_column), texts)
     if task_type == REGION:
         check_boxes(texts)
+    rejects.good()
     return [Routed(conversation, task_type, tags)]
 
 

@@ -94,13 +94,15 @@ class Samples:
         store: all conversations that were kept.
         drawn: int64 ``[samples]``, places in the store; a place may come more than once.
         first_image: int64 ``[conversations + 1]``, the number of each stored conversation's first image.
-        sources: samples drawn of each source.
+        names: the sources.
+        origin: int64 ``[samples]``, the place in ``names`` of each sample's source.
     """
 
     store: ConversationStore
     drawn: NDArray[np.int64]
     first_image: NDArray[np.int64]
-    sources: Mapping[str, int]
+    names: tuple[str, ...]
+    origin: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -117,6 +119,12 @@ class Samples:
         """The numbers of a sample's images."""
         place = int(self.drawn[index])
         return range(int(self.first_image[place]), int(self.first_image[place + 1]))
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many samples are of each source."""
+        counts = np.bincount(self.origin, minlength=len(self.names))
+        return dict(zip(self.names, counts.tolist(), strict=True))
 
     @property
     def images(self) -> Images:
@@ -183,10 +191,11 @@ def gather(
         raise InputError(f"no sample of {', '.join(empty)} can be used")
     store.seal()
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    if not weights and subset is None:
-        return Samples(store, np.arange(len(store), dtype=np.int64), first_image, sizes)
-    drawn, wanted = mixture(sizes, weights, subset, max_epochs, seed)
-    return Samples(store, drawn, first_image, wanted)
+    drawn = np.arange(len(store), dtype=np.int64)
+    if weights or subset is not None:
+        drawn, _ = mixture(sizes, weights, subset, max_epochs, seed)
+    owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    return Samples(store, drawn, first_image, tuple(sizes), owners[drawn])
 
 
 def mixture(
@@ -227,11 +236,14 @@ def changed(
     """Samples drawn from others, each replaced or, where ``change`` gives None, left out."""
     store = ConversationStore(folder)
     counts: list[int] = []
+    kept: list[int] = []
     for index in range(len(samples)):
         conversation = change(index, samples[index])
         if conversation is not None:
             store.append(conversation)
             counts.append(len(conversation.images))
+            kept.append(index)
     store.seal()
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Samples(store, np.arange(len(store), dtype=np.int64), first_image, samples.sources)
+    drawn, origin = np.arange(len(store), dtype=np.int64), samples.origin[np.array(kept, dtype=np.int64)]
+    return Samples(store, drawn, first_image, samples.names, origin)

@@ -92,6 +92,29 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
     return TokenizerFiles(path, largest + 1, end, end if padding is None else padding)
 
 
+def knows_tokens(folder: Path, of: Path) -> bool:
+    """Whether a folder's tokenizer numbers the tokens of another one as that one does, and may have more.
+
+    True where one of the two has no ``tokenizer.json`` to compare.
+    """
+    own, others = _vocabulary(folder / "tokenizer.json"), _vocabulary(of / "tokenizer.json")
+    return not own or all(own.get(token) == number for token, number in others.items())
+
+
+def _vocabulary(file: Path) -> dict[str, int]:
+    """Tokens and their numbers; none where there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        tokens = content["model"]["vocab"]
+        if isinstance(tokens, list):  # a Unigram model's, with log-probabilities
+            tokens = {token: number for number, (token, _) in enumerate(tokens)}
+        return {**tokens, **{token["content"]: token["id"] for token in content.get("added_tokens", ())}}
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise InputError(f"cannot be read: {error}", where=str(file)) from None
+
+
 def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):

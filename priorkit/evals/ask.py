@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from priorkit.core.errors import InputError
 from priorkit.data.rejects import Rejects
 from priorkit.evals import generation, likelihood
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
-from priorkit.evals.looks import looks
-from priorkit.evals.prompts import Prompt, Prompter
+from priorkit.evals.looks import looks, shown
+from priorkit.evals.prompts import Prompt, Prompter, without_reserved
 from priorkit.evals.subject import Subject
 from priorkit.evals.tasks.choice import rotated
 from priorkit.evals.tasks.task import Task, Way
 from priorkit.evals.tokens import Request, requests_of, rolling_requests, split_pair
-from priorkit.models.tokenizer import IMAGE
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
@@ -68,7 +67,7 @@ def ask(
         for by in range(count)
     ]
     prompts = [asking.prompter(item, task, way) for _, item in asked]
-    unfit = _unfit(subject, asked, prompts, rejects, name)
+    unfit = _unfit(subject, asking, asked, prompts, rejects, name)
     kept = [unit for unit, (place, _) in enumerate(asked) if place not in unfit]
     if not kept:
         raise InputError(f"no item fits into the model's {subject.max_length} tokens", where=name)
@@ -84,15 +83,21 @@ def ask(
     ]
 
 
+def _encoder(subject: Subject, asking: Asking) -> Callable[[str], list[int]]:
+    """Text to token ids; the last texts' are remembered."""
+    return lru_cache(maxsize=_REMEMBERED)(partial(subject.encode, chat=asking.prompter.kind == "chat"))
+
+
 def _unfit(
     subject: Subject,
+    asking: Asking,
     asked: Sequence[tuple[int, Item]],
     prompts: Sequence[Prompt],
     rejects: Rejects,
     name: str,
 ) -> set[int]:
     """Items that do not fit; a text can lose its beginning, a prompt with an image cannot."""
-    encode = lru_cache(maxsize=_REMEMBERED)(subject.encode)
+    encode = _encoder(subject, asking)
     unfit: set[int] = set()
     for (place, item), prompt in zip(asked, prompts, strict=True):
         if not item.images or place in unfit:
@@ -117,7 +122,7 @@ def _compare(
     name: str,
     journal: Journal,
 ) -> list[Answer]:
-    encode = lru_cache(maxsize=_REMEMBERED)(subject.encode)
+    encode = _encoder(subject, asking)
     requests: list[Request] = []
     for place, prompt in enumerate(prompts):
         contexts = prompt.contexts or (prompt.text,) * len(prompt.options)
@@ -146,7 +151,7 @@ def _scored(
     name: str,
     journal: Journal,
 ) -> list[list[float]]:
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
 
     def score(batch: Sequence[int]) -> list[list[float]]:
         own = [requests[place] for place in batch]
@@ -196,12 +201,13 @@ def _write(
 ) -> list[Answer]:
     room = max(1, subject.max_length - asking.max_new_tokens)
     plain = asking.prompter.kind == "plain"
+    encode = _encoder(subject, asking)
     rows = [
         encoded if item.images else (encoded[-room:] or [subject.prefix])
         for item, prompt in zip(items, prompts, strict=True)
-        for encoded in (subject.encode(prompt.text),)
+        for encoded in (encode(prompt.text),)
     ]
-    images = [item.images for item in items]
+    images = [shown(item) for item in items]
     stop = subject.end_tokens
 
     def write(batch: Sequence[int]) -> list[str]:
@@ -232,7 +238,7 @@ def _read_documents(
 ) -> list[Answer]:
     requests: list[Request] = []
     lengths: list[int] = []
-    texts = subject.encode_all([item.text.replace(IMAGE, "") for item in items])
+    texts = subject.encode_all([without_reserved(item.text) for item in items])
     for place, ids in enumerate(texts):
         lengths.append(len(ids))
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from priorkit.core.console import console
+from priorkit.data.images import upright_size
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
+from priorkit.evals.reading import image_key
 from priorkit.evals.sources import Source
 from priorkit.evals.tasks.task import Way
+from priorkit.models.box_fit import misfit_of, misfit_warning
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
@@ -94,12 +98,24 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
             manner.max_new_tokens or (own.scoring.max_new_tokens if own is not None else None) or NEW_TOKENS,
             manner.circular or (own is not None and own.scoring.circular),
         )
+        if checked.kind == "mllm" and source.task.name == "grounding":
+            _warn_of_misfits(checked.folder, items, source.name)
         with started.autocast():
             answered = ask(subject, asking, items, source.task, way, rejects, source.name, journal)
         subject.forget()
         return answered
 
     return ask_subject
+
+
+def _warn_of_misfits(model: Path, items: list[Item], name: str) -> None:
+    """Boxes in images that are shown cropped or padded are not where the model sees what is asked for."""
+    misfit = misfit_of(model)
+    if misfit == "nothing":
+        return
+    sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
+    if text := misfit_warning(misfit, sizes):
+        console.warn(f"{name}: {text}")
 
 
 def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:

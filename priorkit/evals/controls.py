@@ -18,16 +18,19 @@ def shuffle_images(items: Sequence[Item], seed: int, name: str) -> list[Item]:
 
     The distinct images are put on a ring in random order and each is replaced by the next, so that
     questions about one image stay together and every image is shown as often as it was asked about.
-    What accuracy is left comes from the question and from what images have in common, while, unlike in a
+    Tags move with their image. What accuracy is left comes from the question and from what images have in common, while, unlike in a
     blind run, there is something to see.
 
     Raises:
         InputError: there are fewer than two images.
     """
     images: dict[tuple[str, ...], tuple[ImageRef, ...]] = {}
+    tags: dict[tuple[str, ...], tuple[str, ...] | None] = {}
     for item in items:
         if item.images:
-            images.setdefault(_key(item), item.images)
+            images.setdefault(key := _key(item), item.images)
+            if tags.get(key) is None:
+                tags[key] = item.tags
     if len(images) < 2:
         raise InputError(f"{len(images)} images cannot be shuffled", where=f"{name}, --shuffle-images")
     keys = list(images)
@@ -38,8 +41,9 @@ def shuffle_images(items: Sequence[Item], seed: int, name: str) -> list[Item]:
         if not item.images:
             shuffled.append(item)
             continue
-        own = images[following[_key(item)]]
-        shuffled.append(replace(item, image=own[0], more_images=own[1:]))
+        other = following[_key(item)]
+        own = images[other]
+        shuffled.append(replace(item, image=own[0], more_images=own[1:], tags=tags[other]))
     return shuffled
 
 

@@ -42,7 +42,7 @@ def score_batch(
     Returns:
         For each request, one number per continuation.
     """
-    if any(images):
+    if any(images) or getattr(subject.multimodal, "asks_for_looks", False):
         return _shared(subject, requests, images)
     single = all(len(request.continuations) == 1 for request in requests)
     if not single and not subject.takes_masks:

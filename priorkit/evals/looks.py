@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Self
 
 from priorkit.core.console import console
 from priorkit.data.images import ImageRef
@@ -32,26 +32,47 @@ class Look(ImageRef):
         return f"|{self.task_type}|{self.question}"
 
 
+class Shown(tuple[ImageRef, ...]):
+    """The images of a prompt, none perhaps, and the task type under which it is answered.
+
+    Attributes:
+        task_type: which gates of the adapters are open; empty where nothing asks for it.
+    """
+
+    task_type: str
+
+    def __new__(cls, images: Sequence[ImageRef], task_type: str) -> Self:
+        """Images in order, with a task type."""
+        made = super().__new__(cls, images)
+        made.task_type = task_type
+        return made
+
+
+def shown(item: Item) -> Shown:
+    """What a prompt shows, after :func:`looks`."""
+    return Shown(item.images, item.task_type)
+
+
 def looks(subject: Any, items: Sequence[Item], prompts: Sequence[Prompt], task: Task) -> list[Item]:
     """The items with their images as looks, for a model that asks for it; as they are for any other.
 
-    Grounding is region-level, everything else image-level, unless the item says otherwise.
+    Grounding is region-level, everything else image-level, unless the item says otherwise. An item without
+    an image, or whose image is withheld, has a task type all the same.
     """
     if not getattr(subject.multimodal, "asks_for_looks", False):
         return list(items)
     way = subject.multimodal.tags
-    if way != "off" and not any(item.tags is not None for item in items):
+    open_items = [item for item in items if not item.withheld]
+    if way != "off" and open_items and all(item.tags is None for item in open_items):
         console.warn(f"the model was tuned with {way} tags, and the benchmark has no column 'tags'")
     usual = REGION if task.name == "grounding" else IMAGE_LEVEL
-    return [
-        item
-        if item.image is None
-        else replace(
-            item,
-            image=_look(item.image, prompt.asked, item.task_type or usual),
-        )
-        for item, prompt in zip(items, prompts, strict=True)
-    ]
+    found: list[Item] = []
+    for item, prompt in zip(items, prompts, strict=True):
+        task_type = item.task_type or usual
+        seen = [_look(image, prompt.asked, task_type) for image in item.images]
+        first = seen[0] if seen else None
+        found.append(replace(item, image=first, more_images=tuple(seen[1:]), task_type=task_type))
+    return found
 
 
 def _look(image: ImageRef, question: str, task_type: str) -> Look:

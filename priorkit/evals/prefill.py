@@ -96,7 +96,10 @@ def prefill(
     if shared is None:
         ids, mask, positions = pad_left(rows)
         seen = [image for own in images for image in own]
-        logits, cache = subject.forward(ids, mask, positions, keep=1, images=seen, use_cache=cached)
+        kinds = [str(getattr(own, "task_type", "")) for own in images]
+        logits, cache = subject.forward(
+            ids, mask, positions, keep=1, images=seen, task_types=kinds, use_cache=cached
+        )
         return Filled(logits[:, -1], cache, mask)
     lengths, number, first = shared
     ids, mask, positions = pad_left([rows[place][: lengths[place]] for place in first])

@@ -13,11 +13,18 @@ from priorkit.evals.items import Item
 from priorkit.evals.tasks.choice import LETTERS
 from priorkit.evals.tasks.task import Task, Way
 from priorkit.models.chat import ChatTokenizer
-from priorkit.models.lion.tags import tag_sentence
+from priorkit.models.lion.tags import SOFT_TOKEN, tag_sentence
 from priorkit.models.tokenizer import IMAGE
 
 PromptKind = Literal["chat", "plain"]
 ChoiceForm = Literal["letter", "text"]
+
+
+def without_reserved(text: str) -> str:
+    """A benchmark's text without what has a meaning of its own: an image's placeholder, the soft prompt's token."""
+    while IMAGE in text or SOFT_TOKEN in text:  # Taking one out may put another together.
+        text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
+    return text
 
 
 @cache
@@ -87,21 +94,21 @@ class Prompter:
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
             asked = form.format(question=item.question.strip(), options=options)
-            text = asked.strip("\n").replace(IMAGE, "")
+            text = without_reserved(asked.strip("\n"))
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, way))
             return replace(prompt, asked=text)
         joiner = self.own.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, way))
         if item.contexts and way == "likelihood":
-            ending = (joiner + item.text.replace(IMAGE, ""),)
-            contexts = tuple(placeholder + text.replace(IMAGE, "") for text in item.contexts)
+            ending = (joiner + without_reserved(item.text),)
+            contexts = tuple(placeholder + without_reserved(text) for text in item.contexts)
             return Prompt(contexts[0], (ending,) * len(contexts), contexts)
         # lm-evaluation-harness scores a blank at the end of the context with the option, so that here the
         # question is not stripped.
         bare = form == "{question}"
         question = item.question if bare else item.question.strip()
-        asked = form.format(question=question, options=options).replace(IMAGE, "")
+        asked = without_reserved(form.format(question=question, options=options))
         return Prompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
 
     def _key(self, item: Item, task: Task, way: Way) -> str:
@@ -120,7 +127,7 @@ class Prompter:
             return (("yes", "Yes"), ("no", "No"))
         if self.choices == "letter" and task.name not in ("ranking", "continuation") and not item.contexts:
             return tuple((LETTERS[place],) for place in range(len(item.choices)))
-        return tuple((choice.replace(IMAGE, ""),) for choice in item.choices)
+        return tuple((without_reserved(choice),) for choice in item.choices)
 
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> Prompt:
         chat = ChatTokenizer(self.tokenizer, 1, 0)

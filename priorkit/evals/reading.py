@@ -154,7 +154,11 @@ def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, 
             if see:
                 raise
     cluster = "+".join(image_key(image) for image in images)
-    images = images if see else ()
+    tags = tags_of(row.get("tags"))
+    if not see:
+        images = ()
+        # Tags tell what an image shows, so they are withheld with it.
+        tags = None if visual else tags
     return Item(
         id=_identifier(row.get("id"), place),
         question=text_cell(row, "question") if task.asks or row.get("question") is not None else "",
@@ -163,7 +167,7 @@ def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, 
         withheld=visual and not see,
         cluster=cluster,
         groups=_groups(row, columns),
-        tags=tags_of(row.get("tags")),
+        tags=tags,
         task_type=task_type_of(row["task_type"]) if row.get("task_type") else "",
         **task.read(row),
     )

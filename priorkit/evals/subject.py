@@ -25,7 +25,7 @@ from priorkit.models.folder import read_config, read_header, read_json, tensor_f
 from priorkit.models.lion.artifact import base_of, is_lion_adapter
 from priorkit.models.llm import check_llm, load_llm
 from priorkit.models.multimodal import Multimodal, check_multimodal, load_multimodal
-from priorkit.models.tokenizer import IMAGE, load_tokenizer
+from priorkit.models.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
 
 ModelKind = Literal["llm", "mllm", "encoder"]
 
@@ -150,9 +150,18 @@ class Subject:
         several = configured if isinstance(configured, list) else [configured]
         return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""
+    @cached_property
+    def _opening(self) -> list[int]:
+        return opening_ids(self.tokenizer)
+
+    def encode(self, text: str, chat: bool = False) -> list[int]:
+        """Token ids without special tokens; an image's placeholder is repeated for each of its positions.
+
+        A chat begins as the tokenizer begins a text when it is called, as in training.
+        """
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if chat:
+            ids = opened(ids, self._opening)
         if self.multimodal is None or IMAGE not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
@@ -177,6 +186,7 @@ class Subject:
         *,
         keep: int,
         images: Sequence[ImageRef] = (),
+        task_types: Sequence[str] = (),
         cache: Any = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, Any]:
@@ -188,6 +198,7 @@ class Subject:
             positions: ``[batch, time]``.
             keep: how many positions' logits are wanted.
             images: those of the rows that have one, in order.
+            task_types: of each row, for a model whose adapters are routed by it.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
         """
@@ -196,7 +207,7 @@ class Subject:
         options: dict[str, Any] = {"use_cache": use_cache, "past_key_values": cache}
         if self.multimodal is not None:
             features = self.features(images) if images else None
-            options |= self.multimodal.row_options(ids, images, cache, use_cache)
+            options |= self.multimodal.row_options(ids, images, cache, use_cache, task_types)
             with self._reading(keep):
                 output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
             return self.multimodal.logits(output.last_hidden_state[:, -keep:]), output.past_key_values

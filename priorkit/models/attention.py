@@ -138,6 +138,8 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    # Under autocast rotary embeddings leave queries and keys in fp32 beside values in bf16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
     window = sliding_window if sliding_window and sliding_window < key.shape[2] else None
     if attention_mask is None and window is None and _fused_is_faster(query):
         output = nn.functional.scaled_dot_product_attention(

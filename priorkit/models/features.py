@@ -25,8 +25,14 @@ _FORM = 1
 def cache_folder() -> Path:
     """Where features are kept unless told otherwise: ``$PRIORKIT_CACHE/features``, in the user's cache folder."""
     own = os.environ.get("PRIORKIT_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "priorkit"
-    return base / "features"
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "priorkit"
+    return base.expanduser() / "features"
+
+
+def decisive_versions() -> dict[str, str | None]:
+    """Versions of the libraries that decide the bytes of features."""
+    versions = runtime.versions()
+    return {name: versions.get(name) for name in ("torch", "transformers", "timm")}
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,7 @@ class FeatureStore:
     @property
     def path(self) -> Path:
         """The artifact's folder, named by the digest of the request."""
-        versions = runtime.versions()
-        decisive = {name: versions.get(name) for name in ("torch", "transformers", "timm")}
-        text = json.dumps({"form": _FORM, **self.request, **decisive}, sort_keys=True)
+        text = json.dumps({"form": _FORM, **self.request, **decisive_versions()}, sort_keys=True)
         return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def read(self) -> dict[str, Tensor] | None:

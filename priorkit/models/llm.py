@@ -33,14 +33,19 @@ def preset_fields(name: str) -> dict[str, Any]:
 
 
 def parameter_count(fields: dict[str, Any], vocab_size: int) -> int:
-    """Parameters of a Llama-shaped model, from its configuration alone."""
-    width, inner = fields["hidden_size"], fields["intermediate_size"]
-    heads, groups = fields["num_attention_heads"], fields["num_key_value_heads"]
-    head_width = width // heads
-    attention = 2 * width * width + 2 * width * head_width * groups
-    layer = attention + 3 * width * inner + 2 * width
+    """Parameters of a Llama-shaped model, from its configuration alone; 0 where that does not tell.
+
+    For other shapes with the same fields (GPT-NeoX, whose MLP has two matrices) it is an upper bound.
+    """
+    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers")
+    if any(not fields.get(name) for name in names):
+        return 0
+    width, inner, heads, layers = (int(fields[name]) for name in names)
+    groups = fields.get("num_key_value_heads") or heads
+    head_width = fields.get("head_dim") or width // heads
+    layer = 2 * width * head_width * (heads + groups) + 3 * width * inner + 2 * width
     tables = 1 if fields.get("tie_word_embeddings") else 2
-    return fields["num_hidden_layers"] * layer + width + tables * vocab_size * width
+    return layers * layer + width + tables * vocab_size * width
 
 
 def build_config(fields: dict[str, Any], tokenizer: Any) -> PretrainedConfig:

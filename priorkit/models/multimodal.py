@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
+from priorkit.models.chat import check_template
 from priorkit.models.encoder_model import Encoder
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.image_tower import image_tower, patch_side
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 PARTS = ("projector", "llm", "encoder")
 """The parts of a multimodal model that can be trained."""
+
+
+def part_of(name: str) -> str:
+    """Which of :data:`PARTS` a tensor of a LLaVA model belongs to."""
+    if "multi_modal_projector" in name:
+        return "projector"
+    return "encoder" if "vision_tower" in name else "llm"
 
 
 @dataclass
@@ -47,6 +55,11 @@ class Multimodal:
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head."""
+        return self.model.model.language_model
 
     @property
     def image_tokens(self) -> int:
@@ -118,7 +131,9 @@ class Multimodal:
             inputs_embeds=embedded, attention_mask=attention_mask, **options
         )
 
-    def row_options(self, ids: Tensor, images: Any, cache: Any, use_cache: bool) -> dict[str, Any]:
+    def row_options(
+        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """What :meth:`hidden` wants to know of the rows beyond their tokens; nothing for LLaVA."""
         return {}
 
@@ -147,11 +162,7 @@ class Multimodal:
 
     def part_of(self, name: str) -> str:
         """Which of :data:`PARTS` a parameter belongs to."""
-        if name.startswith("placeholder"):
-            return "placeholder"
-        if "multi_modal_projector" in name:
-            return "projector"
-        return "encoder" if "vision_tower" in name else "llm"
+        return "placeholder" if "placeholder" in name.split(".") else part_of(name)
 
     def save(self, folder: Path) -> None:
         """Save model and processor."""
@@ -176,6 +187,11 @@ class TextOnly:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def decoder(self) -> Any:
+        """The model without its head."""
+        return self.model.get_decoder()
+
     def hidden(
         self,
         input_ids: Tensor,
@@ -185,16 +201,15 @@ class TextOnly:
         **options: Any,
     ) -> Any:
         """The decoder's output; see :meth:`Multimodal.hidden`. There are no images, so no ``features``."""
-        decoder = self.model.get_decoder()
         if in_place is None:
-            return decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
+            return self.decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
         embedded = self.model.get_input_embeddings()(input_ids)
         embedded = place(embedded, input_ids == self.image_token_id, in_place)
-        return decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
+        return self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
 
     def part_of(self, name: str) -> str:
         """All of it is the language model, but for what stands in for images."""
-        return "placeholder" if name.startswith("placeholder") else "llm"
+        return "placeholder" if "placeholder" in name.split(".") else "llm"
 
 
 def place(embedded_BTC: Tensor, where_BT: Tensor, values_NC: Tensor) -> Tensor:
@@ -310,17 +325,30 @@ def check_multimodal(folder: Path) -> dict[str, Any]:
     return config
 
 
-def load_multimodal(folder: Path) -> Multimodal:
-    """Load a LLaVA model in fp32 with its processor.
+def check_chat(folder: Path, config: Mapping[str, Any]) -> None:
+    """Check that conversations about images can be learnt from through a LLaVA model's chat template.
+
+    Args:
+        folder: the model's.
+        config: its ``config.json``.
+
+    Raises:
+        InputError: they cannot, or its processor cannot be loaded.
+    """
+    tokenizer = load_processor(folder).tokenizer
+    number = config.get("image_token_id", config.get("image_token_index"))
+    token = IMAGE if number is None else str(tokenizer.convert_ids_to_tokens(number))
+    check_template(tokenizer, folder, token)
+
+
+def load_processor(folder: Path) -> Any:
+    """Load a LLaVA model's processor; it and its tokenizer have the same chat template, if only the kit's.
 
     Raises:
         InputError: it cannot be loaded.
     """
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
+    from transformers import AutoProcessor
 
-    check_multimodal(folder)
-    model, info = load_checked(LlavaForConditionalGeneration, folder, dtype=torch.float32)
-    refuse_missing(info, folder)
     try:
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -335,4 +363,18 @@ def load_multimodal(folder: Path) -> Multimodal:
         processor.chat_template = processor.tokenizer.chat_template = (
             processor.tokenizer.chat_template or CHAT_TEMPLATE
         )
-    return Multimodal(model, processor)
+    return processor
+
+
+def load_multimodal(folder: Path) -> Multimodal:
+    """Load a LLaVA model in fp32 with its processor.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    check_multimodal(folder)
+    model, info = load_checked(LlavaForConditionalGeneration, folder, dtype=torch.float32)
+    refuse_missing(info, folder)
+    return Multimodal(model, load_processor(folder))

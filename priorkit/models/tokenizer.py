@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import InputError
 
@@ -33,7 +33,11 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
 """
-"""The default chat template, in the manner of LLaVA 1.5, for tokenizers that bring none."""
+"""The default chat template, in the manner of LLaVA 1.5, for tokenizers that bring none.
+
+Like that of LLaVA 1.5 it does not write the beginning of text: tokenizers that want one (Llama, Vicuna) add
+it when they are called, as ``AutoProcessor`` calls them; see :func:`opening_ids`.
+"""
 
 
 def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -99,6 +103,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(folder)) from None
+
+
+def opening_ids(tokenizer: Any) -> list[int]:
+    """Ids that a tokenizer's own call puts before every text: the beginning of text of Llama and Vicuna."""
+    bare, called = (tokenizer("a", add_special_tokens=own)["input_ids"] for own in (False, True))
+    starts = range(len(called) - len(bare) + 1)
+    return next((called[:start] for start in starts if called[start:][: len(bare)] == bare), [])
+
+
+def opened(ids: list[int], opening: list[int]) -> list[int]:
+    """The ids of a rendered conversation with their opening, which many templates write themselves."""
+    return ids if ids[: len(opening)] == opening else [*opening, *ids]
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ pool; the differences are here and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,6 +99,20 @@ def tower_config(config: Any) -> Any:
         (found for name in ("vision_config", "image_config") if (found := getattr(config, name, None))),
         config,
     )
+
+
+def depth(config: Any) -> int:
+    """Layers of the image tower of an encoder's configuration; 0 where they are not numbered.
+
+    Its hidden states are one more: the embeddings come first.
+    """
+    tower = tower_config(config)
+    repeats = getattr(tower, "num_block_repeats", None)
+    if repeats and hasattr(tower, "depth_coefficient"):
+        # ALIGN's and EfficientNet's blocks; what transformers calls their number of layers was four times
+        # the repeats before it was the number of blocks.
+        return sum(math.ceil(tower.depth_coefficient * count) for count in repeats)
+    return int(getattr(tower, "num_hidden_layers", 0) or 0)
 
 
 def patch_size(model: Any) -> int:

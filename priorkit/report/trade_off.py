@@ -32,12 +32,16 @@ def trade_off(
 ) -> Figure:
     """Rank_e on held-out images over the share of tuned weights, and against what it costs elsewhere.
 
+    Where no images were held out, what it costs over the share.
+
     Args:
         shares: 0 is the original encoder, 1 the tuned one.
-        ranks: group of entities -> its mean rank at each share.
+        ranks: group of entities -> its mean rank at each share; empty where no images were held out.
         retrieval: mean reciprocal rank on general pairs at each share, where it was measured.
         saved: the share that was saved.
     """
+    if not ranks:
+        return _cost_alone(shares, retrieval or (), saved)
     panels = [np.asarray(shares, dtype=np.float64)]
     if retrieval is not None:
         panels.append(np.array([interval.value for interval in retrieval]))
@@ -63,6 +67,20 @@ def trade_off(
                                  textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
         legend(figure, axes[0])
         footnote(figure, "low Rank_e: strong prior; bars: 95 % intervals over entities; numbers: the share")
+    return figure
+
+
+def _cost_alone(shares: Sequence[float], retrieval: Sequence[Interval], saved: float) -> Figure:
+    x = np.asarray(shares, dtype=np.float64)
+    with drawing(3.4, width=4.6) as (figure, (axis,)):
+        _with_bars(axis, x, retrieval, 0, "retrieval")
+        rings = [(x[place], retrieval[place].value) for place in _at(shares, saved)]
+        if rings:
+            axis.scatter(*zip(*rings, strict=True), s=90, facecolors="none", edgecolors=INK, label="saved")
+        axis.set_xlabel("share of the tuned weights")
+        axis.set_ylabel("off-domain retrieval, MRR")
+        legend(figure, axis)
+        footnote(figure, "high: kept; bars: 95 % intervals over pairs")
     return figure
 
 

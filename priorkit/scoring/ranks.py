@@ -208,21 +208,25 @@ class Nearest:
 
     def add(self, candidates: Tensor, first: int = 0) -> None:
         """Look at more candidates, the first of which has the number ``first``."""
-        for start in range(0, len(candidates), self._block):
-            part = candidates[start : start + self._block].detach()
-            units = _units(part, _lengths(part, "candidates", start))
-            best, rows = [], []
-            for queries, kept, known in zip(
-                *(values.split(BLOCKS["cpu"][0]) for values in (self._units, self.cosines, self.rows)),
-                strict=True,
-            ):
-                scores = queries @ units.T
-                numbers = torch.arange(first + start, first + start + len(part), device=scores.device)
-                merged = torch.cat([kept, scores], 1)
-                values, places = merged.topk(min(self._count, merged.shape[1]), dim=1)
-                best.append(values)
-                rows.append(torch.cat([known, numbers.expand_as(scores)], 1).gather(1, places))
-            self.cosines, self.rows = torch.cat(best), torch.cat(rows)
+        with torch.autocast(candidates.device.type, enabled=False):
+            for start in range(0, len(candidates), self._block):
+                part = candidates[start : start + self._block].detach()
+                self._look(_units(part, _lengths(part, "candidates", start)), first + start)
+
+    def _look(self, units: Tensor, first: int) -> None:
+        best: list[Tensor] = []
+        rows: list[Tensor] = []
+        for queries, kept, known in zip(
+            *(values.split(BLOCKS["cpu"][0]) for values in (self._units, self.cosines, self.rows)),
+            strict=True,
+        ):
+            scores = queries @ units.T
+            numbers = torch.arange(first, first + len(units), device=scores.device)
+            merged = torch.cat([kept, scores], 1)
+            values, places = merged.topk(min(self._count, merged.shape[1]), dim=1)
+            best.append(values)
+            rows.append(torch.cat([known, numbers.expand_as(scores)], 1).gather(1, places))
+        self.cosines, self.rows = torch.cat(best), torch.cat(rows)
 
     def merge(self, cosines: Tensor, rows: Tensor) -> None:
         """Join what others found; of equal cosines the lower number comes first."""

@@ -16,7 +16,7 @@ from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.values import split_commas
 from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 
 def _layers(value: Any) -> Any:
@@ -27,7 +27,7 @@ def _layers(value: Any) -> Any:
 Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Field(min_length=1)]
 
 
-class AlignSettings(TrainingSettings, InstructionSettings, StepSettings):
+class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit align``."""
 
     step: ClassVar[str] = "align"
@@ -76,12 +76,15 @@ NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
 
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
+    from priorkit.models.chat import check_template
     from priorkit.models.encoder import check_encoder, load_config
     from priorkit.models.image_tower import patch_side
     from priorkit.models.llm import check_llm
+    from priorkit.models.tokenizer import IMAGE, load_tokenizer
     from priorkit.models.towers import tower_config
     from priorkit.training.reading import check_sources
 
+    check_sharing(settings)
     language = check_llm(inputs["llm"].path)
     if language["model_type"] in NO_LLAVA:
         raise InputError(
@@ -89,6 +92,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             where=inputs["llm"].given,
             hint="use a Llama-shaped one",
         )
+    check_template(load_tokenizer(inputs["llm"].path), inputs["llm"].path, IMAGE)
     check_encoder(inputs["encoder"].path, text=False)
     vision = tower_config(load_config(inputs["encoder"].path))
     facts = check_sources(inputs, "captions")

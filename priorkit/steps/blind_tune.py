@@ -12,10 +12,10 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 
-class BlindTuneSettings(TrainingSettings, InstructionSettings, StepSettings):
+class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit blind-tune``."""
 
     step: ClassVar[str] = "blind-tune"
@@ -70,16 +70,25 @@ class BlindTuneSettings(TrainingSettings, InstructionSettings, StepSettings):
 
 def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and arm from headers."""
-    from priorkit.models.folder import read_config
+    from priorkit.models.chat import check_template
+    from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.llm import check_llm
-    from priorkit.models.multimodal import check_multimodal
+    from priorkit.models.multimodal import check_chat, check_multimodal
+    from priorkit.models.tokenizer import load_tokenizer
     from priorkit.training.blind_arms import arm_of
+    from priorkit.training.footprint import footprint
     from priorkit.training.reading import check_sources
 
+    check_sharing(settings)
     folder = inputs["llm"].path
     multimodal = "vision_config" in read_config(folder)
     config = check_multimodal(folder) if multimodal else check_llm(folder)
     _check_arm(settings, multimodal)
+    if multimodal:
+        check_chat(folder, config)
+    else:
+        check_template(load_tokenizer(folder), folder)
+    size = footprint(tensor_files(folder), ("llm",))
     facts = check_sources(inputs, "instructions")
     return Plan(
         [
@@ -87,6 +96,8 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
             *facts,
             ("arm", arm_of(settings)),
         ],
+        disk_bytes=size.disk_bytes,
+        memory_bytes=size.memory_bytes if settings.device != "cuda" else 0,
         kind="mllm" if multimodal else "llm",
     )
 

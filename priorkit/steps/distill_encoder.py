@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -15,12 +15,13 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
 from priorkit.data.augmentation import AugmentationSettings
-from priorkit.data.entities import EntityImages, candidates, read_entities, read_names
+from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as, tell_without
 from priorkit.data.held_out import split
-from priorkit.data.pairs import check_pairs, read_pairs
+from priorkit.data.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
+from priorkit.steps.image_check import image_check
 from priorkit.training.remediation_settings import RemediationSettings
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import CompileSettings, TrainingSettings
 
 if TYPE_CHECKING:
     from priorkit.models.encoder import Encoder
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from priorkit.training.trade_off import Point
 
 
-class DistillEncoderSettings(RemediationSettings, StepSettings):
+class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
     """Options of ``priorkit distill-encoder``."""
 
     step: ClassVar[str] = "distill-encoder"
@@ -69,10 +70,10 @@ class DistillEncoderSettings(RemediationSettings, StepSettings):
 def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check encoder, teachers, layers, terms and templates from headers; warn of what would be in vain."""
     from priorkit.models.encoder import check_encoder, load_config
-    from priorkit.models.towers import tower_config
+    from priorkit.models.towers import depth
 
     config = check_encoder(inputs["encoder"].path)
-    layers = int(getattr(tower_config(load_config(inputs["encoder"].path)), "num_hidden_layers", 0))
+    layers = depth(load_config(inputs["encoder"].path))
     problems = settings.contradictions(layers)
     if any("{}" not in template for template in settings.template):
         problems.add("a template needs {} where the name goes", where="--template")
@@ -106,6 +107,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     from priorkit.models.encoder import load_encoder
     from priorkit.models.last_block import pooled_token_alone
     from priorkit.models.quick_gelu import quick_gelu_in_one
+    from priorkit.training.compiling import compiled_blocks
     from priorkit.training.loop import train
     from priorkit.training.remediation import RemediationObjective, Terms
     from priorkit.training.teachers import Views
@@ -114,10 +116,11 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
 
     # What is seen, and what it may be called.
     rejects = Rejects(settings.reject_limit)
-    entities, held_out = _images(settings, work, rejects)
-    off_domain = read_pairs(work.inputs["off_domain"].path, rejects) if settings.off_domain else None
+    entities, held_out = _images(settings, work, rejects, started)
+    off_domain = _pairs(work, "off_domain", rejects, started) if settings.off_domain else None
     extra = read_names(work.inputs["names"].path) if settings.names else []
-    names = candidates(entities.entities, [*(held_out.entities if held_out else ()), *extra])
+    without = tell_without(entities, "nothing is learnt about them")
+    names = candidates(entities.named, [*(held_out.named if held_out else ()), *extra])
 
     # The encoder as it was, as it will be, and what it is compared with.
     encoder = load_encoder(work.inputs["encoder"].path)
@@ -133,7 +136,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     fixed = settings.teacher_views if settings.augments else 1
     views = Views(pixels, settings, settings.seed, fixed if settings.teacher else 0)
     with started.autocast():
-        teachers = _teachers(settings, work, entities, views, started.device)
+        teachers = _teachers(settings, work, entities, views, started)
     objective = RemediationObjective(
         encoder,
         views,
@@ -147,9 +150,10 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         ),
         settings.feature_layer,
         teachers,
-        _replay(settings, work, rejects, encoder),
+        _replay(settings, work, rejects, encoder, started),
         original if settings.keep_weight else None,
         settings.seed,
+        settings.gradient_cache,
     )
     rejects.write(work.path)
 
@@ -158,13 +162,14 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     steps = settings.total_steps(len(entities.images), 1)
     # The keep-term reads an earlier layer's tokens, unless told to read the last one's.
     models = (encoder.model, original.model) if settings.feature_layer not in (-1, work.plan.payload) else ()
-    with pooled_token_alone(*models), quick_gelu_in_one(encoder.model, original.model):
+    fused = compiled_blocks if settings.compile else quick_gelu_in_one
+    with pooled_token_alone(*models), fused(encoder.model, original.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     fold(encoder.model, settings.trained_parts)
 
     # From the original (0) to the tuned encoder (1): gain on held-out images, cost elsewhere.
     line = Line(encoder.model, original.model)
-    measurement = Measurement(names, settings.template, held_out, off_domain, started)
+    measurement = Measurement(names, settings.template, held_out, off_domain, settings.seed)
     saved = settings.saved_share
     if runtime.rank() == 0:
         if held_out or off_domain:
@@ -176,22 +181,33 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
         loss=summary.loss,
         steps=summary.steps,
         entities=len(entities.entities),
+        entities_without_images=without,
         names=len(names),
         images=len(entities.images),
         held_out_images=len(held_out.images) if held_out else 0,
         saved_share=saved,
         rejected=len(rejects),
+        unusual_images=rejects.unusual_images(),
     )
     work.cost.update(summary.cost)
 
 
 def _images(
-    settings: DistillEncoderSettings, work: Work, rejects: Rejects
+    settings: DistillEncoderSettings, work: Work, rejects: Rejects, started: runtime.Runtime
 ) -> tuple[EntityImages, EntityImages | None]:
     """What is trained on, and what is held out."""
-    entities = read_entities(work.inputs["images"].path, rejects)
+
+    def read(label: str) -> EntityImages:
+        return read_entities(
+            work.inputs[label].path, rejects, check=image_check(work, label, started, "entities")
+        )
+
+    entities = read("images")
     if settings.held_out:
-        return entities, read_entities(work.inputs["held_out"].path, rejects)
+        # One entity, however the two sources spell its name.
+        held_out = spelt_as(read("held_out"), entities.named)
+        tell_without(held_out, "they are not held out")
+        return entities, held_out
     if not settings.held_out_share:
         return entities, None
     trained, held_out = split(entities, settings.held_out_share, settings.seed)
@@ -200,17 +216,27 @@ def _images(
     return trained, held_out
 
 
+def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -> Pairs:
+    return read_pairs(work.inputs[label].path, rejects, image_check(work, label, started))
+
+
 def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> Names:
     """The names' text features: once and for all, or anew at every step where the text tower trains."""
     from priorkit.models.encoder import entity_head
     from priorkit.training.remediation import Names, TrainedHead
 
     fixed = entity_head(encoder, names, settings.template).to(encoder.device)
-    return Names(fixed, TrainedHead(encoder, names, settings.template) if settings.train_text else None)
+    if not settings.train_text:
+        return Names(fixed)
+    return Names(fixed, TrainedHead(encoder, names, settings.template, settings.gradient_cache))
 
 
 def _teachers(
-    settings: DistillEncoderSettings, work: Work, entities: EntityImages, views: Views, device: Any
+    settings: DistillEncoderSettings,
+    work: Work,
+    entities: EntityImages,
+    views: Views,
+    started: runtime.Runtime,
 ) -> list[Teacher]:
     """The teachers' features of the views that the student will see, each at its own resolution."""
     from priorkit.data.pixels import Pixels
@@ -221,15 +247,15 @@ def _teachers(
     for number, weight in enumerate(settings.teacher_weights):
         source = work.inputs[f"teacher.{number}"]
         teacher = load_encoder(source.path, text=False)
-        teacher.model.to(device)
+        teacher.model.to(started.device)
         key = cache_key(
             teacher=source.stamp() or source.digest(),
             images=work.inputs["images"].stamp() or work.inputs["images"].digest(),
             used=[ref.name for ref in entities.images],
             views=[views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
             augmentation=settings.model_dump(include=set(AugmentationSettings.model_fields)),
-            precision=settings.precision,
-            device=device.type,
+            precision=started.precision,
+            device=started.device.type,
         )
         pixels = Pixels(entities.images, teacher.prepare)
         features = teacher_features(teacher, pixels, views, f"teacher {number + 1}", key)
@@ -238,7 +264,11 @@ def _teachers(
 
 
 def _replay(
-    settings: DistillEncoderSettings, work: Work, rejects: Rejects, encoder: Encoder
+    settings: DistillEncoderSettings,
+    work: Work,
+    rejects: Rejects,
+    encoder: Encoder,
+    started: runtime.Runtime,
 ) -> Replay | None:
     from priorkit.data.pixels import Pixels
     from priorkit.training.contrastive import Captions
@@ -247,7 +277,7 @@ def _replay(
 
     if not settings.replays:
         return None
-    pairs = read_pairs(work.inputs["replay"].path, rejects)
+    pairs = _pairs(work, "replay", rejects, started)
     views = Views(Pixels(pairs.images, encoder.prepare), settings, settings.seed + 1, 0)
     return Replay(views, Captions(encoder, pairs.texts), settings.replay_per_image, settings.replay_weight)
 
@@ -260,18 +290,23 @@ def _report(work: Work, points: Sequence[Point], saved: float) -> None:
 
     before, after = points[0], next(point for point in points if point.share == saved)
     work.metrics.update(before=before.row(), after=after.row(), trade_off=[point.row() for point in points])
-    if before.ranks is None or after.ranks is None:
+    retrieval = [point.retrieval for point in points if point.retrieval is not None]
+    ranks = [point.overall["mean_rank"] for point in points if point.ranks is not None]
+    figure = trade_off(
+        [point.share for point in points], {"Rank_e": ranks} if ranks else {}, retrieval or None, saved
+    )
+    (work.path / "trade_off.svg").write_bytes(figures.to_svg(figure))
+    (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
+    if before.retrieval and after.retrieval:
+        old, new = before.retrieval.value, after.retrieval.value
+        console.say(f"  off-domain retrieval (MRR): {old:.3f} before, {new:.3f} after")
+    if before.ranks is None:
         return
     columns = {"entity": before.ranks.entity, "images": before.ranks.images}
     for point in points:
         if point.ranks is not None:
             columns[f"mean_rank_at_{point.share:g}"] = point.ranks.mean_rank
     write_table(columns, work.path / "held_out_ranks.parquet")
-    retrieval = [point.retrieval for point in points if point.retrieval is not None]
-    ranks = [point.overall["mean_rank"] for point in points]
-    figure = trade_off([point.share for point in points], {"Rank_e": ranks}, retrieval or None, saved)
-    (work.path / "trade_off.svg").write_bytes(figures.to_svg(figure))
-    (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
     old, new = before.overall["mean_rank"].value, after.overall["mean_rank"].value
     console.say(f"  mean Rank_e on held-out images: {old:.2f} before, {new:.2f} after (low: strong prior)")
 

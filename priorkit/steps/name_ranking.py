@@ -115,7 +115,7 @@ def _names(entities: EntityImages, extra: Sequence[str]) -> tuple[Sequence[str],
     """All candidates, the ranked entities first, and what the manifest says of them."""
     # An entity without a usable image has no rank, but its name is a candidate all the same: otherwise a
     # broken file would change the ranks of all others.
-    known = (*entities.entities, *entities.without)
+    known = entities.named
     names = candidates(known, extra)
     if not extra:
         return names, {}

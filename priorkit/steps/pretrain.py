@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
@@ -17,25 +17,19 @@ from priorkit.core.values import Counts, Named
 from priorkit.data.corpus import read_corpus_header
 from priorkit.data.rejects import Rejects
 from priorkit.data.text import check_text_source, read_documents
+from priorkit.data.tokenising import knows_tokens
 from priorkit.models import llm
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import CompileSettings, MemorySettings, TrainingSettings, check_sharing
 
 
 class ScaleSettings(Settings):
-    """How the model is run: what it sees, and what it costs."""
+    """How the model is run."""
 
     group: ClassVar[str] = "model"
 
     document_mask: bool = option(
         False,
         "Keep attention within documents, and begin positions anew in each; without, rows are seen whole.",
-    )
-    compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
-    checkpoint_activations: Literal["none", "selective", "full"] = option(
-        "none", "What to compute again in the backward pass to save memory: all but matrix products, or all."
-    )
-    shard: bool = option(
-        False, "Share weights, gradients and moments among the processes of torchrun (FSDP2)."
     )
 
 
@@ -57,7 +51,9 @@ class ProgressSettings(Settings):
     eval_every: int = option(250, "Steps between two evaluations on held-out text.", ge=1)
 
 
-class PretrainSettings(ScaleSettings, ProgressSettings, TrainingSettings, StepSettings):
+class PretrainSettings(
+    ScaleSettings, CompileSettings, MemorySettings, ProgressSettings, TrainingSettings, StepSettings
+):
     """Options of ``priorkit pretrain``."""
 
     step: ClassVar[str] = "pretrain"
@@ -104,19 +100,26 @@ def plan(settings: PretrainSettings, inputs: Mapping[str, Input]) -> Plan:
             where=inputs["corpus"].given,
             hint="mix with a smaller --context-length",
         )
-    _check_scale(settings, header["context_length"])
-    for name in settings.eval_sources:
-        check_text_source(inputs[f"eval_sources.{name}"].path)
-    count = llm.parameter_count(fields, vocabulary) if "intermediate_size" in fields else 0
+    if settings.from_llm and not knows_tokens(inputs["from_llm"].path, inputs["corpus"].path):
+        raise InputError(
+            "the corpus was tokenised by another tokenizer than the model's",
+            where=inputs["corpus"].given,
+            hint=f"mix it with --tokenizer {settings.from_llm}",
+        )
     steps = settings.total_steps(header["rows"], header["context_length"])
+    _check_scale(settings, header["context_length"], steps)
+    for name in settings.eval_sources:
+        check_text_source(_held_out_text(inputs[f"eval_sources.{name}"]))
+    count = llm.parameter_count(fields, vocabulary)
     return Plan(
         [
             ("model", f"{count / 1e6:.1f} M parameters" if count else str(fields.get("model_type"))),
             ("corpus", f"{header['rows']:,} rows of {header['context_length']} tokens"),
             ("training", f"{steps:,} steps of {settings.batch_size * header['context_length']:,} tokens"),
         ],
-        disk_bytes=count * 4 * 4,
-        memory_bytes=count * 4 * 4 if settings.device != "cuda" else 0,
+        # Weights and two moments in fp32 per state, of which one more is being written; then the artifacts.
+        disk_bytes=count * 4 * (3 * (settings.keep + 1) + 1 + len(settings.export_at)),
+        memory_bytes=0 if runtime.may_use_gpu(settings.device) else count * 4 * 4,
         payload=fields,
     )
 
@@ -129,20 +132,17 @@ def _fields(settings: PretrainSettings, inputs: Mapping[str, Input]) -> dict[str
     return llm.read_model_config(inputs["config"].path)
 
 
-def _check_scale(settings: PretrainSettings, context_length: int) -> None:
+def _check_scale(settings: PretrainSettings, context_length: int, steps: int) -> None:
     """Check the options that concern each other."""
-    if settings.shard and runtime.world_size() == 1:
-        raise UsageError(
-            "there is one process; nothing to share", where="--shard", hint="start with torchrun"
-        )
-    if settings.shard and settings.optimizer == "muon":
-        raise UsageError(
-            "muon needs whole matrices", where="--optimizer muon", hint="leave out --shard, or use adamw"
-        )
+    check_sharing(settings)
     step_tokens = settings.batch_size * context_length
     for tokens in settings.export_at:
         if tokens < step_tokens:
             raise UsageError(f"{tokens} tokens are less than one step's {step_tokens}", where="--export-at")
+        if tokens > steps * step_tokens:
+            raise UsageError(
+                f"{tokens} tokens are more than the whole run's {steps * step_tokens}", where="--export-at"
+            )
         sibling(settings, _milestone(tokens))
 
 
@@ -166,6 +166,7 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     from priorkit.training.language import LanguageModule, LanguageObjective
     from priorkit.training.loop import train
     from priorkit.training.speed import speed
+    from priorkit.training.trained_parts import blocks_of
 
     folder = work.inputs["corpus"].path
     corpus, tokenizer = Corpus(folder), load_tokenizer(folder)
@@ -180,7 +181,7 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     parameters = model.num_parameters()
     module = LanguageModule(model)
     if settings.shard:
-        parallel.shard(module, model.get_decoder().layers, started)
+        parallel.shard(module, blocks_of(model.get_decoder())[1], started)
     if settings.compile:
         model.get_decoder().compile()
     header = read_corpus_header(folder)
@@ -188,8 +189,9 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     objective = LanguageObjective(module, corpus, padding, settings.document_mask)
     micro_batch = settings.micro_batch_size or settings.batch_size
     heldout = [
-        (name, HeldOut(_documents(work.inputs[f"eval_sources.{name}"]), tokenizer, length, micro_batch))
+        (name, HeldOut(_documents(source), tokenizer, length, micro_batch, settings.document_mask))
         for name in settings.eval_sources
+        for source in [work.inputs[f"eval_sources.{name}"]]
     ]
     steps = settings.total_steps(len(corpus), length)
 
@@ -208,8 +210,14 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     work.cost.update(speed(model.config, parameters, length, summary, started))
 
 
+def _held_out_text(source: Input) -> Path:
+    """Where the text of a held-out source is: a corpus keeps it in a folder of its own."""
+    inside = source.path / "held_out"
+    return inside if inside.is_dir() else source.path
+
+
 def _documents(source: Input) -> Iterator[str]:
-    return read_documents(source.path, Rejects(0.0))
+    return read_documents(_held_out_text(source), Rejects(0.0))
 
 
 def _export(settings: PretrainSettings, work: Work, model: Any, tokenizer: Any, tokens: int) -> None:
@@ -235,7 +243,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def whole_state(model: Any) -> dict[str, Any] | None:
     """The weights of all processes where these share them; None where each holds all."""
-    from priorkit.training.checkpoint import whole
+    from priorkit.training.checkpoint import gathered
     from priorkit.training.parallel import is_sharded
 
     parameters = dict(model.named_parameters())  # tied ones once, as they are saved
@@ -243,7 +251,7 @@ def whole_state(model: Any) -> dict[str, Any] | None:
         return None
     kept = model.state_dict()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
-    return {name: whole(value) for name, value in {**parameters, **buffers}.items()}
+    return gathered({**parameters, **buffers})
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None) -> None:

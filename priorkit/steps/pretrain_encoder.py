@@ -16,10 +16,14 @@ from priorkit.core.values import Count
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.data.pairs import check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
-from priorkit.training.settings import TrainingSettings
+from priorkit.steps.image_check import image_check
+from priorkit.training.contrastive_settings import GradientCacheSettings
+from priorkit.training.settings import CompileSettings, TrainingSettings
 
 
-class PretrainEncoderSettings(AugmentationSettings, TrainingSettings, StepSettings):
+class PretrainEncoderSettings(
+    CompileSettings, GradientCacheSettings, AugmentationSettings, TrainingSettings, StepSettings
+):
     """Options of ``priorkit pretrain-encoder``."""
 
     step: ClassVar[str] = "pretrain-encoder"
@@ -47,11 +51,6 @@ class PretrainEncoderSettings(AugmentationSettings, TrainingSettings, StepSettin
         "clip", "Contrastive loss: softmax over the batch (CLIP), or a sigmoid per pair (SigLIP)."
     )
     vocab_size: Count = option(2048, "Size of the text tower's vocabulary, learnt from the texts.", ge=300)
-    gradient_cache: Count = option(
-        0,
-        "Pairs whose activations are in memory at once, for batches that do not fit; 0 for the whole "
-        "batch. The gradient is the same; a step takes about a third longer.",
-    )
     reject_limit: float = reject_limit_option("rows")
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
@@ -69,6 +68,12 @@ def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan
         shape = read_shape(inputs["config"].path) if settings.config else preset_shape(settings.preset)
     except UsageError as error:
         problems.extend(error)
+    if settings.config and settings.preset != PretrainEncoderSettings.model_fields["preset"].default:
+        problems.add(
+            "has no effect beside --config, which takes its place",
+            where=f"--preset {settings.preset}",
+            hint="give one of the two",
+        )
     if settings.micro_batch_size:
         problems.add(
             "a contrastive loss compares all pairs of a batch; it cannot be cut into micro-batches",
@@ -106,11 +111,12 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.models.encoder import build_encoder
     from priorkit.models.last_block import pooled_token_alone
     from priorkit.models.quick_gelu import quick_gelu_in_one
+    from priorkit.training.compiling import compiled_blocks
     from priorkit.training.contrastive import ContrastiveObjective
     from priorkit.training.loop import train
 
     rejects = Rejects(settings.reject_limit)
-    pairs = read_pairs(work.inputs["pairs"].path, rejects)
+    pairs = read_pairs(work.inputs["pairs"].path, rejects, image_check(work, "pairs", started))
     rejects.write(work.path)
     sample = [decode(ref) for ref in pairs.images[:: max(1, len(pairs) // STATISTICS_IMAGES)]]
     encoder = build_encoder(
@@ -128,11 +134,18 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
         settings.gradient_cache,
     )
     steps = settings.total_steps(len(pairs), 1)
-    with pooled_token_alone(encoder.model), quick_gelu_in_one(encoder.model):
+    fused = compiled_blocks if settings.compile else quick_gelu_in_one
+    with pooled_token_alone(encoder.model), fused(encoder.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     if runtime.rank() == 0:
         encoder.save(work.path)
-    work.metrics.update(loss=summary.loss, steps=summary.steps, pairs=len(pairs), rejected=len(rejects))
+    work.metrics.update(
+        loss=summary.loss,
+        steps=summary.steps,
+        pairs=len(pairs),
+        rejected=len(rejects),
+        unusual_images=rejects.unusual_images(),
+    )
     work.cost.update(summary.cost)
 
 

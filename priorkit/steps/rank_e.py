@@ -20,10 +20,11 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names
+from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names, tell_without
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import suffix_of
 from priorkit.data.tables import write_table
+from priorkit.steps.image_check import image_check
 from priorkit.steps.name_ranking import Ranked, rank_names, wrong_names
 
 if TYPE_CHECKING:
@@ -116,6 +117,11 @@ def plan(settings: RankSettings, inputs: Mapping[str, Input]) -> Plan:
         for flag, given in unused.items():
             if given:
                 problems.add("has no effect with --by centroids, which uses no names", where=flag)
+    elif settings.template_file and settings.template != PHOTO:
+        problems.add(
+            "has no effect beside --template-file, which takes its place", where="--template",
+            hint="put all templates into the file, one per line",
+        )  # fmt: skip
     templates = _templates(settings, inputs)
     if any("{}" not in template for template in templates):
         problems.add("a template needs {} where the name goes", where="--template")
@@ -156,7 +162,9 @@ def execute(settings: RankSettings, work: Work) -> None:
     parallel.start(started)
     rejects = Rejects(settings.reject_limit)
     source = work.inputs["images"]
-    listed = read_entities(source.path, rejects, verify=False)
+    listed = read_entities(
+        source.path, rejects, verify=False, check=image_check(work, "images", started, keep=False)
+    )
     loaded: list[Encoder] = []
 
     def encoder() -> Encoder:
@@ -185,11 +193,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             console.say(f"  image features kept from before: {store.path}")
         rejects.write(work.path)
         entities = listed if len(rows) == len(listed.images) else listed.keep(rows)
-        if entities.without:
-            console.warn(
-                f"{len(entities.without)} entities have no usable image, such as '{entities.without[0]}'; "
-                "they have no rank"
-            )
+        without = tell_without(entities, "they have no rank")
         if settings.by == "names":
             extra = read_names(work.inputs["candidates"].path) if settings.candidates else []
             found = rank_names(
@@ -200,7 +204,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             found = _rank_centroids(settings, entities, features.to(started.device))
     if runtime.rank() == 0:
         _report(settings, work, entities, found)
-    work.metrics.update(rejected=len(rejects), entities_without_images=len(entities.without))
+    work.metrics.update(rejected=len(rejects), entities_without_images=without)
     work.cost.update(features_kept=float(kept))
 
 

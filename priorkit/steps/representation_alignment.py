@@ -25,6 +25,7 @@ from priorkit.core.values import Count, Words
 from priorkit.data.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.rejects import Rejects
 from priorkit.data.tables import write_table
+from priorkit.steps.image_check import image_check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,7 @@ def plan(settings: AlignmentSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check models, pairs and layers from headers."""
     from priorkit.models.encoder import check_encoder, load_config
     from priorkit.models.llm import check_llm
-    from priorkit.models.towers import tower_config
+    from priorkit.models.towers import depth as tower_depth
 
     problems = Problems(InputError)
     usage = Problems(UsageError)
@@ -121,8 +122,8 @@ def plan(settings: AlignmentSettings, inputs: Mapping[str, Input]) -> Plan:
                 check_pairs(item.path)
             elif label.startswith("encoder."):
                 check_encoder(item.path, text=False)
-                layers = getattr(tower_config(load_config(item.path)), "num_hidden_layers", None)
-                _check_layers(images, layers, "--encoder-layers")
+                layers = tower_depth(load_config(item.path))
+                _check_layers(images, layers or None, "--encoder-layers")
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
@@ -182,10 +183,9 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
     from priorkit.scoring.intervals import bootstrap_mean
 
     rejects = Rejects(settings.reject_limit)
-    pairs = read_pairs(work.inputs["pairs"].path, rejects)
+    check = image_check(work, "pairs", started, keep=not settings.limit)
+    pairs = read_pairs(work.inputs["pairs"].path, rejects, check, settings.limit)
     rejects.write(work.path)
-    if settings.limit:
-        pairs = Pairs(pairs.images[: settings.limit], pairs.texts[: settings.limit])
     repeated = len(pairs) - len(set(pairs.texts))
     if len(pairs) <= settings.neighbours:
         raise InputError(
@@ -244,6 +244,7 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
     work.metrics.update(
         pairs=len(pairs),
         rejected=len(rejects),
+        unusual_images=rejects.unusual_images(),
         repeated_texts=repeated,
         neighbours=settings.neighbours,
         # Of k neighbours drawn at random among the others.

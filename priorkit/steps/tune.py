@@ -16,13 +16,15 @@ from priorkit.core.values import Words
 from priorkit.data.augmentation import AugmentationSettings
 from priorkit.training.instruction_settings import InstructionSettings, Sources
 from priorkit.training.lion_settings import LionSettings
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
 
 ARCHITECTURES = {"llava": "priorkit.training.llava", "lion": "priorkit.training.lion"}
 """Where each architecture's ``plan(settings, inputs)`` and ``prepare(settings, work, runtime)`` are."""
 
 
-class TuneSettings(LionSettings, AugmentationSettings, TrainingSettings, InstructionSettings, StepSettings):
+class TuneSettings(
+    LionSettings, AugmentationSettings, MemorySettings, TrainingSettings, InstructionSettings, StepSettings
+):
     """Options of ``priorkit tune``."""
 
     step: ClassVar[str] = "tune"
@@ -80,6 +82,7 @@ def _architecture(settings: TuneSettings) -> ModuleType:
 
 def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Let the architecture check model, instructions and options from headers."""
+    check_sharing(settings)
     if settings.architecture != "lion":
         from priorkit.training.learning import refuse_foreign
 

@@ -100,7 +100,7 @@ def answer_gains(
     found = torch.zeros(2, len(samples), dtype=torch.float64, device=runtime.device)
     own = parallel.share(len(samples))
     for row, view in enumerate((asked, unasked)):
-        objective = InstructionObjective(subject, _Viewed(samples, view), chat, packing=packing)
+        objective = InstructionObjective(subject, Viewed(samples, view), chat, packing=packing)
         starts = range(own.start, own.stop, SCORED_TOGETHER)
         title = "likelihood of answers, " + ("with" if row == 0 else "without") + " questions"
         for start in console.track(starts, title, len(starts), "batches"):
@@ -111,7 +111,7 @@ def answer_gains(
     return gains
 
 
-class _Viewed:
+class Viewed:
     """Samples, each seen through a function, without their images."""
 
     def __init__(self, samples: Conversations, view: Callable[[Conversation], Conversation]) -> None:

@@ -32,6 +32,10 @@ from priorkit.training.views import views_of
 PARTS = ("placeholder", "projector", "llm", "encoder")
 
 
+PLACEHOLDER_USE = "stands in for images in this training alone; evaluate --blind drops the image's place"
+"""What the manifest says of a placeholder that is kept or learnt."""
+
+
 def arm_of(settings: Any) -> str:
     """The arm's name, for the manifest and the talk."""
     if settings.control != "none":
@@ -61,12 +65,6 @@ class _Learner:
     image_tokens: int
     max_length: int
     grown: int = 0
-
-    @property
-    def decoder(self) -> Any:
-        """The language model without its head."""
-        model = self.subject.model
-        return model.model.language_model if isinstance(self.subject, Multimodal) else model.get_decoder()
 
     def save(self, folder: Path) -> None:
         """Save the model with its tokenizer or processor."""
@@ -107,14 +105,21 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     chat = ChatTokenizer(
         learner.tokenizer, shown, settings.max_length or learner.max_length, learner.image_token
     )
-    samples, reckoned, figures = _read(settings, work, chat)
+    samples, figures = _read(settings, work, chat)
+    # Every arm trains for as many steps as the whole mixture takes, so that arms are matched in compute;
+    # a length in tokens is one in tokens of the blind arm.
+    reckoned, length = len(samples), 1.0
+    if settings.tokens:
+        length = mean_length(chat, blind.Viewed(samples, Conversation.without_images))
     views = None
     if sighted:
-        passes = settings.total_steps(reckoned, 1) * settings.batch_size / len(samples)
+        passes = settings.total_steps(reckoned, length) * settings.batch_size / len(samples)
         pixels = Pixels(samples.images, subject.prepare)
         views = views_of(subject, pixels, False, runtime, settings.workers, passes)
     else:
         samples = _arm(settings, work, subject, samples, chat, runtime, figures)
+    if "sources" in figures:
+        figures["sources"] = samples.sources
     module: nn.Module = model
     placeholder = None
     if settings.placeholder == "learned":
@@ -132,7 +137,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         lengths_per_octave=COARSE if settings.compile else FINE,
     )
     if settings.compile:
-        compile_decoder(learner.decoder)
+        compile_decoder(subject.decoder)
 
     def save(folder: Path) -> None:
         learner.save(folder)
@@ -141,6 +146,8 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
             save_file({"placeholder": learnt}, folder / "placeholder.safetensors")
 
     figures["arm"] = arm_of(settings)
+    if settings.placeholder != "drop":
+        figures["placeholder"] = PLACEHOLDER_USE
     if learner.grown:
         figures["vocabulary_grown_by"] = learner.grown
     rates: dict[str, float] = dict.fromkeys(PARTS, settings.learning_rate)
@@ -149,41 +156,24 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         objective,
         {part: row for part, row in rows.items() if row.total},
         save,
-        mean_length(chat, samples) if settings.tokens else 1.0,
+        length,
         figures,
         lambda: {"useful_share": objective.useful_share},
         reckoned,
     )
 
 
-def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[Samples, int, dict[str, Any]]:
-    """The conversations with images still counted, and how many samples the length is reckoned by.
-
-    Every arm trains for as many steps as the whole data would, so that arms are matched in compute.
-    """
-    sighted, read = settings.control == "sighted", 0
-
-    def kept(conversation: Conversation) -> Conversation | None:
-        nonlocal read
-        read += 1
-        if settings.control == "text" and conversation.images:
-            return None
-        return conversation if sighted else blind.unread(conversation)
+def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[Samples, dict[str, Any]]:
+    """The conversations, drawn as every arm draws them, with images still counted."""
+    sighted = settings.control == "sighted"
 
     def seen(conversation: Conversation) -> Conversation:
         return conversation if sighted else blind.withheld(conversation, settings.placeholder)
 
-    try:
-        samples, figures = read_samples(
-            settings, work, "instructions", chat, settings.seed, images=sighted, change=kept, fits=seen
-        )
-    except InputError:
-        if settings.control == "text" and read:
-            raise InputError(
-                "every sample has an image; there is no text to tune on", where="--control text"
-            ) from None
-        raise
-    return samples, settings.subset or (read if settings.control == "text" else len(samples)), figures
+    change = None if sighted else blind.unread
+    return read_samples(
+        settings, work, "instructions", chat, settings.seed, images=sighted, change=change, fits=seen
+    )
 
 
 def _arm(
@@ -197,6 +187,10 @@ def _arm(
 ) -> Samples:
     """Withhold the images, and do to questions and answers what the arm asks for."""
     room = next(parent for parent in work.path.absolute().parents if parent.is_dir())
+    if settings.control == "text":
+        samples = changed(samples, lambda _, own: None if own.images else own, room)
+        if not len(samples):
+            raise InputError("every sample has an image; there is no text to tune on", where="--control text")
     made = changed(samples, lambda _, own: blind.withheld(own, settings.placeholder), room)
     if settings.answerable_only or settings.abstain:
         bare = changed(samples, lambda _, own: own.without_images(), room)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from priorkit.core.artifact import replace_durably, sync
 from priorkit.core.console import console
 from priorkit.core.runtime import rank
+from priorkit.training import parallel
 from priorkit.training.optimizer import Optimizer
 
 
@@ -58,10 +60,8 @@ class Saver:
     def save(self, module: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
         """Begin to save the state of a step; waits for the one before. Every process calls this."""
         tensors = {
-            "trained": {name: whole(value) for name, value in _trained(module).items()},
-            "optimizer": {
-                name: whole(value) for name, value in _optimizer_tensors(module, optimizer).items()
-            },
+            "trained": gathered(_trained(module)),
+            "optimizer": gathered(_optimizer_tensors(module, optimizer)),
         }
         self.wait()
         if rank() == 0:
@@ -81,11 +81,17 @@ class Saver:
             self._writing = None
 
 
-def whole(value: Tensor) -> Tensor:
-    """A copy in main memory, of all processes' parts where a tensor is shared among them."""
-    full = getattr(value, "full_tensor", None)
-    found = value if full is None else full()
-    return found.detach().to("cpu", copy=True).contiguous()
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the first process's main memory, of all processes' parts where these share a tensor.
+
+    Every process calls this; the others, which write nothing, get an empty table.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        full = parallel.local(value)
+        if rank() == 0:
+            found[name] = full.detach().to("cpu", copy=True).contiguous()
+    return found
 
 
 def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progress, keep: int) -> None:
@@ -106,16 +112,19 @@ def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progre
         shutil.rmtree(old)
 
 
-def restore(folder: Path, module: nn.Module, optimizer: Optimizer, device: torch.device) -> Progress | None:
+def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> Progress | None:
     """Load the newest readable state into the module and the optimiser.
+
+    It is read into main memory and goes to the device tensor by tensor: whole, moments included, it would
+    not fit beside weights that the processes share.
 
     Returns:
         Where the run stood; None where there is no state.
     """
     for path in reversed(_saved(folder)):
         try:
-            trained = load_file(path / "trained.safetensors", device=str(device))
-            moments = load_file(path / "optimizer.safetensors", device=str(device))
+            trained = load_file(path / "trained.safetensors")
+            moments = load_file(path / "optimizer.safetensors")
             progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             console.warn(f"the saved state {path.name} cannot be read and is passed over: {error}")
@@ -140,7 +149,7 @@ def like(value: Tensor, own: Tensor) -> Tensor:
     """A whole tensor, shared among the processes as another one is."""
     mesh = getattr(own, "device_mesh", None)
     if mesh is None:
-        return value
+        return value.to(own.device)
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(value, mesh, own.placements)  # pyright: ignore[reportAttributeAccessIssue]
@@ -166,4 +175,6 @@ def _load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: dict[str, 
     for name, value in tensors.items():
         owner, _, key = name.rpartition("|")
         parameter = parameters[owner]
-        optimizer.state_of(parameter)[key] = like(value, parameter) if value.ndim else value
+        optimizer.state_of(parameter)[key] = (
+            like(value, parameter) if value.ndim else value.to(parameter.device)
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -105,11 +105,7 @@ def gather(values: Tensor) -> Tensor:
 def in_parts(tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], size: int) -> Tensor:
     """Features of a batch, computed a part at a time with the activations of one part alone in memory.
 
-    The contrastive loss needs the features of the whole batch, not the activations behind them. So a
-    part's activations are dropped after its forward pass and computed anew when its gradient is due:
-    gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
-    Limited Setup"), here as activation checkpointing over the parts of the batch. The gradient is that
-    of the whole batch; the price is one more forward pass.
+    See :func:`several_in_parts`.
 
     Args:
         tower: makes features ``[rows, dim]`` of a part.
@@ -119,11 +115,34 @@ def in_parts(tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tens
     Returns:
         ``[batch, dim]``.
     """
+    return several_in_parts(lambda part: (tower(part),), batch, size)[0]
+
+
+def several_in_parts(
+    tower: Callable[[dict[str, Tensor]], tuple[Tensor, ...]], batch: dict[str, Tensor], size: int
+) -> tuple[Tensor, ...]:
+    """What a tower makes of a batch, a part at a time with the activations of one part alone in memory.
+
+    The contrastive loss needs the features of the whole batch, not the activations behind them. So a
+    part's activations are dropped after its forward pass and computed anew when its gradient is due:
+    gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
+    Limited Setup"), here as activation checkpointing over the parts of the batch. The gradient is that
+    of the whole batch; the price is one more forward pass.
+
+    Args:
+        tower: makes tensors ``[rows, ...]`` of a part, each row of them from its own row alone.
+        batch: tensors with the same number of rows.
+        size: rows per part; 0 for all at once.
+
+    Returns:
+        ``[batch, ...]`` each.
+    """
     count = len(next(iter(batch.values())))
     if not size or size >= count or not torch.is_grad_enabled():
         return tower(batch)
     parts = ({name: value[i : i + size] for name, value in batch.items()} for i in range(0, count, size))
-    return torch.cat([checkpoint(tower, part, use_reentrant=False) for part in parts])
+    made = [cast("tuple[Tensor, ...]", checkpoint(tower, part, use_reentrant=False)) for part in parts]
+    return tuple(torch.cat(column) for column in zip(*made, strict=True))
 
 
 def text_key(text: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
+from priorkit.core.runtime import Runtime
 from priorkit.data.batching import FINE, into_rows
 from priorkit.data.conversations import Conversation
 from priorkit.models.attention import PACKED, document_mask, document_positions
 from priorkit.models.chat import ChatTokenizer, Encoded
 from priorkit.models.loss import IGNORE, count_targets, output_head, token_loss
+from priorkit.training import parallel
+from priorkit.training.activations import Activations, checkpoint_activations
 from priorkit.training.objective import Loss
+from priorkit.training.speed import Counted
+from priorkit.training.trained_parts import blocks_of
 
 KEEP_TOKENS = 32 << 20
 """Tokenised conversations are kept in each process up to this many tokens; beyond, they are tokenised anew."""
@@ -30,6 +35,11 @@ class Subject(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
+        ...
+
+    @property
+    def decoder(self) -> Any:
+        """The language model without its head."""
         ...
 
     def hidden(
@@ -59,6 +69,10 @@ class Views(Protocol):
         """``[images, tokens, width]`` of a batch on the device; None where it has no image."""
         ...
 
+    def some(self) -> Tensor:
+        """Features ``[1, tokens, width]`` of an image, whichever."""
+        ...
+
 
 class Conversations(Protocol):
     """Samples by number, with the numbers of their images; see :class:`priorkit.data.samples.Samples`."""
@@ -76,6 +90,24 @@ class Sample:
 
     encoded: Encoded
     images: tuple[int, ...]
+
+
+class Whole(nn.Module):
+    """What is called where parameters are shared among processes: while it works, those outside the layers are whole.
+
+    The objective calls the model's parts one by one, and only what is called gathers its parameters.
+
+    Args:
+        inner: holds the parameters.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, work: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]) -> Tensor:
+        """What the work makes of a batch."""
+        return work(batch)
 
 
 class InstructionObjective:
@@ -121,7 +153,9 @@ class InstructionObjective:
         self._packs = packing and not obstacle
         self._kept: dict[int, Encoded] = {}
         self._kept_tokens = 0
-        self._useful = self._positions = 0
+        self.counted = Counted()
+        self._positions = 0
+        self._whole: Whole | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -129,7 +163,23 @@ class InstructionObjective:
     @property
     def useful_share(self) -> float:
         """Share of all positions computed so far that were no padding."""
-        return self._useful / max(1, self._positions)
+        return self.counted.positions / max(1, self._positions)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        return self._subject.model.config
+
+    def save_memory(self, activations: Activations, shard: bool, runtime: Runtime) -> None:
+        """Recompute activations; share parameters among the processes, the language model's layers one by one.
+
+        The encoder's layers are not shared one by one but with all that is left: a process without images
+        does not call them, and the others would wait for it.
+        """
+        checkpoint_activations(self._subject.model, activations)
+        if shard:
+            self.module = self._whole = Whole(self.module)
+            parallel.shard(self._whole, blocks_of(self._subject.decoder)[1], runtime)
 
     def sample(self, index: int, position: int) -> Sample:
         """A tokenised conversation with its images' numbers."""
@@ -173,8 +223,32 @@ class InstructionObjective:
 
     def loss(self, batch: Mapping[str, Tensor]) -> Loss:
         """Summed cross-entropy of the assistant's tokens."""
+        if self._whole is not None:
+            return Loss(self._whole(self._together, batch))
+        return Loss(self._total(batch))
+
+    def _total(self, batch: Mapping[str, Tensor]) -> Tensor:
         head = output_head(self._subject.model)
-        return Loss(token_loss(self.last_hidden(batch), batch["labels"], head))
+        return token_loss(self.last_hidden(batch), batch["labels"], head)
+
+    def _together(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The same where parameters are shared: all processes must have gradients of the same ones.
+
+        One without images gets zeros for what only images pass, if another has any; if none has, these
+        parameters stay without a gradient, as in a single process.
+        """
+        total = self._total(batch)
+        placeholders = self._in_place(batch["input_ids"])
+        sees = placeholders is not None or "pixels" in batch or "images" in batch
+        if parallel.any_process(sees, total.device) and not sees:
+            if self._placeholder is not None:
+                unseen = self._placeholder.weight
+            elif self._views is not None:
+                unseen = self._subject.model.model.multi_modal_projector(self._views.some())
+            else:
+                raise RuntimeError("images without views of them")
+            total = total + 0.0 * unseen.float().sum()
+        return total
 
     def last_hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Last hidden states ``[rows, time, width]`` of a batch."""
@@ -186,16 +260,34 @@ class InstructionObjective:
             text = self._subject.model.config.get_text_config()
             dtype = self._subject.model.get_input_embeddings().weight.dtype
             mask = document_mask(documents, text._attn_implementation, dtype)
-            options["position_ids"] = document_positions(documents)
+            positions = options["position_ids"] = document_positions(documents)
         else:
             mask = batch["attention_mask"]
             used = mask > 0
-        self._useful += int(used.sum())
-        self._positions += used.numel()
+            positions = mask.cumsum(1) - 1
         features = self._views.features(batch) if self._views is not None else None
+        self._count(batch, used, positions, features)
         in_place = self._in_place(ids)
         options |= self.row_options(batch)
         return self._subject.hidden(ids, mask, features, in_place, **options).last_hidden_state
+
+    def _count(
+        self, batch: Mapping[str, Tensor], used: Tensor, positions: Tensor, features: Tensor | None
+    ) -> None:
+        """Note what a batch computes."""
+        self._positions += used.numel()
+        # The first T odd numbers sum to T squared.
+        sums = (used.sum(), ((2 * positions + 1) * used).sum(), (batch["labels"][:, 1:] != IGNORE).sum())
+        own, squares, targets = torch.stack(sums).tolist()
+        self.counted.positions += own
+        self.counted.squares += squares
+        self.counted.targets += targets
+        if features is not None:
+            images, tokens = features.shape[:2]
+            self.counted.shown += images * tokens
+            if "pixels" in batch:
+                self.counted.looked += images * tokens
+                self.counted.look_squares += images * tokens**2
 
     def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """What the model wants to know of a batch beyond tokens and images."""

@@ -15,9 +15,13 @@ from priorkit.core.lifecycle import Work
 from priorkit.core.runtime import Runtime, rank
 from priorkit.core.settings import Settings
 from priorkit.core.specs import option_specs
+from priorkit.models.multimodal import PARTS
+from priorkit.training import parallel
+from priorkit.training.instruction import InstructionObjective
 from priorkit.training.loop import train
 from priorkit.training.objective import Objective
-from priorkit.training.settings import TrainingSettings
+from priorkit.training.settings import MemorySettings, TrainingSettings
+from priorkit.training.speed import TUNING_FORMULA, tuning_speed
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,12 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
     for part, row in prepared.parts.items():
         rate = f", learning rate {row.learning_rate:g}" if row.learning_rate else ""
         console.say(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
+    if isinstance(settings, MemorySettings) and isinstance(prepared.objective, InstructionObjective):
+        prepared.objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
     samples = len(prepared.objective)
     steps = settings.total_steps(prepared.samples or samples, prepared.mean_length)
     summary = train(prepared.objective, settings, runtime, work.path, work.state, steps, title)
+    parallel.gather(prepared.objective.module)
     if rank() == 0:
         prepared.save(work.path)
     work.metrics.update(
@@ -80,6 +87,10 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
         **prepared.metrics,
     )
     work.cost.update(summary.cost)
+    own = prepared.objective
+    if isinstance(own, InstructionObjective) and set(prepared.parts) <= {*PARTS, "placeholder"}:
+        work.cost.update(tuning_speed(own.config, prepared.parts, own.counted, summary, runtime))
+        work.metrics["flops_formula"] = TUNING_FORMULA
     work.cost.update(
         samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),
         **prepared.finish(),

@@ -14,24 +14,27 @@ from priorkit.core.errors import Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
+from priorkit.data.images import upright_size
 from priorkit.data.pixels import Pixels
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import check_routed
+from priorkit.data.routed import REGION, check_routed
 from priorkit.models.attention import choose_attention
+from priorkit.models.box_fit import misfit_fact, misfit_of, misfit_warning
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.folder import read_config
 from priorkit.models.lion.artifact import base_of, is_lion_adapter, read_adapter_config
 from priorkit.models.lion.build import LionMultimodal, compose, load_on_base
 from priorkit.models.lion.configuration import (
     BRANCHES,
+    TASK_TYPES,
     check_adapters,
     check_layers,
 )
 from priorkit.models.lion.pretrained import PretrainedQueries, check_queries, load_queries
-from priorkit.models.multimodal import check_multimodal, is_linear, load_multimodal
+from priorkit.models.multimodal import check_chat, check_multimodal, is_linear, load_multimodal
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, of_types, read
+from priorkit.training.lion_samples import LionSample, encode_all, images_of, of_types, read
 from priorkit.training.lion_settings import contradicted, lion_values, shape_of
 from priorkit.training.lion_variation import Variation
 from priorkit.training.reading import sources_of
@@ -54,6 +57,8 @@ FOREIGN = {
     "lora_dropout": "has adapters of its own",
     "dora": "has adapters of its own",
     "export_encoder": "leaves the encoder as it is",
+    "shard": "is not shared among processes; its base is frozen and its own parts are small",
+    "checkpoint_activations": "routes its adapters by hooks and recomputes nothing",
     "compile": "puts its adapters in by hooks and is not compiled",
 }
 """Options of ``tune`` that LION does not take, and why."""
@@ -73,7 +78,7 @@ class LionPlan:
         queries: where the Q-Former starts; None where it is drawn, or the adapter's.
     """
 
-    base: Path
+    base: Input
     base_name: str
     start: Path | None
     fields: Mapping[str, Any]
@@ -120,7 +125,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     given = inputs["mllm"]
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
-    check_multimodal(base.path)
+    check_chat(base.path, check_multimodal(base.path))
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)
@@ -159,9 +164,10 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("trained", ", ".join(trained)),
             ("frozen", "encoder, llm"),
             ("data", ", ".join(shape.task_types)),
+            *(misfit_fact(misfit_of(base.path)) if REGION in shape.task_types else []),
         ],
         kind="adapter",
-        payload=LionPlan(base.path, name, start, fields, trained, shape.task_types, queries),
+        payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
     )
 
 
@@ -219,11 +225,11 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     rejects = Rejects(settings.reject_limit)
     samples, counts = of_types(read(_sources(work.inputs), settings, soft, rejects), planned.task_types)
     if planned.start is None:
-        lion = compose(load_multimodal(planned.base), planned.fields, settings.seed)
+        lion = compose(load_multimodal(planned.base.path), planned.fields, settings.seed)
         if planned.queries is not None:
             load_queries(lion.model.model.lion.qformer, planned.queries)
     else:
-        lion = load_on_base(planned.base, planned.start, tags=soft)
+        lion = load_on_base(planned.base.path, planned.start, tags=soft, seed=settings.seed)
     lion.model.to(runtime.device)
     choose_attention(lion.model, runtime.device.type)
     freeze(lion, planned.trained)
@@ -232,14 +238,20 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
     encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
     rejects.write(work.path)
+    _warn_of_misfits(planned.base.path, encoded)
+    truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
         console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
-    pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
+    if truncated:
+        console.warn(f"{truncated} answers are cut to fit {chat.max_length} tokens")
+    pixels = Pixels(images_of(encoded), lion.prepare)
     if planned.start is None and len(pixels):
         first = range(min(len(pixels), CALIBRATION_IMAGES))
         lion.calibrate(torch.stack([pixels[index] for index in first]))
     length = sum(len(sample.encoded.input_ids) for sample in encoded) / len(encoded)
     passes = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
+    # An image is looked at once for every sample that shows it.
+    passes *= sum(len(sample.numbers) for sample in encoded) / max(1, len(pixels))
     variation = None
     if settings.augments:
         variation = Variation(
@@ -262,15 +274,41 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         settings.packing,
         alternating=settings.batch_size if settings.batches == "alternating" else 0,
         variation=variation,
+        seed=int(settings.seed),
     )
+    figures: dict[str, Any] = {
+        "rejected": len(rejects),
+        "truncated": truncated,
+        "shortened_tag_lists": shortened,
+        "task_types": counts,
+    }
+    if planned.start is not None:
+        # The adapter is an input of the run, what it stands on is not.
+        figures["base"] = {"path": planned.base_name, "digest": planned.base.digest()}
     return Prepared(
         objective,
         part_table(lion.model, lion.part_of, rates, ()),
         lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
         length,
-        {"rejected": len(rejects), "shortened_tag_lists": shortened, "task_types": counts},
+        figures,
         lambda: {"useful_share": objective.useful_share},
     )
+
+
+def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
+    """Boxes of images that the encoder sees cropped or padded are learnt wrong, and no loss tells."""
+    misfit = misfit_of(base)
+    if misfit == "nothing":
+        return
+    region = TASK_TYPES.index(REGION)
+    placed = {
+        number: image
+        for sample in samples
+        if sample.task == region
+        for number, image in zip(sample.numbers, sample.images, strict=True)
+    }
+    if text := misfit_warning(misfit, {number: upright_size(image) for number, image in placed.items()}):
+        console.warn(text)
 
 
 def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:

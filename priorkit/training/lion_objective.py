@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from priorkit.data.augmentation import View
+from priorkit.data.order import sample_ids
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.lion.build import LionMultimodal
 from priorkit.models.lion.processing import pad_questions
@@ -60,8 +61,10 @@ class LionObjective(InstructionObjective):
         scales: learning-rate multiplier of parts.
         packing: whether samples share rows.
         alternating: batch size where batches of one task type follow each other in turn; 0 for mixed
-            batches. The rarer type is repeated, so that batches come one to one.
+            batches. The rarer type is repeated, so that batches come one to one; with samples of one type
+            alone there is nothing to alternate.
         variation: draws a view each time an image is seen; None for the images as they are.
+        seed: the order of each type's samples in alternating batches.
     """
 
     def __init__(
@@ -74,19 +77,26 @@ class LionObjective(InstructionObjective):
         packing: bool,
         alternating: int = 0,
         variation: Variation | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__(lion, LionSamples(samples), chat, views, scales, packing)
-        self._lion, self._encoded, self._alternating = lion, samples, alternating
-        self._variation = variation
+        self._lion, self._encoded, self._variation, self._seed = lion, samples, variation, seed
         self._of_type = [
             [place for place, sample in enumerate(samples) if sample.task == task] for task in (0, 1)
         ]
+        self._alternating = alternating if all(self._of_type) else 0
 
     def sample(self, index: int, position: int) -> Any:
-        """A tokenised conversation; with alternating batches, one of the batch's task type."""
+        """A tokenised conversation; with alternating batches, one of the batch's task type.
+
+        Each type then has an order of its own, a keyed permutation per round, so that none of its samples
+        comes again before all have come.
+        """
         if self._alternating:
-            own = self._of_type[position // self._alternating % 2]
-            index = own[index % len(own)]
+            batch, place = divmod(position, self._alternating)
+            task = batch % 2
+            own, turn = self._of_type[task], batch // 2 * self._alternating + place
+            index = own[int(sample_ids(self._seed << 1 | task, turn, turn + 1, len(own))[0])]
         found, seen = self._encoded[index], ()
         if self._variation is not None and found.numbers:
             found, seen = self._variation.seen(found, position)

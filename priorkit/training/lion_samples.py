@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from priorkit.core.errors import InputError
 from priorkit.data.conversations import Turn
 from priorkit.data.images import BrokenImageError, ImageRef, decode
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import Routed, questions_of, read_routed, with_sentence
+from priorkit.data.routed import BOX, Routed, questions_of, read_routed, with_sentence
 from priorkit.data.samples import mixture
 from priorkit.models.chat import ChatTokenizer, Encoded
 from priorkit.models.lion.configuration import task_index
 from priorkit.models.lion.processing import question_ids
 from priorkit.models.lion.tags import SOFT_TOKEN, clean_tag, tag_sentence
+from priorkit.models.loss import IGNORE
 
 
 def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[Routed]:
@@ -84,7 +86,7 @@ class LionSample:
     Attributes:
         encoded: its tokens.
         images: its images.
-        numbers: their numbers among all images.
+        numbers: their numbers among all images; samples about one image share its number.
         task: number of its task type.
         questions: token ids of the bare question to each image.
         routed: the conversation itself.
@@ -101,15 +103,17 @@ class LionSample:
 def encode_all(
     samples: Sequence[Routed], chat: ChatTokenizer, tags: str, rejects: Rejects, question_length: int
 ) -> tuple[list[LionSample], int]:
-    """Tokenise conversations with their tags; those whose image would be cut go to ``rejects``.
+    """Tokenise conversations with their tags; those whose image or box would be cut go to ``rejects``.
 
     A list of tags gets shorter from its end until the conversation fits; the soft token is never cut.
+    Answers may be: ``encoded.truncated`` tells.
 
     Returns:
         The samples, and how many lists of tags were shortened.
     """
     found: list[LionSample] = []
-    shortened = images = 0
+    known: dict[Hashable, int] = {}
+    shortened = 0
     for number, sample in enumerate(samples, start=1):
         conversation = sample.conversation
         try:
@@ -118,8 +122,7 @@ def encode_all(
             rejects.add(conversation.id, number, error.problems[0].what)
             continue
         shortened += cut
-        numbers = tuple(range(images, images + len(conversation.images)))
-        images += len(conversation.images)
+        numbers = tuple(known.setdefault(_identity(image), len(known)) for image in conversation.images)
         task = task_index(sample.task_type)
         found.append(LionSample(encoded, conversation.images, numbers, task, questions, sample))
     rejects.judge()
@@ -128,15 +131,32 @@ def encode_all(
     return found, shortened
 
 
+def _identity(image: ImageRef) -> Hashable:
+    """What tells an image from others: where it lies, or its bytes."""
+    return (image.path, image.span) if image.content is None else image.content
+
+
+def images_of(samples: Sequence[LionSample]) -> list[ImageRef]:
+    """The images of samples by number, each once."""
+    found = {
+        number: image
+        for sample in samples
+        for number, image in zip(sample.numbers, sample.images, strict=True)
+    }
+    return [found[number] for number in range(len(found))]
+
+
 def tokenise(
     sample: Routed, chat: ChatTokenizer, tags: str, question_length: int
 ) -> tuple[Encoded, tuple[tuple[int, ...], ...], bool]:
     """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
 
     Raises:
-        InputError: an image, the soft token or the whole answer would be cut.
+        InputError: an image, the soft token, a box or the whole answer would be cut.
     """
     encoded, cut = _fitted(sample, chat, tags)
+    if encoded.truncated and any(BOX.search(turn.text) for turn in sample.conversation.turns):
+        _refuse_cut_box(sample, chat, tags, encoded)
     questions = tuple(
         tuple(question_ids(chat.tokenizer, question, question_length))
         for question in questions_of(sample.conversation.turns)
@@ -164,6 +184,25 @@ def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, boo
         if count == 0:
             raise problem or InputError("the conversation does not fit")
         count = count * 3 // 4
+
+
+def _refuse_cut_box(sample: Routed, chat: ChatTokenizer, way: str, cut: Encoded) -> None:
+    """Half a box would be learnt as an answer; answers that are left out whole, or have theirs, are fine."""
+    unlimited = ChatTokenizer(chat.tokenizer, chat.image_tokens, sys.maxsize, chat.image_token)
+    turns = sample.conversation.turns
+    if way != "off" and sample.tags is not None:
+        # A truncated conversation has lost all its tags.
+        turns = with_sentence(turns, tag_sentence((), way))
+    whole = _encoded(unlimited, turns)
+    stop = end = len(cut.labels)
+    start = stop
+    while start and whole.labels[start - 1] != IGNORE:
+        start -= 1
+    while end < len(whole.labels) and whole.labels[end] != IGNORE:
+        end += 1
+    kept, said = (chat.tokenizer.decode(whole.input_ids[start:place]) for place in (stop, end))
+    if start < stop and len(BOX.findall(kept)) < len(BOX.findall(said)):
+        raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 
 def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> Encoded:

@@ -17,8 +17,11 @@ from priorkit.data.pixels import Pixels
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.encoder import check_encoder, load_config, load_encoder
+from priorkit.models.folder import read_json, tensor_files
 from priorkit.models.image_tower import put_back, stand_alone_config
-from priorkit.models.multimodal import Multimodal, check_multimodal, is_linear, load_multimodal
+from priorkit.models.lion.artifact import ADAPTER_CONFIG, is_lion_adapter
+from priorkit.models.multimodal import Multimodal, check_chat, check_multimodal, is_linear, load_multimodal
+from priorkit.training.footprint import footprint
 from priorkit.training.instruction import InstructionObjective
 from priorkit.training.learning import Prepared, part_table
 from priorkit.training.reading import check_sources, mean_length, read_samples
@@ -47,7 +50,10 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             raise UsageError(
                 f"the {part} is not trained", where=f"--{part}-learning-rate", hint="see --train"
             )
-    config = check_multimodal(inputs["mllm"].path)
+    folder = inputs["mllm"].path
+    _refuse_adapter(inputs["mllm"])
+    config = check_multimodal(folder)
+    check_chat(folder, config)
     facts = check_sources(inputs, "instructions")
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)
     tokens = int(config.get("image_seq_length") or 576)
@@ -58,6 +64,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     if "export_encoder" in inputs:
         _check_export(settings, config, inputs["export_encoder"])
     frozen = [part for part in PARTS if part not in settings.train]
+    size = footprint(tensor_files(folder), settings.train, settings.lora_rank, settings.dora)
     lora = f" ({'DoRA' if settings.dora else 'LoRA'} {settings.lora_rank})" if settings.lora_rank else ""
     return Plan(
         [
@@ -66,8 +73,22 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("trained", ", ".join(part + (lora if part == "llm" else "") for part in settings.train)),
             ("frozen", ", ".join(frozen) or "nothing"),
         ],
+        disk_bytes=size.disk_bytes,
+        memory_bytes=size.memory_bytes if settings.device != "cuda" else 0,
         kind="adapter" if settings.lora_rank else "mllm",
     )
+
+
+def _refuse_adapter(given: Input) -> None:
+    """An adapter is tuned further by LION alone, and on its base."""
+    if not (given.path / ADAPTER_CONFIG).is_file() or (given.path / "config.json").is_file():
+        return
+    base = read_json(given.path / ADAPTER_CONFIG).get("base_model_name_or_path") or "BASE"
+    if is_lion_adapter(given.path):
+        hint = "tune it further with --architecture lion"
+    else:
+        hint = f"fold it in first: priorkit merge-adapters {given.given} --base {base} --out merged"
+    raise InputError("this is an adapter, not a model", where=given.given, hint=hint)
 
 
 def _check_export(settings: Any, config: Mapping[str, Any], source: Input) -> None:

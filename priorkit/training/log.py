@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ class Log:
         self._losses: list[tuple[float, float]] = []
         self._lines: list[str] = []
         if rank() == 0 and path.is_file():
-            content = path.read_bytes()[:size]
-            path.write_bytes(content)
-            for line in content.splitlines():
+            # Cut in place: written anew, the file would be lost to a kill in between.
+            os.truncate(path, size)
+            for line in path.read_bytes().splitlines():
                 row = json.loads(line)
                 self._losses.append((row["loss"], row["weight"]))
 

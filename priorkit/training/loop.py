@@ -20,15 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.core.console import console
-from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
+from priorkit.core.errors import InputError, Interrupted, UsageError
 from priorkit.core.runtime import Runtime, rank, world_size
-from priorkit.data.order import sample_ids
-from priorkit.training import checkpoint, parallel
+from priorkit.training import checkpoint, guard, parallel
 from priorkit.training.log import METRICS, Log, open_board
 from priorkit.training.objective import Objective, to_device
 from priorkit.training.optimizer import build_optimizer
 from priorkit.training.settings import TrainingSettings
-from priorkit.training.stream import positions_of, stream
+from priorkit.training.stream import stream
 
 SPIKE_STEPS = 50
 """Steps whose median loss a spike is measured against."""
@@ -90,14 +89,14 @@ def train(
     parallel.start(runtime)
     trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(objective, settings)
-    progress = checkpoint.restore(state, objective.module, optimizer, runtime.device)
+    progress = checkpoint.restore(state, objective.module, optimizer)
     progress = progress or checkpoint.Progress(0, 0, 0, 0.0)
     if progress.step:
         console.say(f"resuming at step {progress.step} of {total_steps}")
     log = Log(state / METRICS, progress.metrics_bytes)
     board = open_board(settings.tensorboard)
     clock = _Clock(progress.seconds)
-    weight_so_far = progress.weight
+    saved, weight_so_far = progress.step, progress.weight
     objective.module.train()
     steps = range(progress.step, total_steps)
     batches_of = stream(objective, settings, steps)
@@ -106,6 +105,17 @@ def train(
         checkpoint.Saver(state, settings.keep) as saver,
         console.progress(title, total_steps, progress.step, "step") as bar,
     ):
+
+        def save(finished: int) -> None:
+            nonlocal saved
+            if finished == saved:
+                return
+            saved = finished
+            with clock.spent("checkpoint"):
+                size = log.flush() if rank() == 0 else 0
+                mark = checkpoint.Progress(finished, size, weight_so_far, clock.seconds)
+                saver.save(objective.module, optimizer, mark)
+
         for step in steps:
             with clock.spent("data"):
                 batches = next(batches_of)
@@ -115,8 +125,20 @@ def train(
             torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
             sums = _backward(objective, batches, runtime)
             parallel.sum_gradients(trained)
-            norm = _clip(trained, settings.clip)
-            _guard(objective, settings, step, sums["loss"], norm, log.typical(SPIKE_STEPS))
+            gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+            total_norm = nn.utils.get_total_norm(gradients)
+            loss, norm = sums["loss"], float(parallel.local(total_norm))
+            wrong = guard.leap(loss, log.typical(SPIKE_STEPS), settings.spike_limit)
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                place = guard.first_non_finite(objective, batches, runtime)
+                wrong = f"loss {loss}; the first non-finite tensor is {place}"
+            if wrong:
+                save(step)
+                saver.wait()
+                raise guard.stopped(wrong, objective, settings, step)
+            # After the guard: scaling by a norm that is not finite would hide where it came from.
+            if settings.clip:
+                nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
             optimizer.step()
             weight = int(sums.pop("weight"))
             weight_so_far += weight
@@ -126,17 +148,15 @@ def train(
             log.write(row, weight)
             speed = weight_so_far / clock.seconds
             if board is not None:
-                for name, value in {**row, f"{objective.unit}_per_second": speed}.items():
+                timing = {f"{objective.unit}_per_second": speed, "data_wait_share": clock.share("data")}
+                for name, value in {**row, **timing, **_gpu_memory(runtime)}.items():
                     board.add_scalar(name, value, step + 1)
-            bar.note(f"loss {sums['loss']:.4f}  {speed:,.0f} {objective.unit}/s")
+            bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
             bar.advance()
             last = step + 1 == total_steps
             stop = parallel.any_process(bool(stopping), runtime.device)
             if (step + 1) % settings.checkpoint_every == 0 or stop or last:
-                with clock.spent("checkpoint"):
-                    size = log.flush() if rank() == 0 else 0
-                    mark = checkpoint.Progress(step + 1, size, weight_so_far, clock.seconds)
-                    saver.save(objective.module, optimizer, mark)
+                save(step + 1)
             if stop and not last:
                 saver.wait()
                 parallel.barrier()
@@ -157,9 +177,8 @@ def train(
         f"{objective.unit}_per_second": weight_so_far / clock.seconds,
         "data_wait_share": clock.share("data"),
         "checkpoint_share": clock.share("checkpoint"),
+        **_gpu_memory(runtime),
     }
-    if runtime.device.type == "cuda":
-        cost["peak_gpu_memory_bytes"] = torch.cuda.max_memory_allocated(runtime.device)
     return Summary(total_steps, weight_so_far, log.recent(total_steps), clock.seconds, cost)
 
 
@@ -189,6 +208,13 @@ class _Clock:
     def share(self, part: str) -> float:
         """A part's share of the time since the process began to train."""
         return self._parts.get(part, 0.0) / max(time.monotonic() - self._begun, 1e-9)
+
+
+def _gpu_memory(runtime: Runtime) -> dict[str, float]:
+    """The most memory that was in use on a GPU so far."""
+    if runtime.device.type != "cuda":
+        return {}
+    return {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
 
 
 def _check(objective: Objective, settings: TrainingSettings) -> None:
@@ -226,38 +252,6 @@ def _backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) ->
             sums[name] = sums.get(name, torch.zeros((), device=runtime.device)) + value.detach().float()
     stacked = parallel.total(torch.stack(list(sums.values()))).tolist()
     return {"weight": weight, **{name: value / weight for name, value in zip(sums, stacked, strict=True)}}
-
-
-def _clip(parameters: list[nn.Parameter], limit: float) -> float:
-    norm = nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf)
-    return float(parallel.local(norm))
-
-
-def _guard(
-    objective: Objective, settings: TrainingSettings, step: int, loss: float, norm: float, typical: float
-) -> None:
-    """Stop before the weights change where the loss or a gradient is not finite, or the loss leaps."""
-    if math.isfinite(loss) and math.isfinite(norm):
-        if not (settings.spike_limit and loss > settings.spike_limit * typical):
-            return
-        what = f"the loss {loss:.4g} is over {settings.spike_limit:g} times the recent steps' {typical:.4g}"
-    else:
-        what = f"loss {loss}; the first non-finite tensor is {_first_non_finite(objective.module)}"
-    positions = positions_of(step, settings.batch_size)
-    ids = sample_ids(settings.seed, positions.start, positions.stop, len(objective))
-    shown = ", ".join(str(int(index)) for index in ids[:8]) + (", ..." if len(ids) > 8 else "")
-    raise GuardError(
-        f"step {step + 1}: {what}; samples {shown}",
-        hint="the last good state is kept; lower --learning-rate, lengthen --warmup-steps or look at the samples",
-    )
-
-
-def _first_non_finite(module: nn.Module) -> str:
-    for name, parameter in module.named_parameters():
-        gradient = parameter.grad
-        if gradient is not None and not bool(torch.isfinite(parallel.local(gradient)).all()):
-            return f"the gradient of {name}"
-    return "the loss"
 
 
 @contextmanager

@@ -104,13 +104,38 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
     fully_shard(module, mesh=mesh, mp_policy=policy)
 
 
+def gather(module: nn.Module) -> None:
+    """Make a module's shared parameters whole again, in the first process's main memory, to be saved there.
+
+    Every process calls this; the others keep their parts.
+    """
+    reshard(module)
+    made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
+    for part in module.modules():
+        for name, own in part.named_parameters(recurse=False, remove_duplicate=False):
+            if not is_sharded(own):
+                continue
+            if own not in made:
+                full = local(own.detach()).cpu()
+                made[own] = nn.Parameter(full, own.requires_grad) if rank() == 0 else own
+            part._parameters[name] = made[own]
+
+
+def reshard(module: nn.Module) -> None:
+    """Share parameters again that a forward pass without a backward pass left gathered."""
+    for part in module.modules():
+        again = getattr(part, "reshard", None)  # torch's FSDPModule, whose import costs seconds
+        if again is not None:
+            again()
+
+
 def is_sharded(value: Tensor) -> bool:
     """Whether a tensor is shared among the processes."""
     return hasattr(value, "full_tensor")
 
 
 def local(value: Tensor) -> Tensor:
-    """The whole of a small shared tensor; any other as it is."""
+    """The whole of a shared tensor, in every process; any other as it is."""
     full = getattr(value, "full_tensor", None)
     return value if full is None else full()
 

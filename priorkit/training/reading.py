@@ -15,7 +15,7 @@ from priorkit.data.imageset import decodable
 from priorkit.data.rejects import Rejects
 from priorkit.data.samples import Samples, gather
 from priorkit.models.chat import ChatTokenizer, TooLongError
-from priorkit.training.instruction import encode
+from priorkit.training.instruction import Conversations, encode
 from priorkit.training.instruction_settings import ONLY, InstructionSettings
 
 TEMPLATE_TOKENS = 32
@@ -134,7 +134,7 @@ def read_samples(
     rejects.write(work.path)
     figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
     if set(found) != {ONLY}:
-        figures["sources"] = dict(samples.sources)
+        figures["sources"] = samples.sources
     return samples, figures
 
 
@@ -143,6 +143,8 @@ def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> s
     texts = [turn.text for turn in conversation.turns]
     if chat.image_token != PLACEHOLDER and any(chat.image_token in text for text in texts):
         return f"{conversation.id}: the text holds the model's image token {chat.image_token}"
+    if obstacle := chat.obstacle([(turn.role, turn.text) for turn in conversation.turns]):
+        return f"{conversation.id}: {obstacle}"
     size = sum(len(text.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS for text in texts)
     if size + len(conversation.images) * chat.image_tokens <= chat.max_length:
         return ""
@@ -153,7 +155,7 @@ def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> s
     return ""
 
 
-def mean_length(chat: ChatTokenizer, samples: Samples, most: int = 256) -> float:
+def mean_length(chat: ChatTokenizer, samples: Conversations, most: int = 256) -> float:
     """Mean positions of a sample, over some spread through the data; for lengths given in tokens."""
     step = max(1, len(samples) // most)
     found = [len(encode(chat, samples[index]).input_ids) for index in range(0, len(samples), step)]

@@ -28,7 +28,14 @@ from torch import Tensor, nn
 from priorkit.data.order import sample_ids
 from priorkit.models.encoder import Encoder, unit
 from priorkit.training import distillation
-from priorkit.training.contrastive import MAX_LOGIT_SCALE, Captions, contrastive_loss, similarity
+from priorkit.training.contrastive import (
+    MAX_LOGIT_SCALE,
+    Captions,
+    contrastive_loss,
+    in_parts,
+    several_in_parts,
+    similarity,
+)
 from priorkit.training.objective import Loss
 from priorkit.training.remediation_settings import CONTRASTIVE
 from priorkit.training.teachers import Teacher, Views
@@ -92,10 +99,13 @@ class TrainedHead:
         encoder: whose text tower it is.
         names: the names.
         templates: texts in which ``{}`` stands for the name.
+        part: texts whose activations are kept at once, 0 for all; see :func:`in_parts`.
     """
 
-    def __init__(self, encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> None:
-        self._encoder = encoder
+    def __init__(
+        self, encoder: Encoder, names: Sequence[str], templates: Sequence[str], part: int = 0
+    ) -> None:
+        self._encoder, self._part = encoder, part
         self._tokens = [
             encoder.tokenise([template.replace("{}", name) for name in names]) for template in templates
         ]
@@ -104,23 +114,16 @@ class TrainedHead:
         """L2-normalised fp32 ``[names, dim]``, with gradients."""
         device = self._encoder.device
         features = (
-            unit(self._encoder.text_features({name: value.to(device) for name, value in tokens.items()}))
+            unit(
+                in_parts(
+                    self._encoder.text_features,
+                    {name: value.to(device) for name, value in tokens.items()},
+                    self._part,
+                )
+            )
             for tokens in self._tokens
         )
         return unit(torch.stack(list(features)).sum(dim=0))
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the student makes of a batch: entity images first, replayed ones after.
-
-    ``tokens`` are the patch tokens of the layer that the multimodal model reads, without the class token,
-    as LLaVA reads them; ``feature`` is the projected output and ``units`` the same at length one.
-    """
-
-    tokens: Tensor
-    feature: Tensor
-    units: Tensor
 
 
 class RemediationObjective:
@@ -137,6 +140,8 @@ class RemediationObjective:
         replay: general pairs, or None.
         original: a frozen copy of the encoder as it was, for the keep-term; None without.
         seed: the run's seed.
+        gradient_cache: images whose activations are kept at once, 0 for the whole batch; see
+            :func:`priorkit.training.contrastive.several_in_parts`.
     """
 
     unit = "images"
@@ -153,10 +158,11 @@ class RemediationObjective:
         replay: Replay | None,
         original: Encoder | None,
         seed: int,
+        gradient_cache: int = 0,
     ) -> None:
         self._encoder, self._views, self._entity_of, self._names = encoder, views, entity_of, names
         self._terms, self._layer, self._replay, self._seed = terms, feature_layer, replay, seed
-        self._teachers, self._original = teachers, original
+        self._teachers, self._original, self._part = teachers, original, gradient_cache
         width = names.fixed.shape[1]
         torch.manual_seed(seed)
         self._projections = nn.ModuleList(nn.Linear(width, t.features.shape[-1]) for t in teachers)
@@ -215,8 +221,9 @@ class RemediationObjective:
     def loss(self, batch: dict[str, Any]) -> Loss:
         """The weighted sum of the terms; each is logged by its own name."""
         terms, count = self._terms, self.weight(batch)
-        seen = self._see(self._encoder, batch["pixels"])
-        units, scale = seen.units[:count], self._scale()
+        # Entity images first, replayed ones after.
+        every, *kept = several_in_parts(self._see, {"pixels": batch["pixels"]}, self._part)
+        units, scale = every[:count], self._scale()
         names = self._names.features()
 
         weighted: dict[str, tuple[float, Tensor]] = {}
@@ -230,21 +237,32 @@ class RemediationObjective:
             if teacher.relational_weight:
                 loss = distillation.relational_loss(units, target, terms.relational_temperature)
                 weighted[f"relational_{number}"] = (teacher.relational_weight, loss)
-        if self._original is not None:
-            weighted["keep"] = (
-                terms.keep_weight,
-                self._keep(self._original, seen, batch["pixels"], names) * count,
-            )
+        if kept:
+            # Averaged over the images, and over the names where they move.
+            moved = kept[0].mean()
+            if self._names.anew is not None:
+                moved = moved + distillation.keep_loss(names, self._names.fixed).mean()
+            weighted["keep"] = (terms.keep_weight, moved * count)
         if self._replay is not None:
             texts = unit(self._caption_features(batch["captions"]))
-            loss = contrastive_loss(seen.units[count:], texts, scale, batch["keys"])
+            loss = contrastive_loss(every[count:], texts, scale, batch["keys"])
             weighted["replay"] = (self._replay.weight, loss / self._replay.per_image)
         total = torch.stack([weight * value for weight, value in weighted.values()]).sum()
         return Loss(total, {name: value for name, (_, value) in weighted.items()})
 
-    def _see(self, encoder: Encoder, pixels: Tensor) -> _Seen:
-        output = encoder.look(pixels, hidden=True)
-        return _Seen(output.layer(self._layer), output.features, unit(output.features))
+    def _see(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        """The student's features of images at length one, ``[images, dim]``; with the keep-term the distances
+        ``[images]`` to the original, on the tokens of the layer that the multimodal model reads (without the
+        class token, as LLaVA reads them) and on the feature."""
+        pixels, original = batch["pixels"], self._original
+        output = self._encoder.look(pixels, hidden=original is not None)
+        units = unit(output.features)
+        if original is None:
+            return (units,)
+        with torch.no_grad():
+            before = original.look(pixels, hidden=True)
+        tokens = distillation.keep_loss(output.layer(self._layer), before.layer(self._layer))
+        return units, tokens + distillation.keep_loss(output.features, before.features)
 
     def _scale(self) -> Tensor:
         """The encoder's own inverse temperature, which stays as it was trained."""
@@ -260,20 +278,9 @@ class RemediationObjective:
             return distillation.each_name_by_itself(units, names, entity, scale, self._bias)
         return distillation.over_all_names(units, names, entity, scale)
 
-    def _keep(self, original: Encoder, seen: _Seen, pixels: Tensor, names: Tensor) -> Tensor:
-        """The keep-term, averaged over the images of the batch, and over the names where they move."""
-        with torch.no_grad():
-            before = self._see(original, pixels)
-        images = distillation.keep_loss(seen.tokens, before.tokens) + distillation.keep_loss(
-            seen.feature, before.feature
-        )
-        if self._names.anew is None:
-            return images.mean()
-        return images.mean() + distillation.keep_loss(names, self._names.fixed).mean()
-
     def _caption_features(self, tokens: dict[str, Tensor]) -> Tensor:
         with torch.set_grad_enabled(self._names.anew is not None and torch.is_grad_enabled()):
-            return self._encoder.text_features(tokens)
+            return in_parts(self._encoder.text_features, tokens, self._part)
 
     @torch.no_grad()
     def _first_bias(self) -> Tensor:

@@ -11,6 +11,7 @@ from priorkit.core.errors import Problems, UsageError
 from priorkit.core.settings import Settings, option
 from priorkit.core.values import Count, Numbers
 from priorkit.data.augmentation import AugmentationSettings
+from priorkit.training.contrastive_settings import GradientCacheSettings
 from priorkit.training.settings import TrainingSettings
 
 CONTRASTIVE = Literal["cross-entropy", "infonce", "sigmoid"]
@@ -152,7 +153,12 @@ class TradeOffSettings(Settings):
 
 
 class RemediationSettings(
-    TermSettings, TrainedPartsSettings, TradeOffSettings, AugmentationSettings, TrainingSettings
+    GradientCacheSettings,
+    TermSettings,
+    TrainedPartsSettings,
+    TradeOffSettings,
+    AugmentationSettings,
+    TrainingSettings,
 ):
     """All options of remediation; the checks look at several groups together."""
 
@@ -192,7 +198,7 @@ class RemediationSettings(
             problems.add(
                 "images are compared within a forward pass; it cannot be cut into micro-batches",
                 where="--micro-batch-size",
-                hint="leave it at 0, or leave out --replay, --contrastive infonce and --relational-weight",
+                hint="leave it at 0; to save memory use --gradient-cache, which gives the whole batch's gradient",
             )
         if self.train_text and not (self.contrastive_weight or self.replays):
             problems.add(
@@ -265,5 +271,17 @@ class RemediationSettings(
             yield f"--trainable {self.trainable}: the image tower has {layers} blocks; all of them train"
         if self.replay and not self.replay_weight:
             yield "--replay has no effect with --replay-weight 0"
+        together = (self.micro_batch_size or self.batch_size) * (
+            1 + (self.replay_per_image if self.replays else 0)
+        )
+        if self.gradient_cache >= together:
+            yield (
+                f"--gradient-cache {self.gradient_cache} has no effect: a forward pass has {together} images"
+            )
+        if not self.measures:
+            yield (
+                "nothing tells what is gained and what it costs; give --held-out or --held-out-share, and "
+                "--off-domain"
+            )
         if self.saved_share == 0:
             yield "the saved encoder is the original one: its share of the tuned weights is 0"

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from priorkit.core import runtime
+from priorkit.core.errors import UsageError
 from priorkit.core.settings import RuntimeSettings, Settings, option
 from priorkit.core.values import Count
 
@@ -77,6 +79,27 @@ class MonitorSettings(Settings):
     )
 
 
+class CompileSettings(Settings):
+    """Whether the model is compiled."""
+
+    group: ClassVar[str] = "model"
+
+    compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
+
+
+class MemorySettings(Settings):
+    """How a model that is trained is kept in memory."""
+
+    group: ClassVar[str] = "model"
+
+    checkpoint_activations: Literal["none", "selective", "full"] = option(
+        "none", "What to compute again in the backward pass to save memory: all but matrix products, or all."
+    )
+    shard: bool = option(
+        False, "Share weights, gradients and moments among the processes of torchrun (FSDP2)."
+    )
+
+
 class TrainingSettings(RuntimeSettings, OptimisationSettings, CheckpointSettings, MonitorSettings):
     """Base of a training step's settings."""
 
@@ -106,3 +129,21 @@ class TrainingSettings(RuntimeSettings, OptimisationSettings, CheckpointSettings
         progress = max(0.0, (step - begin) / max(1, total - begin))
         shape = 0.5 * (1 + math.cos(math.pi * progress)) if self.schedule == "cosine" else 1 - progress
         return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * shape)
+
+
+def check_sharing(settings: TrainingSettings) -> None:
+    """Check that what is to be shared among processes can be.
+
+    Raises:
+        UsageError: there is one process, or the optimiser cannot work on parts.
+    """
+    if not isinstance(settings, MemorySettings) or not settings.shard:
+        return
+    if runtime.world_size() == 1:
+        raise UsageError(
+            "there is one process; nothing to share", where="--shard", hint="start with torchrun"
+        )
+    if settings.optimizer == "muon":
+        raise UsageError(
+            "muon needs whole matrices", where="--optimizer muon", hint="leave out --shard, or use adamw"
+        )

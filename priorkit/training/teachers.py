@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from priorkit.core.runtime import rank
 from priorkit.data.augmentation import AugmentationSettings, View
 from priorkit.data.pixels import Pixels
 from priorkit.models.encoder import Encoder
+from priorkit.models.features import cache_folder, decisive_versions
 
 BATCH = 64
 """Images per forward pass of a teacher."""
@@ -72,17 +72,10 @@ class Teacher:
     relational_weight: float = 0.0
 
 
-def cache_folder() -> Path:
-    """Where features are kept between runs: ``PRIORKIT_CACHE``, or the user's cache folder."""
-    base = (
-        os.environ.get("PRIORKIT_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "priorkit"
-    )
-    return Path(base).expanduser() / "features"
-
-
 def cache_key(**parts: Any) -> str:
-    """A digest of all that features depend on; the parts are JSON-compatible."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    """A digest of all that features depend on; the parts are JSON-compatible, versions are added."""
+    text = json.dumps({**parts, "versions": decisive_versions()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def teacher_features(encoder: Encoder, pixels: Pixels, views: Views, title: str, key: str) -> Tensor:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from priorkit.core.console import console
-from priorkit.core.runtime import Runtime
 from priorkit.data.entities import EntityImages
 from priorkit.data.images import ImageRef, decode
 from priorkit.data.pairs import Pairs
@@ -57,12 +56,14 @@ def as_json(interval: Interval) -> dict[str, float]:
 class Measurement:
     """Rank_e on held-out images and retrieval on general pairs, of any encoder on the line.
 
+    All of it in fp32, whatever the precision of training: bf16 features tie massively among many names.
+
     Args:
         names: all candidate names; held-out entities are among them.
         templates: texts that stand for an entity.
         held_out: images that were not trained on; None for none.
         general: general pairs; None for none.
-        runtime: device and precision.
+        seed: of the intervals.
     """
 
     def __init__(
@@ -71,17 +72,17 @@ class Measurement:
         templates: Sequence[str],
         held_out: EntityImages | None,
         general: Pairs | None,
-        runtime: Runtime,
+        seed: int,
     ) -> None:
-        self._names, self._templates, self._runtime = names, templates, runtime
+        self._names, self._templates, self._seed = names, templates, seed
         self._held_out, self._general = held_out, general
 
     def point(self, encoder: Encoder, share: float) -> Point:
         """Measure an encoder."""
-        with self._runtime.autocast():
+        with torch.autocast(encoder.device.type, enabled=False):
             ranks = self._ranks(encoder) if self._held_out is not None else None
             retrieval = self._retrieval(encoder) if self._general is not None else None
-        overall = overall_ranks(ranks, seed=self._runtime.seed) if ranks is not None else {}
+        overall = overall_ranks(ranks, seed=self._seed) if ranks is not None else {}
         return Point(share, ranks, overall, retrieval)
 
     def _ranks(self, encoder: Encoder) -> EntityRanks:
@@ -104,7 +105,7 @@ class Measurement:
         texts = torch.cat(list(encoder.embed_texts(general.texts)))
         keys = torch.tensor([text_key(text) for text in general.texts])
         found = torch.stack([_reciprocal(images, texts, keys), _reciprocal(texts, images, keys)]).mean(dim=0)
-        return bootstrap_mean(found.numpy(), seed=self._runtime.seed)
+        return bootstrap_mean(found.numpy(), seed=self._seed)
 
 
 def _reciprocal(queries: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:

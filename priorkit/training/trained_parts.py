@@ -57,14 +57,14 @@ def image_tower(model: Any) -> tuple[str, Any]:
 
 
 def blocks_of(tower: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The blocks of an image tower, and their place in it: the longest list of modules.
+    """The blocks of a tower or a decoder, and their place in it: the longest list of modules.
 
     Raises:
         InputError: it has none.
     """
     found = [(name, part) for name, part in tower.named_modules() if isinstance(part, nn.ModuleList)]
     if not found:
-        raise InputError(f"{type(tower).__name__} has no blocks", hint="use --trainable full")
+        raise InputError(f"{type(tower).__name__} has no blocks that could be treated one by one")
     return max(found, key=lambda item: len(item[1]))
 
 

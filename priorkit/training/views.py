@@ -15,7 +15,7 @@ from priorkit.core.runtime import Runtime, world_size
 from priorkit.data.pixels import Pixels
 
 KEEP_BYTES = 2 << 30
-"""Features are kept in memory up to this size."""
+"""Features of all images are kept in memory up to this size."""
 
 LOOK_AT = 32
 """Images that pass the encoder together when all are looked at beforehand."""
@@ -38,6 +38,12 @@ class FreshViews:
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
         """uint8 ``pixels`` ``[images, 3, height, width]``."""
         return {"pixels": torch.stack([self._pixels[image] for image in images])}
+
+    def some(self) -> Tensor:
+        """The features of one image, whichever."""
+        found = self.features({"pixels": self._pixels[0][None].to(self._multimodal.device)})
+        assert found is not None
+        return found
 
     def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
@@ -72,6 +78,10 @@ class KeptViews:
         """The images' numbers: batches may be put together in another process than this one."""
         return {"images": torch.tensor(images)}
 
+    def some(self) -> Tensor:
+        """The features of one image, whichever."""
+        return self._features[:1].to(self._device)
+
     def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
         if "images" not in batch:
@@ -85,7 +95,7 @@ def views_of(
     """Keep features where that saves work: a frozen encoder, features that fit, images seen often enough.
 
     Args:
-        multimodal: has ``patch_features``, ``image_tokens`` and a ``vision_config``.
+        multimodal: has ``patch_features``.
         pixels: all images.
         trained: whether the encoder is trained.
         runtime: device and precision.
@@ -93,8 +103,15 @@ def views_of(
         passes: how often the run goes over its data. Every process keeps all features, so with as many
             passes as processes nothing would be saved.
     """
-    width = int(getattr(multimodal.model.config.vision_config, "hidden_size", 0))
-    size = len(pixels) * multimodal.image_tokens * width * 4
-    if trained or not len(pixels) or size > KEEP_BYTES or passes <= world_size():
+    if trained or not len(pixels) or passes <= world_size():
+        return FreshViews(multimodal, pixels, trained)
+    if len(pixels) * _image_bytes(multimodal, pixels, runtime) > KEEP_BYTES:
         return FreshViews(multimodal, pixels, trained)
     return KeptViews(multimodal, pixels, runtime, workers)
+
+
+def _image_bytes(multimodal: Any, pixels: Pixels, runtime: Runtime) -> int:
+    """Size of one image's features, measured: they may be of several layers, and of another type than fp32."""
+    with torch.no_grad(), runtime.autocast():
+        found = multimodal.patch_features(pixels[0][None].to(runtime.device))
+    return found.numel() * found.element_size()

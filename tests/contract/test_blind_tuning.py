@@ -96,6 +96,8 @@ def test_a_kept_placeholder_is_one_token_more(kit, cli, tmp_path: Path, source: 
     )
     assert losses(drop) != pytest.approx(losses(keep), rel=1e-6)
     assert metrics(drop)["tokens"] == metrics(keep)["tokens"]
+    assert "evaluate --blind drops the image's place" in metrics(keep)["placeholder"]
+    assert "placeholder" not in metrics(drop)
     AutoModelForCausalLM.from_pretrained(keep)
     assert AutoTokenizer.from_pretrained(keep).chat_template
 
@@ -110,6 +112,45 @@ def test_controls_train_as_long_as_the_arm_they_control(kit, cli, tmp_path: Path
     assert [metrics(out)["arm"] for out in (text, sighted)] == ["control: text", "control: sighted"]
     assert metrics(plain)["tokens"] == metrics(sighted)["tokens"]
     assert losses(plain) != pytest.approx(losses(sighted), rel=1e-6)
+
+
+def test_arms_of_one_mixture_take_as_many_steps(kit, cli, tmp_path: Path, source: Path) -> None:
+    """One source of language alone, one with images: the layout that docs and recipes recommend."""
+    seen, text = tmp_path / "seen.jsonl", tmp_path / "text.jsonl"
+    Image.new("RGB", (48, 48), "red").save(tmp_path / "red.png")
+    rows = [line + "\n" for line in source.read_text().splitlines()]
+    seen.write_text("".join(row for row in rows if '"image"' in row))
+    text.write_text("".join(row for row in rows if '"image"' not in row))
+    words = (
+        kit.mllm, f"seen={seen}", f"text={text}", "--weight", "seen=0.5,text=0.5", *SHORT[2:], "--epochs", 1,
+    )  # fmt: skip
+    plain, control, sighted = (
+        made(cli, *words, *extra, "--out", tmp_path / f"arm-{number}")
+        for number, extra in enumerate(((), ("--control", "text"), ("--control", "sighted")))
+    )
+    assert [metrics(out)["sources"] for out in (plain, control, sighted)] == [
+        {"seen": 8, "text": 8},
+        {"seen": 0, "text": 8},
+        {"seen": 8, "text": 8},
+    ]
+    assert [metrics(out)["steps"] for out in (plain, control, sighted)] == [4, 4, 4]
+    words = (*words[:-2], "--tokens", 200)
+    steps = [
+        metrics(made(cli, *words, *extra, "--out", tmp_path / f"tokens-{number}"))["steps"]
+        for number, extra in enumerate(((), ("--control", "text"), ("--control", "sighted")))
+    ]
+    assert steps[0] > 1
+    assert len(set(steps)) == 1
+
+
+def test_broken_samples_of_a_control_are_named(kit, cli, tmp_path: Path, source: Path) -> None:
+    rows = source.read_text().splitlines()
+    broken = tmp_path / "c.jsonl"
+    broken.write_text("".join(row.replace('"human"', '"robot"') + "\n" for row in rows))
+    found = cli("blind-tune", kit.llm, broken, *SHORT, "--control", "text", "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "24 of 24 rows are broken" in found.err
+    assert "unknown role 'robot'" in found.err
 
 
 def test_shuffled_answers_are_all_used_and_none_is_kept(kit, cli, tmp_path: Path, source: Path) -> None:

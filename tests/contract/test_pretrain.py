@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from priorkit.core import artifact
+from priorkit.core.runtime import Runtime
 from priorkit.data.corpus import Corpus
 from priorkit.models.attention import choose_attention
 from priorkit.training.heldout import HeldOut
@@ -212,3 +214,81 @@ def test_tensorboard_that_is_not_installed_is_told(
     found = cli("pretrain", kit.corpus, *COMMON, *words)
     assert found.code == 4
     assert "pip install tensorboard" in found.err
+
+
+def test_a_corpus_of_another_tokenizer_is_refused(kit, cli, plain: Path, tmp_path: Path) -> None:
+    """Also where its vocabulary is no larger than the model's; one that has more tokens knows the corpus's."""
+    other = tmp_path / "other"
+    shutil.copytree(plain, other)
+    content = json.loads((other / "tokenizer.json").read_text())
+    tokens = content["model"]["vocab"]
+    first, second = list(tokens)[300:302]
+    tokens[first], tokens[second] = tokens[second], tokens[first]
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    (other / "priorkit.json").unlink()
+    words = ("pretrain", kit.corpus, *COMMON[2:], "--steps", 1)
+    found = cli(*words, "--from", other, "--out", tmp_path / "llm")
+    assert found.code == 3
+    assert "another tokenizer" in found.err
+    tokens[first], tokens[second] = tokens[second], tokens[first]
+    content["added_tokens"].append({**content["added_tokens"][-1], "content": "<more>", "id": 100_000})
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    assert cli(*words, "--from", other, "--check", "--out", tmp_path / "llm").code == 0
+
+
+def test_an_export_beyond_the_run_is_refused(kit, cli, tmp_path: Path) -> None:
+    words = ("pretrain", kit.corpus, *COMMON, "--steps", 2, "--out", tmp_path / "llm")
+    found = cli(*words, "--export-at", "1k")
+    assert found.code == 2
+    assert "more than the whole run's 256" in found.err
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model_type": "gpt_neox", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1},
+        {"model_type": "phi", "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_hidden_layers": 1,
+         "num_key_value_heads": None},
+        {"model_type": "llama", "intermediate_size": 64},
+    ],
+)  # fmt: skip
+def test_configurations_that_leave_fields_out_are_planned(kit, cli, tmp_path: Path, fields) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**fields, "max_position_embeddings": 64}))
+    words = ("pretrain", kit.corpus, *COMMON[2:], "--steps", 1, "--config", file, "--check")
+    found = cli(*words, "--out", tmp_path / "llm")
+    assert found.code == 0, found.err
+
+
+def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(kit, cli, tmp_path: Path) -> None:
+    text = tmp_path / "text.jsonl"
+    lines = [f"A line {number} with </s> and <s> in it." for number in range(40)]
+    text.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    corpus = tmp_path / "corpus"
+    words = ("mix", f"own={text}", "--tokenizer", kit.tokenizer, "--context-length", 16, "--held-out", 0.3)
+    assert cli(*words, "--out", corpus).code == 0
+    out = tmp_path / "llm"
+    words = ("pretrain", corpus, *COMMON, "--steps", 1, "--eval", f"own={corpus}", "--out", out)
+    found = cli(*words)
+    assert found.code == 0, found.err
+    assert math.isfinite(rows(out)[0]["eval/own/loss"])
+    tokenizer = AutoTokenizer.from_pretrained(corpus)
+    held = HeldOut(lines[:1], tokenizer, 64, 1)
+    own = held._ids_RT[0].tolist()
+    assert own.count(tokenizer.eos_token_id) == 64 - own.index(tokenizer.eos_token_id)
+    assert tokenizer.bos_token_id not in own
+
+
+def test_held_out_documents_do_not_see_each_other(kit) -> None:
+    """With the mask the loss is that of each document alone; the first token of each is not predicted."""
+    tokenizer = AutoTokenizer.from_pretrained(kit.llm)
+    model = AutoModelForCausalLM.from_pretrained(kit.llm).eval()
+    choose_attention(model, "cpu")
+    texts = ["A star has points.", "Two and two are four."]
+    runtime = Runtime(torch.device("cpu"), "fp32", 0)
+    found = HeldOut(texts, tokenizer, 64, 1, within_documents=True).evaluate(LanguageModule(model), runtime)
+    alone = [
+        HeldOut([text], tokenizer, 64, 1).evaluate(LanguageModule(model), runtime)["loss"] for text in texts
+    ]
+    counts = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    assert found["loss"] == pytest.approx(np.average(alone, weights=counts), rel=1e-5)

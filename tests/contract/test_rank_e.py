@@ -235,6 +235,12 @@ def test_templates_from_a_file_and_names_in_another_order(
         "--template-file", tmp_path / "templates.txt", *CPU, "--out", tmp_path / "out",
     )  # fmt: skip
     assert found.code == 0, found.err
+    both = cli(
+        "rank-e", GOLDEN / "tiny-clip", birds / "images", "--template", "{}", "--template-file",
+        tmp_path / "templates.txt", *CPU, "--out", tmp_path / "both",
+    )  # fmt: skip
+    assert both.code == 2
+    assert "--template: has no effect beside --template-file" in both.err
     one, other = (load_file(path / "scores.safetensors") for path in (ranked, found.path))
     for name in ("image_rank", "template_image_rank"):
         assert one[name].tolist() == other[name].tolist()

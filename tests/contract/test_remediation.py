@@ -63,6 +63,19 @@ def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, kit, cli, 
         assert two == pytest.approx(one, rel=2e-4)
 
 
+def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(kit, cli, tmp_path: Path) -> None:
+    command = (
+        "distill-encoder", kit.encoder, kit.images, *SHORT, "--replay", kit.pairs, "--contrastive", "infonce",
+        "--held-out", kit.images,
+    )  # fmt: skip
+    whole = cli(*command, "--out", tmp_path / "whole")
+    parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
+    assert (whole.code, parts.code) == (0, 0), parts.err
+    assert "--gradient-cache" not in parts.err
+    for one, two in zip(rows(whole.path), rows(parts.path), strict=True):
+        assert two == pytest.approx(one, rel=2e-4, abs=1e-6)
+
+
 def test_pairs_from_shards_are_pairs_like_others(kit, cli, tmp_path: Path) -> None:
     table = pq.read_table(kit.pairs).to_pylist()
     (tmp_path / "shards").mkdir()
@@ -90,6 +103,31 @@ def test_augmented_runs_repeat_exactly_whatever_the_workers(kit, cli, tmp_path: 
     assert (one.code, two.code) == (0, 0), one.err + two.err
     contents = [(found.path / "model.safetensors").read_bytes() for found in (one, two, plain)]
     assert contents[0] == contents[1] != contents[2]
+
+
+def test_images_are_looked_at_once_and_unusual_ones_are_counted(
+    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("CMYK", (40, 30)).save(tmp_path / "print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "turned.jpg", exif=exif)
+    lines = [
+        {"image": name, "text": f"a {name} number {number}"}
+        for number in range(6)
+        for name in ("print.jpg", "turned.jpg")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    one = cli("pretrain-encoder", tmp_path / "pairs.jsonl", *NEW, "--out", tmp_path / "one")
+    assert one.code == 0, one.err
+    counted = {"cmyk": 6, "sixteen_bit": 0, "animated": 0, "rotated": 6}
+    assert manifest(one.path)["metrics"]["unusual_images"] == counted
+    monkeypatch.setattr("priorkit.data.imageset.decode_and_tell", lambda ref: pytest.fail("decoded again"))
+    two = cli(
+        "pretrain-encoder", tmp_path / "pairs.jsonl", *NEW, "--learning-rate", 1e-4, "--out", tmp_path / "2"
+    )
+    assert two.code == 0, two.err
+    assert manifest(two.path)["metrics"]["unusual_images"] == counted
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +158,9 @@ def test_teachers_of_other_kinds_and_their_cache(kit, cli, dino: Path, tmp_path:
     assert two.err.count("features from the cache") == 2
     three = cli(*command, "--seed", 5, "--out", tmp_path / "three")
     assert "features from the cache" not in three.err
+    # ``auto`` is one of the two precisions, and shares its features alone.
+    kept = [cli(*command, "--precision", name, "--out", tmp_path / name).err for name in ("auto", "bf16")]
+    assert sorted(err.count("features from the cache") for err in kept) == [0, 2]
     again = cli(*command, "--force", "--out", tmp_path / "one")
     assert again.code == 0
     AutoModel.from_pretrained(one.path)
@@ -181,6 +222,75 @@ def test_a_share_of_every_entitys_images_is_held_out(kit, cli, tmp_path: Path) -
     assert metrics["before"]["mean_rank"]["value"] > 0
 
 
+def birds(folder: Path, *names: str, count: int = 3) -> Path:
+    """Entity images, a folder per name."""
+    for entity in names:
+        (folder / entity).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / entity / f"{number}.png")
+    return folder
+
+
+def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "distill-encoder", kit.encoder, birds(tmp_path / "train", "crane", "heron", "egret"), *SHORT,
+        "--held-out", birds(tmp_path / "test", "Heron", "EGRET", "ibis", count=1), "--out", tmp_path / "x",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    table = pq.read_table(found.path / "held_out_ranks.parquet").to_pydict()
+    assert table["entity"] == ["egret", "heron", "ibis"]
+    assert manifest(found.path)["metrics"]["names"] == 4
+
+
+def test_the_cost_alone_is_drawn_where_no_images_are_held_out(kit, cli, tmp_path: Path) -> None:
+    pairs = kit.world / "pairs" / "test.parquet"
+    found = cli(
+        "distill-encoder", kit.encoder, kit.images, *SHORT, "--off-domain", pairs, "--interpolate", "0,0.5,1",
+        "--out", tmp_path / "better",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    assert "off-domain retrieval (MRR):" in found.err
+    assert [set(point) for point in manifest(found.path)["metrics"]["trade_off"]] == [
+        {"share", "off_domain_mrr"}
+    ] * 3
+    assert "off-domain retrieval, MRR" in (found.path / "trade_off.svg").read_text()
+    assert (found.path / "trade_off.png").stat().st_size > 1000
+    assert not (found.path / "held_out_ranks.parquet").exists()
+    page = cli("report", found.path, "--out", tmp_path / "report")
+    assert page.code == 0, page.err
+    assert "Retrieval elsewhere by the share" in (page.path / "report.html").read_text()
+
+
+def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_path: Path) -> None:
+    images = birds(tmp_path / "birds", "crane", "heron")
+    (images / "ibis").mkdir()
+    found = cli(
+        "distill-encoder", kit.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
+    )
+    assert found.code == 0, found.err
+    assert "1 entities have no usable image, such as 'ibis'; nothing is learnt about them" in found.err
+    metrics = manifest(found.path)["metrics"]
+    assert (metrics["entities"], metrics["entities_without_images"], metrics["names"]) == (2, 1, 3)
+
+
+def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
+    kit, cli, tmp_path: Path
+) -> None:
+    command = (
+        "distill-encoder", kit.encoder, kit.images, *SHORT[:6], "--device", "cpu", "--held-out", kit.images,
+        "--off-domain", kit.world / "pairs" / "test.parquet",
+    )  # fmt: skip
+    found = [
+        cli(*command, "--precision", precision, "--out", tmp_path / precision)
+        for precision in ("fp32", "bf16")
+    ]
+    assert [result.code for result in found] == [0, 0], found[1].err
+    one, other = (manifest(result.path)["metrics"] for result in found)
+    assert one["before"] == other["before"]
+    assert one["loss"] != other["loss"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -212,6 +322,8 @@ def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, c
         (("--interpolate", 0), "the saved encoder is the original one"),
         (("--trainable", "last-9"), "the image tower has 2 blocks; all of them train"),
         (("--replay", "PAIRS", "--replay-weight", 0), "has no effect"),
+        (("--gradient-cache", 128), "has no effect: a forward pass has 128 images"),
+        ((), "nothing tells what is gained and what it costs"),
     ],
 )
 def test_remediations_in_vain_are_warned_of(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
@@ -233,12 +345,7 @@ def test_an_encoder_without_text_is_refused_where_names_are_needed(
 
 
 def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
-    for entity in ("heron", "egret", "crane"):
-        (tmp_path / "birds" / entity).mkdir(parents=True)
-        for number in range(3):
-            pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "birds" / entity / f"{number}.png")
-    broken = tmp_path / "birds" / "heron" / "2.png"
+    broken = birds(tmp_path / "birds", "heron", "egret", "crane") / "heron" / "2.png"
     broken.write_bytes(broken.read_bytes()[:99])
     command = ("distill-encoder", kit.encoder, tmp_path / "birds", *SHORT)
     strict = cli(*command, "--out", tmp_path / "x")
@@ -253,11 +360,15 @@ def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
 def test_a_shape_from_a_config_file(kit, cli, tmp_path: Path) -> None:
     file = tmp_path / "shape.json"
     file.write_text((kit.encoder / "config.json").read_text())
-    one = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "one")
+    new = ("--vocab-size", 400, *SHORT)
+    both = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "both")
+    assert both.code == 2
+    assert "--preset pocket-tiny: has no effect beside --config" in both.err
+    one = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "one")
     two = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "two")
     assert one.code == 0, one.err
     assert (one.path / "model.safetensors").read_bytes() == (two.path / "model.safetensors").read_bytes()
     file.write_text('{"vision_config": {"hidden_size": 32}, "text_config": {}}')
-    bad = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "three")
+    bad = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "three")
     assert bad.code == 3
     assert "vision_config.image_size, text_config.max_position_embeddings missing" in bad.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
+from priorkit.core import capacity
 from priorkit.core.artifact import open_artifact
+from priorkit.models.folder import tensor_files
+from priorkit.training.footprint import Footprint, footprint
+from priorkit.training.speed import TUNING_FORMULA
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--warmup-steps", 0, "--precision", "fp32", "--device", "cpu")
 
@@ -92,6 +97,10 @@ def test_a_table_of_parts_with_their_rates(kit, cli, tmp_path: Path) -> None:
     metrics = open_artifact(found.path).manifest.metrics
     assert metrics["learning_rates"] == {"projector": 2e-3, "llm": 1e-3, "encoder": 1e-5}
     assert metrics["trained"] == metrics["parameters"]
+    planned = footprint(tensor_files(kit.mllm), ("projector", "llm", "encoder"))
+    assert planned.held == planned.trained == planned.written == sum(metrics["parameters"].values())
+    assert metrics["flops_formula"] == TUNING_FORMULA
+    assert open_artifact(found.path).manifest.cost["model_flops_per_second"] > 0
     frozen = cli("tune", kit.mllm, kit.instructions, *SHORT, "--train", "llm", "--out", tmp_path / "llm-only")
     assert any(line.split()[:2] == ["encoder", "0"] for line in frozen.err.splitlines())
 
@@ -136,6 +145,8 @@ def test_lora_beside_a_trained_encoder(kit, cli, tmp_path: Path) -> None:
     assert not torch.equal(tuned, original)
     exported = CLIPModel.from_pretrained(out / "encoder").vision_model.embeddings.patch_embedding.weight
     assert torch.equal(exported, tuned)
+    planned = footprint(tensor_files(kit.mllm), ("projector", "llm", "encoder"), 4, magnitudes=True)
+    assert planned.trained == sum(open_artifact(out).manifest.metrics["trained"].values())
 
 
 @pytest.mark.parametrize(
@@ -160,6 +171,97 @@ def test_options_that_do_not_go_together(
     found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
     assert found.code == 2
     assert message in found.err
+
+
+@pytest.mark.parametrize("which", ["selective", "full"])
+def test_activations_computed_again_change_nothing(kit, cli, tmp_path: Path, which: str) -> None:
+    words = ("tune", kit.mllm, kit.instructions, "--train", "projector,llm,encoder", *SHORT)
+    plain = made(cli, *words, "--out", tmp_path / "plain")
+    again = made(cli, *words, "--checkpoint-activations", which, "--out", tmp_path / "again")
+    assert (plain / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--shard",), "--shard: there is one process; nothing to share"),
+        (
+            ("--architecture", "lion", "--stage", "all", "--checkpoint-activations", "full"),
+            "recomputes nothing",
+        ),
+    ],
+)
+def test_memory_that_cannot_be_saved(kit, cli, tmp_path: Path, extra: tuple[str, ...], message: str) -> None:
+    found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
+    assert found.code == 2
+    assert message in found.err
+
+
+@pytest.mark.parametrize("step", ["tune", "blind-tune"])
+def test_a_plan_reckons_memory_and_disk(
+    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    words = (step, kit.mllm, kit.instructions, *SHORT, "--check", "--json", "--out", tmp_path / "x")
+    found = cli(*words)
+    assert found.code == 0, found.err
+    parts = ("llm",) if step == "blind-tune" else ("projector", "llm")
+    size = footprint(tensor_files(kit.mllm), parts)
+    plan = json.loads(found.out)["plan"]
+    assert plan["memory"] == f"about {capacity.readable_bytes(size.memory_bytes)}"
+    assert plan["disk"] == f"about {capacity.readable_bytes(size.disk_bytes)}"
+    monkeypatch.setattr(capacity, "_available_memory", lambda: size.memory_bytes - 1)
+    found = cli(*words)
+    assert found.code == 4
+    assert "of memory needed" in found.err
+
+
+def test_a_footprint_holds_weights_gradients_and_moments() -> None:
+    size = Footprint(held=10, trained=4, written=7)
+    assert (size.memory_bytes, size.disk_bytes) == (4 * (10 + 4 + 8), 4 * (7 + 4 + 8))
+
+
+def test_an_adapter_is_to_be_folded_in_first(kit, cli, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(kit.mllm), "r": 2}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    found = cli("tune", tmp_path / "adapter", kit.instructions, *SHORT, "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "this is an adapter, not a model" in found.err
+    assert f"priorkit merge-adapters {tmp_path / 'adapter'} --base {kit.mllm} --out merged" in found.err
+
+
+def with_template(mllm: Path, folder: Path, template: str) -> Path:
+    """A user's copy of a model with a chat template of their own."""
+    shutil.copytree(mllm, folder, ignore=shutil.ignore_patterns("priorkit.json", "recipe.toml"))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+PLAIN = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }}{% endfor %}"
+ANSWER = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+
+
+def test_a_template_that_cannot_work_is_refused_before_weights_are_read(kit, cli, tmp_path: Path) -> None:
+    drops = "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
+    model = with_template(kit.mllm, tmp_path / "model", drops)
+    for step in ("tune", "blind-tune"):
+        found = cli(step, model, kit.instructions, *SHORT, "--check", "--out", tmp_path / "x")
+        assert found.code == 3
+        assert str(model) in found.err
+        assert "the chat template does not keep what was said as it is" in found.err
+
+
+def test_conversations_that_the_template_refuses_are_rejected_by_name(kit, cli, tmp_path: Path) -> None:
+    refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    model = with_template(kit.mllm, tmp_path / "model", refuses + PLAIN + ANSWER)
+    system = {"from": "system", "value": "Be brief."}
+    rows = [{"id": f"n{n}", "conversations": [system] * (n == 3) + turns("q", "a")} for n in range(8)]
+    source = lines(tmp_path / "c.jsonl", rows)
+    words = ("tune", model, source, *SHORT, "--out", tmp_path / "tuned")
+    found = cli(*words)
+    assert found.code == 3
+    assert "c.jsonl:4: n3: the chat template refuses the conversation: System role not supported" in found.err
+    assert open_artifact(made(cli, *words, "--reject-limit", 0.2)).manifest.metrics["samples"] == 7
 
 
 def test_long_conversations_are_cut_and_counted(kit, cli, tmp_path: Path) -> None:

@@ -42,12 +42,12 @@ parallel.stop()
 """
 
 
-def torchrun(*words: object) -> list[str]:
+def torchrun(*words: object, processes: int = 2) -> list[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
         "--master-port", str(port), *map(str, words),
     ]  # fmt: skip
 
@@ -60,8 +60,14 @@ def rows(folder: Path) -> list[dict[str, float]]:
 def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each step's result by one process and by two."""
     root = tmp_path_factory.mktemp("both")
+    text = root / "own.jsonl"
+    text.write_text(json.dumps({"text": "".join(f" {number}" for number in range(41))}) + "\n")
     commands = {
-        "pretrain": ("pretrain", str(kit.corpus), "--preset", "pocket-tiny", "--steps", "6", *COMMON),
+        # Held-out text of five rows: of unequal numbers of batches in two processes.
+        "pretrain": (
+            "pretrain", str(kit.corpus), "--preset", "pocket-tiny", "--steps", "6", "--micro-batch-size", "2",
+            "--eval", f"own={text}", "--eval-every", "3", *COMMON,
+        ),
         "pretrain-encoder": (
             "pretrain-encoder", str(kit.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
             *COMMON,
@@ -94,6 +100,7 @@ def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.splitlines() == [str(root / f"{name}-2") for name in (*commands, "shard")]
+    assert sum("eval/own/loss" in row for row in rows(root / "pretrain-1")) == 2
     return root
 
 
@@ -156,6 +163,26 @@ def test_a_run_stopped_on_two_processes_goes_on_with_one(kit, cli, tmp_path: Pat
     assert found.code == 0
     for a, b in zip(rows(out), rows(tmp_path / "whole"), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_four_processes_see_the_samples_of_one(both: Path, kit, tmp_path: Path) -> None:
+    words = (
+        "pretrain",
+        kit.corpus,
+        "--preset",
+        "pocket-tiny",
+        "--steps",
+        6,
+        *COMMON,
+        "--out",
+        tmp_path / "llm",
+    )
+    command = torchrun("-m", "priorkit", *words, processes=4)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for a, b in zip(rows(both / "pretrain-1"), rows(tmp_path / "llm"), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+        assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-4)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(

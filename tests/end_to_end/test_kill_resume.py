@@ -3,77 +3,18 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import os
 import random
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_runs import Killer, Runs
 from safetensors.torch import save_file
 
 from priorkit.core import artifact
 from priorkit.training import checkpoint, loop
 
 STEPS = 12
-
-
-class Killer:
-    """Lets a function work a number of times, then kills the process in its midst."""
-
-    def __init__(self, work: Callable[..., Any], times: int) -> None:
-        self._work, self._left = work, times
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self._work(*args, **options)
-
-
-PLACES: dict[str, tuple[Any, str]] = {
-    "a step": (loop, "_backward"),
-    "saving the state": (checkpoint, "save_file"),
-    "moving the state into place": (checkpoint, "replace_durably"),
-    "a write to the disk": (os, "fsync"),
-    "hashing the result": (artifact, "hash_files"),
-    "moving a file or folder": (Path, "replace"),
-}
-
-
-class Runs:
-    """One command, run whole or killed, in processes that have torch imported already."""
-
-    def __init__(self, cli: Callable[..., Any], command: list[object]) -> None:
-        self._cli, self._command = cli, command
-
-    def run(self, out: Path) -> Any:
-        """Run in this process."""
-        return self._cli(*self._command, "--out", out)
-
-    def whole(self, out: Path) -> artifact.Artifact:
-        """Run to the end in this process."""
-        found = self.run(out)
-        assert found.code == 0, found.err
-        return artifact.open_artifact(out)
-
-    def killed(self, out: Path, place: str, times: int) -> None:
-        """Run in a process of its own that is killed at a place."""
-        owner, name = PLACES[place]
-
-        def child() -> None:
-            setattr(owner, name, Killer(getattr(owner, name), times))
-            if owner is Path:
-                Path.replace = lambda self, target, kill=Path.replace: kill(self, target)  # type: ignore[method-assign]
-            self._cli(*self._command, "--out", out)
-
-        process = multiprocessing.get_context("fork").Process(target=child)
-        process.start()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL, f"{place} {times}: not reached"
-        assert not out.exists() or artifact.is_artifact(out)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +66,17 @@ def test_a_run_killed_twice_ends_with_the_same_bytes(
     state = tmp_path / "llm.partial" / "state"
     assert [path.name for path in sorted(state.glob("step-*"))] == ["step-00000003"]
     runs.killed(tmp_path / "llm", "saving the state", 3)
+    runs.killed(tmp_path / "llm", "cutting the metrics", 0)
+    assert_same(runs.whole(tmp_path / "llm"), expected)
+
+
+@pytest.mark.parametrize("place", ["removing the state", "renaming the artifact"])
+def test_a_finished_artifact_only_wants_its_name(
+    runs: Runs, expected: artifact.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Killed after its manifest was written, it is not made again."""
+    runs.killed(tmp_path / "llm", place, 0)
+    monkeypatch.setattr(loop, "_backward", Killer(loop._backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 

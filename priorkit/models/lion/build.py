@@ -66,17 +66,20 @@ class LionMultimodal(Multimodal):
         """What becomes of tags: ``off``, ``hard`` or ``soft``."""
         return str(self.model.config.tags)
 
-    def row_options(self, ids: Tensor, images: Any, cache: Any, use_cache: bool) -> dict[str, Any]:
+    def row_options(
+        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Task types of the rows and questions to the images.
 
-        A row has the task type of its first image; one without an image is image-level, one that goes on
-        from a cache keeps its own.
+        A row has the task type of its first image; one without an image has its own, or is image-level where
+        none is given; one that goes on from a cache keeps what it had.
 
         Args:
             ids: ``[batch, time]``.
             images: each with ``question`` and ``task_type``, in order.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
+            task_types: of each row; empty where it is not known.
         """
         if isinstance(cache, RoutedCache):
             return {"task_types": cache.tasks}
@@ -84,8 +87,9 @@ class LionMultimodal(Multimodal):
         counts = ((ids == config.image_token_id).sum(1) // config.image_seq_length).tolist()
         kinds: list[str] = []
         first = 0
-        for count in counts:
-            kinds.append(images[first].task_type if count else "image-level")
+        for row, count in enumerate(counts):
+            own = task_types[row] if task_types else ""
+            kinds.append(images[first].task_type if count else own or "image-level")
             first += count
         options: dict[str, Any] = {
             "task_types": torch.tensor([task_index(kind) for kind in kinds], device=ids.device)
@@ -236,13 +240,14 @@ def compose(base: Multimodal, fields: Mapping[str, Any], seed: int) -> LionMulti
     return LionMultimodal(model, processor)
 
 
-def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None) -> LionMultimodal:
+def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
     """A LION model of a base and an adapter artifact.
 
     Args:
         base: a LLaVA model.
         folder: the adapter.
         tags: another way with tags than the adapter's; a soft prompt that it does not have is drawn.
+        seed: draws it.
 
     Raises:
         InputError: the adapter is for a base of another shape, or its tensors are not exactly those that
@@ -255,7 +260,7 @@ def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None) -> 
             f"the adapter was made for a base of {written['base']}, this one is {found}", where=str(folder)
         )
     fields = {**written["lion"], "tags": tags or written["lion"]["tags"]}
-    lion = compose(base, fields, seed=0)
+    lion = compose(base, fields, seed)
     fresh = ("soft prompt",) if fields["tags"] == "soft" != written["lion"]["tags"] else ()
     load_tensors(lion, load_file(folder / ADAPTER_MODEL), str(folder), fresh)
     return lion
@@ -310,6 +315,6 @@ def load_lion(folder: Path) -> LionMultimodal:
     return LionMultimodal(model, processor)
 
 
-def load_on_base(base: Path, adapter: Path, tags: str | None = None) -> LionMultimodal:
+def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
     """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
-    return compose_adapter(load_multimodal(base), adapter, tags)
+    return compose_adapter(load_multimodal(base), adapter, tags, seed)

@@ -58,16 +58,20 @@ def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
         if len(rows)
     }
     blocks: list[Table | PlotBlock] = []
+    measured = len(costs) == len(shares)
     if means:
         drawn = {group: own for group, own in means.items() if group != "all"} or means
         blocks.append(
             PlotBlock(
                 "trade-off",
                 "Rank_e on held-out images by the share of the tuned weights"
-                + (", and against retrieval elsewhere" if len(costs) == len(shares) else ""),
-                trade_off(shares, drawn, costs if len(costs) == len(shares) else None, saved),
+                + (", and against retrieval elsewhere" if measured else ""),
+                trade_off(shares, drawn, costs if measured else None, saved),
             )
         )
+    elif measured:
+        title = "Retrieval elsewhere by the share of the tuned weights"
+        blocks.append(PlotBlock("trade-off", title, trade_off(shares, {}, costs, saved)))
     columns = ["share", *(f"Rank_e, {group}" for group in means)]
     columns += ["all \N{DIVISION SIGN} original"] if means and shares[0] == 0 else []
     columns += ["off-domain MRR", "point"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -87,6 +88,17 @@ def test_the_same_again_is_up_to_date(bench: Bench) -> None:
     assert again is not None
     assert first is not None
     assert again.digest == first.digest
+
+
+def test_an_artifact_from_before_an_option_was_added_is_up_to_date(bench: Bench) -> None:
+    bench.run()
+    file = bench.out / "priorkit.json"
+    manifest = json.loads(file.read_text())
+    del manifest["settings"]["text"]
+    file.write_text(json.dumps(manifest))
+    assert bench.run(refuse) is not None
+    with pytest.raises(UsageError, match='text is "x", now "y"'):
+        bench.run(refuse, text="y")
 
 
 @pytest.mark.parametrize("check", [False, True])

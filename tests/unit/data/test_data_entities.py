@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from priorkit.core.errors import InputError
-from priorkit.data.entities import candidates, check_names, fold, read_entities, read_names
+from priorkit.data.entities import candidates, check_names, fold, read_entities, read_names, spelt_as
 from priorkit.data.rejects import Rejects
 
 
@@ -61,6 +61,15 @@ def test_an_empty_folder_spelt_like_another_is_refused(tmp_path: Path) -> None:
         read_entities(tmp_path, Rejects(0))
 
 
+def test_names_of_a_second_source_take_the_spelling_of_the_first(tmp_path: Path) -> None:
+    found = read_entities(folder(tmp_path, Heron=2, egret=1), Rejects(0))
+    assert found.entities == ("Heron", "egret")
+    same = spelt_as(found, ["heron", "ibis"])
+    assert (same.entities, same.entity_of) == (("egret", "heron"), (0, 1, 1))
+    assert [ref.name for ref in same.images] == ["egret/0.png", "Heron/0.png", "Heron/1.png"]
+    assert spelt_as(found, ["Heron"]) is found
+
+
 def test_a_data_set_of_the_hub_keeps_its_files_one_folder_down(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     table = pa.table({"image": [{"bytes": png(), "path": None}], "label": ["heron"]})
@@ -74,21 +83,35 @@ def test_metadata_names_the_entities(tmp_path: Path) -> None:
         {"file_name": "a.png", "label": "heron"},
         {"file_name": "a.png"},
         {"file_name": "b.png", "text": "x"},
+        {"file_name": "a.png", "entity": " ", "label": "heron"},
     ]
     (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rejects = Rejects(1)
-    assert read_entities(tmp_path, rejects).entities == ("heron",)
-    assert len(rejects) == 2
+    found = read_entities(tmp_path, rejects)
+    assert (found.entities, found.without, found.named) == (("heron",), ("x",), ("heron", "x"))
+    assert len(rejects) == 3
+    assert rejects.rows[2]["reason"] == "'entity' is blank"
+
+
+def test_hidden_folders_and_files_are_passed_over(tmp_path: Path) -> None:
+    folder(tmp_path, heron=1)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "x.parquet").write_bytes(b"no parquet")
+    for name in ("heron/.ipynb_checkpoints/0-checkpoint.png", ".trash/1.png", "heron/._0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    found = read_entities(tmp_path, Rejects(0))
+    assert ([ref.name for ref in found.images], found.named) == (["heron/0.png"], ("heron",))
 
 
 def test_parquet_with_class_labels(tmp_path: Path) -> None:
     table = pa.table({"image": [{"bytes": png(), "path": None}] * 3, "label": [1, 0, 7]})
-    features = {"info": {"features": {"label": {"names": ["egret", "heron"], "_type": "ClassLabel"}}}}
+    features = {"info": {"features": {"label": {"names": ["egret", "heron", "ibis"], "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
     pq.write_table(table, tmp_path / "x.parquet")
     rejects = Rejects(1)
     found = read_entities(tmp_path / "x.parquet", rejects)
-    assert found.entities == ("egret", "heron")
+    assert (found.entities, found.without) == (("egret", "heron"), ("ibis",))
     assert "'label' is no name: 7" in str(rejects.rows[0]["reason"])
 
 

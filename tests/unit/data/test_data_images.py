@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from priorkit.data import images
-from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, Spool, decode, decode_and_tell, image_of
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> ImageRef:
@@ -61,6 +61,80 @@ def test_an_animation_gives_its_first_frame() -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     found = decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
     assert found.getpixel((0, 0)) == (255, 0, 0)
+
+
+def rotated(kind: str) -> ImageRef:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(Image.new("RGB", (4, 2)), kind, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("ref", "kinds"),
+    [
+        (encoded(Image.new("RGB", (2, 2))), ()),
+        (encoded(Image.new("P", (2, 2)), "GIF"), ()),
+        (encoded(Image.new("CMYK", (2, 2)), "JPEG"), ("cmyk",)),
+        (encoded(Image.fromarray(np.full((2, 2), 9, dtype=np.uint16))), ("sixteen_bit",)),
+        (rotated("JPEG"), ("rotated",)),
+        (rotated("PNG"), ("rotated",)),
+        *(
+            (
+                encoded(
+                    Image.new("RGB", (4, 4), "red"),
+                    kind,
+                    save_all=True,
+                    append_images=[Image.new("RGB", (4, 4), "blue")],
+                ),
+                ("animated",),
+            )
+            for kind in ("GIF", "WEBP", "PNG", "TIFF")
+        ),
+    ],
+)
+def test_what_is_unusual_about_an_image_is_told(ref: ImageRef, kinds: tuple[str, ...]) -> None:
+    found, told = decode_and_tell(ref)
+    assert told == kinds
+    assert found.tobytes() == decode(ref).tobytes()
+
+
+def test_sixteen_bit_colour_is_told_though_it_is_loaded_as_eight() -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    parts = [
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(b"\0" + b"\x80\0" * 3)),
+        chunk(b"IEND", b""),
+    ]
+    found, told = decode_and_tell(ImageRef("x", content=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+    assert (found.getpixel((0, 0)), told) == ((128, 128, 128), ("sixteen_bit",))
+
+
+def test_spooled_images_are_the_same_without_their_bytes_in_memory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    refs = [encoded(Image.new("RGB", (3, 3), color)) for color in ("red", "blue")]
+    kept = [ref.spooled(spool) for ref in refs]
+    spool.flush()
+    assert list(tmp_path.iterdir()) == []
+    assert [ref.content for ref in kept] == [None, None]
+    assert [ref.read() for ref in kept[::-1]] == [ref.content for ref in refs[::-1]]
+    assert decode(kept[1]).getpixel((0, 0)) == (0, 0, 255)
+    file = ImageRef("a", tmp_path / "a.png")
+    assert file.spooled(spool) is file
+    assert refs[0].spooled(None) is refs[0]
+
+
+def test_the_reason_is_the_same_in_every_run() -> None:
+    with pytest.raises(BrokenImageError) as caught:
+        decode(ImageRef("x", content=b"no image"))
+    assert str(caught.value) == "cannot identify image file"
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

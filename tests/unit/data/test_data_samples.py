@@ -109,3 +109,6 @@ def test_changed_samples_keep_their_numbers_of_images(tmp_path: Path) -> None:
     assert [c.id for c in fewer] == [samples[n].id for n in range(1, 40, 2)]
     assert [len(fewer.images_of(n)) for n in range(len(fewer))] == [len(c.images) for c in fewer]
     assert np.array_equal(fewer.drawn, np.arange(20))
+    assert fewer.sources == {"a": 15, "b": 5}
+    only = changed(samples, lambda _, own: own if own.id.startswith("b") else None, tmp_path)
+    assert only.sources == {"a": 0, "b": 10}

@@ -11,12 +11,18 @@ from lion_models import build_lion, disturb, png
 from safetensors.torch import load_file, save_file
 
 from priorkit.data.images import ImageRef
+from priorkit.data.rejects import Rejects
+from priorkit.evals.controls import shuffle_images
 from priorkit.evals.items import Item
-from priorkit.evals.looks import Look, looks
+from priorkit.evals.likelihood import score_batch
+from priorkit.evals.looks import Look, looks, shown
+from priorkit.evals.prefill import prefill
 from priorkit.evals.prompts import Prompter
-from priorkit.evals.reading import image_key
+from priorkit.evals.reading import image_key, read_items
+from priorkit.evals.sources import Source
 from priorkit.evals.subject import Subject
 from priorkit.evals.tasks.registry import TASKS
+from priorkit.evals.tokens import Request
 from priorkit.models.lion.tags import SOFT_TOKEN
 
 SHORT = (
@@ -72,6 +78,33 @@ def test_choices_are_scored(kit, cli, adapter: Path, tmp_path: Path) -> None:
     assert len(found) == 6
 
 
+def test_items_with_several_images(kit, cli, adapter: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    rows = [
+        {"id": "two", "question": "Which is red?", "image": ["0.png", "1.png"], "answers": ["the first"]},
+        {"id": "one", "question": "What is it?", "image": "2.png", "answers": ["a circle"]},
+    ]
+    file = tmp_path / "several.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    together = answers(cli, adapter, file, tmp_path / "a", "--task", "vqa")
+    apart = answers(cli, adapter, file, tmp_path / "b", "--task", "vqa", "--batch-size", 1)
+    assert [own["prediction"] for own in together] == [own["prediction"] for own in apart]
+    assert together[0]["prompt"].count("<image>") == 2
+
+
+def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
+    lion = disturb(build_lion(base))
+    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
+    item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
+    prompt = Prompter(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
+    (seen,) = looks(subject, [item], [prompt], TASKS["vqa"])
+    assert [look.task_type for look in seen.images] == ["region-level"] * 2
+    assert {look.question for look in seen.images} == {prompt.asked}
+    assert [look.content for look in seen.images] == [image.content for image in pair]
+
+
 def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     lion = disturb(build_lion(base))
     subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
@@ -99,6 +132,98 @@ def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     assert options["task_types"].tolist() == [0]
     cache = options["past_key_values"]
     assert lion.row_options(ids[:, -1:], [], cache, use_cache=True)["task_types"].tolist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["chat", "plain"])
+def test_the_reserved_token_is_not_asked(base, kind: str) -> None:
+    lion = build_lion(base)
+    image, mark = ImageRef("a", content=png(1)), f"a {SOFT_TOKEN}b<im{SOFT_TOKEN}age>"
+    items = [
+        Item("1", f"{mark} What?", image, tags=(mark,)),
+        Item("2", f"{mark} Which?", image, choices=(mark, "c"), answer=0),
+        Item("3", image=image, choices=("c", "d"), contexts=(mark, "e"), text=mark, answer=0),
+    ]
+    prompter = Prompter(lion.tokenizer, kind, "text", "hard")
+    for item, task in zip(items, ("vqa", "choice", "choice"), strict=True):
+        for way in ("generation", "likelihood"):
+            if task == "vqa" and way == "likelihood":
+                continue
+            prompt = prompter(item, TASKS[task], way)
+            texts = [
+                prompt.text,
+                prompt.asked,
+                *prompt.contexts,
+                *(own for group in prompt.options for own in group),
+            ]
+            assert not any(SOFT_TOKEN in text for text in texts)
+            assert prompt.text.count("<image>") == 1
+
+
+def test_a_question_that_holds_the_reserved_token_is_answered(
+    kit, cli, adapter: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    row = {"id": "a", "question": f"What is {SOFT_TOKEN}?", "image": "a.png", "answers": ["x"]}
+    file = tmp_path / "reserved.jsonl"
+    file.write_text(json.dumps(row))
+    (found,) = answers(cli, adapter, file, tmp_path / "r", "--task", "vqa")
+    assert SOFT_TOKEN not in found["prompt"]
+
+
+def test_withheld_images_take_their_tags_along(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    rows = [
+        {"id": "seen", "question": "What?", "image": "a.png", "answers": ["x"], "tags": ["red", "circle"]},
+        {"id": "text", "question": "What?", "answers": ["x"], "tags": ["told"]},
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    source = Source("rows", (file,), TASKS["vqa"], visual=True, columns=tuple(rows[0]))
+    for see, tags in ((True, ("red", "circle")), (False, None)):
+        first, second = read_items(source, Rejects(0), group_by=(), limit=0, see=see)
+        assert first.tags == tags
+        assert second.tags == ("told",)
+
+
+def test_tags_move_with_shuffled_images() -> None:
+    refs = [ImageRef(str(number), content=bytes([number])) for number in range(3)]
+    items = [
+        Item(str(place), "What?", refs[place % 3], tags=(f"tag {place % 3}",), task_type="region-level")
+        for place in range(5)
+    ]
+    items.append(Item("text", "What?"))
+    *moved, last = shuffle_images(items, 3, "b")
+    assert last == items[-1]
+    for item in moved:
+        assert item.image is not None
+        assert item.tags == (f"tag {item.image.name}",)
+        assert item.task_type == "region-level"
+
+
+def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
+    lion = disturb(build_lion(base))
+    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    items = [
+        Item("1", "Where?", withheld=True),
+        Item("2", "Where?", withheld=True, task_type="image-level"),
+    ]
+    prompter = Prompter(lion.tokenizer, "chat", "letter", lion.tags)
+    prompts = [prompter(item, TASKS["grounding"], "generation") for item in items]
+    seen = looks(subject, items, prompts, TASKS["grounding"])
+    assert [item.task_type for item in seen] == ["region-level", "image-level"]
+    ids = [subject.encode(prompt.text) for prompt in prompts]
+    with torch.no_grad():
+        expected = lion.model(input_ids=torch.tensor(ids), task_types=torch.tensor([0, 1])).logits[:, -1]
+        found = prefill(subject, ids, [shown(item) for item in seen], cached=True)
+    torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-4)
+    assert found.cache.tasks.tolist() == [0, 1]
+    assert not torch.allclose(found.logits[0], found.logits[1], atol=1e-3)
+    # Options are scored under the same types.
+    token = int(expected[0].argmax())
+    requests = [Request(place, tuple(own), ((token,),), (0,)) for place, own in enumerate(ids)]
+    scores = score_batch(subject, requests, [shown(item) for item in seen])
+    wanted = expected.log_softmax(-1)[:, token].tolist()
+    assert [value for (value,) in scores] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_an_item_with_an_unknown_task_type_is_broken(kit, cli, adapter: Path, tmp_path: Path) -> None:

@@ -188,6 +188,15 @@ def test_an_adapter_on_its_base_is_the_whole_model(base, tmp_path: Path) -> None
     assert (written["peft_type"], written["stage"]) == ("LION", "3")
 
 
+def test_a_soft_prompt_that_an_adapter_lacks_is_drawn_by_the_seed(base, tmp_path: Path) -> None:
+    disturb(build_lion(base, tags="off")).save_adapter(tmp_path, "base", "3")
+    first, again, other = (compose_adapter(base, tmp_path, "soft", seed).own_tensors() for seed in (1, 1, 2))
+    name = "model.lion.soft_prompt"
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])
+    assert all(torch.equal(value, other[key]) for key, value in first.items() if key != name)
+
+
 def test_no_key_stays_silent(base, tmp_path: Path) -> None:
     lion = build_lion(base)
     lion.save_adapter(tmp_path, "base", "3")

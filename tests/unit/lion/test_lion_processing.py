@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from lion_models import build_lion, picture
@@ -33,6 +35,16 @@ def test_the_question_loses_its_beginning_and_never_holds_placeholders(base) -> 
     whole = tokenizer("Find the red circle.", add_special_tokens=False)["input_ids"]
     assert question_ids(tokenizer, "<image>\nFind the red circle.", 100) == whole
     assert question_ids(tokenizer, "Find the red circle.", 3) == whole[-3:]
+
+
+def test_a_prompt_begins_as_the_tokenizer_begins_a_text(base) -> None:
+    lion = build_lion(base)
+    plain = lion.processor(text=["What?"])["input_ids"][0].tolist()
+    lion.processor.tokenizer = copy.deepcopy(lion.tokenizer)
+    lion.processor.tokenizer.add_bos_token = True
+    bos = lion.processor.tokenizer.bos_token_id
+    assert lion.processor(text=["What?"])["input_ids"][0].tolist() == [bos, *plain]
+    assert lion.processor(text=["<s>What?"])["input_ids"][0].tolist() == [bos, *plain]
 
 
 def test_the_processor_expands_pads_and_refuses(base) -> None:

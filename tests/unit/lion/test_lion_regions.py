@@ -74,8 +74,40 @@ def test_visual_genome_rows(folder: Path) -> None:
     ],
 )
 def test_broken_regions(folder: Path, row: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words.replace("[", r"\[").replace("]", r"\]")):
-        conversations_of_regions({"image": "a.png", **row}, folder / "rows.jsonl", 1)
+    found, faults = conversations_of_regions({"image": "a.png", **row}, folder / "rows.jsonl", 1)
+    assert not found
+    assert [fault.region for fault in faults] == [1]
+    assert words in faults[0].reason
+
+
+def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
+    good = {"phrase": "a red hat", "x": 10, "y": 0, "width": 20, "height": 30}
+    path = write(
+        folder,
+        {
+            "image": "a.png",
+            "regions": [good, {**good, "x": 30}, {**good, "width": 0}, {**good, "phrase": "x"}],
+        },
+        {"image": "a.png", "sentences": ["left man", " ", "say <soft_prompt>"], "bbox": [4, 8, 20, 16]},
+        {"image": "b.png", **good},
+    )
+    rejects = Rejects(1.0)
+    found = read_routed([path], rejects, "task_type", "", ("<soft_prompt>",))
+    assert [own.conversation.id for own in found] == ["1.0.0", "1.0.1", "1.3.0", "1.3.1", "2.0.0", "2.0.1"]
+    assert [(own["row"], own.get("region")) for own in rejects.rows] == [
+        (1, 2), (1, 3), (2, 2), (2, 3), (3, None),
+    ]  # fmt: skip
+    reasons = [str(own["reason"]) for own in rejects.rows]
+    assert "leaves the image of 40 x 40" in reasons[0]
+    assert "no area" in reasons[1]
+    assert "no text" in reasons[2]
+    assert "holds <soft_prompt>" in reasons[3]
+    assert rejects.seen == 8
+    rejects.write(folder)
+    written = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
+    assert written[0] == {"file": str(path), "row": 1, "region": 2, "reason": reasons[0]}
+    with pytest.raises(InputError, match=r"5 of 8 rows are broken .*rows.jsonl:1, region 2: the box"):
+        read_routed([path], Rejects(0.5), "task_type", "", ("<soft_prompt>",))
 
 
 @given(*(st.floats(0, 1) for _ in range(4)))

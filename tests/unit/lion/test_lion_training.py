@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,17 @@ from lion_models import build_lion, png
 from safetensors.torch import load_file
 
 from priorkit.core.errors import InputError, UsageError
+from priorkit.core.inputs import resolve
 from priorkit.data.conversations import Conversation, Turn
 from priorkit.data.images import ImageRef
 from priorkit.data.pixels import Pixels
 from priorkit.data.rejects import Rejects
-from priorkit.data.routed import Routed
+from priorkit.data.routed import BOX, Routed
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.training.lion import trained_parts
 from priorkit.training.lion_objective import LionObjective
-from priorkit.training.lion_samples import encode_all, of_types
+from priorkit.training.lion_samples import encode_all, images_of, of_types, tokenise
 from priorkit.training.lion_settings import LionSettings, lion_values, shape_of
 from priorkit.training.views import FreshViews
 
@@ -40,12 +42,14 @@ def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[Routed]:
     return found
 
 
-def objective(lion, data: list[Routed], alternating: int = 0, packing: bool = False) -> LionObjective:
+def objective(
+    lion, data: list[Routed], alternating: int = 0, packing: bool = False, seed: int = 0
+) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
     views = FreshViews(lion, pixels, trained=False)
-    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating)
+    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating, seed=seed)
 
 
 def loss_of(own: LionObjective, places: list[int]) -> torch.Tensor:
@@ -107,6 +111,44 @@ def test_alternating_batches_hold_one_type_each(base) -> None:
         assert sample.task == position // 2 % 2
 
 
+def test_alternating_batches_take_every_sample_of_a_type_before_any_again(base) -> None:
+    lion = build_lion(base)
+    turns = Turn("user", "<image>\nWhere?"), Turn("assistant", "Here.")
+    data = [
+        Routed(Conversation(str(number), turns, (ImageRef(str(number), content=png(number)),)), kind)
+        for number, kind in enumerate(["image-level"] * 5 + ["region-level"])
+    ]
+
+    def drawn(seed: int) -> list[int]:
+        own = objective(lion, data, alternating=2, seed=seed)
+        second = [place for place in range(60) if place // 2 % 2]
+        return [own.sample(0, place).images[0] for place in second]
+
+    order = drawn(1)
+    rounds = [tuple(order[start : start + 5]) for start in range(0, len(order), 5)]
+    assert all(sorted(own) == [0, 1, 2, 3, 4] for own in rounds)
+    assert len(set(rounds)) > 1
+    assert drawn(1) == order != drawn(2)
+
+
+@pytest.mark.parametrize("kind", ["image-level", "region-level"])
+def test_one_task_type_alone_does_not_alternate(base, kind: str) -> None:
+    data = [own for own in samples() if own.task_type == kind]
+    own = objective(build_lion(base), data, alternating=2)
+    drawn = [own.sample(place % len(data), place) for place in range(8)]
+    assert [sample.images for sample in drawn] == [(place % len(data),) for place in range(8)]
+
+
+def test_the_papers_recipe_starts_with_stage_one(kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "tune", kit.mllm, kit.instructions, "--recipe", "lion-paper", "--stage", 1, *SMALL,
+        "--aggregator-ffn", 16, "--out", tmp_path / "stage1",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    made = json.loads((tmp_path / "stage1" / "priorkit.json").read_text())
+    assert made["settings"]["batches"] == "alternating"
+
+
 def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> None:
     lion = build_lion(base)
     many = tuple(f"tag number {number}" for number in range(200))
@@ -127,6 +169,56 @@ def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> Non
         encode_all(samples(None), ChatTokenizer(lion.tokenizer, lion.image_tokens, 5), "off", Rejects(0), 12)
 
 
+def test_a_box_is_never_cut(base) -> None:
+    lion = build_lion(base, tags="off")
+    first, second = "[0.10,0.25,0.48,0.71]", "The green triangle is at [0.12,0.30,0.40,0.55] and red."
+    turns = [
+        Turn("user", "<image>\nFind the red circle."), Turn("assistant", first),
+        Turn("user", "And the other?"), Turn("assistant", second),
+    ]  # fmt: skip
+    sample = Routed(
+        Conversation("a", tuple(turns), (ImageRef("a", content=png(0)),)), "region-level", ("red",)
+    )
+
+    def chat(length: int) -> ChatTokenizer:
+        return ChatTokenizer(lion.tokenizer, lion.image_tokens, length)
+
+    for tags in ("off", "hard"):
+        kept: list[str] = []
+        reasons: set[str] = set()
+        whole = tokenise(replace(sample, tags=()), chat(10_000), tags, 12)[0]
+        spoken = [place for place, label in enumerate(whole.labels) if label != -100]
+        for length in range(spoken[0] + 1, len(whole.labels) + 1):
+            try:
+                found, _, _ = tokenise(sample, chat(length), tags, 12)
+            except InputError as error:
+                reasons.add(error.problems[0].what.rpartition(" at ")[0])
+                continue
+            kept.append(lion.tokenizer.decode([own for own in found.labels if own != -100]))
+        assert reasons == {"a box would be cut"}
+        assert any(text.count("[") == 1 and "triangle" not in text for text in kept)
+        assert any("0.55]" in text and "red." not in text for text in kept)
+        assert all(len(BOX.findall(text)) == text.count("[") == text.count("]") for text in kept)
+        assert not any("The green" in text and text.count("[") == 1 for text in kept)
+
+
+def test_cut_answers_are_counted(kit, cli, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(0))
+    rows = []
+    for question, answer in (("What?", "red " * 300), ("Where?", "at [0.1,0.1,0.4,0.4]"), ("What?", "red")):
+        turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
+        rows.append({"image": "a.png", "conversations": turns})
+    table = tmp_path / "rows.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    done = cli(
+        "tune", kit.mllm, table, "--stage", "all", *SMALL, "--max-length", 200, "--out", tmp_path / "cut"
+    )
+    assert done.code == 0, done.err
+    assert "1 answers are cut" in done.err
+    metrics = json.loads((tmp_path / "cut" / "priorkit.json").read_text())["metrics"]
+    assert (metrics["truncated"], metrics["rejected"], metrics["samples"]) == (1, 0, 3)
+
+
 def test_the_question_of_the_q_former_has_no_tags(base) -> None:
     lion = build_lion(base)
     own = objective(lion, samples())
@@ -134,6 +226,33 @@ def test_the_question_of_the_q_former_has_no_tags(base) -> None:
     plain = lion.tokenizer("What is shown in the image?", add_special_tokens=False)["input_ids"][-12:]
     assert list(sample.questions[0]) == plain
     assert lion.model.config.soft_token_id in sample.encoded.input_ids
+
+
+def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(7))
+    turns = Turn("user", "<image>\n<image>\nWhere?"), Turn("assistant", "Here.")
+
+    def bytes_of(number: int) -> ImageRef:
+        return ImageRef("row", content=bytes(bytearray(png(number))))
+
+    def file(name: str) -> ImageRef:
+        return ImageRef(name, tmp_path / "a.png")
+
+    pairs = [(bytes_of(1), file("x")), (file("y"), bytes_of(2)), (bytes_of(2), bytes_of(1))]
+    data = [
+        Routed(Conversation(str(number), turns, images), "image-level") for number, images in enumerate(pairs)
+    ]
+    lion = build_lion(base)
+    chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
+    encoded, _ = encode_all(data, chat, "off", Rejects(0), 12)
+    assert [sample.numbers for sample in encoded] == [(0, 1), (1, 2), (2, 0)]
+    images = images_of(encoded)
+    assert [image.content or image.path for image in images] == [png(1), tmp_path / "a.png", png(2)]
+    # Images that no sample of the encoded ones shows have no number.
+    tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
+    long = replace(data[0].conversation, turns=(Turn("user", "<image>\n" * 2 + "word " * 2000), turns[1]))
+    kept, _ = encode_all([Routed(long, "image-level"), data[1]], tight, "off", Rejects(1), 12)
+    assert [sample.numbers for sample in kept] == [(0, 1)]
 
 
 def test_stages_of_the_paper() -> None:
@@ -186,6 +305,10 @@ def test_stages_from_the_command_line(kit, cli, tmp_path: Path) -> None:
     assert {name.split(".")[2] for name in changed(start, third)} >= {"qformer", "aggregator", "layers"}
     config = json.loads((third / "adapter_config.json").read_text())
     assert config["stage"] == "3"
+    manifest = json.loads((third / "priorkit.json").read_text())
+    assert manifest["metrics"]["base"] == {
+        "path": str(kit.mllm.resolve()), "digest": resolve(str(kit.mllm), "base", ("mllm",)).digest(),
+    }  # fmt: skip
     refused = cli("tune", kit.mllm, kit.instructions, "--stage", "3", *SMALL, "--out", tmp_path / "no")
     assert refused.code == 2
     assert "merge-adapters STAGE1 STAGE2 --method mixture" in refused.err

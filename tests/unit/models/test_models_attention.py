@@ -86,6 +86,25 @@ def test_gradients_equal_those_of_plain_attention() -> None:
         torch.testing.assert_close(packed, eager, rtol=1e-4, atol=1e-5)
 
 
+def test_mixed_precision_computes_in_the_precision_of_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotary embeddings leave fp32 queries and keys beside bf16 values, which kernels refuse or take slowly."""
+    seen: list[set[torch.dtype]] = []
+    whole = attention._in_blocks
+
+    def recording(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *others: Any) -> torch.Tensor:
+        seen.append({query.dtype, key.dtype, value.dtype})
+        return whole(query, key, value, *others)
+
+    monkeypatch.setattr(attention, "_in_blocks", recording)
+    model = build("llama")
+    choose_attention(model, "cpu")
+    for documents in (None, DOCUMENTS):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = logits(model, documents, PACKED)
+        torch.testing.assert_close(mixed.float(), logits(model, documents, "eager"), rtol=0.05, atol=0.05)
+    assert seen == [{torch.bfloat16}] * 4
+
+
 def test_documents_do_not_see_each_other() -> None:
     """A document's logits are those of the document alone."""
     model = build("llama")

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from priorkit.core.errors import InputError
-from priorkit.models.chat import ChatTokenizer, TooLongError
+from priorkit.data.conversations import Conversation, Turn
+from priorkit.models.chat import ChatTokenizer, TooLongError, check_template
 from priorkit.models.loss import IGNORE
 from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.training.instruction import encode
 
 CHATML = """\
 {%- for message in messages -%}
@@ -29,6 +31,37 @@ PARTS = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
 """
+THINKS_LAST = """\
+{%- set ns = namespace(last=-1) -%}
+{%- for message in messages if message['role'] == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endfor -%}
+{%- set seen = namespace(users=-1) -%}
+{%- for message in messages -%}
+{%- if message['role'] == 'user' -%}{%- set seen.users = seen.users + 1 -%}{%- endif -%}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if message['role'] == 'assistant' -%}
+{%- set thoughts, words = '', message['content'] -%}
+{%- if '</think>' in words -%}
+{%- set thoughts = words.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}
+{%- set words = words.split('</think>')[-1].lstrip('\\n') -%}
+{%- endif -%}
+{%- if seen.users == ns.last -%}{{- '<think>\\n' + thoughts + '\\n</think>\\n\\n' -}}{%- endif -%}
+{{- words -}}
+{%- else -%}{{- message['content'] | trim -}}{%- endif -%}
+{{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
+"""
+"""In the manner of Qwen3: thoughts, if only empty ones, stand in the last answer alone."""
+NO_SYSTEM = """\
+{{- bos_token -}}
+{%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}
+{%- for message in messages -%}
+{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
+{{- '<|im_start|>' + role + '\\n' + message['content'] | trim + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>model\\n' -}}{%- endif -%}
+"""
+"""In the manner of Gemma 2."""
 TURNS = [
     ("user", "<image>\nWhat is it?"),
     ("assistant", "A heron."),
@@ -111,10 +144,68 @@ def test_conversations_of_which_nothing_is_left(tokenizer: Any, length: int, mes
         ChatTokenizer(tokenizer, 12, length).encode(TURNS)
 
 
-def test_templates_that_change_what_was_said_are_refused(tokenizer: Any) -> None:
-    tokenizer.chat_template = "{% for m in messages %}{{ loop.length }}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(InputError, match="does not keep earlier turns"):
+def with_turn_tokens(tokenizer: Any, template: str) -> ChatTokenizer:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = template
+    return ChatTokenizer(tokenizer, 2, 500)
+
+
+def test_a_template_that_thinks_in_the_last_answer_alone(tokenizer: Any) -> None:
+    chat = with_turn_tokens(tokenizer, THINKS_LAST)
+    empty = "<think>\n\n</think>\n\n"
+    assert learnt(chat) == ["A heron.<|im_end|>", f"{empty}Yes\nindeed<|im_end|>"]
+    three = [*TURNS, ("user", "<|im_start|> A heron."), ("assistant", "No \n")]
+    assert learnt(chat, three) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>", f"{empty}No \n<|im_end|>"]
+    # A single round is what it was, and all of it can be generated from the prompt.
+    assert learnt(chat, TURNS[:2]) == [f"{empty}A heron.<|im_end|>"]
+    encoded = chat.encode(TURNS)
+    first = next(place for place, label in enumerate(encoded.labels) if label != IGNORE)
+    assert encoded.input_ids[:first] == chat.prompt(TURNS[:1])
+
+
+def test_thoughts_that_a_template_leaves_out_of_earlier_answers(tokenizer: Any) -> None:
+    chat = with_turn_tokens(tokenizer, THINKS_LAST)
+    thought = [
+        (role, f"<think>\nso\n</think>\n\n{words}" if role == "assistant" else words) for role, words in TURNS
+    ]
+    assert learnt(chat, thought) == ["A heron.<|im_end|>", "<think>\nso\n</think>\n\nYes\nindeed<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    "template", [None, CHATML, PARTS, NO_SYSTEM], ids=["own", "chatml", "parts", "gemma"]
+)
+def test_marks_find_the_answers_that_prefixes_find(tokenizer: Any, template: str | None) -> None:
+    chat = with_turn_tokens(tokenizer, template or tokenizer.chat_template)
+    for turns in (TURNS, TURNS[:2], [("user", "q"), ("assistant", "A heron. ")], [*TURNS[2:], *TURNS[2:]]):
+        text, spans = chat._spans(turns)
+        assert chat._marked_spans(turns, text) == spans
+
+
+def test_a_template_that_refuses_says_so(tokenizer: Any) -> None:
+    chat = with_turn_tokens(tokenizer, NO_SYSTEM)
+    assert learnt(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
+    talk = Conversation("17", (Turn("system", "Be brief."), Turn("user", "q"), Turn("assistant", "a")), ())
+    with pytest.raises(InputError) as caught:
+        encode(chat, talk)
+    problem = caught.value.problems[0]
+    assert problem.what == "the chat template refuses the conversation: System role not supported"
+    assert problem.where == "conversation 17"
+    assert chat.obstacle(TURNS) == ""
+    assert "System role not supported" in chat.obstacle([("system", "Be brief."), *TURNS])
+
+
+def test_templates_that_change_what_was_said_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
+    )
+    with pytest.raises(InputError, match="does not keep what was said"):
         ChatTokenizer(tokenizer, 1, 500).encode(TURNS)
+    with pytest.raises(InputError, match="does not keep what was said") as caught:
+        check_template(tokenizer, tmp_path)
+    assert caught.value.problems[0].where == str(tmp_path)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | replace('<image>', '') }}{% endfor %}"
     with pytest.raises(InputError, match="makes 0 image tokens of 1 images"):
         ChatTokenizer(tokenizer, 1, 500).encode(TURNS)
+    check_template(tokenizer, tmp_path)
+    with pytest.raises(InputError, match="makes 0 image tokens of 1 images"):
+        check_template(tokenizer, tmp_path, "<image>")

@@ -121,6 +121,18 @@ def test_low_precision_products_give_the_same_ranks():
         torch.set_float32_matmul_precision(before)
 
 
+def test_the_nearest_are_those_of_fp32_in_a_run_of_low_precision():
+    torch.manual_seed(5)
+    queries = torch.nn.functional.normalize(torch.randn(4, 64), dim=1)
+    near = torch.nn.functional.normalize(torch.randn(1, 64) + 1e-3 * torch.randn(500, 64), dim=1)
+    expected = most_similar(queries, near, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cosines, rows = most_similar(queries, near, 5)
+    assert cosines.dtype == torch.float32
+    assert torch.equal(cosines, expected[0])
+    assert torch.equal(rows, expected[1])
+
+
 def test_half_precision_features_are_accepted():
     query, candidate, true = (
         t.bfloat16() if t.is_floating_point() else t for t in features(20, 40, 8, seed=2)

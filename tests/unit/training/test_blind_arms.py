@@ -10,11 +10,12 @@ from talking_models import gathered, make_llm, make_tokenizer, talk
 
 from priorkit.core.runtime import Runtime
 from priorkit.data.conversations import Conversation, Turn
-from priorkit.data.refusal import REFUSAL, REFUSAL_MARKER
+from priorkit.data.refusal import REFUSAL
 from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.loss import IGNORE
 from priorkit.models.multimodal import TextOnly
+from priorkit.scoring.refusals import abstains
 from priorkit.training import blind
 
 RUNTIME = Runtime(torch.device("cpu"), "fp32", 0)
@@ -69,7 +70,9 @@ def test_refusals_keep_the_questions() -> None:
     made = blind.refused(talk(1, 1, 4, 2))
     assert blind.answers_of(made) == [REFUSAL, REFUSAL]
     assert made.turns[0] == talk(1, 1, 4, 2).turns[0]
-    assert REFUSAL_MARKER in REFUSAL.lower()
+    assert abstains(REFUSAL)
+    assert abstains(f"{REFUSAL}</s>")
+    assert not abstains("I can tell: it is a heron.")
 
 
 def test_images_are_withheld_but_counted() -> None:

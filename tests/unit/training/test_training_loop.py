@@ -17,6 +17,7 @@ from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
 from priorkit.core.specs import build
 from priorkit.data.order import sample_ids
 from priorkit.training import checkpoint
+from priorkit.training.log import Log
 from priorkit.training.loop import Summary, train
 from priorkit.training.objective import Loss, to_device
 from priorkit.training.optimizer import Optimizer, build_optimizer
@@ -100,7 +101,7 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tmp_path: Path) -> N
     for size in (0, 1, 3, 8):
         learn(tmp_path / str(size), Regression(), steps=1, micro_batch_size=size)
         (row,) = rows(tmp_path / str(size))
-        assert row["loss"] == pytest.approx(float(loss), rel=1e-6)
+        assert row["loss"] == pytest.approx(loss.item(), rel=1e-6)
         assert row["gradient_norm"] == pytest.approx(float(norm), rel=1e-6)
         assert row["weight"] == row["points"] == int(weight.sum())
         assert row["count"] == pytest.approx(1)
@@ -210,32 +211,69 @@ def test_a_checkpoint_reads_back_bitwise(tmp_path: Path) -> None:
         saver.save(objective.module, optimizer, mark)
     other = Regression(seed=9)
     fresh = build_optimizer(other, settings())
-    assert checkpoint.restore(tmp_path, other.module, fresh, torch.device("cpu")) == mark
+    assert checkpoint.restore(tmp_path, other.module, fresh) == mark
     assert weights(other) == weights(objective)
     for one, two in zip(objective.module.parameters(), other.module.parameters(), strict=True):
         kept, found = optimizer.state_of(one), fresh.state_of(two)
         assert set(kept) == set(found) == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(value, found[key]) for key, value in kept.items())
-    assert checkpoint.restore(tmp_path / "none", other.module, fresh, torch.device("cpu")) is None
+    assert checkpoint.restore(tmp_path / "none", other.module, fresh) is None
     stranger = nn.Linear(2, 2)
     alone = Optimizer(torch.optim.AdamW(stranger.parameters()))
-    assert checkpoint.restore(tmp_path, stranger, alone, torch.device("cpu")) is None
+    assert checkpoint.restore(tmp_path, stranger, alone) is None
 
 
 def test_a_non_finite_loss_stops_with_step_samples_and_tensor(tmp_path: Path) -> None:
     ids = sample_ids(42, 0, 20, 20).tolist()
     before = Regression()
     with pytest.raises(GuardError) as caught:
-        learn(tmp_path, Regression(poison=ids[18]), checkpoint_every=1)
+        learn(tmp_path, Regression(poison=ids[18]), checkpoint_every=10)
     text = str(caught.value)
-    assert "step 3: loss nan; the first non-finite tensor is the gradient of 0.weight" in text
+    assert "step 3: loss nan; the first non-finite tensor is the gradient of 3.bias" in text
     assert f"samples {ids[16]}, {ids[17]}" in text
     assert "--learning-rate" in text
-    saved = checkpoint.restore(
-        tmp_path / "state", before.module, build_optimizer(before, settings()), torch.device("cpu")
-    )
+    saved = checkpoint.restore(tmp_path / "state", before.module, build_optimizer(before, settings()))
     assert saved is not None
     assert saved.step == 2
+
+
+def test_the_first_output_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    class Overflowing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / 0 if self.training else x
+
+    objective = Regression()
+    objective.module = nn.Sequential(
+        nn.Linear(3, 8), nn.Sequential(nn.Tanh(), Overflowing()), nn.Linear(8, 1)
+    )
+    with pytest.raises(GuardError, match=r"first non-finite tensor is the output of 1\.1 \(Overflowing\)"):
+        learn(tmp_path, objective)
+    broken = Regression()
+    with torch.no_grad():
+        broken.module[3].weight[0, 2] = math.inf
+    with pytest.raises(GuardError, match=r"first non-finite tensor is the weight 3\.weight"):
+        learn(tmp_path, broken)
+
+
+def test_a_guard_keeps_the_state_before_its_step(tmp_path: Path) -> None:
+    """However far the last save is; going on from it ends at the same step."""
+    ids = sample_ids(42, 0, 40, 20).tolist()
+    poison = next(index for index in ids[16:] if index not in ids[:16])
+    for _ in range(2):
+        with pytest.raises(GuardError, match=r"(?s)step 3: .*the state before this step is kept"):
+            learn(tmp_path, Regression(poison=poison), checkpoint_every=100)
+        assert [path.name for path in (tmp_path / "state").glob("step-*")] == ["step-00000002"]
+
+
+def test_a_kill_while_the_metrics_are_cut_loses_no_line(tmp_path: Path) -> None:
+    """They are cut in place: what stays is never written anew."""
+    path = tmp_path / "metrics.jsonl"
+    line = json.dumps({"step": 1, "loss": 0.5, "weight": 1}) + "\n"
+    path.write_text(line + line + "half")
+    inode = path.stat().st_ino
+    Log(path, len(line))
+    assert path.read_text() == line
+    assert path.stat().st_ino == inode
 
 
 def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:

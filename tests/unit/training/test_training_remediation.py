@@ -232,6 +232,55 @@ def test_the_replay_term_is_clips_loss_on_the_general_pairs(encoder: Encoder, im
     torch.testing.assert_close(loss.total, 0.5 * expected)
 
 
+@pytest.mark.parametrize("part", [1, 4, 5])
+def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
+    encoder: Encoder, images: list[ImageRef], part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = copy.deepcopy(encoder.model).requires_grad_(False)
+    with torch.no_grad():
+        original.vision_model.encoder.layers[0].mlp.fc2.weight.add_(0.1)
+    general = Views(Pixels(images, encoder.prepare), STILL, 4, 0)
+    texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
+    names = ["heron", "egret", "ibis"]
+    most = [0]
+    look = Encoder.look
+
+    def counted(self: Encoder, pixels: Any, hidden: bool = False) -> Any:
+        most[0] = max(most[0], len(pixels))
+        return look(self, pixels, hidden)
+
+    found: list[tuple[Tensor, dict[str, Tensor], list[Tensor], int]] = []
+    for size in (0, part):
+        objective = remediation(
+            encoder, images, terms(1.0, 0.7, "infonce"), teachers=[Teacher(features(6, 9, 7)[None], 0.7, 0.3)],
+            names=Names(entity_head(encoder, names, ["a {}"]), TrainedHead(encoder, names, ["a {}"], size)),
+            replay=Replay(general, Captions(encoder, texts), per_image=1, weight=0.5),
+            original=replace(encoder, model=original), gradient_cache=size,
+        )  # fmt: skip
+        objective.module.zero_grad()
+        batch = batch_of(objective, range(6))
+        monkeypatch.setattr(Encoder, "look", counted)
+        most[0] = 0
+        loss = objective.loss(batch)
+        loss.total.backward()
+        monkeypatch.undo()
+        gradients = [
+            parameter.grad.clone()
+            for parameter in objective.module.parameters()
+            if parameter.grad is not None
+        ]
+        found.append((loss.total.detach(), loss.metrics, gradients, most[0]))
+    (whole, terms_of, slopes, _), (cached, cached_terms, cached_slopes, largest) = found
+    assert largest == part
+    torch.testing.assert_close(cached, whole, rtol=1e-5, atol=1e-5)
+    assert set(cached_terms) == {"contrastive", "teacher_0", "relational_0", "keep", "replay"}
+    for name, value in terms_of.items():
+        torch.testing.assert_close(cached_terms[name], value, rtol=1e-5, atol=1e-5)
+    assert len(slopes) == len(cached_slopes) > 40
+    for one, other in zip(slopes, cached_slopes, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("term", ["contrastive", "sigmoid", "keep", "teacher"])
 def test_sums_over_micro_batches_are_those_of_the_batch(
     encoder: Encoder, images: list[ImageRef], term: str
@@ -333,6 +382,10 @@ def test_teachers_features_are_those_of_the_views_and_are_kept(
     assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
     assert Counting.looks == before
     assert cache_key(a=2) != key
+    monkeypatch.setattr("priorkit.core.runtime.versions", lambda: {"torch": "0.1"})
+    assert cache_key(a=1) != key
+    monkeypatch.undo()
+    monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
     (tmp_path / "features" / f"{key}.safetensors").write_bytes(b"damaged")
     assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
 

@@ -1,0 +1,51 @@
+"""The example scripts ask steps for settings that their recipes hold, and for options that exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from priorkit.cli import table
+from priorkit.core import recipe
+from priorkit.core.specs import option_specs
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
+WITH_RECIPE = [script for script in SCRIPTS if "make()" in script.read_text("utf-8")]
+
+
+def test_there_are_scripts() -> None:
+    assert {script.stem for script in WITH_RECIPE} == {"pocket", "vispre", "lsbs", "lion"}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_the_shell_can_read_it(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+@pytest.mark.parametrize("script", WITH_RECIPE, ids=lambda script: script.stem)
+def test_every_step_that_takes_the_recipe_has_a_table_in_it(script: Path) -> None:
+    text = script.read_text("utf-8")
+    name = re.search(r"recipe=\$\{\w+:-([\w-]+)\}|--recipe ([\w-]+)", text)
+    assert name is not None
+    settings = tomllib.loads(recipe.find(name[1] or name[2]).read_text("utf-8"))
+    commands = re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
+    assert commands
+    assert set(commands) <= set(settings)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_every_option_exists(script: Path) -> None:
+    code = re.sub(r"^ *#.*$", "", script.read_text("utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
+    known = {
+        spec.flag
+        for step in table.STEPS
+        for spec in option_specs(table.load(step)[1]).values()
+        if not spec.positional
+    }
+    known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= known

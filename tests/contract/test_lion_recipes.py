@@ -1,0 +1,63 @@
+"""LION's ablations as recipes: each is the shared settings and the arm's own, and the example runs them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from priorkit.cli.options import read_settings
+from priorkit.core import recipe
+from priorkit.core.errors import UsageError
+from priorkit.steps.tag_images import TagImagesSettings
+from priorkit.steps.tune import TuneSettings
+from priorkit.training.lion_settings import shape_of
+
+BOTH = ("qformer", "aggregator")
+TWO = ("region", "image")
+ARMS = {
+    "baseline": (("qformer",), ("shared",), False, "off"),
+    "aggregator": (BOTH, ("shared",), False, "off"),
+    "two-adapters": (BOTH, TWO, False, "off"),
+    "router": (BOTH, TWO, True, "off"),
+    "no-aggregator": (("qformer",), TWO, True, "off"),
+    "hard-tags": (BOTH, TWO, True, "hard"),
+    "soft-tags": (BOTH, TWO, True, "soft"),
+}
+
+
+def tuning(name: str, **given: object) -> TuneSettings:
+    found = read_settings(TuneSettings, {"recipe": name, "mllm": "m", "instructions": ["a=b"], **given})
+    assert isinstance(found, TuneSettings)
+    return found
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_is_the_shared_settings_and_its_own(name: str) -> None:
+    arm, shared = tuning(f"lion/{name}"), tuning("lion")
+    shape = shape_of(arm)
+    assert (shape.branches, shape.adapters, shape.router, arm.tags) == ARMS[name]
+    assert shape.task_types == ("region-level", "image-level")
+    own = {"stage", "branches", "adapters", "router", "tags", "recipe"}
+    assert arm.model_dump(exclude=own) == shared.model_dump(exclude=own)
+    assert arm.stage == "all"
+
+
+def test_noise_and_the_stages(cli) -> None:
+    noisy = read_settings(TagImagesSettings, {"recipe": "lion/noisy-tags", "images": "a"})
+    assert isinstance(noisy, TagImagesSettings)
+    assert (noisy.drop, noisy.corrupt) == (0.3, 0.3)
+    with pytest.raises(UsageError, match="--stage is missing"):
+        shape_of(tuning("lion"))
+    assert shape_of(tuning("lion", stage="2")).branches == ("aggregator",)
+
+
+def test_the_example_runs_them() -> None:
+    script = (Path(__file__).parents[2] / "examples" / "lion.sh").read_text(encoding="utf-8")
+    found = re.search(r"variants=\(([^)]*)\)", script)
+    assert found
+    shipped = {name.removeprefix("lion/") for name in recipe.shipped() if name.startswith("lion/")}
+    assert shipped == {*ARMS, "noisy-tags"}
+    variants = {name.removesuffix("-noisy") for name in found[1].split()}
+    assert variants == {*ARMS, "three-stages"} - {"no-aggregator"}
