@@ -41,7 +41,7 @@ _WRONG = (
 )
 _WRONG_CJK = r"\s*(?:是|都)*(?:错|錯|不对|不對|不正确|不正確|不符合|不是(?!\s*[,:])|ではな|じゃな)"
 _CLAUSE = (
-    r"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus|sondern|sino|mais|mas|ma|pero|aber)\b|=>|而)"
+    r"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus|neither|nor|sondern|sino|mais|mas|ma|pero|aber)\b|=>|而)"
     r"[^,.;:!?\n\uE000-\uF8FF])*?"
 )
 _DENIALS = (
@@ -53,7 +53,15 @@ _DENIALS = (
     r"|nicht|kein\w*|weder|noch|ohne|pas|ni|non(?!\s*[,.;:!\n])|não|nem|sin|sans|не|ни|нет|niet|geen|nie)\b"
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
-_NEGATED_BEFORE = re.compile(rf"{_DENIAL}{_CLAUSE}(?P<list>{_COMMAS}(?=\s+leav)|{LIST})", re.I)
+_NEGATED_BEFORE = re.compile(rf"(?P<denial>{_DENIAL}{_CLAUSE})(?P<list>{_COMMAS}(?=\s+leav)|{LIST})", re.I)
+# "The one that is not there is M": the denial belongs to the subject, unless a clause follows it.
+_SUBJECT = re.compile(
+    r"(?:not?|never|without|cannot|missing|lacking)\b.*\b(?:is|are|was|were|must be|would be)\b", re.I
+)
+_COMPLEMENT = re.compile(
+    r"\b(?:think|believe|say|said|mean|suggest|indicate|imply|guess|agree|that|way|evidence|case|if|whether|because)\b",
+    re.I,
+)
 _PLACE = r"(?:\s+(?:options?|choices?|answers?|in (?:the|this) (?:image|picture|photo|scene)))?"
 _NOT_ANOTHER = rf"not\b(?!\s+{ARTICLE}{MENTION})"
 _NEGATED_AFTER = re.compile(
@@ -184,13 +192,14 @@ def _enumeration_end(marked: MarkedAnswer, start: int, units: set[str]) -> int |
 def negated(marked: MarkedAnswer) -> set[int]:
     """Positions of mentions that the answer denies, or says that it does not know."""
     text = marked.text
-    found = _of_lists(marked, [*_NEGATED_BEFORE.finditer(text), *_NEGATED_AFTER.finditer(text)])
+    before = [match for match in _NEGATED_BEFORE.finditer(text) if not _is_of_subject(match["denial"])]
+    found = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])
     found |= _of_lists(marked, _NEGATED_LIST.finditer(text))
     for exception in _EXCEPTION.finditer(text):
         head, own = exception["head"].lower(), _of_lists(marked, [exception])
         none_but = head in ("no", "none", "nothing", "nobody")
-        before = text[max(0, exception.start() - _CLAUSE_BEFORE) : exception.start()]
-        wrong = _NOT_RIGHT.search(exception["rest"]) or _RULING_OUT.search(before)
+        clause = text[max(0, exception.start() - _CLAUSE_BEFORE) : exception.start()]
+        wrong = _NOT_RIGHT.search(exception["rest"]) or _RULING_OUT.search(clause)
         all_but_are_wrong = wrong is not None and not head.startswith("any")
         found = found - own if none_but or all_but_are_wrong else found | own
     for doubt in _DOUBT.finditer(text):
@@ -206,6 +215,10 @@ def negated(marked: MarkedAnswer) -> set[int]:
 
 def _of_lists(marked: MarkedAnswer, matches: Iterable[re.Match[str]]) -> set[int]:
     return {position for match in matches for position in marked.positions(*match.span("list"))}
+
+
+def _is_of_subject(denial: str) -> bool:
+    return _SUBJECT.match(denial) is not None and _COMPLEMENT.search(denial) is None
 
 
 def _named(marked: MarkedAnswer, found: re.Match[str]) -> tuple[Mention, Mention]:

@@ -38,7 +38,8 @@ _AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|lo
 # A letter in one of these places belongs to a name, a grade, a unit or a formula.
 _NAME_BEFORE = re.compile(
     r"(?:\b(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"
-    r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category|mr\.?|mrs\.?|ms\.?|dr\.?)\s"
+    r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category|angle|vertex|triangle|segment|side|box|bag|train|player|student"
+    r"|company|group|city|town|curve|graph|region|bottle|container|lane|route|person|mr\.?|mrs\.?|ms\.?|dr\.?)\s"
     r"|(?<!\w)\w\.|\w['-]|(?<![.:)\]])\b\d\s|°\s?|(?-i:[a-z0-9])\s?[+*^]\s?)$",
     re.I,
 )
@@ -167,7 +168,8 @@ def _mark_letters(marked: MarkedAnswer) -> None:
     # In prose "I" is the pronoun, "A" mostly the article, and small vowels are words of many languages.
     capitals = known.replace("A", "").replace("I", "")
     small = "".join(letter for letter in known.lower() if letter in _SMALL_LETTERS)
-    bare = [rf"{_LETTER_EDGE}(?P<letter>[{capitals}{small}]){_LETTER_END}"] if capitals else []
+    variable = rf"(?!\s?=\s?(?!{MENTION}))(?!\([a-z])"
+    bare = [rf"{_LETTER_EDGE}(?P<letter>[{capitals}{small}]){_LETTER_END}{variable}"] if capitals else []
     for pattern in [*dressed, *bare]:
         _mark_letter_matches(marked, pattern)
     letters = "".join(chr(_FIRST_MENTION + i) for i, m in enumerate(marked.mentions) if m.kind == "letter")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from priorkit.scoring.choice_text import plain
+from priorkit.scoring.choice_text import option_words
 
 LabelStyle = Literal["letter", "digit", "roman"]
 ROMAN: tuple[str, ...] = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
@@ -22,6 +22,7 @@ _UNITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _LARGEST_IN_WORDS = 1000
 _LONGEST_ACRONYM = 4
+_MOST_DIGITS = 15
 _MORE_OF_NUMBER = rf"[\s-]+(?:and[\s-]+)?(?:{'|'.join(_UNITS[1:])}|{'|'.join(_TENS)}|hundred|thousand)\b"
 _PRONOUN_BEFORE_ONE = (
     "this",
@@ -81,7 +82,7 @@ class Options:
     @classmethod
     def of(cls, options: Sequence[str]) -> Options:
         """Fold the options and take off a run of own labels: ``(i) copper``, ``(ii) iron``."""
-        texts = [" ".join(plain(option).split()).strip(" .,;:!?\"'").casefold() for option in options]
+        texts = [" ".join(option_words(option).split()).strip(" .,;:!?\"'").casefold() for option in options]
         found = [_OWN_LABEL.match(text) for text in texts]
         style = _label_style([match[1] if match else "" for match in found])
         if style is not None:
@@ -128,7 +129,9 @@ def _label_style(labels: Sequence[str]) -> LabelStyle | None:
 
 def number_of(words: str) -> int | None:
     """The number that a word or digits say, None for neither."""
-    return int(words) if words.isascii() and words.isdigit() else _VALUE_OF_WORDS.get(words.replace("-", " "))
+    if words.isascii() and words.isdigit():
+        return int(words) if len(words) <= _MOST_DIGITS and str(int(words)) == words else None
+    return _VALUE_OF_WORDS.get(words.replace("-", " "))
 
 
 def _in_words(value: int) -> str:
@@ -202,7 +205,7 @@ def _word(word: str) -> str:
             body += r"\s?(?:%|percent|per cent)"
         elif piece.isalpha() and previous.isdigit():
             body += r"\s?" + re.escape(piece)
-        elif piece.isdigit() and not previous and (following == "%" or following.isalpha()):
+        elif not previous and (following == "%" or following.isalpha()) and number_of(piece) is not None:
             body += _number(int(piece))
         elif len(piece) == 1 and piece.isdigit() and not previous and following == ":":
             body += f"0?{piece}"

@@ -48,6 +48,7 @@ _TAG_PAIR = re.compile(r"<(\w+)[^<>]*>([^<>]*)</\1>", re.S)
 _JSON_KEY = re.compile(r"(?<=[{,\s])[\"']([A-Za-z][\w ]{0,30})[\"']\s*:\s*")
 
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
 _POWER = re.compile(r"\^\{([^{}]*)\}")
 _LATEX_TEXT = re.compile(r"\\(?:text\w*|math\w*|operatorname|bold\w*|underline|emph)\s*\{([^{}]*)\}")
 _BOXED = re.compile(r"\\?\b(?:boxed|fbox)\s*(?:\{([^{}]*)\}|(?<=boxed )(\w)\b)")
@@ -95,6 +96,12 @@ def readable(answer: str) -> str:
     return text
 
 
+def option_words(option: str) -> str:
+    """The words of an option, whose LaTeX is read as in an answer."""
+    text = _without_latex(plain(option)).strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "$" else text
+
+
 def turns(text: str) -> list[str]:
     """The text up to each place where another question or speaker begins, then the whole."""
     return [*(text[: found.start()] for found in _NEXT_TURN.finditer(text)), text]
@@ -110,13 +117,15 @@ def _without_tags(text: str) -> str:
 def _without_latex(text: str) -> str:
     for pattern, replacement in (
         (_FRACTION, r"\1/\2"),
+        (_ROOT, r"√\1"),
         (_POWER, r"^\1"),
         (_LATEX_TEXT, r" \1 "),
         (_TAG_PAIR, r" \2 "),
     ):
         while (shorter := pattern.sub(replacement, text)) != text:
             text = shorter
-    text = text.replace("^\\circ", "°").replace("\\%", "%")
+    for command, sign in (("^\\circ", "°"), ("\\%", "%"), ("\\pi", "π")):
+        text = text.replace(command, sign)
     text = _BOXED.sub(lambda found: f"\nFinal answer: {found[1] or found[2] or ''}\n", text)
     return _LATEX_MATH.sub(r" \1 ", text)
 

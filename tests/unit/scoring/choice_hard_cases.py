@@ -1380,6 +1380,55 @@ FIFTH: list[tuple[str, list[str], str | None]] = [
     ("I think no", UNSURE, "B"),
 ]
 
+# A sixth table: questions that ask what is not so, and letters and numbers of formulas and figures.
+REPTILES = ["dog", "lizard", "cow", "whale"]
+LATEX = ["$\\frac{1}{2}$", "$x^2$", "$2\\pi r$", "$\\sqrt{3}$"]
+SEQUENCE = ["8", "12", "16", "24"]
+LONG_NUMBERS = ["007", "7", "70", "123456789012345678901234567890"]
+
+SIXTH: list[tuple[str, list[str], str | None]] = [
+    ("The animal that is not a mammal is the lizard.", REPTILES, "B"),
+    ("The one that doesn't belong is the whale.", REPTILES, "D"),
+    ("The animal not living on land is the whale.", REPTILES, "D"),
+    ("What is missing is the door.", ROOM, "D"),
+    ("The missing number is 12.", SEQUENCE, "B"),
+    ("The missing piece is C.", ROOM, "C"),
+    ("The item which cannot be seen is the cabinet.", ROOM, "B"),
+    ("The only animal without legs is the whale.", REPTILES, "D"),
+    ("I don't think it is the dog.", REPTILES, None),
+    ("That does not mean it is a cow.", REPTILES, None),
+    ("There is no evidence that it is a cow.", REPTILES, None),
+    ("It is not true that it is a dog; it is a lizard.", REPTILES, "B"),
+    ("A isn't it, and neither is B. C is.", REPTILES, "C"),
+    ("The lizard isn't a mammal, so B.", REPTILES, "B"),
+    ("B, which is not a mammal.", REPTILES, "B"),
+    ("The answer is the lizard, because it is not a mammal.", REPTILES, "B"),
+    ("I wouldn't say it's the cow.", REPTILES, None),
+    ("\\frac{1}{2}", LATEX, "A"),
+    ("The area is $x^{2}$.", LATEX, "B"),
+    ("$2\\pi r$", LATEX, "C"),
+    ("\\boxed{\\sqrt{3}}", LATEX, "D"),
+    ("1/2", LATEX, "A"),
+    ("B", LATEX, "B"),
+    ("a = 4 and b = 12, so the result is 16.", SEQUENCE, "C"),
+    ("In triangle ABC, angle C is 90 degrees. The side is 24.", SEQUENCE, "D"),
+    ("F = ma gives 12", SEQUENCE, "B"),
+    ("3 times 8 is 24, so 24", SEQUENCE, "D"),
+    ("24 / 2 = 12", SEQUENCE, "B"),
+    ("The next number is 16.", SEQUENCE, "C"),
+    ("Student B is right: 8", SEQUENCE, "A"),
+    ("16 (C)", SEQUENCE, "C"),
+    ("16 (B)", SEQUENCE, None),
+    ("C: 16", SEQUENCE, "C"),
+    ("C = 16", SEQUENCE, "C"),
+    ("more than 12", SEQUENCE, None),
+    ("160", SEQUENCE, None),
+    ("7", LONG_NUMBERS, "B"),
+    ("007", LONG_NUMBERS, "A"),
+    ("123456789012345678901234567890", LONG_NUMBERS, "D"),
+    ("9" * 5000, LONG_NUMBERS, None),
+]
+
 HARD_CASES = [
     *SHORT, *LOWER_CASE, *MARKUP, *OTHER_LANGUAGES, *CORRECTIONS, *HEDGES, *NEGATIONS, *REFUSALS, *ECHOES,
     *NUMBERS, *CONTAINED, *YES_OR_NO, *LABELS, *REASONING,
@@ -1387,4 +1436,5 @@ HARD_CASES = [
     *THIRD,
     *FOURTH,
     *FIFTH,
+    *SIXTH,
 ]  # fmt: skip
