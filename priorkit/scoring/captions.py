@@ -3,8 +3,9 @@
 Sources: ``cider_scorer.py``, ``bleu_scorer.py`` and ``rouge.py`` of salaniz/pycocoevalcap (ad63453).
 Everything works on tokens as :mod:`priorkit.scoring.ptb` gives them. Quirks kept:
 
-- What is called CIDEr there is CIDEr-D. Its length penalty compares numbers of *bigrams*. Document
-  frequencies come from the references of the very corpus, so one image alone scores 0.
+- What is called CIDEr there is CIDEr-D. Its length penalty compares numbers of *bigrams*, which are one
+  less than the words on both sides, so that the score is that by words. Document frequencies come from
+  the references of the very corpus, so one image alone scores 0.
 - BLEU per caption is smoothed by 1e-15 and 1e-9, the corpus value as well.
 - ROUGE-L takes the best precision and the best recall over the references apart, and an empty
   sentence counts as one empty token.

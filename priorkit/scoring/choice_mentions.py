@@ -1,81 +1,55 @@
-"""Find where an answer mentions the options of a multiple-choice question: letters, texts, ordinals.
+"""Find where an answer mentions the options of a multiple-choice question (the second stage).
 
-The answer is rewritten: plain marks, straight quotes, no markup, and every mention replaced by one
-private-use character. What decides between mentions (:mod:`priorkit.scoring.choice`) is then grammar
-over that character and the few words around it.
+Every mention (a text, a letter, a label, an ordinal) is replaced by one private-use character. What decides
+between mentions (:mod:`priorkit.scoring.choice`) is then grammar over that character and the few words
+around it.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+
+from priorkit.scoring.choice_options import ROMAN, LabelStyle, Options, number_of
+from priorkit.scoring.choice_text import plain
 
 OUT_OF_RANGE = -1
 MENTION = r"[\uE000-\uF8FF]"
 _FIRST_MENTION = 0xE000
 
-_PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("‘’‚‛′´`", "'"),
-        **dict.fromkeys("“”„‟«»″", '"'),
-        **dict.fromkeys("‐‑‒", "-"),
-        **dict.fromkeys("–—―−", " - "),
-        **dict.fromkeys("→⇒➜➡", " => "),
-        **dict.fromkeys("【〔「『", "("),
-        **dict.fromkeys("】〕」』", ")"),
-        **dict.fromkeys("。", "."),
-        **dict.fromkeys("、", ","),
-        "∴": " therefore ",
-        "…": "...",
-        "\u00a0": " ",
-        "\u200b": "",
-        "\ufe0f": "",
-        "\r": "\n",
-    }
-)
-_CONTRACTIONS = (
-    (re.compile(r"\bcan'?t\b|\bcan not\b", re.I), "cannot"),
-    (re.compile(r"\bwon'?t\b", re.I), "will not"),
-    (re.compile(r"\bain't\b", re.I), "is not"),
-    (re.compile(r"n't\b", re.I), " not"),
-    (re.compile(r"\b(is|are|was|were|does|do|did|has|have|would|should|could)nt\b", re.I), r"\1 not"),
-    (re.compile(r"\b(it|that|there|what|he|she|here)'s\b", re.I), r"\1 is"),
-)
-_NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        (
-            *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-            *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
-            *("eighteen", "nineteen", "twenty"),
-        )
-    )
-} | {"thirty": "30", "forty": "40", "fifty": "50", "hundred": "100"}
-_WORDS_OF_NUMBER = {number: word for word, number in _NUMBER_WORDS.items()}
-# Texts that also serve as negations or pronouns count only where they stand alone as an answer.
-_FUNCTION_TEXTS = frozenset({"yes", "no", "none", "not", "both", "neither", "all", "either", "any"})
 _ORDINALS = (
     *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth"),
     *("eleventh", "twelfth"),
 )
-_LABEL_WORD = r"(?i:option|choice|letter|alternative|item)"
+_LABEL_WORD = r"(?i:options?|choices?|letters?|alternative|item|opci[oó]n|opç[aã]o|opzione|lettre|letra|lettera|buchstabe)"
 _LETTER_EDGE = r"(?<![A-Za-z0-9À-ÖØ-öø-ÿ])"
 _LETTER_END = r"(?![A-Za-z0-9À-ÖØ-öø-ÿ])"
-# Words that may follow the letter A or a; before anything else it is the article.
+# Words that may follow the letter A; before anything else it is the article.
 _AFTER_LETTER = (
     r"(?:is|was|are|were|as|because|since|and|or|nor|but|for|due|given|which|that|seems?|looks?|appears?"
     r"|fits?|match(?:es)?|would|could|should|must|can|cannot|will|does|do|did|not|has|shows?|here|if|so"
-    r"|then|based|though|although|while|whereas|instead|it|over|to|in|from|makes?|describes?|might|may)\b"
+    r"|then|based|though|although|while|whereas|instead|it|over|to|in|from|makes?|describes?|might|may"
+    r"|maybe|probably|definitely|through|ma|mas|mais|y|ou|oder|und|et|ist|est|es|è|é)\b"
 )
-# A letter after one of these belongs to a name.
-_NAMING = (
-    r"(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"
-    r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category) "
+# The same for a lower-case a, which no article can precede.
+_AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must|i (?:guess|think|believe|suppose))\b"
+# A letter in one of these places belongs to a name, a grade, a unit or a formula.
+_NAME_BEFORE = re.compile(
+    r"(?:\b(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"
+    r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category|angle|vertex|triangle|segment|side|box|bag|train|player|student"
+    r"|company|group|city|town|curve|graph|region|bottle|container|lane|route|person|mr\.?|mrs\.?|ms\.?|dr\.?)\s"
+    r"|(?<!\w)\w\.|\w['-]|(?<![.:)\]])\b\d\s|°\s?|(?-i:[a-z0-9])\s?[+*^]\s?)$",
+    re.I,
+)
+_NAME_AFTER = re.compile(r"\.\w(?!\w)|['-]\w|\+\+|#|°| (?:vitamins?|major|minor)\b|\s?[+*^]\s?[a-z0-9]\b")
+_INITIALS = re.compile(
+    r"\b(?:[A-Z]\.){2,}|\b(?:[A-Z]\. ){2,}(?!(?:The|It|An?|This|That|There|Because|Since|As|So|In|My|No|Not)\b)[A-Z][a-z]+"
 )
 _OUTSIDE = r"[^\w\n\uE000-\uF8FF]*"
+_ANSWER_IS = r"\b(?i:answer|choice|option)\s*(?:(?i:is|was)\b|[:=]|=>|-|\s)+[\"'(\[]*"
+_SMALL_LETTERS = "bcdfghj"
 
 Kind = Literal["letter", "text", "ordinal"]
 
@@ -93,6 +67,7 @@ class MarkedAnswer:
     """An answer with every mention replaced by one character."""
 
     text: str
+    count: int
     mentions: list[Mention] = field(default_factory=list)
 
     def at(self, position: int) -> Mention:
@@ -105,45 +80,29 @@ class MarkedAnswer:
         mark = chr(_FIRST_MENTION + len(self.mentions) - 1)
         self.text = self.text[:start] + mark + self.text[end:]
 
-
-def plain(text: str) -> str:
-    """Straight quotes, plain dashes, spelled-out negations; compatibility forms folded (NFKC)."""
-    text = unicodedata.normalize("NFKC", text.translate(_PLAIN)).translate(_PLAIN)
-    text = re.sub(MENTION, "", text)
-    for pattern, replacement in _CONTRACTIONS:
-        text = pattern.sub(replacement, text)
-    return text
-
-
-def option_texts(options: Sequence[str]) -> list[str]:
-    """The options as they are looked for: plain, folded, without own labels, articles or final marks."""
-    texts = [" ".join(plain(option).split()).strip(" .,;:!?\"'").casefold() for option in options]
-    label = re.compile(r"^\(?([a-z])[).:]\s+")
-    if all(
-        (found := label.match(text)) is not None and ord(found.group(1)) == ord("a") + index
-        for index, text in enumerate(texts)
-    ):
-        texts = [label.sub("", text) for text in texts]
-    bare = [re.sub(r"^(?:an?|the) ", "", text) for text in texts]
-    return bare if len(set(bare)) == len(set(texts)) else texts
+    def positions(self, start: int = 0, end: int | None = None) -> list[int]:
+        """Where mentions stand in a stretch of the text."""
+        stop = len(self.text) if end is None else end
+        return [found.start() for found in re.compile(MENTION).finditer(self.text, start, stop)]
 
 
 def mark_mentions(answer: str, options: Sequence[str]) -> MarkedAnswer:
-    """Replace every mention of an option in a plain answer, texts first, then letters and ordinals."""
-    marked = MarkedAnswer(answer)
-    _mark_texts(marked, option_texts(options))
-    _mark_letters(marked, len(options))
-    _mark_ordinals(marked, len(options))
+    """Replace every mention of an option in a readable answer, texts first, then letters and ordinals."""
+    wanted = Options.of(options)
+    marked = MarkedAnswer(wanted.without_set_phrases(answer), len(options))
+    _mark_texts(marked, wanted, [plain(option) for option in options])
+    if wanted.labels in ("digit", "roman"):
+        _mark_own_labels(marked, wanted.labels)
+    _mark_letters(marked)
+    _mark_ordinals(marked)
     return marked
 
 
-def _mark_texts(marked: MarkedAnswer, texts: Sequence[str]) -> None:
+def _mark_texts(marked: MarkedAnswer, wanted: Options, originals: Sequence[str]) -> None:
     """Mark whole-word occurrences; a longer option wins over one that lies inside it."""
     found: list[tuple[int, int, int]] = []
-    for index, text in enumerate(texts):
-        # A text of one letter is left to the letters: a bare letter always means the option letter.
-        if len(text) > 1 or (text and not ("a" <= text <= "z")):
-            found += [(*match.span("text"), index) for match in _text_pattern(text).finditer(marked.text)]
+    for index, pattern in [*wanted.patterns(), *wanted.name_tails(originals)]:
+        found += [(*match.span("text"), index) for match in pattern.finditer(marked.text)]
     kept = [
         (start, end, index)
         for start, end, index in found
@@ -169,96 +128,75 @@ def _joined_spans(spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int,
     return joined
 
 
-def _text_pattern(text: str) -> re.Pattern[str]:
-    if text in _FUNCTION_TEXTS:
-        after = r"\s*(?:[.,;:!\n\"'()*]|$)"
-        if text in ("yes", "no"):
-            after += r"|\s+(?:it|there|the|this|that|they|he|she|i|because)\b"
-        return re.compile(
-            rf"(?:^\W*|[\n.!;]\s*|\b(?:is|be|say|answer):?\s+[\"'(]*)(?P<text>{text})(?={after})", re.I
-        )
-    words = [re.escape(word).replace(r"\-", r"[\s-]?") for word in text.split(" ")]
-    body = r"[\s-]+".join(words)
-    if text in _NUMBER_WORDS:
-        body = rf"(?:{body}|{_NUMBER_WORDS[text]})"
-    elif text in _WORDS_OF_NUMBER:
-        body = rf"(?:{body}|{_number_word(_WORDS_OF_NUMBER[text])})"
-    # Neither part of a word or number nor of a compound, unless the "compound" is a label: B-cabinet.
-    before = (
-        r"(?<!\w)(?<!\d[.,:])(?<!^-)(?<!\s-)(?:(?<!\w-)|(?<=^[A-Z]-)|(?<=\n[A-Z]-))"
-        if _has_edge(text[0])
-        else ""
+def _mark_own_labels(marked: MarkedAnswer, style: LabelStyle) -> None:
+    """Labels that the options carry themselves: ``(ii)``, ``2.``, ``the answer is iv``."""
+    labels = list(ROMAN) if style == "roman" else [str(index + 1) for index in range(len(ROMAN))]
+    label = f"(?P<label>{'|'.join(sorted(labels, key=len, reverse=True))})"
+    pattern = re.compile(
+        rf"(?<!\w)[(\[]\s*{label}\s*[)\]]|(?:^|\n){_OUTSIDE}{label.replace('label', 'line')}(?:[).:]|{_OUTSIDE}(?=$|\n))"
+        rf"|(?:{_ANSWER_IS}|\b{_LABEL_WORD}\s+){label.replace('label', 'said')}(?![\w-])",
+        re.I,
     )
-    after = r"(?!\w)(?!-\w)(?![.,:]\d)" if _has_edge(text[-1]) else ""
-    return re.compile(rf"{before}(?P<text>{body}){after}", re.I)
+    for match in reversed(list(pattern.finditer(marked.text))):
+        group = next(name for name in ("label", "line", "said") if match[name])
+        index = labels.index(match[group].lower())
+        mention = Mention(index if index < marked.count else OUT_OF_RANGE, "letter")
+        marked.mark(*match.span(group), mention)
 
 
-def _number_word(word: str) -> str:
-    """``one`` is often a pronoun; only then does the word before it tell."""
-    if word != "one":
-        return word
-    pronoun = ("this", "that", "the", "which", "no", "any", "each", "every", "other", "correct", "right")
-    return "".join(rf"(?<!\b{before} )" for before in pronoun) + "one(?! of)"
-
-
-def _has_edge(character: str) -> bool:
-    """Whether words of this script are separated by blanks, so that a word border means something."""
-    return character.isalnum() and ord(character) < 0x2E80
-
-
-def _mark_letters(marked: MarkedAnswer, count: int) -> None:
-    """Mark letters in a dress that makes them letters, then bare capitals in prose."""
-    known = "".join(chr(ord("A") + index) for index in range(count))
+def _mark_letters(marked: MarkedAnswer) -> None:
+    """Mark letters in a dress that makes them letters, then bare letters in prose."""
+    known = "".join(chr(ord("A") + index) for index in range(marked.count))
     either_case = known + known.lower()
-    answer_is = r"\b(?i:answer|choice|option)\s*(?:(?i:is|was)\b|[:=]|=>|-|\s)+[\"'(\[]*"
     article = rf"(?!\s+(?!(?i:{_AFTER_LETTER}))[A-Za-z\uE000-\uF8FF])"
-    patterns = [
+    of_a_word = r"(?!['-]\w)"
+    dressed = [
         r"(?<!\w)[(\[{<]\s*(?P<letter>[A-Za-z])\s*[)\]}>]",
+        r"(?<!\w)[(\[](?P<letter>[A-Z])(?=\s*$)",
         r"(?<!\w)(?P<quote>[\"'])(?P<letter>[A-Za-z])\s*[.)]?(?P=quote)",
-        rf"\b{_LABEL_WORD}\s+[\"'(\[]*(?P<letter>[A-Z]|[{known.lower()}]){_LETTER_END}(?!['-]\w)",
-        rf"{answer_is}(?P<letter>[{either_case}]){_LETTER_END}(?!['-]\w){article}",
-        rf"{answer_is}(?P<letter>[B-HJ-Z]){_LETTER_END}(?!['-]\w)(?!\.\w)",
-        rf"\b(?i:it is|pick|choose|select|say|go with|go for|guess|believe|think)\s+(?P<letter>[{known.lower()}])"
-        r"(?=[^\w\uE000-\uF8FF]*$)",
+        rf"\b{_LABEL_WORD}\s*[:#-]?\s*[\"'(\[]*(?P<letter>[A-Z]){_LETTER_END}{of_a_word}",
+        rf"\b{_LABEL_WORD}\s*[:#-]?\s+[\"'(\[]*(?P<letter>[{known.lower()}]){_LETTER_END}{of_a_word}(?!\s+[a-z]{{3,}}\s+[a-z])",
+        rf"{_ANSWER_IS}(?P<letter>[{either_case}]){_LETTER_END}{of_a_word}{article}",
+        rf"{_ANSWER_IS}(?P<letter>[B-HJ-Z]){_LETTER_END}{of_a_word}(?!\.\w)",
+        r"\b(?i:it is|pick|choose|select|say|go with|go for|guess|believe|think)\s+"
+        rf"(?P<letter>[{known.lower()}])(?=[^\w\uE000-\uF8FF]*$)",
         rf"(?:^|\n){_OUTSIDE}(?P<letter>[A-Z{known.lower()}])\s?[).:](?!\w)",
         rf"{_LETTER_EDGE}(?P<letter>[{either_case}])\)",
         rf"(?:^|\n){_OUTSIDE}(?P<letter>[A-Za-z]){_OUTSIDE}(?=$|\n)",
         rf"(?:^|\n)\s*(?P<letter>[{known}])-(?={MENTION})",
     ]
-    no_name = r"(?<!\w\.)(?<!\w')(?!\.\w)(?!['-]\w)"
-    # In prose "I" is the pronoun and "A" mostly the article.
+    # In prose "I" is the pronoun, "A" mostly the article, and small vowels are words of many languages.
     capitals = known.replace("A", "").replace("I", "")
-    if capitals:
-        patterns.append(rf"{_LETTER_EDGE}(?P<letter>[{capitals}]){_LETTER_END}{no_name}")
-    for pattern in patterns:
-        _mark_letter_matches(marked, re.compile(pattern), count)
-    letters_so_far = "".join(
-        chr(_FIRST_MENTION + i) for i, m in enumerate(marked.mentions) if m.kind == "letter"
-    )
-    before_letter = rf"|[{letters_so_far}]" if letters_so_far else ""
-    bare_a = re.compile(
-        rf"{_LETTER_EDGE}(?P<letter>A){_LETTER_END}{no_name}"
-        rf"(?=\s*(?:$|[\n.,;:!?)\]\"'*=&+/|]|-\s|{_AFTER_LETTER}{before_letter}))"
-    )
-    _mark_letter_matches(marked, bare_a, count)
+    small = "".join(letter for letter in known.lower() if letter in _SMALL_LETTERS)
+    variable = rf"(?!\s?=\s?(?!{MENTION}))(?!\([a-z])"
+    bare = [rf"{_LETTER_EDGE}(?P<letter>[{capitals}{small}]){_LETTER_END}{variable}"] if capitals else []
+    for pattern in [*dressed, *bare]:
+        _mark_letter_matches(marked, pattern)
+    letters = "".join(chr(_FIRST_MENTION + i) for i, m in enumerate(marked.mentions) if m.kind == "letter")
+    beside = rf"|[{letters}]" if letters else ""
+    for letter, after in (("A", _AFTER_LETTER + beside), ("a", _AFTER_SMALL_LETTER)):
+        ending = rf"[\"'](?!\w)|\s*(?:$|[\n.,;:!?)\]*=&+/|]|[\u2E80-\uD7FF]|-\s|{after})"
+        _mark_letter_matches(marked, rf"{_LETTER_EDGE}(?P<letter>{letter}){_LETTER_END}(?={ending})")
 
 
-def _mark_letter_matches(marked: MarkedAnswer, pattern: re.Pattern[str], count: int) -> None:
-    for match in reversed(list(pattern.finditer(marked.text))):
-        before = marked.text[max(0, match.start("letter") - 16) : match.start("letter")]
-        if re.search(rf"\b{_NAMING}$", before, re.I):
+def _mark_letter_matches(marked: MarkedAnswer, pattern: str) -> None:
+    initials = {place for found in _INITIALS.finditer(marked.text) for place in range(*found.span())}
+    for match in reversed(list(re.compile(pattern).finditer(marked.text))):
+        start, end = match.span("letter")
+        named = start == match.start() and _NAME_BEFORE.search(marked.text[max(0, start - 16) : start])
+        if start in initials or named or _NAME_AFTER.match(marked.text, end):
             continue
         index = ord(match.group("letter").upper()) - ord("A")
-        mention = Mention(index if index < count else OUT_OF_RANGE, "letter")
-        marked.mark(*match.span("letter"), mention)
+        marked.mark(start, end, Mention(index if index < marked.count else OUT_OF_RANGE, "letter"))
 
 
-def _mark_ordinals(marked: MarkedAnswer, count: int) -> None:
+def _mark_ordinals(marked: MarkedAnswer) -> None:
+    count = marked.count
     names = {name: index for index, name in enumerate(_ORDINALS[:count])}
     names |= {f"{index + 1}{suffix}": index for index in range(count) for suffix in ("st", "nd", "rd", "th")}
     names["last"] = count - 1
     pattern = re.compile(
-        rf"\b(?P<name>{'|'.join(names)})\s+(?:{_LABEL_WORD}|answer|one|possibility)\b"
+        rf"(?<!-)\b(?P<name>{'|'.join(names)})\s+(?:{_LABEL_WORD}|answer|one|possibility)\b(?!\s+from\b)"
         rf"|\bthe\s+(?P<subject>{'|'.join(names)})(?=\s+(?:is|was|seems|looks|must)\b)"
         rf"|^\W*(?:the\s+)?(?P<alone>{'|'.join(names)})[^\w\uE000-\uF8FF]*$",
         re.I,
@@ -270,7 +208,6 @@ def _mark_ordinals(marked: MarkedAnswer, count: int) -> None:
         r"\b(?:option|choice|alternative)\s*(?:number|no\.?|#)?\s*(?P<number>\d{1,2}|[a-z]+)\b", re.I
     )
     for match in reversed(list(numbered.finditer(marked.text))):
-        number = match.group("number").lower()
-        value = int(_NUMBER_WORDS.get(number, number)) if number in _NUMBER_WORDS or number.isdigit() else 0
-        if 1 <= value <= count:
+        value = number_of(match.group("number").lower())
+        if value is not None and 1 <= value <= count:
             marked.mark(*match.span(), Mention(value - 1, "ordinal"))

@@ -62,6 +62,8 @@ def score_open(prediction: str, answer: str) -> Scored:
     to extract it. An empty reading means that nothing was there to compare.
     """
     true = answer.strip()
+    if not true:
+        return Scored(0.0, "")
     if _NUMBERS.fullmatch(true):
         found = _NUMBERS.findall(prediction)
         if not found:
@@ -75,24 +77,29 @@ def score_open(prediction: str, answer: str) -> Scored:
     return Scored(float(inside is not None), parsed)
 
 
-def score_ocr(prediction: str, answers: Sequence[str], *, blanks: bool = True) -> Scored:
+def score_ocr(
+    prediction: str, answers: Sequence[str], *, formula: bool = False, strict: bool = False
+) -> Scored:
     """OCRBench: right where one of the texts occurs in the answer, in any case.
 
     Source: OCRBench (arXiv 2305.07895) and its task in lmms-eval: line breaks become blanks; formulas
     (HME100k) are compared without blanks, and there only the answer is lower-cased, which the true text is
-    not: a formula with a capital letter can never match (upstream quirk, kept).
+    not: a formula with a capital letter can never match. That is kept by default.
 
     Args:
         prediction: the raw answer.
         answers: accepted texts.
-        blanks: False for formulas.
+        formula: whether blanks are left out.
+        strict: formulas are compared as they are written: in LaTeX, case is meaning.
     """
-    parsed = prediction.lower().strip().replace("\n", " ")
+    parsed = prediction.strip().replace("\n", " ")
     texts = [text.strip().replace("\n", " ") for text in answers]
-    if not blanks:
-        parsed = parsed.replace(" ", "")
-        return Scored(float(any(text.replace(" ", "") in parsed for text in texts)), parsed)
-    return Scored(float(any(text.lower() in parsed for text in texts)), parsed)
+    if not formula:
+        parsed = parsed.lower()
+        return Scored(float(any(text.lower() in parsed for text in texts)), parsed)
+    parsed = parsed.replace(" ", "")
+    parsed = parsed if strict else parsed.lower()
+    return Scored(float(any(text.replace(" ", "") in parsed for text in texts)), parsed)
 
 
 def _number(text: str) -> float | None:

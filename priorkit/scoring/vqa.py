@@ -8,7 +8,7 @@ facebookresearch/mmf (b0ffc7f). Their quirks are part of the published numbers a
 - The punctuation test looks at the whole original text: one mark beside a blank deletes all of
   its kind, and a comma between digits deletes every mark instead of blanking it.
 - The full-stop pattern means to look behind for a digit but does not, and the flag passed as the
-  count stops it after 32 full stops.
+  count stops it after 32 full stops. ``strict`` mends both, and nothing else.
 - Articles are dropped even where they are the answer; ``somebody'd`` becomes ``somebodyd``;
   contractions with a capital (``I'm``) are never restored, since the text is lower case by then.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from priorkit.core.errors import InputError
 from priorkit.scoring.reading import Scored
@@ -24,6 +25,7 @@ from priorkit.scoring.reading import Scored
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
+_FULL_STOP_AS_MEANT = re.compile(r"(?<!\d)\.(?!\d)")
 _MOST_FULL_STOPS = 32
 _NUMBER_WORDS = {"none": "0"} | {
     word: str(value)
@@ -68,12 +70,13 @@ def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     return score_textvqa(prediction, answers).score
 
 
-def score_vqa(prediction: str, answers: Sequence[str]) -> Scored:
+def score_vqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
     """Score one prediction by the official VQA v2 rule.
 
     Args:
         prediction: the model's answer.
         answers: the human answers, ten in the official data; see :func:`agreement` for fewer.
+        strict: full stops go as the rule means it, not as it is written; see :func:`normalise_vqa`.
 
     Returns:
         The accuracy, and the prediction in the form that was compared.
@@ -83,23 +86,28 @@ def score_vqa(prediction: str, answers: Sequence[str]) -> Scored:
     """
     stripped = [_strip(answer) for answer in answers]
     same = len(set(stripped)) <= 1
-    return _score(_strip(prediction), stripped, (lambda text: text) if same else normalise_vqa)
+    normalise = partial(normalise_vqa, strict=strict)
+    return _score(_strip(prediction), stripped, (lambda text: text) if same else normalise)
 
 
-def score_textvqa(prediction: str, answers: Sequence[str]) -> Scored:
+def score_textvqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
     """Score one prediction by the TextVQA (M4C, EvalAI) rule; arguments as in :func:`score_vqa`."""
-    return _score(prediction, answers, normalise_textvqa)
+    return _score(prediction, answers, partial(normalise_textvqa, strict=strict))
 
 
-def normalise_vqa(text: str) -> str:
-    """The VQA v2 form of an answer: marks, case, number words, articles, contractions."""
-    return _digits_and_articles(_punctuation(_strip(text)))
+def normalise_vqa(text: str, *, strict: bool = False) -> str:
+    """The VQA v2 form of an answer: marks, case, number words, articles, contractions.
+
+    As written, the first 32 full stops go that no digit follows, so that ``3.`` is 3; as meant
+    (``strict``), all that stand beside no digit at all, and ``3.`` stays.
+    """
+    return _digits_and_articles(_punctuation(_strip(text), strict))
 
 
-def normalise_textvqa(text: str) -> str:
+def normalise_textvqa(text: str, *, strict: bool = False) -> str:
     """The TextVQA form: commas and question marks go first, ``'s`` is split off, then as VQA v2."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return normalise_vqa(text)
+    return normalise_vqa(text, strict=strict)
 
 
 def agreement(prediction: str, answers: Sequence[str]) -> float:
@@ -131,12 +139,14 @@ def _strip(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
-def _punctuation(text: str) -> str:
+def _punctuation(text: str, strict: bool) -> str:
     has_comma_in_number = _COMMA_IN_NUMBER.search(text) is not None
     cleaned = text
     for mark in _MARKS:
         delete = has_comma_in_number or f"{mark} " in text or f" {mark}" in text
         cleaned = cleaned.replace(mark, "" if delete else " ")
+    if strict:
+        return _FULL_STOP_AS_MEANT.sub("", cleaned)
     return _FULL_STOP.sub("", cleaned, count=_MOST_FULL_STOPS)
 
 

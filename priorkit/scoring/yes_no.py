@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from priorkit.core.errors import InputError
+from priorkit.scoring.refusals import abstains
 
 YesNo = Literal["yes", "no"]
 _NO_WORDS = frozenset({"No", "no", "not"})
@@ -71,17 +72,24 @@ _DENIALS = frozenset({"no", "not", "none", "never", "cannot"})
 _SENTENCE_END = re.compile(r"[.!?;\n]")
 
 
+_SAID_FIRST = re.compile(r"\W*(?:(yes)|no(?=\s*(?:[,.!;:\n]|$)))\b")
+
+
 def read_yes_no_strict(answer: str) -> YesNo | None:
     """Read an answer only where it says yes or no.
 
-    The first word decides where it is ``yes`` or ``no`` in any case; otherwise the first sentence has to
-    hold one of the two and not the other, or deny (``not``, ``isn't``, ``none``). Whatever else POPE's own
-    rule reads as yes, above all an empty or an evasive answer, is None.
+    The first word decides where it is ``yes`` or ``no`` in any case; an answer that abstains
+    (:func:`~priorkit.scoring.refusals.abstains`) is None; otherwise the first sentence has to hold one of
+    the two and not the other, or deny (``not``, ``isn't``, ``none``). Whatever else POPE's own rule reads
+    as yes, above all an empty or an evasive answer, is None.
     """
+    said = _SAID_FIRST.match(answer.lower())
+    if said is not None:
+        return "yes" if said[1] else "no"
+    if abstains(answer):
+        return None
     sentence = next((part for part in _SENTENCE_END.split(answer.lower()) if part.strip()), "")
     words = _WORD.findall(sentence)
-    if words and words[0] in ("yes", "no"):
-        return "yes" if words[0] == "yes" else "no"
     denies = any(
         word in _DENIALS or word.endswith(("n't", "n\N{RIGHT SINGLE QUOTATION MARK}t")) for word in words
     )

@@ -137,8 +137,8 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     )
     reading: Literal["auto", "official", "strict"] = option(
         "auto",
-        "Read answers by the benchmark's official rule, or count what is no clear answer as unparsed; auto: "
-        "as the benchmark says, else official.",
+        "Read answers by the benchmark's official rule; or strictly: what is no clear answer is unparsed, and "
+        "known bugs of the rule are mended; auto: as the benchmark says, else official.",
     )
     box_space: Literal["auto", "unit", "1000", "pixels"] = option(
         "auto",

@@ -22,20 +22,38 @@ from priorkit.scoring.vqa import score_textvqa, score_vqa
 
 
 def read_answer(row: Row) -> dict[str, Any]:
-    """The one right text."""
-    return {"answer": text_cell(row, "answer")}
+    """The one right text, not blank: a blank answer would score against it."""
+    return {"answer": text_cell(row, "answer", blank=False)}
 
 
 def read_answers(row: Row) -> dict[str, Any]:
-    """The human answers, at least one."""
+    """The human answers, at least one; people may leave one blank."""
     return {"answers": texts_cell(row, "answers")}
 
 
-def _scorer(read: Callable[[Item, str], Reading]) -> Scorer:
-    """Mean of the rule's scores; a blank answer that scores nothing counts as unparsed."""
+def read_texts(row: Row) -> dict[str, Any]:
+    """The texts to be read, at least one and none blank: a blank one occurs in every answer.
+
+    Raises:
+        ValueError: one is blank.
+    """
+    answers = texts_cell(row, "answers")
+    if blank := [place for place, answer in enumerate(answers) if not answer.strip()]:
+        raise ValueError(f"'answers'[{blank[0]}] is empty")
+    return {"answers": answers}
+
+
+def _scorer(read: Callable[[Item, str, bool], Reading]) -> Scorer:
+    """Mean of the rule's scores; a blank answer that scores nothing counts as unparsed.
+
+    Args:
+        read: the rule, of the item, the answer and whether known bugs of the official rule are mended.
+    """
 
     def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
-        found = [read(item, answer.prediction) for item, answer in zip(items, answers, strict=True)]
+        found = [
+            read(item, answer.prediction, rules.strict) for item, answer in zip(items, answers, strict=True)
+        ]
         unparsed = [
             not answer.prediction.strip() and not reading.score
             for answer, reading in zip(answers, found, strict=True)
@@ -50,35 +68,33 @@ def _scorer(read: Callable[[Item, str], Reading]) -> Scorer:
     return score
 
 
-VQA = Task("vqa", ("answers",), read_answers, _scorer(lambda item, text: score_vqa(text, item.answers)))
-TEXTVQA = Task(
-    "textvqa", ("answers",), read_answers, _scorer(lambda item, text: score_textvqa(text, item.answers))
+def _one(read: Callable[[str, str], Reading]) -> Scorer:
+    """A rule against the one right text, without a known bug."""
+    return _scorer(lambda item, text, strict: read(text, str(item.answer)))
+
+
+VQA = Task(
+    "vqa",
+    ("answers",),
+    read_answers,
+    _scorer(lambda item, text, strict: score_vqa(text, item.answers, strict=strict)),
 )
-GQA = Task(
-    "gqa",
-    ("answer",),
-    read_answer,
-    _scorer(lambda item, text: short_answer.score_gqa(text, str(item.answer))),
+TEXTVQA = Task(
+    "textvqa",
+    ("answers",),
+    read_answers,
+    _scorer(lambda item, text, strict: score_textvqa(text, item.answers, strict=strict)),
 )
 OCR = Task(
     "ocr",
     ("answers",),
-    read_answers,
+    read_texts,
     _scorer(
-        lambda item, text: short_answer.score_ocr(
-            text, item.answers, blanks=item.groups.get("dataset") != "HME100k"
+        lambda item, text, strict: short_answer.score_ocr(
+            text, item.answers, formula=item.groups.get("dataset") == "HME100k", strict=strict
         )
     ),
 )
-EXACT = Task(
-    "exact",
-    ("answer",),
-    read_answer,
-    _scorer(lambda item, text: short_answer.score_exact(text, str(item.answer))),
-)
-RELAXED = Task(
-    "relaxed",
-    ("answer",),
-    read_answer,
-    _scorer(lambda item, text: short_answer.score_relaxed(text, str(item.answer))),
-)
+GQA = Task("gqa", ("answer",), read_answer, _one(short_answer.score_gqa))
+EXACT = Task("exact", ("answer",), read_answer, _one(short_answer.score_exact))
+RELAXED = Task("relaxed", ("answer",), read_answer, _one(short_answer.score_relaxed))

@@ -23,7 +23,8 @@ class Rules:
 
     Attributes:
         parser: of choices: as a careful reader would, or by the rule of the LSBS paper.
-        strict: what is no clear answer counts as unparsed, also where the official rule reads it.
+        strict: what is no clear answer counts as unparsed, also where the official rule reads it, and known
+            bugs of that rule are mended (docs/metrics.md).
         box_space: the space that boxes are written in: shares of the image, thousandths of it, or pixels.
     """
 

@@ -31,8 +31,8 @@ def read_row(row: Row) -> dict[str, Any]:
 def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of answers read as yes.
 
-    POPE's rule reads every answer, also an empty one (as yes), so that nothing is unparsed; the strict
-    reading wants a clear yes or no, and anything else is wrong and counts as neither. Where the options'
+    POPE's rule reads every answer, also a blank one (as yes), which scores so and is counted as unparsed;
+    the strict reading wants a clear yes or no, and anything else is wrong and counts as neither. Where the options'
     likelihoods were compared, the answer taken is read. Pairs of questions (``pair`` and ``category``, as
     in MME) get MME's scores too.
     """
@@ -50,7 +50,9 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         pairs, of_pairs = pair_scores(items, scores)
         counts = np.concatenate([counts, pairs], axis=1)
         metrics = lambda sums: {**rates(sums[..., :6]), **of_pairs(sums[..., 6:])}  # noqa: E731
-    return Scored(scores, list(readings), unread.tolist(), counts, metrics)
+    unparsed = unread | np.array([not answer.prediction.strip() for answer in answers])
+    parsed = [None if missing else own for missing, own in zip(unparsed, readings, strict=True)]
+    return Scored(scores, parsed, unparsed.tolist(), counts, metrics)
 
 
 def rates(sums: Floats) -> dict[str, Floats]:

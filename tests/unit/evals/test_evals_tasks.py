@@ -69,7 +69,7 @@ def test_what_is_neither_is_wrong_and_no_yes() -> None:
     }  # fmt: skip
     official = YES_NO.score(items, answers, Rules())
     assert metrics(official)["accuracy"] == 0.75
-    assert official.unparsed == [False] * 4
+    assert official.unparsed == [False, False, False, True]
 
 
 def test_pairs_are_scored_as_in_mme() -> None:

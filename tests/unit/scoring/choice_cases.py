@@ -316,7 +316,7 @@ CASES: list[tuple[str, list[str], str | None]] = [
     ("A isn't right and neither is B; C is.", ROOM, "C"),
     ("Not the cabinet.", ROOM, None),
     ("Definitely not C. I'd choose D.", ROOM, "D"),
-    ("Everything except the door is missing", ROOM, None),
+    ("Everything except the door is missing", ROOM, "D"),
     ("The cabinet has no handles", ROOM, "B"),
     ("The cabinet without doors", ROOM, "B"),
     ("A or C? I'd say C.", ROOM, "C"),

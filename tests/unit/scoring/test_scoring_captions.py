@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scoring_golden import cases, load
 
 from priorkit.core.errors import InputError
+from priorkit.scoring import captions as captions_module
 from priorkit.scoring.captions import bleu, cider, rouge_l, score_captions
 from priorkit.scoring.ptb import tokenize
 
@@ -77,6 +79,21 @@ def test_bounds_and_order(corpus):
     assert all(-1e-9 <= score <= 10 + 1e-9 for score in forward.captions)
     assert all(0 <= score <= 1 + 1e-9 for order in bleu(candidates, references) for score in order.captions)
     assert all(0 <= score <= 1 + 1e-9 for score in rouge_l(candidates, references).captions)
+
+
+def test_lengths_in_bigrams_or_in_words_give_the_same_penalty(monkeypatch):
+    inputs = [case["input"] for case in cases("cider")]
+    candidates = [tokenize(item["candidate"]) for item in inputs] + [[], ["dog"]]
+    references = [[tokenize(text) for text in item["references"]] for item in inputs] + [[["a", "dog"]]] * 2
+    official = cider(candidates, references).captions
+    of = captions_module._Vector.of
+
+    def by_words(counts, idf, unseen):
+        words = sum(count for gram, count in counts.items() if len(gram) == 1)
+        return replace(of(counts, idf, unseen), bigrams=words)
+
+    monkeypatch.setattr(captions_module._Vector, "of", by_words)
+    assert cider(candidates, references).captions == official
 
 
 def test_an_image_without_reference_is_named():

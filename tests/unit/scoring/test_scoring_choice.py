@@ -6,6 +6,7 @@ import time
 
 import pytest
 from choice_cases import CASES, ROOM
+from choice_hard_cases import HARD_CASES
 from hypothesis import given
 from hypothesis import strategies as st
 from scoring_golden import cases
@@ -34,6 +35,13 @@ def test_golden_lsbs_column(case):
 
 @pytest.mark.parametrize(("answer", "options", "expected"), CASES, ids=[repr(case[0]) for case in CASES])
 def test_own_table(answer, options, expected):
+    assert letter(read_choice(answer, options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "expected"), HARD_CASES, ids=[repr(case[0]) for case in HARD_CASES]
+)
+def test_hard_answers(answer, options, expected):
     assert letter(read_choice(answer, options)) == expected
 
 

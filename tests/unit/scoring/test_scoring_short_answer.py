@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring_golden import cases, load
 
-from priorkit.scoring.short_answer import score_exact, score_gqa, score_relaxed
+from priorkit.scoring.short_answer import (
+    score_exact,
+    score_gqa,
+    score_ocr,
+    score_open,
+    score_relaxed,
+)
 
 
 @pytest.mark.parametrize("case", cases("gqa"), ids=lambda case: case["why"])
@@ -55,3 +61,26 @@ def test_relaxed(prediction, answer, score):
 @given(st.floats(0.001, 1e6), st.floats(-0.0499, 0.0499))
 def test_relaxed_accepts_anything_within_five_percent(true, off):
     assert score_relaxed(repr(true * (1 + off)), repr(true)).score == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "official", "strict"),
+    [("X^2", 0, 1), ("x^2", 0, 0), ("$ X ^ 2 $", 0, 1), ("y^2", 0, 0)],
+)
+def test_a_formula_with_a_capital_matches_in_the_strict_reading_only(prediction, official, strict):
+    assert score_ocr(prediction, ["X ^ 2"], formula=True).score == official
+    assert score_ocr(prediction, ["X ^ 2"], formula=True, strict=True).score == strict
+
+
+def test_words_are_read_in_any_case_in_both_readings():
+    for strict in (False, True):
+        assert score_ocr("The sign says CENTRE.", ["Centre"], strict=strict).score == 1
+
+
+def test_a_blank_truth_is_never_met():
+    assert score_open("anything", " ").score == 0
+
+
+@pytest.mark.parametrize(("prediction", "answer"), [("1,000", "1000"), ("$14", "14"), ("about 14", "14")])
+def test_relaxed_reads_no_number_but_plain_ones(prediction, answer):
+    assert score_relaxed(prediction, answer).score == 0

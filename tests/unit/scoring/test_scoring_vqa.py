@@ -85,3 +85,25 @@ def test_no_answers_is_an_error():
 
 def test_only_32_full_stops_are_removed():
     assert normalise_vqa("." * 40) == "." * 8
+
+
+@pytest.mark.parametrize(
+    ("text", "written", "meant"),
+    [
+        ("a dog.", "dog", "dog"),
+        ("3.", "3", "3."),
+        ("3.5", "3.5", "3.5"),
+        ("no. 3. yes", "no 3 yes", "no 3. yes"),
+        ("." * 40, "." * 8, ""),
+    ],
+)
+def test_full_stops_as_the_rule_is_written_and_as_it_is_meant(text, written, meant):
+    for normalise in (normalise_vqa, normalise_textvqa):
+        assert normalise(text) == written
+        assert normalise(text, strict=True) == meant
+
+
+def test_the_strict_reading_changes_the_score():
+    answers = ["3"] * 9 + ["4"]
+    assert score_vqa("3.", answers).score == score_textvqa("3.", answers).score == 1
+    assert score_vqa("3.", answers, strict=True).score == score_textvqa("3.", answers, strict=True).score == 0
