@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -14,6 +14,7 @@ from priorkit.evals.statistics import Floats, MetricFunction
 
 Row = Mapping[str, Any]
 Way = Literal["likelihood", "generation", "similarity"]
+BoxSpace = Literal["unit", "1000", "pixels"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Rules:
         parser: of choices: as a careful reader would, or by the rule of the LSBS paper.
         strict: what is no clear answer counts as unparsed, also where the official rule reads it, and known
             bugs of that rule are mended (docs/metrics.md).
+        box_space: the space that boxes are written in: shares of the image, thousandths of it, or pixels.
     """
 
     parser: Literal["careful", "lsbs"] = "careful"
     strict: bool = False
+    box_space: BoxSpace = "unit"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Task:
         ways: how a model can be asked; the first is the default.
         prompt: key of the instruction in ``prompts.toml``.
         from_predictions: whether raw answers from a file can be scored.
+        metrics: the names of its metrics; where ``accuracy`` is one, ``macro_accuracy`` may be too.
     """
 
     name: str
@@ -81,6 +85,7 @@ class Task:
     ways: tuple[Way, ...] = ("generation",)
     prompt: str = "short"
     from_predictions: bool = True
+    metrics: tuple[str, ...] = ("accuracy",)
 
     @property
     def asks(self) -> bool:
@@ -95,12 +100,22 @@ def mean_scores(scores: Sequence[float], name: str) -> tuple[Floats, MetricFunct
 
 
 def text_cell(row: Row, key: str, *, blank: bool = True) -> str:
-    """A cell that must hold text.
+    """A cell that must hold text, or a number, which stands for its digits.
 
     Raises:
         ValueError: missing, of another type, not valid Unicode, or blank where that is not allowed.
     """
-    return check_text(cell(row, key), f"'{key}'", blank=blank)
+    return check_text(_digits(cell(row, key)), f"'{key}'", blank=blank)
+
+
+def _digits(value: Any) -> Any:
+    return str(value) if is_number(value) else value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that a float can hold: no truth value, infinity or NaN."""
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def check_text(value: Any, what: str, *, blank: bool = True) -> str:
@@ -117,14 +132,14 @@ def check_text(value: Any, what: str, *, blank: bool = True) -> str:
 
 
 def texts_cell(row: Row, key: str) -> tuple[str, ...]:
-    """A cell that must hold a list of texts, not empty; ``[{"answer": text}]`` (VQA) is understood."""
+    """A cell that must hold a list of texts or numbers, not empty; ``[{"answer": text}]`` (VQA) is understood."""
     values = cell(row, key)
     if not isinstance(values, list | tuple):
         raise ValueError(f"'{key}' must be a list of texts, got {_shown(values)}")
     if not values:
         raise ValueError(f"'{key}' is an empty list")
     plain = [value.get("answer") if isinstance(value, dict) else value for value in values]
-    return tuple(check_text(value, f"'{key}'[{place}]") for place, value in enumerate(plain))
+    return tuple(check_text(_digits(value), f"'{key}'[{place}]") for place, value in enumerate(plain))
 
 
 def numbers_cell(row: Row, key: str, count: int) -> tuple[float, ...]:
@@ -133,7 +148,7 @@ def numbers_cell(row: Row, key: str, count: int) -> tuple[float, ...]:
     if not isinstance(values, list | tuple) or len(values) != count:
         raise ValueError(f"'{key}' must be a list of {count} numbers, got {_shown(values)}")
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise ValueError(f"'{key}' must hold finite numbers, got {_shown(value)}")
     return tuple(float(value) for value in values)
 

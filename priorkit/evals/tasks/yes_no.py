@@ -51,8 +51,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         counts = np.concatenate([counts, pairs], axis=1)
         metrics = lambda sums: {**rates(sums[..., :6]), **of_pairs(sums[..., 6:])}  # noqa: E731
     unparsed = unread | np.array([not answer.prediction.strip() for answer in answers])
-    parsed = [None if missing else own for missing, own in zip(unparsed, readings, strict=True)]
-    return Scored(scores, parsed, unparsed.tolist(), counts, metrics)
+    return Scored(scores, list(readings), unparsed.tolist(), counts, metrics)
 
 
 def rates(sums: Floats) -> dict[str, Floats]:
