@@ -36,9 +36,11 @@ class Input:
         setting: which setting named it.
         given: the text the user gave.
         path: where it is on this machine.
-        kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``.
+        kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``; ``files`` for
+            some of a folder.
         owner: the artifact it is or belongs to; None for the user's own files.
         revision: the hub revision (commit) where it came from the hub.
+        files: names below the path, where it is not all of a folder that counts: the images that a table names.
     """
 
     setting: str
@@ -47,6 +49,7 @@ class Input:
     kind: str
     owner: Artifact | None = None
     revision: str = ""
+    files: tuple[str, ...] = ()
 
     def recorded(self) -> dict[str, FileRecord]:
         """The manifest's records of the files that this input is; none for the user's own."""
@@ -71,7 +74,8 @@ class Input:
         """A digest of names, sizes and times of the user's own files; empty for artifacts."""
         if self.owner is not None or self.revision:
             return ""
-        lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in _stats(self.path)]
+        stats = _stats(self.path, self.files)
+        lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def digest(self) -> str:
@@ -82,7 +86,8 @@ class Input:
             return self.revision
         if self.path.is_file():
             return artifact.hash_file(self.path).sha256
-        return artifact.digest_of(artifact.hash_files(self.path, artifact.files_below(self.path)))
+        names = self.files or artifact.files_below(self.path)
+        return artifact.digest_of(artifact.hash_files(self.path, names))
 
     def record(self, known: InputRecord | None = None) -> InputRecord:
         """The input as the manifest holds it; a known record with the same stamp saves the reading."""
@@ -94,10 +99,10 @@ class Input:
         return InputRecord(setting=self.setting, path=self.given, kind=self.kind, digest=digest, stamp=stamp)
 
 
-def _stats(path: Path) -> list[tuple[str, os.stat_result]]:
+def _stats(path: Path, names: Sequence[str] = ()) -> list[tuple[str, os.stat_result]]:
     if path.is_file():
         return [(path.name, path.stat())]
-    return [(name, (path / name).stat()) for name in artifact.files_below(path)]
+    return [(name, (path / name).stat()) for name in names or artifact.files_below(path)]
 
 
 def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", label: str = "") -> Input:

@@ -160,6 +160,8 @@ def resolve_inputs(settings: StepSettings) -> dict[str, Input]:
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
+    for label, (folder, names) in settings.files_beside(found).items():
+        found[label] = Input(label, str(folder), folder, "files", files=tuple(names))
     return found
 
 
@@ -265,7 +267,7 @@ def _bare(partial: Path) -> None:
 
 def _complete(settings: StepSettings, work: Work, folder: Path, metrics: dict[str, Any]) -> artifact.Manifest:
     """Make a folder a complete artifact: its recipe, then its manifest."""
-    paths = {label: _lasting_path(item) for label, item in work.inputs.items()}
+    paths = {label: _lasting_path(item) for label, item in work.inputs.items() if not item.files}
     (folder / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")
     return artifact.write_manifest(
         folder,

@@ -11,10 +11,15 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from priorkit.core.inputs import Input
 
 _EXTRA = "x-priorkit"
 
@@ -165,3 +170,15 @@ class StepSettings(OutputSettings):
             Paths or hub ids by what follows on the input's label: ``{"": given}`` as a rule.
         """
         return {"": given}
+
+    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """Files of the user's own that inputs name, images beside a table say: they too decide the result.
+
+        Args:
+            inputs: all inputs by label.
+
+        Returns:
+            By a label of their own, their folder and their names below it; none as a rule. What is wrong with an
+            input is left to ``plan``.
+        """
+        return {}

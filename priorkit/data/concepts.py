@@ -1,8 +1,10 @@
-"""Concept labels of text: six concepts in two groups, after "Learning to See Before Seeing" (section 2)."""
+"""What is labelled: text by six concepts in two groups ("Learning to See Before Seeing", section 2), and
+conversations by the ability that they train (its ablation of tuning data)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 CONCEPTS = (
     "visual_concept",
@@ -22,6 +24,30 @@ LABELS = (*CONCEPTS, *COMBINATIONS)
 
 NONE = "none"
 """How tables call the segments without a label."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Labels that are asked for together.
+
+    Attributes:
+        labels: those that a labeller scores.
+        combinations: those that follow from them: any of the parts gives it.
+    """
+
+    labels: tuple[str, ...]
+    combinations: Mapping[str, tuple[str, ...]]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Labels and combinations."""
+        return (*self.labels, *self.combinations)
+
+
+CONCEPT_LABELS = LabelSet(CONCEPTS, COMBINATIONS)
+
+ABILITY_LABELS = LabelSet(("perception", "reasoning"), {})
+"""What a conversation trains; it has the likelier of the two, or neither."""
 
 
 def with_combinations(concepts: Iterable[str]) -> list[str]:

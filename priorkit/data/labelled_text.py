@@ -14,24 +14,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.data.concepts import COMBINATIONS, CONCEPTS, LABELS, NONE, with_combinations
+from priorkit.data.concepts import CONCEPT_LABELS, CONCEPTS, NONE, LabelSet, with_combinations
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def label_column(present: NDArray[np.bool_], label: str) -> NDArray[np.bool_]:
+def label_column(
+    present: NDArray[np.bool_], label: str, known: LabelSet = CONCEPT_LABELS
+) -> NDArray[np.bool_]:
     """Which segments have a label or combination.
 
     Args:
         present: bool ``[segments, concepts]``.
-        label: one of ``LABELS``.
+        label: one of the known.
 
     Returns:
         bool ``[segments]``.
     """
-    parts = COMBINATIONS.get(label, (label,))
-    return np.asarray(present[:, [CONCEPTS.index(part) for part in parts]].any(1))
+    parts = known.combinations.get(label, (label,))
+    return np.asarray(present[:, [known.labels.index(part) for part in parts]].any(1))
 
 
 def write_labelled_text(
@@ -40,8 +42,8 @@ def write_labelled_text(
     scores: NDArray[np.float32],
     present: NDArray[np.bool_],
     labellers: Sequence[str],
-) -> dict[str, Any]:
-    """Write a source's segments with their labels; returns :func:`proportions` of them.
+) -> None:
+    """Write a source's segments with their labels.
 
     Args:
         batches: the segments in order.
@@ -54,7 +56,6 @@ def write_labelled_text(
     import pyarrow.parquet as pq
 
     start = 0
-    tokens = [np.zeros(0, dtype=np.int64)]
     writer: pq.ParquetWriter | None = None
     for batch in batches:
         part = slice(start, start + len(batch))
@@ -63,11 +64,9 @@ def write_labelled_text(
             table = table.append_column(name, values)
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
         writer.write_table(table)
-        tokens.append(batch.column("tokens").to_numpy().astype(np.int64))
         start += len(batch)
     if writer is not None:
         writer.close()
-    return proportions(present, np.concatenate(tokens))
 
 
 def _label_columns(
@@ -86,7 +85,9 @@ def _label_columns(
     }
 
 
-def proportions(present: NDArray[np.bool_], tokens: NDArray[np.int64]) -> dict[str, Any]:
+def proportions(
+    present: NDArray[np.bool_], tokens: NDArray[np.int64], known: LabelSet = CONCEPT_LABELS
+) -> dict[str, Any]:
     """How often each label was given: ``LABEL`` by tokens and ``LABEL_segments`` by segments, 0 to 1.
 
     Args:
@@ -96,7 +97,7 @@ def proportions(present: NDArray[np.bool_], tokens: NDArray[np.int64]) -> dict[s
     Returns:
         ``segments`` and ``tokens`` (totals), then the shares of all labels, combinations and ``none``.
     """
-    chosen = {name: label_column(present, name) for name in LABELS}
+    chosen = {name: label_column(present, name, known) for name in known.all}
     chosen[NONE] = np.asarray(~present.any(1))
     total = int(tokens.sum())
     found: dict[str, Any] = {"segments": len(present), "tokens": total}
@@ -105,6 +106,6 @@ def proportions(present: NDArray[np.bool_], tokens: NDArray[np.int64]) -> dict[s
     return found
 
 
-def shares_of(row: Mapping[str, Any]) -> dict[str, float]:
+def shares_of(row: Mapping[str, Any], known: LabelSet = CONCEPT_LABELS) -> dict[str, float]:
     """The shares of tokens in a row of :func:`proportions`."""
-    return {name: row[name] for name in (*LABELS, NONE)}
+    return {name: row[name] for name in (*known.all, NONE)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from priorkit.core.errors import EnvironmentProblem, InputError
+from priorkit.data.json_array import array_elements
 from priorkit.data.rejects import Rejects
 
 TABLE_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
@@ -268,13 +269,7 @@ class PartReader:
 
 
 def _json_rows(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not valid JSON: {error}", where=str(path)) from None
-    if not isinstance(rows, list):
-        raise InputError(f"expected a JSON array of objects, got {type(rows).__name__}", where=str(path))
-    for number, row in enumerate(rows, start=1):
+    for number, row in enumerate(array_elements(path), start=1):
         if isinstance(row, dict):
             yield number, row
         else:

@@ -209,6 +209,11 @@ class SegmentStore:
         with pq.ParquetFile(self._file(source)) as file:
             yield from file.iter_batches(batch_size=ROWS_PER_GROUP)
 
+    def lengths(self, source: int) -> NDArray[np.int64]:
+        """Tokens of a source's segments in order, int64 ``[segments]``."""
+        found = [batch.column("tokens").to_numpy() for batch in self.batches(source)]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *found]).astype(np.int64)
+
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of all segments of all sources in order, a batch at a time."""
         for source in range(self._sources):

@@ -180,7 +180,13 @@ _PANOPTIC_SUFFIX = re.compile(r"(-merged|-other|-stuff)+$")
 
 def _read_ade20k(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     names = read_class_names(found.file)
-    files = sorted(file for file in found.images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    # Without a folder 'images' the masks may lie among the images' folders.
+    masks = _folder(found).resolve()
+    files = sorted(
+        file
+        for file in found.images.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.resolve().is_relative_to(masks)
+    )
 
     def areas(name: str, size: tuple[int, int]) -> dict[str, float]:
         mask = _png(below(_folder(found), str(Path(name).with_suffix(".png"))), size)

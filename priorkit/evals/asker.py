@@ -35,6 +35,7 @@ class Manner:
         max_new_tokens: most tokens of a written answer; the benchmark's own where None.
         circular: ask choices in all rotations.
         instruction: what stands in place of the usual instruction, with ``{question}``; empty for the usual.
+        workers: threads that decode and prepare images.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -44,6 +45,7 @@ class Manner:
     max_new_tokens: int | None = None
     circular: bool = False
     instruction: str = ""
+    workers: int = 0
 
 
 class Asker(Protocol):
@@ -72,7 +74,7 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
     from priorkit.evals.prompts import Prompter, Wording
     from priorkit.evals.subject import load_subject
 
-    subject = load_subject(checked, started.device)
+    subject = load_subject(checked, started.device, workers=manner.workers)
 
     def ask_subject(
         items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
@@ -90,7 +92,9 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
         if own is not None:
             wording = Wording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
         if manner.instruction:
-            explained = manner.instruction.replace("{question}", "{question}\n{options}")
+            # Braces of the instruction's own are text; those of a form are not.
+            text = manner.instruction.replace("{", "{{").replace("}", "}}")
+            explained = text.replace("{{question}}", "{question}\n{options}")
             wording = Wording(explained, explained + "\n")
         asking = Asking(
             Prompter(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
@@ -130,8 +134,9 @@ def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
     ) -> Asked:
         with started.autocast():
             answers = compare(
-                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal
-            )
+                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,
+                manner.workers,
+            )  # fmt: skip
         return items, answers
 
     return ask_encoder

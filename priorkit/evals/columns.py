@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
 import string
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from priorkit.data.images import ImageRef, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, image_of, upright_size
 from priorkit.evals.presets.loading import Cell, Preset
 
 Row = Mapping[str, Any]
@@ -49,6 +48,16 @@ def mapped(
         yield _one(preset, own, folder, images)
 
 
+def image_value(preset: Preset, row: Row) -> Any:
+    """The ``image`` of a row as the preset reads it; None where it has no such column.
+
+    Raises:
+        ValueError: the column is missing or not what the preset says.
+    """
+    cell = preset.columns.get("image")
+    return None if cell is None else _cell(cell, row, {}, Path())
+
+
 def _one(preset: Preset, row: Row, folder: Path, images: Mapping[str, Any] | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     join = preset.data.images
@@ -71,9 +80,14 @@ def _cell(cell: Cell, row: Row, found: Row, folder: Path) -> Any:
     if cell.map:
         value = cell.map.get(str(value), value)
     for name in cell.apply:
-        clean: Callable[[Any], str] = _CLEANUPS[name]
-        value = [clean(own) for own in value] if isinstance(value, list) else clean(value)
+        value = [_clean(name, own) for own in value] if isinstance(value, list) else _clean(name, value)
     return value
+
+
+def _clean(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"'{name}' cleans up text, got {value!r}")
+    return _CLEANUPS[name](value)
 
 
 def _origin(cell: Cell, row: Row) -> Any:
@@ -198,14 +212,10 @@ def _normalised(value: Any, found: Row, folder: Path, *, corners: bool) -> list[
 
 
 def _size(value: Any, folder: Path) -> tuple[int, int]:
-    from PIL import Image
-
-    ref = value if isinstance(value, ImageRef) else image_of(value, folder, "image")
-    source = io.BytesIO(ref.content) if ref.content is not None else ref.path
+    """Of the upright image, which is what boxes are drawn on and what a model is shown."""
     try:
-        with Image.open(source) as image:  # pyright: ignore[reportArgumentType]
-            return image.size
-    except Exception as error:
+        return upright_size(value if isinstance(value, ImageRef) else image_of(value, folder, "image"))
+    except BrokenImageError as error:
         raise ValueError(f"the image cannot be read: {error}") from None
 
 
@@ -241,7 +251,10 @@ def _wikitext(text: str) -> str:
 
 def _connector(text: str) -> str:
     """How a premise goes on (COPA)."""
-    return {"cause": "because", "effect": "therefore"}[text]
+    words = {"cause": "because", "effect": "therefore"}
+    if text not in words:
+        raise ValueError(f"expected cause or effect, got {text!r}")
+    return words[text]
 
 
 _CLEANUPS: dict[str, Callable[[str], str]] = {

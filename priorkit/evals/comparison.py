@@ -32,7 +32,7 @@ class Paired:
     Attributes:
         name: the benchmark.
         items: how many items both answered.
-        unpaired: how many only one of them has.
+        unpaired: how many only one of them has, or has a score of.
         first: mean score of the first.
         second: mean score of the second.
         difference: first minus second, with its interval.
@@ -113,18 +113,34 @@ def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) ->
         InputError: they have no benchmark in common, or its items have another truth.
     """
     ours, theirs = _samples(first), _samples(second)
-    shared = [name for name in ours if name in theirs]
+    found = tuple(
+        _paired(name, ours[name], theirs[other], second, seed, resamples)
+        for name, other in shared_benchmarks(list(ours), list(theirs), str(second))
+    )
+    return Comparison(_shown(first), str(second), found)
+
+
+def shared_benchmarks(ours: Sequence[str], theirs: Sequence[str], where: str) -> list[tuple[str, str]]:
+    """The benchmarks of two evaluations that are compared: those of one name, or the only one of each.
+
+    Files of predictions name their benchmark after themselves, so that names need not agree.
+
+    Args:
+        ours: the benchmarks' names here.
+        theirs: those of the other evaluation.
+        where: the other evaluation, for the error.
+
+    Raises:
+        InputError: there is nothing to compare.
+    """
+    shared = [(name, name) for name in ours if name in theirs]
     if not shared and len(ours) == len(theirs) == 1:
-        # Files of predictions name their benchmark after themselves.
-        theirs = {next(iter(ours)): next(iter(theirs.values()))}
-        shared = list(ours)
+        shared = [(ours[0], theirs[0])]
     if not shared:
         raise InputError(
-            f"no benchmark in common: {', '.join(ours)} here, {', '.join(theirs)} there",
-            where=str(second),
+            f"no benchmark in common: {', '.join(ours)} here, {', '.join(theirs)} there", where=where
         )
-    found = tuple(_paired(name, ours[name], theirs[name], second, seed, resamples) for name in shared)
-    return Comparison(_shown(first), str(second), found)
+    return shared
 
 
 def _shown(path: Path) -> str:
@@ -151,6 +167,10 @@ def _paired(
     ids = [own for own in ours if own in theirs]
     if not ids:
         raise InputError(f"no item of '{name}' in common", where=str(where), hint="are the ids the same?")
+    # What has no finite score, an impossible text's likelihood say, cannot be compared.
+    ids = [own for own in ids if None not in (ours[own].get("score"), theirs[own].get("score"))]
+    if not ids:
+        raise InputError(f"no item of '{name}' has a score in both", where=str(where))
     for own in ids:
         if not _same_truth(ours[own], theirs[own]):
             raise InputError(
@@ -178,8 +198,15 @@ def _paired(
 
 
 def _same_truth(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    keys = ("answer", "answers", "references", "box")
-    return all(ours[key] == theirs[key] for key in keys if key in ours and key in theirs)
+    keys = ("choices", "answer", "answers", "references", "box")
+    return all(_bare(ours[key]) == _bare(theirs[key]) for key in keys if key in ours and key in theirs)
+
+
+def _bare(truth: Any) -> Any:
+    """A truth without the white space around options, which harnesses' logs keep or drop."""
+    if isinstance(truth, list):
+        return [own.strip() if isinstance(own, str) else own for own in truth]
+    return truth
 
 
 def lines_of(found: Comparison) -> Sequence[str]:

@@ -13,34 +13,42 @@ if TYPE_CHECKING:
     from priorkit.evals.subject import Checked
 
 
-def check_groups(wanted: Sequence[str], known: Sequence[str], columns: set[str]) -> None:
-    """Check the columns by which metrics are to be given apart.
+def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
+    """Check the columns by which metrics are to be given apart, and the one whose values are resampled.
 
     Args:
-        wanted: the names given.
-        known: names that need not be there.
+        wanted: the names of groups given.
+        known: names of groups that need not be there.
+        cluster: the column whose values are resampled together, where one was given.
         columns: those of all benchmarks.
 
     Raises:
         InputError: no benchmark has such a column.
     """
-    unknown = [name for name in wanted if name not in columns and name not in known]
-    if unknown:
-        raise InputError(
-            f"no benchmark has a column '{unknown[0]}'",
-            where="--group-by",
+    problems = Problems(InputError)
+    unknown = [(name, "--group-by") for name in wanted if name not in columns and name not in known]
+    unknown += [(cluster, "--cluster")] if cluster and cluster not in columns else []
+    for name, where in unknown:
+        problems.add(
+            f"no benchmark has a column '{name}'",
+            where=where,
             hint=f"the columns are {', '.join(sorted(columns))}",
         )
+    problems.raise_if_any()
 
 
-def check_sight(model: str, checked: Checked, sources: Sequence[Source], *, blind: bool) -> None:
-    """A language model sees no images, an encoder nothing else.
+def check_sight(
+    model: str, checked: Checked, sources: Sequence[Source], *, blind: bool, shuffle: bool = False
+) -> None:
+    """A language model sees no images, an encoder nothing else; without images there is nothing to shuffle.
 
     Raises:
         InputError: naming every benchmark that the model cannot take.
     """
     problems = Problems(InputError)
     visual = [source.name for source in sources if source.visual]
+    if shuffle and not visual:
+        problems.add("no benchmark has images that could be shuffled", where="--shuffle-images")
     if checked.kind == "llm" and visual and not blind:
         problems.add(
             f"a language model cannot see the images of {', '.join(visual)}",

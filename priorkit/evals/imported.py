@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +27,28 @@ _CHOICES = ("choices", "options", "endings")
 
 
 def read_answers(
-    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str]
+    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
 ) -> tuple[list[Item], list[Answer]]:
     """Items and answers of a file of predictions or of a harness's sample log.
+
+    Args:
+        path: the file.
+        task: how the answers are scored.
+        rejects: takes broken lines.
+        group_by: columns kept as groups.
+        limit: read no more than so many lines; 0 for all.
 
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
     """
     if not _is_log(path):
-        items = read_predictions(path, task, rejects, group_by)
+        items = read_predictions(path, task, rejects, group_by, limit)
         return items, [Answer(item.prediction or "") for item in items]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
     items: list[Item] = []
     answers: list[Answer] = []
     seen: set[str] = set()
-    for number, row in _rows(path, rejects):
+    for number, row in islice(_rows(path, rejects), limit or None):
         try:
             item, answer = _from_log(row, task, columns)
             if str(item.id) in seen:
@@ -56,6 +64,18 @@ def read_answers(
     if not items:
         raise InputError("the log holds no usable sample", where=str(path))
     return items, answers
+
+
+def answer_columns(path: Path) -> set[str]:
+    """Columns of a file of predictions, of samples or of a harness's log, those of its nested tables among them."""
+    rows = (row for _, row in _rows(path, Rejects(1.0)))
+    return {
+        column
+        for row in rows
+        for table in (row, row.get("groups"), row.get("doc"))
+        if isinstance(table, dict)
+        for column in table
+    }
 
 
 def _is_log(path: Path) -> bool:

@@ -26,6 +26,7 @@ class Item:
         answers: all accepted texts.
         references: reference captions.
         box: the true box, normalised corners.
+        image_size: width and height of the upright image in pixels, where boxes are asked for.
         text: the document (perplexity) or the image's own text (retrieval).
         cluster: what tells its image from others, also where it is withheld; empty without one.
         groups: values by which metrics are also reported apart.
@@ -51,6 +52,7 @@ class Item:
     prediction: str | None = None
     tags: tuple[str, ...] | None = None
     task_type: str = ""
+    image_size: tuple[int, int] | None = None
 
     @property
     def images(self) -> tuple[ImageRef, ...]:

@@ -7,6 +7,7 @@ published; the rubric here is a file, and the judge compares the likelihood of y
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,11 @@ from priorkit.evals.tasks.task import Scored
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
-    from priorkit.evals.subject import Subject
+    from priorkit.evals.subject import Checked, Subject
+
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+"""A word in braces; braces around anything else, JSON say, are text."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,16 @@ def read_rubric(path: Path | None) -> Rubric:
         for mark in marks:
             if mark not in str(table.get(key, "")):
                 problems.add(f"'{key}' must be a text with {mark}", where=where)
+        for name in _PLACEHOLDER.findall(str(table.get(key, ""))):
+            if f"{{{name}}}" not in marks:
+                problems.add(
+                    f"'{key}' has no placeholder {{{name}}}; {' and '.join(marks)} go there", where=where
+                )
     problems.raise_if_any()
     return Rubric(int(table.get("version", 1)), str(table["instruction"]), str(table["prompt"]).strip())
 
 
-def check_judge(folder: Path) -> None:
+def check_judge(folder: Path) -> Checked:
     """Check from headers that a folder holds a language model.
 
     Raises:
@@ -79,8 +89,12 @@ def check_judge(folder: Path) -> None:
     """
     from priorkit.evals.subject import check_model
 
-    if (kind := check_model(folder).kind) != "llm":
-        raise InputError(f"the judge must be a language model, got '{kind}'", where=f"--judge {folder}")
+    checked = check_model(folder)
+    if checked.kind != "llm":
+        raise InputError(
+            f"the judge must be a language model, got '{checked.kind}'", where=f"--judge {folder}"
+        )
+    return checked
 
 
 def load_judge(

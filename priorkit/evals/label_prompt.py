@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.concepts import CONCEPTS
+from priorkit.data.concepts import CONCEPT_LABELS, LabelSet
 
 Form = Literal["chat", "plain"]
 
@@ -37,16 +37,20 @@ class LabelPrompt:
     no: tuple[str, ...]
 
 
-def read_prompts(path: Path | None = None) -> dict[Form, LabelPrompt]:
+def read_prompts(path: Path | None = None, known: LabelSet = CONCEPT_LABELS) -> dict[Form, LabelPrompt]:
     """Read a prompt file; the shipped one where none is given.
+
+    Args:
+        path: the file.
+        known: the labels that it must define.
 
     Raises:
         InputError: it cannot be read, or its tables and keys are not those of the shipped file; all
             problems are named.
     """
     if path is None:
-        text = resources.files("priorkit.evals").joinpath("labelling.toml").read_text(encoding="utf-8")
-        where = "labelling.toml"
+        where = "labelling.toml" if known == CONCEPT_LABELS else "abilities.toml"
+        text = resources.files("priorkit.evals").joinpath(where).read_text(encoding="utf-8")
     else:
         where = str(path)
         try:
@@ -60,8 +64,8 @@ def read_prompts(path: Path | None = None) -> dict[Form, LabelPrompt]:
     problems = Problems(InputError)
     _check_keys(document, {"chat": True, "plain": True, "labels": True}, where, problems)
     labels = document.get("labels", {})
-    _check_keys(labels, dict.fromkeys(CONCEPTS, True), f"{where} [labels]", problems)
-    for name in CONCEPTS:
+    _check_keys(labels, dict.fromkeys(known.labels, True), f"{where} [labels]", problems)
+    for name in known.labels:
         keys = {"label": True, "definition": True}
         _check_keys(labels.get(name, {}), keys, f"{where} [labels.{name}]", problems, "text")
     if len(problems):
@@ -120,7 +124,7 @@ def _prompt(
         name: after.replace("{label}", str(labels[name]["label"])).replace(
             "{definition}", str(labels[name]["definition"])
         )
-        for name in CONCEPTS
+        for name in labels
     }
     return LabelPrompt(system, before, own, answers["yes"], answers["no"])
 

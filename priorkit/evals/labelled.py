@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.console import console
-from priorkit.data.concepts import CONCEPTS, LABELS
+from priorkit.data.concepts import CONCEPT_LABELS, LabelSet
 from priorkit.data.labelled_text import label_column
 from priorkit.data.segments import SegmentStore
 from priorkit.scoring.agreement import agreement
@@ -25,17 +25,14 @@ if TYPE_CHECKING:
 CHUNK = 64
 """Segments whose scores are saved together: what an interruption costs, at most."""
 
-_WIDTH = len(CONCEPTS) + 1
-_BYTES = 4 * _WIDTH
-
 
 @dataclass
 class Labelled:
     """What the labellers said of all segments, in order.
 
     Attributes:
-        scores: float32 ``[segments, concepts]``, 0 to 1.
-        present: bool ``[segments, concepts]``.
+        scores: float32 ``[segments, labels]``, 0 to 1.
+        present: bool ``[segments, labels]``.
         by_model: bool ``[segments]``, whether the language model labelled it.
     """
 
@@ -53,9 +50,9 @@ def label_by_linear(
         linear: the labeller.
         store: the segments.
         count: their number.
-        thresholds: float64 ``[concepts]``.
+        thresholds: float64 ``[labels]``.
     """
-    scores = np.zeros((count, len(CONCEPTS)), dtype=np.float32)
+    scores = np.zeros((count, len(linear.labels)), dtype=np.float32)
     done = 0
     with console.progress("label", count, unit="segments") as progress:
         for batch in store.texts():
@@ -71,6 +68,7 @@ def score_by_model(
     numbers: NDArray[np.int64],
     file: Path,
     batch_size: int,
+    labels: int,
 ) -> tuple[NDArray[np.float32], int]:
     """Scores of some segments by a language model; what a killed run has scored is read back.
 
@@ -80,13 +78,16 @@ def score_by_model(
         load: loads the labeller; not called where everything is scored already.
         store: the segments.
         numbers: which segments, ascending.
-        file: keeps the scores, a row of float32 per segment: the concepts', and 1 where it was truncated.
+        file: keeps the scores, a row of float32 per segment: the labels', and 1 where it was truncated.
         batch_size: segments per pass of the model.
+        labels: how many there are.
 
     Returns:
-        float32 ``[numbers, concepts]``, and how many segments the model did not see whole.
+        float32 ``[numbers, labels]``, and how many segments the model did not see whole.
     """
-    saved = file.stat().st_size // _BYTES if file.is_file() else 0
+    width = labels + 1
+    row_bytes = 4 * width
+    saved = file.stat().st_size // row_bytes if file.is_file() else 0
     done = len(numbers) if saved >= len(numbers) else saved // CHUNK * CHUNK
     if done < len(numbers):
         labeller = load()
@@ -94,8 +95,8 @@ def score_by_model(
             file.open("r+b" if file.is_file() else "w+b") as stream,
             console.progress("label", len(numbers), start=done, unit="segments") as progress,
         ):
-            stream.truncate(done * _BYTES)
-            stream.seek(done * _BYTES)
+            stream.truncate(done * row_bytes)
+            stream.seek(done * row_bytes)
             for texts in _chunks(store.chosen(numbers[done:])):
                 scored = labeller.score(texts, batch_size)
                 rows = np.concatenate([scored.scores, scored.truncated[:, None]], axis=1)
@@ -103,7 +104,7 @@ def score_by_model(
                 stream.flush()
                 os.fsync(stream.fileno())
                 progress.advance(len(texts))
-    rows = np.fromfile(file, dtype="<f4").reshape(-1, _WIDTH)[: len(numbers)]
+    rows = np.fromfile(file, dtype="<f4").reshape(-1, width)[: len(numbers)]
     return rows[:, :-1].astype(np.float32), int(rows[:, -1].sum())
 
 
@@ -112,16 +113,19 @@ def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def compare_labels(reference: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> list[dict[str, Any]]:
+def compare_labels(
+    reference: NDArray[np.bool_], predicted: NDArray[np.bool_], known: LabelSet = CONCEPT_LABELS
+) -> list[dict[str, Any]]:
     """Agreement of two labellers per label and combination; undefined values are None.
 
     Args:
-        reference: bool ``[segments, concepts]``.
-        predicted: bool ``[segments, concepts]``.
+        reference: bool ``[segments, labels]``.
+        predicted: bool ``[segments, labels]``.
+        known: the labels.
     """
     rows: list[dict[str, Any]] = []
-    for name in LABELS:
-        found = asdict(agreement(label_column(reference, name), label_column(predicted, name)))
+    for name in known.all:
+        found = asdict(agreement(label_column(reference, name, known), label_column(predicted, name, known)))
         plain = {key: None if value != value else value for key, value in found.items()}
         rows.append({"label": name, **plain})
     return rows

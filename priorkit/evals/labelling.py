@@ -18,7 +18,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
-from priorkit.data.concepts import CONCEPTS
 from priorkit.evals.label_prompt import Form, LabelPrompt
 from priorkit.evals.subject import Subject
 
@@ -39,7 +38,7 @@ class Scored:
     """Scores of some segments.
 
     Attributes:
-        scores: float32 ``[segments, labels]``, 0 to 1, labels in the order of ``CONCEPTS``.
+        scores: float32 ``[segments, labels]``, 0 to 1, labels in the order of the prompt's.
         truncated: bool ``[segments]``, true where the model did not see the segment's middle.
     """
 
@@ -96,7 +95,8 @@ class LanguageModelLabeller:
         self._shares_cache = True
         # A window counts the padding between text and question; beyond it each question reads the text.
         self._window = getattr(subject.model.config, "sliding_window", None) or subject.max_length
-        self._lean = np.zeros(len(CONCEPTS))
+        self._count = len(prompt.after)
+        self._lean = np.zeros(self._count)
 
     @property
     def room(self) -> int:
@@ -109,7 +109,7 @@ class LanguageModelLabeller:
         Returns:
             float64 ``[labels]``, the mean log-odds of yes.
         """
-        self._lean = np.zeros(len(CONCEPTS))
+        self._lean = np.zeros(self._count)
         texts = [self._text_ids(text)[0] for text in CONTENT_FREE]
         self._lean = self._log_odds(texts, len(texts)).mean(0)
         return self._lean
@@ -123,7 +123,7 @@ class LanguageModelLabeller:
         """
         encoded = [self._text_ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda place: (-len(encoded[place][0]), place))
-        scores = np.zeros((len(texts), len(CONCEPTS)), dtype=np.float32)
+        scores = np.zeros((len(texts), self._count), dtype=np.float32)
         odds = self._log_odds([encoded[place][0] for place in order], batch_size)
         scores[order] = 1 / (1 + np.exp(-(odds - self._lean)))
         return Scored(scores, np.array([cut for _, cut in encoded], dtype=np.bool_))
@@ -142,7 +142,7 @@ class LanguageModelLabeller:
             self._batch([self._before + ids for ids in texts[start : start + batch_size]])
             for start in range(0, len(texts), batch_size)
         ]
-        return np.concatenate(found) if found else np.zeros((0, len(CONCEPTS)))
+        return np.concatenate(found) if found else np.zeros((0, self._count))
 
     @torch.no_grad()
     def _batch(self, heads: Sequence[Ids]) -> NDArray[np.float64]:
@@ -191,7 +191,7 @@ class LanguageModelLabeller:
         """Log-odds of yes ``[segments, labels]`` from the logits behind every tail."""
         keep = logits.shape[1]
         logprobs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (segments, len(self._tails)))
-        sides = np.full((2, segments, len(CONCEPTS)), -np.inf)
+        sides = np.full((2, segments, self._count), -np.inf)
         for place, tail in enumerate(self._tails):
             for answer in tail.answers:
                 count = len(answer.ids)
@@ -259,7 +259,7 @@ def _beginning(subject: Subject, before: str, form: Form) -> Ids:
 
 def _tails(subject: Subject, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Tail]:
     grouped: dict[tuple[int, ...], list[_Answer]] = {}
-    for label, name in enumerate(CONCEPTS):
+    for label, name in enumerate(after):
         # White space at the question's end belongs to the answer, as models tokenise it so.
         question = after[name].rstrip(" ")
         blank = after[name][len(question) :]

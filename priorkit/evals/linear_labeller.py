@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
-from priorkit.data.concepts import CONCEPTS
+from priorkit.data.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
 from priorkit.models.folder import read_header, read_json
 
 CONFIG = "labeller.json"
@@ -54,16 +54,18 @@ class LinearLabeller:
         intercepts: float32 ``[labels]``.
         thresholds: float64 ``[labels]``; a score from it on gives the label.
         options: number of features and length of n-grams.
+        labels: their names.
     """
 
     coefficients: NDArray[np.float32]
     intercepts: NDArray[np.float32]
     thresholds: NDArray[np.float64]
     options: dict[str, int]
+    labels: tuple[str, ...] = CONCEPT_LABELS.labels
 
     def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Scores 0 to 1, float32 ``[segments, labels]``; each text's depend on that text alone."""
-        found = np.zeros((len(texts), len(CONCEPTS)), dtype=np.float32)
+        found = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             features = _features(texts[start : start + _TEXTS_AT_ONCE], self.options)
             odds = np.asarray(features @ self.coefficients.T) + self.intercepts
@@ -78,9 +80,9 @@ class LinearLabeller:
         save_file({"coefficients": self.coefficients, "intercepts": self.intercepts}, folder / WEIGHTS)
         content = {
             "kind": KIND,
-            "labels": list(CONCEPTS),
+            "labels": list(self.labels),
             **self.options,
-            "thresholds": dict(zip(CONCEPTS, self.thresholds.tolist(), strict=True)),
+            "thresholds": dict(zip(self.labels, self.thresholds.tolist(), strict=True)),
             **about,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -92,8 +94,12 @@ def is_linear_labeller(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def check_linear_labeller(folder: Path) -> dict[str, Any]:
+def check_linear_labeller(folder: Path, known: LabelSet | None = None) -> dict[str, Any]:
     """Check a linear labeller from its headers; returns its ``labeller.json``.
+
+    Args:
+        folder: the labeller's.
+        known: the labels that it should give; any known set where None.
 
     Raises:
         InputError: a file is missing or damaged, or it is of another kind.
@@ -102,19 +108,22 @@ def check_linear_labeller(folder: Path) -> dict[str, Any]:
     where = str(folder / CONFIG)
     if content.get("kind") != KIND:
         raise InputError(f"expected a labeller of kind '{KIND}', got {content.get('kind')!r}", where=where)
-    if content.get("labels") != list(CONCEPTS):
-        raise InputError(f"expected the labels {', '.join(CONCEPTS)}", where=where)
+    sets = [known] if known else [CONCEPT_LABELS, ABILITY_LABELS]
+    if content.get("labels") not in [list(own.labels) for own in sets]:
+        wanted = " or ".join(", ".join(own.labels) for own in sets)
+        raise InputError(f"expected the labels {wanted}", where=where)
+    names = [str(name) for name in content["labels"]]
     try:
         features = int(content["features"])
         int(content["longest"])
-        thresholds = [float(content["thresholds"][name]) for name in CONCEPTS]
+        thresholds = [float(content["thresholds"][name]) for name in names]
         if not all(np.isfinite(thresholds)):
             raise ValueError("a threshold is not finite")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"not the description of a labeller: {error!r}", where=where) from None
     header = read_header(folder / WEIGHTS)
-    wanted = {"coefficients": (len(CONCEPTS), features), "intercepts": (len(CONCEPTS),)}
-    for name, shape in wanted.items():
+    shapes = {"coefficients": (len(names), features), "intercepts": (len(names),)}
+    for name, shape in shapes.items():
         if name not in header or header[name].shape != shape or header[name].dtype != "F32":
             raise InputError(f"expected the tensor {name} of shape {shape}", where=str(folder / WEIGHTS))
     return content
@@ -130,12 +139,15 @@ def load_linear_labeller(folder: Path) -> LinearLabeller:
 
     content = check_linear_labeller(folder)
     tensors = load_file(folder / WEIGHTS)
-    thresholds = np.array([content["thresholds"][name] for name in CONCEPTS], dtype=np.float64)
+    labels = tuple(content["labels"])
+    thresholds = np.array([content["thresholds"][name] for name in labels], dtype=np.float64)
     options = {"features": int(content["features"]), "longest": int(content["longest"])}
-    return LinearLabeller(tensors["coefficients"], tensors["intercepts"], thresholds, options)
+    return LinearLabeller(tensors["coefficients"], tensors["intercepts"], thresholds, options, labels)
 
 
-def fit_linear_labeller(texts: Sequence[str], labels: NDArray[np.bool_], seed: int) -> LinearLabeller:
+def fit_linear_labeller(
+    texts: Sequence[str], labels: NDArray[np.bool_], seed: int, names: tuple[str, ...] = CONCEPT_LABELS.labels
+) -> LinearLabeller:
     """Learn from labelled texts.
 
     A label's threshold is set so that texts predicted from the other folds get it as often as they have
@@ -146,6 +158,7 @@ def fit_linear_labeller(texts: Sequence[str], labels: NDArray[np.bool_], seed: i
         texts: the segments.
         labels: bool ``[segments, labels]``.
         seed: of the folds.
+        names: of the labels.
 
     Raises:
         InputError: there is no text.
@@ -155,10 +168,10 @@ def fit_linear_labeller(texts: Sequence[str], labels: NDArray[np.bool_], seed: i
     options = {"features": FEATURES, "longest": LONGEST}
     features = _features(texts, options)
     fold = np.random.Generator(np.random.PCG64(seed)).permutation(len(texts)) % FOLDS
-    coefficients = np.zeros((len(CONCEPTS), FEATURES), dtype=np.float32)
-    intercepts = np.zeros(len(CONCEPTS), dtype=np.float32)
-    thresholds = np.full(len(CONCEPTS), 0.5)
-    for number in range(len(CONCEPTS)):
+    coefficients = np.zeros((len(names), FEATURES), dtype=np.float32)
+    intercepts = np.zeros(len(names), dtype=np.float32)
+    thresholds = np.full(len(names), 0.5)
+    for number in range(len(names)):
         own = labels[:, number]
         weights, intercepts[number] = _fit(features, own)
         coefficients[number] = weights
@@ -169,7 +182,7 @@ def fit_linear_labeller(texts: Sequence[str], labels: NDArray[np.bool_], seed: i
                 weights, intercept = _fit(features[rest], own[rest])
                 held_out[chosen] = np.asarray(features[chosen] @ weights) + intercept
         thresholds[number] = _matching_threshold(held_out, int(own.sum()))
-    return LinearLabeller(coefficients, intercepts, thresholds, options)
+    return LinearLabeller(coefficients, intercepts, thresholds, options, names)
 
 
 def _matching_threshold(odds: NDArray[np.float64], count: int) -> float:

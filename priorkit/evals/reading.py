@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, nearest
-from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images import BrokenImageError, ImageRef, decode, image_of, upright_size
 from priorkit.data.rejects import Rejects
 from priorkit.data.routed import tags_of, task_type_of
 from priorkit.data.rows import read_rows, suffix_of
 from priorkit.data.text import read_documents
+from priorkit.data.threads import in_threads
 from priorkit.evals.columns import lookup, mapped
 from priorkit.evals.items import Item
 from priorkit.evals.sources import Source
-from priorkit.evals.tasks.task import Row, Task, check_text, text_cell
+from priorkit.evals.tasks.task import Row, Task, check_text, numbers_cell, text_cell
 
 GROUP_COLUMNS = (
     "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
@@ -30,11 +32,11 @@ FIELDS = (
 )  # fmt: skip
 """Columns that make an item; a preset's others are kept as groups."""
 
-_PLAIN = ("id", "prediction", "prompt", "question", "image", "task", "benchmark")
+_PLAIN = ("id", "prediction", "prompt", "question", "image", "image_size", "task", "benchmark")
 
 
 def read_items(
-    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool
+    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool, workers: int = 0
 ) -> list[Item]:
     """The usable items of a benchmark, in order.
 
@@ -45,38 +47,50 @@ def read_items(
         group_by: columns kept as groups, beside :data:`GROUP_COLUMNS`.
         limit: read no more than so many rows; 0 for all.
         see: whether the images will be looked at, and so have to decode.
+        workers: threads that decode them.
 
     Raises:
         InputError: too many rows are broken, or none is left.
     """
-    own = [name for name in source.preset.columns if name not in FIELDS] if source.preset else []
+    own: list[str] = []
+    if source.preset:
+        cluster = source.preset.scoring.cluster
+        own = [name for name in source.preset.columns if name not in FIELDS or name == cluster]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by, *own]))
-    items: list[Item] = []
+    read: list[tuple[Path, int, Item | str]] = []
     seen: dict[str, int] = {}
-    checked: set[str] = set()
-    for place, (file, number, row) in enumerate(_rows(source, rejects)):
+    for place, (file, folder, number, row) in enumerate(_rows(source, rejects)):
         if limit and place >= limit:
             break
         try:
-            item = _item(source.task, row, place, columns, file, see=see)
+            item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", see=see)
             _refuse_repeat(item, seen, number)
-            for image in item.images:
-                if (key := image_key(image)) not in checked:
-                    decode(image)
-                    checked.add(key)
+            read.append((file, number, item))
         except (ValueError, BrokenImageError) as error:
-            rejects.add(str(file), number, str(error))
+            read.append((file, number, str(error)))
+    broken = _broken_images([own for _, _, own in read if isinstance(own, Item)], workers)
+    items: list[Item] = []
+    for file, number, found in read:
+        reason = (
+            found if isinstance(found, str) else next((broken[k] for k in _keys(found) if k in broken), "")
+        )
+        if isinstance(found, str) or reason:
+            rejects.add(str(file), number, reason)
             continue
         rejects.good()
-        items.append(item)
+        items.append(found)
     rejects.judge()
     if not items:
         raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
     return items
 
 
-def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequence[str]) -> list[Item]:
+def read_predictions(
+    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
+) -> list[Item]:
     """The items of a file of predictions: ``id``, ``prediction``, the truth, and groups if any.
+
+    Of more rows than ``limit``, where it is not 0, the first are taken.
 
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
@@ -87,7 +101,7 @@ def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequenc
     items: list[Item] = []
     seen: dict[str, int] = {}
     unused: dict[str, None] = {}
-    for number, row in read_rows(path, rejects):
+    for number, row in islice(read_rows(path, rejects), limit or None):
         try:
             item = predicted(task, row, columns)
             _refuse_repeat(item, seen, number)
@@ -105,6 +119,25 @@ def read_predictions(path: Path, task: Task, rejects: Rejects, group_by: Sequenc
     return items
 
 
+def _keys(item: Item) -> list[str]:
+    return [image_key(image) for image in item.images]
+
+
+def _broken_images(items: Sequence[Item], workers: int) -> dict[str, str]:
+    """Why an image cannot be used, by its key; each is decoded once."""
+    refs = {image_key(image): image for item in items for image in item.images}
+
+    def reason(ref: ImageRef) -> str:
+        try:
+            decode(ref)
+        except BrokenImageError as error:
+            return str(error)
+        return ""
+
+    reasons = zip(refs, in_threads(reason, list(refs.values()), workers), strict=True)
+    return {key: why for key, why in reasons if why}
+
+
 def image_key(image: ImageRef) -> str:
     """What tells one image from another: its file, or the digest of its bytes; and how it is looked at."""
     look = str(getattr(image, "looked_at_as", ""))
@@ -113,21 +146,22 @@ def image_key(image: ImageRef) -> str:
     return str(image.path) + look
 
 
-def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, int, Row]]:
+def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, Path, int, Row]]:
+    """File, folder of the image files, number and row."""
     images = _image_table(source) if source.images else None
     for file in source.files:
+        folder = source.image_folder or file.parent
         if suffix_of(file, (".txt",)):
             for text in read_documents(file, rejects):
-                yield file, 1, {"text": text}
+                yield file, folder, 1, {"text": text}
             continue
         for number, row in read_rows(file, rejects):
             if source.preset is None:
-                yield file, number, row
+                yield file, folder, number, row
                 continue
-            folder = source.image_folder or file.parent
             try:
                 for own in mapped(source.preset, row, folder, images):
-                    yield folder / file.name, number, own
+                    yield file, folder, number, own
             except (ValueError, BrokenImageError) as error:
                 rejects.add(str(file), number, str(error))
 
@@ -141,15 +175,20 @@ def _image_table(source: Source) -> dict[str, Any]:
     return {str(lookup(row, table.key)): lookup(row, table.column) for row in rows}
 
 
-def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, *, see: bool) -> Item:
+def _item(
+    task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, see: bool
+) -> Item:
     visual = row.get("image") is not None
     if task.name == "retrieval" and not visual:
         raise ValueError("'image' is missing")
     images: tuple[ImageRef, ...] = ()
+    size = _size(row)
     if visual:
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
-            images = tuple(image_of(own, file.parent, f"{file.name}:{place}") for own in cells)
+            images = tuple(image_of(own, folder, name) for own in cells)
+            if task.name == "grounding" and images and size is None:
+                size = upright_size(images[0])
         except BrokenImageError:
             if see:
                 raise
@@ -169,6 +208,7 @@ def _item(task: Task, row: Row, place: int, columns: Sequence[str], file: Path, 
         groups=_groups(row, columns),
         tags=tags,
         task_type=task_type_of(row["task_type"]) if row.get("task_type") else "",
+        image_size=size,
         **task.read(row),
     )
 
@@ -192,8 +232,19 @@ def predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
         withheld=row.get("withheld") is True,
         prediction=check_text(row["prediction"], "'prediction'"),
         groups=_groups(row, columns),
+        image_size=_size(row),
         **task.read(row),
     )
+
+
+def _size(row: Row) -> tuple[int, int] | None:
+    """Width and height in pixels, where a row says so."""
+    if row.get("image_size") is None:
+        return None
+    width, height = numbers_cell(row, "image_size", 2)
+    if width < 1 or height < 1:
+        raise ValueError(f"'image_size' must be width and height in pixels, got {row['image_size']}")
+    return int(width), int(height)
 
 
 def _identifier(value: Any, place: int) -> str | int:

@@ -13,7 +13,7 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import read_rows
 from priorkit.evals.items import Answer, Item
-from priorkit.evals.presets.loading import preset, preset_names
+from priorkit.evals.presets.loading import Scoring, preset, preset_names, suite, suite_names
 from priorkit.evals.reading import predicted
 from priorkit.evals.sources import Source
 from priorkit.evals.tasks.choice import LETTERS
@@ -32,6 +32,7 @@ class Kept:
         entry: its entry in ``results.json``.
         items: questions and truth.
         answers: what was answered.
+        scoring: how its preset counted answers; None for a table of the user's own.
     """
 
     name: str
@@ -40,6 +41,25 @@ class Kept:
     entry: Mapping[str, Any]
     items: Sequence[Item]
     answers: Sequence[Answer]
+    scoring: Scoring | None
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What ``results.json`` says of the model that answered: its digest, whether it saw the images."""
+    document = _document(folder)
+    return {"model": document.get("model")}
+
+
+def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:
+    """The suites whose means ``results.json`` holds: by name, the benchmarks of each ability group."""
+    document = _document(folder)
+    found: dict[str, Mapping[str, Sequence[str]]] = {}
+    for name, own in document.get("suites", {}).items():
+        groups = own.get("members") or (suite(name).groups if name in suite_names() else {})
+        members = {member for names in groups.values() for member in names}
+        if members and members <= set(document["benchmarks"]):
+            found[name] = groups
+    return found
 
 
 def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -48,11 +68,17 @@ def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: it is missing or not of the form that `evaluate` writes.
     """
+    return {str(name): dict(entry) for name, entry in _document(folder)["benchmarks"].items()}
+
+
+def _document(folder: Path) -> dict[str, Any]:
     try:
-        entries = json.loads((folder / "results.json").read_text(encoding="utf-8"))["benchmarks"]
-        return {str(name): dict(entry) for name, entry in entries.items()}
+        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        for entry in document["benchmarks"].values():
+            dict(entry)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not an evaluation: {error}", where=str(folder / "results.json")) from None
+    return document
 
 
 def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[Source], where: str) -> None:
@@ -88,12 +114,13 @@ def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[S
     problems.raise_if_any()
 
 
-def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
+def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept]:
     """All benchmarks of an evaluation with items and answers.
 
     Args:
         folder: the evaluation.
         columns: groups to keep.
+        limit: take no more than so many items of each; 0 for all.
 
     Raises:
         InputError: the files are not of the form that `evaluate` writes.
@@ -111,21 +138,56 @@ def read_kept(folder: Path, columns: Sequence[str]) -> list[Kept]:
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))
         way: Way | None = None if entry["by"] == "predictions" else entry["by"]
-        try:
-            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in rows[name]]
-        except ValueError as error:
-            raise InputError(f"not a sample of '{name}': {error}", where=str(path)) from None
         lettered = entry.get("compared") == "letters"
-        answers = [
-            _answer(item, row, way, lettered=lettered) for item, row in zip(items, rows[name], strict=True)
-        ]
-        kept.append(Kept(name, task, way, entry, items, answers))
+        own = rows[name][: limit or None]
+        try:
+            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in own]
+            answers = [
+                _answer(item, row, way, lettered=lettered) for item, row in zip(items, own, strict=True)
+            ]
+            if not task.from_predictions:
+                _check_measured(task, items, answers)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"not a sample of '{name}' that could be scored anew: {error}", where=str(path)
+            ) from None
+        kept.append(Kept(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
     return kept
+
+
+def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> Scoring | None:
+    """How the preset counted answers; results that do not say so were made with one that comes with the kit."""
+    if "scoring" not in entry:
+        return preset(name).scoring if entry.get("version") and name in preset_names() else None
+    try:
+        return Scoring(**entry["scoring"])
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"'{name}': not the scoring of a preset: {error}", where=str(folder / "results.json")
+        ) from None
+
+
+def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+    """What a task compares must be there: a rank, or a log-likelihood and a length for every option.
+
+    Raises:
+        ValueError: it is not; with what is missing.
+    """
+    for item, answer in zip(items, answers, strict=True):
+        if task.ways == ("similarity",):
+            if answer.rank < 1:
+                raise ValueError(f"'rank' of item {item.id} is missing")
+        elif not len(answer.loglikelihoods) == len(answer.tokens) == len(item.choices):
+            raise ValueError(
+                f"'loglikelihoods' and 'tokens' of item {item.id} must have an entry for each of its "
+                f"{len(item.choices)} texts"
+            )
 
 
 def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bool) -> Answer:
     compared = way in ("likelihood", "similarity")
     values = tuple(float(value) for value in row.get("loglikelihoods", ()))
+    tokens = row.get("tokens", ())
     options = tuple(LETTERS[: len(item.choices)]) if lettered else item.choices
     parsed = row.get("parsed")
     taken = parsed if compared and isinstance(parsed, int) else None
@@ -138,7 +200,7 @@ def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bo
         str(row.get("prompt", "")),
         taken,
         values,
-        tuple(row.get("tokens", ())),
+        (tokens,) if isinstance(tokens, int) else tuple(tokens),
         options if values and item.choices else (),
         float(row.get("rank", 0.0)),
         tuple(turns),

@@ -12,6 +12,7 @@ import numpy as np
 
 from priorkit.evals.blind import with_abstention
 from priorkit.evals.items import Answer, Item
+from priorkit.evals.presets.loading import Scoring
 from priorkit.evals.statistics import Measured, as_json, detectable, finite, mean_of, resample
 from priorkit.evals.tasks.task import Scored, Task, Way
 from priorkit.scoring.refusals import abstains
@@ -22,7 +23,7 @@ class Evaluated:
     """One benchmark with the model's answers and their scores.
 
     Attributes:
-        headline: the metric that stands for it in suites; its first one where empty.
+        scoring: how its preset counts answers; None for a table of the user's own.
         version: of its preset; 0 for a table of the user's own.
     """
 
@@ -34,7 +35,7 @@ class Evaluated:
     answers: Sequence[Answer]
     scored: Scored
     rejected: int
-    headline: str = ""
+    scoring: Scoring | None = None
     version: int = 0
 
 
@@ -66,16 +67,18 @@ def summarise(
         group_by: columns by whose values metrics are given apart.
         seed: of the resampling.
         resamples: number of bootstrap samples.
-        cluster: column whose values are resampled together; the image where empty, the entity in rank
-            experiments, say.
+        cluster: column whose values are resampled together, the entity in rank experiments, say; the
+            preset's or else the image where empty.
     """
+    scoring = done.scoring or Scoring()
+    cluster = cluster or scoring.cluster
     if any(item.withheld for item in done.items):
         done = replace(done, scored=with_abstention(done.items, done.answers, done.scored))
     parts = [item.groups.get("sub_task", "") for item in done.items]
     strata = parts if all(parts) and len(set(parts)) > 1 and "accuracy" in _names(done.scored) else None
     every = range(len(done.items))
     measured = _measured(done, every, seed, resamples, strata, cluster)
-    headline = done.headline if done.headline in measured else next(iter(measured))
+    headline = scoring.metric if done.scoring and scoring.metric in measured else next(iter(measured))
     entry: dict[str, Any] = {
         "task": done.task.name,
         "by": done.way or "predictions",
@@ -90,6 +93,8 @@ def summarise(
         entry["compared"] = "letters" if letters else "texts"
     if done.version:
         entry["version"] = done.version
+    if done.scoring:
+        entry["scoring"] = done.scoring.model_dump(mode="json")
     if done.way == "generation" or done.way is None:
         entry["abstained"] = sum(abstains(answer.prediction) for answer in done.answers)
     groups: dict[str, dict[str, Any]] = {}
@@ -125,10 +130,12 @@ def _measured(
 
 
 def _part(done: Evaluated, rows: Sequence[int], measured: dict[str, Measured]) -> dict[str, Any]:
+    unparsed = sum(done.scored.unparsed[row] for row in rows)
     return {
         "metrics": as_json({name: own.interval for name, own in measured.items()}),
         "items": len(rows),
-        "unparsed": sum(done.scored.unparsed[row] for row in rows),
+        "unparsed": unparsed,
+        "unparsed_rate": unparsed / len(rows),
     }
 
 
@@ -143,11 +150,15 @@ def summarise_suites(
         groups: by suite, then by ability group, the names of benchmarks.
         found: the benchmarks.
         full_scores: what counts as 1 for a benchmark; 1 where not named.
+
+    Returns:
+        By suite ``overall``, ``groups`` and, for whoever scores the answers anew, ``members``.
     """
     return {
         suite: {
             "overall": _mean([name for names in own.values() for name in names], found, full_scores),
             "groups": {group: _mean(names, found, full_scores) for group, names in own.items()},
+            "members": {group: list(names) for group, names in own.items()},
         }
         for suite, own in groups.items()
     }
@@ -204,6 +215,7 @@ def sample(done: Evaluated, place: int) -> dict[str, Any]:
         "groups": dict(item.groups),
         **({"question": item.question} if item.question else {}),
         **({"cluster": item.cluster} if item.cluster else {}),
+        **({"image_size": list(item.image_size)} if item.image_size else {}),
         **({"withheld": True} if item.withheld else {}),
     }
 

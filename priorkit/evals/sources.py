@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.artifact import hash_file
-from priorkit.core.errors import InputError, Problems
+from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
 from priorkit.data.pairs import TEXT_COLUMNS
 from priorkit.data.rejects import Rejects
@@ -37,6 +37,7 @@ class Source:
         preset: how its columns are read, where it is one.
         images: files of the table its images stand in, where they stand apart.
         image_folder: where the image files named in it are; beside it where None.
+        rows: how many rows its files have, before any is read; 0 for plain text.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Source:
     preset: Preset | None = None
     images: tuple[Path, ...] = ()
     image_folder: Path | None = None
+    rows: int = 0
 
     def digest(self) -> str:
         """SHA-256 of the file; of all files' digests together where there are several."""
@@ -57,7 +59,7 @@ class Source:
 
 
 def find_benchmarks(
-    inputs: Mapping[str, Input], task: Task | None, image_folder: Path | None = None
+    inputs: Mapping[str, Input], task: Task | None, image_folders: Mapping[str, Path] | None = None
 ) -> list[Source]:
     """All benchmarks that the inputs name, in order.
 
@@ -70,23 +72,26 @@ def find_benchmarks(
             preset NAME, whose own file stands under ``benchmarks.0`` where it does not come with the kit.
         task: the task type of those that are no presets; from column ``task`` or from the columns where
             None.
-        image_folder: where image files that a preset's rows name are.
+        image_folders: where image files that rows name are, by benchmark; of those not named under ``""``.
 
     Raises:
-        InputError: no table, columns that do not fit, or two benchmarks of one name.
+        InputError: no table, columns that do not fit, two benchmarks of one name, or a folder for none.
     """
     problems = Problems(InputError)
+    folders = image_folders or {}
     found: list[Source] = []
     for label, item in inputs.items():
         field, place, own = (*label.split(".", 2), "", "")[:3]
         try:
             if own:
                 file = inputs.get(f"{field}.{place}")
-                found.append(
-                    _preset_source(read_preset(file.path) if file else preset(own), item, image_folder)
-                )
+                wanted = read_preset(file.path) if file else preset(own)
+                found.append(_preset_source(wanted, item, folders.get(wanted.name, folders.get(""))))
             elif item.path.suffix != ".toml":
-                found += [_source(name, files, task) for name, files in _named_files(item).items()]
+                found += [
+                    _source(name, files, task, folders.get(name, folders.get("")))
+                    for name, files in _named_files(item).items()
+                ]
         except InputError as error:
             problems.extend(error)
     seen: dict[str, Source] = {}
@@ -98,6 +103,31 @@ def find_benchmarks(
                 hint="rename one of them, or evaluate them apart",
             )
         seen[source.name] = source
+    for name in folders:
+        if name and name not in seen and not len(problems):
+            problems.add(f"no benchmark '{name}'", where=f"--images {name}=", hint=nearest(name, seen))
+    problems.raise_if_any()
+    return found
+
+
+def image_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Read folders of images, each ``DIR`` for all benchmarks or ``NAME=DIR`` for one; ``DIR`` is under ``""``.
+
+    Raises:
+        InputError: no such folder, or two of them for the same.
+    """
+    problems = Problems(InputError)
+    found: dict[str, Path] = {}
+    for word in given:
+        name, sign, folder = word.partition("=")
+        if not sign or Path(word).expanduser().is_dir():
+            name, folder = "", word
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            problems.add("no such folder", where=f"--images {word}")
+        elif name in found:
+            problems.add("two folders for " + (f"'{name}'" if name else "all"), where=f"--images {word}")
+        found[name] = path
     problems.raise_if_any()
     return found
 
@@ -105,15 +135,16 @@ def find_benchmarks(
 def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Source:
     """A preset with its files found and its columns checked against the first of them."""
     task = task_named(own.task, own.name)
+    _check_scoring(own, task)
     if own.data.image_folder and image_folder is None:
         raise InputError(
             f"its rows name image files of {own.data.image_folder}",
             where=own.name,
-            hint="say where with --images DIR",
+            hint=f"say where with --images DIR, or --images {own.name}=DIR for this one alone",
         )
     files = _matching(item, own.data.patterns)
     tables = _matching(item, own.data.images.patterns) if own.data.images else ()
-    columns = column_names(files[0])
+    columns, rows = table_of(files)
     absent = [name for name in own.wants() if name.split(".")[0] not in columns and name not in columns]
     if absent:
         raise InputError(
@@ -124,7 +155,27 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
     given = tuple(own.columns)
     visual = "image" in given or bool(tables)
     check_columns((*given, *(("image",) if tables else ())), task, own.name)
-    return Source(own.name, files, task, visual, given, own, tables, image_folder)
+    return Source(own.name, files, task, visual, given, own, tables, image_folder, rows)
+
+
+def _check_scoring(own: Preset, task: Task) -> None:
+    """Names in a preset's ``[scoring]`` that mean nothing would leave the number they ask for out."""
+    problems = Problems(InputError)
+    where = f"{own.name}, [scoring]"
+    known = (*task.metrics, *(("macro_accuracy",) if "accuracy" in task.metrics else ()))
+    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in known:
+        problems.add(
+            f"no metric '{own.scoring.metric}' of the task type '{task.name}'",
+            where=where,
+            hint=nearest(own.scoring.metric, known),
+        )
+    if own.scoring.cluster and own.scoring.cluster not in own.columns:
+        problems.add(
+            f"cluster: no column '{own.scoring.cluster}'",
+            where=where,
+            hint=nearest(own.scoring.cluster, own.columns),
+        )
+    problems.raise_if_any()
 
 
 def _matching(item: Input, patterns: Sequence[str]) -> tuple[Path, ...]:
@@ -189,13 +240,15 @@ def stem_of(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
-def _source(name: str, files: tuple[Path, ...], task: Task | None) -> Source:
+def _source(
+    name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
+) -> Source:
     first = files[0]
     if suffix_of(first, SUFFIXES) is None:
         raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
     if any(file.stat().st_size == 0 for file in files):
         raise InputError("the file is empty", where=str(next(f for f in files if f.stat().st_size == 0)))
-    columns = ["text"] if suffix_of(first, (".txt",)) else column_names(first)
+    columns, count = (["text"], 0) if suffix_of(first, (".txt",)) else table_of(files)
     if not columns:
         raise InputError("there is no row", where=str(first))
     if task is None:
@@ -207,7 +260,35 @@ def _source(name: str, files: tuple[Path, ...], task: Task | None) -> Source:
             str(first),
         )
     check_columns(columns, task, str(first))
-    return Source(name, files, task, "image" in columns, tuple(columns))
+    visual = "image" in columns
+    return Source(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
+
+
+def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
+    """Columns and number of rows of a table: of parquet from its footers, of JSON from all rows.
+
+    Rows of JSON need not have the same keys: whether a benchmark has images does not show in its first row.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    found: dict[str, None] = {}
+    rows = 0
+    for file in files:
+        if suffix_of(file, (".parquet",)):
+            found.update(dict.fromkeys(column_names(file)))
+            rows += _parquet_rows(file)
+            continue
+        for _, row in read_rows(file, Rejects(1.0)):
+            found.update(dict.fromkeys(row))
+            rows += 1
+    return list(found), rows
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
 
 
 def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:

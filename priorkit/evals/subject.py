@@ -18,6 +18,7 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
 from priorkit.data.images import ImageRef, decode
+from priorkit.data.threads import in_threads
 from priorkit.evals.last_layer import last_positions_alone
 from priorkit.evals.reading import image_key
 from priorkit.models.encoder import check_encoder
@@ -105,12 +106,14 @@ class Subject:
         tokenizer: its tokenizer.
         max_length: most positions it takes.
         multimodal: the same model with its image part; None for a language model.
+        workers: how many threads decode and prepare images; 0 leaves it to the calling one.
     """
 
     model: Any
     tokenizer: Any
     max_length: int
     multimodal: Multimodal | None = None
+    workers: int = 0
     _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     _kept_bytes: int = 0
 
@@ -294,7 +297,9 @@ class Subject:
         fresh = {key: image for key, image in wanted.items() if key not in self._features}
         found = {key: self._features[key] for key in wanted if key in self._features}
         if fresh:
-            pixels = torch.stack([self.multimodal.prepare(decode(image)) for image in fresh.values()])
+            prepare = self.multimodal.prepare
+            prepared = in_threads(lambda image: prepare(decode(image)), list(fresh.values()), self.workers)
+            pixels = torch.stack(prepared)
             computed = self.multimodal.patch_features(pixels.to(self.device))
             for key, own in zip(fresh, computed, strict=True):
                 found[key] = own
@@ -309,13 +314,16 @@ class Subject:
         self._kept_bytes = 0
 
 
-def load_subject(checked: Checked, device: torch.device, dtype: torch.dtype | None = None) -> Subject:
+def load_subject(
+    checked: Checked, device: torch.device, dtype: torch.dtype | None = None, workers: int = 0
+) -> Subject:
     """Load a language model or multimodal model, fold an adapter into it, and put it on a device.
 
     Args:
         checked: what it is.
         device: where to.
         dtype: of a language model's weights; fp32 where not given.
+        workers: threads that decode and prepare images.
 
     Raises:
         InputError: it cannot be loaded.
@@ -324,7 +332,7 @@ def load_subject(checked: Checked, device: torch.device, dtype: torch.dtype | No
         multimodal = _load_multimodal(checked)
         multimodal.model.to(device).eval()
         limit = multimodal.max_length
-        return Subject(multimodal.model, multimodal.tokenizer, limit, multimodal)
+        return Subject(multimodal.model, multimodal.tokenizer, limit, multimodal, workers)
     model = _adapted(load_llm(checked.folder, dtype), checked).to(device).eval()
     return Subject(model, load_tokenizer(checked.folder), _max_length(model.config))
 

@@ -33,5 +33,5 @@ def _line(entry: Mapping[str, Any]) -> str:
         f"{name} {_number(found['value'])} [{_number(found['low'])}, {_number(found['high'])}]"
         for name, found in list(entry["metrics"].items())[:3]
     ]
-    unread = f", {entry['unparsed']} unparsed" if entry["unparsed"] else ""
+    unread = f", {entry['unparsed']} unparsed, {entry['unparsed_rate']:.1%}" if entry["unparsed"] else ""
     return f"{', '.join(parts)} ({entry['items']} items{unread})"

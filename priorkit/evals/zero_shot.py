@@ -9,6 +9,7 @@ from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.data.images import decode
+from priorkit.data.threads import in_threads
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.journal import Journal
 from priorkit.evals.reading import image_key
@@ -26,6 +27,7 @@ def compare(
     batch_size: int,
     name: str,
     journal: Journal,
+    workers: int = 0,
 ) -> list[Answer]:
     """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
 
@@ -34,7 +36,7 @@ def compare(
     """
     if missing := [item.id for item in items if item.image is None]:
         raise InputError(f"{len(missing)} items have no image, such as {missing[0]}", where=name)
-    images = _embed_images(encoder, items, batch_size, name, journal)
+    images = _embed_images(encoder, items, batch_size, name, journal, workers)
     if task.name == "retrieval":
         return _rank_texts(encoder, images, items)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
@@ -62,7 +64,7 @@ def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list
 
 
 def _embed_images(
-    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: Journal
+    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: Journal, workers: int
 ) -> Tensor:
     """Normalised features of the items' images, ``[items, width]`` fp32; each image is encoded once."""
     refs = {image_key(item.image): item.image for item in items if item.image is not None}
@@ -71,7 +73,8 @@ def _embed_images(
     batches = [list(range(start, min(start + batch_size, len(images)))) for start in starts]
 
     def embed(batch: Sequence[int]) -> list[list[float]]:
-        pixels = encoder.batch([encoder.prepare(decode(images[place])) for place in batch])
+        own = [images[place] for place in batch]
+        pixels = encoder.batch(in_threads(lambda image: encoder.prepare(decode(image)), own, workers))
         return encoder.embed_images([pixels]).float().cpu().tolist()
 
     features = torch.tensor(journal.answered(batches, embed, name))

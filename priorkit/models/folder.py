@@ -92,6 +92,23 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raise InputError(f"not a whole safetensors file: {error}", where=str(path)) from None
 
 
+def weight_count(folder: Path, without: str = "") -> int:
+    """How many values a model's tensors hold.
+
+    Args:
+        folder: the model's.
+        without: tensors whose first name holds this word are not counted.
+
+    Raises:
+        InputError: as :func:`tensor_files`.
+    """
+    return sum(
+        tensor.count
+        for name, tensor in tensor_files(folder).items()
+        if not without or without not in name.split(".")[0]
+    )
+
+
 def tensor_files(folder: Path) -> dict[str, TensorInfo]:
     """All tensors of a model folder, single file or sharded, from headers alone.
 

@@ -18,7 +18,11 @@ from torch import Tensor
 from priorkit.core.errors import InputError, UsageError
 from priorkit.models.encoder import TIMM
 from priorkit.models.encoder_model import Encoder
+from priorkit.models.preprocessing import Resize, resized
 from priorkit.models.towers import tower_config
+
+SEVERAL_TOWERS = "priorkit_several_towers"
+"""The model type of several image towers side by side, see :mod:`priorkit.models.several_towers`."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,9 @@ class ImageTower:
     prefix: int
 
 
-def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower:
+def image_tower(
+    encoder: Encoder, image_tokens: int | None = None, resize: Resize | None = None
+) -> ImageTower:
     """Take an encoder's image tower out of it.
 
     Args:
@@ -49,6 +55,7 @@ def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower
             resolution, its position embeddings interpolated (bicubic). LLaVA's class has no place for a
             resampler behind the tower, so this is how a fixed number of tokens stays loadable. None for
             the tower's own.
+        resize: how images become squares; None for the encoder's own way.
 
     Raises:
         InputError: the tower gives no hidden states that LLaVA can read.
@@ -62,9 +69,11 @@ def image_tower(encoder: Encoder, image_tokens: int | None = None) -> ImageTower
             f"LLaVA cannot hold an image tower of type '{config.model_type}', which cuts no fixed grid of patches",
             hint="use a vision transformer such as CLIP, SigLIP, DINOv2, MAE or ViT",
         )
+    if resize is not None:
+        processor = resized(processor, resize, *prepared_size(Encoder(model, processor)))
     if image_tokens is not None:
         model, config = _at_grid(model, config, processor, side, image_tokens)
-    height, width = _prepared_size(Encoder(model, processor))
+    height, width = prepared_size(Encoder(model, processor))
     patches = (height // side) * (width // side)
     tokens = _tokens(model, height, width, int(config.hidden_size))
     return ImageTower(model, config, processor, patches, tokens - patches)
@@ -171,7 +180,7 @@ def _from_timm(encoder: Encoder) -> tuple[Any, Any]:
         raise refused
     tower.load_state_dict(renamed, strict=False)
     tower.eval()
-    height, columns = _prepared_size(encoder)
+    height, columns = prepared_size(encoder)
     pixels = torch.linspace(0, 255, 3 * height * columns).view(1, 3, height, columns).to(torch.uint8)
     with torch.no_grad():
         ours = tower(pixel_values=encoder.normalise(pixels)).last_hidden_state
@@ -215,7 +224,7 @@ def _at_grid(model: Any, config: Any, processor: Any, patch: int, image_tokens: 
             where="--image-tokens",
             hint=f"{grid * grid} or {(grid + 1) ** 2}",
         )
-    before = _prepared_size(Encoder(model, processor))[0]
+    before = prepared_size(Encoder(model, processor))[0]
     size = grid * patch
     _resize(processor, before, size)
     state = model.state_dict()
@@ -264,7 +273,8 @@ def _resize(processor: Any, before: int, size: int) -> None:
             setattr(processor, name, scaled(getattr(processor, name)))
 
 
-def _prepared_size(encoder: Encoder) -> tuple[int, int]:
+def prepared_size(encoder: Encoder) -> tuple[int, int]:
+    """Height and width in pixels of the images that an encoder's processor makes."""
     from PIL import Image
 
     pixels = encoder.prepare(Image.new("RGB", (64, 64)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,9 +16,9 @@ from priorkit.core.errors import InputError
 from priorkit.models.chat import check_template
 from priorkit.models.encoder_model import Encoder
 from priorkit.models.folder import read_config, tensor_files
-from priorkit.models.image_tower import image_tower, patch_side
+from priorkit.models.image_tower import SEVERAL_TOWERS, ImageTower, image_tower, patch_side
 from priorkit.models.llm import load_checked, refuse_missing
-from priorkit.models.preprocessing import Preprocessing
+from priorkit.models.preprocessing import Preprocessing, Resize
 from priorkit.models.tokenizer import CHAT_TEMPLATE, IMAGE
 
 if TYPE_CHECKING:
@@ -232,6 +233,8 @@ def compose(
     seed: int,
     projector: Literal["mlp", "linear"] = "mlp",
     image_tokens: int | None = None,
+    also: Sequence[Encoder] = (),
+    resize: Resize | None = None,
 ) -> Multimodal:
     """Join a language model and an encoder's image tower by a fresh projector.
 
@@ -249,6 +252,9 @@ def compose(
         projector: LLaVA 1.5's two layers with GELU, or one linear map (LLaVA 1.0). LLaVA's class has two
             matrices in any case; the second is the identity then and is not to be trained.
         image_tokens: patches of an image; see :func:`priorkit.models.image_tower.image_tower`.
+        also: further encoders, whose features lie beside the first one's; see
+            :mod:`priorkit.models.several_towers`.
+        resize: how images become squares; see :func:`priorkit.models.preprocessing.resized`.
 
     Raises:
         InputError: an image tower that LLaVA cannot hold.
@@ -256,7 +262,7 @@ def compose(
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     torch.manual_seed(seed)
-    tower = image_tower(encoder, image_tokens)
+    tower = _side_by_side(image_tower(encoder, image_tokens, resize), also)
     ensure_image_token(llm, tokenizer)
     drops = tower.prefix > 0 and not class_token
     llm.config._name_or_path = ""  # where it was read; the manifest tells, and equal models stay equal bytes
@@ -293,6 +299,14 @@ def compose(
     return Multimodal(model, processor)
 
 
+def _side_by_side(first: ImageTower, others: Sequence[Encoder]) -> ImageTower:
+    if not others:
+        return first
+    from priorkit.models.several_towers import join_towers
+
+    return join_towers([first, *map(image_tower, others)])
+
+
 def ensure_image_token(llm: Any, tokenizer: Any) -> int:
     """Give the vocabulary an image token and the tokenizer a chat template where they have none.
 
@@ -322,6 +336,8 @@ def check_multimodal(folder: Path) -> dict[str, Any]:
     if config["model_type"] != "llava":
         raise InputError(f"expected a LLaVA model, got '{config['model_type']}'", where=str(folder))
     tensor_files(folder)
+    if config.get("vision_config", {}).get("model_type") == SEVERAL_TOWERS:
+        importlib.import_module("priorkit.models.several_towers")  # makes the type known to transformers
     return config
 
 

@@ -7,16 +7,86 @@ cached and sent. The second half is affine in every image processor, so it runs 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from priorkit.core.errors import InputError
+from priorkit.models.folder import read_json
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _PROBE = 64
 """Side of the plain images that show a processor's normalisation; it resizes them as it likes."""
+
+
+Resize = Literal["crop", "squash", "pad"]
+"""How an image of any shape becomes a square; see :func:`resized`."""
+
+
+def resized(processor: Any, how: Resize, height: int, width: int) -> Any:
+    """An image processor of transformers that makes squares in another way, and is alike in all else.
+
+    ``crop`` scales the shorter side to the square's and cuts out the middle; ``squash`` scales both sides,
+    so that normalised coordinates stay valid; ``pad`` puts the image in the middle of a square of the mean
+    colour, then scales that (LLaVA 1.5's ``expand2square``).
+
+    Args:
+        processor: the encoder's own; one that crops already stays as it is for ``crop``, with its margin.
+        how: the way.
+        height: pixels of what it makes.
+        width: likewise.
+
+    Raises:
+        InputError: it does not tell how it scales and normalises.
+    """
+    from transformers import CLIPImageProcessor, LlavaImageProcessor
+
+    names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
+    if not all(hasattr(processor, name) for name in names):
+        raise InputError(
+            f"{type(processor).__name__} does not tell how it normalises, so its resizing cannot be changed",
+            where="--resize",
+            hint="leave it out",
+        )
+    if how == "crop" and processor.do_center_crop and processor.size.get("shortest_edge"):
+        return processor
+    same = {name: getattr(processor, name) for name in names}
+    square = {"height": height, "width": width}
+    if how == "squash":
+        return CLIPImageProcessor(size=square, do_center_crop=False, **same)
+    if how == "pad":
+        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **same)
+    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **same)
+
+
+def prepared_side(folder: Path) -> int:
+    """The shorter side in pixels of the images that a model's processor makes of square ones, from its file.
+
+    Many processors crop to less than the configuration's ``image_size``: DINOv2's says 518, its processor 224.
+
+    Returns:
+        0 where the folder has no such file, or it names no size.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            found = found.get("image_processor") or found
+            if found.get("do_center_crop") is not False and (side := _shorter(found.get("crop_size"))):
+                return side
+            return _shorter(found.get("size")) if found.get("do_resize") is not False else 0
+    return 0
+
+
+def _shorter(size: Any) -> int:
+    """The shorter side of a size, which files give as a number or by its parts."""
+    if isinstance(size, dict):
+        sides = [side for name in ("height", "width") if isinstance(side := size.get(name), int)]
+        size = min(sides) if len(sides) == 2 else size.get("shortest_edge")
+    return size if isinstance(size, int) else 0
 
 
 class Preprocessing:

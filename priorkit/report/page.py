@@ -13,6 +13,7 @@ from priorkit.report.sections.abilities import abilities_section
 from priorkit.report.sections.accuracy import accuracy_section
 from priorkit.report.sections.comparison import differences_section, language_section
 from priorkit.report.sections.examples import examples_section
+from priorkit.report.sections.grounding import grounding_section
 from priorkit.report.sections.mle import mle_section
 from priorkit.report.sections.ranks import off_domain_section, ranks_section
 from priorkit.report.sections.related import correlation_section
@@ -36,6 +37,7 @@ SECTIONS: tuple[Callable[[Members], Section | None], ...] = (
     trade_off_section,
     accuracy_section,
     mle_section,
+    grounding_section,
     differences_section,
     correlation_section,
     abilities_section,

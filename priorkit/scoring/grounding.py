@@ -29,12 +29,17 @@ class Box(NamedTuple):
         return (self.x2 - self.x1) * (self.y2 - self.y1)
 
 
-def read_box(answer: str) -> Box | None:
+def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None:
     """Read the first ``[x1, y1, x2, y2]`` of an answer.
 
     Brackets with fewer or more than four numbers, or with anything else, are skipped. The first box
-    is final: with a number outside 0 to 1, or corners in the wrong order, it is malformed, and no later
+    is final: with a number outside the image, or corners in the wrong order, it is malformed, and no later
     box, swap or clipping saves it.
+
+    Args:
+        answer: the text.
+        width: what the image's right edge is in the space that the answer is written in: 1, 1000, pixels.
+        height: what its lower edge is.
 
     Returns:
         The box in normalised corners, or None where there is none or it is malformed.
@@ -42,7 +47,8 @@ def read_box(answer: str) -> Box | None:
     found = _BOX.search(answer)
     if found is None:
         return None
-    box = Box(*map(float, found.groups()))
+    x1, y1, x2, y2 = map(float, found.groups())
+    box = Box(x1 / width, y1 / height, x2 / width, y2 / height)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None
 

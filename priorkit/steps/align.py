@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -46,6 +46,14 @@ class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepS
         metavar="CAPTIONS",
         hub="dataset",
     )
+    also_encoder: tuple[str, ...] = option(
+        (),
+        "Encoder whose patches lie beside the first one's, channel after channel; repeat for several. The "
+        "model then loads where priorkit is installed, and not in vLLM.",
+        accepts=("encoder",),
+        hub="model",
+        metavar="ENCODER",
+    )
     feature_layer: Layers = option(
         (-2,),
         "Hidden state of the encoder that the projector reads; several are set side by side.",
@@ -64,6 +72,11 @@ class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepS
         metavar="N",
         ge=1,
     )
+    resize: Literal["crop", "squash", "pad"] | None = option(
+        None,
+        "How images become squares: the middle cut out, both sides scaled (normalised boxes stay valid), or "
+        "padded by the mean colour as LLaVA 1.5 does. As the encoder was trained where not given.",
+    )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
@@ -78,8 +91,10 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
     from priorkit.models.chat import check_template
     from priorkit.models.encoder import check_encoder, load_config
+    from priorkit.models.folder import weight_count
     from priorkit.models.image_tower import patch_side
     from priorkit.models.llm import check_llm
+    from priorkit.models.preprocessing import prepared_side
     from priorkit.models.tokenizer import IMAGE, load_tokenizer
     from priorkit.models.towers import tower_config
     from priorkit.training.reading import check_sources
@@ -93,32 +108,32 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             hint="use a Llama-shaped one",
         )
     check_template(load_tokenizer(inputs["llm"].path), inputs["llm"].path, IMAGE)
-    check_encoder(inputs["encoder"].path, text=False)
-    vision = tower_config(load_config(inputs["encoder"].path))
+    towers: list[Any] = []
+    for source in _encoders(inputs):
+        check_encoder(source.path, text=False)
+        towers.append(tower_config(load_config(source.path)))
+    vision = towers[0]
     facts = check_sources(inputs, "captions")
-    layers = getattr(vision, "num_hidden_layers", None)
-    for layer in settings.feature_layer:
-        if layers is not None and not -layers - 1 <= layer <= layers:
-            raise UsageError(
-                f"the image tower has {layers} layers; hidden states are numbered {-layers - 1} to {layers}",
-                where="--feature-layer",
-            )
+    _check_layers(settings, towers)
     if settings.image_tokens and math.isqrt(settings.image_tokens) ** 2 != settings.image_tokens:
         raise UsageError(
             f"{settings.image_tokens} is no square number; patches form a square grid",
             where="--image-tokens",
         )
-    side, size = patch_side(vision), getattr(vision, "image_size", 0)
+    side, size = patch_side(vision), prepared_side(inputs["encoder"].path) or getattr(vision, "image_size", 0)
     patches = settings.image_tokens or ((size // side) ** 2 if side and isinstance(size, int) else 0)
     longest = settings.max_length or int(language.get("max_position_embeddings") or 2048)
     if patches >= longest:
         raise UsageError(
             f"an image takes {patches} tokens, the longest conversation is {longest}", where="--max-length"
         )
-    width, inner = int(getattr(vision, "hidden_size", 0)), int(language["hidden_size"])
+    width = sum(int(getattr(tower, "hidden_size", 0)) for tower in towers)
+    inner = int(language["hidden_size"])
     count = (width * len(settings.feature_layer) + 1) * inner + (inner + 1) * inner * (
         settings.projector == "mlp"
     )
+    decoder = weight_count(inputs["llm"].path)
+    seen = sum(weight_count(source.path, without="text") for source in _encoders(inputs))
     return Plan(
         [
             *facts,
@@ -128,9 +143,42 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             ),
             ("projector", f"{settings.projector}, {count:,} parameters, trained"),
             ("llm, encoder", "frozen"),
-        ]
+        ],
+        disk_bytes=FP32 * (decoder + seen + count + settings.keep * 3 * count),
+        # Both models lie there twice while they are joined; later the projector has a gradient and moments.
+        memory_bytes=FP32 * max(2 * (decoder + seen) + count, decoder + seen + 4 * count),
     )
 
+
+def _encoders(inputs: Mapping[str, Input]) -> list[Input]:
+    """The encoder and those beside it, in order."""
+    beside = [label for label in inputs if label.startswith("also_encoder.")]
+    return [inputs[label] for label in ("encoder", *beside)]
+
+
+def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
+    depths = [depth for tower in towers if (depth := getattr(tower, "num_hidden_layers", None))]
+    for layer in settings.feature_layer if depths else ():
+        if not -min(depths) - 1 <= layer <= min(depths):
+            raise UsageError(
+                f"the image tower has {min(depths)} layers; hidden states are numbered {-min(depths) - 1} to "
+                f"{min(depths)}",
+                where="--feature-layer",
+            )
+        if len(towers) > 1 and layer >= 0:
+            raise UsageError(
+                "layers of several encoders are counted from the last",
+                where="--feature-layer",
+                hint=f"{layer} is {layer - depths[0] - 1} in the first",
+            )
+    if len(towers) > 1 and settings.class_token:
+        raise UsageError(
+            "class tokens have no place in the grid that several encoders share", where="--class-token"
+        )
+
+
+FP32 = 4
+"""Bytes of a number."""
 
 CALIBRATION_IMAGES = 64
 """Images by which the fresh projector's scale is set."""
@@ -167,7 +215,10 @@ def execute(settings: AlignSettings, work: Work) -> None:
         settings.seed,
         settings.projector,
         settings.image_tokens,
+        [load_encoder(source.path, text=False) for source in _encoders(work.inputs)[1:]],
+        settings.resize,
     )
+    del llm  # its weights were copied
     grown = multimodal.model.get_input_embeddings().weight.shape[0] - rows
     model = multimodal.model.to(started.device)
     choose_attention(model, started.device.type)

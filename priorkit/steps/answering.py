@@ -14,6 +14,7 @@ from priorkit.evals.controls import shuffle_images
 from priorkit.evals.imported import read_answers
 from priorkit.evals.journal import Journal
 from priorkit.evals.judging import load_judge, read_rubric
+from priorkit.evals.presets.loading import Scoring
 from priorkit.evals.reading import GROUP_COLUMNS, read_items
 from priorkit.evals.rescoring import Kept, read_kept
 from priorkit.evals.results import Evaluated
@@ -46,6 +47,7 @@ def ask_model(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
+        settings.workers,
     )  # fmt: skip
     asker = load_asker(model, manner, started)
     done = [_ask_benchmark(settings, work, source, way, rejects, asker) for source, way in benchmarks]
@@ -59,7 +61,14 @@ def _ask_benchmark(
     from priorkit.training import parallel
 
     own = Rejects(settings.reject_limit)
-    items = read_items(source, own, group_by=settings.group_by, limit=settings.limit, see=not settings.blind)
+    items = read_items(
+        source,
+        own,
+        group_by=_kept(settings),
+        limit=settings.limit,
+        see=not settings.blind,
+        workers=settings.workers,
+    )
     if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
         console.warn(
             f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
@@ -71,10 +80,11 @@ def _ask_benchmark(
     rejects.good(own.seen - len(own))
     for row in own.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
-    scored = source.task.score(items, answers, _rules(settings, source))
+    scoring = source.preset.scoring if source.preset else None
+    scored = source.task.score(items, answers, _rules(settings, scoring))
     return Evaluated(
         source.name, source.task, way, source.digest(), items, answers, scored, len(own),
-        source.preset.scoring.metric if source.preset else "", source.preset.version if source.preset else 0,
+        scoring, source.preset.version if source.preset else 0,
     )  # fmt: skip
 
 
@@ -82,23 +92,24 @@ def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) 
     """The answers of ``--predictions``."""
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
-    items, answers = read_answers(given.path, task, rejects, settings.group_by)
+    items, answers = read_answers(given.path, task, rejects, _kept(settings), settings.limit)
     scored = task.score(items, answers, _rules(settings, None))
     return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
 
 
 def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
     """The answers of the evaluation ``--rescore`` names."""
-    columns = (*GROUP_COLUMNS, *settings.group_by)
-    return [_rescored(settings, kept) for kept in read_kept(work.inputs["rescore"].path, columns)]
+    columns = (*GROUP_COLUMNS, *_kept(settings))
+    found = read_kept(work.inputs["rescore"].path, columns, settings.limit)
+    return [_rescored(settings, kept) for kept in found]
 
 
 def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:
     version = int(kept.entry.get("version", 0))
-    scored = kept.task.score(kept.items, kept.answers, _rules(settings, None))
+    scored = kept.task.score(kept.items, kept.answers, _rules(settings, kept.scoring))
     return Evaluated(
         kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
-        int(kept.entry["rejected"]), str(kept.entry.get("headline", "")), version,
+        int(kept.entry["rejected"]), kept.scoring, version,
     )  # fmt: skip
 
 
@@ -120,8 +131,15 @@ def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated])
     return judged
 
 
-def _rules(settings: EvaluateSettings, source: Source | None) -> Rules:
-    reading = settings.reading
-    if reading == "auto" and source is not None and source.preset is not None:
-        reading = source.preset.scoring.reading
-    return Rules(settings.parser, strict=reading == "strict")
+def _kept(settings: EvaluateSettings) -> tuple[str, ...]:
+    """Columns that the intervals and the metrics of groups need beside every item."""
+    return (*settings.group_by, *([settings.cluster] if settings.cluster else []))
+
+
+def _rules(settings: EvaluateSettings, scoring: Scoring | None) -> Rules:
+    reading, box_space = settings.reading, settings.box_space
+    if reading == "auto" and scoring is not None:
+        reading = scoring.reading
+    if box_space == "auto":
+        box_space = scoring.box_space if scoring is not None else "unit"
+    return Rules(settings.parser, strict=reading == "strict", box_space=box_space)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
-from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.errors import PriorkitError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.lifecycle import Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -27,16 +26,13 @@ from priorkit.core.settings import (
 from priorkit.core.values import Count, Words
 from priorkit.data.rejects import Rejects
 from priorkit.evals.comparison import compare, lines_of
-from priorkit.evals.fitting import check_groups, check_sight, way_of
-from priorkit.evals.judging import check_judge, read_rubric
+from priorkit.evals.image_files import image_files
 from priorkit.evals.presets.loading import expand, suite, suite_names
-from priorkit.evals.rescoring import check_versions, read_entries
+from priorkit.evals.rescoring import read_origin, read_suites
 from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.sources import Source, find_benchmarks
-from priorkit.evals.tasks.registry import TASKS
-from priorkit.evals.tasks.task import Way
 from priorkit.evals.telling import say_results
 from priorkit.steps.answering import ask_model, judge_all, score_again, score_predictions
+from priorkit.steps.evaluation_plan import GROUP_BY, Job, benchmark_sources, plan
 
 if TYPE_CHECKING:
     from priorkit.evals.subject import Checked
@@ -46,7 +42,9 @@ TaskName = Literal[
     "retrieval", "ranking", "continuation", "mixed", "ocr",
 ]  # fmt: skip
 
-GROUP_BY = ("ability", "prior", "size", "sub_task")
+Folders = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
 
 
 class EvaluateSettings(RuntimeSettings, StepSettings):
@@ -74,8 +72,10 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         metavar="BENCHMARK",
         hub="dataset",
     )
-    images: str | None = option(
-        None, "Folder of the image files that a benchmark's rows name.", metavar="DIR"
+    images: Folders = option(
+        (),
+        "Folder of the image files that rows of benchmarks name; NAME=DIR for one benchmark, repeated.",
+        metavar="[NAME=]DIR",
     )
     predictions: str | None = option(
         None,
@@ -140,6 +140,11 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         "Read answers by the benchmark's official rule; or strictly: what is no clear answer is unparsed, and "
         "known bugs of the rule are mended; auto: as the benchmark says, else official.",
     )
+    box_space: Literal["auto", "unit", "1000", "pixels"] = option(
+        "auto",
+        "What the boxes in answers are written in: shares of the image, thousandths of it, or pixels; auto: as "
+        "the benchmark says, else shares.",
+    )
     template: tuple[str, ...] = option(
         ("a photo of a {}",), "Text that stands for an option before an encoder; repeat to average several."
     )
@@ -171,100 +176,28 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
 
     def expand_input(self, name: str, given: str) -> Mapping[str, str]:
         """Names of benchmarks and suites stand for their data."""
-        return expand(given) if name == "benchmarks" else {"": given}
+        return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
 
-
-@dataclass(frozen=True)
-class _Job:
-    """What ``plan`` found: the model and, for each benchmark, how it is to be asked."""
-
-    model: Checked | None
-    benchmarks: tuple[tuple[Source, Way], ...]
-
-
-def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
-    """Check model, benchmarks and how they fit, from headers and columns."""
-    if settings.compare:
-        read_entries(inputs["compare"].path)
-    if settings.judge:
-        check_judge(inputs["judge"].path)
-    if settings.rubric:
-        read_rubric(inputs["rubric"].path)
-    if settings.predictions:
-        return _plan_predictions(settings, inputs)
-    _check_request(settings, inputs)
-    sources = _sources(settings, inputs)
-    if settings.rescore:
-        entries = read_entries(inputs["rescore"].path)
-        check_versions(entries, sources, settings.rescore)
-        return Plan([(name, str(entry["task"])) for name, entry in entries.items()], payload=_Job(None, ()))
-    from priorkit.evals.subject import check_model
-
-    checked = check_model(inputs["model"].path)
-    check_groups(settings.group_by, GROUP_BY, {column for source in sources for column in source.columns})
-    check_sight(str(settings.model), checked, sources, blind=settings.blind)
-    jobs: list[tuple[Source, Way]] = [
-        (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
-    ]
-    facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
-    facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
-    return Plan(facts, payload=_Job(checked, tuple(jobs)))
-
-
-def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> None:
-    problems = Problems(UsageError)
-    if "model" not in inputs and not settings.rescore:
-        problems.add(
-            "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
-        )
-    if not (settings.benchmarks or settings.rescore):
-        problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
-    if any("{}" not in template for template in settings.template):
-        problems.add("a template needs {} where the option goes", where="--template")
-    if settings.blind and settings.shuffle_images:
-        problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
-    problems.raise_if_any()
-
-
-def _by(settings: EvaluateSettings) -> str:
-    if settings.explain and settings.by == "likelihood":
-        raise UsageError("an explanation is written, not compared", where="--explain, --by likelihood")
-    return "generation" if settings.explain else settings.by
-
-
-def _sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
-    given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
-    folder = Path(settings.images).expanduser() if settings.images else None
-    if folder is not None and not folder.is_dir():
-        raise InputError("no such folder", where=f"--images {settings.images}")
-    return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folder)
-
-
-def _plan_predictions(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
-    problems = Problems(UsageError)
-    if settings.model or settings.benchmarks or settings.rescore:
-        problems.add("--predictions takes no MODEL, no BENCHMARK and no --rescore", where="--predictions")
-    if settings.task is None:
-        problems.add("--predictions needs --task", where="--task", hint=f"one of {', '.join(TASKS)}")
-    elif not TASKS[settings.task].from_predictions:
-        problems.add(f"'{settings.task}' cannot be scored from written answers", where="--task")
-    problems.raise_if_any()
-    path = inputs["predictions"].path
-    if not path.is_file():
-        raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
-    return Plan([("predictions", path.name), ("task", str(settings.task))], payload=_Job(None, ()))
+    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The image files that rows of benchmarks name."""
+        try:
+            sources = benchmark_sources(self, inputs)
+        except PriorkitError:
+            return {}
+        own = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
+        return {f"images of {name}": files for name, files in image_files(sources, own).items()}
 
 
 def execute(settings: EvaluateSettings, work: Work) -> None:
     """Ask, read, score, and put an interval on every number."""
-    job: _Job = work.plan.payload
+    job: Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     begun = time.monotonic()
     done, about = _answers(settings, work, job, rejects)
     asked = time.monotonic() - begun
     if runtime.rank() != 0:
         return
-    _summarise(settings, work, job, done, about)
+    _summarise(settings, work, done, about)
     if settings.compare:
         compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
         compared.write(work.path / "comparison.json")
@@ -277,13 +210,13 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
 
 
 def _answers(
-    settings: EvaluateSettings, work: Work, job: _Job, rejects: Rejects
+    settings: EvaluateSettings, work: Work, job: Job, rejects: Rejects
 ) -> tuple[list[Evaluated], dict[str, Any]]:
     """Scored answers to each benchmark, and what the results say of their origin."""
     about: dict[str, Any] = {"model": None}
     if settings.rescore:
         done = score_again(settings, work)
-        about["rescored"] = settings.rescore
+        about = {**read_origin(work.inputs["rescore"].path), "rescored": settings.rescore}
     elif job.model is None:
         done = [score_predictions(settings, work, rejects)]
     else:
@@ -293,7 +226,7 @@ def _answers(
 
 
 def _summarise(
-    settings: EvaluateSettings, work: Work, job: _Job, done: Sequence[Evaluated], about: dict[str, Any]
+    settings: EvaluateSettings, work: Work, done: Sequence[Evaluated], about: dict[str, Any]
 ) -> None:
     """Metrics with intervals of benchmarks and suites: written, told, and put in the manifest."""
     found = {
@@ -302,11 +235,12 @@ def _summarise(
             group_by=settings.group_by,
             seed=settings.seed,
             resamples=settings.resamples,
-            cluster=settings.cluster or _cluster_of(job, own.name),
+            cluster=settings.cluster or "",
         )
         for own in done
     }
-    suites = summarise_suites(_suites(settings), found, _full_scores(job))
+    full_scores = {own.name: own.scoring.full_score for own in done if own.scoring}
+    suites = summarise_suites(_suites(settings, work), found, full_scores)
     entries = {name: own.entry for name, own in found.items()}
     write_results(work.path, done, entries, {**about, "suites": suites} if suites else about)
     for name, own in found.items():
@@ -316,27 +250,10 @@ def _summarise(
     say_results(found, suites)
 
 
-def _cluster_of(job: _Job, name: str) -> str:
-    return next(
-        (
-            source.preset.scoring.cluster
-            for source, _ in job.benchmarks
-            if source.name == name and source.preset
-        ),
-        "",
-    )
-
-
-def _suites(settings: EvaluateSettings) -> dict[str, Mapping[str, Sequence[str]]]:
-    return {name: suite(name).groups for name in settings.benchmarks if name in suite_names()}
-
-
-def _full_scores(job: _Job) -> dict[str, float]:
-    return {
-        source.name: source.preset.scoring.full_score
-        for source, _ in job.benchmarks
-        if source.preset is not None
-    }
+def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Sequence[str]]]:
+    """Those of the evaluation that is scored anew, and those named on the command line."""
+    kept = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
+    return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
 
 
 def _about_model(settings: EvaluateSettings, work: Work, checked: Checked) -> dict[str, Any]:

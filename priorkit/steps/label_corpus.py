@@ -1,10 +1,14 @@
-"""Label text by concept, segment by segment, with a language model or a fast labeller learnt from one."""
+"""Label text by concept, segment by segment, with a language model or a fast labeller learnt from one.
+
+Conversations are labelled by the same means, each as a whole: whether perception or reasoning is what it trains.
+"""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +20,11 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
-from priorkit.core.settings import RuntimeSettings, StepSettings, option, reject_limit_option
+from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers
-from priorkit.data.concepts import COMBINATIONS, CONCEPTS, NONE
+from priorkit.data.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
 from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source, column_option, sources_argument
+from priorkit.data.text import check_text_source, column_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +53,22 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
         "--segment-tokens 128 --distil-labeller --sample 200 --out labelled-fast",
     )
 
-    sources: Named = sources_argument()
+    sources: Named = argument(
+        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id; with "
+        "--labels abilities conversations in LLaVA's format.",
+        accepts=("world", "text"),
+        metavar="NAME=SOURCE",
+        hub="dataset",
+    )
+    labels: Literal["concepts", "abilities"] = option(
+        "concepts",
+        "What is asked: six concepts of segments of text; or of conversations whether they train perception, "
+        "reasoning or neither, written back with the key 'ability', a folder for each.",
+    )
     labeller: str = option(
         ...,
         "Who labels: a language model, or what an earlier --distil-labeller left (its folder or artifact).",
-        accepts=("llm", "adapter", "text"),
+        accepts=("llm", "adapter", "text", "instructions"),
         hub="model",
         metavar="MODEL",
     )
@@ -79,7 +94,8 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     )
     prompt: str | None = option(
         None,
-        "What a model is asked, a TOML file after the shipped evals/labelling.toml.",
+        "What a model is asked, a TOML file after the shipped evals/labelling.toml (abilities: "
+        "evals/abilities.toml).",
         accepts=("text",),
         metavar="FILE",
     )
@@ -93,6 +109,11 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
     text_column: str = column_option()
     reject_limit: float = reject_limit_option("rows")
+
+    @property
+    def known(self) -> LabelSet:
+        """The labels that are asked for."""
+        return CONCEPT_LABELS if self.labels == "concepts" else ABILITY_LABELS
 
 
 @dataclass(frozen=True)
@@ -116,17 +137,25 @@ class _Job:
 
 def plan(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check sources, thresholds, prompt and labeller from headers."""
+    from priorkit.data.conversations import check_conversations
+
     if runtime.world_size() > 1:
         raise UsageError(
             "label-corpus runs in one process", hint="label parts of the sources in runs of their own"
         )
     _check_names(settings)
+    if settings.labels == "abilities":
+        _check_whole(settings)
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
     size = 0
     for name in settings.sources:
         try:
-            files = check_text_source(inputs[f"sources.{name}"].path, settings.text_column)
+            path = inputs[f"sources.{name}"].path
+            if settings.labels == "abilities":
+                files = check_conversations(path)
+            else:
+                files = check_text_source(path, settings.text_column)
             length = sum(file.stat().st_size for file in files)
             size += length
             facts.append((name, f"{len(files)} files, {length / 1e6:.1f} MB"))
@@ -142,8 +171,24 @@ def plan(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -> Plan:
     who = "a linear labeller" if job.model is None else f"{job.model.kind}, asked in {job.form} form"
     if settings.distil_labeller:
         who += f" for {settings.sample:,} segments, a linear labeller learnt from it for the rest"
-    facts += [("labeller", who), ("segments of", f"{settings.segment_tokens:,} tokens")]
+    facts += [("labeller", who), ("labels", ", ".join(settings.known.labels))]
+    if settings.labels == "abilities":
+        return Plan(facts, disk_bytes=4 * size, payload=job, kind="instructions")
+    facts += [("segments of", f"{settings.segment_tokens:,} tokens")]
     return Plan(facts, disk_bytes=4 * size, payload=job)
+
+
+def _check_whole(settings: LabelCorpusSettings) -> None:
+    """What is about segments of text has no meaning for conversations."""
+    problems = Problems(UsageError)
+    for name in ("segment_tokens", "text_column"):
+        if getattr(settings, name) != LabelCorpusSettings.model_fields[name].default:
+            problems.add(
+                "conversations are labelled whole, by their key 'conversations'",
+                where="--" + name.replace("_", "-"),
+                hint="leave it out",
+            )
+    problems.raise_if_any()
 
 
 def _check_names(settings: LabelCorpusSettings) -> None:
@@ -154,10 +199,10 @@ def _check_names(settings: LabelCorpusSettings) -> None:
                 f"'{name}' cannot name a file", where="NAME=SOURCE", hint="use letters, digits, '-', '_', '.'"
             )
     for name, value in settings.threshold.items():
-        known = (*CONCEPTS, ALL_LABELS)
-        if name in COMBINATIONS:
+        known = (*settings.known.labels, ALL_LABELS)
+        if name in settings.known.combinations:
             problems.add(
-                f"'{name}' follows from {', '.join(COMBINATIONS[name])}",
+                f"'{name}' follows from {', '.join(settings.known.combinations[name])}",
                 where="--threshold",
                 hint="set the thresholds of those",
             )
@@ -183,7 +228,7 @@ def _plan_labeller(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -
             if given:
                 problems.add("this labeller is a linear one, which is asked nothing", where=flag)
         problems.raise_if_any()
-        check_linear_labeller(folder)
+        check_linear_labeller(folder, settings.known)
         _check_tokenizer(tokenizer)
         return _Job(folder, tokenizer, None, None, None)
     from priorkit.evals.label_prompt import read_prompts
@@ -198,7 +243,7 @@ def _plan_labeller(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -
         tokenizer = checked.folder
     _check_tokenizer(tokenizer)
     _check_tokenizer(checked.folder)
-    prompts = read_prompts(inputs["prompt"].path if "prompt" in inputs else None)
+    prompts = read_prompts(inputs["prompt"].path if "prompt" in inputs else None, settings.known)
     form = settings.form
     if form == "auto":
         form = "chat" if _has_chat_template(checked.folder) else "plain"
@@ -233,7 +278,9 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     from priorkit.data.segments import SegmentStore
     from priorkit.evals.labelled import label_by_linear
     from priorkit.evals.linear_labeller import load_linear_labeller
+    from priorkit.evals.shared_labeller import shared
     from priorkit.models.tokenizer import load_tokenizer
+    from priorkit.steps.labelled_output import write_conversations, write_figures, write_text_of_sources
 
     job: _Job = work.plan.payload
     # A linear labeller is fast enough to begin anew; a model's run keeps its segments and scores.
@@ -252,15 +299,22 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
     else:
         linear = load_linear_labeller(job.folder)
         own = _thresholds(settings, linear)
-        labelled, thresholds = label_by_linear(linear, store, cuts["segments"], own), {"linear": own}
+        with shared(linear, job.folder, settings.workers) as several:
+            labelled = label_by_linear(several, store, cuts["segments"], own)
+        thresholds = {"linear": own}
     rejects = Rejects(settings.reject_limit)
     rejects.rows, rejects.seen = cuts["rejected"], cuts["seen"]
+    if settings.labels == "abilities":
+        write_conversations(settings, work, store, cuts, labelled, rejects)
+    else:
+        write_text_of_sources(settings, work, store, cuts, labelled)
     rejects.write(work.path)
-    _write(settings, work, store, cuts, labelled, thresholds)
+    write_figures(settings, work, store, cuts, labelled, thresholds, rejects)
 
 
 def _cut(settings: LabelCorpusSettings, work: Work, tokenizer: Any, folder: Path) -> None:
     """Cut all sources into segments, a file each, and note the counts and the rejected rows."""
+    from priorkit.data.labelled_conversations import conversation_records
     from priorkit.data.segments import SegmentStore, read_records, segments_of
 
     store = SegmentStore(folder, len(settings.sources))
@@ -271,13 +325,18 @@ def _cut(settings: LabelCorpusSettings, work: Work, tokenizer: Any, folder: Path
         documents[name] = 0
 
         def records(name: str = name) -> Iterator[Any]:
-            found = read_records(work.inputs[f"sources.{name}"].path, rejects, settings.text_column)
+            path = work.inputs[f"sources.{name}"].path
+            if settings.labels == "abilities":
+                found = conversation_records(path, rejects)
+            else:
+                found = read_records(path, rejects, settings.text_column)
             for record in itertools.islice(found, settings.max_documents or None):
                 documents[name] += 1
                 yield record
 
         tracked = console.track(records(), f"cut {name}", total=0, unit="documents")
-        counts[name] = store.write(number, segments_of(tracked, name, tokenizer, settings.segment_tokens))
+        length = sys.maxsize if settings.labels == "abilities" else settings.segment_tokens
+        counts[name] = store.write(number, segments_of(tracked, name, tokenizer, length))
     rejects.judge()
     cuts = {"segments": sum(counts.values()), "counts": counts, "documents": documents}
     cuts |= {"seen": rejects.seen, "rejected": rejects.rows}
@@ -285,14 +344,14 @@ def _cut(settings: LabelCorpusSettings, work: Work, tokenizer: Any, folder: Path
 
 
 def _thresholds(settings: LabelCorpusSettings, linear: LinearLabeller | None = None) -> NDArray[np.float64]:
-    """The score from which on a segment has a label, float64 ``[concepts]``."""
+    """The score from which on a segment has a label, float64 ``[labels]``."""
     import numpy as np
 
-    own = np.full(len(CONCEPTS), 0.5) if linear is None else linear.thresholds.copy()
+    own = np.full(len(settings.known.labels), 0.5) if linear is None else linear.thresholds.copy()
     given = dict(settings.threshold)
     own[:] = given.pop(ALL_LABELS, own)
     for name, value in given.items():
-        own[CONCEPTS.index(name)] = value
+        own[settings.known.labels.index(name)] = value
     return own
 
 
@@ -304,6 +363,7 @@ def _label_by_model(
 
     from priorkit.data.order import permute
     from priorkit.evals.labelled import Labelled, label_by_linear, score_by_model
+    from priorkit.evals.shared_labeller import shared
 
     own = _thresholds(settings)
     distil = settings.distil_labeller
@@ -312,7 +372,7 @@ def _label_by_model(
     numbers = np.arange(count) if sample is None else np.sort(sample)
     scores, truncated = score_by_model(
         lambda: _load_model(settings, job, work.state), store, numbers, work.state / "scores.f32",
-        settings.batch_size,
+        settings.batch_size, len(own),
     )  # fmt: skip
     work.metrics["truncated"] = truncated
     if truncated:
@@ -324,7 +384,8 @@ def _label_by_model(
         return Labelled(scores, present, np.ones(count, dtype=np.bool_)), {"llm": own}
     linear = _distil(settings, work, job, store, sample, present)
     linear_own = _thresholds(settings, linear)
-    found = label_by_linear(linear, store, count, linear_own)
+    with shared(linear, work.path / LABELLER, settings.workers) as several:
+        found = label_by_linear(several, store, count, linear_own)
     found.scores[numbers], found.present[numbers], found.by_model[numbers] = scores, present, True
     return found, {"llm": own, "linear": linear_own}
 
@@ -346,7 +407,7 @@ def _load_model(settings: LabelCorpusSettings, job: _Job, state: Path) -> Langua
     subject = load_subject(job.model, started.device, dtype)
     labeller = LanguageModelLabeller(subject, job.prompt, job.form)
     if settings.calibrate:
-        leaning = dict(zip(CONCEPTS, labeller.calibrate().tolist(), strict=True))
+        leaning = dict(zip(settings.known.labels, labeller.calibrate().tolist(), strict=True))
         write_text(state / LEANING, json.dumps(leaning))
     return labeller
 
@@ -377,9 +438,9 @@ def _distil(
     is_held = np.isin(numbers, sample[len(sample) - held :])
     texts = list(store.chosen(numbers))
     learnt = [text for text, own in zip(texts, is_held, strict=True) if not own]
-    linear = fit_linear_labeller(learnt, present[~is_held], settings.seed)
+    linear = fit_linear_labeller(learnt, present[~is_held], settings.seed, settings.known.labels)
     scores = linear.score([text for text, own in zip(texts, is_held, strict=True) if own])
-    rows = compare_labels(present[is_held], scores >= _thresholds(settings, linear))
+    rows = compare_labels(present[is_held], scores >= _thresholds(settings, linear), settings.known)
     write_table({name: [row[name] for row in rows] for name in rows[0]}, work.path / "agreement.parquet")
     linear.save(work.path / LABELLER, {"learnt_from": len(learnt), "agreement": rows})
     load_tokenizer(job.tokenizer).save_pretrained(work.path / LABELLER)
@@ -392,67 +453,6 @@ def _distil(
         )
         console.say(f"    {row['label']:<20} {row['given']:,} given, {values}")
     return linear
-
-
-def _write(
-    settings: LabelCorpusSettings,
-    work: Work,
-    store: SegmentStore,
-    cuts: Mapping[str, Any],
-    labelled: Labelled,
-    thresholds: Mapping[str, NDArray[np.float64]],
-) -> None:
-    """Write the labelled text, a file per source, and the proportions as table and plot."""
-    import numpy as np
-
-    from priorkit.data.labelled_text import shares_of, write_labelled_text
-    from priorkit.data.tables import write_table
-    from priorkit.report.figures import to_png
-    from priorkit.report.proportions import proportions
-
-    (work.path / "text").mkdir()
-    labellers = np.where(labelled.by_model, "llm", "linear").tolist()
-    start = 0
-    rows: list[dict[str, Any]] = []
-    for number, name in enumerate(settings.sources):
-        part = slice(start, start + cuts["counts"][name])
-        found = write_labelled_text(
-            store.batches(number),
-            work.path / "text" / f"{name}.parquet",
-            labelled.scores[part],
-            labelled.present[part],
-            labellers[part],
-        )
-        rows.append({"source": name, "documents": cuts["documents"][name], **found})
-        start = part.stop
-        console.say(
-            f"  {name:<16} {found['segments']:,} segments, reasoning {found['reasoning']:.1%}, "
-            f"visual {found['visual']:.1%}, none {found[NONE]:.1%} of tokens"
-        )
-    if labelled.by_model.any() and not labelled.present[labelled.by_model].any():
-        console.warn("the model gives no label to any segment; see --prompt, --calibrate and --threshold")
-    write_table({key: [row[key] for row in rows] for key in rows[0]}, work.path / "table.parquet")
-    names = (*COMBINATIONS["reasoning"], "reasoning", *COMBINATIONS["visual"], "visual", NONE)
-    figure = proportions(
-        list(settings.sources), names, [[row[name] for name in names] for row in rows], "tokens"
-    )
-    (work.path / "proportions.png").write_bytes(to_png(figure))
-    header = {
-        "labels": list(CONCEPTS),
-        "combinations": {name: list(parts) for name, parts in COMBINATIONS.items()},
-        "segment_tokens": settings.segment_tokens,
-        "thresholds": {
-            who: dict(zip(CONCEPTS, own.tolist(), strict=True)) for who, own in thresholds.items()
-        },
-    }
-    (work.path / "labels.json").write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
-    work.metrics.update(
-        segments=cuts["segments"],
-        tokens=sum(row["tokens"] for row in rows),
-        by_model=int(labelled.by_model.sum()),
-        rejected=len(cuts["rejected"]),
-        shares={row["source"]: shares_of(row) for row in rows},
-    )
 
 
 def run(settings: LabelCorpusSettings) -> Artifact | None:

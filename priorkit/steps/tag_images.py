@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from priorkit.data.images import BrokenImageError
+    from priorkit.data.tagged import Row
     from priorkit.models.tagger import Tagger, TaggerKind
 
 
@@ -60,7 +62,8 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     )
     labelled: str | None = option(
         None,
-        "Table with 'image' and true 'tags': odd rows calibrate a threshold per tag, even rows measure.",
+        "Table with 'image' and true tags in --tags-column: odd rows calibrate a threshold per tag, even rows "
+        "measure.",
         accepts=("world", "instructions", "benchmark"),
         metavar="TABLE",
     )
@@ -91,7 +94,7 @@ class _Job:
 def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check tables, tagger and vocabulary from headers."""
     from priorkit.data.rows import column_names
-    from priorkit.data.tagged import find_tables
+    from priorkit.data.tagged import find_tables, has_column
 
     problems = Problems(UsageError)
     files = find_tables(inputs["images"].path)
@@ -129,8 +132,8 @@ def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
         problems.add("a template needs {} where the tag goes", where="--template")
     problems.raise_if_any()
     for file in files if kind is None else []:
-        columns = [] if file.is_dir() else column_names(file)
-        if settings.tags_column not in columns:
+        if not has_column(file, settings.tags_column):
+            columns = [] if file.is_dir() else column_names(file)
             raise InputError(
                 f"no column '{settings.tags_column}' to keep; got {', '.join(columns)}",
                 where=str(file),
@@ -138,8 +141,12 @@ def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
             )
     labelled = tuple(find_tables(inputs["labelled"].path)) if "labelled" in inputs else ()
     for file in labelled:
-        if "tags" not in column_names(file):
-            raise InputError("no column 'tags' with the true tags", where=str(file))
+        if not has_column(file, settings.tags_column):
+            raise InputError(
+                f"no column '{settings.tags_column}' with the true tags",
+                where=str(file),
+                hint="name it with --tags-column",
+            )
     asked = any(not file.is_dir() and "question" in column_names(file) for file in files)
     return Plan(
         [
@@ -195,24 +202,19 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
     vocabulary = job.vocabulary or (tagger.tags if tagger else ())
     counts: list[int] = []
 
-    def tag(rows: Sequence[dict[str, Any]], file: Path, first: int) -> list[list[str] | None]:
+    def tag(rows: Sequence[Row], file: Path) -> list[list[str] | BrokenImageError | None]:
+        found: Sequence[list[str] | BrokenImageError | None]
         if tagger is None:
-            found = [_held(row, settings.tags_column) for row in rows]
+            found = [_held(row, settings.tags_column) for _, row in rows]
         else:
-            found = _tagged(tagger, thresholds, rows, file, first, settings, rejects)
-        noisy = [
-            None
-            if own is None
-            else disturb(
-                own,
-                vocabulary,
-                settings.drop,
-                settings.corrupt,
-                f"{settings.seed}/{file.name}/{first + place}",
-            )
-            for place, own in enumerate(found)
-        ]
-        counts.extend(len(own) for own in noisy if own is not None)
+            found = _tagged(tagger, thresholds, rows, file, settings)
+        noisy: list[list[str] | BrokenImageError | None] = []
+        for (number, _), own in zip(rows, found, strict=True):
+            if isinstance(own, list):
+                seed = f"{settings.seed}/{file.name}/{number}"
+                own = disturb(own, vocabulary, settings.drop, settings.corrupt, seed)
+                counts.append(len(own))
+            noisy.append(own)
         return noisy
 
     rows = 0
@@ -244,28 +246,29 @@ def _held(row: dict[str, Any], column: str) -> list[str] | None:
 
 
 def _scored(
-    tagger: Tagger,
-    rows: Sequence[dict[str, Any]],
-    file: Path,
-    first: int,
-    batch_size: int,
-    rejects: Rejects,
-) -> dict[int, NDArray[np.float64]]:
-    """Scores of the rows whose image decodes, by place."""
+    tagger: Tagger, rows: Sequence[Row], file: Path, batch_size: int, workers: int
+) -> dict[int, NDArray[np.float64] | BrokenImageError]:
+    """Scores of the rows that have an image, by place; the reason where it does not decode."""
     from priorkit.data.images import BrokenImageError, decode
     from priorkit.data.tagged import row_image
+    from priorkit.data.threads import in_threads
+
+    def decoded(numbered: Row) -> Any:
+        number, row = numbered
+        try:
+            reference = row_image(row, file, number)
+            return None if reference is None else decode(reference)
+        except BrokenImageError as error:
+            return error
 
     images: dict[int, Any] = {}
-    for place, row in enumerate(rows):
-        try:
-            reference = row_image(row, file, first + place)
-            if reference is not None:
-                images[place] = decode(reference)
-                rejects.good()
-        except BrokenImageError as error:
-            rejects.add(str(file), first + place, str(error))
+    found: dict[int, NDArray[np.float64] | BrokenImageError] = {}
+    for place, image in enumerate(in_threads(decoded, rows, workers)):
+        if isinstance(image, BrokenImageError):
+            found[place] = image
+        elif image is not None:
+            images[place] = image
     places = list(images)
-    found: dict[int, NDArray[np.float64]] = {}
     for start in range(0, len(places), batch_size):
         own = places[start : start + batch_size]
         values = tagger.scores([images[place] for place in own]).double().numpy()
@@ -276,20 +279,18 @@ def _scored(
 def _tagged(
     tagger: Tagger,
     thresholds: NDArray[np.float64],
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     file: Path,
-    first: int,
     settings: TagImagesSettings,
-    rejects: Rejects,
-) -> list[list[str] | None]:
+) -> list[list[str] | BrokenImageError | None]:
     import numpy as np
 
-    scored = _scored(tagger, rows, file, first, settings.batch_size, rejects)
-    found: list[list[str] | None] = []
+    scored = _scored(tagger, rows, file, settings.batch_size, settings.workers)
+    found: list[list[str] | BrokenImageError | None] = []
     for place in range(len(rows)):
         values = scored.get(place)
-        if values is None:
-            found.append(None)
+        if not isinstance(values, np.ndarray):
+            found.append(values)
             continue
         chosen = [int(tag) for tag in np.argsort(-values, kind="stable") if values[tag] >= thresholds[tag]]
         found.append([tagger.tags[tag] for tag in chosen[: settings.most or None]])
@@ -313,14 +314,18 @@ def _thresholds(
     scores: list[NDArray[np.float64]] = []
     truths: list[list[str]] = []
     for file in job.labelled:
-        first = 1
         for rows in rows_of(file, rejects):
-            for place, values in _scored(tagger, rows, file, first, settings.batch_size, rejects).items():
-                true = _held(rows[place], "tags")
+            scored = _scored(tagger, rows, file, settings.batch_size, settings.workers)
+            for place, values in sorted(scored.items()):
+                at, row = rows[place]
+                if not isinstance(values, np.ndarray):
+                    rejects.add(str(file), at, str(values))
+                    continue
+                rejects.good()
+                true = _held(row, settings.tags_column)
                 if true is not None:
                     scores.append(values)
                     truths.append(true)
-            first += len(rows)
     truth = np.zeros((len(scores), len(number)), dtype=bool)
     for row, true in enumerate(truths):
         truth[row, [number[tag] for tag in true if tag in number]] = True

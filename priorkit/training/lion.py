@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from priorkit.core.console import console
-from priorkit.core.errors import Problems, UsageError, nearest
+from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
@@ -22,6 +22,7 @@ from priorkit.models.attention import choose_attention
 from priorkit.models.box_fit import misfit_fact, misfit_of, misfit_warning
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.folder import read_config
+from priorkit.models.image_tower import SEVERAL_TOWERS
 from priorkit.models.lion.artifact import base_of, is_lion_adapter, read_adapter_config
 from priorkit.models.lion.build import LionMultimodal, compose, load_on_base
 from priorkit.models.lion.configuration import (
@@ -181,6 +182,8 @@ def _vision(folder: Path) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     written = dict(read_config(folder)["vision_config"])
+    if written["model_type"] == SEVERAL_TOWERS:
+        raise InputError("LION's branches read one encoder, the model has several", where=str(folder))
     config = CONFIG_MAPPING[written["model_type"]](**written)
     return {"hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers}
 

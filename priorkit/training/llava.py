@@ -18,7 +18,7 @@ from priorkit.models.attention import choose_attention
 from priorkit.models.chat import ChatTokenizer
 from priorkit.models.encoder import check_encoder, load_config, load_encoder
 from priorkit.models.folder import read_json, tensor_files
-from priorkit.models.image_tower import put_back, stand_alone_config
+from priorkit.models.image_tower import SEVERAL_TOWERS, put_back, stand_alone_config
 from priorkit.models.lion.artifact import ADAPTER_CONFIG, is_lion_adapter
 from priorkit.models.multimodal import Multimodal, check_chat, check_multimodal, is_linear, load_multimodal
 from priorkit.training.footprint import footprint
@@ -98,6 +98,12 @@ def _check_export(settings: Any, config: Mapping[str, Any], source: Input) -> No
             "the encoder is not trained, so it is the one that the model was aligned with",
             where="--export-encoder",
             hint="add encoder to --train",
+        )
+    if config["vision_config"].get("model_type") == SEVERAL_TOWERS:
+        raise InputError(
+            "the model sees by several encoders at once, of which none can be taken out alone",
+            where="--export-encoder",
+            hint="leave it out",
         )
     check_encoder(source.path, text=False)
     wanted, given = config["vision_config"], stand_alone_config(load_config(source.path)).to_dict()

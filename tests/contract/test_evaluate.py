@@ -18,6 +18,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from priorkit.cli.main import run
+from priorkit.data.threads import in_threads
+from priorkit.evals import reading, subject, zero_shot
 from priorkit.models.encoder import build_encoder
 from priorkit.models.llm import build_config, build_llm, preset_fields
 from priorkit.models.multimodal import compose, load_multimodal
@@ -116,6 +118,7 @@ def test_golden_choice(tmp_path: Path, parser: str, column: str) -> None:
     metrics, found = score(tmp_path, "choice", rows, "--parser", parser)
     assert [own["parsed"] for own in found] == places
     assert metrics["entry"]["unparsed"] == places.count(None)
+    assert metrics["entry"]["unparsed_rate"] == pytest.approx(places.count(None) / len(places))
     assert metrics["accuracy"] == pytest.approx(1 - places.count(None) / len(places))
 
 
@@ -318,6 +321,11 @@ def test_what_does_not_fit_together(
     llm, llava, encoder = (str(models / name) for name in ("llm", "llava", "encoder"))
     colours, boxes, pairs = (str(benchmarks / f"{name}.jsonl") for name in ("colours", "boxes", "pairs"))
     assert "--blind" in fail(capsys, 3, llm, colours, *out)
+    late = write(
+        tmp_path / "late.jsonl",
+        [{"question": "?", "answer": "a"}, {"question": "?", "answer": "a", "image": "1.png"}],
+    )
+    assert "a language model cannot see the images of late" in fail(capsys, 3, llm, late, *out)
     assert "an encoder answers choices" in fail(capsys, 3, encoder, boxes, *out)
     assert "needs an encoder" in fail(capsys, 3, llava, pairs, *out)
     assert "cannot be evaluated by likelihood" in fail(capsys, 2, llava, boxes, "--by", "likelihood", *out)
@@ -325,10 +333,86 @@ def test_what_does_not_fit_together(
     assert "no benchmark has a column 'colour'" in fail(
         capsys, 3, llava, colours, "--group-by", "colour", *out
     )
+    assert "--cluster: no benchmark has a column 'scene'" in fail(
+        capsys, 3, llava, colours, "--cluster", "scene", *out
+    )
     assert "MODEL is missing" in fail(capsys, 2, *out)
     assert "--predictions needs --task" in fail(capsys, 2, "--predictions", colours, *out)
     assert "cannot be scored" in fail(capsys, 2, "--predictions", colours, "--task", "perplexity", *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_column_of_ones_own_is_resampled_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Answers are right or wrong by scene: eight scenes tell less than 64 items."""
+    rows: Rows = [
+        {"prediction": "a", "answer": "ab"[n // 8 % 2], "scene": f"s{n // 8}", "image_id": n}
+        for n in range(64)
+    ]
+    alone, _ = score(tmp_path, "exact", rows)
+    (tmp_path / "together").mkdir()
+    together, found = score(tmp_path / "together", "exact", rows, "--cluster", "scene")
+    widths = [
+        own["entry"]["metrics"]["accuracy"]["high"] - own["entry"]["metrics"]["accuracy"]["low"]
+        for own in (alone, together)
+    ]
+    assert widths[1] > 1.8 * widths[0]
+    assert found[0]["groups"]["scene"] == "s0"
+    again = evaluate(
+        tmp_path / "again", "--rescore", str(tmp_path / "together" / "scores-exact"), "--cluster", "scene"
+    )["answers"]
+    assert again["metrics"] == together["entry"]["metrics"]
+    out = ("--out", str(tmp_path / "no"))
+    file = str(tmp_path / "answers.jsonl")
+    for option in ("--cluster", "--group-by"):
+        assert f"{option}: no benchmark has a column 'colour'" in fail(
+            capsys, 3, "--predictions", file, "--task", "exact", option, "colour", *out
+        )
+        assert "no benchmark has a column 'colour'" in fail(
+            capsys, 3, "--rescore", str(tmp_path / "together" / "scores-exact"), option, "colour", *out
+        )
+
+
+def test_options_of_asking_are_refused_where_no_model_is_asked(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: Rows = [{"id": n, "prediction": "a", "answer": "a"} for n in range(5)]
+    file = write(tmp_path / "p.jsonl", rows)
+    out = ("--out", str(tmp_path / "no"))
+    first = evaluate(tmp_path / "e", "--predictions", file, "--task", "exact", "--limit", "3")["p"]
+    assert first["items"] == 3
+    assert evaluate(tmp_path / "l", "--rescore", str(tmp_path / "e"), "--limit", "2")["p"]["items"] == 2
+    for given in (("--predictions", file, "--task", "exact"), ("--rescore", str(tmp_path / "e"))):
+        err = fail(capsys, 2, *given, "--blind", "--max-new-tokens", "4", "--by", "generation", *out)
+        for flag in ("--blind", "--max-new-tokens", "--by"):
+            assert f"{flag}: {given[0]} asks no model" in err
+    text = write(tmp_path / "t.jsonl", [{"question": "Why?", "choices": ["a", "b"], "answer": 0}])
+    assert "--shuffle-images: no benchmark has images" in fail(
+        capsys, 3, str(models / "llava"), text, "--shuffle-images", *out
+    )
+
+
+def test_workers_change_nothing_but_the_time(
+    tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(work: Any, items: Any, threads: int) -> Any:
+        asked.append(threads)
+        return in_threads(work, items, threads)
+
+    for module in (reading, subject, zero_shot):
+        monkeypatch.setattr(module, "in_threads", counted)
+    files = [str(benchmarks / f"{name}.jsonl") for name in ("colours", "open")]
+    for model, names in (("llava", files), ("encoder", files[:1])):
+        outs = [tmp_path / f"{model}-{workers}" for workers in (0, 3)]
+        for out, workers in zip(outs, ("0", "3"), strict=True):
+            evaluate(out, str(models / model), *names, "--max-new-tokens", "3", "--workers", workers)
+        first, second = ((out / "samples.jsonl").read_bytes() for out in outs)
+        assert first == second
+    # Two benchmarks are read and looked at by the one model, one by the other.
+    assert asked.count(3) == asked.count(0) >= 5
 
 
 def test_broken_items_are_counted_and_written_down(
@@ -362,6 +446,79 @@ def test_predictions_are_scored_without_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "out")
+
+
+def test_memory_and_disk_are_checked_before_the_model_is_read(
+    tmp_path: Path,
+    models: Path,
+    benchmarks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from priorkit.core import capacity
+    from priorkit.core.capacity import readable_bytes
+    from priorkit.models.folder import tensor_files
+
+    command = [
+        "evaluate",
+        str(models / "llava"),
+        str(benchmarks / "open.jsonl"),
+        "--device",
+        "cpu",
+        "--check",
+    ]
+    assert run([*command, "--json", "--out", str(tmp_path / "o")]) == 0
+    found = json.loads(capsys.readouterr().out)["plan"]
+    size = (benchmarks / "open.jsonl").stat().st_size
+    weights = 4 * sum(tensor.count for tensor in tensor_files(models / "llava").values())
+    assert found["memory"] == f"about {readable_bytes(weights + size)}"
+    assert found["disk"] == f"about {readable_bytes(8 * 2000 + size)}"
+    monkeypatch.setattr(capacity, "_available_memory", lambda: 1000)
+    assert run([*command, "--out", str(tmp_path / "o")]) == 4
+    assert "of memory needed, 1.0 kB available" in capsys.readouterr().err
+
+
+def test_a_changed_image_is_a_changed_input(
+    tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether rows name files beside the table or below --images; what no row names does not matter."""
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        (tmp_path / "pictures" / f"{number}.png").write_bytes(png(number))
+    rows: Rows = [
+        {"image": f"pictures/{n}.png", "question": "?", "choices": ["red", "it"], "answer": n}
+        for n in range(2)
+    ]
+    (tmp_path / "tables").mkdir()
+    for name, file, more in (
+        ("beside", tmp_path / "beside.jsonl", ()),
+        ("apart", tmp_path / "tables" / "apart.jsonl", ("--images", str(tmp_path))),
+    ):
+        command = [
+            "evaluate",
+            str(models / "encoder"),
+            write(file, rows),
+            *more,
+            "--out",
+            str(tmp_path / name / "o"),
+        ]
+        (tmp_path / name).mkdir()
+        assert run([*command, "--quiet"]) == 0
+        inputs = {
+            own["setting"]: own
+            for own in json.loads((tmp_path / name / "o/priorkit.json").read_text())["inputs"]
+        }
+        assert inputs[f"images of {name}"]["kind"] == "files"
+        (tmp_path / "pictures" / "2.png").write_bytes(png(7))
+        capsys.readouterr()
+        assert run(command) == 0
+        assert "up to date" in capsys.readouterr().err
+        (tmp_path / "pictures" / "1.png").write_bytes(png(8 + len(name)))
+        assert run(command) == 2
+        assert f"the input images of {name} ({tmp_path}) has changed" in capsys.readouterr().err
+        assert run([*command, "--force", "--quiet"]) == 0
+        recipe = (tmp_path / name / "o" / "recipe.toml").read_text(encoding="utf-8")
+        assert "images of" not in recipe
 
 
 def test_suites_by_name_offline(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -466,6 +623,20 @@ def test_blind_shuffled_strict_and_compared(
     ]
     assert found["items"] == 8
     assert found["difference"]["value"] == pytest.approx(seen["metrics"]["accuracy"]["value"])
+    err = fail(
+        capsys,
+        3,
+        model,
+        file,
+        str(benchmarks / "open.jsonl"),
+        "--compare",
+        two_others(tmp_path),
+        "--out",
+        str(tmp_path / "no"),
+    )
+    assert "no benchmark in common: existence, open here, first, second there" in err
+    assert "answered already" not in err
+    assert not (tmp_path / "no.partial").exists()
     assert "not an evaluation" in fail(
         capsys,
         3,
@@ -476,6 +647,14 @@ def test_blind_shuffled_strict_and_compared(
         "--out",
         str(tmp_path / "no"),
     )
+
+
+def two_others(folder: Path) -> str:
+    """The results of an evaluation of two other benchmarks."""
+    (folder / "others").mkdir()
+    entries = {name: {"task": "exact", "by": "generation"} for name in ("first", "second")}
+    (folder / "others" / "results.json").write_text(json.dumps({"benchmarks": entries}), encoding="utf-8")
+    return str(folder / "others")
 
 
 def test_a_suite_has_the_unweighted_mean(
@@ -538,6 +717,23 @@ def test_reasoning_is_judged_by_a_local_model(
     err = fail(capsys, 3, model, file, "--explain", "--rubric", str(other), "--out", str(tmp_path / "no"))
     assert "'prompt' must be a text with {question}" in err
     assert "{trace}" in err
+    other.write_text('instruction = "{question} {option}"\nprompt = "{question} {trace}"\n')
+    err = fail(capsys, 3, model, file, "--explain", "--rubric", str(other), "--out", str(tmp_path / "no"))
+    assert "'instruction' has no placeholder {option}" in err
+    other.write_text('instruction = "{question} as {\\"why\\": 1}"\nprompt = "{question} {trace}"\n')
+    evaluate(
+        tmp_path / "braces",
+        model,
+        file,
+        "--explain",
+        "--rubric",
+        str(other),
+        "--max-new-tokens",
+        "2",
+        "--limit",
+        "2",
+    )
+    assert 'B. deep blue as {"why": 1}' in samples(tmp_path / "braces")[0]["prompt"]
     assert "must be a language model" in fail(
         capsys, 3, model, file, "--judge", model, "--out", str(tmp_path / "no")
     )

@@ -249,3 +249,167 @@ def test_check_tells_what_would_be_done(cli, asked, tmp_path: Path) -> None:
     assert found.code == 0
     assert "asked in plain form for 2,000 segments" in found.err
     assert not (tmp_path / "out").exists()
+
+
+ABILITIES = """
+[chat]
+user = "{text}\\n{label}, {definition}?"
+yes = ["Yes"]
+no = ["No"]
+[plain]
+text = "{text}\\n{label}?"
+yes = [" yes"]
+no = [" no"]
+[labels.perception]
+label = "seen"
+definition = "what can be seen"
+[labels.reasoning]
+label = "worked out"
+definition = "what takes steps"
+"""
+
+
+def conversations(folder: Path, count: int) -> Path:
+    """LLaVA rows with an image each or none, and one whose image is missing."""
+    from PIL import Image
+
+    Image.new("RGB", (8, 8), (200, 30, 60)).save(folder / "a.png")
+    rows: list[dict] = []
+    for number in range(count):
+        sight = number % 3 > 0
+        question = f"what {'colour is it' if number % 2 else 'is the sum of 7 and'} {number}"
+        turns = [
+            {"from": "human", "value": ("<image>\n" if sight else "") + question},
+            {"from": "gpt", "value": f"it is {number}"},
+        ]
+        rows.append({"id": number if sight else f"t{number}", "conversations": turns, "ability": "before"})
+        rows[-1] |= {"image": "a.png"} if sight else {}
+    rows[1] = {**rows[1], "image": "gone.png"}
+    path = folder / "mix.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Path) -> None:
+    from priorkit.data.conversations import read_conversations
+    from priorkit.data.rejects import Rejects
+
+    prompt = tmp_path / "prompt.toml"
+    prompt.write_text(ABILITIES)
+    source = conversations(tmp_path, 30)
+    words = (
+        "label-corpus", f"mix={source}", f"world={kit.instructions}", "--labels", "abilities", "--labeller", kit.llm,
+        "--prompt", prompt, "--calibrate", "--form", "plain", "--reject-limit", 0.1, *CPU,
+    )  # fmt: skip
+    found = cli(*words, "--out", tmp_path / "out")
+    assert found.code == 0, found.err
+    made = artifact.open_artifact(found.path)
+    assert (made.kind, made.manifest.metrics["rejected"]) == ("instructions", 1)
+    folder = found.path / "conversations" / "mix"
+    rows = [
+        (file.parent.name, row)
+        for file in sorted(folder.rglob("*.parquet"))
+        for row in pq.read_table(file).to_pylist()
+    ]
+    assert all(kind == row["ability"] for kind, row in rows)
+    assert {kind for kind, _ in rows} <= {"perception", "reasoning", "none"}
+    given = json.loads(source.read_text())
+    by_id = {row["id"]: row for _, row in rows}
+    assert set(by_id) == {str(row["id"]) for row in given} - {"1"}
+    for row in given[:1] + given[2:]:
+        back = by_id[str(row["id"])]
+        assert back["conversations"] == row["conversations"]
+        assert (back["image"] is None) == ("image" not in row)
+    share = {row["source"]: row for row in pq.read_table(found.path / "table.parquet").to_pylist()}["mix"]
+    for kind in ("perception", "reasoning", "none"):
+        assert share[f"{kind}_segments"] == pytest.approx(sum(own == kind for own, _ in rows) / 29)
+    world = read_conversations(found.path / "conversations" / "world", Rejects(0.0))
+    before = read_conversations(kit.instructions, Rejects(0.0))
+    assert {own.turns for own in world} == {own.turns for own in before}
+    assert len(world) == len(before)
+    kinds = sorted(item.name for item in (found.path / "conversations" / "world").iterdir())
+    tuned = cli(
+        "tune", kit.mllm, *(f"{kind}={found.path}/conversations/world/{kind}" for kind in kinds), "--steps", 1,
+        "--batch-size", 2, "--warmup-steps", 0, *CPU, "--out", tmp_path / "tuned",
+    )  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    distilled = cli(
+        *words, "--distil-labeller", "--sample", 40, "--held-out", 0.3, "--out", tmp_path / "distilled"
+    )
+    assert distilled.code == 0, distilled.err
+    again = cli(
+        "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", distilled.path, "--reject-limit", 0.1,
+        "--out", tmp_path / "linear",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+    wrong = cli("label-corpus", *sources(kit), "--labeller", distilled.path, "--out", tmp_path / "wrong")
+    assert wrong.code == 3
+    assert "expected the labels visual_concept" in wrong.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (("--segment-tokens", 48), 2, "--segment-tokens: conversations are labelled whole"),
+        (("--threshold", "visual=0.5"), 2, "no label is called 'visual'"),
+        (("--prompt", "PROMPT"), 3, "the key 'perception' is missing"),
+    ],
+)
+def test_what_conversations_are_not_labelled_by(
+    cli, kit, prompt, tmp_path: Path, extra: tuple, code: int, message: str
+) -> None:
+    extra = tuple(prompt if word == "PROMPT" else word for word in extra)
+    words = ("label-corpus", f"a={kit.instructions}", "--labels", "abilities", "--labeller", kit.llm)
+    found = cli(*words, *extra, *CPU, "--out", tmp_path / "x")
+    assert found.code == code, found.err
+    assert message in found.err
+    text = cli(
+        "label-corpus", *sources(kit), "--labels", "abilities", "--labeller", kit.llm, "--out", tmp_path / "x"
+    )
+    assert text.code == 3
+    assert "no key 'conversations'" in text.err
+
+
+def test_each_conversation_has_the_ability_that_the_model_gives(
+    cli, kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that knows the answer: colours are perception, sums reasoning, multiples of five neither."""
+    from priorkit.evals.labelling import Scored
+
+    def score(self: LanguageModelLabeller, texts: list[str], batch_size: int) -> Scored:
+        assert all(text.startswith("Question: what") and "<image>" not in text for text in texts)
+        found = [
+            (0.1, 0.2) if int(t.split()[-1]) % 5 == 0 else (0.9, 0.6) if "colour" in t else (0.6, 0.9)
+            for t in texts
+        ]
+        return Scored(np.array(found, dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
+
+    monkeypatch.setattr(LanguageModelLabeller, "score", score)
+    source = conversations(tmp_path, 30)
+    found = cli(
+        "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", kit.llm, "--reject-limit", 0.1, *CPU,
+        "--form", "plain", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    seen: set[int] = set()
+    for file in sorted((found.path / "conversations" / "mix").rglob("*.parquet")):
+        for row in pq.read_table(file).to_pylist():
+            number = int(row["id"].removeprefix("t"))
+            expected = "none" if number % 5 == 0 else "perception" if number % 2 else "reasoning"
+            assert (row["ability"], file.parent.name) == (expected, expected)
+            seen.add(number)
+    assert seen == set(range(30)) - {1}
+
+
+def test_the_likelier_of_two_abilities_is_kept() -> None:
+    from priorkit.data.labelled_conversations import Abilities, likelier
+
+    scores = np.array([[0.6, 0.9], [0.9, 0.6], [0.7, 0.7], [0.9, 0.6], [0.1, 0.2]], dtype=np.float32)
+    present = np.array([[1, 1], [1, 1], [1, 1], [0, 1], [0, 0]], dtype=bool)
+    kept = likelier(scores, present)
+    assert kept.tolist() == [[False, True], [True, False], [True, False], [False, True], [False, False]]
+    found = Abilities(["0:1", "0:3", "1:1", "1:2", "1:9"], kept)
+    names = ["reasoning", "perception", "perception", "reasoning", "none"]
+    places = [(0, 1), (0, 3), (1, 1), (1, 2), (1, 9)]
+    assert [found.find(*place) for place in places] == names
+    assert [found.find(0, 2), found.find(1, 10), found.find(2, 1)] == [None, None, None]

@@ -44,6 +44,17 @@ def test_an_arm_is_the_shared_settings_and_its_own(name: str) -> None:
     assert arm.stage == "all"
 
 
+@pytest.mark.parametrize("name", ARMS)
+def test_an_arm_is_tuned_by_its_name(name: str, kit, cli, tmp_path: Path) -> None:
+    found = cli(
+        "tune", kit.mllm, kit.instructions, "--recipe", f"lion/{name}", "--check", "--out", tmp_path / "no"
+    )
+    assert found.code == 0, found.err
+    assert ("aggregator" in found.err) == ("aggregator" in ARMS[name][0])
+    assert ("router" in found.err) == ARMS[name][2]
+    assert ("soft prompt" in found.err) == (ARMS[name][3] == "soft")
+
+
 def test_noise_and_the_stages(cli) -> None:
     noisy = read_settings(TagImagesSettings, {"recipe": "lion/noisy-tags", "images": "a"})
     assert isinstance(noisy, TagImagesSettings)

@@ -14,9 +14,11 @@ from priorkit.core import recipe
 from priorkit.core.settings import StepSettings
 from priorkit.steps.mix import MixSettings
 from priorkit.steps.pretrain import PretrainSettings
+from priorkit.steps.tune import TuneSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lsbs"
-NAMES = [name for name in recipe.shipped() if name.startswith("lsbs/")]
+NAMES = [name for name in recipe.shipped() if name.startswith("lsbs/lsbs-")]
+TUNING = [name for name in recipe.shipped() if name.startswith("lsbs/sft-")]
 MODELS = [name for name in NAMES if name != "lsbs/lsbs-label"]
 
 
@@ -101,3 +103,25 @@ def test_warm_up_of_the_multimodal_stages_is_its_share_of_the_steps() -> None:
             own = document[step]["optimisation"]
             assert own["batch_size"] == 512
             assert own["warmup_steps"] == round(share * math.ceil(samples / 512))
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_the_ablation_of_tuning_data_removes_one_kind(name: str) -> None:
+    found = settings(name, TuneSettings, mllm="m", instructions=["perception=p", "reasoning=r", "other=o"])
+    assert isinstance(found, TuneSettings)
+    published = {"perception": 1.8, "reasoning": 0.6, "other": 2.6}
+    left_out = {kind: round(own - found.weight.get(kind, 0), 3) for kind, own in published.items()}
+    expected = {
+        "sft-all": {}, "sft-control": {}, "sft-less-perception": {"perception": 0.9},
+        "sft-no-perception": {"perception": 1.8}, "sft-less-reasoning": {"reasoning": 0.3},
+        "sft-no-reasoning": {"reasoning": 0.6}, "sft-matched-perception": {"perception": 0.3},
+    }[name.removeprefix("lsbs/")]  # fmt: skip
+    assert {kind: share for kind, share in left_out.items() if share} == expected
+    size = 4.1 if name.endswith("control") else sum(found.weight.values())
+    assert found.subset == round(size * 1e6)
+    steps = found.subset // found.batch_size
+    assert found.warmup_steps == pytest.approx(0.03 * steps, abs=1)
+
+
+def test_all_arms_of_the_ablation_are_there() -> None:
+    assert len(TUNING) == 7

@@ -126,6 +126,16 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
         assert places == dict.fromkeys(range(4), 2)
 
 
+def test_masks_among_the_images_folders_are_no_images(tmp_path: Path) -> None:
+    """Images that lie in the data set's folder itself, the masks below it."""
+    root = ade20k(tmp_path / "ade")
+    first = build(root, tmp_path / "first")
+    for image in (root / "images").iterdir():
+        image.rename(root / image.name)
+    (root / "images").rmdir()
+    assert build(root, tmp_path / "second") == first
+
+
 def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
     from datasets import load_dataset
 

@@ -337,6 +337,128 @@ def test_what_align_makes_loads_in_transformers(
     assert ranked.code == 0, ranked.err
 
 
+@pytest.mark.parametrize(
+    ("way", "extra", "side"), [("squash", (), 48), ("pad", (), 48), ("crop", (), 48), ("pad", ("--image-tokens", 16), 64)]
+)  # fmt: skip
+def test_the_way_to_a_square_is_saved_with_the_model(
+    kit, cli, tmp_path: Path, way: str, extra: tuple[object, ...], side: int
+) -> None:
+    words = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--resize", way, *extra)
+    out = made(cli, *words, "--out", tmp_path / "aligned")
+    from priorkit.models.multimodal import load_multimodal
+
+    processor, loaded = AutoProcessor.from_pretrained(out), load_multimodal(out)
+    image = Image.linear_gradient("L").convert("RGB").resize((90, 60))
+    values = processor(text="<image>", images=image, return_tensors="pt")["pixel_values"]
+    assert values.shape == (1, 3, side, side)
+    pixels = loaded.prepare(image)
+    torch.testing.assert_close(loaded._preprocessing.normalise(pixels), values[0], rtol=1e-4, atol=1e-4)
+    # 90 x 60 padded: a sixth of the rows above the picture is of one colour.
+    above = pixels[:, : side // 6 - 2]
+    assert (float(above.float().std((1, 2)).max()) < 0.5) == (way == "pad")
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DINOv2 of two layers that reads 56 pixels in 7 x 7 patches."""
+    from transformers import CLIPImageProcessor, Dinov2Config, Dinov2Model
+
+    folder = tmp_path_factory.mktemp("dino")
+    torch.manual_seed(3)
+    Dinov2Model(
+        Dinov2Config(
+            hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=112, patch_size=8, mlp_ratio=2
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    CLIPImageProcessor(
+        size={"shortest_edge": 64}, crop_size={"height": 56, "width": 56}
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_the_plan_counts_what_the_processor_crops(kit, cli, tmp_path: Path, dino: Path) -> None:
+    """The configuration says 112 pixels, which would be 196 tokens; the processor crops to 56."""
+    words = (
+        "align",
+        kit.llm,
+        dino,
+        kit.captions,
+        *SHORT,
+        "--max-length",
+        100,
+        "--check",
+        "--out",
+        tmp_path / "x",
+    )
+    found = cli(*words)
+    assert found.code == 0, found.err
+    assert "49 tokens of width 24" in found.err
+    planned = {line.split()[0]: line for line in found.err.splitlines() if line.strip()}
+    assert "memory" in planned
+    assert "disk" in planned
+    refused = cli(*words, "--max-length", 49)
+    assert refused.code == 2
+    assert "an image takes 49 tokens" in refused.err
+
+
+def test_two_encoders_are_aligned_tuned_and_asked(kit, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    aligned = made(cli, *pair, "--out", tmp_path / "aligned")
+    manifest = open_artifact(aligned).manifest
+    assert "also_encoder.0" in [record.setting for record in manifest.inputs]
+    config = json.loads((aligned / "config.json").read_text())
+    assert config["vision_config"]["hidden_size"] == 32 + 24
+    train = ("--train", "projector,llm,encoder", "--learning-rate", "1e-2")
+    tuned = made(cli, "tune", aligned, kit.instructions, *SHORT, *train, "--out", tmp_path / "tuned")
+    before, after = (load_file(folder / "model.safetensors") for folder in (aligned, tuned))
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    for place in (0, 1):
+        assert any(f"vision_tower.towers.{place}." in name for name in changed)
+    frozen = made(
+        cli, "tune", aligned, kit.instructions, *SHORT, "--train", "llm", "--subset", 4, "--out", tmp_path / "frozen"
+    )  # fmt: skip
+    after = load_file(frozen / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before if "vision_tower" in name)
+    adapter = made(
+        cli, "tune", aligned, kit.instructions, *SHORT, "--lora-rank", 2, "--out", tmp_path / "adapter"
+    )
+    benchmark = sorted((kit.world / "benchmarks").glob("*.parquet"))[0]
+    for number, model in enumerate((tuned, adapter)):
+        out = made(
+            cli, "evaluate", model, benchmark, "--limit", 4, "--device", "cpu", "--out", tmp_path / f"score-{number}"
+        )  # fmt: skip
+        assert len((out / "samples.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "message"),
+    [
+        (("--class-token",), 2, "class tokens have no place in the grid"),
+        (("--feature-layer", 1), 2, "counted from the last"),
+        (("--feature-layer", -4), 2, "the image tower has 2 layers"),
+    ],
+)
+def test_what_several_encoders_do_not_take(
+    kit, cli, tmp_path: Path, dino: Path, extra: tuple[object, ...], code: int, message: str
+) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    found = cli(*pair, *extra, "--out", tmp_path / "x")
+    assert found.code == code, found.err
+    assert message in found.err
+
+
+def test_one_of_several_encoders_is_not_taken_out(kit, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    aligned = made(cli, *pair, "--out", tmp_path / "aligned")
+    common = ("tune", aligned, kit.instructions, *SHORT)
+    found = cli(*common, "--train", "encoder", "--export-encoder", kit.encoder, "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "sees by several encoders at once" in found.err
+    found = cli(*common, "--architecture", "lion", "--stage", 1, "--out", tmp_path / "x")
+    assert found.code == 3
+    assert "LION's branches read one encoder" in found.err
+
+
 def test_a_resized_encoder_sees_what_it_saw(kit, cli, tmp_path: Path) -> None:
     """The number of its own tokens changes nothing."""
     own, none = (

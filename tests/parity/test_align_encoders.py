@@ -123,6 +123,119 @@ def test_llava_reads_what_the_encoder_gives(
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def other_pixels(encoder: Encoder, first: Encoder, pixels: Any, side: int) -> Any:
+    """What a further tower is shown: the first one's pixels, resized and normalised by its own processor."""
+    plain = first.normalise(pixels) * torch.tensor(first.image_processor.image_std).view(3, 1, 1)
+    plain = plain + torch.tensor(first.image_processor.image_mean).view(3, 1, 1)
+    if side != plain.shape[-1]:
+        plain = torch.nn.functional.interpolate(plain, (side, side), mode="bicubic", antialias=True).clamp(
+            0, 1
+        )
+    processor = encoder.image_processor
+    mean, std = (torch.tensor(own).view(3, 1, 1) for own in (processor.image_mean, processor.image_std))
+    return (plain - mean) / std
+
+
+def other_sizes() -> Encoder:
+    """A DINOv2 that reads 48 pixels in 4 x 4 patches and has another depth and width than the others."""
+    processor = CLIPImageProcessor(
+        size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, image_mean=[0.4, 0.5, 0.6],
+        image_std=[0.2, 0.3, 0.25],
+    )  # fmt: skip
+    fields = {
+        "image_size": 96,
+        "patch_size": 12,
+        "hidden_size": 24,
+        "num_hidden_layers": 5,
+        "num_register_tokens": 2,
+    }
+    return single("Dinov2WithRegisters", processor, **fields)
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "grid"),
+    [(TOWERS["dinov2"][0], 32, 4), (other_sizes, 48, 4), (lambda: single("SiglipVision", ViTImageProcessor(
+        size={"height": 24, "width": 24}), image_size=24), 24, 3)],
+    ids=["same size", "other size", "other grid"],
+)  # fmt: skip
+@pytest.mark.parametrize("layer", [-2, [-2, -1]])
+def test_several_towers_give_their_own_features_side_by_side(
+    make: Any, side: int, grid: int, layer: Any, tokenizer: Any, tmp_path: Path
+) -> None:
+    first, other = TOWERS["clip"][0](), make()
+    llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
+    made = compose(llm, tokenizer, first, layer, False, seed=4, also=[other])
+    made.save(tmp_path)
+    loaded = load_multimodal(tmp_path)
+    before, after = made.model.state_dict(), loaded.model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert str(tmp_path) not in (tmp_path / "config.json").read_text()
+    image = Image.radial_gradient("L").convert("RGB").resize((50, 40))
+    pixels = torch.stack([loaded.prepare(image), loaded.prepare(image.rotate(90))])
+    assert torch.equal(pixels[0], first.prepare(image))
+    expected: list[Any] = []
+    with torch.no_grad():
+        seen = first.look(pixels, hidden=True)
+        states = other.model(
+            pixel_values=other_pixels(other, first, pixels, side), output_hidden_states=True
+        ).hidden_states
+        for own in [layer] if isinstance(layer, int) else layer:
+            patches = states[own][:, states[own].shape[1] - grid * grid :]
+            if grid != 4:
+                square = patches.transpose(1, 2).reshape(2, -1, grid, grid)
+                square = torch.nn.functional.interpolate(square, (4, 4), mode="bilinear", align_corners=False)
+                patches = square.flatten(2).transpose(1, 2)
+            expected += [seen.layer(own), patches]
+        features = loaded.patch_features(pixels)
+    assert loaded.image_tokens == features.shape[1] == 16
+    torch.testing.assert_close(features, torch.cat(expected, dim=-1), rtol=1e-4, atol=1e-4)
+    # LLaVA's own code reads the same, with hidden states by number or all.
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    batch = processor(text="<image> what", images=image, return_tensors="pt")
+    with torch.no_grad():
+        theirs = model(**batch).logits
+        ids = batch["input_ids"]
+        ours = loaded.hidden(ids, torch.ones_like(ids), loaded.patch_features(pixels[:1])).last_hidden_state
+    torch.testing.assert_close(loaded.model.lm_head(ours), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_several_towers_keep_narrow_weights_and_their_attention(tokenizer: Any, tmp_path: Path) -> None:
+    from priorkit.models.attention import choose_attention
+
+    llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
+    made = compose(llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, also=[TOWERS["dinov2"][0]()])
+    made.save(tmp_path)
+    choose_attention(made.model, "cpu")
+    tower = made.model.model.vision_tower
+    assert [own.config._attn_implementation for own in tower.towers] == ["eager", "eager"]
+    narrow = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {value.dtype for value in narrow.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        output = narrow.model.vision_tower(
+            torch.zeros(1, 3, 32, 32, dtype=torch.bfloat16), output_hidden_states=True
+        )
+    assert {state.dtype for state in output.hidden_states} == {torch.bfloat16}
+    assert (len(output.hidden_states), output.last_hidden_state.shape) == (4, (1, 16, 64))
+    tower.gradient_checkpointing_enable()
+    made.model.train()
+    tower(torch.zeros(1, 3, 32, 32), output_hidden_states=True).hidden_states[-2].sum().backward()
+    assert all(any(value.grad is not None for value in own.parameters()) for own in tower.towers)
+
+
+def test_without_the_kit_the_type_is_told_to_be_unknown(tokenizer: Any, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
+    compose(llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, also=[TOWERS["vit"][0]()]).save(tmp_path)
+    words = f"from transformers import AutoConfig; AutoConfig.from_pretrained({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "priorkit_several_towers" in done.stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "mae"])
 def test_more_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path: Path) -> None:
     encoder = TOWERS[family][0]()

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.evals.tasks.task import BoxSpace
 
 Reader = Literal[
     "letter", "index", "number", "text", "label", "answer", "list", "commas", "yes-no", "xywh", "xyxy"
@@ -55,6 +56,15 @@ class Cell(_Table):
             raise ValueError("give exactly one of column, template, value")
         if (self.read == "label") != bool(self.labels):
             raise ValueError('as = "label" and labels = "COLUMN" belong together')
+        several = self.column if isinstance(self.column, tuple) else ()
+        for text in (self.template, *(name for name in several if "{" in name)):
+            for _, name, clean, _ in string.Formatter().parse(text):
+                if name == "":
+                    raise ValueError(f"empty braces in {text!r}; a column goes there")
+                if clean and clean not in get_args(Cleanup):
+                    raise ValueError(
+                        f"no clean-up '{clean}' in {text!r} ({nearest(clean, get_args(Cleanup))})"
+                    )
         return self
 
 
@@ -107,6 +117,18 @@ class Prompt(_Table):
     choices: Literal["auto", "letter", "text"] = "auto"
     joiner: str = " "
 
+    @field_validator("chat", "plain")
+    @classmethod
+    def _known_places(cls, text: str) -> str:
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
+        except ValueError as error:
+            raise ValueError(f"{error}; a brace of the text's own is written twice") from None
+        for name in names:
+            if name not in ("question", "options"):
+                raise ValueError(f"no placeholder {{{name}}}; {{question}} and {{options}} are known")
+        return text
+
 
 class Scoring(_Table):
     """How answers count."""
@@ -114,6 +136,7 @@ class Scoring(_Table):
     metric: str = "accuracy"
     full_score: Annotated[float, Field(gt=0)] = 1.0
     reading: Literal["official", "strict"] = "official"
+    box_space: BoxSpace = "unit"
     cluster: str = ""
     circular: bool = False
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
@@ -138,8 +161,12 @@ class Preset(_Table):
     folder: Path = Path()
 
     def digest(self) -> str:
-        """SHA-256 over everything it says of the benchmark, wherever its file is."""
-        return hashlib.sha256(self.model_dump_json(exclude={"folder", "checked"}).encode()).hexdigest()
+        """SHA-256 over everything it says of the benchmark, wherever its file is.
+
+        What is left at its default says nothing, so that a new key leaves the digests of other presets alone.
+        """
+        text = self.model_dump_json(exclude={"folder", "checked"}, exclude_defaults=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def wants(self) -> tuple[str, ...]:
         """Columns that must be in the published table."""
@@ -239,12 +266,17 @@ def _members(names: Sequence[str]) -> Iterator[str]:
             yield preset(name).name
 
 
-def expand(given: str) -> dict[str, str]:
+def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
     """What a benchmark as the user wrote it stands for.
+
+    A name that comes with the kit is that benchmark or suite also where a file or folder is called so, which
+    may be the very results: ``./NAME`` is the path.
 
     Args:
         given: a path or hub id; the name of a benchmark or suite that comes with the kit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
+        beside: all that was written, in order. A suite leaves a member to whoever names it: another word is the
+            member's name or ``NAME=DATA``, or a suite before it has it too.
 
     Returns:
         Paths and hub ids by what follows on the input's label: ``.NAME`` for a preset's data, nothing for
@@ -253,6 +285,11 @@ def expand(given: str) -> dict[str, str]:
     Raises:
         InputError: a word that is neither a file nor a known name; a preset's file is wrong.
     """
+    if given in suite_names():
+        taken = _taken(given, beside)
+        return {f".{name}": preset(name).location() for name in suite(given).members if name not in taken}
+    if given in preset_names():
+        return {f".{given}": preset(given).location()}
     path = Path(given).expanduser()
     if path.suffix == ".toml" and path.is_file():
         own = read_preset(path)
@@ -262,11 +299,16 @@ def expand(given: str) -> dict[str, str]:
     name, sign, data = given.partition("=")
     if sign and name in preset_names():
         return {f".{name}": data}
-    if given in suite_names():
-        return {f".{name}": preset(name).location() for name in suite(given).members}
-    if given in preset_names() or not any(mark in given for mark in "/.@\\"):
-        return {f".{given}": preset(given).location()}
+    if not any(mark in given for mark in "/.@\\"):
+        preset(given)  # Tells the nearest name.
     return {"": given}
+
+
+def _taken(given: str, beside: Sequence[str]) -> set[str]:
+    """The benchmarks that a suite leaves to other words."""
+    named = {word.partition("=")[0] for word in beside} & set(preset_names())
+    before = beside[: beside.index(given)] if given in beside else ()
+    return named.union(*(suite(word).members for word in before if word in suite_names()))
 
 
 def read_preset(path: Path) -> Preset:

@@ -46,4 +46,6 @@ def corpus_metrics(sums: Floats) -> dict[str, Floats]:
     return {"cider": sums[..., 1] / items, "bleu_4": bleu, "rouge_l": sums[..., 2] / items}
 
 
-CAPTION = Task("caption", ("references",), read_row, score, prompt="caption")
+CAPTION = Task(
+    "caption", ("references",), read_row, score, prompt="caption", metrics=("cider", "bleu_4", "rouge_l")
+)

@@ -11,7 +11,7 @@ import numpy as np
 
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.statistics import Floats
-from priorkit.evals.tasks.task import Row, Rules, Scored, Task, cell, text_cell, texts_cell
+from priorkit.evals.tasks.task import Row, Rules, Scored, Task, cell, is_number, text_cell, texts_cell
 from priorkit.scoring.choice import read_choice, read_choice_lsbs
 from priorkit.scoring.language import predict_choice
 
@@ -64,7 +64,7 @@ def _index(answer: Any, choices: Sequence[str]) -> int:
     wanted += " or the text of one option"
     if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().upper() in LETTERS:
         index = LETTERS.index(answer.strip().upper())
-    elif isinstance(answer, int | float) and not isinstance(answer, bool) and answer == int(answer):
+    elif is_number(answer) and answer == int(answer):
         index = int(answer)
     elif isinstance(answer, str) and list(choices).count(answer) == 1:
         index = list(choices).index(answer)
@@ -142,4 +142,7 @@ def _gold(item: Item) -> int:
     return item.answer
 
 
-CHOICE = Task("choice", ("choices", "answer"), read_row, score, ("likelihood", "generation"), "choice")
+CHOICE = Task(
+    "choice", ("choices", "answer"), read_row, score, ("likelihood", "generation"), "choice",
+    metrics=("accuracy", "acc", "acc_norm", "circular_accuracy"),
+)  # fmt: skip

@@ -24,7 +24,11 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     """
     scores = [answer.loglikelihoods[0] for answer in answers]
     counts = np.stack([np.ones(len(items)), np.array(scores)], axis=1)
-    extra: dict[str, list[Any]] = {"tokens": [answer.tokens[0] for answer in answers]}
+    extra: dict[str, list[Any]] = {
+        "answer": [item.choices[0] for item in items],
+        "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
+        "tokens": [answer.tokens[0] for answer in answers],
+    }
     return Scored(scores, [None] * len(items), [False] * len(items), counts, _metrics, extra)
 
 
@@ -33,5 +37,6 @@ def _metrics(sums: Floats) -> dict[str, Floats]:
 
 
 CONTINUATION = Task(
-    "continuation", ("answer",), read_row, score, ("likelihood",), "choice", from_predictions=False
-)
+    "continuation", ("answer",), read_row, score, ("likelihood",), "choice", from_predictions=False,
+    metrics=("perplexity",),
+)  # fmt: skip

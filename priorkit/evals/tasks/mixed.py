@@ -14,8 +14,7 @@ from priorkit.scoring.short_answer import score_open
 def read_row(row: Row) -> dict[str, Any]:
     """Options, if there are any, with the right one's letter, index or text; else the one right text."""
     if not row.get("choices"):
-        value = cell(row, "answer")
-        return {"answer": str(value) if isinstance(value, int | float) else text_cell(row, "answer")}
+        return {"answer": text_cell(row, "answer")}
     choices = options_cell(row, len(LETTERS))
     answer = cell(row, "answer")
     if isinstance(answer, str) and choices.count(answer) == 1:

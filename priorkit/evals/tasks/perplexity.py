@@ -54,4 +54,7 @@ def _metrics(sums: Floats) -> dict[str, Floats]:
     }
 
 
-PERPLEXITY = Task("perplexity", ("text",), read_row, score, ("likelihood",), from_predictions=False)
+PERPLEXITY = Task(
+    "perplexity", ("text",), read_row, score, ("likelihood",), from_predictions=False,
+    metrics=("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
+)  # fmt: skip

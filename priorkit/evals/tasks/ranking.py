@@ -13,6 +13,7 @@ from priorkit.evals.tasks.choice import index_cell, options_cell
 from priorkit.evals.tasks.task import Row, Rules, Scored, Task
 
 MOST = 1000
+METRICS = ("mean_rank", "mrr", "recall_at_1", "recall_at_5", "recall_at_10")
 
 
 def read_row(row: Row) -> dict[str, Any]:
@@ -30,7 +31,11 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     ranks = np.array([_rank(item, answer) for item, answer in zip(items, answers, strict=True)])
     columns = [np.ones(len(ranks)), ranks, 1 / ranks, ranks <= 1, ranks <= 5, ranks <= 10]
     counts = np.stack(columns, axis=1).astype(np.float64)
-    extra: dict[str, list[Any]] = {"rank": ranks.tolist()}
+    extra: dict[str, list[Any]] = {
+        "rank": ranks.tolist(),
+        "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
+        "tokens": [list(answer.tokens) for answer in answers],
+    }
     parsed = [answer.prediction for answer in answers]
     return Scored((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
 
@@ -42,10 +47,10 @@ def _rank(item: Item, answer: Answer) -> float:
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:
-    names = ("mean_rank", "mrr", "recall_at_1", "recall_at_5", "recall_at_10")
-    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)}
+    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(METRICS, start=1)}
 
 
 RANKING = Task(
-    "ranking", ("choices", "answer"), read_row, score, ("likelihood",), "short", from_predictions=False
-)
+    "ranking", ("choices", "answer"), read_row, score, ("likelihood",), "short", from_predictions=False,
+    metrics=METRICS,
+)  # fmt: skip

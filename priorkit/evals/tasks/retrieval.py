@@ -12,6 +12,8 @@ from priorkit.evals.items import Answer, Item
 from priorkit.evals.statistics import Floats
 from priorkit.evals.tasks.task import Row, Rules, Scored, Task, text_cell
 
+METRICS = ("mean_rank", "mrr", "recall_at_1", "recall_at_5")
+
 
 def read_row(row: Row) -> dict[str, Any]:
     """The image's text, from the first of the usual columns."""
@@ -25,13 +27,14 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     columns = [np.ones(len(ranks)), ranks, 1 / ranks, ranks <= 1, ranks <= 5]
     counts = np.stack(columns, axis=1).astype(np.float64)
     parsed = [answer.prediction for answer in answers]
-    extra: dict[str, list[Any]] = {"rank": ranks.tolist()}
+    extra: dict[str, list[Any]] = {"rank": ranks.tolist(), "text": [item.text for item in items]}
     return Scored((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:
-    names = ("mean_rank", "mrr", "recall_at_1", "recall_at_5")
-    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)}
+    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(METRICS, start=1)}
 
 
-RETRIEVAL = Task("retrieval", ("text",), read_row, score, ("similarity",), from_predictions=False)
+RETRIEVAL = Task(
+    "retrieval", ("text",), read_row, score, ("similarity",), from_predictions=False, metrics=METRICS
+)

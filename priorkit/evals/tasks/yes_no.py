@@ -76,4 +76,7 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-YES_NO = Task("yes-no", ("answer",), read_row, score, ("likelihood", "generation"), "yes-no")
+YES_NO = Task(
+    "yes-no", ("answer",), read_row, score, ("likelihood", "generation"), "yes-no",
+    metrics=("accuracy", "precision", "recall", "f1", "yes_ratio", "mme_perception", "mme_cognition"),
+)  # fmt: skip

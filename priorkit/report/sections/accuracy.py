@@ -10,6 +10,7 @@ from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apar
 from priorkit.report.blocks import Plot as PlotBlock
 from priorkit.report.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
 from priorkit.report.members import Member, Members
+from priorkit.report.sections.confusions import confusion_tables
 from priorkit.report.sections.pools import Pool, chance_level, colors_of, mean_of_benchmarks, pooled, pools
 from priorkit.report.sections.ranks import ORDER
 from priorkit.scoring.intervals import Interval
@@ -54,6 +55,7 @@ def accuracy_section(members: Members) -> Section | None:
         headline.append(told_apart(_headline(pool, members), place, title))
         for column in COLUMNS:
             blocks += [told_apart(block, place, title) for block in _by_group(pool, column, members)]
+    blocks += confusion_tables(found, [name for name, _ in _benchmark_names(found)])
     blocks.append(_all_metrics(found))
     intro = (
         "Shares of right answers with 95 % intervals; an answer that could not be read counts as wrong. "
@@ -74,11 +76,7 @@ def _by_benchmark(found: Sequence[Member]) -> Table:
             benchmark = evaluation.benchmarks.get(name)
             row.append(benchmark.metrics.get(metric) if benchmark else None)
         rows.append(row)
-    unread = [
-        f"{member.label}: {unparsed:,}"
-        for member in found
-        if (unparsed := sum(benchmark.unparsed for benchmark in member.evaluation.benchmarks.values()))
-    ]
+    unread = [text for member in found if (text := _unread(member))]
     return Table(
         "accuracy-by-benchmark",
         "By benchmark",
@@ -87,6 +85,15 @@ def _by_benchmark(found: Sequence[Member]) -> Table:
         colors=[-1, -1, -1, -1, *(member.color for member in found)],
         note=f"Answers that could not be read: {'; '.join(unread)}." if unread else "",
     )
+
+
+def _unread(member: Member) -> str:
+    """How many answers of an evaluation could not be read, and their share; nothing where all could."""
+    benchmarks = member.evaluation.benchmarks.values()
+    count, items = (
+        sum(values) for values in ((b.unparsed for b in benchmarks), (b.items for b in benchmarks))
+    )
+    return f"{member.label}: {count:,} of {items:,} ({100 * count / max(items, 1):.1f} %)" if count else ""
 
 
 def _benchmark_names(found: Sequence[Member]) -> list[tuple[str, str]]:

@@ -2,14 +2,19 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
+from priorkit.data import json_array, text
 from priorkit.data.rejects import Rejects
 from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
 from priorkit.data.text import check_text_source, read_documents
@@ -103,6 +108,96 @@ def test_broken_entries_of_an_array_are_counted(tmp_path: Path) -> None:
     path.write_text('{"a": 1}')
     with pytest.raises(InputError, match="expected a JSON array"):
         list(read_rows(path, rejects))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(VALUES, max_size=6),
+    piece=st.integers(1, 40),
+    indent=st.sampled_from([None, 0, 3]),
+    plain=st.booleans(),
+)
+def test_an_array_read_in_pieces_is_the_array(
+    values: list[Any], piece: int, indent: int | None, plain: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "pieces.json"
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=plain) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_array, "PIECE_BYTES", piece)
+        assert list(json_array.array_elements(path)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "before"),
+    [
+        ('[{"a": 1},\n {"a" 2}, {"a": 3}]', "in element 2, line 2: Expecting ':' delimiter", 1),
+        ('[{"a": 1}, {"a": "x]', "in element 2, line 1: Unterminated string", 1),
+        ('[{"a": 1} {"a": 2}]', "in element 1, line 1: Expecting ',' delimiter", 1),
+        ('[{"a": 1}', "in element 1, line 1: Expecting ',' delimiter", 1),
+        ('[{"a": 1},', "in element 2, line 1: Expecting value", 1),
+        ('[{"a": 1}]\n\n[]', "at the end, line 3: Extra data", 1),
+        ("[" + "[" * 100_000, "in element 1, line 1", 0),
+        ("[trye]", "in element 1, line 1: Expecting value", 0),
+        ("  ", "at the beginning, line 1: Expecting value", 0),
+        ("12", "expected a JSON array of objects, got number", 0),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_a_fault_in_an_array_names_the_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, before: int, piece: int
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", piece)
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    found: list[Any] = []
+    with pytest.raises(InputError, match=re.escape(message)):
+        found.extend(json_array.array_elements(path))
+    assert len(found) <= before
+    path.write_bytes(b'\xef\xbb\xbf[{"a": 1}]')
+    assert list(json_array.array_elements(path)) == [{"a": 1}]
+    path.write_bytes(b'[{"a": "\xff"}]')
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        list(json_array.array_elements(path))
+
+
+def test_a_large_array_is_not_held_whole(tmp_path: Path) -> None:
+    """Forty megabytes of elements: the peak of what Python holds stays at a few pieces."""
+    import tracemalloc
+
+    path = tmp_path / "large.json"
+    row = json.dumps({"id": 1, "text": "x" * 40_000})
+    with path.open("w") as stream:
+        stream.write("[" + row)
+        for _ in range(999):
+            stream.write(",\n" + row)
+        stream.write("]")
+    tracemalloc.start()
+    try:
+        assert sum(len(own["text"]) for _, own in read_rows(path, Rejects(0))) == 40_000_000
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_plain_text_too_large_for_one_document_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "MAX_PLAIN_BYTES", 1 << 20)
+    path = tmp_path / "a.txt"
+    path.write_text("a" * (1 << 20))
+    assert len(next(iter(text.read_documents(path, Rejects(0))))) == 1 << 20
+    path.write_text("a" * (3 << 20))
+    for read in (text.check_text_source, lambda own: list(text.read_documents(own, Rejects(0)))):
+        with pytest.raises(InputError, match=r"3 MiB in one document; a \.txt may have 1 MiB") as caught:
+            read(path)
+        assert "split -C" in caught.value.problems[0].hint
 
 
 def test_rejects_are_tolerated_up_to_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from priorkit.core.errors import InputError
 from priorkit.data.concepts import CONCEPTS
+from priorkit.data.workers import Workers
+from priorkit.evals import shared_labeller
 from priorkit.evals.labelled import compare_labels
 from priorkit.evals.linear_labeller import (
     CONFIG,
@@ -91,6 +93,28 @@ def test_a_text_has_its_own_score(learnt) -> None:
     assert (once[7] == learnt.score([texts[7]])[0]).all()
     assert ((once >= 0) & (once <= 1)).all()
     assert np.isfinite(learnt.score([""])).all()
+
+
+def test_processes_share_the_texts(learnt, tmp_path: Path) -> None:
+    texts, _ = labelled(301, 4)
+    learnt.save(tmp_path, {})
+    asked: list[int] = []
+
+    class Counted(Workers):
+        def _ask(self, task):
+            asked.append(len(task["texts"]))
+            return super()._ask(task)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(shared_labeller, "Workers", Counted)
+        with shared_labeller.shared(learnt, tmp_path, 2) as several:
+            found = several.score(texts)
+            assert several.score([]).shape == (0, len(CONCEPTS))
+    assert sorted(asked) == [150, 151]
+    assert found.dtype == np.float32
+    assert (found == learnt.score(texts)).all()
+    with shared_labeller.shared(learnt, tmp_path, 1) as alone:
+        assert alone is learnt
 
 
 def test_the_same_sample_gives_the_same_bytes(learnt, tmp_path: Path) -> None:

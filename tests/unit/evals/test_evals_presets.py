@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from evals_models import picture
+from PIL import ExifTags, Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
@@ -24,7 +26,8 @@ from priorkit.evals.presets.loading import (
     suite_names,
 )
 from priorkit.evals.reading import read_items
-from priorkit.evals.sources import Source, find_benchmarks
+from priorkit.evals.sources import Source, find_benchmarks, image_folders
+from priorkit.evals.tasks.registry import task_named
 from priorkit.evals.tasks.task import Rules
 
 IMAGE = {"bytes": picture(1), "path": "1.png"}
@@ -127,7 +130,7 @@ def items_of(given: str, folder: Path | None = None) -> tuple[Source, list[Item]
         f"benchmarks.0{suffix}": resolve(own, f"benchmarks.0{suffix}", ())
         for suffix, own in expand(given).items()
     }
-    (source,) = find_benchmarks(inputs, None, folder)
+    (source,) = find_benchmarks(inputs, None, {"": folder} if folder else None)
     return source, read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
 
 
@@ -135,6 +138,7 @@ def layout(root: Path, name: str) -> Path:
     """A folder as the hub has it, with one row."""
     own = preset(name)
     row = PUBLISHED[name]
+    root.mkdir(exist_ok=True)
     if own.data.images is not None:
         table(root / own.data.images.patterns[0].replace("*", "0"), [{"id": row["imageId"], "image": IMAGE}])
     pattern = own.data.patterns[0].replace("*", "0")
@@ -243,6 +247,48 @@ def test_image_files_need_their_folder(tmp_path: Path) -> None:
         items_of(f"vsr={layout(tmp_path, 'vsr')}")
 
 
+def test_every_benchmark_may_have_an_image_folder_of_its_own(tmp_path: Path) -> None:
+    """VSR and Karpathy's COCO name files of different folders, and so does a table of one's own."""
+    rows = tmp_path / "own.jsonl"
+    rows.write_text('{"question": "?", "answer": "a", "image": "1.png"}\n')
+    given = [
+        f"vsr={layout(tmp_path / 'v', 'vsr')}",
+        f"coco-karpathy={layout(tmp_path / 'k', 'coco-karpathy')}",
+        str(rows),
+    ]
+    inputs = {
+        f"benchmarks.{place}{suffix}": resolve(own, f"benchmarks.{place}{suffix}", ())
+        for place, word in enumerate(given)
+        for suffix, own in expand(word, given).items()
+    }
+    words = [str(tmp_path / "v"), f"coco-karpathy={tmp_path / 'k'}"]
+    found = find_benchmarks(inputs, None, image_folders(words))
+    assert [source.image_folder for source in found] == [tmp_path / "v", tmp_path / "k", tmp_path / "v"]
+    for source in found:
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
+        assert item.image is not None
+        assert item.image.path == source.image_folder / "1.png"
+    with pytest.raises(InputError, match="no benchmark 'vsrr'"):
+        find_benchmarks(inputs, None, image_folders([str(tmp_path / "v"), f"vsrr={tmp_path / 'k'}"]))
+    with pytest.raises(InputError, match="no such folder"):
+        image_folders([f"vsr={tmp_path / 'none'}"])
+    with pytest.raises(InputError, match="two folders for 'vsr'"):
+        image_folders([f"vsr={tmp_path / 'k'}", f"vsr={tmp_path / 'v'}"])
+
+
+def test_a_suite_leaves_its_members_to_whoever_names_them(tmp_path: Path) -> None:
+    given = ["pope", "lion-image", f"visdial={layout(tmp_path, 'visdial')}", "lsbs-vision", "vsr"]
+    found = [suffix for word in given for suffix in expand(word, given)]
+    assert len(found) == len(set(found))
+    members = {*suite("pope").members, *suite("lion-image").members, *suite("lsbs-vision").members}
+    assert set(found) == {f".{name}" for name in members}
+    assert ".visdial" not in expand("lion-image", given)
+    assert ".gqa" in expand("lion-image", given)
+    assert ".gqa" not in expand("lsbs-vision", given)
+    with pytest.raises(InputError, match="visdial=FILE"):
+        expand("lion-image")
+
+
 OWN = """
 about = "Mine."
 task = "choice"
@@ -280,10 +326,82 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         read_preset(file)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[prompt]\nchat = "{question} {passage}"', "no placeholder {passage}"),
+        ('[prompt]\nplain = "{question} {}"', "no placeholder {}"),
+        ('[prompt]\nchat = "{question"', "brace of the text's own is written twice"),
+        ('[scoring]\nmetric = "acuracy"', "no metric 'acuracy' of the task type 'choice'"),
+        ('[scoring]\nmetric = "cider"', "no metric 'cider'"),
+        ('[scoring]\ncluster = "tpoic"', "cluster: no column 'tpoic'"),
+        ('[columns.hint]\ntemplate = "{q:lowre}"', "no clean-up 'lowre'"),
+        ('[columns.hint]\ntemplate = "{}"', "empty braces"),
+    ],
+)
+def test_names_in_a_file_that_mean_nothing_are_told(tmp_path: Path, more: str, message: str) -> None:
+    table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
+    (tmp_path / "mine.toml").write_text(f"{OWN}{more}\n")
+    with pytest.raises(InputError, match=re.escape(message)):
+        items_of(str(tmp_path / "mine.toml"))
+
+
+def test_a_files_own_words_are_kept(tmp_path: Path) -> None:
+    """Doubled braces are text, any column can be a cluster, and a metric may be one of several."""
+    table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
+    more = '[prompt]\nchat = "{question} {{a}}\\n{options}"\n[scoring]\nmetric = "macro_accuracy"\ncluster = "question"\n'
+    (tmp_path / "mine.toml").write_text(OWN + more)
+    source, (item,) = items_of(str(tmp_path / "mine.toml"))
+    assert source.preset is not None
+    assert source.preset.prompt.chat.format(question="a", options="b") == "a {a}\nb"
+    assert item.groups["question"] == "?"
+
+
+def test_a_clean_up_of_what_is_no_text_is_a_broken_row(tmp_path: Path) -> None:
+    rows = [{"q": "?", "a": 1, "b": 2, "right": "second", "t": "colour"}]
+    table(tmp_path / "rows.parquet", rows)
+    (tmp_path / "mine.toml").write_text(OWN)
+    with pytest.raises(InputError, match="'lower-first' cleans up text, got 1"):
+        items_of(str(tmp_path / "mine.toml"))
+
+
+def test_every_presets_metric_and_cluster_are_known(tmp_path: Path) -> None:
+    for name in preset_names():
+        own = preset(name)
+        assert own.scoring.metric in task_named(own.task, name).metrics
+        assert not own.scoring.cluster or own.scoring.cluster in own.columns
+
+
 def test_a_name_that_is_not_known_gets_the_nearest() -> None:
     with pytest.raises(InputError) as caught:
         expand("pope-advesarial")
     assert "pope-adversarial" in f"{caught.value} {caught.value.problems[0].hint}"
+
+
+def test_a_known_name_is_the_benchmark_also_beside_a_path_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results may well be called like the suite; the same command must mean the same again."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pope", "gqa"):
+        (tmp_path / name).mkdir()
+    assert set(expand("pope")) == {f".{name}" for name in suite("pope").members}
+    assert expand("gqa") == {".gqa": preset("gqa").location()}
+    assert expand("./gqa") == {"": "./gqa"}
+
+
+def test_pixels_are_those_of_the_upright_image(tmp_path: Path) -> None:
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "1.jpg", exif=lying)
+    row = {
+        **REF,
+        "bbox": [0.0, 10.0, 10.0, 30.0],
+        "image": {"bytes": (tmp_path / "1.jpg").read_bytes(), "path": "1.jpg"},
+    }
+    _, items = items_of(f"refcoco-val={table(tmp_path / 'r.parquet', [row])}")
+    assert items[0].box == (0.0, 0.25, 0.5, 1.0)
+    assert items[0].image_size == (20, 40)
 
 
 def test_cleanups_and_templates() -> None:

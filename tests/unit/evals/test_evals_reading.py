@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import ExifTags, Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
+from priorkit.data.images import ImageRef, decode
 from priorkit.data.rejects import Rejects
-from priorkit.evals.items import Item
+from priorkit.evals.items import Answer, Item
 from priorkit.evals.reading import read_items, read_predictions
 from priorkit.evals.sources import Source, find_benchmarks
 from priorkit.evals.tasks.registry import TASKS
+from priorkit.evals.tasks.task import Rules
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -49,6 +52,13 @@ def predictions(path: Path, task: str, limit: float = 0.0) -> tuple[list[Item], 
 def test_task_follows_from_the_columns(tmp_path: Path, row: dict[str, Any], task: str) -> None:
     (source,) = find(write(tmp_path / "some.name.jsonl", [row]))
     assert (source.name, source.task.name) == ("some.name", task)
+
+
+def test_columns_are_those_of_all_rows(tmp_path: Path) -> None:
+    """A table whose first row has no image is one with images all the same."""
+    rows = [{"question": "?", "answer": "red"}, {"question": "?", "answer": "red", "image": "1.png"}]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    assert (source.visual, source.columns, source.rows) == (True, ("question", "answer", "image"), 2)
 
 
 def test_columns_that_fit_nothing_are_named(tmp_path: Path) -> None:
@@ -97,13 +107,21 @@ GOOD: dict[str, dict[str, Any]] = {
         ("choice", {"choices": "ab"}, "list of texts, got str"),
         ("yes-no", {"answer": "maybe"}, "yes or no"),
         ("vqa", {"answers": []}, "empty list"),
-        ("vqa", {"answers": [1]}, "must be text, got int 1"),
-        ("gqa", {"answer": 3}, "must be text"),
+        ("choice", {"answer": float("inf")}, "got inf"),
+        ("choice", {"answer": float("nan")}, "got nan"),
+        ("choice", {"answer": 10**400}, "got 1000"),
+        ("grounding", {"box": [0, 0, 10**400, 1]}, "finite numbers"),
+        ("vqa", {"answers": [True]}, "must be text, got bool True"),
+        ("vqa", {"answers": [float("nan")]}, "must be text, got float nan"),
+        ("gqa", {"answer": False}, "must be text"),
+        ("gqa", {"answer": {"a": 1}}, "must be text"),
         ("gqa", {"answer": None}, "'answer' is null"),
         ("caption", {"references": None}, "'references' is null"),
         ("grounding", {"box": [0, 0, 1]}, "list of 4 numbers"),
         ("grounding", {"box": [0, 0, 10, 10]}, "normalised"),
         ("grounding", {"box": [0.5, 0, 0.5, 1]}, "x1 < x2"),
+        ("grounding", {"image_size": [0, 4]}, "width and height in pixels"),
+        ("grounding", {"image_size": 4}, "list of 2 numbers"),
         ("gqa", {"prediction": 7}, "'prediction' must be text, got int 7"),
         ("gqa", {"prediction": None}, "'prediction' is null"),
         ("gqa", {"prediction": "\ud800"}, "not valid Unicode"),
@@ -120,6 +138,25 @@ def test_a_broken_prediction_names_line_and_reason(
     items, rejects = predictions(file, task, limit=0.5)
     assert [item.id for item in items] == [0]
     assert len(rejects) == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "truth", "prediction"),
+    [
+        ("exact", {"answer": 12.5}, "12.5"),
+        ("relaxed", {"answer": 12.5}, "12.4"),
+        ("mixed", {"answer": 7}, "it is 7"),
+        ("vqa", {"answers": [3] * 10}, "3"),
+        ("choice", {"choices": [1, 2, 3], "answer": 1}, "2"),
+        ("choice", {"choices": [0.5, 2.5], "answer": "B"}, "2.5"),
+    ],
+)
+def test_numbers_as_truth_stand_for_their_digits(
+    tmp_path: Path, task: str, truth: dict[str, Any], prediction: str
+) -> None:
+    file = write(tmp_path / "p.jsonl", [{"id": 0, "prediction": prediction, **truth}])
+    items, _ = predictions(file, task)
+    assert TASKS[task].score(items, [Answer(prediction)], Rules()).scores == [1.0]
 
 
 def test_missing_keys_repeats_and_damage_are_named(tmp_path: Path) -> None:
@@ -149,8 +186,24 @@ def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
     assert [item.id for item in items] == [0, 4]
     assert [row["row"] for row in rejects.rows] == [2, 3, 4]
     assert items[0].groups == {"ability": "x"}
+    shared = Rejects(0.9)
+    assert read_items(source, shared, group_by=(), limit=0, see=True, workers=2) == items
+    assert shared.rows == rejects.rows
     blind = read_items(source, Rejects(0.0), group_by=(), limit=2, see=False)
     assert [(item.id, item.image) for item in blind] == [(0, None), (1, None)]
+
+
+def test_boxes_know_the_size_of_their_upright_image(tmp_path: Path) -> None:
+    """A photo that lies on its side is asked about upright, also where it is withheld."""
+    lying = Image.Exif()
+    lying[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=lying)
+    rows = [{"question": "?", "image": "a.jpg", "box": [0, 0, 0.5, 1]}]
+    (source,) = find(write(tmp_path / "b.jsonl", rows))
+    for see in (True, False):
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=see)
+        assert item.image_size == (20, 30)
+    assert decode(ImageRef("a", tmp_path / "a.jpg")).size == (20, 30)
 
 
 def test_letters_and_indices_are_one_answer(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from priorkit.evals.controls import shuffle_images
 from priorkit.evals.imported import read_answers
 from priorkit.evals.items import Answer, Item
 from priorkit.evals.tasks.choice import CHOICE, rotated
+from priorkit.evals.tasks.grounding import GROUNDING
 from priorkit.evals.tasks.mixed import MIXED
 from priorkit.evals.tasks.ranking import RANKING
 from priorkit.evals.tasks.registry import TASKS
 from priorkit.evals.tasks.short_answer import OCR
-from priorkit.evals.tasks.task import Rules, Scored
+from priorkit.evals.tasks.task import BoxSpace, Rules, Scored
 from priorkit.evals.tasks.yes_no import YES_NO
+from priorkit.scoring.grounding import Box
 from priorkit.scoring.refusals import abstains
 from priorkit.scoring.short_answer import score_open
 from priorkit.scoring.yes_no import read_yes_no, read_yes_no_strict
@@ -71,6 +74,7 @@ def test_what_is_neither_is_wrong_and_no_yes() -> None:
 
 def test_pairs_are_scored_as_in_mme() -> None:
     """Two categories; one pair right, one half right: 100 (acc + acc+) each."""
+    assert {"mme_perception", "mme_cognition"} <= set(YES_NO.metrics)
     items = [
         Item(id=n, answer="yes" if n % 2 else "no", groups={"pair": f"p{n // 2}", "category": category})
         for n, category in enumerate(["count", "count", "count", "count", "code_reasoning", "code_reasoning"])
@@ -115,6 +119,38 @@ def test_ocr_wants_the_text_anywhere_and_formulas_without_blanks() -> None:
     ]
     scored = OCR.score(items, [Answer("the sign says Centre."), Answer("x^2 + 1"), Answer("X^2")], Rules())
     assert scored.scores == [1.0, 1.0, 0.0]
+
+
+def test_the_iou_curve_has_accuracy_at_every_tenth() -> None:
+    items = [Item(id=n, box=Box(0, 0, 1, 1)) for n in range(3)]
+    answers = [Answer("[0, 0, 0.5, 0.5]"), Answer("[0, 0, 1, 0.9]"), Answer("none")]
+    found = metrics(GROUNDING.score(items, answers, Rules()))
+    assert set(found) == set(GROUNDING.metrics)
+    assert list(found)[:2] == ["accuracy_at_0.5", "mean_iou"]
+    assert found["mean_iou"] == pytest.approx((0.25 + 0.9) / 3)
+    curve = [found[f"accuracy_at_{tenth / 10}"] for tenth in range(1, 10)]
+    assert curve == pytest.approx([2 / 3] * 2 + [1 / 3] * 7)
+
+
+@pytest.mark.parametrize(
+    ("space", "answer"),
+    [("unit", "[0.25, 0.5, 0.75, 1]"), ("1000", "[250, 500, 750, 1000]"), ("pixels", "[160, 240, 480, 480]")],
+)
+def test_boxes_are_read_in_the_space_that_was_declared(space: BoxSpace, answer: str) -> None:
+    truth = Box(0.25, 0.5, 0.75, 1.0)
+    item = Item(id=0, box=truth, image_size=(640, 480))
+    scored = GROUNDING.score([item], [Answer(answer)], Rules(box_space=space))
+    assert scored.parsed == [list(truth)]
+    assert metrics(scored)["mean_iou"] == 1.0
+    outside = GROUNDING.score([item], [Answer("[0, 0, 1, 2000]")], Rules(box_space=space))
+    assert outside.unparsed == [True]
+
+
+def test_pixels_need_the_size_of_the_image() -> None:
+    with pytest.raises(InputError, match="the size of the image of item 7 is not known"):
+        GROUNDING.score(
+            [Item(id=7, box=Box(0, 0, 1, 1))], [Answer("[1, 1, 2, 2]")], Rules(box_space="pixels")
+        )
 
 
 def test_rotations_bring_every_option_to_every_letter() -> None:
@@ -196,6 +232,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
     assert (answer.taken, answer.loglikelihoods) == (1, (-3.5, -1.25))
     scored = CHOICE.score([item], [answer], Rules())
     assert metrics(scored) == {"accuracy": 1.0, "acc": 1.0, "acc_norm": 1.0}
+    assert set(metrics(scored)) < set(CHOICE.metrics)
     written = {
         "doc_id": 0, "doc": {"question_id": "q7", "answers": ["red", "blue"]}, "target": "red", "resps": [["Red."]],
         "filtered_resps": ["Red."],
@@ -213,7 +250,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
         read_answers(bare, TASKS["choice"], Rejects(0.0), ())
 
 
-def evaluation(folder: Path, scores: list[float], **more: Any) -> Path:
+def evaluation(folder: Path, scores: Sequence[float | None], **more: Any) -> Path:
     folder.mkdir()
     log(
         folder / "samples.jsonl",
@@ -240,3 +277,14 @@ def test_comparison_pairs_items(tmp_path: Path) -> None:
     assert own.p < 0.01
     with pytest.raises(InputError, match="has another truth"):
         compare(tmp_path / "a", evaluation(tmp_path / "c", [1.0], answer="y"))
+
+
+def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", [1.0, None, 0.0, 1.0], choices=["x", "y "])
+    second = evaluation(tmp_path / "b", [1.0, 1.0, None, 0.0], choices=["x", "y"])
+    (own,) = compare(first, second).benchmarks
+    assert (own.items, own.unpaired, own.difference.value) == (2, 4, 0.5)
+    with pytest.raises(InputError, match="has another truth"):
+        compare(first, evaluation(tmp_path / "c", [1.0] * 4, choices=["x", "z"]))
+    with pytest.raises(InputError, match="no item of 'b' has a score in both"):
+        compare(first, evaluation(tmp_path / "d", [None], choices=["x", "y"]))

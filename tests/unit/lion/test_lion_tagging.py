@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lion_models import png
 
+from priorkit.data.threads import in_threads
 from priorkit.scoring.tagging import best_threshold, calibrate, disturb, precision_recall, sweep
 
 
@@ -98,7 +99,9 @@ def test_noise_on_true_tags_and_a_benchmark(kit, cli, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "a/grounding.parquet")["tags"] != pq.read_table(benchmark)["tags"]
 
 
-def test_a_classifier_and_a_folder_and_json_lines(cli, tmp_path: Path) -> None:
+def test_a_classifier_and_a_folder_and_json_lines(
+    cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
     config = ViTConfig(
@@ -116,6 +119,19 @@ def test_a_classifier_and_a_folder_and_json_lines(cli, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     table = pq.read_table(tmp_path / "t" / "images.parquet")
     assert [sorted(own) for own in table["tags"].to_pylist()] == [["cat", "dog", "犬 [a]"]] * 3
+    asked: list[int] = []
+
+    def counted(work, items, threads: int):
+        asked.append(threads)
+        return in_threads(work, items, threads)
+
+    monkeypatch.setattr("priorkit.data.threads.in_threads", counted)
+    shared = ("--threshold", 0, "--device", "cpu", "--workers", 2, "--out", tmp_path / "shared")
+    assert cli("tag-images", images, model, *shared).code == 0
+    assert asked == [2]
+    assert (tmp_path / "shared" / "images.parquet").read_bytes() == (
+        tmp_path / "t" / "images.parquet"
+    ).read_bytes()
     rows = images / "rows.jsonl"
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A."}]
     rows.write_text("\n".join(json.dumps({"image": f"{n}.png", "conversations": turns}) for n in range(3)))
@@ -129,6 +145,138 @@ def test_a_classifier_and_a_folder_and_json_lines(cli, tmp_path: Path) -> None:
     done = cli("tag-images", images, model, "--vocabulary", words, "--device", "cpu", "--out", tmp_path / "v")
     assert done.code == 3
     assert "'wolf'" in done.err
+
+
+def classifier(folder: Path) -> Path:
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
+        patch_size=16, num_labels=2, id2label={0: "cat", 1: "dog"},
+    )  # fmt: skip
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def turns(question: str = "<image>\nWhat?") -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": "A."}]
+
+
+def test_rows_whose_image_is_missing_are_left_out_up_to_the_limit(cli, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(png(0))
+    (tmp_path / "broken.png").write_bytes(png(1)[:60])
+    names = ["0.png", "gone.png", "broken.png", "../out.png"]
+    rows = tmp_path / "rows.jsonl"
+    lines = [{"image": name, "tags": ["cat"], "conversations": turns()} for name in names]
+    rows.write_text("\n".join(json.dumps(line) for line in ["no row", *lines]))
+    model = classifier(tmp_path / "model")
+    tagged = ("tag-images", rows, model, "--threshold", 0, "--device", "cpu")
+    done = cli(*tagged, "--out", tmp_path / "no")
+    assert done.code == 3, done.err
+    assert "4 of 5 rows are broken" in done.err
+    done = cli(*tagged, "--reject-limit", 0.9, "--out", tmp_path / "a")
+    assert done.code == 0, done.err
+    found = pq.read_table(tmp_path / "a" / "rows.parquet").to_pylist()
+    assert [row["image"]["path"] for row in found] == ["0.png"]
+    rejected = [json.loads(line) for line in (tmp_path / "a" / "rejects.jsonl").read_text().splitlines()]
+    assert sorted(own["row"] for own in rejected) == [1, 3, 4, 5]
+    # Without a tagger images are embedded, not decoded.
+    done = cli("tag-images", rows, "--drop", 1, "--reject-limit", 0.9, "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    found = pq.read_table(tmp_path / "b" / "rows.parquet").to_pylist()
+    assert [(row["image"]["path"], row["tags"]) for row in found] == [("0.png", []), ("broken.png", [])]
+
+
+def test_columns_of_json_are_those_of_all_rows(cli, tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    lines: list[dict[str, object]] = [
+        {"id": 7, "conversations": turns("Who?"), "tags": None},
+        {"id": "b", "image": "0.png", "tags": ["cat"], "ability": "perception", "conversations": turns()},
+    ]
+    lines += [{"image": "1.png", "tags": "dog, cat", "conversations": turns()}] * 300
+    two = turns("<image><image>\nWhich?")
+    lines += [
+        {"image": ["0.png", "1.png"], "tags": ["cat"], "task_type": "vqa", "x": 1.5, "conversations": two}
+    ]
+    rows = tmp_path / "rows.json"
+    rows.write_text(json.dumps([*lines, {"id": 9, "x": 1, "note": {}, "conversations": turns("Who?")}]))
+    done = cli("tag-images", rows, "--out", tmp_path / "t")
+    assert done.code == 0, done.err
+    found = pq.read_table(tmp_path / "t" / "rows.parquet").to_pylist()
+    assert [found[place]["id"] for place in (0, 1, 2, -1)] == ["7", "b", None, "9"]
+    assert [found[1]["ability"], found[-2]["task_type"]] == ["perception", "vqa"]
+    assert (found[-2]["x"], found[-1]["x"], found[-1]["note"]) == (1.5, 1.0, "{}")
+    assert [found[0]["image"], len(found[1]["image"]), len(found[-2]["image"])] == [None, 1, 2]
+    assert found[2]["tags"] == ["dog", "cat"]
+    from priorkit.data.conversations import read_conversations
+    from priorkit.data.rejects import Rejects
+
+    read = read_conversations(tmp_path / "t" / "rows.parquet", Rejects(0.0))
+    assert [len(own.images) for own in (read[0], read[1], read[-2])] == [0, 1, 2]
+
+
+def test_a_parquet_file_of_paths_stands_alone_afterwards(cli, tmp_path: Path) -> None:
+    import datasets
+    import pyarrow as pa
+
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "0.png").write_bytes(png(0))
+    for name, cell in (("pair", {"bytes": None, "path": "0.png"}), ("plain", "0.png"), ("raw", png(0))):
+        rows = [{"image": cell, "tags": ["cat"]}, {"image": None, "tags": None}]
+        pq.write_table(pa.Table.from_pylist(rows), source / f"{name}.parquet")
+    done = cli("tag-images", source, "--out", out)
+    assert done.code == 0, done.err
+    (source / "0.png").unlink()
+    for name in ("pair", "plain", "raw"):
+        table = pq.read_table(out / f"{name}.parquet")["image"].to_pylist()
+        assert [table[0]["bytes"], table[1]] == [png(0), None]
+        assert datasets.Dataset.from_parquet(str(out / f"{name}.parquet")).num_rows == 2
+
+
+def test_true_tags_are_read_from_the_named_column(cli, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    model = classifier(tmp_path / "model")
+    table = [{"image": {"bytes": png(n), "path": None}, "seen": ["cat", "dog"]} for n in range(4)]
+    labelled = tmp_path / "labelled.parquet"
+    pq.write_table(pa.Table.from_pylist(table), labelled)
+    tagged = ("tag-images", labelled, model, "--labelled", labelled, "--device", "cpu")
+    done = cli(*tagged, "--out", tmp_path / "no")
+    assert done.code == 3
+    assert "no column 'tags' with the true tags" in done.err
+    done = cli(*tagged, "--tags-column", "seen", "--out", tmp_path / "t")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "t" / "priorkit.json").read_text())["metrics"]["labelled"] == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, "a", None], ["1", "a", None]),
+        ([1, 2.5], [1.0, 2.5]),
+        ([True, 2], ["true", "2"]),
+        ([1 << 70, 1], [str(1 << 70), "1"]),
+        ([[1], ["a"], []], [["1"], ["a"], []]),
+        ([{"a": 1}, {"b": "x"}], [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
+        ([{"a": 1}, [1]], ['{"a": 1}', "[1]"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_a_column_holds_what_its_rows_hold(values: list[object], expected: list[object]) -> None:
+    import pyarrow as pa
+
+    from priorkit.data.row_schema import NULL, arrow_type, fitted, joined, shape_of
+
+    shape = NULL
+    for value in values:
+        shape = joined(shape, shape_of(value))
+    made = pa.array([fitted(value, shape) for value in values], type=arrow_type(shape))
+    assert made.to_pylist() == expected
+    with pytest.raises(ValueError, match="half a character"):
+        fitted("\ud800", "text")
 
 
 def test_what_tag_images_refuses(kit, cli, tmp_path: Path) -> None:

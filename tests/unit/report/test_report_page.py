@@ -317,15 +317,19 @@ def test_the_trade_off_shows_what_was_measured(make) -> None:
     section = trade_off_section(found)
     assert section is not None
     assert [block.name for block in section.blocks] == [
-        "trade-off", "trade-off", "trade-off-2", "trade-off-2", "trade-off-3",
+        "trade-off", "trade-off", "trade-off-2", "trade-off-2", "trade-off-3", "trade-off-3",
     ]  # fmt: skip
+    cost = [block for block in section.blocks if block.kind == "plot"][2]
+    (axis,) = cost.figure.axes
+    assert axis.containers[0][0].get_xdata().tolist() == line
+    assert np.asarray(axis.collections[-1].get_offsets())[:, 0].tolist() == [0.5]
     whole, ranks, pairs = (block for block in section.blocks if isinstance(block, Table))
     ratio_ = "all \N{DIVISION SIGN} original"
     assert list(whole.columns) == ["share", "Rank_e, all", ratio_, "off-domain MRR", "point"]
     assert list(ranks.columns) == ["share", "Rank_e, all", ratio_, "point"]
     assert list(pairs.columns) == ["share", "off-domain MRR", "point"]
     plots_ = [block for block in section.blocks if block.kind == "plot"]
-    assert [len(plot.figure.axes) for plot in plots_] == [2, 1]
+    assert [len(plot.figure.axes) for plot in plots_] == [2, 1, 1]
     assert trade_off_section(members_of({"llm": make.llm(make.corpus())})) is None
 
 

@@ -1,0 +1,90 @@
+"""Confusions: what was read where something else is true, on benchmarks whose options are named classes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from priorkit.report.blocks import Cell, Table, told_apart
+from priorkit.report.evaluations import Sample
+from priorkit.report.members import Member
+
+MOST = 15
+"""Pairs shown of a benchmark."""
+
+UNREAD = "(unread)"
+"""Stands for an answer that could not be read."""
+
+_Pair = tuple[str, str]
+
+
+def confusion_tables(found: Sequence[Member], names: Sequence[str]) -> list[Table]:
+    """A table per benchmark: the most frequent pairs of truth and read answer, and how often each was made.
+
+    Options are taken for named classes (naming, existence, counting) where a text is offered twice or more on
+    average; sentences that are written for one question would tell nothing.
+
+    Args:
+        found: evaluations.
+        names: benchmarks.
+    """
+    tables: list[Table] = []
+    for name in names:
+        having = [member for member in found if name in member.evaluation.by_benchmark]
+        if table := _confusions(name, having):
+            tables.append(told_apart(table, len(tables)))
+    return tables
+
+
+def _confusions(name: str, having: Sequence[Member]) -> Table | None:
+    samples = [
+        [own for own in member.evaluation.by_benchmark[name] if _has_options(own)] for member in having
+    ]
+    largest = max(samples, key=len, default=[])
+    offered: Counter[_Pair] = Counter()
+    texts: Counter[str] = Counter()
+    for own in largest:
+        texts.update(own.row["choices"])
+        truth = own.row["choices"][own.row["answer"]]
+        offered.update((truth, option) for option in {*own.row["choices"], UNREAD})
+    if not texts or 2 * len(texts) > texts.total():
+        return None
+    made = [Counter(_wrong(own)) for own in samples]
+    total: Counter[_Pair] = sum(made, Counter())
+    top = sorted(total, key=lambda pair: (-total[pair], pair))[:MOST]
+    if not top:
+        return None
+    rows: list[list[Cell]] = [[*pair, offered[pair], *(own[pair] for own in made)] for pair in top]
+    wrong = "; ".join(
+        f"{member.label}: {own.total():,} of {len(items):,}"
+        for member, own, items in zip(having, made, samples, strict=True)
+    )
+    shown = f"The {len(top)} most frequent of {len(total):,} pairs. " if len(total) > len(top) else ""
+    return Table(
+        "confusions",
+        f"{name}: what is taken for what",
+        ["true", "read", "offered", *(member.label for member in having)],
+        rows,
+        colors=[-1, -1, -1, *(member.color for member in having)],
+        note=f"{shown}Offered: questions of that truth with that option. Wrong in all: {wrong}.",
+    )
+
+
+def _has_options(sample: Sample) -> bool:
+    """Whether a sample holds options as text, the number of the right one, and the number read or none."""
+    choices, answer, parsed = (sample.row.get(key) for key in ("choices", "answer", "parsed"))
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(own, str) for own in choices):
+        return False
+    return _is_place(answer, len(choices)) and (parsed is None or _is_place(parsed, len(choices)))
+
+
+def _is_place(value: object, count: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
+
+
+def _wrong(samples: Sequence[Sample]) -> Iterator[_Pair]:
+    """Truth and read answer of every wrong one."""
+    for sample in samples:
+        choices, answer, parsed = (sample.row[key] for key in ("choices", "answer", "parsed"))
+        if parsed != answer:
+            yield choices[answer], UNREAD if parsed is None else choices[parsed]
