@@ -49,7 +49,7 @@ _DENIALS = (
     r"|except(?: for)?|exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?"
     r"|dismiss(?:ed|ing)?|discard(?:ed|ing)?|unlike|nothing (?:like|resembling|similar to)|lack(?:s|ing)?|missing|absence of|than|hardly|scarcely|doubt"
     r"|unable to|fail(?:s|ed)? to|far from|anything but|devoid of|used to be|wrong to|wrong about|mistaken (?:about|in)"
-    r"|refus(?:e|ed|es|ing)|declin(?:e|ed|es|ing)|followed by|ahead of|(?<=[\uE000-\uF8FF] )over(?=\s+[\uE000-\uF8FF])|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
+    r"|refus(?:e|ed|es|ing)|declin(?:e|ed|es|ing)|disagree(?:s|d)? with|followed by|ahead of|(?<=[\uE000-\uF8FF] )over(?=\s+[\uE000-\uF8FF])|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
     r"|nicht|kein\w*|weder|noch|ohne|pas|ni|non(?!\s*[,.;:!\n])|não|nem|sin|sans|не|ни|нет|niet|geen|nie)\b"
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
