@@ -57,7 +57,7 @@ _CONSEQUENCE = re.compile(
 )
 _CONSIDERED = re.compile(
     rf"\b(?:could|might|may|maybe|perhaps|possibly|at first(?: glance| sight)?,?|initially,?|tempting|although|though|while|despite"
-    rf"|resembl\w+|similar to|if|between|among|considered|thought(?: of)?|going to say"
+    rf"|resembl\w+|confus\w+|similar to|if|between|among|considered|thought(?: of)?|going to say"
     rf"|(?:my )?(?:first|initial) (?:guess|answer|choice) was|said|earlier)\b"
     rf"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus)\b|=>)[^,.;:!?\n\uE000-\uF8FF])*?"
     rf"(?P<list>{LIST})|(?:^|[.;!?\n]\s*)of\s+(?P<chosen>{LIST})\s*,",
@@ -67,7 +67,7 @@ _ASKED = re.compile(r"[^.!?\n]*\?")
 _MORE = rf"(?:\s*\([^()\n]*\))?[\s,;|/&+()]*(?:(?:{OR}|{AND}|{ALSO})\s*)*{ITEM}"
 _LEADING = re.compile(
     rf"^[^\w\uE000-\uF8FF]*(?P<list>{PAIR})(?P<more>(?:{_MORE})+)?"
-    r"(?=\s*(?:$|[-.,;:!()\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think)\b))",
+    r"(?=\s*(?:$|[-.,;:!()\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think|explanation|reason(?:ing)?)\b))",
     re.I,
 )
 _TRAILING = re.compile(rf"(?:\n|[.!?:]\s)[^\w\n\uE000-\uF8FF]*(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
@@ -78,8 +78,8 @@ _TO_WORDS = re.compile(r"[\s:\"'>,-]*")
 _TO_CORRECTION = re.compile(r"(?:[\s:\"'>,.!?-]|\b(?:no|sorry|hmm)\b)*", re.I)
 _REGION_END = re.compile(r"[.!?;](?=\s|$)|\n")
 _AFTERTHOUGHT = re.compile(
-    r"\b(?:because|since|as|but|although|though|while|whereas|however|given|due to|even|rather than|instead of)\b"
-    r"|[(]",
+    r"\b(?:because|since|as|but|although|though|while|whereas|however|given|due to|even|rather than|instead of"
+    r"|explanation|reason(?:ing)?|justification|rationale)\b|[(]",
     re.I,
 )
 _UNDECIDED = re.compile(

@@ -47,9 +47,9 @@ _CLAUSE = (
 _DENIALS = (
     r"\b(?:not|(?<![\uE000-\uF8FF]\) )no(?!\s*[,.;:!\n])|never|neither|nor|without|cannot|none of|rather than|instead of|other than"
     r"|except(?: for)?|exclud(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out|eliminat(?:e|es|ed|ing)|reject(?:s|ed|ing)?"
-    r"|dismiss(?:ed|ing)?|discard(?:ed|ing)?|unlike|lack(?:s|ing)?|missing|absence of|than|hardly|scarcely|doubt"
+    r"|dismiss(?:ed|ing)?|discard(?:ed|ing)?|unlike|nothing (?:like|resembling|similar to)|lack(?:s|ing)?|missing|absence of|than|hardly|scarcely|doubt"
     r"|unable to|fail(?:s|ed)? to|far from|anything but|devoid of|used to be|wrong to|wrong about|mistaken (?:about|in)"
-    r"|refus(?:e|ed|es|ing)|declin(?:e|ed|es|ing)|followed by|ahead of|(?<=[\uE000-\uF8FF] )over(?=\s+[\uE000-\uF8FF])|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
+    r"|refus(?:e|ed|es|ing)|declin(?:e|ed|es|ing)|disagree(?:s|d)? with|followed by|ahead of|(?<=[\uE000-\uF8FF] )over(?=\s+[\uE000-\uF8FF])|from(?=\s+[\uE000-\uF8FF]\s+to\b)"
     r"|nicht|kein\w*|weder|noch|ohne|pas|ni|non(?!\s*[,.;:!\n])|não|nem|sin|sans|не|ни|нет|niet|geen|nie)\b"
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
@@ -73,6 +73,10 @@ _NEGATED_AFTER = re.compile(
 )
 _NEGATED_LIST = re.compile(
     rf"(?P<list>{_COMMAS})(?:\s+(?:are|were)\s+(?:\w+\s+)?(?:not\b|{_WRONG})|\s*:\s*(?:not\b|{_WRONG}))", re.I
+)
+_NEGATED_HEADING = re.compile(
+    rf"\b(?:not (?!sure|certain)\w+|{_WRONG})\s*:\s*(?P<list>{_COMMAS}(?:\s*,?\s*(?:{OR}|{AND})\s*{PAIR})?)",
+    re.I,
 )
 _EXCEPTION = re.compile(
     r"\b(?P<head>all|every\w*|each|any\w*|nothing|nobody|none|no)\b(?P<middle>[^.,;:!?\n\uE000-\uF8FF]*?)\b"
@@ -194,7 +198,7 @@ def negated(marked: MarkedAnswer) -> set[int]:
     text = marked.text
     before = [match for match in _NEGATED_BEFORE.finditer(text) if not _is_of_subject(match["denial"])]
     found = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])
-    found |= _of_lists(marked, _NEGATED_LIST.finditer(text))
+    found |= _of_lists(marked, [*_NEGATED_LIST.finditer(text), *_NEGATED_HEADING.finditer(text)])
     for exception in _EXCEPTION.finditer(text):
         head, own = exception["head"].lower(), _of_lists(marked, [exception])
         none_but = head in ("no", "none", "nothing", "nobody")

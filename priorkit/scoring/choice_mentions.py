@@ -31,7 +31,7 @@ _AFTER_LETTER = (
     r"(?:is|was|are|were|as|because|since|and|or|nor|but|for|due|given|which|that|seems?|looks?|appears?"
     r"|fits?|match(?:es)?|would|could|should|must|can|cannot|will|does|do|did|not|has|shows?|here|if|so"
     r"|then|based|though|although|while|whereas|instead|it|over|to|in|from|makes?|describes?|might|may"
-    r"|maybe|probably|definitely|through|ma|mas|mais|y|ou|oder|und|et|ist|est|es|è|é)\b"
+    r"|yes|no|maybe|probably|definitely|through|ma|mas|mais|y|ou|oder|und|et|ist|est|es|è|é)\b"
 )
 # The same for a lower-case a, which no article can precede.
 _AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must|i (?:guess|think|believe|suppose))\b"

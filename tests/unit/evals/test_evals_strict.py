@@ -51,7 +51,8 @@ def test_a_blank_answer_is_read_as_yes_and_counted() -> None:
     official = TASKS["yes-no"].score(items, answers, Rules())
     assert official.scores == [1.0, 0.0, 1.0]
     assert official.unparsed == [True, True, False]
-    assert official.parsed == [None, None, "no"]
+    assert official.parsed == ["yes", "yes", "no"]
     strict = TASKS["yes-no"].score(items, answers, Rules(strict=True))
     assert strict.scores == [0.0, 0.0, 1.0]
     assert strict.unparsed == [True, True, False]
+    assert strict.parsed == [None, None, "no"]
