@@ -147,13 +147,15 @@ def test_long_conversations_are_cut_but_never_an_image(kit) -> None:
         ChatTokenizer(tokenizer, 9, 8).encode([("user", "<image>\nWhat?"), ("assistant", "x")])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(kit) -> None:
+def test_a_template_that_rewrites_what_was_said_is_refused(kit) -> None:
     tokenizer = load_tokenizer(kit.tokenizer)
-    tokenizer.chat_template = "{{ messages|length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ messages|length }}{{ m['content']|upper }}{% endfor %}"
+    )
     from priorkit.core.errors import InputError
 
-    with pytest.raises(InputError, match="does not keep earlier turns"):
-        ChatTokenizer(tokenizer, 1, 100).encode(TURNS)
+    with pytest.raises(InputError, match="does not keep what was said as it is"):
+        ChatTokenizer(tokenizer, 1, 100).encode([*TURNS, ("user", "and?"), ("assistant", "then")])
 
 
 def test_tuned_without_images_it_still_loads(kit, cli, tmp_path: Path) -> None:
