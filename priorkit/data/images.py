@@ -6,6 +6,8 @@ import io
 import os
 import re
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,7 +116,25 @@ def decode_and_tell(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
 
 
 def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
+
+    with _opened(ref) as image:
+        # How the pixels are stored is forgotten once they are loaded.
+        layout = f"{image.mode} {getattr(image, 'tile', '')}"
+        image.load()
+        found = _rgb(ImageOps.exif_transpose(image))
+        # Last, as looking for a second frame may unload the first.
+        return found, _kinds(image, layout) if tell else ()
+
+
+@contextmanager
+def _opened(ref: ImageRef) -> Generator[Image.Image]:
+    """An image of which no more than the header is read, and which is not too large.
+
+    Raises:
+        BrokenImageError: as :func:`decode`, also for what goes wrong while it is open.
+    """
+    from PIL import Image
 
     try:
         content = ref.read()
@@ -125,12 +145,7 @@ def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
-            # How the pixels are stored is forgotten once they are loaded.
-            layout = f"{image.mode} {getattr(image, 'tile', '')}"
-            image.load()
-            found = _rgb(ImageOps.exif_transpose(image))
-            # Last, as looking for a second frame may unload the first.
-            return found, _kinds(image, layout) if tell else ()
+            yield image
     except (BrokenImageError, MemoryError):
         raise
     except Exception as error:
@@ -154,6 +169,7 @@ def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
 
 
 _ORIENTATION = 0x0112
+"""EXIF's tag."""
 
 
 def upright_size(ref: ImageRef) -> tuple[int, int]:
@@ -162,25 +178,11 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     Raises:
         BrokenImageError: missing, not an image, or larger than :data:`MAX_PIXELS`.
     """
-    from PIL import ExifTags, Image
-
-    try:
-        content = ref.read()
-        source = ref.path if content is None else io.BytesIO(content)
-        if source is None:
-            raise BrokenImageError("no image")
-        with Image.open(source) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
-            # Orientations 5 to 8 lie on their side.
-            lying = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            return (height, width) if lying else (width, height)
-    except (BrokenImageError, MemoryError):
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise BrokenImageError(reason[0] if reason else type(error).__name__) from None
+    with _opened(ref) as image:
+        width, height = image.size
+        # Orientations 5 to 8 lie on their side.
+        lying = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return (height, width) if lying else (width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from priorkit.core.artifact import replace_durably
 from priorkit.core.console import console
@@ -18,36 +15,13 @@ from priorkit.core.runtime import rank, world_size
 from priorkit.data.conversations import Conversation
 from priorkit.data.images import MAX_PIXELS, BrokenImageError, ImageRef, Spool, decode, decode_and_tell
 from priorkit.data.rejects import Rejects
-
-AHEAD = 8
-"""Things that wait per thread while earlier ones are decoded."""
+from priorkit.data.threads import streamed_in_threads
 
 CHUNK = 32
 """Images that a thread takes at a time, and that a process takes before it is the next one's turn."""
 
 _FORM = 1
 """Raised when the same images would be judged otherwise."""
-
-Item = TypeVar("Item")
-Made = TypeVar("Made")
-
-
-def in_threads(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[tuple[Item, Made]]:
-    """Yield each item with what is made of it, in order; a bounded number waits.
-
-    Decoders release the interpreter's lock, so threads share the work.
-    """
-    threads = min(8, os.cpu_count() or 1)
-    waiting: deque[tuple[Item, Future[Made]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for item in items:
-            waiting.append((item, pool.submit(make, item)))
-            if len(waiting) > AHEAD * threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +76,7 @@ class ImageCheck:
             chunks = chunks[rank() :: world_size()]
         found: dict[int, Look] = {}
         tracked = console.track(
-            in_threads(chunks, lambda places: [_look(refs[place]) for place in places]),
+            streamed_in_threads(lambda places: [_look(refs[place]) for place in places], chunks),
             "check images", len(chunks), f"x {CHUNK} images",
         )  # fmt: skip
         for places, looks in tracked:
@@ -178,7 +152,7 @@ def decodable(
     conversations: Iterable[tuple[str, int, Conversation]], rejects: Rejects
 ) -> Iterator[tuple[str, int, Conversation]]:
     """Let through the conversations all of whose images decode; the others go to ``rejects``, in order."""
-    for item, reason in in_threads(conversations, lambda item: _fault(item[2])):
+    for item, reason in streamed_in_threads(lambda item: _fault(item[2]), conversations):
         if reason:
             rejects.add(item[0], item[1], reason)
         else:

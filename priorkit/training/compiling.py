@@ -14,9 +14,10 @@ from priorkit.training.trained_parts import IMAGE_TOWERS, blocks_of
 def compiled_blocks(*models: nn.Module) -> Generator[None]:
     """Let torch.compile fuse what stands between the products of these encoders' blocks, within the context.
 
-    Norms, activation, sums and their gradients then pass memory once: a step of a small CLIP in fp32 takes
-    2.3 in place of 2.8 seconds of a processor. Blocks alone are compiled, not towers: all of one shape share
-    one piece of code, which is ready after seconds. A block whose forward pass is replaced stays as it is.
+    Norms, activation, sums and their gradients then pass memory once: on one thread a step of a small CLIP
+    in fp32 took 2.3 in place of 2.8 seconds; on two, of a slow processor, pretraining gained nothing and
+    distillation a sixth. Blocks alone are compiled, not towers, which were slower: all of one shape share one
+    piece of code, ready after seconds. A block whose forward pass is replaced stays as it is.
 
     Args:
         models: dual encoders, or image towers alone.

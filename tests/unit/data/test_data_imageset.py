@@ -16,9 +16,10 @@ from priorkit.core.errors import InputError
 from priorkit.data import imageset
 from priorkit.data.entities import read_entities
 from priorkit.data.images import ImageRef
-from priorkit.data.imageset import ImageCheck, Look, in_threads, name_of_kept
+from priorkit.data.imageset import ImageCheck, Look, name_of_kept
 from priorkit.data.pairs import read_pairs
 from priorkit.data.rejects import Rejects
+from priorkit.data.threads import streamed_in_threads
 
 
 def content(color: tuple[int, int, int], kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -42,7 +43,7 @@ def test_threads_keep_the_order() -> None:
         time.sleep(0.001 * (number % 3))
         return number * number
 
-    assert list(in_threads(range(200), slow)) == [(number, number * number) for number in range(200)]
+    assert list(streamed_in_threads(slow, range(200))) == [(number, number * number) for number in range(200)]
 
 
 def test_broken_and_unusual_images_are_found_at_their_places() -> None:
