@@ -10,13 +10,22 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-_COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([kKmMbBgGtT]?)\s*")
+_COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?)\s*([kKmMbBgGtT]?)\s*")
 _COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
 
 def parse_count(value: Any) -> Any:
-    """Read ``50B``, ``1.5M``, ``2k`` or a plain number as a whole number; others pass through."""
-    if isinstance(value, str) and (match := _COUNT.fullmatch(value)):
+    """Read ``50B``, ``1.5M``, ``2k``, ``1e9`` or a plain number as a whole number.
+
+    What is not text passes through.
+
+    Raises:
+        ValueError: text that is no whole number of this form.
+    """
+    if isinstance(value, str):
+        text = value.replace("_", "")
+        if not (match := _COUNT.fullmatch(text)):
+            raise ValueError(f"should be a whole number such as 512, 20k, 1.5M or 2B, got '{value}'")
         count = Decimal(match[1]) * _COUNT_SCALE[match[2].lower()]
         if count != int(count):
             raise ValueError(f"should be a whole number, got '{value}'")
@@ -57,7 +66,7 @@ def _named(value: Any) -> Any:
 
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(ge=0)]
-"""A number of things; ``50B``, ``1.5M`` and ``2k`` are understood."""
+"""A number of things; ``50B``, ``1.5M``, ``2k`` and ``1e9`` are understood."""
 
 Words = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 """Words, one per use of the option or separated by commas."""

@@ -32,7 +32,11 @@ def _amount(value: Any) -> Any:
     try:
         return float(value)
     except (TypeError, ValueError):
+        pass
+    try:
         return parse_count(value)
+    except ValueError:
+        raise ValueError(f"should be a share such as 0.01 or a number such as 200k, got '{value}'") from None
 
 
 def _shard(value: str | None) -> str | None:

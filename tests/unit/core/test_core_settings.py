@@ -50,6 +50,9 @@ class Toy(Group, StepSettings):
         ("1.1B", 1_100_000_000),
         ("0.000001M", 1),
         (" 7 ", 7),
+        ("1e7", 10_000_000),
+        ("1.5E+3k", 1_500_000),
+        ("10_000", 10_000),
         (12, 12),
     ],
 )
@@ -62,9 +65,11 @@ def test_any_whole_number_is_itself(number: int) -> None:
     assert parse_count(str(number)) == number
 
 
-@pytest.mark.parametrize("text", ["1.5", "0.0001k", "5X", "B", "", "-3", "1e", "1 000"])
+@pytest.mark.parametrize(
+    "text", ["1.5", "0.0001k", "5X", "B", "", "-3", "1e", "1e-3", "1e999999999", "1 000"]
+)
 def test_what_is_no_count_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="--length"):
+    with pytest.raises(UsageError, match="--length: should be a whole number"):
         build(Toy, {"source": "s", "length": text})
 
 
