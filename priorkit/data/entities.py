@@ -208,7 +208,7 @@ def tell_without(entities: EntityImages, effect: str) -> int:
     """
     count = len(entities.without)
     if count:
-        console.warn(f"{count} entities have no usable image, such as '{entities.without[0]}'; {effect}")
+        console.warn(f"entities without a usable image: {count}, such as '{entities.without[0]}'; {effect}")
     return count
 
 

@@ -18,7 +18,7 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError
 
 _FILE = "features.safetensors"
-_FORM = 1
+_FORM = 2
 """Raised when the same request would give other bytes."""
 
 

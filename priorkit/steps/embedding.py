@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core import runtime
 from priorkit.core.console import console
-from priorkit.data.images import BrokenImageError, ImageRef, decode
+from priorkit.data.images import KINDS, BrokenImageError, ImageRef, decode
 from priorkit.data.rejects import Rejects
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def embed_images(
         encoder: loads the encoder; called only where something is to be computed.
         refs: where the images are.
         store: where features are kept.
-        rejects: takes the images that do not decode, and judges.
+        rejects: takes the images that do not decode, counts unusual ones, and judges.
         source: the images' source, for messages.
         device: where sums over processes are taken.
         batch_size: images per forward pass.
@@ -65,10 +66,13 @@ def embed_images(
             values = parallel.total(values.to(device)).cpu()
             rows = parallel.total(rows.to(device)).cpu()
     else:
-        values, rows = _compute(encoder(), refs, device, batch_size, threads, features)
+        values, rows, unusual = _compute(encoder(), refs, device, batch_size, threads, features)
+        kept = {"features": values, "rows": rows, "unusual": unusual}
         if runtime.rank() == 0:
-            store.write({"features": values, "rows": rows})
+            store.write(kept)
     chosen = rows.tolist()
+    if kept:
+        rejects.unusual.update(dict(zip(KINDS, kept["unusual"].tolist(), strict=True)))
     _judge(refs, chosen, rejects, source)
     return values, chosen, bool(shape[0])
 
@@ -80,7 +84,8 @@ def _compute(
     batch_size: int,
     threads: int,
     features: Callable[[Encoder, Any], Tensor] | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of the images that decode, their rows, and how many there are of each unusual kind."""
     import torch
 
     from priorkit.data.prepared import prepared_batches
@@ -95,8 +100,9 @@ def _compute(
     )
     values: Tensor | None = None
     good = torch.zeros(len(refs), dtype=torch.int64)
+    unusual = torch.zeros(len(KINDS), dtype=torch.int64)
     with torch.no_grad():
-        for rows, prepared in console.track(batches, "embed images", -(-total // size), "batches"):
+        for rows, prepared, kinds in console.track(batches, "embed images", -(-total // size), "batches"):
             if not rows:
                 continue
             pixels = encoder.batch(prepared)
@@ -108,13 +114,16 @@ def _compute(
                 values = torch.zeros(len(refs), *found.shape[1:])
             values[rows] = found
             good[rows] = 1
+            for kind in itertools.chain.from_iterable(kinds):
+                unusual[KINDS.index(kind)] += 1
     if parallel.dist.is_initialized():
         values = _shared(values, len(refs), device)
         good = parallel.total(good.to(device)).cpu()
+        unusual = parallel.total(unusual.to(device)).cpu()
     rows = good.nonzero()[:, 0]
     if values is None:
-        return torch.zeros(0, 1), rows
-    return values if len(rows) == len(refs) else values[rows], rows
+        return torch.zeros(0, 1), rows, unusual
+    return values if len(rows) == len(refs) else values[rows], rows, unusual
 
 
 def _shared(values: Tensor | None, count: int, device: Any) -> Tensor | None:

@@ -204,7 +204,9 @@ def execute(settings: RankSettings, work: Work) -> None:
             found = _rank_centroids(settings, entities, features.to(started.device))
     if runtime.rank() == 0:
         _report(settings, work, entities, found)
-    work.metrics.update(rejected=len(rejects), entities_without_images=without)
+    work.metrics.update(
+        rejected=len(rejects), entities_without_images=without, unusual_images=rejects.unusual_images()
+    )
     work.cost.update(features_kept=float(kept))
 
 

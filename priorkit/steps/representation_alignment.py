@@ -295,8 +295,8 @@ def _image_side(settings: AlignmentSettings, work: Work, number: int, pairs: Pai
 
     def states() -> Iterable[Tensor]:
         with torch.no_grad():
-            for _, prepared in batches:
-                yield _image_states(encoder, prepared, [] if flat else layers, settings.encoder_pooling)
+            for batch in batches:
+                yield _image_states(encoder, batch.pixels, [] if flat else layers, settings.encoder_pooling)
 
     return _written(work, f"images-{number}", states(), len(pairs), layers, settings.batch_size)
 

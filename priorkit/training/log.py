@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,9 @@ class Log:
         weight = sum(w for _, w in tail)
         return sum(loss * w for loss, w in tail) / weight if weight else math.nan
 
-    def typical(self, steps: int) -> float:
-        """The median loss of the last steps; NaN where there were fewer."""
-        tail = self._losses[-steps:]
-        return statistics.median(loss for loss, _ in tail) if len(tail) == steps else math.nan
+    def last(self, steps: int) -> list[float]:
+        """The losses of the last steps; empty where there were fewer."""
+        return [loss for loss, _ in self._losses[-steps:]] if len(self._losses) >= steps else []
 
 
 def open_board(folder: str | None) -> Any:

@@ -30,7 +30,7 @@ from priorkit.training.settings import TrainingSettings
 from priorkit.training.stream import stream
 
 SPIKE_STEPS = 50
-"""Steps whose median loss a spike is measured against."""
+"""Steps whose losses a spike is measured against."""
 
 AfterStep = Callable[[int, int], Mapping[str, float]]
 """Called after every step with the number of finished steps and the tokens or samples learnt from so
@@ -128,7 +128,7 @@ def train(
             gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
             total_norm = nn.utils.get_total_norm(gradients)
             loss, norm = sums["loss"], float(parallel.local(total_norm))
-            wrong = guard.leap(loss, log.typical(SPIKE_STEPS), settings.spike_limit)
+            wrong = guard.leap(loss, log.last(SPIKE_STEPS), settings.spike_limit)
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 place = guard.first_non_finite(objective, batches, runtime)
                 wrong = f"loss {loss}; the first non-finite tensor is {place}"

@@ -44,7 +44,10 @@ class OptimisationSettings(Settings):
     adam_beta2: float = option(0.95, "AdamW's decay of the second moment.", ge=0, lt=1)
     clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0)
     spike_limit: float = option(
-        0.0, "Stop when the loss exceeds this multiple of the last 50 steps' median, 0 for never.", ge=0
+        0.0,
+        "Stop when the loss exceeds this multiple of the last 50 steps' median and 1.5 times their largest; "
+        "0 for never.",
+        ge=0,
     )
 
     @model_validator(mode="after")

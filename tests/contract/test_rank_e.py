@@ -213,10 +213,14 @@ def test_what_is_odd_is_counted(birds: Path, cli, tmp_path: Path) -> None:
     wanted = {
         "entities": 2, "images": 7, "candidates": 4, "rejected": 1, "entities_without_images": 1,
         "names_added": 2, "candidates_repeated": 2,
+        "unusual_images": {"cmyk": 1, "sixteen_bit": 0, "animated": 0, "rotated": 0},
     }  # fmt: skip
     assert {name: metrics[name] for name in wanted} == wanted
+    again = cli(*words, "--reject-limit", 0.5, "--template", "{}", "--out", tmp_path / "again")
+    assert "kept from before" in again.err
+    assert open_artifact(again.path).manifest.metrics["unusual_images"] == wanted["unusual_images"]
     assert "the candidate file lacks 2 of the entities' names" in found.err
-    assert "1 entities have no usable image, such as 'empty'" in found.err
+    assert "entities without a usable image: 1, such as 'empty'" in found.err
     (images / "Red Circle").mkdir()
     twice = cli(*words, "--reject-limit", 0.5, "--out", tmp_path / "twice")
     assert twice.code == 3

@@ -269,7 +269,7 @@ def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_
         "distill-encoder", kit.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
     )
     assert found.code == 0, found.err
-    assert "1 entities have no usable image, such as 'ibis'; nothing is learnt about them" in found.err
+    assert "entities without a usable image: 1, such as 'ibis'; nothing is learnt about them" in found.err
     metrics = manifest(found.path)["metrics"]
     assert (metrics["entities"], metrics["entities_without_images"], metrics["names"]) == (2, 1, 3)
 

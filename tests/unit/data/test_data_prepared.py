@@ -29,8 +29,8 @@ def red(image: Image.Image) -> torch.Tensor:
 @pytest.mark.parametrize("threads", [0, 1, 4])
 def test_batches_keep_their_rows(threads: int) -> None:
     found = list(prepared_batches(refs(), red, 4, threads))
-    assert [rows for rows, _ in found] == [[0, 1, 2], [4, 5, 6, 7], []]
-    assert [[int(pixel) for pixel in pixels] for _, pixels in found] == [[0, 1, 2], [4, 5, 6, 7], []]
+    assert [batch.rows for batch in found] == [[0, 1, 2], [4, 5, 6, 7], []]
+    assert [[int(pixel) for pixel in batch.pixels] for batch in found] == [[0, 1, 2], [4, 5, 6, 7], []]
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -39,8 +39,8 @@ def test_chosen_batches_hold_what_they_hold_among_all(threads: int) -> None:
         list(prepared_batches(refs(), red, 2, threads, lambda number, half=half: number % 2 == half))
         for half in (0, 1)
     ]
-    assert sorted(row for half in halves for rows, _ in half for row in rows) == [0, 1, 2, 4, 5, 6, 7]
-    assert [rows for rows, _ in halves[1]] == [[2], [6, 7], []]
+    assert sorted(row for half in halves for batch in half for row in batch.rows) == [0, 1, 2, 4, 5, 6, 7]
+    assert [batch.rows for batch in halves[1]] == [[2], [6, 7], []]
 
 
 def test_an_error_of_the_preparation_is_not_swallowed() -> None:

@@ -17,6 +17,7 @@ from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
 from priorkit.core.specs import build
 from priorkit.data.order import sample_ids
 from priorkit.training import checkpoint
+from priorkit.training.guard import leap
 from priorkit.training.log import Log
 from priorkit.training.loop import Summary, train
 from priorkit.training.objective import Loss, to_device
@@ -293,6 +294,23 @@ def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:
         learn(tmp_path / "a", Leaping(), steps=60, spike_limit=10)
     learn(tmp_path / "b", Leaping(), steps=60)
     assert len(rows(tmp_path / "b")) == 60
+
+
+@pytest.mark.parametrize(
+    ("loss", "recent", "limit", "leaps"),
+    [
+        (3.3, [1.1] * 49 + [4.1], 3, False),  # as large as others were: mixed text in small batches
+        (6.0, [1.1] * 49 + [4.1], 3, False),
+        (6.2, [1.1] * 49 + [4.1], 3, True),
+        (7.4, [2.5] * 50, 3, False),
+        (7.6, [2.5] * 50, 3, True),
+        (7.6, [2.5] * 50, 0, False),
+        (7.6, [], 3, False),
+        (math.inf, [2.5] * 50, 3, True),
+    ],
+)
+def test_what_a_leap_is(loss: float, recent: list[float], limit: float, leaps: bool) -> None:
+    assert bool(leap(loss, recent, limit)) is leaps
 
 
 class TwoLayers(Regression):
