@@ -129,13 +129,14 @@ def train(
             total_norm = nn.utils.get_total_norm(gradients)
             loss, norm = sums["loss"], float(parallel.local(total_norm))
             wrong = guard.leap(loss, log.last(SPIKE_STEPS), settings.spike_limit)
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            if not finite:
                 place = guard.first_non_finite(objective, batches, runtime)
                 wrong = f"loss {loss}; the first non-finite tensor is {place}"
             if wrong:
                 save(step)
                 saver.wait()
-                raise guard.stopped(wrong, objective, settings, step)
+                raise guard.stopped(wrong, objective, settings, step, finite)
             # After the guard: scaling by a norm that is not finite would hide where it came from.
             if settings.clip:
                 nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)

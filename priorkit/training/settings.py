@@ -45,8 +45,9 @@ class OptimisationSettings(Settings):
     clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0)
     spike_limit: float = option(
         0.0,
-        "Stop when the loss exceeds this multiple of the last 50 steps' median and 1.5 times their largest; "
-        "0 for never.",
+        "Stop when the loss exceeds this multiple of the largest of the last 50 steps, or the median of 5 "
+        "steps this multiple of their median; 0 for never.",
+        changes_result=False,
         ge=0,
     )
 
