@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
 from priorkit.data.images import BrokenImageError, ImageRef, decode_and_tell
+from priorkit.data.threads import streamed_in_threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,9 +32,6 @@ class PreparedBatch(NamedTuple):
     kinds: list[tuple[str, ...]]
 
 
-_One = tuple[Tensor, tuple[str, ...]] | None
-
-
 def prepared_batches(
     refs: Sequence[ImageRef],
     prepare: Callable[[Image.Image], Tensor],
@@ -55,7 +52,7 @@ def prepared_batches(
         chosen: which batches, by number, are wanted.
     """
 
-    def one(row: int) -> _One:
+    def one(row: int) -> tuple[Tensor, tuple[str, ...]] | None:
         try:
             image, kinds = decode_and_tell(refs[row])
             return prepare(image), kinds
@@ -64,22 +61,12 @@ def prepared_batches(
 
     starts = [start for number, start in enumerate(range(0, len(refs), batch_size)) if chosen(number)]
     batches = [range(start, min(start + batch_size, len(refs))) for start in starts]
-
-    def whole(rows: range, made: Sequence[_One]) -> PreparedBatch:
-        good = [row for row, one in zip(rows, made, strict=True) if one is not None]
-        found = [one for one in made if one is not None]
-        return PreparedBatch(good, [pixels for pixels, _ in found], [kinds for _, kinds in found])
-
-    if not threads:
-        for rows in batches:
-            yield whole(rows, [one(row) for row in rows])
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[tuple[range, list[Future[_One]]]] = deque()
-        for rows in batches:
-            waiting.append((rows, [pool.submit(one, row) for row in rows]))
-            if len(waiting) > _AHEAD:
-                done, futures = waiting.popleft()
-                yield whole(done, [future.result() for future in futures])
-        for rows, futures in waiting:
-            yield whole(rows, [future.result() for future in futures])
+    rows = itertools.chain.from_iterable(batches)
+    made = streamed_in_threads(one, rows, threads, ahead=_AHEAD * batch_size)
+    for batch in batches:
+        found = [(row, image) for row, image in itertools.islice(made, len(batch)) if image is not None]
+        yield PreparedBatch(
+            [row for row, _ in found],
+            [pixels for _, (pixels, _) in found],
+            [kinds for _, (_, kinds) in found],
+        )

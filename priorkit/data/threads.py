@@ -33,15 +33,28 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
 
 
 def streamed_in_threads(
-    work: Callable[[Item], Result], items: Iterable[Item]
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None, ahead: int = 0
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with its result, in order; however many items there are, a bounded number waits."""
-    threads = min(8, os.cpu_count() or 1)
+    """Yield each item with its result, in order; however many items there are, a bounded number waits.
+
+    Args:
+        work: done for each item.
+        items: what is worked on; drawn as it is needed.
+        threads: how many work at once; 0 leaves it to the calling one, None takes one per processor.
+        ahead: items that may wait, worked on or done; 0 for :data:`AHEAD` per thread.
+
+    Raises:
+        Exception: what the work on an item raises, when it is that item's turn.
+    """
+    threads = min(8, os.cpu_count() or 1) if threads is None else threads
+    if not threads:
+        yield from ((item, work(item)) for item in items)
+        return
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > AHEAD * threads:
+            if len(waiting) > (ahead or AHEAD * threads):
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
