@@ -7,6 +7,7 @@ Rank_e of each prior group and off-domain retrieval, as means over the seeds wit
 the mean (the seeds being the sample) and the lowest and highest seed.
 
     python benchmarks/remediation_tradeoff.py OUT [--seeds 1,2,3] [--recipe vispre] [--scale 1.0]
+        [--variants keep-replay,keep,replay,neither]
 
 The claim under test: the mean rank of weak and of no priors falls by at least 60 % while that of strong ones
 grows by at most a tenth. ``--scale`` shortens both trainings; every step whose result is there is passed over.
@@ -28,7 +29,7 @@ import pyarrow.parquet as pq
 from scipy.stats import t as student
 
 VARIANTS = {
-    "keep, replay": (True, True),
+    "keep-replay": (True, True),
     "keep": (True, False),
     "replay": (False, True),
     "neither": (False, False),
@@ -45,7 +46,9 @@ def priorkit(*words: object) -> Path:
     return Path(done.stdout.strip())
 
 
-def measure(root: Path, seed: int, recipe: str, scale: float) -> dict[tuple[str, float, str], float]:
+def measure(
+    root: Path, seed: int, recipe: str, scale: float, variants: list[str]
+) -> dict[tuple[str, float, str], float]:
     """(variant, share, what) -> figure; what is a group's mean rank or ``retrieval``."""
     home = root / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
@@ -65,13 +68,14 @@ def measure(root: Path, seed: int, recipe: str, scale: float) -> dict[tuple[str,
     rows = pq.read_table(world / "entities.parquet").to_pylist()
     group = {row["entity"]: row["prior"] for row in rows}
     found: dict[tuple[str, float, str], float] = {}
-    for name, (keeps, replays) in VARIANTS.items():
+    for name in variants:
+        keeps, replays = VARIANTS[name]
         words = [] if keeps else ["--keep-weight", 0]
         words += ["--replay", pairs] if replays else []
         out = priorkit(
             "distill-encoder", encoder, world / "entity_images" / "train", *common, *steps("distill-encoder"),
             "--held-out", world / "entity_images" / "test", "--off-domain", world / "pairs" / "test.parquet",
-            "--interpolate", ",".join(map(str, SHARES)), *words, "--out", home / name.replace(", ", "-"),
+            "--interpolate", ",".join(map(str, SHARES)), *words, "--out", home / name,
         )  # fmt: skip
         ranks = pq.read_table(out / "held_out_ranks.parquet").to_pydict()
         points = json.loads((out / "priorkit.json").read_text())["metrics"]["trade_off"]
@@ -110,7 +114,7 @@ def cell(values: list[float], digits: int) -> str:
     return f"{mean} ({low}, {high}) [{least}, {most}]"
 
 
-def draw(runs: list[dict[tuple[str, float, str], float]], out: Path) -> None:
+def draw(runs: list[dict[tuple[str, float, str], float]], variants: list[str], out: Path) -> None:
     """A panel per group: change of its mean rank against off-domain retrieval, a line per variant.
 
     Bars are the 95 % intervals of the mean over the seeds.
@@ -119,7 +123,7 @@ def draw(runs: list[dict[tuple[str, float, str], float]], out: Path) -> None:
 
     with figures.drawing(3.4, len(GROUPS)) as (figure, axes):
         for axis, prior in zip(axes, GROUPS, strict=True):
-            for number, variant in enumerate(VARIANTS):
+            for number, variant in enumerate(variants):
                 x = [statistics.fmean(run[variant, share, "retrieval"] for run in runs) for share in SHARES]
                 every = [[100 * value for value in changes(runs, variant, share, prior)] for share in SHARES]
                 y = [statistics.fmean(values) for values in every]
@@ -143,14 +147,20 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--recipe", default="vispre")
     parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
     given = parser.parse_args()
-    runs = [measure(given.out, int(seed), given.recipe, given.scale) for seed in given.seeds.split(",")]
+    variants = given.variants.split(",")
+    if unknown := set(variants) - set(VARIANTS):
+        parser.error(f"--variants: {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
+    runs = [
+        measure(given.out, int(seed), given.recipe, given.scale, variants) for seed in given.seeds.split(",")
+    ]
     print(
         f"change of mean Rank_e in %, and off-domain MRR: mean over {len(runs)} seeds, "
         "95 % interval of the mean (Student's t) in (), lowest and highest seed in []"
     )
     print(f"{'variant':<14}{'share':>6}" + "".join(f"{name:>42}" for name in (*GROUPS, "retrieval")))
-    for variant in VARIANTS:
+    for variant in variants:
         for share in SHARES:
             found = {
                 prior: [100 * value for value in changes(runs, variant, share, prior)] for prior in GROUPS
@@ -158,7 +168,7 @@ def main() -> None:
             cells = [cell(values, 1) for values in found.values()]
             cells.append(cell([run[variant, share, "retrieval"] for run in runs], 3))
             print(f"{variant:<14}{share:>6g}" + "".join(f"{text:>42}" for text in cells))
-    draw(runs, given.out)
+    draw(runs, variants, given.out)
 
 
 if __name__ == "__main__":
