@@ -128,7 +128,7 @@ def test_errors_of_a_recipe_name_file_line_and_nearest(kit, cli, tmp_path: Path)
     assert found.code == 2
     assert f"{recipe}:2 [pretrain] learning_rate: should be greater than 0, got -1" in found.err
     assert f"{recipe}:3 [pretrain] from" in found.err
-    assert "--steps: should be a valid integer, got 'x'" in found.err
+    assert "--steps: should be a whole number such as 512, 20k, 1.5M or 2B, got 'x'" in found.err
 
 
 def test_steps_compose_in_a_pipe(kit, tmp_path: Path) -> None:
