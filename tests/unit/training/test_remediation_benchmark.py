@@ -44,5 +44,5 @@ def test_the_picture_is_drawn_with_one_seed_and_with_three(benchmark: Any, tmp_p
         }
 
     for runs in ([run(1.0)], [run(1.0), run(1.2), run(0.5)]):
-        benchmark.draw(runs, tmp_path)
+        benchmark.draw(runs, list(benchmark.VARIANTS), tmp_path)
         assert (tmp_path / "trade_off.png").stat().st_size > 1000
