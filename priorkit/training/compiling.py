@@ -16,7 +16,7 @@ def compiled_blocks(*models: nn.Module) -> Generator[None]:
 
     Norms, activation, sums and their gradients then pass memory once: on one thread a step of a small CLIP
     in fp32 took 2.3 in place of 2.8 seconds; on two, of a slow processor, pretraining lost up to a tenth and
-    distillation went from 3 % slower to 17 % faster. Blocks alone are compiled, not towers, which were slower: all of one shape share one
+    distillation was between 3 % slower and 17 % faster. Blocks alone are compiled, not towers, which were slower: all of one shape share one
     piece of code, ready after seconds. A block whose forward pass is replaced stays as it is.
 
     Args:
