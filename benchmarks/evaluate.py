@@ -114,8 +114,8 @@ def language(runs: int, work: str) -> None:
     import torch
 
     logging.disable(logging.INFO)
-    from priorkit.models.llm import build_config, build_llm
-    from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+    from priorkit.models.language.causal_lm import build_config, build_llm
+    from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -181,9 +181,9 @@ LOADED: dict[Path, Any] = {}
 def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
     import torch
 
-    from priorkit.evals.ask import Asking
-    from priorkit.evals.prompts import Prompter
-    from priorkit.evals.subject import check_model, load_subject
+    from priorkit.evaluation.runner.prompts import Prompter
+    from priorkit.evaluation.runner.request_runner import Asking
+    from priorkit.inference.model_adapter import check_model, load_subject
 
     if path not in LOADED:
         LOADED[path] = load_subject(check_model(path), torch.device("cpu"))
@@ -195,9 +195,9 @@ def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
 def put(
     path: Path, items: list[Any], task: Any, way: Any, kind: Any = "plain", form: Any = "text"
 ) -> list[Any]:
-    from priorkit.data.rejects import Rejects
-    from priorkit.evals.ask import ask
-    from priorkit.evals.journal import Journal
+    from priorkit.data.io.rejects import Rejects
+    from priorkit.evaluation.runner.answer_cache import Journal
+    from priorkit.evaluation.runner.request_runner import ask
 
     subject, how = asking(path, kind, form)
     with tempfile.TemporaryDirectory() as folder:
@@ -205,8 +205,8 @@ def put(
 
 
 def our_choices(path: Path, items: list[dict[str, Any]]) -> list[list[float]]:
-    from priorkit.evals.items import Item
-    from priorkit.evals.tasks.choice import CHOICE
+    from priorkit.evaluation.tasks.choice import CHOICE
+    from priorkit.evaluation.tasks.item import Item
 
     own = [
         Item(id=place, question=item["context"], choices=tuple(item["choices"]), answer=0)
@@ -216,8 +216,8 @@ def our_choices(path: Path, items: list[dict[str, Any]]) -> list[list[float]]:
 
 
 def our_documents(path: Path, texts: list[str]) -> list[list[float]]:
-    from priorkit.evals.items import Item
-    from priorkit.evals.tasks.perplexity import PERPLEXITY
+    from priorkit.evaluation.tasks.item import Item
+    from priorkit.evaluation.tasks.perplexity import PERPLEXITY
 
     own = [Item(id=place, text=text) for place, text in enumerate(texts)]
     return [[answer.loglikelihoods[0] for answer in put(path, own, PERPLEXITY, "likelihood")]]
@@ -238,8 +238,8 @@ def visual_items(images: int, questions: int, choices: int) -> list[Any]:
     import numpy as np
     from PIL import Image
 
-    from priorkit.data.images import ImageRef
-    from priorkit.evals.items import Item
+    from priorkit.data.images.decoding import ImageRef
+    from priorkit.evaluation.tasks.item import Item
 
     generator = random.Random(1)
     found: list[Any] = []
@@ -268,10 +268,10 @@ def make_llava(root: Path) -> None:
     import torch
     from PIL import Image
 
-    from priorkit.models.encoder import build_encoder
-    from priorkit.models.llm import build_config, build_llm
-    from priorkit.models.multimodal import compose
-    from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+    from priorkit.models.language.causal_lm import build_config, build_llm
+    from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+    from priorkit.models.multimodal.llava import compose
+    from priorkit.models.vision.loading import build_encoder
 
     texts = [sentence(random.Random(n), 40) for n in range(200)]
     save_tokenizer(train_bpe(texts, 4096), root / "tokenizer")
@@ -298,7 +298,7 @@ def make_llava(root: Path) -> None:
 
 
 def peer_inputs(subject: Any, processor: Any, texts: list[str], items: list[Any]) -> Any:
-    from priorkit.data.images import decode
+    from priorkit.data.images.decoding import decode
 
     processor.tokenizer.padding_side = "left"
     processor.tokenizer.pad_token = processor.tokenizer.pad_token or processor.tokenizer.eos_token
@@ -311,8 +311,8 @@ def peer_inputs(subject: Any, processor: Any, texts: list[str], items: list[Any]
 def by_likelihood(runs: int) -> None:
     import torch
 
-    from priorkit.evals.tasks.choice import CHOICE
-    from priorkit.evals.tokens import split_pair
+    from priorkit.evaluation.tasks.choice import CHOICE
+    from priorkit.inference.requests import split_pair
 
     with tempfile.TemporaryDirectory() as folder:
         make_llava(Path(folder))
@@ -357,7 +357,7 @@ def by_likelihood(runs: int) -> None:
 def by_generation(runs: int) -> None:
     import torch
 
-    from priorkit.evals.tasks.short_answer import VQA
+    from priorkit.evaluation.tasks.short_answer import VQA
 
     with tempfile.TemporaryDirectory() as folder:
         make_llava(Path(folder))
@@ -414,7 +414,7 @@ def by_generation(runs: int) -> None:
 def end_tokens(subject: Any, prompts: list[str], items: list[Any]) -> list[int]:
     from collections import Counter
 
-    from priorkit.evals.generation import generate_batch
+    from priorkit.inference.generation import generate_batch
 
     written = generate_batch(
         subject,
@@ -438,7 +438,7 @@ def end_tokens(subject: Any, prompts: list[str], items: list[Any]) -> list[int]:
 
 
 def captions() -> None:
-    from priorkit.scoring.captions import score_captions
+    from priorkit.scoring.answers.captions import score_captions
 
     generator = random.Random(0)
     candidates = [sentence(generator, generator.randint(8, 14)) for _ in range(5000)]

@@ -16,13 +16,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from priorkit.data.concepts import CONCEPTS
-from priorkit.evals.label_prompt import read_prompts
-from priorkit.evals.labelling import LanguageModelLabeller
-from priorkit.evals.linear_labeller import fit_linear_labeller
-from priorkit.evals.subject import Subject
-from priorkit.models.llm import build_config, build_llm
-from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.data.text.concepts import CONCEPTS
+from priorkit.inference.model_adapter import Subject
+from priorkit.labelling.language_model import LanguageModelLabeller
+from priorkit.labelling.linear import fit_linear_labeller
+from priorkit.labelling.prompt import read_prompts
+from priorkit.models.language.causal_lm import build_config, build_llm
+from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 
 SHAPE = {
     "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8,

@@ -24,9 +24,9 @@ import torch
 import transformers
 from transformers import CLIPVisionConfig, LlamaConfig
 
-from priorkit.models.attention import choose_attention
-from priorkit.models.lion.configuration import LionConfig
-from priorkit.models.lion.model import LionForConditionalGeneration
+from priorkit.architectures.lion.modeling.configuration import LionConfig
+from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration
+from priorkit.models.kernels.attention import choose_attention
 
 VISION = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4,

@@ -117,7 +117,7 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 
     from priorkit.core.runtime import fast_bf16_cpu
-    from priorkit.data.corpus import Corpus
+    from priorkit.data.corpus.reader import Corpus
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder / "config.json"))
@@ -146,7 +146,7 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
     import torch
 
     from priorkit.core.runtime import fast_bf16_cpu
-    from priorkit.data.corpus import Corpus
+    from priorkit.data.corpus.reader import Corpus
 
     # lightning reads the command line when it is imported.
     sys.argv = sys.argv[:1]

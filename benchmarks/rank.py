@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import torch
 
-from priorkit.scoring.ranks import true_ranks
+from priorkit.scoring.representations.ranks import true_ranks
 
 Rank = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from priorkit.core import runtime
-from priorkit.models.attention import choose_attention
-from priorkit.models.chat import Encoded
-from priorkit.training.instruction import InstructionObjective, Sample
-from priorkit.training.loop import train
-from priorkit.training.settings import TrainingSettings
+from priorkit.models.kernels.attention import choose_attention
+from priorkit.models.language.chat_template import Encoded
+from priorkit.training.engine.loop import train
+from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.finetuning.objective import InstructionObjective, Sample
 
 IMAGE, PAD, PATCHES = 8191, 8190, 64
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from priorkit.data.entities import read_entities
-from priorkit.data.rejects import Rejects
+from priorkit.data.images.entities import read_entities
+from priorkit.data.io.rejects import Rejects
 
 QUESTIONS = (
     "What is shown here?",

@@ -1,1 +1,1 @@
-"""Sources, mixing, packing, instructions, images: streams as pure functions of (seed, step)."""
+"""Users' files: text, corpora, images, conversations and results."""

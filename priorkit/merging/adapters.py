@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, UsageError
-from priorkit.merging.changes import Changes, Values
+from priorkit.merging.deltas import Changes, Values
 from priorkit.merging.execute import in_parallel
 from priorkit.merging.factors import (
     concatenate,

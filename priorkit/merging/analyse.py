@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.merging.arrays import gram
-from priorkit.merging.changes import Changes
+from priorkit.merging.deltas import Changes
 from priorkit.merging.execute import in_parallel
 from priorkit.merging.names import layer_of
 from priorkit.merging.plan import MergePlan

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problem
-from priorkit.merging.changes import Changes
+from priorkit.merging.deltas import Changes
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import (
     FLOATS,

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from priorkit.merging.arrays import Array
-from priorkit.merging.combinations import (
+from priorkit.merging.linear import (
     KARCHER_TOLERANCE,
     karcher_coefficients,
     model_stock_coefficients,
     slerp_coefficients,
     weighted,
 )
-from priorkit.merging.selections import Selection, sce
+from priorkit.merging.sparsify import Selection, sce
 
 
 @dataclass(frozen=True, slots=True)

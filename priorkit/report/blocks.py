@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from priorkit.core.interval import Interval
 from priorkit.report import numbers
-from priorkit.scoring.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

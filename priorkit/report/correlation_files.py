@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.data.tables import write_table
+from priorkit.analysis.prior_accuracy import SIGN, Joined, RankBin
+from priorkit.data.io.tables import write_table
 from priorkit.report import figures, numbers, plots
-from priorkit.report.relate import SIGN, Joined, RankBin
-from priorkit.report.sections.related import caption
+from priorkit.report.sections.correlation import caption
 
 TENSORS = {
     "rank_e": "[entities] float64, mean rank, in the order of table.parquet",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from priorkit.data.results.artifact_graph import Member, owner_of
 from priorkit.report.blocks import Graph, Node
-from priorkit.report.members import Member, owner_of
 
 _ROW, _GAP, _HEIGHT = 58.0, 44.0, 42.0
 _CHARACTER, _MARGIN = 6.9, 22.0

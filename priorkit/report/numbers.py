@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from priorkit.scoring.intervals import Interval
+from priorkit.core.interval import Interval
 
 SIGNIFICANT = 4
 _MINUS = "\N{MINUS SIGN}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from priorkit.core.interval import Interval
 from priorkit.report.figures import drawing, legend, series_color, series_marker
-from priorkit.scoring.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

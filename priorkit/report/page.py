@@ -6,17 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Members
 from priorkit.report import figures
 from priorkit.report.blocks import Cell, Plot, Section, Signed, Table, cell_text
-from priorkit.report.members import Members
 from priorkit.report.sections.abilities import abilities_section
 from priorkit.report.sections.accuracy import accuracy_section
 from priorkit.report.sections.comparison import differences_section, language_section
+from priorkit.report.sections.correlation import correlation_section
 from priorkit.report.sections.examples import examples_section
 from priorkit.report.sections.grounding import grounding_section
 from priorkit.report.sections.mle import mle_section
 from priorkit.report.sections.ranks import off_domain_section, ranks_section
-from priorkit.report.sections.related import correlation_section
 from priorkit.report.sections.runs import (
     cost_section,
     lineage_section,
@@ -26,7 +27,6 @@ from priorkit.report.sections.runs import (
 )
 from priorkit.report.sections.seeds import seeds_section
 from priorkit.report.sections.trade_off import trade_off_section
-from priorkit.scoring.intervals import Interval
 
 PAGE = "report.html"
 

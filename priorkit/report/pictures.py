@@ -9,11 +9,11 @@ from pathlib import Path
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError
-from priorkit.data.images import BrokenImageError, ImageRef, below, decode, image_of
-from priorkit.data.rejects import Rejects
-from priorkit.data.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
-from priorkit.data.tables import read_table
-from priorkit.report.members import sources
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, below, decode, image_of
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.io.tables import read_table
+from priorkit.data.results.artifact_graph import sources
 
 LONGEST_SIDE = 192
 """Pictures are scaled down to this many pixels on their longer side."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from priorkit.core.interval import Interval
 from priorkit.report.figures import (
     GRID,
     INK,
@@ -22,7 +23,6 @@ from priorkit.report.figures import (
     series_color,
     series_marker,
 )
-from priorkit.scoring.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

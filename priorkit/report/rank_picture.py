@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.data.entities import EntityImages
-from priorkit.data.images import BrokenImageError, decode
+from priorkit.data.images.decoding import BrokenImageError, decode
+from priorkit.data.images.entities import EntityImages
 from priorkit.report.figures import MUTED, drawing, footnote, log_ticks, series_color, to_png
 from priorkit.report.numbers import plain
 

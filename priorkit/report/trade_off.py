@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from priorkit.core.interval import Interval
 from priorkit.report.figures import (
     INK,
     MUTED,
@@ -17,7 +18,6 @@ from priorkit.report.figures import (
     series_color,
     series_marker,
 )
-from priorkit.scoring.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

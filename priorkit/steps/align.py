@@ -15,8 +15,8 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.values import split_commas
-from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
 
 def _layers(value: Any) -> Any:
@@ -89,15 +89,15 @@ NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
 
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
-    from priorkit.models.chat import check_template
-    from priorkit.models.encoder import check_encoder, load_config
     from priorkit.models.folder import weight_count
-    from priorkit.models.image_tower import patch_side
-    from priorkit.models.llm import check_llm
-    from priorkit.models.preprocessing import prepared_side
-    from priorkit.models.tokenizer import IMAGE, load_tokenizer
-    from priorkit.models.towers import tower_config
-    from priorkit.training.reading import check_sources
+    from priorkit.models.language.causal_lm import check_llm
+    from priorkit.models.language.chat_template import check_template
+    from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
+    from priorkit.models.vision.image_tower import patch_side
+    from priorkit.models.vision.loading import check_encoder, load_config
+    from priorkit.models.vision.preprocessing import prepared_side
+    from priorkit.models.vision.towers import tower_config
+    from priorkit.training.finetuning.conversation_source import check_sources
 
     check_sharing(settings)
     language = check_llm(inputs["llm"].path)
@@ -189,18 +189,18 @@ def execute(settings: AlignSettings, work: Work) -> None:
     started = runtime.start(settings.seed, settings.device, settings.precision)
     import torch
 
-    from priorkit.data.batching import COARSE, FINE
-    from priorkit.data.pixels import Pixels
-    from priorkit.models.attention import choose_attention
-    from priorkit.models.encoder import load_encoder
-    from priorkit.models.llm import load_llm
-    from priorkit.models.multimodal import PARTS, compose, is_linear
-    from priorkit.models.tokenizer import load_tokenizer
-    from priorkit.training.instruction import InstructionObjective
-    from priorkit.training.learning import Prepared, learn, part_table
-    from priorkit.training.llava import chat_of, compile_decoder
-    from priorkit.training.reading import mean_length, read_samples
-    from priorkit.training.views import views_of
+    from priorkit.architectures.llava.architecture import chat_of, compile_decoder
+    from priorkit.data.conversations.sample_packing import COARSE, FINE
+    from priorkit.data.images.pixels import Pixels
+    from priorkit.models.kernels.attention import choose_attention
+    from priorkit.models.language.causal_lm import load_llm
+    from priorkit.models.language.tokenizer import load_tokenizer
+    from priorkit.models.multimodal.llava import PARTS, compose, is_linear
+    from priorkit.models.vision.loading import load_encoder
+    from priorkit.training.finetuning.conversation_source import mean_length, read_samples
+    from priorkit.training.finetuning.finetune import Prepared, learn, part_table
+    from priorkit.training.finetuning.objective import InstructionObjective
+    from priorkit.training.finetuning.vision_features import views_of
 
     folder = work.inputs["llm"].path
     llm, tokenizer = load_llm(folder), load_tokenizer(folder)

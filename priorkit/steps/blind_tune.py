@@ -11,8 +11,8 @@ from priorkit.core.errors import Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
-from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
 
 class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
@@ -70,14 +70,14 @@ class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, S
 
 def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and arm from headers."""
-    from priorkit.models.chat import check_template
     from priorkit.models.folder import read_config, tensor_files
-    from priorkit.models.llm import check_llm
-    from priorkit.models.multimodal import check_chat, check_multimodal
-    from priorkit.models.tokenizer import load_tokenizer
-    from priorkit.training.blind_arms import arm_of
-    from priorkit.training.footprint import footprint
-    from priorkit.training.reading import check_sources
+    from priorkit.models.language.causal_lm import check_llm
+    from priorkit.models.language.chat_template import check_template
+    from priorkit.models.language.tokenizer import load_tokenizer
+    from priorkit.models.multimodal.llava import check_chat, check_multimodal
+    from priorkit.training.engine.memory_estimate import footprint
+    from priorkit.training.finetuning.blind_arms import arm_of
+    from priorkit.training.finetuning.conversation_source import check_sources
 
     check_sharing(settings)
     folder = inputs["llm"].path
@@ -128,8 +128,8 @@ def _check_arm(settings: BlindTuneSettings, multimodal: bool) -> None:
 def execute(settings: BlindTuneSettings, work: Work) -> None:
     """Take the images away and train the language model on the assistant's words."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.training.blind_arms import prepare
-    from priorkit.training.learning import learn
+    from priorkit.training.finetuning.blind_arms import prepare
+    from priorkit.training.finetuning.finetune import learn
 
     learn(prepare(settings, work, started), settings, started, work, settings.step)
 

@@ -14,10 +14,10 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
 from priorkit.core.values import Words
-from priorkit.report.labels import Labelled
+from priorkit.data.results.named_artifacts import Labelled
 
 if TYPE_CHECKING:
-    from priorkit.report.relate import Joined
+    from priorkit.analysis.prior_accuracy import Joined
 
 
 class CorrelateSettings(StepSettings):
@@ -60,9 +60,9 @@ class CorrelateSettings(StepSettings):
 
 def plan(settings: CorrelateSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check that the scores are ranks, and that the benchmarks and the frequency column are there."""
-    from priorkit.data.rows import column_names
-    from priorkit.report.members import entity_column
-    from priorkit.report.relate import MEASURES
+    from priorkit.analysis.prior_accuracy import MEASURES
+    from priorkit.data.io.rows import column_names
+    from priorkit.data.results.artifact_graph import entity_column
 
     problems = Problems(InputError)
     for label, item in inputs.items():
@@ -99,7 +99,7 @@ def plan(settings: CorrelateSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def _check_evaluation(settings: CorrelateSettings, item: Input) -> None:
     from priorkit.core.errors import nearest
-    from priorkit.report.evaluations import read_results
+    from priorkit.data.results.evaluations import read_results
 
     found = read_results(item.path)
     for name in settings.benchmark:
@@ -111,28 +111,28 @@ def execute(settings: CorrelateSettings, work: Work) -> None:
     """Join by entity, correlate, bin, compare the models bin by bin; write tables, tensors and plots."""
     import numpy as np
 
-    from priorkit.data.tables import read_table
-    from priorkit.report import relate
-    from priorkit.report.compare import comparisons
+    from priorkit.analysis import prior_accuracy
+    from priorkit.analysis.model_comparison import comparisons
+    from priorkit.data.io.tables import read_table
+    from priorkit.data.results.evaluations import read_evaluation
     from priorkit.report.correlation_files import TENSORS, draw_plots, save_tables
-    from priorkit.report.evaluations import read_evaluation
 
     benchmarks: dict[str, tuple[str, ...]] = {}
-    accuracies: dict[str, relate.EntityAccuracy] = {}
+    accuracies: dict[str, prior_accuracy.EntityAccuracy] = {}
 
-    def accuracy(item: Input) -> tuple[tuple[str, ...], relate.EntityAccuracy]:
+    def accuracy(item: Input) -> tuple[tuple[str, ...], prior_accuracy.EntityAccuracy]:
         evaluation = read_evaluation(item.path)
         try:
-            names = relate.entity_benchmarks(evaluation, settings.benchmark)
+            names = prior_accuracy.entity_benchmarks(evaluation, settings.benchmark)
         except InputError as error:
             first = error.problems[0]
             raise InputError(first.what, where=item.given, hint=first.hint) from None
-        return names, relate.entity_accuracy(evaluation, names)
+        return names, prior_accuracy.entity_accuracy(evaluation, names)
 
     for label in settings.evaluations:
         benchmarks[label], accuracies[label] = accuracy(work.inputs[f"evaluations.{label}"])
     table = read_table(work.inputs["ranks"].path / "table.parquet")
-    joined = relate.join(table, accuracies)
+    joined = prior_accuracy.join(table, accuracies)
     if joined.only_ranked or joined.only_answered:
         console.warn(
             f"{joined.only_ranked} entities have a rank but no answers in every evaluation, "
@@ -145,20 +145,20 @@ def execute(settings: CorrelateSettings, work: Work) -> None:
     if settings.entities:
         controls["frequency"] = _frequencies(settings, work.inputs["entities"].path, joined.entities)
     draws = {"seed": settings.seed, "resamples": settings.resamples}
-    bins = relate.rank_bins(joined, settings.bins, **draws)
-    overall = relate.overall(joined, **draws)
+    bins = prior_accuracy.rank_bins(joined, settings.bins, **draws)
+    overall = prior_accuracy.overall(joined, **draws)
     found: dict[str, dict[str, Any]] = {}
     for label in settings.evaluations:
         found[label] = {
             "benchmarks": list(benchmarks[label]),
             "items": int(joined.items[label].sum()),
             "entities": len(joined.entities),
-            "accuracy": _entry(overall[label]),
-            "measures": relate.coefficients(joined, label, **draws),
+            "accuracy": overall[label].to_dict(),
+            "measures": prior_accuracy.coefficients(joined, label, **draws),
             "partial": _partials(joined, label, controls, draws),
         }
     content = {
-        "sign": relate.SIGN,
+        "sign": prior_accuracy.SIGN,
         "entities": {
             "compared": len(joined.entities),
             "ranked_without_answers": joined.only_ranked,
@@ -175,7 +175,7 @@ def execute(settings: CorrelateSettings, work: Work) -> None:
     save_tables(work.path, joined, bins, found, controls)
     draw_plots(work.path, joined, bins, found)
     work.metrics.update(
-        sign=relate.SIGN,
+        sign=prior_accuracy.SIGN,
         **content["entities"],
         spearman={label: entry["measures"]["mean_rank"]["spearman"] for label, entry in found.items()},
     )
@@ -186,7 +186,7 @@ def _frequencies(settings: CorrelateSettings, file: Path, entities: tuple[str, .
     """How often each entity was seen; NaN where the table does not know it."""
     import numpy as np
 
-    from priorkit.report.members import entity_column
+    from priorkit.data.results.artifact_graph import entity_column
 
     column = entity_column(file, settings.frequency_column)
     try:
@@ -207,13 +207,13 @@ def _frequencies(settings: CorrelateSettings, file: Path, entities: tuple[str, .
 
 
 def _partials(joined: Joined, label: str, controls: dict[str, Any], draws: dict[str, int]) -> dict[str, Any]:
-    from priorkit.report import relate
+    from priorkit.analysis import prior_accuracy
 
     chosen = {name: {name: values} for name, values in controls.items()}
     if len(controls) > 1:
         chosen[" and ".join(controls)] = controls
     partials = {
-        name: relate.partial(joined, label, group, seed=draws["seed"], resamples=draws["resamples"])
+        name: prior_accuracy.partial(joined, label, group, seed=draws["seed"], resamples=draws["resamples"])
         for name, group in chosen.items()
     }
     for name, value in partials.items():
@@ -222,18 +222,14 @@ def _partials(joined: Joined, label: str, controls: dict[str, Any], draws: dict[
     return {name: value for name, value in partials.items() if value is not None}
 
 
-def _entry(interval: Any) -> dict[str, float]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
-
-
 def _say(found: dict[str, dict[str, Any]]) -> None:
+    from priorkit.analysis.prior_accuracy import SIGN
+    from priorkit.core.interval import Interval
     from priorkit.report import numbers
-    from priorkit.report.relate import SIGN
-    from priorkit.report.sections.related import interval_of
 
     width = max(map(len, found))
     for label, entry in found.items():
-        interval = interval_of(entry["measures"]["mean_rank"]["spearman"])
+        interval = Interval.from_dict(entry["measures"]["mean_rank"]["spearman"])
         console.say(
             f"  {label:<{width}}  Spearman {numbers.with_interval(interval)}, {entry['entities']} entities"
         )

@@ -14,20 +14,27 @@ from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
-from priorkit.data.augmentation import AugmentationSettings
-from priorkit.data.entities import EntityImages, candidates, read_entities, read_names, spelt_as, tell_without
-from priorkit.data.held_out import split
-from priorkit.data.pairs import Pairs, check_pairs, read_pairs
-from priorkit.data.rejects import Rejects
-from priorkit.steps.image_check import image_check
-from priorkit.training.remediation_settings import RemediationSettings
-from priorkit.training.settings import CompileSettings, TrainingSettings
+from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.entities import (
+    EntityImages,
+    candidates,
+    read_entities,
+    read_names,
+    spelt_as,
+    tell_without,
+)
+from priorkit.data.images.entity_split import split
+from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
+from priorkit.data.io.rejects import Rejects
+from priorkit.inference.shared_image_check import image_check
+from priorkit.training.engine.settings import CompileSettings, TrainingSettings
+from priorkit.training.remediation.settings import RemediationSettings
 
 if TYPE_CHECKING:
-    from priorkit.models.encoder import Encoder
-    from priorkit.training.remediation import Names, Replay
-    from priorkit.training.teachers import Teacher, Views
-    from priorkit.training.trade_off import Point
+    from priorkit.models.vision.loading import Encoder
+    from priorkit.training.remediation.interpolation import Point
+    from priorkit.training.remediation.objective import Names, Replay
+    from priorkit.training.remediation.teachers import Teacher, Views
 
 
 class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
@@ -69,8 +76,8 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
 
 def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check encoder, teachers, layers, terms and templates from headers; warn of what would be in vain."""
-    from priorkit.models.encoder import check_encoder, load_config
-    from priorkit.models.towers import depth
+    from priorkit.models.vision.loading import check_encoder, load_config
+    from priorkit.models.vision.towers import depth
 
     config = check_encoder(inputs["encoder"].path)
     layers = depth(load_config(inputs["encoder"].path))
@@ -102,17 +109,17 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
 def execute(settings: DistillEncoderSettings, work: Work) -> None:
     """Fix the names' features and the teachers', train, walk back towards the original, save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.data.pixels import Pixels
-    from priorkit.models.attention import choose_attention
-    from priorkit.models.encoder import load_encoder
-    from priorkit.models.last_block import pooled_token_alone
-    from priorkit.models.quick_gelu import quick_gelu_in_one
-    from priorkit.training.compiling import compiled_blocks
-    from priorkit.training.loop import train
-    from priorkit.training.remediation import RemediationObjective, Terms
-    from priorkit.training.teachers import Views
-    from priorkit.training.trade_off import Line, Measurement, walk
-    from priorkit.training.trained_parts import choose_trained, fold
+    from priorkit.data.images.pixels import Pixels
+    from priorkit.models.kernels.attention import choose_attention
+    from priorkit.models.kernels.pooled_token import pooled_token_alone
+    from priorkit.models.kernels.quick_gelu import quick_gelu_in_one
+    from priorkit.models.vision.loading import load_encoder
+    from priorkit.training.engine.compilation import compiled_blocks
+    from priorkit.training.engine.loop import train
+    from priorkit.training.remediation.interpolation import Line, Measurement, walk
+    from priorkit.training.remediation.objective import RemediationObjective, Terms
+    from priorkit.training.remediation.teachers import Views
+    from priorkit.training.remediation.trainable_parameters import choose_trained, fold
 
     # What is seen, and what it may be called.
     rejects = Rejects(settings.reject_limit)
@@ -222,8 +229,8 @@ def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -
 
 def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> Names:
     """The names' text features: once and for all, or anew at every step where the text tower trains."""
-    from priorkit.models.encoder import entity_head
-    from priorkit.training.remediation import Names, TrainedHead
+    from priorkit.models.vision.loading import entity_head
+    from priorkit.training.remediation.objective import Names, TrainedHead
 
     fixed = entity_head(encoder, names, settings.template).to(encoder.device)
     if not settings.train_text:
@@ -239,9 +246,9 @@ def _teachers(
     started: runtime.Runtime,
 ) -> list[Teacher]:
     """The teachers' features of the views that the student will see, each at its own resolution."""
-    from priorkit.data.pixels import Pixels
-    from priorkit.models.encoder import load_encoder
-    from priorkit.training.teachers import Teacher, cache_key, teacher_features
+    from priorkit.data.images.pixels import Pixels
+    from priorkit.models.vision.loading import load_encoder
+    from priorkit.training.remediation.teachers import Teacher, cache_key, teacher_features
 
     found: list[Teacher] = []
     for number, weight in enumerate(settings.teacher_weights):
@@ -270,10 +277,10 @@ def _replay(
     encoder: Encoder,
     started: runtime.Runtime,
 ) -> Replay | None:
-    from priorkit.data.pixels import Pixels
-    from priorkit.training.contrastive import Captions
-    from priorkit.training.remediation import Replay
-    from priorkit.training.teachers import Views
+    from priorkit.data.images.pixels import Pixels
+    from priorkit.training.objectives.contrastive import Captions
+    from priorkit.training.remediation.objective import Replay
+    from priorkit.training.remediation.teachers import Views
 
     if not settings.replays:
         return None
@@ -284,7 +291,7 @@ def _replay(
 
 def _report(work: Work, points: Sequence[Point], saved: float) -> None:
     """Before, after and the trade-off between: manifest, tables and plot."""
-    from priorkit.data.tables import write_table
+    from priorkit.data.io.tables import write_table
     from priorkit.report import figures
     from priorkit.report.trade_off import trade_off
 

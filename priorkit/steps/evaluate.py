@@ -24,18 +24,18 @@ from priorkit.core.settings import (
     reject_limit_option,
 )
 from priorkit.core.values import Count, Words
-from priorkit.data.rejects import Rejects
-from priorkit.evals.comparison import compare, lines_of
-from priorkit.evals.image_files import image_files
-from priorkit.evals.presets.loading import expand, suite, suite_names
-from priorkit.evals.rescoring import read_origin, read_suites
-from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.telling import say_results
-from priorkit.steps.answering import ask_model, judge_all, score_again, score_predictions
-from priorkit.steps.evaluation_plan import GROUP_BY, Job, benchmark_sources, plan
+from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.benchmarks.image_files import image_files
+from priorkit.evaluation.presets.loading import expand, suite, suite_names
+from priorkit.evaluation.results.comparison import compare, lines_of
+from priorkit.evaluation.results.rescore import read_origin, read_suites
+from priorkit.evaluation.results.results import Evaluated, summarise, summarise_suites, write_results
+from priorkit.evaluation.results.summary import say_results
+from priorkit.evaluation.runner.answers import ask_model, judge_all, score_again, score_predictions
+from priorkit.evaluation.runner.plan import GROUP_BY, Job, benchmark_sources, plan
 
 if TYPE_CHECKING:
-    from priorkit.evals.subject import Checked
+    from priorkit.inference.model_adapter import Checked
 
 TaskName = Literal[
     "choice", "yes-no", "vqa", "textvqa", "gqa", "exact", "relaxed", "caption", "grounding", "perplexity",

@@ -43,7 +43,7 @@ def plan(settings: GlyphWorldSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def execute(settings: GlyphWorldSettings, work: Work) -> None:
     """Draw and write everything."""
-    from priorkit.data.workers import processors
+    from priorkit.data.io.worker_processes import processors
     from priorkit.world.build import build_world
 
     workers = settings.workers or processors()

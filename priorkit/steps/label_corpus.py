@@ -22,20 +22,20 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers
-from priorkit.data.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
-from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source, column_option
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
+from priorkit.data.text.documents import check_text_source, column_option
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from priorkit.data.segments import SegmentStore
-    from priorkit.evals.label_prompt import LabelPrompt
-    from priorkit.evals.labelled import Labelled
-    from priorkit.evals.labelling import LanguageModelLabeller
-    from priorkit.evals.linear_labeller import LinearLabeller
-    from priorkit.evals.subject import Checked
+    from priorkit.data.text.segments import SegmentStore
+    from priorkit.inference.model_adapter import Checked
+    from priorkit.labelling.label import Labelled
+    from priorkit.labelling.language_model import LanguageModelLabeller
+    from priorkit.labelling.linear import LinearLabeller
+    from priorkit.labelling.prompt import LabelPrompt
 
 ALL_LABELS = "all"
 """Stands for every label in ``--threshold``."""
@@ -94,8 +94,8 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     )
     prompt: str | None = option(
         None,
-        "What a model is asked, a TOML file after the shipped evals/labelling.toml (abilities: "
-        "evals/abilities.toml).",
+        "What a model is asked, a TOML file after the shipped labelling/labelling.toml (abilities: "
+        "labelling/abilities.toml).",
         accepts=("text",),
         metavar="FILE",
     )
@@ -137,7 +137,7 @@ class _Job:
 
 def plan(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check sources, thresholds, prompt and labeller from headers."""
-    from priorkit.data.conversations import check_conversations
+    from priorkit.data.conversations.conversation import check_conversations
 
     if runtime.world_size() > 1:
         raise UsageError(
@@ -214,7 +214,7 @@ def _check_names(settings: LabelCorpusSettings) -> None:
 
 
 def _plan_labeller(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -> _Job:
-    from priorkit.evals.linear_labeller import check_linear_labeller, is_linear_labeller
+    from priorkit.labelling.linear import check_linear_labeller, is_linear_labeller
 
     folder = inputs["labeller"].path
     if is_linear_labeller(folder / LABELLER):
@@ -231,8 +231,8 @@ def _plan_labeller(settings: LabelCorpusSettings, inputs: Mapping[str, Input]) -
         check_linear_labeller(folder, settings.known)
         _check_tokenizer(tokenizer)
         return _Job(folder, tokenizer, None, None, None)
-    from priorkit.evals.label_prompt import read_prompts
-    from priorkit.evals.subject import check_model
+    from priorkit.inference.model_adapter import check_model
+    from priorkit.labelling.prompt import read_prompts
 
     checked = check_model(folder)
     if checked.kind != "llm":
@@ -275,12 +275,12 @@ CUTS = "cuts.json"
 
 def execute(settings: LabelCorpusSettings, work: Work) -> None:
     """Cut, score, label; write the text with its labels, the proportions, and the labeller that was learnt."""
-    from priorkit.data.segments import SegmentStore
-    from priorkit.evals.labelled import label_by_linear
-    from priorkit.evals.linear_labeller import load_linear_labeller
-    from priorkit.evals.shared_labeller import shared
-    from priorkit.models.tokenizer import load_tokenizer
-    from priorkit.steps.labelled_output import write_conversations, write_figures, write_text_of_sources
+    from priorkit.data.text.segments import SegmentStore
+    from priorkit.labelling.label import label_by_linear
+    from priorkit.labelling.linear import load_linear_labeller
+    from priorkit.labelling.output import write_conversations, write_figures, write_text_of_sources
+    from priorkit.labelling.parallel_linear import shared
+    from priorkit.models.language.tokenizer import load_tokenizer
 
     job: _Job = work.plan.payload
     # A linear labeller is fast enough to begin anew; a model's run keeps its segments and scores.
@@ -314,8 +314,8 @@ def execute(settings: LabelCorpusSettings, work: Work) -> None:
 
 def _cut(settings: LabelCorpusSettings, work: Work, tokenizer: Any, folder: Path) -> None:
     """Cut all sources into segments, a file each, and note the counts and the rejected rows."""
-    from priorkit.data.labelled_conversations import conversation_records
-    from priorkit.data.segments import SegmentStore, read_records, segments_of
+    from priorkit.data.conversations.labelled_conversations import conversation_records
+    from priorkit.data.text.segments import SegmentStore, read_records, segments_of
 
     store = SegmentStore(folder, len(settings.sources))
     rejects = Rejects(settings.reject_limit)
@@ -361,9 +361,9 @@ def _label_by_model(
     """Let the model label all segments, or a sample and a linear labeller the rest."""
     import numpy as np
 
-    from priorkit.data.order import permute
-    from priorkit.evals.labelled import Labelled, label_by_linear, score_by_model
-    from priorkit.evals.shared_labeller import shared
+    from priorkit.data.shuffling import permute
+    from priorkit.labelling.label import Labelled, label_by_linear, score_by_model
+    from priorkit.labelling.parallel_linear import shared
 
     own = _thresholds(settings)
     distil = settings.distil_labeller
@@ -396,8 +396,8 @@ LEANING = "leaning.json"
 def _load_model(settings: LabelCorpusSettings, job: _Job, state: Path) -> LanguageModelLabeller:
     import torch
 
-    from priorkit.evals.labelling import LanguageModelLabeller
-    from priorkit.evals.subject import load_subject
+    from priorkit.inference.model_adapter import load_subject
+    from priorkit.labelling.language_model import LanguageModelLabeller
 
     started = runtime.start_portable(settings.seed, settings.device, settings.precision)
     if job.model is None or job.prompt is None or job.form is None:
@@ -428,10 +428,10 @@ def _distil(
     """
     import numpy as np
 
-    from priorkit.data.tables import write_table
-    from priorkit.evals.labelled import compare_labels
-    from priorkit.evals.linear_labeller import fit_linear_labeller
-    from priorkit.models.tokenizer import load_tokenizer
+    from priorkit.data.io.tables import write_table
+    from priorkit.labelling.label import compare_labels
+    from priorkit.labelling.linear import fit_linear_labeller
+    from priorkit.models.language.tokenizer import load_tokenizer
 
     held = max(1, round(settings.held_out * len(sample)))
     numbers = np.sort(sample)

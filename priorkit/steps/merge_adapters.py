@@ -24,7 +24,7 @@ from priorkit.core.settings import Settings, StepSettings, argument, option
 from priorkit.core.values import Named, Numbers
 
 if TYPE_CHECKING:
-    from priorkit.merging.changes import Device
+    from priorkit.merging.deltas import Device
     from priorkit.merging.plan import MergePlan
 
 MethodName = Literal[
@@ -199,7 +199,7 @@ def _plan_mixture(
     settings: MergeAdaptersSettings, labels: list[str], folders: list[Path], base: Input | None
 ) -> Plan:
     """Two stages of LION into one adapter; with a base, these or one adapter into a whole model."""
-    from priorkit.merging.mixture import plan_mixture, plan_single
+    from priorkit.architectures.lion.mixture import plan_mixture, plan_single
 
     problems = Problems(UsageError)
     given = [name for name in MethodSettings.model_fields if getattr(settings, name) is not None]
@@ -226,8 +226,8 @@ def _plan_mixture(
 
 
 def _execute_mixture(work: Work) -> None:
+    from priorkit.architectures.lion.mixture import write_mixture
     from priorkit.merging.execute import copy_companions
-    from priorkit.merging.mixture import write_mixture
 
     merge = work.plan.payload
     base = work.inputs.get("base")
@@ -237,7 +237,7 @@ def _execute_mixture(work: Work) -> None:
         copy_companions([merge.folders[0]], joined, with_config=False)
         report |= write_mixture(merge, joined)
     if base is not None:
-        from priorkit.models.lion.build import load_on_base
+        from priorkit.architectures.lion.build import load_on_base
 
         load_on_base(base.path, joined).save(work.path)
     (work.path / "merge.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -306,7 +306,7 @@ def _types(dtypes: Iterable[str]) -> str:
 
 def _device(settings: MergeAdaptersSettings, merge: MergePlan) -> Device:
     """numpy on the CPU, unless a GPU is asked for, or is there and the method has entries to select."""
-    from priorkit.merging.changes import Device
+    from priorkit.merging.deltas import Device
 
     worthwhile = merge.method.select is not None and Path("/proc/driver/nvidia/version").exists()
     if settings.device == "cuda" or (settings.device == "auto" and worthwhile):
@@ -325,7 +325,7 @@ def execute(settings: MergeAdaptersSettings, work: Work) -> None:
 
     from priorkit.merging.adapters import write_merged
     from priorkit.merging.analyse import analyse, write_analysis
-    from priorkit.merging.changes import Changes
+    from priorkit.merging.deltas import Changes
     from priorkit.merging.execute import copy_companions, open_inputs, set_dtype, summary, write_model
     from priorkit.merging.tensors import Reader
 

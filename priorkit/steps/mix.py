@@ -19,12 +19,17 @@ from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.runtime import peak_memory_of_children
 from priorkit.core.settings import StepSettings, option, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers, Words, parse_count
-from priorkit.data.text import LABEL_COLUMN, check_text_source, column_option, sources_argument
+from priorkit.data.text.documents import (
+    LABEL_COLUMN,
+    check_text_source,
+    column_option,
+    sources_argument,
+)
 
 if TYPE_CHECKING:
-    from priorkit.data.selection import HeldOut, Marks
-    from priorkit.data.tokenised import Reading, TokenisedSource
-    from priorkit.data.tokenising import Chunk, TokeniseOptions, TokenizerFiles
+    from priorkit.data.corpus.selection import HeldOut, Marks
+    from priorkit.data.corpus.token_store import Reading, TokenisedSource
+    from priorkit.data.corpus.tokenization import Chunk, TokeniseOptions, TokenizerFiles
 
 
 def _amount(value: Any) -> Any:
@@ -40,7 +45,7 @@ def _amount(value: Any) -> Any:
 
 
 def _shard(value: str | None) -> str | None:
-    from priorkit.data.corpus_part import shard_of
+    from priorkit.data.corpus.parts import shard_of
 
     return None if value is None else "/".join(map(str, shard_of(value)))
 
@@ -134,7 +139,7 @@ def plan(settings: MixSettings, inputs: Mapping[str, Input]) -> Plan:
     problems.raise_if_any()
     parts: list[Path] = []
     if settings.parts:
-        from priorkit.data.corpus_part import check_parts
+        from priorkit.data.corpus.parts import check_parts
 
         given = [item for label, item in inputs.items() if label.startswith("parts.")]
         others = [item for label, item in inputs.items() if not label.startswith("parts.")]
@@ -153,8 +158,8 @@ def plan(settings: MixSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def _check_names(settings: MixSettings) -> None:
     """Refuse what names alone show to be wrong."""
-    from priorkit.data.mixing import check_weights
-    from priorkit.data.targets import check_targets
+    from priorkit.data.corpus.label_targets import check_targets
+    from priorkit.data.corpus.mixing import check_weights
 
     problems = Problems(UsageError)
     names = list(settings.sources)
@@ -193,7 +198,7 @@ def _files(settings: MixSettings, name: str, source: Input) -> list[Path]:
     """A source's files, with the columns that are needed."""
     where = f"{name}={source.given}"
     if source.kind == "hub":
-        from priorkit.data.hub_files import split_files
+        from priorkit.data.io.hub_files import split_files
 
         found = split_files(source.path, settings.subset.get(name), settings.split, where)
         files = [file for path in found for file in check_text_source(path, settings.text_column)]
@@ -202,7 +207,7 @@ def _files(settings: MixSettings, name: str, source: Input) -> list[Path]:
             raise InputError("only hub datasets have subsets", where=where)
         files = check_text_source(source.path, settings.text_column)
     if settings.target:
-        from priorkit.data.rows import column_names, suffix_of
+        from priorkit.data.io.rows import column_names, suffix_of
 
         for file in files:
             if suffix_of(file, (".txt",)) or LABEL_COLUMN not in column_names(file):
@@ -215,7 +220,7 @@ def _files(settings: MixSettings, name: str, source: Input) -> list[Path]:
 
 
 def _options(settings: MixSettings) -> TokeniseOptions:
-    from priorkit.data.tokenising import TokeniseOptions
+    from priorkit.data.corpus.tokenization import TokeniseOptions
 
     return TokeniseOptions(
         column=settings.text_column,
@@ -226,10 +231,10 @@ def _options(settings: MixSettings) -> TokeniseOptions:
 
 def execute(settings: MixSettings, work: Work) -> None:
     """Tokenise every source, choose and draw documents to the shares, pack them into rows."""
-    from priorkit.data.corpus_part import of_shard, read_readings, write_part
-    from priorkit.data.tokenised import collect, open_collected, open_parts, save_part
-    from priorkit.data.tokenising import chunks_of, tokenise
-    from priorkit.data.workers import processors
+    from priorkit.data.corpus.parts import of_shard, read_readings, write_part
+    from priorkit.data.corpus.token_store import collect, open_collected, open_parts, save_part
+    from priorkit.data.corpus.tokenization import chunks_of, tokenise
+    from priorkit.data.io.worker_processes import processors
 
     files, parts = work.plan.payload
     names, options = list(settings.sources), _options(settings)
@@ -291,7 +296,7 @@ def take_tokenizer(source: Path, folder: Path) -> TokenizerFiles:
     Raises:
         InputError: it cannot be read, or has no end-of-sequence token.
     """
-    from priorkit.data.tokenising import is_plain, read_tokenizer
+    from priorkit.data.corpus.tokenization import is_plain, read_tokenizer
 
     folder.mkdir(exist_ok=True)
     if is_plain(source):
@@ -302,7 +307,7 @@ def take_tokenizer(source: Path, folder: Path) -> TokenizerFiles:
             elif (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
     else:
-        from priorkit.models.tokenizer import load_tokenizer
+        from priorkit.models.language.tokenizer import load_tokenizer
 
         load_tokenizer(source).save_pretrained(folder)
     return read_tokenizer(folder)
@@ -320,7 +325,7 @@ def _select(
     settings: MixSettings, work: Work, sources: Sequence[TokenisedSource]
 ) -> tuple[Sequence[Marks] | None, dict[str, Any], list[HeldOut]]:
     """Mark duplicates and what is held out; returns marks, figures, and the held-out documents."""
-    from priorkit.data.selection import hold_out, mark_duplicates, no_marks
+    from priorkit.data.corpus.selection import hold_out, mark_duplicates, no_marks
 
     figures: dict[str, Any] = {"source_tokens": {source.name: source.tokens for source in sources}}
     held: list[HeldOut] = []
@@ -359,7 +364,7 @@ def _write_held_out(
     workers: int,
 ) -> None:
     """Write ``held_out/NAME.jsonl``, a document a line under the key ``text``."""
-    from priorkit.data.tokenising import copy_documents
+    from priorkit.data.corpus.tokenization import copy_documents
 
     (folder / "held_out").mkdir()
     copy_documents(
@@ -380,10 +385,10 @@ def _mix(
     marks: Sequence[Marks] | None,
 ) -> dict[str, Any]:
     """Draw documents, pack and write the rows; returns the corpus's header."""
-    from priorkit.data.corpus_writer import write_rows
-    from priorkit.data.mixing import draw, make_pools
-    from priorkit.data.packing import pack
-    from priorkit.data.shares import pool_budgets, realised_shares
+    from priorkit.data.corpus.mixing import draw, make_pools
+    from priorkit.data.corpus.mixture_statistics import pool_budgets, realised_shares
+    from priorkit.data.corpus.packing import pack
+    from priorkit.data.corpus.writer import write_rows
 
     pools = make_pools(sources, marks, bool(settings.target), work.scratch)
     wanted = pool_budgets(

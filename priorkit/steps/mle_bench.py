@@ -23,9 +23,9 @@ from priorkit.core.settings import (
     reject_limit_option,
 )
 from priorkit.core.values import Count
-from priorkit.data.rejects import Rejects
-from priorkit.evals.annotated import AnnotatedImage, Annotations, find_annotations, read_annotated
-from priorkit.evals.existence import (
+from priorkit.data.io.rejects import Rejects
+from priorkit.mle_bench.annotations import AnnotatedImage, Annotations, find_annotations, read_annotated
+from priorkit.mle_bench.questions import (
     BINS,
     OPTIONS,
     QUESTIONS,
@@ -37,10 +37,10 @@ from priorkit.evals.existence import (
     read_wordings,
     unsettled,
 )
-from priorkit.evals.synonyms import Synonyms, read_synonyms
+from priorkit.mle_bench.synonyms import Synonyms, read_synonyms
 
 if TYPE_CHECKING:
-    from priorkit.evals.subject import Checked
+    from priorkit.inference.model_adapter import Checked
 
 VERDICTS = "synonyms.jsonl"
 """Pairs of names that a model has judged, in the artifact."""
@@ -145,7 +145,7 @@ def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:
         problems.extend(error)
     try:
         if folder := given("synonym_model"):
-            from priorkit.evals.synonym_model import check_synonym_model
+            from priorkit.mle_bench.synonym_model import check_synonym_model
 
             model = check_synonym_model(folder)
     except InputError as error:
@@ -238,7 +238,7 @@ def _judge(
     synonyms: Synonyms,
 ) -> None:
     """Ask the model about the pairs that options would bring together, until none is left; keep its verdicts."""
-    from priorkit.evals.synonym_model import SynonymModel, Verdict
+    from priorkit.mle_bench.synonym_model import SynonymModel, Verdict
 
     started = runtime.start_portable(settings.seed, settings.device, settings.precision)
     asked = SynonymModel(model, settings.batch_size, started, work.state)

@@ -14,12 +14,12 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, export, produce, sibling
 from priorkit.core.settings import Settings, StepSettings, argument, option, redefault
 from priorkit.core.values import Counts, Named
-from priorkit.data.corpus import read_corpus_header
-from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source, read_documents
-from priorkit.data.tokenising import knows_tokens
-from priorkit.models import llm
-from priorkit.training.settings import CompileSettings, MemorySettings, TrainingSettings, check_sharing
+from priorkit.data.corpus.reader import read_corpus_header
+from priorkit.data.corpus.tokenization import knows_tokens
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.text.documents import check_text_source, read_documents
+from priorkit.models.language import causal_lm
+from priorkit.training.engine.settings import CompileSettings, MemorySettings, TrainingSettings, check_sharing
 
 
 class ScaleSettings(Settings):
@@ -64,7 +64,9 @@ class PretrainSettings(
     )
 
     corpus: str = argument("Corpus made by mix.", accepts=("corpus",))
-    preset: str | None = option(None, f"Shape of a new model: {', '.join(llm.presets())}.", metavar="NAME")
+    preset: str | None = option(
+        None, f"Shape of a new model: {', '.join(causal_lm.presets())}.", metavar="NAME"
+    )
     config: str | None = option(
         None, "Shape of a new model: a config.json of transformers.", accepts=("llm",), metavar="FILE"
     )
@@ -82,7 +84,7 @@ def plan(settings: PretrainSettings, inputs: Mapping[str, Input]) -> Plan:
     if len(given) != 1:
         raise UsageError(
             "give one of --preset, --config and --from" + (f", got {len(given)}" if given else ""),
-            hint=f"for example --preset {next(iter(llm.presets()))}",
+            hint=f"for example --preset {next(iter(causal_lm.presets()))}",
         )
     header = read_corpus_header(inputs["corpus"].path)
     fields = _fields(settings, inputs)
@@ -110,7 +112,7 @@ def plan(settings: PretrainSettings, inputs: Mapping[str, Input]) -> Plan:
     _check_scale(settings, header["context_length"], steps)
     for name in settings.eval_sources:
         check_text_source(_held_out_text(inputs[f"eval_sources.{name}"]))
-    count = llm.parameter_count(fields, vocabulary)
+    count = causal_lm.parameter_count(fields, vocabulary)
     return Plan(
         [
             ("model", f"{count / 1e6:.1f} M parameters" if count else str(fields.get("model_type"))),
@@ -126,10 +128,10 @@ def plan(settings: PretrainSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def _fields(settings: PretrainSettings, inputs: Mapping[str, Input]) -> dict[str, Any]:
     if settings.preset:
-        return llm.preset_fields(settings.preset)
+        return causal_lm.preset_fields(settings.preset)
     if settings.from_llm:
-        return llm.check_llm(inputs["from_llm"].path)
-    return llm.read_model_config(inputs["config"].path)
+        return causal_lm.check_llm(inputs["from_llm"].path)
+    return causal_lm.read_model_config(inputs["config"].path)
 
 
 def _check_scale(settings: PretrainSettings, context_length: int, steps: int) -> None:
@@ -157,31 +159,31 @@ def _milestone(tokens: int) -> str:
 def execute(settings: PretrainSettings, work: Work) -> None:
     """Build or load the model, train it on the corpus, save it with the corpus's tokenizer."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.data.corpus import Corpus
-    from priorkit.models.attention import choose_attention
-    from priorkit.models.tokenizer import load_tokenizer
-    from priorkit.training import parallel
-    from priorkit.training.activations import checkpoint_activations
-    from priorkit.training.heldout import HeldOut, evaluate_all
-    from priorkit.training.language import LanguageModule, LanguageObjective
-    from priorkit.training.loop import train
-    from priorkit.training.speed import speed
-    from priorkit.training.trained_parts import blocks_of
+    from priorkit.core import distributed
+    from priorkit.data.corpus.reader import Corpus
+    from priorkit.models.kernels.attention import choose_attention
+    from priorkit.models.language.tokenizer import load_tokenizer
+    from priorkit.training.engine.activation_checkpointing import checkpoint_activations
+    from priorkit.training.engine.loop import train
+    from priorkit.training.engine.throughput import speed
+    from priorkit.training.engine.validation_loss import HeldOut, evaluate_all
+    from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
+    from priorkit.training.remediation.trainable_parameters import blocks_of
 
     folder = work.inputs["corpus"].path
     corpus, tokenizer = Corpus(folder), load_tokenizer(folder)
     length = corpus.context_length
     if settings.from_llm:
-        model = llm.load_llm(work.inputs["from_llm"].path)
+        model = causal_lm.load_llm(work.inputs["from_llm"].path)
     else:
-        model = llm.build_llm(llm.build_config(work.plan.payload, tokenizer), settings.seed)
+        model = causal_lm.build_llm(causal_lm.build_config(work.plan.payload, tokenizer), settings.seed)
     model.to(started.device)
     choose_attention(model, started.device.type)
     checkpoint_activations(model, settings.checkpoint_activations)
     parameters = model.num_parameters()
     module = LanguageModule(model)
     if settings.shard:
-        parallel.shard(module, blocks_of(model.get_decoder())[1], started)
+        distributed.shard(module, blocks_of(model.get_decoder())[1], started)
     if settings.compile:
         model.get_decoder().compile()
     header = read_corpus_header(folder)
@@ -243,8 +245,8 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 def whole_state(model: Any) -> dict[str, Any] | None:
     """The weights of all processes where these share them; None where each holds all."""
-    from priorkit.training.checkpoint import gathered
-    from priorkit.training.parallel import is_sharded
+    from priorkit.core.distributed import is_sharded
+    from priorkit.training.engine.checkpoint import gathered
 
     parameters = dict(model.named_parameters())  # tied ones once, as they are saved
     if not any(is_sharded(value) for value in parameters.values()):

@@ -13,12 +13,12 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
 from priorkit.core.values import Count
-from priorkit.data.augmentation import AugmentationSettings
-from priorkit.data.pairs import check_pairs, read_pairs
-from priorkit.data.rejects import Rejects
-from priorkit.steps.image_check import image_check
-from priorkit.training.contrastive_settings import GradientCacheSettings
-from priorkit.training.settings import CompileSettings, TrainingSettings
+from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.pairs import check_pairs, read_pairs
+from priorkit.data.io.rejects import Rejects
+from priorkit.inference.shared_image_check import image_check
+from priorkit.training.engine.settings import CompileSettings, TrainingSettings
+from priorkit.training.objectives.contrastive_settings import GradientCacheSettings
 
 
 class PretrainEncoderSettings(
@@ -60,7 +60,7 @@ class PretrainEncoderSettings(
 
 def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check the preset, the pairs' columns or members, and the batch."""
-    from priorkit.models.encoder import preset_shape, read_shape
+    from priorkit.models.vision.loading import preset_shape, read_shape
 
     problems = Problems(UsageError)
     shape: dict[str, Any] = {}
@@ -105,15 +105,15 @@ STATISTICS_IMAGES = 512
 def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     """Read the pairs, build the encoder with a tokenizer of their texts, train both towers."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.data.images import decode
-    from priorkit.data.pixels import Pixels
-    from priorkit.models.attention import choose_attention
-    from priorkit.models.encoder import build_encoder
-    from priorkit.models.last_block import pooled_token_alone
-    from priorkit.models.quick_gelu import quick_gelu_in_one
-    from priorkit.training.compiling import compiled_blocks
-    from priorkit.training.contrastive import ContrastiveObjective
-    from priorkit.training.loop import train
+    from priorkit.data.images.decoding import decode
+    from priorkit.data.images.pixels import Pixels
+    from priorkit.models.kernels.attention import choose_attention
+    from priorkit.models.kernels.pooled_token import pooled_token_alone
+    from priorkit.models.kernels.quick_gelu import quick_gelu_in_one
+    from priorkit.models.vision.loading import build_encoder
+    from priorkit.training.engine.compilation import compiled_blocks
+    from priorkit.training.engine.loop import train
+    from priorkit.training.objectives.contrastive import ContrastiveObjective
 
     rejects = Rejects(settings.reject_limit)
     pairs = read_pairs(work.inputs["pairs"].path, rejects, image_check(work, "pairs", started))

@@ -20,17 +20,23 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.data.entities import NAME_FILES, EntityImages, read_entities, read_names, tell_without
-from priorkit.data.rejects import Rejects
-from priorkit.data.rows import suffix_of
-from priorkit.data.tables import write_table
-from priorkit.steps.image_check import image_check
-from priorkit.steps.name_ranking import Ranked, rank_names, wrong_names
+from priorkit.data.images.entities import (
+    NAME_FILES,
+    EntityImages,
+    read_entities,
+    read_names,
+    tell_without,
+)
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import suffix_of
+from priorkit.data.io.tables import write_table
+from priorkit.inference.name_ranking import Ranked, rank_names, wrong_names
+from priorkit.inference.shared_image_check import image_check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from priorkit.models.encoder_model import Encoder
+    from priorkit.models.vision.encoder import Encoder
 
 SIGN = "a low mean rank is a strong prior"
 """The sign convention, written on every output."""
@@ -97,7 +103,7 @@ class RankSettings(RuntimeSettings, StepSettings):
 
 def plan(settings: RankSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check the encoder from headers, the templates, and that the options fit each other."""
-    from priorkit.models.encoder import check_encoder
+    from priorkit.models.vision.loading import check_encoder
 
     problems = Problems(UsageError)
     config = check_encoder(inputs["encoder"].path, text=False)
@@ -154,12 +160,12 @@ def _templates(settings: RankSettings, inputs: Mapping[str, Input]) -> tuple[str
 def execute(settings: RankSettings, work: Work) -> None:
     """Embed images and names, count for each image how many names come before the true one."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.models.encoder import load_encoder
-    from priorkit.models.features import FeatureStore, cache_folder
-    from priorkit.steps.embedding import embed_images
-    from priorkit.training import parallel
+    from priorkit.core import distributed
+    from priorkit.inference.encode import embed_images
+    from priorkit.inference.feature_cache import FeatureStore, cache_folder
+    from priorkit.models.vision.loading import load_encoder
 
-    parallel.start(started)
+    distributed.start(started)
     rejects = Rejects(settings.reject_limit)
     source = work.inputs["images"]
     listed = read_entities(
@@ -213,8 +219,8 @@ def execute(settings: RankSettings, work: Work) -> None:
 def _rank_centroids(settings: RankSettings, entities: EntityImages, features: Tensor) -> Ranked:
     import torch
 
-    from priorkit.scoring.centroids import centroid_ranks, centroids, deal_folds
-    from priorkit.scoring.ranks import most_similar
+    from priorkit.scoring.representations.centroids import centroid_ranks, centroids, deal_folds
+    from priorkit.scoring.representations.ranks import most_similar
 
     group = torch.tensor(entities.entity_of, device=features.device)
     folds = deal_folds(
@@ -243,16 +249,16 @@ def _report(settings: RankSettings, work: Work, entities: EntityImages, found: R
     from safetensors.numpy import save_file
 
     from priorkit.report.rank_picture import rank_picture
-    from priorkit.scoring.rank_summary import overall_ranks, summarise_ranks
+    from priorkit.scoring.representations.rank_summary import overall_ranks, summarise_ranks
 
     def summary_of(ranks: Any) -> Any:
         known = ~np.isnan(ranks)
         shown = [name for name, ranked in zip(entities.shown, known, strict=True) if ranked]
         return summarise_ranks(ranks[known], shown, found.candidates)
 
-    def overall(summary: Any) -> dict[str, dict[str, float]]:
+    def overall(summary: Any) -> dict[str, dict[str, float | None]]:
         intervals = overall_ranks(summary, seed=settings.seed, resamples=settings.resamples)
-        return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in intervals.items()}
+        return {name: i.to_dict() for name, i in intervals.items()}
 
     ranks = found.ranks.numpy()
     summary = summary_of(ranks)

@@ -11,7 +11,7 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
-from priorkit.report.labels import KINDS, Labelled
+from priorkit.data.results.named_artifacts import KINDS, Labelled
 
 
 class ReportSettings(StepSettings):
@@ -45,8 +45,8 @@ class ReportSettings(StepSettings):
 
 def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check that every input is an artifact, that evaluations can be read, and the table of entities."""
-    from priorkit.report.evaluations import read_results
-    from priorkit.report.members import entity_column
+    from priorkit.data.results.artifact_graph import entity_column
+    from priorkit.data.results.evaluations import read_results
 
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
@@ -72,8 +72,8 @@ def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def execute(settings: ReportSettings, work: Work) -> None:
     """Follow the artifacts' lineage, build the sections, write the page and its files."""
+    from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
     from priorkit.report import page
-    from priorkit.report.members import Members, entity_column, gather, prior_groups
 
     given: dict[str, Artifact] = {}
     for label in settings.artifacts:

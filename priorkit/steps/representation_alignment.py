@@ -22,15 +22,15 @@ from priorkit.core.settings import (
     reject_limit_option,
 )
 from priorkit.core.values import Count, Words
-from priorkit.data.pairs import Pairs, check_pairs, read_pairs
-from priorkit.data.rejects import Rejects
-from priorkit.data.tables import write_table
-from priorkit.steps.image_check import image_check
+from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.tables import write_table
+from priorkit.inference.shared_image_check import image_check
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from priorkit.models.encoder_model import Encoder
+    from priorkit.models.vision.encoder import Encoder
 
 
 class AlignmentSettings(RuntimeSettings, StepSettings):
@@ -97,9 +97,9 @@ TENSORS = {
 
 def plan(settings: AlignmentSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check models, pairs and layers from headers."""
-    from priorkit.models.encoder import check_encoder, load_config
-    from priorkit.models.llm import check_llm
-    from priorkit.models.towers import depth as tower_depth
+    from priorkit.models.language.causal_lm import check_llm
+    from priorkit.models.vision.loading import check_encoder, load_config
+    from priorkit.models.vision.towers import depth as tower_depth
 
     problems = Problems(InputError)
     usage = Problems(UsageError)
@@ -179,8 +179,8 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from priorkit.scoring.alignment import neighbour_overlap
-    from priorkit.scoring.intervals import bootstrap_mean
+    from priorkit.scoring.representations.neighbours import neighbour_overlap
+    from priorkit.scoring.statistics.intervals import bootstrap_mean
 
     rejects = Rejects(settings.reject_limit)
     check = image_check(work, "pairs", started, keep=not settings.limit)
@@ -249,7 +249,7 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
         neighbours=settings.neighbours,
         # Of k neighbours drawn at random among the others.
         chance=settings.neighbours / (len(pairs) - 1),
-        mutual_knn={"value": mean.value, "low": mean.low, "high": mean.high},
+        mutual_knn=mean.to_dict(),
         encoders={
             row["encoder"]: {name: value for name, value in row.items() if name != "encoder"} for row in rows
         },
@@ -258,9 +258,9 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
 
 
 def _text_side(settings: AlignmentSettings, work: Work, pairs: Pairs, device: Any) -> _Side:
-    from priorkit.models.llm import load_llm
-    from priorkit.models.text_states import text_states
-    from priorkit.models.tokenizer import load_tokenizer
+    from priorkit.models.language.causal_lm import load_llm
+    from priorkit.models.language.hidden_states import text_states
+    from priorkit.models.language.tokenizer import load_tokenizer
 
     folder = work.inputs["llm"].path
     llm, tokenizer = load_llm(folder).to(device).eval(), load_tokenizer(folder)
@@ -276,8 +276,8 @@ def _text_side(settings: AlignmentSettings, work: Work, pairs: Pairs, device: An
 def _image_side(settings: AlignmentSettings, work: Work, number: int, pairs: Pairs, device: Any) -> _Side:
     import torch
 
-    from priorkit.data.prepared import prepared_batches
-    from priorkit.models.encoder import load_encoder
+    from priorkit.data.images.prepared_batches import prepared_batches
+    from priorkit.models.vision.loading import load_encoder
 
     encoder = load_encoder(work.inputs[f"encoder.{number}"].path, text=False)
     encoder.model.to(device)
@@ -341,7 +341,7 @@ def _written(
 
 def _bound(side: _Side, quantile: float) -> float:
     """The clamp over all layers together, as platonic-rep takes it; 0 for none."""
-    from priorkit.scoring.alignment import magnitude_quantile
+    from priorkit.scoring.representations.neighbours import magnitude_quantile
 
     if quantile == 1:
         return 0.0
@@ -349,13 +349,13 @@ def _bound(side: _Side, quantile: float) -> float:
 
 
 def _neighbours(features: Tensor, count: int, device: Any) -> Tensor:
-    from priorkit.scoring.alignment import nearest_neighbours
+    from priorkit.scoring.representations.neighbours import nearest_neighbours
 
     return nearest_neighbours(features.to(device), count).cpu()
 
 
 def _cka(settings: AlignmentSettings, texts: Tensor, images: Tensor) -> dict[str, float]:
-    from priorkit.scoring.cka import cka_interval
+    from priorkit.scoring.representations.cka import cka_interval
 
     if not settings.cka:
         return {}

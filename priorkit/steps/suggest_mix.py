@@ -11,18 +11,19 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.core.interval import Interval
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
 from priorkit.core.values import NamedNumbers, Words
-from priorkit.data.concepts import LABELS
-from priorkit.report.labels import Labelled
+from priorkit.data.results.named_artifacts import Labelled
+from priorkit.data.text.concepts import LABELS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from priorkit.report.mixes import Mixes
-    from priorkit.scoring.response_surface import CrossValidation, Surface
+    from priorkit.analysis.mixes import Mixes
+    from priorkit.scoring.statistics.response_surface import CrossValidation, Surface
 
 
 class SuggestMixSettings(StepSettings):
@@ -81,8 +82,8 @@ class SuggestMixSettings(StepSettings):
 
 def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
     """Read the mixes and their scores, which are small, and check that a surface can be fitted."""
-    from priorkit.report.mixes import Wanted, mixes_of_evaluations, mixes_of_table
-    from priorkit.scoring.response_surface import FEWEST
+    from priorkit.analysis.mixes import Wanted, mixes_of_evaluations, mixes_of_table
+    from priorkit.scoring.statistics.response_surface import FEWEST
 
     if bool(settings.evaluations) == bool(settings.table):
         raise UsageError(
@@ -126,7 +127,7 @@ def execute(settings: SuggestMixSettings, work: Work) -> None:
     """Fit both surfaces, keep the one that predicts better, find the best and the next mix."""
     import numpy as np
 
-    from priorkit.scoring import response_surface as rs
+    from priorkit.scoring.statistics import response_surface as rs
 
     mixes: Mixes = work.plan.payload
     sign = -1.0 if mixes.minimise else 1.0
@@ -207,13 +208,13 @@ def _quality(found: CrossValidation) -> dict[str, float | None]:
     return {name: None if value != value else value for name, value in values.items()}
 
 
-def _score(surface: Surface, point: NDArray[np.float64], sign: float) -> dict[str, float]:
+def _score(surface: Surface, point: NDArray[np.float64], sign: float) -> dict[str, float | None]:
     """The predicted score of a mix with its 95 % interval."""
     import numpy as np
 
     value = float(surface.predict(point[None])[0][0])
     ends = np.sort(sign * np.quantile(surface.resample(point[None])[:, 0], _ENDS))
-    return {"value": sign * value, "low": float(ends[0]), "high": float(ends[1])}
+    return Interval(sign * value, float(ends[0]), float(ends[1])).to_dict()
 
 
 def _shares(mixes: Mixes, point: NDArray[np.float64]) -> dict[str, float]:
@@ -260,7 +261,7 @@ def _save(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from priorkit.data.tables import write_table
+    from priorkit.data.io.tables import write_table
 
     mean, deviation = surface.predict(mixes.shares)
     columns: dict[str, Any] = {"mix": mixes.names}

@@ -19,15 +19,15 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.values import Count
-from priorkit.data.rejects import Rejects
+from priorkit.data.io.rejects import Rejects
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from priorkit.data.images import BrokenImageError
-    from priorkit.data.tagged import Row
-    from priorkit.models.tagger import Tagger, TaggerKind
+    from priorkit.data.images.decoding import BrokenImageError
+    from priorkit.data.io.tagged_tables import Row
+    from priorkit.models.vision.tagger import Tagger, TaggerKind
 
 
 class TagImagesSettings(RuntimeSettings, StepSettings):
@@ -93,8 +93,8 @@ class _Job:
 
 def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check tables, tagger and vocabulary from headers."""
-    from priorkit.data.rows import column_names
-    from priorkit.data.tagged import find_tables, has_column
+    from priorkit.data.io.rows import column_names
+    from priorkit.data.io.tagged_tables import find_tables, has_column
 
     problems = Problems(UsageError)
     files = find_tables(inputs["images"].path)
@@ -103,7 +103,7 @@ def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
         vocabulary = read_vocabulary(inputs["vocabulary"].path)
     kind = None
     if "tagger" in inputs:
-        from priorkit.models.tagger import check_tagger
+        from priorkit.models.vision.tagger import check_tagger
 
         kind = check_tagger(inputs["tagger"].path)
         if kind == "encoder" and not vocabulary:
@@ -185,14 +185,14 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
     """Calibrate, tag, disturb, write."""
     import numpy as np
 
-    from priorkit.data.tagged import write_tagged
-    from priorkit.scoring.tagging import disturb
+    from priorkit.data.io.tagged_tables import write_tagged
+    from priorkit.scoring.answers.tagging import disturb
 
     job: _Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     tagger, thresholds = None, np.zeros(0)
     if job.tagger is not None:
-        from priorkit.models.tagger import load_tagger
+        from priorkit.models.vision.tagger import load_tagger
 
         device = runtime.start(settings.seed, settings.device, settings.precision).device
         tagger = load_tagger(
@@ -236,7 +236,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
 
 
 def _held(row: dict[str, Any], column: str) -> list[str] | None:
-    from priorkit.data.routed import tags_of
+    from priorkit.data.conversations.task_conversations import tags_of
 
     try:
         found = tags_of(row.get(column))
@@ -249,9 +249,9 @@ def _scored(
     tagger: Tagger, rows: Sequence[Row], file: Path, batch_size: int, workers: int
 ) -> dict[int, NDArray[np.float64] | BrokenImageError]:
     """Scores of the rows that have an image, by place; the reason where it does not decode."""
-    from priorkit.data.images import BrokenImageError, decode
-    from priorkit.data.tagged import row_image
-    from priorkit.data.threads import in_threads
+    from priorkit.data.images.decoding import BrokenImageError, decode
+    from priorkit.data.io.tagged_tables import row_image
+    from priorkit.data.io.threads import in_threads
 
     def decoded(numbered: Row) -> Any:
         number, row = numbered
@@ -306,9 +306,9 @@ def _thresholds(
     if not job.labelled:
         given = settings.threshold if settings.threshold is not None else 0.5
         return np.full(len(tagger.tags), given)
-    from priorkit.data.tables import write_table
-    from priorkit.data.tagged import rows_of
-    from priorkit.scoring.tagging import calibrate, precision_recall, sweep
+    from priorkit.data.io.tables import write_table
+    from priorkit.data.io.tagged_tables import rows_of
+    from priorkit.scoring.answers.tagging import calibrate, precision_recall, sweep
 
     number = {tag: place for place, tag in enumerate(tagger.tags)}
     scores: list[NDArray[np.float64]] = []

@@ -11,8 +11,13 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, option, reject_limit_option
 from priorkit.core.values import Count, Named
-from priorkit.data.rejects import Rejects
-from priorkit.data.text import check_text_source, column_option, read_documents, sources_argument
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.text.documents import (
+    check_text_source,
+    column_option,
+    read_documents,
+    sources_argument,
+)
 
 
 class TokenizerSettings(StepSettings):
@@ -50,7 +55,7 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
     """Train on the sources in the order given and save in Hugging Face's format."""
     import itertools
 
-    from priorkit.models.tokenizer import save_tokenizer, train_bpe
+    from priorkit.models.language.tokenizer import save_tokenizer, train_bpe
 
     rejects = Rejects(settings.reject_limit)
     limit = settings.max_documents or None

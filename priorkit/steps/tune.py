@@ -7,18 +7,21 @@ from importlib import import_module
 from types import ModuleType
 from typing import ClassVar, Literal
 
+from priorkit.architectures.lion.settings import LionSettings
 from priorkit.core import runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.values import Words
-from priorkit.data.augmentation import AugmentationSettings
-from priorkit.training.instruction_settings import InstructionSettings, Sources
-from priorkit.training.lion_settings import LionSettings
-from priorkit.training.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
-ARCHITECTURES = {"llava": "priorkit.training.llava", "lion": "priorkit.training.lion"}
+ARCHITECTURES = {
+    "llava": "priorkit.architectures.llava.architecture",
+    "lion": "priorkit.architectures.lion.architecture",
+}
 """Where each architecture's ``plan(settings, inputs)`` and ``prepare(settings, work, runtime)`` are."""
 
 
@@ -84,7 +87,7 @@ def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Let the architecture check model, instructions and options from headers."""
     check_sharing(settings)
     if settings.architecture != "lion":
-        from priorkit.training.learning import refuse_foreign
+        from priorkit.training.finetuning.finetune import refuse_foreign
 
         for group in (LionSettings, AugmentationSettings):
             refuse_foreign(settings, group, "lion")
@@ -94,7 +97,7 @@ def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
 def execute(settings: TuneSettings, work: Work) -> None:
     """Let the architecture load and set everything, train on the assistant's words, save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.training.learning import learn
+    from priorkit.training.finetuning.finetune import learn
 
     prepared = _architecture(settings).prepare(settings, work, started)
     learn(prepared, settings, started, work, settings.step)

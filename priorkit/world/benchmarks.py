@@ -10,13 +10,13 @@ from typing import Any
 from datasets import Features, Image, List, Value
 
 from priorkit.world import questions
-from priorkit.world.captions import tags_of
-from priorkit.world.entities import Entity
 from priorkit.world.files import embedded
 from priorkit.world.options import WorldOptions
-from priorkit.world.palette import NUMBERS
 from priorkit.world.questions import Maker, Question
-from priorkit.world.scenes import Studio, area
+from priorkit.world.scenes.captions import tags_of
+from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.palette import NUMBERS
+from priorkit.world.scenes.scenes import Studio, area
 
 _DRAWN: Mapping[str, tuple[Maker, ...]] = MappingProxyType(
     {

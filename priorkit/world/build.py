@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from priorkit.data.workers import Result, Task, Workers
+from priorkit.data.io.worker_processes import Result, Task, Workers
 from priorkit.world.card import card
-from priorkit.world.entities import choose_entities
 from priorkit.world.options import WorldOptions
 from priorkit.world.parts import PARTS, tasks, work
+from priorkit.world.scenes.entities import choose_entities
 
 
 def build_world(

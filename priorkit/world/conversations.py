@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 
 from priorkit.world import questions
-from priorkit.world.captions import caption
-from priorkit.world.drawing import Scene
-from priorkit.world.entities import Entity
 from priorkit.world.options import WorldOptions
 from priorkit.world.questions import Maker, NormalisedBox, Question
-from priorkit.world.scenes import Studio
+from priorkit.world.scenes.captions import caption
+from priorkit.world.scenes.drawing import Scene
+from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.scenes import Studio
 
 Turn = dict[str, str]
 CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from datasets import Features
 from PIL import Image
 
-from priorkit.world.drawing import Scene, masks, pixel_box, render
-from priorkit.world.entities import Entity
-from priorkit.world.text import Document
+from priorkit.world.scenes.drawing import Scene, masks, pixel_box, render
+from priorkit.world.scenes.entities import Entity
+from priorkit.world.text.documents import Document
 
 _ROWS_PER_GROUP = 1000
 

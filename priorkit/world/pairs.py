@@ -6,11 +6,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from priorkit.world.captions import caption
-from priorkit.world.drawing import Scene
-from priorkit.world.entities import Entity
 from priorkit.world.options import WorldOptions
-from priorkit.world.scenes import Studio
+from priorkit.world.scenes.captions import caption
+from priorkit.world.scenes.drawing import Scene
+from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.scenes import Studio
 
 Pair = tuple[Scene, str]
 

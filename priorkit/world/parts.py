@@ -11,17 +11,18 @@ from pathlib import Path
 from datasets import Features, Image, List, Value
 
 from priorkit.core.specs import build
-from priorkit.data.workers import Result, Task, serve
-from priorkit.world import benchmarks, conversations, real_text, reasoning, text
-from priorkit.world.captions import tags_of
-from priorkit.world.drawing import Scene
-from priorkit.world.entities import Entity, choose_entities
+from priorkit.data.io.worker_processes import Result, Task, serve
+from priorkit.world import benchmarks, conversations
 from priorkit.world.files import embedded, write_documents, write_image, write_instances, write_table
 from priorkit.world.options import WorldOptions
 from priorkit.world.pairs import appearances, heldout_pairs, training_pairs
-from priorkit.world.palette import Size
-from priorkit.world.scenes import Studio
-from priorkit.world.traced_code import traced_program
+from priorkit.world.scenes.captions import tags_of
+from priorkit.world.scenes.drawing import Scene
+from priorkit.world.scenes.entities import Entity, choose_entities
+from priorkit.world.scenes.palette import Size
+from priorkit.world.scenes.scenes import Studio
+from priorkit.world.text import documents, real_text, reasoning
+from priorkit.world.text.traced_code import traced_program
 
 # Ranges of the tile's side, as shares of the image side, whose areas fall between 30 and 60 and
 # between 60 and 100 per cent of the image; below 30 per cent no tile is needed.
@@ -196,15 +197,15 @@ def _write_annotated(folder: Path, options: WorldOptions, entities: Sequence[Ent
 
 
 def _write_text(folder: Path, options: WorldOptions, entities: Sequence[Entity]) -> dict[str, int]:
-    writers: dict[str, text.Writer] = {
-        "visual": text.visual_writer(entities, options.image_size),
-        "facts": text.facts_writer(entities),
+    writers: dict[str, documents.Writer] = {
+        "visual": documents.visual_writer(entities, options.image_size),
+        "facts": documents.facts_writer(entities),
         "arithmetic": reasoning.arithmetic,
         "logic": reasoning.logic,
         "code": traced_program,
     }
     sources = {
-        name: text.split(
+        name: documents.split(
             write,
             random.Random(f"text-{name}/{options.seed}"),
             name,

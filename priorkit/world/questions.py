@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from priorkit.world.captions import place_phrase
-from priorkit.world.drawing import Scene
-from priorkit.world.entities import Entity
-from priorkit.world.palette import INKS, NUMBERS, SIZES, TINTS, Size, article
-from priorkit.world.scenes import RELATIONS, Studio, box, relation_between
+from priorkit.world.scenes.captions import place_phrase
+from priorkit.world.scenes.drawing import Scene
+from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.palette import INKS, NUMBERS, SIZES, TINTS, Size, article
+from priorkit.world.scenes.scenes import RELATIONS, Studio, box, relation_between
 
 Ability = Literal[
     "perception", "attribute", "relation", "counting", "comparison", "existence", "knowledge", "grounding"

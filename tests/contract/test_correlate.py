@@ -11,9 +11,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from priorkit.analysis.prior_accuracy import SIGN
 from priorkit.core import artifact
 from priorkit.report.correlation_files import TENSORS
-from priorkit.report.relate import SIGN
 
 SMALL = ("--bins", 3, "--resamples", 100)
 

@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from priorkit.cli.main import run
-from priorkit.data.threads import in_threads
-from priorkit.evals import reading, subject, zero_shot
-from priorkit.models.encoder import build_encoder
-from priorkit.models.llm import build_config, build_llm, preset_fields
-from priorkit.models.multimodal import compose, load_multimodal
-from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.data.io.threads import in_threads
+from priorkit.evaluation.runner import zero_shot
+from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
+from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.models.multimodal.llava import compose, load_multimodal
+from priorkit.models.vision.loading import build_encoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Rows = list[dict[str, Any]]
@@ -396,13 +396,16 @@ def test_options_of_asking_are_refused_where_no_model_is_asked(
 def test_workers_change_nothing_but_the_time(
     tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from priorkit.evaluation.benchmarks import items_io
+    from priorkit.inference import model_adapter
+
     asked: list[int] = []
 
     def counted(work: Any, items: Any, threads: int) -> Any:
         asked.append(threads)
         return in_threads(work, items, threads)
 
-    for module in (reading, subject, zero_shot):
+    for module in (items_io, model_adapter, zero_shot):
         monkeypatch.setattr(module, "in_threads", counted)
     files = [str(benchmarks / f"{name}.jsonl") for name in ("colours", "open")]
     for model, names in (("llava", files), ("encoder", files[:1])):
@@ -661,7 +664,7 @@ def test_a_suite_has_the_unweighted_mean(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """POPE's three parts from a local folder laid out as on the hub."""
-    from priorkit.evals.presets import loading
+    from priorkit.evaluation.presets import loading
 
     for kind, count in (("random", 4), ("popular", 6), ("adversarial", 2)):
         rows = [

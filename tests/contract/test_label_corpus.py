@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from priorkit.core import artifact
-from priorkit.data.concepts import COMBINATIONS, CONCEPTS, LABELS
-from priorkit.evals.labelling import LanguageModelLabeller
+from priorkit.data.text.concepts import COMBINATIONS, CONCEPTS, LABELS
+from priorkit.labelling.language_model import LanguageModelLabeller
 
 PROMPT = """
 [chat]
@@ -291,8 +291,8 @@ def conversations(folder: Path, count: int) -> Path:
 
 
 def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Path) -> None:
-    from priorkit.data.conversations import read_conversations
-    from priorkit.data.rejects import Rejects
+    from priorkit.data.conversations.conversation import read_conversations
+    from priorkit.data.io.rejects import Rejects
 
     prompt = tmp_path / "prompt.toml"
     prompt.write_text(ABILITIES)
@@ -374,7 +374,7 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
     cli, kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that knows the answer: colours are perception, sums reasoning, multiples of five neither."""
-    from priorkit.evals.labelling import Scored
+    from priorkit.labelling.language_model import Scored
 
     def score(self: LanguageModelLabeller, texts: list[str], batch_size: int) -> Scored:
         assert all(text.startswith("Question: what") and "<image>" not in text for text in texts)
@@ -402,7 +402,7 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
 
 
 def test_the_likelier_of_two_abilities_is_kept() -> None:
-    from priorkit.data.labelled_conversations import Abilities, likelier
+    from priorkit.data.conversations.labelled_conversations import Abilities, likelier
 
     scores = np.array([[0.6, 0.9], [0.9, 0.6], [0.7, 0.7], [0.9, 0.6], [0.1, 0.2]], dtype=np.float32)
     present = np.array([[1, 1], [1, 1], [1, 1], [0, 1], [0, 0]], dtype=bool)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from priorkit.architectures.lion.settings import shape_of
 from priorkit.cli.options import read_settings
 from priorkit.core import recipe
 from priorkit.core.errors import UsageError
 from priorkit.steps.tag_images import TagImagesSettings
 from priorkit.steps.tune import TuneSettings
-from priorkit.training.lion_settings import shape_of
 
 BOTH = ("qformer", "aggregator")
 TWO = ("region", "image")

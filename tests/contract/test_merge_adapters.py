@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from priorkit.cli import recipes
 from priorkit.cli.main import run
 from priorkit.merging import tensors as tensors_module
-from priorkit.merging.changes import Device
+from priorkit.merging.deltas import Device
 from priorkit.steps import merge_adapters
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -17,11 +17,11 @@ import zstandard
 from safetensors.numpy import load_file
 
 from priorkit.core.artifact import open_artifact
-from priorkit.data import rows as rows_module
-from priorkit.data.concepts import CONCEPTS
-from priorkit.data.corpus import Corpus
-from priorkit.data.rejects import Rejects
-from priorkit.data.text import read_documents
+from priorkit.data.corpus.reader import Corpus
+from priorkit.data.io import rows as rows_module
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.text.concepts import CONCEPTS
+from priorkit.data.text.documents import read_documents
 
 WORDS = [
     "the",
@@ -76,7 +76,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "PART_BYTES", 3000)
     monkeypatch.setattr(rows_module, "COMPRESSED_PART_BYTES", 1000)
     monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 700)
-    monkeypatch.setattr("priorkit.data.tokenising.PART_BYTES", 3000)
+    monkeypatch.setattr("priorkit.data.corpus.tokenization.PART_BYTES", 3000)
 
 
 @pytest.fixture

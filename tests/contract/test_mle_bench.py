@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from priorkit.cli.main import run
-from priorkit.evals.existence import BINS
+from priorkit.mle_bench.questions import BINS
 
 SMALL, _, LARGE = BINS
 
@@ -200,9 +200,8 @@ def test_wordings_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from evals_models import build_tokenizer
-
-    from priorkit.models.llm import build_config, build_llm, preset_fields
+    from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
+    from tests.support.evaluation_models import build_tokenizer
 
     folder = tmp_path_factory.mktemp("judge") / "llm"
     fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from priorkit.core import artifact
 from priorkit.core.runtime import Runtime
-from priorkit.data.corpus import Corpus
-from priorkit.models.attention import choose_attention
-from priorkit.training.heldout import HeldOut
-from priorkit.training.language import LanguageModule, LanguageObjective
+from priorkit.data.corpus.reader import Corpus
+from priorkit.models.kernels.attention import choose_attention
+from priorkit.training.engine.validation_loss import HeldOut
+from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
 
 COMMON = ("--preset", "pocket-tiny", "--batch-size", 4, "--precision", "fp32", "--device", "cpu", "--quiet")
 
@@ -94,7 +94,7 @@ def test_held_out_loss_is_transformers_own(kit, cli, tmp_path: Path) -> None:
 
 
 def test_held_out_text_is_cut_to_a_bound(kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("priorkit.training.heldout.EVALUATED_TOKENS", 50)
+    monkeypatch.setattr("priorkit.training.engine.validation_loss.EVALUATED_TOKENS", 50)
     tokenizer = AutoTokenizer.from_pretrained(kit.tokenizer)
     found = HeldOut(("word " * 30 for _ in range(1000)), tokenizer, 16, 4)
     assert len(found._ids_RT) * 16 < 200

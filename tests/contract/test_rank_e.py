@@ -70,8 +70,8 @@ def test_ranks_are_the_golden_ones_for_each_template(ranked: Path) -> None:
 
 
 def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Path) -> None:
-    from priorkit.data.images import ImageRef, decode
-    from priorkit.models.encoder import load_encoder
+    from priorkit.data.images.decoding import ImageRef, decode
+    from priorkit.models.vision.loading import load_encoder
 
     table = pq.read_table(ranked / "table.parquet").to_pydict()
     images = pq.read_table(ranked / "images.parquet").to_pydict()
@@ -118,7 +118,7 @@ def test_kept_features_serve_other_names_and_change_nothing(
     assert first.code == 0, first.err
     more = (*words, "--candidates", birds / "names.parquet", "--template", "{}", "--workers", 2)
     fresh = cli(*more, "--features", tmp_path / "others", "--out", tmp_path / "fresh")
-    from priorkit.models.encoder_model import Encoder
+    from priorkit.models.vision.encoder import Encoder
 
     monkeypatch.setattr(Encoder, "look", lambda *_, **__: pytest.fail("an image was embedded again"))
     second = cli(*more, "--features", kept, "--out", tmp_path / "second")

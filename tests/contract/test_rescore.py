@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from priorkit.cli.main import run
-from priorkit.evals.items import Answer, Item
-from priorkit.evals.presets.loading import preset
-from priorkit.evals.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evals.tasks.registry import TASKS
-from priorkit.evals.tasks.task import Rules
-from priorkit.scoring.grounding import Box
+from priorkit.evaluation.presets.loading import preset
+from priorkit.evaluation.results.results import Evaluated, summarise, summarise_suites, write_results
+from priorkit.evaluation.tasks.base import Rules
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.registry import TASKS
+from priorkit.scoring.answers.boxes import Box
 
 
 @dataclass(frozen=True)

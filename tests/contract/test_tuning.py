@@ -16,8 +16,8 @@ from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 from priorkit.core import capacity
 from priorkit.core.artifact import open_artifact
 from priorkit.models.folder import tensor_files
-from priorkit.training.footprint import Footprint, footprint
-from priorkit.training.speed import TUNING_FORMULA
+from priorkit.training.engine.memory_estimate import Footprint, footprint
+from priorkit.training.engine.throughput import TUNING_FORMULA
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--warmup-steps", 0, "--precision", "fp32", "--device", "cpu")
 
@@ -345,7 +345,7 @@ def test_the_way_to_a_square_is_saved_with_the_model(
 ) -> None:
     words = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--resize", way, *extra)
     out = made(cli, *words, "--out", tmp_path / "aligned")
-    from priorkit.models.multimodal import load_multimodal
+    from priorkit.models.multimodal.llava import load_multimodal
 
     processor, loaded = AutoProcessor.from_pretrained(out), load_multimodal(out)
     image = Image.linear_gradient("L").convert("RGB").resize((90, 60))

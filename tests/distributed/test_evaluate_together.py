@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from priorkit.cli.main import run
-from priorkit.evals import ask
-from priorkit.models.llm import build_config, build_llm, preset_fields
-from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.evaluation.runner import request_runner
+from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
+from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 
 FILES = ("results.json", "samples.jsonl", "scores.safetensors")
 
@@ -83,7 +83,7 @@ def test_goes_on_after_a_kill_without_asking_again(
     tmp_path: Path, given: list[str], alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    score = ask.likelihood.score_batch
+    score = request_runner.likelihood.score_batch
 
     def counted(*arguments: Any) -> Any:
         if len(calls) == 3:
@@ -92,7 +92,7 @@ def test_goes_on_after_a_kill_without_asking_again(
         return score(*arguments)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(ask.likelihood, "score_batch", counted)
+    monkeypatch.setattr(request_runner.likelihood, "score_batch", counted)
     assert run(["evaluate", *given, "--out", str(out), "--quiet"]) == 130
     (journal,) = (tmp_path / "out.partial" / "state" / "answers").iterdir()
     lines = journal.read_bytes()
@@ -102,7 +102,7 @@ def test_goes_on_after_a_kill_without_asking_again(
     kept = 2
     total = -(-17 // 2)
     monkeypatch.setattr(
-        ask.likelihood, "score_batch", lambda *arguments: calls.append(0) or score(*arguments)
+        request_runner.likelihood, "score_batch", lambda *arguments: calls.append(0) or score(*arguments)
     )
     assert run(["evaluate", *given, "--out", str(out), "--quiet"]) == 0
     assert len(calls) - 3 == total - kept
@@ -111,7 +111,7 @@ def test_goes_on_after_a_kill_without_asking_again(
 
 def test_other_settings_do_not_take_over_the_answers(tmp_path: Path, given: list[str]) -> None:
     journal = tmp_path / "journal"
-    from priorkit.evals.journal import Journal
+    from priorkit.evaluation.runner.answer_cache import Journal
 
     first = Journal(journal, "b").answered(
         [[1, 0], [2]], lambda batch: [f"a{n}" for n in batch], "t", key="one"

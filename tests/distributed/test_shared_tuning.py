@@ -11,15 +11,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from test_two_processes import rows, torchrun
+
+from tests.support.torchrun import rows, torchrun
 
 SHORT = ("--precision", "fp32", "--device", "cpu", "--warmup-steps", "0")
 
 SCRIPT = """
 import sys, json
 from priorkit.cli.main import run
-from priorkit.training import parallel
-from priorkit.training.instruction import InstructionObjective
+from priorkit.core import distributed
+from priorkit.training.finetuning.objective import InstructionObjective
 
 commands = json.loads(sys.argv[1])
 whole, calls = InstructionObjective._total, []
@@ -32,12 +33,12 @@ def broken(self, batch):
 InstructionObjective._total = broken
 assert run(commands[0]) == 5
 InstructionObjective._total = whole
-parallel.barrier()
+distributed.barrier()
 for command in commands:
     code = run(command)
     assert code == 0, (command, code)
-parallel.barrier()
-parallel.stop()
+distributed.barrier()
+distributed.stop()
 """
 
 

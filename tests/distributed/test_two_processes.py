@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from priorkit.training import parallel
+from priorkit.core import distributed
+from tests.support.torchrun import rows, torchrun
 
 COMMON = ("--batch-size", "8", "--precision", "fp32", "--device", "cpu")
 
@@ -21,7 +20,7 @@ import sys, json
 from priorkit.cli.main import run
 import torch
 from priorkit.core import runtime
-from priorkit.training import parallel
+from priorkit.core import distributed
 
 for command in json.loads(sys.argv[1]):
     code = run(command)
@@ -31,29 +30,15 @@ both, one, none = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
 both.grad = torch.full((2,), 1.0 + runtime.rank())
 if runtime.rank() == 1:
     one.grad = torch.ones(2)
-parallel.sum_gradients([both, one, none])
+distributed.sum_gradients([both, one, none])
 assert both.grad.tolist() == [3.0, 3.0]
 assert one.grad.tolist() == [1.0, 1.0]
 assert none.grad is None
-assert parallel.any_process(runtime.rank() == 1, torch.device("cpu"))
-assert not parallel.any_process(False, torch.device("cpu"))
-parallel.barrier()
-parallel.stop()
+assert distributed.any_process(runtime.rank() == 1, torch.device("cpu"))
+assert not distributed.any_process(False, torch.device("cpu"))
+distributed.barrier()
+distributed.stop()
 """
-
-
-def torchrun(*words: object, processes: int = 2) -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
-        "--master-port", str(port), *map(str, words),
-    ]  # fmt: skip
-
-
-def rows(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -202,5 +187,5 @@ def test_shares_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:
         covered: list[int] = []
         for rank in range(size):
             monkeypatch.setenv("RANK", str(rank))
-            covered.extend(parallel.share(20))
+            covered.extend(distributed.share(20))
         assert covered == list(range(20))

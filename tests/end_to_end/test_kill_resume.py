@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_runs import Killer, Runs
 from safetensors.torch import save_file
 
 from priorkit.core import artifact
-from priorkit.training import checkpoint, loop
+from priorkit.training.engine import checkpoint, loop
+from tests.support.killed_runs import Killer, Runs
 
 STEPS = 12
 

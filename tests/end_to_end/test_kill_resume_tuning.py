@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_runs import Runs
 
 from priorkit.core import artifact
+from tests.support.killed_runs import Runs
 
 STEPS = 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from priorkit.scoring.ranks import true_ranks
+from priorkit.scoring.representations.ranks import true_ranks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 

@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from priorkit.core.errors import InputError
-from priorkit.models.encoder_model import Encoder
-from priorkit.models.image_tower import image_tower, put_back
-from priorkit.models.llm import build_config, build_llm, preset_fields
-from priorkit.models.multimodal import compose, load_multimodal
-from priorkit.models.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
+from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from priorkit.models.multimodal.llava import compose, load_multimodal
+from priorkit.models.vision.encoder import Encoder
+from priorkit.models.vision.image_tower import image_tower, put_back
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
@@ -202,7 +202,7 @@ def test_several_towers_give_their_own_features_side_by_side(
 
 
 def test_several_towers_keep_narrow_weights_and_their_attention(tokenizer: Any, tmp_path: Path) -> None:
-    from priorkit.models.attention import choose_attention
+    from priorkit.models.kernels.attention import choose_attention
 
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
     made = compose(llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, also=[TOWERS["dinov2"][0]()])

@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from priorkit.core.errors import InputError
-from priorkit.models.encoder import check_encoder, load_config, load_encoder
-from priorkit.models.encoder_model import Encoder
-from priorkit.models.towers import depth
+from priorkit.models.vision.encoder import Encoder
+from priorkit.models.vision.loading import check_encoder, load_config, load_encoder
+from priorkit.models.vision.towers import depth
 
 TOWER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 IMAGE = {"image_size": 32, "patch_size": 8}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoProcessor, CLIPModel
 
-from priorkit.data.entities import read_entities
-from priorkit.data.images import decode
-from priorkit.data.rejects import Rejects
-from priorkit.models.encoder import entity_head, load_encoder
-from priorkit.models.encoder import unit as normalised
+from priorkit.data.images.decoding import decode
+from priorkit.data.images.entities import read_entities
+from priorkit.data.io.rejects import Rejects
+from priorkit.models.vision.loading import entity_head, load_encoder
+from priorkit.models.vision.loading import unit as normalised
 
 SHORT = ("--steps", 2, "--batch-size", 8, "--precision", "fp32", "--device", "cpu")
 

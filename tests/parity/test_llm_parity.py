@@ -11,13 +11,13 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from priorkit.data.corpus import Corpus
-from priorkit.models import loss as loss_module
-from priorkit.models.chat import ChatTokenizer
-from priorkit.models.llm import build_config, load_llm, parameter_count, preset_fields, presets
-from priorkit.models.loss import IGNORE, count_targets, token_loss
-from priorkit.models.tokenizer import load_tokenizer
-from priorkit.training.language import LanguageModule, LanguageObjective
+from priorkit.data.corpus.reader import Corpus
+from priorkit.models.kernels import cross_entropy as loss_module
+from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, token_loss
+from priorkit.models.language.causal_lm import build_config, load_llm, parameter_count, preset_fields, presets
+from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.models.language.tokenizer import load_tokenizer
+from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
 
 
 def test_an_llm_loads_unchanged_and_gives_the_same_logits(kit) -> None:

@@ -10,11 +10,11 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
-from priorkit.data.conversations import read_conversations
-from priorkit.data.images import decode
-from priorkit.data.rejects import Rejects
-from priorkit.models.chat import ChatTokenizer
-from priorkit.models.multimodal import load_multimodal
+from priorkit.data.conversations.conversation import read_conversations
+from priorkit.data.images.decoding import decode
+from priorkit.data.io.rejects import Rejects
+from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.models.multimodal.llava import load_multimodal
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cpu")
 

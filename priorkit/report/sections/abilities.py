@@ -8,10 +8,10 @@ from itertools import combinations
 
 import numpy as np
 
+from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import numbers
 from priorkit.report.blocks import Cell, Section, Shown, Signed, Table
-from priorkit.report.members import Member, Members
-from priorkit.scoring.correlation import correlation_interval, spearman
+from priorkit.scoring.statistics.correlation import correlation_interval, spearman
 
 FEWEST_MODELS = 5
 """With fewer models a rank correlation says nothing."""

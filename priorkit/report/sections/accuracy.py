@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
 from priorkit.report import numbers, plots
 from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
-from priorkit.report.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
-from priorkit.report.members import Member, Members
 from priorkit.report.sections.confusions import confusion_tables
 from priorkit.report.sections.pools import Pool, chance_level, colors_of, mean_of_benchmarks, pooled, pools
 from priorkit.report.sections.ranks import ORDER
-from priorkit.scoring.intervals import Interval
 
 COLUMNS = ("ability", "size", "prior", "told", "instructed", "needs_image")
 """Groups that get a table, in this order, where items carry them."""

@@ -8,12 +8,13 @@ from itertools import combinations
 
 import numpy as np
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import LANGUAGE, Sample
 from priorkit.report import numbers, plots
 from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table
 from priorkit.report.blocks import Plot as PlotBlock
-from priorkit.report.evaluations import LANGUAGE, Sample
-from priorkit.report.members import Member, Members
-from priorkit.scoring.intervals import Interval, bootstrap_difference, mcnemar_exact, permutation_test
+from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
 
 ALL_PAIRS_UP_TO = 4
 """With more evaluations than these, each is compared with the first alone."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from priorkit.data.results.artifact_graph import Member
+from priorkit.data.results.evaluations import Sample
 from priorkit.report.blocks import Cell, Table, told_apart
-from priorkit.report.evaluations import Sample
-from priorkit.report.members import Member
 
 MOST = 15
 """Pairs shown of a benchmark."""

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import Sample
 from priorkit.report.blocks import Answer, Box, Example, Gallery, Section
-from priorkit.report.evaluations import Sample
-from priorkit.report.members import Member, Members
 from priorkit.report.pictures import item_pictures
 from priorkit.report.sections.accuracy import answering, asks
 

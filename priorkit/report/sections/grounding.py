@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import Benchmark
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, told_apart
-from priorkit.report.evaluations import Benchmark
-from priorkit.report.members import Member, Members
 from priorkit.report.overlaps import overlaps
 from priorkit.report.sections.pools import colors_of
-from priorkit.scoring.intervals import Interval
 
 _AT = re.compile(r"accuracy_at_(0\.[0-9]+)")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import plots
 from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
-from priorkit.report.members import Member, Members
 from priorkit.report.sections.pools import chance_level, colors_of
-from priorkit.scoring.intervals import Interval
 
 MLE = "sub_task"
 """The column that holds the area bin, as in lmms-eval's schema."""

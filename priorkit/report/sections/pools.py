@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from priorkit.report.evaluations import Evaluation, Sample
-from priorkit.report.members import Member, Members
-from priorkit.scoring.intervals import Interval, bootstrap_mean, percentile_interval, resampled
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import Evaluation, Sample
+from priorkit.scoring.statistics.intervals import bootstrap_mean, percentile_interval, resampled
 
 
 @dataclass(frozen=True)

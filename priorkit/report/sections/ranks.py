@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members, prior_name
+from priorkit.data.results.evaluations import RETRIEVAL
 from priorkit.report import plots
 from priorkit.report.blocks import Block, Cell, Pictures, Section, Signed, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
-from priorkit.report.evaluations import RETRIEVAL
-from priorkit.report.members import Member, Members, prior_name
 from priorkit.report.pictures import entity_pictures
-from priorkit.scoring.intervals import (
-    Interval,
+from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
     bootstrap_mean,
     percentile_interval,

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import numbers, plots
 from priorkit.report.blocks import Cell, Section, Shown, Table
 from priorkit.report.blocks import Plot as PlotBlock
 from priorkit.report.lineage import lineage
-from priorkit.report.members import Member, Members
 
 SMOOTHING = 0.012
 """Width (one standard deviation) of the smoothed loss's window, as a share of the run."""

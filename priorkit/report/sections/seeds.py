@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from priorkit.core.interval import Interval
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import ACCURACIES
 from priorkit.report import numbers, plots
 from priorkit.report.blocks import Block, Cell, Plot, Section, Shown, Table
-from priorkit.report.evaluations import ACCURACIES
-from priorkit.report.members import Member, Members
-from priorkit.scoring.intervals import Interval, student_mean
+from priorkit.scoring.statistics.intervals import student_mean
 
 BESIDE = ("mean_iou",)
 """Metrics that are shown beside the one which represents a benchmark."""

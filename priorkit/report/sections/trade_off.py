@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.data.tables import read_table
+from priorkit.core.interval import Interval
+from priorkit.data.io.tables import read_table
+from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
-from priorkit.report.members import Member, Members
 from priorkit.report.sections.ranks import groups_of, ratio
 from priorkit.report.trade_off import trade_off
-from priorkit.scoring.intervals import Interval, bootstrap_mean
+from priorkit.scoring.statistics.intervals import bootstrap_mean
 
 Floats = NDArray[np.float64]
 
@@ -100,4 +101,4 @@ def _ranks(member: Member, shares: Sequence[float]) -> dict[str, list[float]]:
 
 
 def _interval(entry: Mapping[str, float] | None) -> Interval | None:
-    return None if entry is None else Interval(entry["value"], entry["low"], entry["high"])
+    return None if entry is None else Interval.from_dict(entry)

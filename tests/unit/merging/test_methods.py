@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from priorkit.core.errors import InputError, UsageError
-from priorkit.merging import combinations, selections
+from priorkit.merging import linear, sparsify
 from priorkit.merging.arrays import gram, rank_band
 
 SHAPES = [(7,), (24, 17), (130, 70, 11)]
@@ -65,10 +65,8 @@ def elect_and_add(terms, weights, normalize, lambda_):
 def test_weighted_sums(deltas, normalize):
     total = sum(w * d for w, d in zip(WEIGHTS, wide(deltas), strict=True))
     expected = total / math.fsum(WEIGHTS) if normalize else total
-    close(both(deltas, lambda x: combinations.linear(x, WEIGHTS, normalize=normalize)), expected)
-    scaled = both(
-        deltas, lambda x: combinations.task_arithmetic(x, WEIGHTS, normalize=normalize, lambda_=0.3)
-    )
+    close(both(deltas, lambda x: linear.linear(x, WEIGHTS, normalize=normalize)), expected)
+    scaled = both(deltas, lambda x: linear.task_arithmetic(x, WEIGHTS, normalize=normalize, lambda_=0.3))
     close(scaled, 0.3 * expected)
 
 
@@ -78,19 +76,19 @@ def test_slerp_keeps_the_angle_and_the_ends(deltas, t):
     cosine = (a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b)
     angle = math.acos(cosine)
     expected = (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
-    close(both(deltas[:2], lambda x: combinations.slerp(x, t=t)), expected)
+    close(both(deltas[:2], lambda x: linear.slerp(x, t=t)), expected)
 
 
 def test_slerp_is_linear_between_collinear_inputs():
     a = np.arange(1, 9, dtype=np.float32)
-    close(combinations.slerp([a, 3 * a], t=0.25), 0.75 * a + 0.25 * 3 * a)
+    close(linear.slerp([a, 3 * a], t=0.25), 0.75 * a + 0.25 * 3 * a)
 
 
 def test_slerp_needs_directions():
     a, zero = np.ones(4, np.float32), np.zeros(4, np.float32)
     with pytest.raises(InputError, match="second input is zero"):
-        combinations.slerp([a, zero], t=0.5)
-    assert not combinations.slerp([zero, zero], t=0.5).any()
+        linear.slerp([a, zero], t=0.5)
+    assert not linear.slerp([zero, zero], t=0.5).any()
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -101,7 +99,7 @@ def test_ties(deltas, normalize):
         terms.append(weight * delta.astype(np.float64) * (ranks(delta) >= delta.size - kept))
     expected = elect_and_add(terms, WEIGHTS, normalize, 0.7)
     options = {"normalize": normalize, "rescale": False, "lambda_": 0.7}
-    close(both(deltas, lambda x: selections.ties(x, WEIGHTS, DENSITY, **options)), expected)
+    close(both(deltas, lambda x: sparsify.ties(x, WEIGHTS, DENSITY, **options)), expected)
 
 
 @pytest.mark.parametrize("elect", [True, False])
@@ -115,7 +113,7 @@ def test_breadcrumbs(deltas, elect, rescale):
         factor = np.abs(delta).sum() / np.abs(delta * mask).sum() if rescale else 1
         terms.append(weight * delta.astype(np.float64) * mask * factor)
     expected = elect_and_add(terms, WEIGHTS, False, 1.0) if elect else sum(terms)
-    merge = selections.breadcrumbs_ties if elect else selections.breadcrumbs
+    merge = sparsify.breadcrumbs_ties if elect else sparsify.breadcrumbs
     options = {"normalize": False, "rescale": rescale, "gamma": gamma}
     close(both(deltas, lambda x: merge(x, WEIGHTS, DENSITY, **options)), expected)
 
@@ -130,7 +128,7 @@ def test_dare_drops_by_the_drawn_numbers_and_rescales(deltas, elect):
         mask = draw.random(delta.size, dtype=np.float32).reshape(delta.shape) < share
         terms.append(weight * delta.astype(np.float64) * mask / share)
     expected = elect_and_add(terms, WEIGHTS, True, 1.0) if elect else sum(terms) / math.fsum(WEIGHTS)
-    merge = selections.dare_ties if elect else selections.dare_linear
+    merge = sparsify.dare_ties if elect else sparsify.dare_linear
     options = {"normalize": True, "rescale": True}
     close(both(deltas, lambda x: merge(x, WEIGHTS, DENSITY, draws=draws(), **options)), expected)
 
@@ -138,7 +136,7 @@ def test_dare_drops_by_the_drawn_numbers_and_rescales(deltas, elect):
 def test_dare_is_unbiased():
     delta = np.random.default_rng(0).standard_normal(200_000).astype(np.float32)
     draw = [np.random.default_rng(1)]
-    merged = selections.dare_linear([delta], [1.0], [0.2], normalize=False, rescale=True, draws=draw)
+    merged = sparsify.dare_linear([delta], [1.0], [0.2], normalize=False, rescale=True, draws=draw)
     assert abs((merged != 0).mean() - 0.2) < 0.005
     assert abs((merged * delta).sum() / (delta**2).sum() - 1) < 0.03
 
@@ -147,7 +145,7 @@ def test_della_keeps_larger_entries_more_often_and_is_unbiased():
     row = np.linspace(0.1, 2.0, 1000, dtype=np.float32)
     delta = np.tile(row, (400, 1))
     draw = [np.random.default_rng(2)]
-    merged = selections.della_linear(
+    merged = sparsify.della_linear(
         [delta], [1.0], [0.5], normalize=False, rescale=True, epsilon=0.3, draws=draw
     )
     kept = (merged != 0).mean(axis=0)
@@ -172,7 +170,7 @@ def test_della(deltas, elect):
         mask = draw.random(delta.size, dtype=np.float32).reshape(matrix.shape) < probability
         terms.append((weight * matrix.astype(np.float64) * mask / probability).reshape(delta.shape))
     expected = elect_and_add(terms, WEIGHTS, True, 1.0) if elect else sum(terms)
-    merge = selections.della if elect else selections.della_linear
+    merge = sparsify.della if elect else sparsify.della_linear
     options = {"normalize": elect, "rescale": True, "epsilon": epsilon}
     close(both(deltas, lambda x: merge(x, WEIGHTS, density, draws=draws(), **options)), expected)
 
@@ -192,7 +190,7 @@ def test_sce(deltas, share):
     top = sum(w * d * a for w, d, a in zip(weights, inputs, agree, strict=True))
     bottom = sum(w * a for w, a in zip(weights, agree, strict=True))
     expected = top / np.maximum(bottom, 1e-6)
-    close(both(deltas, lambda x: selections.sce(x, select_topk=share)), expected)
+    close(both(deltas, lambda x: sparsify.sce(x, select_topk=share)), expected)
 
 
 def test_model_stock(deltas):
@@ -203,11 +201,11 @@ def test_model_stock(deltas):
     ]
     cosine = np.mean(cosines)
     expected = 3 * cosine / (1 + 2 * cosine) * sum(inputs) / 3
-    close(both(deltas, combinations.model_stock), expected, 2e-6)
+    close(both(deltas, linear.model_stock), expected, 2e-6)
 
 
 def test_karcher_mean_balances_the_pulls_of_its_inputs(deltas):
-    merged = both(deltas, lambda x: combinations.karcher(x, [1.0, 1.0, 1.0], max_iter=200, tol=1e-9))
+    merged = both(deltas, lambda x: linear.karcher(x, [1.0, 1.0, 1.0], max_iter=200, tol=1e-9))
     mean = np.asarray(merged, np.float64).reshape(-1)
     sizes = [np.linalg.norm(delta) for delta in wide(deltas)]
     assert np.linalg.norm(mean) == pytest.approx(np.mean(sizes), rel=1e-6)
@@ -221,20 +219,20 @@ def test_karcher_mean_balances_the_pulls_of_its_inputs(deltas):
 
 
 def test_karcher_of_one_input_is_itself(deltas):
-    close(combinations.karcher(deltas[:1], [2.0]), wide(deltas)[0])
+    close(linear.karcher(deltas[:1], [2.0]), wide(deltas)[0])
 
 
 def test_weights_that_sum_to_zero_cannot_be_normalized(deltas):
     with pytest.raises(UsageError, match="sum to 0"):
-        combinations.linear(deltas[:2], [1.0, -1.0])
+        linear.linear(deltas[:2], [1.0, -1.0])
 
 
 def test_inputs_are_left_alone(deltas):
     before = [delta.copy() for delta in deltas]
     for merge in (
-        lambda: selections.ties(deltas, WEIGHTS, DENSITY, normalize=True, rescale=True),
-        lambda: selections.sce(deltas, select_topk=0.5),
-        lambda: combinations.linear(deltas, WEIGHTS),
+        lambda: sparsify.ties(deltas, WEIGHTS, DENSITY, normalize=True, rescale=True),
+        lambda: sparsify.sce(deltas, select_topk=0.5),
+        lambda: linear.linear(deltas, WEIGHTS),
     ):
         merge()
         assert all(np.array_equal(a, b) for a, b in zip(before, deltas, strict=True))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from priorkit.world.build import build_world
-from priorkit.world.entities import Entity, choose_entities
 from priorkit.world.options import WorldOptions
+from priorkit.world.scenes.entities import Entity, choose_entities
 
 SMALL = WorldOptions(
     seed=7,

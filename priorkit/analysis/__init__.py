@@ -1,0 +1,1 @@
+"""Relating results: priors with accuracy, models with one another, mixtures with scores."""

@@ -1,0 +1,96 @@
+"""What text a model has read: the corpora behind it, found by following inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from priorkit.core.artifact import Artifact
+from priorkit.core.errors import InputError
+from priorkit.data.corpus.reader import read_corpus_header
+from priorkit.data.results.artifact_graph import sources
+
+PRETRAINING = "pretrain"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One pretraining run.
+
+    Attributes:
+        corpus: the header of its corpus (``corpus.json``).
+        where: the corpus's path.
+        tokens: how many tokens were read.
+    """
+
+    corpus: Mapping[str, Any]
+    where: str
+    tokens: float
+
+
+def readings(evaluation: Artifact) -> list[Reading]:
+    """All pretraining runs behind an evaluation's model, the last one first.
+
+    Raises:
+        InputError: an artifact on the way, or a corpus, is not on this machine or has changed.
+    """
+    found: list[Reading] = []
+    queue, seen = [evaluation], {evaluation.digest}
+    while queue:
+        artifact = queue.pop(0)
+        present = {record.setting: item for record, item in sources(artifact)}
+        for record in artifact.manifest.inputs:
+            wanted = record.setting in ("model", "llm", "mllm", "from_llm", "base", "corpus")
+            item = present.get(record.setting)
+            owner = item.owner if item is not None else None
+            if owner is None:
+                if wanted and record.kind != "hub":
+                    raise InputError(
+                        f"{record.path}, from which {artifact.path} was made, is not here or has changed",
+                        where=str(evaluation.path),
+                        hint="bring it back, or give shares and scores with --table",
+                    )
+                continue
+            if record.setting == "corpus" and artifact.manifest.step == PRETRAINING:
+                tokens = float(artifact.manifest.metrics.get("tokens", 1))
+                found.append(Reading(read_corpus_header(owner.path), str(owner.path), tokens))
+            elif wanted and owner.digest not in seen:
+                seen.add(owner.digest)
+                queue.append(owner)
+    if not found:
+        raise InputError(
+            "its model was not pretrained by this kit, so that its mix is not known",
+            where=str(evaluation.path),
+            hint="give shares and scores with --table",
+        )
+    return found
+
+
+def shares_read(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, float]:
+    """Shares of the tokens that an evaluation's model has read.
+
+    Args:
+        evaluation: the artifact.
+        names: sources or labels; all sources where empty.
+
+    Returns:
+        Name -> share; over several pretraining runs weighted by their tokens.
+
+    Raises:
+        InputError: a corpus is not to be found, or knows no share of a name.
+    """
+    runs = readings(evaluation)
+    total = sum(run.tokens for run in runs)
+    found: dict[str, float] = {}
+    for run in runs:
+        known = {**run.corpus.get("labels", {}), **run.corpus["shares"]}
+        chosen = names or tuple(run.corpus["shares"])
+        for name in chosen:
+            found[name] = found.get(name, 0.0) + float(known.get(name, 0.0)) * run.tokens / total
+    for name in names:
+        if not any(name in {**run.corpus.get("labels", {}), **run.corpus["shares"]} for run in runs):
+            raise InputError(
+                f"no corpus behind it has a source or label '{name}'", where=str(evaluation.path)
+            )
+    return found

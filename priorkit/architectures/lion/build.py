@@ -1,0 +1,320 @@
+"""LION on a LLaVA model: putting it together, and its artifacts' strict reading and writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from priorkit.architectures.lion.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, PEFT_TYPE, read_adapter_config
+from priorkit.architectures.lion.modeling.configuration import LionConfig, lion_fields, task_index
+from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, part_of
+from priorkit.architectures.lion.modeling.processing import LionProcessor, pad_questions, question_ids
+from priorkit.architectures.lion.modeling.task_cache import RoutedCache
+from priorkit.core.errors import InputError
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
+from priorkit.models.language.causal_lm import load_checked, refuse_missing
+from priorkit.models.multimodal.llava import Multimodal, load_multimodal
+
+
+@dataclass
+class LionMultimodal(Multimodal):
+    """A LION model with its processor.
+
+    Attributes:
+        model: ``LionForConditionalGeneration``.
+        processor: ``LionProcessor``.
+    """
+
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """What the encoder hands to the branches.
+
+        Args:
+            pixels: uint8 ``[images, 3, height, width]``.
+
+        Returns:
+            ``[images, states, positions, width]``; see ``LionModel.vision_states``.
+        """
+        return self.model.model.vision_states(self._preprocessing.normalise(pixels))
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        features: Tensor | None,
+        in_place: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """The language model's output; ``options`` may hold ``task_types`` and the Q-Former's questions."""
+        if in_place is not None:
+            raise ValueError("LION has no placeholder for images that are not shown")
+        return self.model.model(
+            input_ids=input_ids, attention_mask=attention_mask, vision_states=features, **options
+        )
+
+    asks_for_looks = True
+    """Images are given with their question and task type; see evaluation_inputs.py."""
+
+    @property
+    def tags(self) -> str:
+        """What becomes of tags: ``off``, ``hard`` or ``soft``."""
+        return str(self.model.config.tags)
+
+    def row_options(
+        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Task types of the rows and questions to the images.
+
+        A row has the task type of its first image; one without an image has its own, or is image-level where
+        none is given; one that goes on from a cache keeps what it had.
+
+        Args:
+            ids: ``[batch, time]``.
+            images: each with ``question`` and ``task_type``, in order.
+            cache: what an earlier call returned.
+            use_cache: whether a cache will be needed.
+            task_types: of each row; empty where it is not known.
+        """
+        if isinstance(cache, RoutedCache):
+            return {"task_types": cache.tasks}
+        tokenizer, config = self.tokenizer, self.model.config
+        counts = ((ids == config.image_token_id).sum(1) // config.image_seq_length).tolist()
+        kinds: list[str] = []
+        first = 0
+        for row, count in enumerate(counts):
+            own = task_types[row] if task_types else ""
+            kinds.append(images[first].task_type if count else own or "image-level")
+            first += count
+        options: dict[str, Any] = {
+            "task_types": torch.tensor([task_index(kind) for kind in kinds], device=ids.device)
+        }
+        if images:
+            length = config.instruction_length
+            rows = [question_ids(tokenizer, image.question, length) for image in images]
+            pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+            asked, mask = pad_questions(rows, pad)
+            options["qformer_input_ids"] = asked.to(ids.device)
+            options["qformer_attention_mask"] = mask.to(ids.device)
+        if use_cache:
+            options["past_key_values"] = RoutedCache(options["task_types"], config=config.text_config)
+        return options
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states; the soft token is never chosen."""
+        return self.model.never_soft(self.model.lm_head(hidden))
+
+    @torch.no_grad()
+    def calibrate(self, pixels: Tensor) -> None:
+        """Scale fresh branches so that their tokens are as large as the text's embeddings.
+
+        Fresh ones are far larger than the embeddings of a small model and would fill the residual stream;
+        see :meth:`Multimodal.calibrate`.
+
+        Args:
+            pixels: some images, uint8 ``[images, 3, height, width]``.
+        """
+        model = self.model.model
+        wanted = self.model.get_input_embeddings().weight.float().std()
+        states = self.patch_features(pixels.to(self.device))
+        tokens, start = model.visual_tokens(states, None, None).float(), 0
+        for branch, count in ((model.lion.qformer, model.config.queries), (model.lion.aggregator, 0)):
+            if branch is not None:
+                own = tokens[:, start : start + (count or states.shape[2])]
+                start += own.shape[1]
+                branch.rescale(wanted / own.std())
+
+    def part_of(self, name: str) -> str:
+        """Which part a parameter belongs to; see :func:`priorkit.architectures.lion.modeling.model.part_of`."""
+        return part_of(name)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Everything that is not the base's: LION's parts, and the projector where it is a branch."""
+        projector = "projector" in self.model.config.branches
+        return {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if ".lion." in name or (projector and ".multi_modal_projector." in name)
+        }
+
+    def save_adapter(self, folder: Path, base: str, stage: str) -> None:
+        """Save LION's parts alone, as an adapter on their base.
+
+        Args:
+            folder: where to write.
+            base: path or hub id of the base.
+            stage: which stage made them.
+        """
+        config = self.model.config
+        written = {
+            "peft_type": PEFT_TYPE,
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": base,
+            "stage": stage,
+            "lion": lion_fields(config),
+            "base": base_shape(config),
+        }
+        text = json.dumps(written, indent=2, sort_keys=True) + "\n"
+        (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.own_tensors().items()}
+        save_file(tensors, folder / ADAPTER_MODEL, metadata={"format": "pt"})
+        self.processor.save_pretrained(folder)
+
+
+def base_shape(config: Any) -> dict[str, Any]:
+    """What two adapters must agree on to stand on one base."""
+    text, vision = config.text_config, config.vision_config
+    return {
+        "text": [text.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size],
+        "vision": [vision.model_type, vision.hidden_size, vision.num_hidden_layers, vision.image_size],
+    }
+
+
+def image_positions(base: Multimodal) -> int:
+    """Positions of an encoder's output, the class token included."""
+    config = base.model.config
+    drops = config.vision_feature_select_strategy == "default"
+    return int(config.image_seq_length) + int(drops)
+
+
+def compose(base: Multimodal, fields: Mapping[str, Any], seed: int) -> LionMultimodal:
+    """A LION model on a LLaVA model; its own parts freshly drawn.
+
+    Args:
+        base: a LLaVA model; its weights are copied as they are.
+        fields: of :data:`~priorkit.architectures.lion.modeling.configuration.LION_FIELDS`, without ``image_seq_length``
+            and ``soft_token_id``, which follow.
+        seed: draws the parts.
+    """
+    tokenizer = base.tokenizer
+    if SOFT_TOKEN not in tokenizer.get_vocab():
+        from transformers import AddedToken
+
+        tokenizer.add_tokens([AddedToken(SOFT_TOKEN, special=True, normalized=False)], special_tokens=True)
+    known = base.model.config.to_dict()
+    for name in ("model_type", "architectures", "transformers_version", "_name_or_path", "dtype"):
+        known.pop(name, None)
+    positions = image_positions(base)
+    tokens = {
+        "qformer": int(fields["queries"]),
+        "aggregator": positions,
+        "projector": int(base.model.config.image_seq_length),
+    }
+    config = LionConfig(
+        **{
+            **known,
+            **fields,
+            "image_seq_length": sum(tokens[name] for name in fields["branches"]),
+            "soft_token_id": tokenizer.convert_tokens_to_ids(SOFT_TOKEN),
+        }
+    )
+    torch.manual_seed(seed)
+    model: Any = LionForConditionalGeneration(config)
+    found = model.load_state_dict(base.model.state_dict(), strict=False)
+    missing = [name for name in found.missing_keys if ".lion." not in name]
+    if missing or found.unexpected_keys:
+        raise InputError(
+            f"the base does not fit: missing {missing[:3]}, unexpected {found.unexpected_keys[:3]}"
+        )
+    model.tie_weights()
+    if model.model.lion.soft_prompt is not None:
+        # N(0, 1) suits T5's embeddings; decoders' tables are much smaller.
+        deviation = model.get_input_embeddings().weight.float().std()
+        with torch.no_grad():
+            model.model.lion.soft_prompt.normal_(std=float(deviation))
+    if base.model.generation_config is not None:
+        model.generation_config = base.model.generation_config
+    processor = LionProcessor(
+        image_processor=base.processor.image_processor,
+        tokenizer=tokenizer,
+        chat_template=base.processor.chat_template or tokenizer.chat_template,
+        image_tokens=config.image_seq_length,
+        instruction_length=config.instruction_length,
+        tags=config.tags,
+    )
+    return LionMultimodal(model, processor)
+
+
+def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
+    """A LION model of a base and an adapter artifact.
+
+    Args:
+        base: a LLaVA model.
+        folder: the adapter.
+        tags: another way with tags than the adapter's; a soft prompt that it does not have is drawn.
+        seed: draws it.
+
+    Raises:
+        InputError: the adapter is for a base of another shape, or its tensors are not exactly those that
+            its configuration asks for.
+    """
+    written = read_adapter_config(folder)
+    found = base_shape(base.model.config)
+    if written["base"] != found:
+        raise InputError(
+            f"the adapter was made for a base of {written['base']}, this one is {found}", where=str(folder)
+        )
+    fields = {**written["lion"], "tags": tags or written["lion"]["tags"]}
+    lion = compose(base, fields, seed)
+    fresh = ("soft prompt",) if fields["tags"] == "soft" != written["lion"]["tags"] else ()
+    load_tensors(lion, load_file(folder / ADAPTER_MODEL), str(folder), fresh)
+    return lion
+
+
+def load_tensors(
+    lion: LionMultimodal, tensors: Mapping[str, Tensor], where: str, fresh: Sequence[str]
+) -> None:
+    """Put tensors into LION's parts, strictly.
+
+    Args:
+        lion: whose parts are set.
+        tensors: by name.
+        where: for messages.
+        fresh: parts that may be missing and stay as they are.
+
+    Raises:
+        InputError: naming every kind of mismatch.
+    """
+    own = lion.own_tensors()
+    missing = sorted(name for name in own if name not in tensors and part_of(name) not in fresh)
+    unexpected = sorted(name for name in tensors if name not in own)
+    misfits = sorted(name for name in tensors if name in own and tensors[name].shape != own[name].shape)
+    problems = [
+        f"{len(names)} {what} tensors, such as {', '.join(names[:3])}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("misfitting", misfits))
+        if names
+    ]
+    if problems:
+        raise InputError("; ".join(problems), where=where)
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def load_lion(folder: Path) -> LionMultimodal:
+    """Load a full LION model in fp32 with its processor.
+
+    Raises:
+        InputError: it cannot be loaded, or a tensor is missing, unexpected or of another shape.
+    """
+    from transformers import AutoProcessor
+
+    model, info = load_checked(LionForConditionalGeneration, folder, dtype=torch.float32)
+    refuse_missing(info, folder)
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
+        ) from None
+    return LionMultimodal(model, processor)
+
+
+def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
+    """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
+    return compose_adapter(load_multimodal(base), adapter, tags, seed)

@@ -1,0 +1,191 @@
+"""A mixture of adapters: the artifacts of LION's stages 1 and 2 joined into the start of stage 3."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from priorkit.architectures.lion.artifact import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL,
+    is_lion_adapter,
+    read_adapter_config,
+)
+from priorkit.core.errors import InputError, Problems
+from priorkit.merging.tensors import Reader
+from priorkit.models.folder import TensorInfo, read_header
+
+ADAPTERS, TASKS = ("region", "image"), ("region", "image")
+
+_EQUAL = ("adapter_width", "adapter_input", "instruction_length", "tags")
+"""Fields on which both stages must agree."""
+
+_OF_BRANCH: Mapping[str, tuple[str, ...]] = {
+    "qformer": ("queries", "qformer"),
+    "aggregator": (
+        "aggregator_layers",
+        "aggregator_heads",
+        "aggregator_ffn",
+        "aggregator_mlp",
+        "dropout",
+    ),
+}
+"""Fields that come from the stage that has the branch."""
+
+
+@dataclass(frozen=True)
+class MixturePlan:
+    """Two stages that are known to fit.
+
+    Attributes:
+        folders: where they are; a single one is no join and goes into its base as it is.
+        config: the joined ``adapter_config.json``.
+        tensors: which file holds each tensor.
+        width: the language model's; 0 for a single adapter.
+        layers: how many layers have adapters; 0 for a single adapter.
+        image_tokens: visual tokens of one image.
+    """
+
+    folders: tuple[Path, ...]
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    width: int
+    layers: int
+    image_tokens: int
+
+
+def plan_single(label: str, folder: Path) -> MixturePlan:
+    """One LION adapter that is to be put into its base.
+
+    Raises:
+        InputError: no LION adapter.
+    """
+    if not is_lion_adapter(folder):
+        raise InputError(
+            "no LION adapter", where=label, hint="mixture joins stages of tune --architecture lion"
+        )
+    config = read_adapter_config(folder)
+    tensors = read_header(folder / ADAPTER_MODEL)
+    return MixturePlan((folder,), config, tensors, 0, 0, config["lion"]["image_seq_length"])
+
+
+def plan_mixture(labels: Sequence[str], folders: Sequence[Path]) -> MixturePlan:
+    """Check from headers that two adapters are stage 1 and stage 2 of one base and do not overlap.
+
+    Raises:
+        InputError: no LION adapters, not one of each stage, other bases or shapes, or tensors that both
+            have; all problems at once.
+    """
+    problems = Problems(InputError)
+    for label, folder in zip(labels, folders, strict=True):
+        if not is_lion_adapter(folder):
+            problems.add(
+                "no LION adapter", where=label, hint="mixture joins stages of tune --architecture lion"
+            )
+    problems.raise_if_any()
+    configs = [read_adapter_config(folder) for folder in folders]
+    lions: list[dict[str, Any]] = [config["lion"] for config in configs]
+    held = [name for lion in lions for name in lion["adapters"]]
+    if sorted(held) != sorted(ADAPTERS):
+        problems.add(
+            f"one image and one region adapter make a mixture, got {', '.join(held) or 'none'}",
+            where=", ".join(labels),
+            hint="give an artifact of stage 1 and one of stage 2",
+        )
+    first = configs[0]
+    for label, config in zip(labels[1:], configs[1:], strict=True):
+        if config["base"] != first["base"]:
+            problems.add(f"its base is {config['base']}, the first one's {first['base']}", where=label)
+        elif not _same_base(first, config):
+            problems.add(
+                f"its base is {config['base_model_name_or_path']}, the first one's is "
+                f"{first['base_model_name_or_path']}",
+                where=label,
+                hint="both stages must be tuned on one base",
+            )
+        for name in _EQUAL:
+            if config["lion"][name] != first["lion"][name]:
+                problems.add(
+                    f"{name} is {config['lion'][name]}, the first one's {first['lion'][name]}", where=label
+                )
+    tensors: dict[str, TensorInfo] = {}
+    clashes: list[str] = []
+    for folder in folders:
+        for name, info in read_header(folder / ADAPTER_MODEL).items():
+            if name in tensors:
+                clashes.append(name)
+            tensors[name] = info
+    if clashes:
+        soft = " (a soft prompt is trained in stage 3: tune stages 1 and 2 without --tags soft)"
+        problems.add(
+            f"both have {len(clashes)} tensors, such as {clashes[0]}"
+            + (soft if any("soft_prompt" in name for name in clashes) else ""),
+            where=", ".join(labels),
+        )
+    problems.raise_if_any()
+    joined = dict(lions[0])
+    joined["branches"] = [
+        name
+        for name in ("qformer", "aggregator", "projector")
+        if any(name in lion["branches"] for lion in lions)
+    ]
+    joined["adapters"], joined["router"] = list(ADAPTERS), True
+    for lion in lions:
+        for branch, names in _OF_BRANCH.items():
+            if branch in lion["branches"]:
+                joined |= {name: lion[name] for name in names}
+    joined["image_seq_length"] = sum(lion["image_seq_length"] for lion in lions)
+    downs = [info for name, info in tensors.items() if name.endswith(".region.down.weight")]
+    config = {**first, "stage": "1+2", "lion": joined}
+    return MixturePlan(
+        tuple(folders), config, tensors, downs[0].shape[1], len(downs), joined["image_seq_length"]
+    )
+
+
+def _same_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two adapters name one base: the same text, or the same content by the manifests' digests."""
+    names = [str(config["base_model_name_or_path"]) for config in (one, other)]
+    if names[0] == names[1]:
+        return True
+    manifests = [Path(name) / "priorkit.json" for name in names]
+    if not all(path.is_file() for path in manifests):
+        return False
+    files = [json.loads(path.read_text(encoding="utf-8")).get("files") for path in manifests]
+    return bool(files[0]) and files[0] == files[1]
+
+
+def write_mixture(plan: MixturePlan, folder: Path) -> dict[str, Any]:
+    """Write the joined adapter with hard gates: each task type starts with its own adapter.
+
+    A processor that lies in the folder learns the number of visual tokens.
+
+    Returns:
+        Figures for ``merge.json``.
+    """
+    with Reader() as reader:
+        reader.open(source / ADAPTER_MODEL for source in plan.folders)
+        tensors = {name: reader.shaped(info, np.float32) for name, info in plan.tensors.items()}
+    for layer in range(plan.layers):
+        for adapter in ADAPTERS:
+            for task in TASKS:
+                gate = np.full(plan.width, float(adapter == task), np.float32)
+                tensors[f"model.lion.layers.{layer}.router.{adapter}_on_{task}"] = gate
+    text = json.dumps(plan.config, indent=2, sort_keys=True) + "\n"
+    (folder / ADAPTER_CONFIG).write_text(text, encoding="utf-8")
+    ordered = {name: tensors[name] for name in sorted(tensors)}
+    save_file(ordered, folder / ADAPTER_MODEL, metadata={"format": "pt"})
+    processor = folder / "processor_config.json"
+    if processor.is_file():
+        written = {**json.loads(processor.read_text(encoding="utf-8")), "image_tokens": plan.image_tokens}
+        processor.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    return {
+        "tensors": len(tensors),
+        "layers": plan.layers,
+        "parameters": sum(v.size for v in tensors.values()),
+    }

@@ -1,0 +1,1 @@
+"""The modules of LION, its configuration and its processor."""

@@ -1,0 +1,1 @@
+"""LLaVA: a projector between an image encoder and a language model."""

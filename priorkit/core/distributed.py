@@ -1,0 +1,159 @@
+"""Processes under torchrun: start, sum gradients and numbers over all of them."""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from priorkit.core.runtime import Runtime, rank, world_size
+
+BUCKET_BYTES = 64 << 20
+"""Gradients are summed in buckets of this size: few large messages in place of many small ones."""
+
+
+def start(runtime: Runtime) -> None:
+    """Join the process group where torchrun started several processes."""
+    if world_size() > 1 and not dist.is_initialized():
+        backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
+        atexit.register(stop)
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def share(count: int) -> range:
+    """This process's contiguous part of ``range(count)``; sizes differ by one at most."""
+    size, number = world_size(), rank()
+    return range(count * number // size, count * (number + 1) // size)
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process, so that all of them act alike."""
+    return bool(total(torch.tensor([int(flag)], device=device)).item()) if dist.is_initialized() else flag
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Sum gradients over all processes; a parameter that one process has no gradient for counts as zero.
+
+    One that no process used stays without, as in a single process: the optimiser passes it over.
+    """
+    if not dist.is_initialized():
+        return
+    parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
+    flags = torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=_device())
+    used = cast("list[int]", total(flags).tolist())  # pyright: ignore[reportUnknownMemberType]
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter, users in zip(parameters, used, strict=True):
+        if not users:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        bucket.append(parameter.grad)
+        size += parameter.grad.numel() * parameter.grad.element_size()
+        if size >= BUCKET_BYTES:
+            _sum_bucket(bucket)
+            bucket, size = [], 0
+    if bucket:
+        _sum_bucket(bucket)
+
+
+def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> None:
+    """Share a module's parameters among the processes (FSDP2): each layer, then all that is left.
+
+    Gradients are then summed by torch in the backward pass. Products run in the runtime's precision,
+    sums of gradients and the optimiser in fp32.
+
+    Args:
+        module: what is called in the forward pass; its own parameters stay gathered until the backward.
+        layers: its repeated parts, gathered one at a time.
+        runtime: device and precision.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    start(runtime)
+    mesh = init_device_mesh(runtime.device.type, (world_size(),))
+    dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy)
+
+
+def gather(module: nn.Module) -> None:
+    """Make a module's shared parameters whole again, in the first process's main memory, to be saved there.
+
+    Every process calls this; the others keep their parts.
+    """
+    reshard(module)
+    made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
+    for part in module.modules():
+        for name, own in part.named_parameters(recurse=False, remove_duplicate=False):
+            if not is_sharded(own):
+                continue
+            if own not in made:
+                full = local(own.detach()).cpu()
+                made[own] = nn.Parameter(full, own.requires_grad) if rank() == 0 else own
+            setattr(part, name, made[own])
+
+
+def reshard(module: nn.Module) -> None:
+    """Share parameters again that a forward pass without a backward pass left gathered."""
+    for part in module.modules():
+        again = getattr(part, "reshard", None)  # torch's FSDPModule, whose import costs seconds
+        if again is not None:
+            again()
+
+
+def is_sharded(value: Tensor) -> bool:
+    """Whether a tensor is shared among the processes."""
+    return hasattr(value, "full_tensor")
+
+
+def local(value: Tensor) -> Tensor:
+    """The whole of a shared tensor, in every process; any other as it is."""
+    full = getattr(value, "full_tensor", None)
+    return value if full is None else full()
+
+
+def gradient_scale(module: nn.Module) -> int:
+    """What to multiply a loss by so that gradients come out as sums over the processes."""
+    return world_size() if any(is_sharded(parameter) for parameter in module.parameters()) else 1
+
+
+def _device() -> torch.device:
+    """Where this process's messages must lie."""
+    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+
+
+def _sum_bucket(gradients: list[Tensor]) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()

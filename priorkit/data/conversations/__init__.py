@@ -1,0 +1,1 @@
+"""Conversations: LLaVA rows, task types, regions, packing of samples."""

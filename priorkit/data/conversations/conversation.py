@@ -1,0 +1,143 @@
+"""Conversations: LLaVA JSON, JSON Lines and parquet, with or without images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, nearest
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_of
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
+
+PLACEHOLDER = "<image>"
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn: ``role`` is ``user``, ``assistant`` or ``system``."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A conversation.
+
+    Attributes:
+        id: the sample's id, or its place in the file.
+        turns: user and assistant in turn, perhaps after a system turn; the last is the assistant's.
+        images: as many as there are placeholders in the turns.
+        ability: the group of abilities the sample trains, where labelled.
+    """
+
+    id: str
+    turns: tuple[Turn, ...]
+    images: tuple[ImageRef, ...]
+    ability: str = ""
+
+    def without_images(self, placeholder: str = "") -> Conversation:
+        """The same words with no image: each placeholder is replaced by a text, with its line break."""
+        pattern = PLACEHOLDER if placeholder else rf"{PLACEHOLDER}\n|\n?{PLACEHOLDER}"
+        turns = tuple(Turn(turn.role, re.sub(pattern, placeholder, turn.text)) for turn in self.turns)
+        return Conversation(self.id, turns, (), self.ability)
+
+
+def check_conversations(path: Path) -> list[Path]:
+    """The files of a source of conversations, their columns checked from headers.
+
+    Raises:
+        InputError: no file of a known type, or no conversations in it.
+    """
+    files = files_of(path, TABLE_SUFFIXES)
+    for file in files:
+        columns = column_names(file)
+        if "conversations" not in columns:
+            raise InputError(
+                f"no key 'conversations'; got {', '.join(columns)}",
+                where=str(file),
+                hint=nearest("conversations", columns, only_close=True) or "expected LLaVA's format",
+            )
+    return files
+
+
+def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield ``(file, row number from 1, conversation)``; unusable samples go to ``rejects`` with the reason.
+
+    Good samples are not counted here: the caller may yet find fault with their images.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for file in check_conversations(path):
+        for number, row in read_rows(file, rejects):
+            try:
+                yield str(file), number, conversation_of(row, file, number)
+            except (BrokenImageError, ValueError) as error:
+                rejects.add(str(file), number, str(error))
+
+
+def read_conversations(path: Path, rejects: Rejects) -> list[Conversation]:
+    """Read conversations into memory; unusable samples go to ``rejects`` with the reason.
+
+    Raises:
+        InputError: nothing is left, or a file is damaged.
+    """
+    found: list[Conversation] = []
+    for _, _, conversation in conversations_of(path, rejects):
+        found.append(conversation)
+        rejects.good()
+    rejects.judge()
+    if not found:
+        raise InputError("no conversations here", where=str(path))
+    return found
+
+
+def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversation:
+    """The conversation of a row.
+
+    Raises:
+        ValueError: it is none, or its images are not as many as its placeholders.
+        BrokenImageError: an image is not there.
+    """
+    given = row.get("id")
+    name = str(number if given is None else given)
+    turns = _turns(row.get("conversations"))
+    value = row.get("image")
+    cells = value if isinstance(value, list) else [] if value is None else [value]
+    images = tuple(image_of(cell, file.parent, f"{name}.{place}") for place, cell in enumerate(cells))
+    wanted = sum(turn.text.count(PLACEHOLDER) for turn in turns)
+    if wanted != len(images):
+        raise ValueError(f"{wanted} image placeholders, {len(images)} images")
+    return Conversation(name, turns, images, str(row.get("ability") or ""))
+
+
+def _turns(value: Any) -> tuple[Turn, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("conversations is empty or no list")
+    turns: list[Turn] = []
+    for part in value:
+        if not isinstance(part, dict):
+            raise ValueError("a turn is no object")
+        role = str(part.get("from") or part.get("role") or "")
+        text = part.get("value") if "value" in part else part.get("content")
+        if role not in _ROLES:
+            raise ValueError(f"unknown role '{role}' ({nearest(role, _ROLES)})")
+        if not isinstance(text, str):
+            raise ValueError(f"the turn of '{role}' has no text")
+        turns.append(Turn(_ROLES[role], text))
+    spoken = [turn for turn in turns if turn.role != "system"]
+    expected = ["user", "assistant"] * (len(spoken) // 2)
+    if [turn.role for turn in spoken] != expected or not spoken:
+        raise ValueError("user and assistant must take turns, the assistant last")
+    if any(turn.role == "assistant" and not turn.text.strip() for turn in turns):
+        raise ValueError("an answer is empty")
+    if any(turn.role == "assistant" and PLACEHOLDER in turn.text for turn in turns):
+        raise ValueError("an answer holds an image placeholder")
+    return tuple(turns)

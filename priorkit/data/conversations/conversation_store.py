@@ -1,0 +1,249 @@
+"""Samples of a training run: conversations kept on disk and read when asked for, drawn as a mixture."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.core.errors import InputError, Problem, UsageError
+from priorkit.data.conversations.conversation import Conversation, Turn
+from priorkit.data.corpus.mixing import budgets
+from priorkit.data.images.decoding import ImageRef
+from priorkit.data.shuffling import sample_ids
+
+
+class ConversationStore(Sequence[Conversation]):
+    """Conversations in an unnamed file; memory holds eight bytes for each, however long they are.
+
+    The file vanishes with the process. Reading is safe in forked worker processes.
+
+    Args:
+        folder: where there is room on disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
+        self._ends: list[int] = [0]
+        self._index: NDArray[np.int64] | None = None
+
+    def append(self, conversation: Conversation) -> None:
+        """Add one at the end."""
+        contents = [image.content or b"" for image in conversation.images]
+        head = {
+            "id": conversation.id,
+            "ability": conversation.ability,
+            "turns": [(turn.role, turn.text) for turn in conversation.turns],
+            "images": [
+                (image.name, None if image.path is None else str(image.path), len(content))
+                for image, content in zip(conversation.images, contents, strict=True)
+            ],
+        }
+        line = json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        parts = [len(line).to_bytes(8, "little"), line, *contents]
+        self._file.writelines(parts)
+        self._ends.append(self._ends[-1] + sum(map(len, parts)))
+        self._index = None
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1 if self._index is None else len(self._index) - 1
+
+    def seal(self) -> None:
+        """No more will be appended."""
+        self._file.flush()
+        self._index = np.asarray(self._ends, dtype=np.int64)
+        self._ends = [0]
+
+    @overload
+    def __getitem__(self, place: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Conversation]: ...
+    def __getitem__(self, place: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        if self._index is None:
+            raise ValueError("the store is still being filled")
+        start, stop = int(self._index[place]), int(self._index[place + 1])
+        content = os.pread(self._file.fileno(), stop - start, start)
+        length = int.from_bytes(content[:8], "little")
+        head = json.loads(content[8 : 8 + length].decode("utf-8", "surrogatepass"))
+        images: list[ImageRef] = []
+        at = 8 + length
+        for name, path, size in head["images"]:
+            images.append(
+                ImageRef(name, None if path is None else Path(path), content[at : at + size] or None)
+            )
+            at += size
+        turns = tuple(Turn(role, text) for role, text in head["turns"])
+        return Conversation(head["id"], turns, tuple(images), head["ability"])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a run learns from: conversations in the order drawn, with their images numbered through.
+
+    Attributes:
+        store: all conversations that were kept.
+        drawn: int64 ``[samples]``, places in the store; a place may come more than once.
+        first_image: int64 ``[conversations + 1]``, the number of each stored conversation's first image.
+        names: the sources.
+        origin: int64 ``[samples]``, the place in ``names`` of each sample's source.
+    """
+
+    store: ConversationStore
+    drawn: NDArray[np.int64]
+    first_image: NDArray[np.int64]
+    names: tuple[str, ...]
+    origin: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, index: int) -> Conversation:
+        if not 0 <= index < len(self.drawn):
+            raise IndexError(index)
+        return self.store[int(self.drawn[index])]
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return (self[index] for index in range(len(self)))
+
+    def images_of(self, index: int) -> range:
+        """The numbers of a sample's images."""
+        place = int(self.drawn[index])
+        return range(int(self.first_image[place]), int(self.first_image[place + 1]))
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """How many samples are of each source."""
+        counts = np.bincount(self.origin, minlength=len(self.names))
+        return dict(zip(self.names, counts.tolist(), strict=True))
+
+    @property
+    def images(self) -> Images:
+        """All images of the store, by number."""
+        return Images(self.store, self.first_image)
+
+
+class Images(Sequence[ImageRef]):
+    """The images of a store, read when asked for."""
+
+    def __init__(self, store: ConversationStore, first: NDArray[np.int64]) -> None:
+        self._store, self._first = store, first
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @overload
+    def __getitem__(self, place: int) -> ImageRef: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[ImageRef]: ...
+    def __getitem__(self, place: int | slice) -> ImageRef | list[ImageRef]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        if not 0 <= place < len(self):
+            raise IndexError(place)
+        owner = int(np.searchsorted(self._first, place, side="right")) - 1
+        return self._store[owner].images[place - int(self._first[owner])]
+
+
+def gather(
+    sources: Mapping[str, Iterable[Conversation]],
+    folder: Path,
+    weights: Mapping[str, float],
+    subset: int | None,
+    max_epochs: float,
+    seed: int,
+) -> Samples:
+    """Store the conversations of all sources and draw the mixture.
+
+    Args:
+        sources: conversations by source.
+        folder: where the store's file lies.
+        weights: share of the *samples* by source, on any scale; empty means in proportion to the sizes.
+        subset: samples of the mixture; None means as many as use no sample twice.
+        max_epochs: how often a source's samples may come in the mixture.
+        seed: chooses which samples are drawn. Without weights and subset there is nothing to choose, and
+            the samples keep the order of their files.
+
+    Raises:
+        InputError: a source is empty.
+        UsageError: weights of unknown sources, or more samples wanted than ``max_epochs`` allows.
+    """
+    store = ConversationStore(folder)
+    counts: list[int] = []
+    sizes: dict[str, int] = {}
+    for name, conversations in sources.items():
+        before = len(store)
+        for conversation in conversations:
+            store.append(conversation)
+            counts.append(len(conversation.images))
+        sizes[name] = len(store) - before
+    empty = [name for name, size in sizes.items() if size == 0]
+    if empty:
+        raise InputError(f"no sample of {', '.join(empty)} can be used")
+    store.seal()
+    first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    drawn = np.arange(len(store), dtype=np.int64)
+    if weights or subset is not None:
+        drawn, _ = mixture(sizes, weights, subset, max_epochs, seed)
+    owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    return Samples(store, drawn, first_image, tuple(sizes), owners[drawn])
+
+
+def mixture(
+    sizes: Mapping[str, int], weights: Mapping[str, float], subset: int | None, max_epochs: float, seed: int
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Which samples of all sources after one another are drawn, and how many of each source.
+
+    Arguments and errors as :func:`gather`.
+    """
+    try:
+        wanted = budgets(sizes, weights, subset, dict.fromkeys(sizes, max_epochs), unit="samples")
+    except UsageError as error:
+        raise UsageError(_as_subset(problem) for problem in error.problems) from None
+    return _drawn(sizes, wanted, seed), wanted
+
+
+def _drawn(sizes: Mapping[str, int], wanted: Mapping[str, int], seed: int) -> NDArray[np.int64]:
+    """Samples of each source in an order of its own, the sources spread evenly among each other."""
+    numbers: list[NDArray[np.int64]] = []
+    progress: list[NDArray[np.float64]] = []
+    start = 0
+    for name, size in sizes.items():
+        count = wanted[name]
+        numbers.append(start + sample_ids((seed << 32) | zlib.crc32(name.encode()), 0, count, size))
+        progress.append((np.arange(count) + 0.5) / max(1, count))
+        start += size
+    return np.concatenate(numbers)[np.argsort(np.concatenate(progress), kind="stable")]
+
+
+def _as_subset(problem: Problem) -> Problem:
+    """The mixture's hint names the length of a corpus where that of a selection is meant."""
+    return Problem(problem.what, problem.where, problem.hint.replace("--tokens", "--subset"))
+
+
+def changed(
+    samples: Samples, change: Callable[[int, Conversation], Conversation | None], folder: Path
+) -> Samples:
+    """Samples drawn from others, each replaced or, where ``change`` gives None, left out."""
+    store = ConversationStore(folder)
+    counts: list[int] = []
+    kept: list[int] = []
+    for index in range(len(samples)):
+        conversation = change(index, samples[index])
+        if conversation is not None:
+            store.append(conversation)
+            counts.append(len(conversation.images))
+            kept.append(index)
+    store.seal()
+    first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    drawn, origin = np.arange(len(store), dtype=np.int64), samples.origin[np.array(kept, dtype=np.int64)]
+    return Samples(store, drawn, first_image, samples.names, origin)

@@ -1,0 +1,122 @@
+"""Conversations labelled by the ability that they train: as text for a labeller, and written back by label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.core.errors import InputError
+from priorkit.data.conversations.conversation import (
+    Conversation,
+    check_conversations,
+    conversation_of,
+)
+from priorkit.data.images.decoding import BrokenImageError
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import read_rows
+from priorkit.data.io.tagged_tables import Row, write_rows
+from priorkit.data.text.concepts import ABILITY_LABELS, NONE
+from priorkit.data.text.segments import Record
+
+ABILITY = "ability"
+"""The key of a row that holds its label, or ``none``."""
+
+_SPEAKERS = {"system": "Instruction", "user": "Question", "assistant": "Answer"}
+
+
+def as_text(conversation: Conversation) -> str:
+    """A conversation's questions and answers as one text; what its images show stays unsaid."""
+    turns = conversation.without_images().turns
+    return "\n".join(f"{_SPEAKERS[turn.role]}: {turn.text.strip()}" for turn in turns)
+
+
+def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
+    """Yield the conversations of a source in order as text; ids are ``number of the file:number of the row``.
+
+    Args:
+        path: a file or a folder of files.
+        rejects: takes rows that are no conversation, or whose image is missing.
+
+    Raises:
+        InputError: a file is damaged, or there is no conversation at all.
+    """
+    count = 0
+    for place, file in enumerate(check_conversations(path)):
+        for number, row in read_rows(file, rejects):
+            try:
+                text = as_text(conversation_of(row, file, number))
+                text.encode()
+            except (BrokenImageError, ValueError) as error:
+                rejects.add(str(file), number, str(error))
+                continue
+            rejects.good()
+            count += 1
+            yield Record(f"{place}:{number}", text, "")
+    if not count:
+        raise InputError("no conversations here", where=str(path))
+
+
+def likelier(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """At most one label a row: of several that are present the one with the highest score, the first of equals.
+
+    Args:
+        scores: float32 ``[rows, labels]``.
+        present: bool ``[rows, labels]``.
+    """
+    best = np.where(present, scores, -np.inf).argmax(1)
+    return present & (np.arange(present.shape[1]) == best[:, None])
+
+
+class Abilities:
+    """The abilities of a source's conversations, a few bytes for each.
+
+    Args:
+        ids: of :func:`conversation_records`, in its order.
+        present: bool ``[rows, labels]``, at most one a row.
+    """
+
+    def __init__(self, ids: Iterable[str], present: NDArray[np.bool_]) -> None:
+        self._keys = np.fromiter((_key(*map(int, own.split(":"))) for own in ids), np.int64, len(present))
+        self._labels = np.where(present.any(1), present.argmax(1), -1).astype(np.int8)
+
+    def find(self, file: int, row: int) -> str | None:
+        """The ability of a row of a file, ``none`` where it has neither; None for a row that is not there."""
+        place = int(np.searchsorted(self._keys, _key(file, row)))
+        if place == len(self._keys) or self._keys[place] != _key(file, row):
+            return None
+        label = int(self._labels[place])
+        return NONE if label < 0 else ABILITY_LABELS.labels[label]
+
+
+def _key(file: int, row: int) -> int:
+    return file << 40 | row
+
+
+def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Rejects) -> None:
+    """Write a source's conversations with their ability as ``folder/ABILITY/00000.parquet``, a file per file.
+
+    Args:
+        path: the source.
+        folder: where the tables go.
+        abilities: of its conversations; rows without one were rejected when they were read.
+        rejects: takes rows that cannot be written and were not rejected before.
+    """
+    known = {(row["file"], row["row"]) for row in rejects.rows}
+    for place, file in enumerate(check_conversations(path)):
+        again = Rejects(1.0)
+
+        def fill(rows: Sequence[Row], _: Path, place: int = place) -> list[Any]:
+            missing = BrokenImageError("no conversation")
+            return [abilities.find(place, number) or missing for number, _ in rows]
+
+        def target(ability: Any, place: int = place) -> Path:
+            return folder / ability / f"{place:05}.parquet"
+
+        write_rows(file, ABILITY, False, fill, target, again)
+        for row in again.rows:
+            if (row["file"], row["row"]) not in known:
+                rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))

@@ -1,0 +1,146 @@
+"""Views of images whose texts name places: boxes, and the words left and right, follow; no box is ever cut."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
+
+from priorkit.data.conversations.regions import Box
+from priorkit.data.conversations.task_conversations import BOX
+from priorkit.data.images.augmentation import View
+
+_SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", re.IGNORECASE)
+
+_OTHER_SENSE = re.compile(
+    r"\ball right\b|, right\?|\bright (?:now|away|answer|choice|angles?)\b"
+    r"|\b(?:is|are|was|were|been|has|have|had|nothing|anything|much) left\b(?![ -](?:of|side|hand))",
+    re.IGNORECASE,
+)
+"""Left and right where they are no sides; a text with one of these is not mirrored."""
+
+_PLACE = re.compile(
+    r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|first|second|third|last"
+    r"|nearest|farthest|closest)(?:most|wards?|hand)?\b",
+    re.IGNORECASE,
+)
+"""Words that may stop being true where something beyond the crop's border is gone."""
+
+_OTHER_SIDE = {"left": "right", "right": "left", "LEFT": "RIGHT", "RIGHT": "LEFT"} | {
+    "Left": "Right",
+    "Right": "Left",
+}
+
+
+def swap_sides(text: str) -> str:
+    """A text about the mirrored image: left for right, also in leftmost, left-hand, leftwards and so on.
+
+    Swapped twice, a text is as it was.
+    """
+    return _SIDE.sub(lambda match: _OTHER_SIDE.get(match[0], match[0]), text)
+
+
+def boxes_in(texts: Iterable[str]) -> list[Box]:
+    """All boxes ``[x1,y1,x2,y2]`` in texts, as normalised corners."""
+    found: list[Box] = []
+    for text in texts:
+        for match in BOX.finditer(text):
+            x1, y1, x2, y2 = (float(number) for number in match.groups())
+            found.append((x1, y1, x2, y2))
+    return found
+
+
+def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
+    """The view nearest to one that was drawn under which all that texts say of their image stays true.
+
+    A crop keeps its size where every box fits into it, and its place among those that hold all boxes whole;
+    it grows where they do not fit. A move ends where a box would leave the image. Texts with words of place
+    (top, left, second ...) get neither, as both may change what is there beside the thing meant; texts in
+    which left or right have another sense are not mirrored.
+
+    Args:
+        view: as it was drawn.
+        texts: a conversation's turns.
+        size: height and width in pixels of the prepared image.
+    """
+    if view.mirrored and any(_OTHER_SENSE.search(text) for text in texts):
+        view = replace(view, mirrored=False)
+    if any(_PLACE.search(BOX.sub("", text)) for text in texts):
+        return replace(view, crop=None, move=(0.0, 0.0))
+    boxes = boxes_in(texts)
+    if not boxes:
+        return view
+    left, top, right, bottom = (
+        choose(values) for choose, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+    )
+    if view.crop is not None:
+        x1, x2 = _around(view.crop[0], view.crop[2], left, right)
+        y1, y2 = _around(view.crop[1], view.crop[3], top, bottom)
+        view = replace(view, crop=(x1, y1, x2, y2))
+        left, right = (left - x1) / (x2 - x1), (right - x1) / (x2 - x1)
+        top, bottom = (top - y1) / (y2 - y1), (bottom - y1) / (y2 - y1)
+    down, across = (
+        _inside(share, low, high, pixels)
+        for share, low, high, pixels in zip(view.move, (top, left), (bottom, right), size, strict=True)
+    )
+    return replace(view, move=(down, across))
+
+
+def _around(start: float, stop: float, low: float, high: float) -> tuple[float, float]:
+    """A stretch of [0, 1] moved, and lengthened where it must be, to hold another one whole."""
+    length = max(stop - start, high - low)
+    # Where it was drawn among all places, there it comes to lie among those that hold the box.
+    share = start / (1 - (stop - start)) if stop - start < 1 else 0.0
+    least, most = max(0.0, high - length), min(low, 1 - length)
+    begin = least + min(max(share, 0.0), 1.0) * max(most - least, 0.0)
+    return begin, min(begin + length, 1.0)
+
+
+def _inside(share: float, low: float, high: float, pixels: int) -> float:
+    """A move in whole pixels that leaves [low, high] within the image."""
+    least, most = math.ceil((high - 1) * pixels - 1e-9), math.floor(low * pixels + 1e-9)
+    return min(max(round(share * pixels), least), most) / pixels
+
+
+def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
+    """What a text says of the view of its image: boxes where they are then, sides swapped where mirrored.
+
+    A mirrored box keeps its spelling; one that was cropped or moved has three decimals at least.
+
+    Args:
+        text: a turn, with boxes of the whole image.
+        view: as :func:`fit_view` gave it.
+        size: height and width in pixels of the prepared image.
+    """
+
+    def place(match: re.Match[str]) -> str:
+        numbers = list(match.groups())
+        if view.crop is not None or view.move != (0.0, 0.0):
+            numbers = _moved(numbers, view, size)
+        if view.mirrored:
+            numbers[0], numbers[2] = (str(1 - Decimal(number)) for number in (numbers[2], numbers[0]))
+        pieces: list[str] = []
+        at = match.start()
+        for group, number in enumerate(numbers, start=1):
+            pieces += text[at : match.start(group)], number
+            at = match.end(group)
+        return "".join([*pieces, text[at : match.end()]])
+
+    placed = BOX.sub(place, text)
+    return swap_sides(placed) if view.mirrored else placed
+
+
+def _moved(numbers: Sequence[str], view: View, size: tuple[int, int]) -> list[str]:
+    decimals = max(3, *(len(number.partition(".")[2]) for number in numbers))
+    x1, y1, x2, y2 = view.crop or (0.0, 0.0, 1.0, 1.0)
+    height, width = size
+    down, across = round(view.move[0] * height) / height, round(view.move[1] * width) / width
+    found: list[str] = []
+    for number, start, stop, move in zip(
+        map(float, numbers), (x1, y1) * 2, (x2, y2) * 2, (across, down) * 2, strict=True
+    ):
+        value = (number - start) / (stop - start) - move
+        found.append(f"{min(max(value, 0.0), 1.0):.{decimals}f}")
+    return found

@@ -1,0 +1,196 @@
+"""Regions as instructions: expression -> box and box -> expression, from RefCOCO-style and Visual Genome rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_of
+
+REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
+"""Columns of which one makes a row a region: RefCOCO's sentences or expression, Visual Genome's phrase
+(one region a row) or regions (all regions of an image)."""
+
+LOCATE = (
+    "Where is {}? Answer with its box [x1,y1,x2,y2].",
+    "Can you locate {} and give its coordinates? Answer with its box [x1,y1,x2,y2].",
+    "Find {}. Answer with its box [x1,y1,x2,y2].",
+)
+"""Questions for a box."""
+
+DESCRIBE = (
+    "What is in the region {}?",
+    "Describe the region {} in a few words.",
+    "Give a short expression for the region {}.",
+)
+"""Questions for an expression."""
+
+Box = tuple[float, float, float, float]
+
+
+def box_text(box: Sequence[float]) -> str:
+    """Normalised corners as the paper writes them: ``[0.440,0.060,0.650,0.367]``.
+
+    Raises:
+        ValueError: outside [0, 1], or corners in the wrong order after rounding.
+    """
+    x1, y1, x2, y2 = (round(float(value), 3) for value in box)
+    if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
+        raise ValueError(f"the box {list(box)} leaves [0, 1]")
+    if x1 >= x2 or y1 >= y2:
+        raise ValueError(f"the box {list(box)} has reversed corners or no area; expected x1 < x2 and y1 < y2")
+    return f"[{x1:.3f},{y1:.3f},{x2:.3f},{y2:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A region that cannot be used.
+
+    Attributes:
+        region: its number in the row, from 1.
+        reason: why.
+    """
+
+    region: int
+    reason: str
+
+
+def conversations_of_regions(
+    row: Mapping[str, Any], file: Path, number: int, reserved: Sequence[str] = ()
+) -> tuple[list[Conversation], list[Fault]]:
+    """Two conversations for each expression of a row: to the box and back.
+
+    Pixel boxes are divided by the image's *original* size: ``width`` and ``height`` of the row, or of
+    the image itself. A row holds an image and
+
+    * RefCOCO: ``sentences`` (list of texts or of objects with ``sent`` or ``raw``) or ``expression``, and
+      ``bbox`` ``[x, y, width, height]`` in pixels, or ``box``, normalised corners;
+    * Visual Genome: ``phrase`` with ``x, y, width, height`` in pixels, or ``regions``, a list of such.
+      There ``width`` and ``height`` are the region's; the image's are ``image_width``, ``image_height``.
+
+    Args:
+        row: its cells by column.
+        file: where it stands; images are beside it.
+        number: its number there.
+        reserved: texts that no expression may hold.
+
+    Returns:
+        The conversations, and what is wrong with each of the other regions.
+
+    Raises:
+        ValueError: no region, or an image's size that is none.
+        BrokenImageError: no image.
+    """
+    name = str(row.get("id", number))
+    image = image_of(_image_cell(row), file.parent, name)
+    found: list[Conversation] = []
+    faults: list[Fault] = []
+    regions, read = _regions(row, image)
+    for place, region in enumerate(regions):
+        try:
+            expression, box = read(region)
+            if held := [text for text in (PLACEHOLDER, *reserved) if text in expression]:
+                raise ValueError(f"the expression holds {held[0]}")
+            text = box_text(box)
+        except ValueError as error:
+            faults.append(Fault(place + 1, str(error)))
+            continue
+        turn = number + place
+        asks = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
+        for way, (question, answer) in enumerate(zip(asks, (text, expression), strict=True)):
+            turns = Turn("user", f"{PLACEHOLDER}\n{question}"), Turn("assistant", answer)
+            found.append(Conversation(f"{name}.{place}.{way}", turns, (image,), "grounding"))
+    if not regions:
+        raise ValueError("no expression with a box")
+    return found, faults
+
+
+def _image_cell(row: Mapping[str, Any]) -> Any:
+    for column in ("image", "file_name", "image_path"):
+        if row.get(column) is not None:
+            return row[column]
+    raise BrokenImageError("no image given")
+
+
+def _regions(row: Mapping[str, Any], image: ImageRef) -> tuple[list[Any], Callable[[Any], tuple[str, Box]]]:
+    """The cells that hold a row's regions, and how a cell is read: its expression with normalised corners."""
+    if row.get("regions") is not None or row.get("phrase") is not None:
+        several = row.get("regions") is not None
+        size = _size(row, image, "image_width", "image_height")
+        if several:
+            size = size or _size(row, image, "width", "height")
+        size = size or decode(image).size
+        regions = _listed(row["regions"]) if several else [row]
+        return regions, lambda region: (_phrase(region), _scaled(_xywh(region), size))
+    given = row.get("sentences")
+    cells = _expressions(row.get("expression") if given is None else given)
+    if row.get("box") is not None:
+        return cells, lambda cell: (_text(cell), _numbers(row["box"]))
+    size = _size(row, image, "width", "height") or decode(image).size
+    return cells, lambda cell: (_text(cell), _scaled(_numbers(row.get("bbox")), size))
+
+
+def _expressions(given: Any) -> list[Any]:
+    """Expressions without repetition; what is no text is left as it is."""
+    cells: list[Any] = []
+    for item in _listed(given):
+        text = (item.get("sent") or item.get("raw")) if isinstance(item, Mapping) else item
+        cell = text.strip() if isinstance(text, str) else item
+        if cell not in cells:
+            cells.append(cell)
+    return cells
+
+
+def _text(cell: Any) -> str:
+    if not isinstance(cell, str) or not cell:
+        raise ValueError(f"an expression is no text: {json.dumps(cell, default=str)[:80]}")
+    return cell
+
+
+def _phrase(region: Any) -> str:
+    text = region.get("phrase") if isinstance(region, Mapping) else None
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("a region has no phrase")
+    return text.strip()
+
+
+def _xywh(region: Mapping[str, Any]) -> Box:
+    return _numbers([region.get(name) for name in ("x", "y", "width", "height")])
+
+
+def _scaled(box: Box, size: tuple[float, float]) -> Box:
+    """``x, y, width, height`` in pixels to normalised corners; a rounding pixel beyond the edge is cut."""
+    width, height = size
+    x, y, wide, high = box
+    if x < -1 or y < -1 or x + wide > width + 1 or y + high > height + 1:
+        raise ValueError(f"the box {list(box)} leaves the image of {width:g} x {height:g} pixels")
+    corners = x / width, y / height, (x + wide) / width, (y + high) / height
+    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in corners)
+    return x1, y1, x2, y2
+
+
+def _size(row: Mapping[str, Any], image: ImageRef, wide: str, high: str) -> tuple[float, float] | None:
+    width, height = row.get(wide), row.get(high)
+    if width is None or height is None:
+        return None
+    if not (float(width) > 0 and float(height) > 0):
+        raise ValueError(f"an image of {width} x {height} pixels")
+    return float(width), float(height)
+
+
+def _numbers(value: Any) -> Box:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(cast("Sequence[Any]", value)) != 4:
+        raise ValueError(f"a box needs four numbers, got {json.dumps(value, default=str)[:80]}")
+    try:
+        x, y, third, fourth = (float(number) for number in cast("Sequence[Any]", value))
+    except (TypeError, ValueError):
+        raise ValueError(f"a box needs four numbers, got {json.dumps(value, default=str)[:80]}") from None
+    return x, y, third, fourth
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(cast("Sequence[Any]", value)) if isinstance(value, list | tuple) else [value]

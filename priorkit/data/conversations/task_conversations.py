@@ -1,0 +1,198 @@
+"""Conversations with a task type and tags: what LION learns from and is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from priorkit.core.errors import InputError, nearest
+from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn, conversation_of
+from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions
+from priorkit.data.images.decoding import BrokenImageError
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
+
+REGION, IMAGE_LEVEL = "region-level", "image-level"
+
+_ALIASES = {
+    **dict.fromkeys((REGION, "region_level", "region", "ref", "grounding"), REGION),
+    **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa"), IMAGE_LEVEL),
+}
+"""Spellings of the two task types; those of the released code among them."""
+
+_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
+BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+"""A box as text: ``[x1,y1,x2,y2]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A conversation and what decides how LION meets it.
+
+    Attributes:
+        conversation: the turns and images.
+        task_type: ``region-level`` or ``image-level``.
+        tags: of its image; None where the image was not tagged.
+    """
+
+    conversation: Conversation
+    task_type: str
+    tags: tuple[str, ...] | None = None
+
+
+def task_type_of(given: Any, texts: Iterable[str] = ()) -> str:
+    """A task type by any of its spellings; without one, region-level where a text holds a box.
+
+    Raises:
+        ValueError: a spelling that is not known.
+    """
+    if given is None or given == "":
+        return REGION if any(BOX.search(text) for text in texts) else IMAGE_LEVEL
+    name = str(given).strip().lower()
+    if name not in _ALIASES:
+        raise ValueError(f"unknown task type '{given}' ({nearest(name, _ALIASES)})")
+    return _ALIASES[name]
+
+
+def tags_of(given: Any) -> tuple[str, ...] | None:
+    """A ``tags`` cell: a list of texts, or one text with commas between; None stays None.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return tuple(part.strip() for part in given.split(",") if part.strip())
+    if isinstance(given, Sequence) and all(isinstance(tag, str) for tag in cast("Sequence[Any]", given)):
+        return tuple(cast("Sequence[str]", given))
+    raise ValueError(f"tags must be a list of texts, got {json.dumps(given, default=str)[:80]}")
+
+
+def check_boxes(texts: Iterable[str]) -> None:
+    """Check that all boxes in texts are normalised, corners in order.
+
+    Raises:
+        ValueError: a box outside [0, 1] or with reversed corners.
+    """
+    for text in texts:
+        for match in BOX.finditer(text):
+            x1, y1, x2, y2 = (float(number) for number in match.groups())
+            if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
+                raise ValueError(f"the box {match[0]} leaves [0, 1]; normalise it by width and height")
+            if x1 >= x2 or y1 >= y2:
+                raise ValueError(f"the box {match[0]} has reversed corners; expected x1 < x2 and y1 < y2")
+
+
+def check_routed(path: Path, tags_column: str = "") -> list[Path]:
+    """The files of a source, their columns checked from headers.
+
+    Raises:
+        InputError: no file of a known type, neither conversations nor regions in it, or no such tags.
+    """
+    files = files_of(path, TABLE_SUFFIXES)
+    for file in files:
+        columns = column_names(file)
+        if "conversations" not in columns and not set(REGION_COLUMNS) & set(columns):
+            raise InputError(
+                f"neither 'conversations' nor regions ({', '.join(REGION_COLUMNS)}); got {', '.join(columns)}",
+                where=str(file),
+                hint=nearest("conversations", columns, only_close=True) or "expected LLaVA's format",
+            )
+        if tags_column and tags_column not in columns:
+            raise InputError(
+                f"no column '{tags_column}'; got {', '.join(columns)}",
+                where=str(file),
+                hint=nearest(tags_column, columns, only_close=True)
+                or "make it with priorkit tag-images, or choose --tags off",
+            )
+    return files
+
+
+def read_routed(
+    paths: Sequence[Path], rejects: Rejects, task_column: str, tags_column: str, reserved: Sequence[str] = ()
+) -> list[Routed]:
+    """Read conversations and regions with task types and tags; unusable rows go to ``rejects``.
+
+    Of a row of regions only those that cannot be used are rejected; each counts as a row.
+
+    Args:
+        paths: sources.
+        rejects: takes what cannot be used.
+        task_column: column of the task type.
+        tags_column: column of the tags; empty for none.
+        reserved: texts that no conversation may hold.
+
+    Raises:
+        InputError: nothing is left, or a file is damaged.
+    """
+    found: list[Routed] = []
+    for path in paths:
+        for file in check_routed(path, tags_column):
+            for number, row in read_rows(file, rejects):
+                try:
+                    found += _routed(row, file, number, rejects, task_column, tags_column, reserved)
+                except (BrokenImageError, ValueError) as error:
+                    rejects.add(str(file), number, str(error))
+    rejects.judge()
+    if not found:
+        raise InputError("no conversations here", where=", ".join(map(str, paths)))
+    return found
+
+
+def _routed(
+    row: Mapping[str, Any],
+    file: Path,
+    number: int,
+    rejects: Rejects,
+    task_column: str,
+    tags_column: str,
+    reserved: Sequence[str],
+) -> list[Routed]:
+    tags = tags_of(row.get(tags_column)) if tags_column else None
+    if row.get("conversations") is None and set(REGION_COLUMNS) & set(row):
+        made, faults = conversations_of_regions(row, file, number, reserved)
+        for fault in faults:
+            rejects.add(str(file), number, fault.reason, fault.region)
+        rejects.good(len(made) // 2)
+        return [Routed(own, REGION, tags) for own in made]
+    conversation = conversation_of(dict(row), file, number)
+    texts = [turn.text for turn in conversation.turns]
+    for text in reserved:
+        if any(text in own for own in texts):
+            raise ValueError(f"a turn holds the reserved token {text}")
+    task_type = task_type_of(row.get(task_column), texts)
+    if task_type == REGION:
+        check_boxes(texts)
+    rejects.good()
+    return [Routed(conversation, task_type, tags)]
+
+
+def with_sentence(turns: Sequence[Turn], sentence: str) -> tuple[Turn, ...]:
+    """Put a sentence before the first question, behind its image's placeholder."""
+    done = not sentence
+    found: list[Turn] = []
+    for turn in turns:
+        if turn.role == "user" and not done:
+            done = True
+            before, image, after = turn.text.partition(PLACEHOLDER)
+            if image:
+                gap = after[: len(after) - len(after.lstrip("\n"))]
+                turn = Turn(turn.role, before + image + gap + sentence + after[len(gap) :])
+            else:
+                turn = Turn(turn.role, sentence + turn.text)
+        found.append(turn)
+    return tuple(found)
+
+
+def questions_of(turns: Sequence[Turn]) -> list[str]:
+    """The bare question to each image: the text of the turn that shows it."""
+    return [
+        turn.text.replace(PLACEHOLDER, "").strip()
+        for turn in turns
+        for _ in range(turn.text.count(PLACEHOLDER))
+    ]

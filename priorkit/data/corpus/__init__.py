@@ -1,0 +1,1 @@
+"""Tokenization, mixing and packing of text into corpora."""

@@ -1,0 +1,112 @@
+"""Parts of a corpus: tokenised chunks of the sources, made on different machines and joined later.
+
+Layout of an artifact of kind ``corpus-part``: ``source-00000.safetensors`` ... per source, with ``tokens``
+(uint16 or uint32), ``document_lengths`` (int64) and, where they will be needed, ``hashes`` (uint8
+``[documents, 16]``) and ``labels`` (uint8); ``part.json``, what was read of the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.inputs import Input
+from priorkit.data.corpus.token_store import Reading
+from priorkit.data.corpus.tokenization import TokeniseOptions
+
+PART = "part.json"
+
+T = TypeVar("T")
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Read ``i/n``: part ``i``, from 1, of ``n``.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    first, sign, second = text.partition("/")
+    if not sign or not first.strip().isdigit() or not second.strip().isdigit():
+        raise ValueError(f"expected I/N such as 1/8, got '{text}'")
+    index, count = int(first), int(second)
+    if not 1 <= index <= count:
+        raise ValueError(f"the part runs from 1 to {count}, got {index}")
+    return index, count
+
+
+def of_shard(items: Sequence[T], shard: str) -> Sequence[T]:
+    """A shard's own stretch of a sequence; the shards' stretches in order are the sequence."""
+    index, count = shard_of(shard)
+    return items[len(items) * (index - 1) // count : len(items) * index // count]
+
+
+def write_part(folder: Path, shard: str, options: TokeniseOptions, dtype: str, reading: Reading) -> None:
+    """Write ``part.json``."""
+    content = {"shard": shard, "dtype": dtype, **asdict(options), "reading": asdict(reading)}
+    (folder / PART).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: TokeniseOptions) -> list[Path]:
+    """Check that parts make up a whole and were made of these inputs; returns them in order.
+
+    Raises:
+        InputError: a part is missing, there twice, or made of other inputs or with other options.
+    """
+    problems = Problems(InputError)
+    shards: dict[int, Input] = {}
+    count = 0
+    for item in parts:
+        content = _content(item.path)
+        index, of = shard_of(content["shard"])
+        where = f"--parts {item.given}"
+        if count and of != count:
+            problems.add(f"part {content['shard']}; others are of {count}", where=where)
+        elif index in shards:
+            problems.add(f"part {content['shard']} is there twice", where=where)
+        count = count or of
+        shards[index] = item
+        for name, value in asdict(options).items():
+            if content.get(name) != value:
+                problems.add(
+                    f"it was made with {name} = {content.get(name)}, now {value}",
+                    where=where,
+                    hint="give the parts and the whole the same options; only --shard, --parts and --out differ",
+                )
+        known = {record.setting: record for record in (item.owner.manifest.inputs if item.owner else [])}
+        for source in inputs:
+            record = known.pop(source.setting, None)
+            if record is None or source.record(record).digest != record.digest:
+                problems.add(f"{source.setting} ({source.given}) is not what it was made of", where=where)
+        problems_left = [name for name in known if not name.startswith("parts.")]
+        if problems_left:
+            problems.add(f"it also holds {', '.join(problems_left)}", where=where)
+    missing = [str(index) for index in range(1, count + 1) if index not in shards]
+    if missing:
+        problems.add(f"of {count} parts these are missing: {', '.join(missing)}", where="--parts")
+    problems.raise_if_any()
+    return [shards[index].path for index in sorted(shards)]
+
+
+def read_readings(folders: Sequence[Path]) -> Reading:
+    """What the parts, in order, read of the files."""
+    readings = [_reading(_content(folder)["reading"]) for folder in folders]
+    whole = readings[0]
+    for later in readings[1:]:
+        whole.join(later)
+    return whole
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / PART).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{PART} cannot be read: {error}", where=str(folder)) from None
+
+
+def _reading(values: dict[str, Any]) -> Reading:
+    broken = [(str(file), int(row), str(why)) for file, row, why in values["broken"]]
+    return Reading(values["seen"], values["documents"], values["lines"], broken)

@@ -1,0 +1,1 @@
+"""Images: decoding, entity images, image-text pairs, augmentation."""

@@ -1,0 +1,253 @@
+"""Images from files and from bytes: bounded before they are decoded, upright, always RGB."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+MAX_PIXELS = 128_000_000
+"""Images larger than this (about 11,000 x 11,000) are refused before they are decoded."""
+
+
+class BrokenImageError(Exception):
+    """An image that cannot be used; the message is the reason."""
+
+
+KINDS = ("cmyk", "sixteen_bit", "animated", "rotated")
+"""What an image may be beside plain; all are turned into upright RGB of 8 bit, an animation's first frame."""
+
+
+class Spool:
+    """Encoded images in an unnamed file in place of memory; it vanishes with the process.
+
+    Reading is safe in threads and in forked worker processes.
+
+    Args:
+        folder: where there is room on disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._end = folder, 0
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        # Made when the first image comes: most sources have none to put into it.
+        return tempfile.TemporaryFile(dir=self._folder)
+
+    def add(self, content: bytes) -> tuple[int, int]:
+        """Append bytes; returns their offset and length. They can be read after :meth:`flush`."""
+        self._file.write(content)
+        self._end += len(content)
+        return self._end - len(content), len(content)
+
+    def flush(self) -> None:
+        """Make what was added readable."""
+        if self._end:
+            self._file.flush()
+
+    def read(self, span: tuple[int, int]) -> bytes:
+        """The bytes of an offset and length."""
+        return os.pread(self._file.fileno(), span[1], span[0])
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """Where an image's bytes are.
+
+    Attributes:
+        name: how to call it in tables and messages.
+        path: the file, or None where the bytes are at hand.
+        content: the encoded bytes, or None where they are in the file.
+        span: where the image is a part of a file (a member of a tar shard): offset and length in bytes.
+        spool: the unnamed file that the span is in; None where it is in ``path``.
+    """
+
+    name: str
+    path: Path | None = None
+    content: bytes | None = None
+    span: tuple[int, int] | None = None
+    spool: Spool | None = None
+
+    def read(self) -> bytes | None:
+        """The bytes at hand or of the span; None where the whole file is the image."""
+        if self.span is not None and self.spool is not None:
+            return self.spool.read(self.span)
+        if self.content is not None or self.span is None or self.path is None:
+            return self.content
+        with self.path.open("rb") as stream:
+            stream.seek(self.span[0])
+            return stream.read(self.span[1])
+
+    def spooled(self, spool: Spool | None) -> ImageRef:
+        """The same image with its bytes in a file, where they were at hand and there is one."""
+        if spool is None or self.content is None:
+            return self
+        return ImageRef(self.name, span=spool.add(self.content), spool=spool)
+
+
+def decode(ref: ImageRef) -> Image.Image:
+    """Decode an image to upright RGB.
+
+    EXIF rotation is applied, the first frame of an animation is taken, transparency is put on white,
+    16-bit and floating grey is scaled to 8 bit.
+
+    Raises:
+        BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
+    """
+    return _decoded(ref, tell=False)[0]
+
+
+def decode_and_tell(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode an image as :func:`decode` does, and tell which of :data:`KINDS` it is, as its header says."""
+    return _decoded(ref, tell=True)
+
+
+def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
+    from PIL import ImageOps
+
+    with _opened(ref) as image:
+        # How the pixels are stored is forgotten once they are loaded.
+        layout = f"{image.mode} {getattr(image, 'tile', '')}"
+        image.load()
+        found = _rgb(ImageOps.exif_transpose(image))
+        # Last, as looking for a second frame may unload the first.
+        return found, _kinds(image, layout) if tell else ()
+
+
+@contextmanager
+def _opened(ref: ImageRef) -> Generator[Image.Image]:
+    """An image of which no more than the header is read, and which is not too large.
+
+    Raises:
+        BrokenImageError: as :func:`decode`, also for what goes wrong while it is open.
+    """
+    from PIL import Image
+
+    try:
+        content = ref.read()
+        source = ref.path if content is None else io.BytesIO(content)
+        if source is None:
+            raise BrokenImageError("no image")
+        with Image.open(source) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
+            yield image
+    except (BrokenImageError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders meet damaged bytes with errors of many kinds, TypeError and struct.error among them.
+        reason = str(error).strip().splitlines()
+        # Some name an object in memory, whose address differs from run to run.
+        told = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", reason[0]) if reason else type(error).__name__
+        raise BrokenImageError(told) from None
+
+
+def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
+    mode = layout.split(" ", 1)[0]
+    try:
+        # Cameras write a preview beside the picture (MPO); that is no animation.
+        animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except Exception:  # what is damaged behind the first frame does not matter
+        animated = rotated = False
+    found = (mode == "CMYK", mode[0] in "IF" or ";16" in layout, animated, rotated)
+    return tuple(name for name, is_it in zip(KINDS, found, strict=True) if is_it)
+
+
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
+
+
+def upright_size(ref: ImageRef) -> tuple[int, int]:
+    """Width and height of an image as :func:`decode` gives it, from its header where that suffices.
+
+    Raises:
+        BrokenImageError: missing, not an image, or larger than :data:`MAX_PIXELS`.
+    """
+    with _opened(ref) as image:
+        width, height = image.size
+        # Orientations 5 to 8 lie on their side.
+        lying = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return (height, width) if lying else (width, height)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        import numpy as np
+
+        values = np.asarray(image, dtype=np.float64)
+        peak = _white(image.mode, float(values.max(initial=0)))
+        grey = np.clip(values * (255.0 / peak), 0, 255).astype(np.uint8)
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _white(mode: str, largest: float) -> float:
+    """The value that is white: 16 bits say it themselves, whole and floating numbers by their range."""
+    if mode.startswith("I;16") or largest > 255:
+        return 65535.0
+    return 1.0 if mode == "F" and largest <= 1 else 255.0
+
+
+def image_of(value: Any, folder: Path, name: str) -> ImageRef:
+    """Read an ``image`` cell: a path below the folder, or Hugging Face's ``{bytes, path}``.
+
+    Raises:
+        BrokenImageError: nothing there, or a path that leaves its folder.
+    """
+    if isinstance(value, dict):
+        content = value.get("bytes")
+        if content:
+            return ImageRef(str(value.get("path") or name), content=content)
+        value = value.get("path")
+    if isinstance(value, bytes) and value:
+        return ImageRef(name, content=value)
+    if not isinstance(value, str) or not value:
+        raise BrokenImageError("no image given")
+    path = below(folder, value)
+    if not path.is_file():
+        raise BrokenImageError(f"no such image: {value}")
+    return ImageRef(value, path)
+
+
+def below(folder: Path, name: str) -> Path:
+    """A path inside a folder.
+
+    Raises:
+        BrokenImageError: the path leaves the folder.
+    """
+    # Links are not followed: those of image folders and of the hub's cache lead elsewhere by design.
+    root = folder.absolute()
+    path = Path(os.path.normpath(root / name))
+    if not path.is_relative_to(os.path.normpath(root)):
+        raise BrokenImageError(f"the path leaves its folder: {name}")
+    return path
+
+
+def image_key(image: ImageRef) -> str:
+    """What tells one image from another: its file, or the digest of its bytes; and how it is looked at."""
+    look = str(getattr(image, "looked_at_as", ""))
+    if image.content is not None:
+        return hashlib.blake2b(image.content, digest_size=16).hexdigest() + look
+    return str(image.path) + look

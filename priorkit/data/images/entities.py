@@ -1,0 +1,290 @@
+"""Entity images: which image shows which entity. ImageFolder, ``metadata.jsonl`` or parquet."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+
+NAME_COLUMNS = ("entity", "label", "name", "text")
+"""Columns that may hold an entity's name, the first that is there."""
+
+
+@dataclass(frozen=True)
+class EntityImages:
+    """Images with the entity that each shows.
+
+    Attributes:
+        entities: names, sorted; each has at least one image.
+        images: where the images are, sorted by entity and name.
+        entity_of: for each image, the index of its entity.
+        without: names, sorted, of entities that have no image that can be used.
+    """
+
+    entities: tuple[str, ...]
+    images: tuple[ImageRef, ...]
+    entity_of: tuple[int, ...]
+    without: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All names, those without an image last."""
+        return (*self.entities, *self.without)
+
+    @property
+    def shown(self) -> list[str]:
+        """The name of what each image shows."""
+        return [self.entities[index] for index in self.entity_of]
+
+    def keep(self, rows: Sequence[int]) -> EntityImages:
+        """The images of these rows alone; entities that lose all of theirs go to ``without``."""
+        return _gathered([(self.entities[self.entity_of[row]], self.images[row]) for row in rows],
+                         (*self.without, *self.entities))  # fmt: skip
+
+
+def read_entities(
+    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = PLAIN
+) -> EntityImages:
+    """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
+
+    Args:
+        path: a folder with one sub-folder per entity, hidden ones passed over; or one with ``metadata.jsonl`` (``file_name`` and
+            one of :data:`NAME_COLUMNS`); or a parquet file or folder of them (``image`` and a name).
+        rejects: takes rows without a name or an image, and images that do not decode.
+        verify: decode every image once now, so that broken ones are known before any work; without it
+            the caller counts good and broken images and judges.
+        check: how the images are looked at.
+
+    Raises:
+        InputError: there are no images, or two entities are the same name in other spelling.
+    """
+    listed: list[str] = []
+    spool = check.open_spool()
+    found = [(entity, ref.spooled(spool)) for entity, ref in _references(path, rejects, listed)]
+    if spool is not None:
+        spool.flush()
+    looks = check.looks([ref for _, ref in found]) if verify else {}
+    kept: list[tuple[str, ImageRef]] = []
+    for place, (entity, ref) in enumerate(found):
+        look = looks.get(place, FINE)
+        if look.fault:
+            rejects.add(str(path), place + 1, f"{ref.name}: {look.fault}")
+            continue
+        if verify:
+            rejects.good()
+            rejects.unusual.update(look.kinds)
+        kept.append((entity, ref))
+    if verify:
+        rejects.judge()
+    if not kept:
+        raise InputError(
+            "no entity images here",
+            where=str(path),
+            hint=f"expected a folder per entity with images ({', '.join(IMAGE_SUFFIXES[:4])} ...), "
+            "metadata.jsonl, or parquet with image and entity",
+        )
+    check_names(sorted(set(listed)), str(path))
+    return _gathered(kept, listed)
+
+
+def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:
+    """Images sorted by entity and name; listed entities without any are told apart."""
+    names = tuple(sorted({entity for entity, _ in kept}))
+    index = {name: number for number, name in enumerate(names)}
+    ordered = sorted(kept, key=lambda item: (item[0], item[1].name))
+    return EntityImages(
+        names,
+        tuple(ref for _, ref in ordered),
+        tuple(index[entity] for entity, _ in ordered),
+        tuple(sorted(set(listed) - set(names))),
+    )
+
+
+def spelt_as(entities: EntityImages, known: Sequence[str]) -> EntityImages:
+    """The same images under known names, where their own differ from these in case or Unicode form alone."""
+    spelling = {fold(name): name for name in known}
+    names = [spelling.get(fold(name), name) for name in entities.entities]
+    if tuple(names) == entities.entities:
+        return entities
+    shown = [names[index] for index in entities.entity_of]
+    without = [spelling.get(fold(name), name) for name in entities.without]
+    return _gathered(list(zip(shown, entities.images, strict=True)), (*names, *without))
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Refuse names that are the same but for case or Unicode form: their ranks would be meaningless.
+
+    Raises:
+        InputError: naming each pair.
+    """
+    problems = Problems(InputError)
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = fold(name)
+        if folded in seen:
+            problems.add(
+                f"'{seen[folded]}' and '{name}' are one name but for case or Unicode form",
+                where=where,
+                hint="rename or merge them",
+            )
+        seen[folded] = name
+    problems.raise_if_any()
+
+
+def fold(name: str) -> str:
+    """A name's form for comparison: Unicode compatibility form, case-folded, single blanks."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+NAME_FILES = (".txt", *TABLE_SUFFIXES)
+"""Types of files that names are read from."""
+
+
+def read_names(path: Path) -> list[str]:
+    """Names from a text file, one per line, or from a table with one of :data:`NAME_COLUMNS`.
+
+    Blank lines are passed over; a table's rows without a name are an error.
+
+    Raises:
+        InputError: the file is empty, not UTF-8, or has no column of names.
+    """
+    names = _names_of_table(path) if suffix_of(path, TABLE_SUFFIXES) else _names_of_lines(path)
+    if not names:
+        raise InputError("the file holds no names", where=str(path))
+    return names
+
+
+def _names_of_lines(path: Path) -> list[str]:
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return [line.strip() for line in stream if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+
+
+def _names_of_table(path: Path) -> list[str]:
+    columns = column_names(path)
+    column = next((name for name in NAME_COLUMNS if name in columns), None)
+    if column is None:
+        raise InputError(
+            f"columns {', '.join(columns)}; expected one of {', '.join(NAME_COLUMNS)}", where=str(path)
+        )
+    rejects, names = Rejects(0), list[str]()
+    for number, row in read_rows(path, rejects, [column]):
+        value = row.get(column)
+        if isinstance(value, str) and value.strip():
+            names.append(value.strip())
+        else:
+            rejects.add(str(path), number, f"'{column}' is no name: {value!r}")
+    rejects.good(len(names))
+    rejects.judge()
+    return names
+
+
+def candidates(entities: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]:
+    """The names to rank among: the entities, then further names that are none of them, without repeats."""
+    known = {fold(name) for name in entities}
+    further = [name for name in dict.fromkeys(extra) if fold(name) not in known]
+    unique = {fold(name): name for name in reversed(further)}
+    return (*entities, *reversed(unique.values()))
+
+
+def tell_without(entities: EntityImages, effect: str) -> int:
+    """Warn of entities without an image that can be used; returns how many there are.
+
+    Args:
+        entities: what was read.
+        effect: what follows for them, such as "they have no rank".
+    """
+    count = len(entities.without)
+    if count:
+        console.warn(f"entities without a usable image: {count}, such as '{entities.without[0]}'; {effect}")
+    return count
+
+
+def _references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    """Entity and image of each row; ``listed`` takes the names that a source tells without an image."""
+    # A data set of the hub keeps its parquet files one folder down.
+    if path.is_file() or any(
+        _shown(file, path) for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern)
+    ):
+        yield from _from_parquet(path, rejects, listed)
+    elif (path / "metadata.jsonl").is_file():
+        yield from _from_metadata(path, rejects, listed)
+    else:
+        yield from _from_folders(path, listed)
+
+
+def _shown(path: Path, root: Path) -> bool:
+    """Whether neither a file below a folder nor a folder on the way is hidden (``.cache``, ``._a.png``)."""
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _from_folders(path: Path, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    for folder in sorted(item for item in path.iterdir() if item.is_dir() and _shown(item, path)):
+        listed.append(folder.name)
+        for file in sorted(item for item in folder.rglob("*") if _shown(item, path)):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                yield folder.name, ImageRef(file.relative_to(path).as_posix(), file)
+
+
+def _from_metadata(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    file = path / "metadata.jsonl"
+    for number, row in read_rows(file, rejects):
+        column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
+        if column is None or not row[column].strip():
+            what = f"no name ({' or '.join(NAME_COLUMNS)})" if column is None else f"'{column}' is blank"
+            rejects.add(str(file), number, what)
+            continue
+        listed.append(row[column])
+        try:
+            yield row[column], image_of(row.get("file_name"), path, "")
+        except BrokenImageError as error:
+            rejects.add(str(file), number, str(error))
+
+
+def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+    for file in files_of(path, (".parquet",)):
+        columns = column_names(file)
+        column = next((name for name in NAME_COLUMNS if name in columns), None)
+        if column is None or "image" not in columns:
+            raise InputError(
+                f"columns {', '.join(columns)}; expected image and one of {', '.join(NAME_COLUMNS)}",
+                where=str(file),
+                hint=nearest("image", columns, only_close=True),
+            )
+        labels = _class_names(file, column)
+        listed.extend(label for label in labels if label.strip())
+        for number, row in read_rows(file, rejects, ["image", column]):
+            value = row.get(column)
+            entity = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
+            if not isinstance(entity, str) or not entity.strip():
+                rejects.add(str(file), number, f"'{column}' is no name: {value!r}")
+                continue
+            listed.append(entity)
+            try:
+                yield entity, image_of(row.get("image"), file.parent, f"{file.name}:{number}")
+            except BrokenImageError as error:
+                rejects.add(str(file), number, str(error))
+
+
+def _class_names(file: Path, column: str) -> list[str]:
+    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet files."""
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(file).metadata or {}
+    try:
+        features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return [str(name) for name in features[column]["names"]]
+    except (KeyError, TypeError, json.JSONDecodeError):
+        return []

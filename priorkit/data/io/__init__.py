@@ -1,0 +1,1 @@
+"""Reading and writing files: rows, tables, shards, tensors, rejected rows."""

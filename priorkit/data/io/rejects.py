@@ -1,0 +1,81 @@
+"""Broken rows: counted, written down with their reason, tolerated up to a stated share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from priorkit.core.console import console
+from priorkit.core.errors import InputError
+from priorkit.core.runtime import rank
+from priorkit.data.images.decoding import KINDS
+
+REJECTS = "rejects.jsonl"
+
+
+class Rejects:
+    """Collects rows that could not be used.
+
+    Args:
+        limit: the share of broken rows, 0 to 1, up to which a source is used all the same.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.rows: list[dict[str, str | int]] = []
+        self.seen = 0
+        self.unusual: Counter[str] = Counter()
+        """Images that are used, by what is unusual about them."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def good(self, count: int = 1) -> None:
+        """Count rows that are fine."""
+        self.seen += count
+
+    def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
+        """Note a broken row, or a region of one; both count from 1, as editors count lines."""
+        self.seen += 1
+        self.rows.append(
+            {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
+        )
+
+    def unusual_images(self) -> dict[str, int]:
+        """How many images of each kind were used, for the manifest."""
+        return {kind: self.unusual[kind] for kind in KINDS}
+
+    def take(self, other: Rejects, start: int, stop: int) -> int:
+        """Take some of the rows that another collected; returns where the next ones begin."""
+        self.rows.extend(other.rows[start:stop])
+        self.seen += stop - start
+        return stop
+
+    def judge(self) -> None:
+        """Pass if the share of broken rows is within the limit.
+
+        Raises:
+            InputError: naming the first broken rows and the share.
+        """
+        if not self.rows:
+            return
+        share = len(self.rows) / self.seen
+        first = self.rows[0]
+        region = f", region {first['region']}" if "region" in first else ""
+        text = (
+            f"{len(self.rows)} of {self.seen} rows are broken ({share:.2%}); "
+            f"the first: {first['file']}:{first['row']}{region}: {first['reason']}"
+        )
+        if share > self.limit:
+            raise InputError(
+                text,
+                hint=f"mend or remove them, or allow a larger share with --reject-limit (now {self.limit})",
+            )
+        console.warn(text)
+
+    def write(self, folder: Path) -> None:
+        """Write the broken rows beside the result, where there are any."""
+        if self.rows and rank() == 0:
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
+            (folder / REJECTS).write_text("".join(lines), encoding="utf-8")

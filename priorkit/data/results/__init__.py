@@ -1,0 +1,1 @@
+"""Results on disk: evaluations, scores, and the artifacts they came from."""

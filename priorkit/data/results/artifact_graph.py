@@ -1,0 +1,235 @@
+"""The artifacts of a report: those given by name, and those found by following their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.artifact import Artifact, InputRecord, digest_of
+from priorkit.core.errors import InputError, nearest
+from priorkit.core.inputs import Input, resolve
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import column_names, read_rows
+from priorkit.data.io.tables import read_table
+from priorkit.data.results.evaluations import LANGUAGE, RETRIEVAL, Evaluation, read_evaluation, read_results
+from priorkit.data.results.named_artifacts import KINDS
+
+
+@dataclass(frozen=True)
+class Member:
+    """An artifact of the report.
+
+    Attributes:
+        label: how the report calls it.
+        artifact: where it is, with its manifest.
+        given: whether the user named it; the others were found as inputs of those.
+        color: number of its colour among the artifacts of its sort.
+    """
+
+    label: str
+    artifact: Artifact
+    given: bool
+    color: int = 0
+
+    @property
+    def step(self) -> str:
+        """The step that made it."""
+        return self.artifact.manifest.step
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The figures in its manifest."""
+        return self.artifact.manifest.metrics
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Its results and items, for an evaluation."""
+        return read_evaluation(self.artifact.path)
+
+    @cached_property
+    def table(self) -> dict[str, list[Any]]:
+        """Its readable table, for scores."""
+        return read_table(self.artifact.path / "table.parquet")
+
+
+@dataclass(frozen=True)
+class Members:
+    """All artifacts of a report, in the order given, what was found behind them after.
+
+    Attributes:
+        all: the artifacts.
+        priors: entity -> prior group, where a table of entities is known.
+        seed: of the resampling.
+        resamples: number of bootstrap samples.
+    """
+
+    all: Sequence[Member]
+    priors: Mapping[str, str] = field(default_factory=dict[str, str])
+    seed: int = 42
+    resamples: int = 1000
+
+    def evaluations(self) -> list[Member]:
+        """Evaluations that were given, in order; of a variant with several seeds the first one."""
+        later = {member.label for runs in self.repeats().values() for member in runs[1:]}
+        return [member for member in self._evaluations() if member.label not in later]
+
+    def _evaluations(self) -> list[Member]:
+        return [member for member in self.all if member.given and member.artifact.kind == "evaluation"]
+
+    def repeats(self) -> dict[str, list[Member]]:
+        """Evaluations by variant where at least two were given as ``VARIANT@SEED``."""
+        found: dict[str, list[Member]] = {}
+        for member in self._evaluations():
+            variant = variant_of(member.label)
+            if variant:
+                found.setdefault(variant, []).append(member)
+        return {variant: runs for variant, runs in found.items() if len(runs) > 1}
+
+    def ranks(self) -> list[Member]:
+        """Rank-e scores that were given, in order."""
+        return [member for member in self.all if member.given and member.step == "rank-e"]
+
+    def correlations(self) -> list[Member]:
+        """Results of `correlate` that were given, in order."""
+        return [member for member in self.all if member.given and member.step == "correlate"]
+
+
+def variant_of(label: str) -> str:
+    """The variant of a label ``VARIANT@SEED``; empty for other labels."""
+    return label.rpartition("@")[0]
+
+
+def gather(given: Mapping[str, Artifact]) -> list[Member]:
+    """The given artifacts and all that can be found on this machine of what they were made from."""
+    apart = all(_sort(artifact) != "mixed" for artifact in given.values())
+    sorts: dict[str, dict[str, int]] = {}
+    members: list[Member] = []
+    for label, artifact in given.items():
+        sort = _sort(artifact) if apart else artifact.manifest.step
+        colors = sorts.setdefault(sort, {})
+        color = colors.setdefault(variant_of(label) or label, len(colors))
+        members.append(Member(label, artifact, True, color))
+    seen = {member.artifact.digest for member in members}
+    labels = {member.label for member in members}
+    queue = list(members)
+    while queue:
+        for _, found in sources(queue.pop(0).artifact):
+            owner = found.owner
+            if owner is None or owner.digest in seen:
+                continue
+            seen.add(owner.digest)
+            member = Member(_free(owner.path, labels), owner, False)
+            labels.add(member.label)
+            members.append(member)
+            queue.append(member)
+    return members
+
+
+def _sort(artifact: Artifact) -> str:
+    """What an artifact is compared with: others of its step; evaluations of text, retrieval and questions apart.
+
+    ``mixed`` is an evaluation that belongs to several; none is then told apart, so that colours stay unique.
+    """
+    if artifact.kind != "evaluation":
+        return artifact.manifest.step
+    sorts = {
+        "text"
+        if benchmark.primary in LANGUAGE
+        else "retrieval"
+        if benchmark.primary in RETRIEVAL
+        else "questions"
+        for benchmark in read_results(artifact.path).values()
+    }
+    return sorts.pop() if len(sorts) == 1 else "mixed"
+
+
+def _free(path: Path, taken: set[str]) -> str:
+    """A folder's name, with as many of its parents as make it one of a kind."""
+    parts = path.resolve().parts
+    for count in range(1, len(parts) + 1):
+        name = "/".join(parts[-count:])
+        if name not in taken:
+            return name
+    return str(path)
+
+
+def sources(artifact: Artifact) -> Iterator[tuple[InputRecord, Input]]:
+    """The inputs of an artifact that are still on this machine, unchanged."""
+    for record in artifact.manifest.inputs:
+        found = locate(record, artifact.path)
+        if found is not None:
+            yield record, found
+
+
+def locate(record: InputRecord, made: Path) -> Input | None:
+    """Find an input where the run found it: its path as seen from here or from a folder above the artifact.
+
+    What is there counts only if it is the same: by digest within an artifact, by sizes and times else.
+    """
+    given = Path(record.path).expanduser()
+    bases = (Path(), *made.resolve().parents)
+    for path in dict.fromkeys(base / given for base in bases):
+        if not path.exists():
+            continue
+        try:
+            found = resolve(str(path), record.setting, KINDS)
+        except InputError:
+            continue
+        same = found.digest() == record.digest if found.owner else found.stamp() == record.stamp
+        if same:
+            return found
+    return None
+
+
+def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
+    """The artifact that an input is or was a part of, known by content alone."""
+    whole = next((member for member in members if member.artifact.digest == record.digest), None)
+    if whole is not None or not record.kind.startswith("part of "):
+        return whole
+    kind = record.kind.removeprefix("part of ")
+    parts = Path(record.path).parts
+    for member in members:
+        if member.artifact.kind != kind:
+            continue
+        files = member.artifact.manifest.files
+        for start in range(len(parts)):
+            below = "/".join(parts[start:])
+            part = {name: files[name] for name in files if name == below or name.startswith(below + "/")}
+            if part and digest_of(part) == record.digest:
+                return member
+    return None
+
+
+def entity_column(file: Path, column: str) -> dict[str, Any]:
+    """One column of a table of entities (parquet or JSON Lines) by entity.
+
+    Raises:
+        InputError: the file cannot be read, or lacks the columns.
+    """
+    names = column_names(file)
+    for needed in ("entity", column):
+        if needed not in names:
+            raise InputError(f"no column '{needed}'", where=str(file), hint=nearest(needed, names))
+    rejects = Rejects(0.0)
+    found = {
+        str(row.get("entity")): row.get(column) for _, row in read_rows(file, rejects, ["entity", column])
+    }
+    rejects.judge()
+    return found
+
+
+def prior_groups(members: Sequence[Member]) -> dict[str, str]:
+    """Entity -> prior group, from a world among the artifacts; empty where there is none."""
+    for member in members:
+        file = member.artifact.path / "entities.parquet"
+        if member.artifact.kind == "world" and file.is_file():
+            return {name: str(prior) for name, prior in entity_column(file, "prior").items()}
+    return {}
+
+
+def prior_name(prior: str) -> str:
+    """A prior group as it stands in tables and legends: ``weak prior``, ``no prior``."""
+    return "no prior" if prior == "none" else f"{prior} prior"

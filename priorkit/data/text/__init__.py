@@ -1,0 +1,1 @@
+"""Text documents, segments and concept labels."""

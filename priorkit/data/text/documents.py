@@ -1,0 +1,210 @@
+"""Text sources: documents from JSON Lines, parquet and plain text, from files, folders or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.artifact import is_artifact
+from priorkit.core.errors import InputError, nearest
+from priorkit.core.settings import argument, option
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import (
+    TABLE_SUFFIXES,
+    Part,
+    PartReader,
+    column_names,
+    files_of,
+    read_rows,
+    suffix_of,
+)
+from priorkit.data.text.concepts import LABELS, with_combinations
+
+TEXT_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
+
+
+def sources_argument() -> Any:
+    """Declare the text sources of a step."""
+    return argument(
+        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
+        accepts=("world", "text"),
+        metavar="NAME=SOURCE",
+        hub="dataset",
+    )
+
+
+def column_option() -> Any:
+    """Declare where a document's text stands in its row."""
+    return option("text", "Column or key that holds a document's text.")
+
+
+def text_files(path: Path) -> list[Path]:
+    """The files of a text source; of an artifact that holds text those in its folder ``text`` alone.
+
+    What lies deeper in that folder is left out: a world keeps its held-out text there.
+
+    Raises:
+        InputError: nothing of a known type is there.
+    """
+    inner = path / "text"
+    if is_artifact(path) and inner.is_dir():
+        return [file for file in files_of(inner, TEXT_SUFFIXES) if file.parent == inner]
+    return files_of(path, TEXT_SUFFIXES)
+
+
+def check_text_source(path: Path, column: str = "text") -> list[Path]:
+    """The files of a text source, their type and column checked from headers.
+
+    Raises:
+        InputError: no readable file, an empty one, or no such column.
+    """
+    files = text_files(path)
+    for file in files:
+        if file.stat().st_size == 0:
+            raise InputError("the file is empty", where=str(file))
+        suffix = suffix_of(file, TEXT_SUFFIXES)
+        if suffix == ".parquet":
+            names = column_names(file)
+            if column not in names:
+                raise InputError(f"no column '{column}'", where=str(file), hint=nearest(column, names))
+        elif suffix == ".txt":
+            check_plain_text(file)
+    return files
+
+
+def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterator[str]:
+    """Yield the documents of a source in order; a ``.txt`` file is one document.
+
+    Args:
+        path: a file or a folder of files.
+        rejects: takes rows without text.
+        column: the column or key that holds the text.
+
+    Raises:
+        InputError: a file is empty or damaged.
+    """
+    before = rejects.seen
+    for file in text_files(path):
+        if suffix_of(file, TEXT_SUFFIXES) == ".txt":
+            yield _plain_text(file, rejects)
+            continue
+        for number, row in read_rows(file, rejects, [column]):
+            try:
+                text = text_of(row, column)
+            except ValueError as error:
+                rejects.add(str(file), number, str(error))
+                continue
+            rejects.good()
+            yield text
+    if rejects.seen == before:
+        raise InputError("no documents here", where=str(path))
+
+
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """A row's text.
+
+    Raises:
+        ValueError: there is none.
+    """
+    value = row.get(column)
+    if isinstance(value, str) and value:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"'{column}' holds half a character (a lone surrogate)") from None
+        return value
+    if column not in row:
+        raise ValueError(f"no key '{column}' ({nearest(column, row)})")
+    raise ValueError(f"'{column}' is empty or not text")
+
+
+LABEL_COLUMN = "labels"
+"""Column of a source that label-corpus made: the list of a segment's labels."""
+
+
+def label_bits(value: Any) -> int:
+    """A row's labels as bits in the order of ``LABELS``, the combinations that they imply included.
+
+    Raises:
+        ValueError: it is no list of known labels.
+    """
+    if not isinstance(value, list):
+        raise ValueError(f"'{LABEL_COLUMN}' is not a list of labels")
+    for name in value:
+        if name not in LABELS:
+            raise ValueError(f"unknown label {name!r} ({nearest(str(name), LABELS)})")
+    found = {*value, *with_combinations(value)}
+    return sum(1 << place for place, name in enumerate(LABELS) if name in found)
+
+
+class DocumentReader:
+    """Reads the documents of a part of a file, in order.
+
+    Args:
+        part: which part.
+        rejects: takes rows without text, or without labels where those are asked for.
+        column: the column or key that holds the text.
+        labelled: whether to read labels too.
+
+    Attributes:
+        lines: see :class:`priorkit.data.io.rows.PartReader`.
+    """
+
+    def __init__(self, part: Part, rejects: Rejects, column: str, labelled: bool = False) -> None:
+        self._part, self._rejects, self._column, self._labelled = part, rejects, column, labelled
+        self.lines = 0
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Yield ``(text, label bits)``; the bits are 0 where labels are not asked for."""
+        file = self._part.path
+        if suffix_of(file, TEXT_SUFFIXES) == ".txt":
+            yield _plain_text(file, self._rejects), 0
+            return
+        columns = [self._column, LABEL_COLUMN] if self._labelled else [self._column]
+        reader = PartReader(self._part, self._rejects, columns)
+        for number, row in reader:
+            try:
+                text = text_of(row, self._column)
+                bits = label_bits(row.get(LABEL_COLUMN)) if self._labelled else 0
+            except ValueError as error:
+                self._rejects.add(str(file), number, str(error))
+                continue
+            self._rejects.good()
+            yield text, bits
+        self.lines = reader.lines
+
+
+MAX_PLAIN_BYTES = 16 << 20
+"""A plain text file is one document, held and tokenised whole: 32 MB that became 18 M tokens took 5.1 GB in
+the tokenizers library. Cut elsewhere its tokens would be others: pre-tokenisers look ahead over white space,
+and models without them merge across paragraphs."""
+
+
+def check_plain_text(file: Path) -> None:
+    """Refuse a plain text file that is too large for one document.
+
+    Raises:
+        InputError: naming the size and what to do.
+    """
+    size = file.stat().st_size
+    if size > MAX_PLAIN_BYTES:
+        raise InputError(
+            f"{size / (1 << 20):,.0f} MiB in one document; a .txt may have {MAX_PLAIN_BYTES >> 20} MiB",
+            where=str(file),
+            hint="cut it into a folder of files, a document each (split -C 8m --additional-suffix=.txt), or "
+            "write its documents as JSON Lines",
+        )
+
+
+def _plain_text(file: Path, rejects: Rejects) -> str:
+    check_plain_text(file)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(file)) from None
+    if not text.strip():
+        raise InputError("the file is empty", where=str(file))
+    rejects.good()
+    return text

@@ -1,1 +1,0 @@
-"""Running a model over a benchmark."""

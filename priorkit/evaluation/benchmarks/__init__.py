@@ -1,0 +1,1 @@
+"""Benchmarks as files: finding them and reading their items."""

@@ -1,0 +1,315 @@
+"""Finding benchmarks: which files an input holds, their names and task types, from columns alone."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.artifact import hash_file
+from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.inputs import Input
+from priorkit.data.images.pairs import TEXT_COLUMNS
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import column_names, read_rows, suffix_of
+from priorkit.evaluation.presets.loading import Preset, preset, read_preset
+from priorkit.evaluation.tasks.base import Task
+from priorkit.evaluation.tasks.registry import task_named, task_of
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+_SPLITS = ("test", "validation", "val", "dev", "train")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark that has been found.
+
+    Attributes:
+        name: the file's stem, or the artifact's or data set's name.
+        files: its files; more than one where it is stored in shards.
+        task: its task type.
+        visual: whether it has images.
+        columns: names of all columns.
+        preset: how its columns are read, where it is one.
+        images: files of the table its images stand in, where they stand apart.
+        image_folder: where the image files named in it are; beside it where None.
+        rows: how many rows its files have, before any is read; 0 for plain text.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    task: Task
+    visual: bool
+    columns: tuple[str, ...]
+    preset: Preset | None = None
+    images: tuple[Path, ...] = ()
+    image_folder: Path | None = None
+    rows: int = 0
+
+    def digest(self) -> str:
+        """SHA-256 of the file; of all files' digests together where there are several."""
+        digests = [hash_file(file).sha256 for file in (*self.files, *self.images)]
+        if self.preset is not None:
+            digests.append(self.preset.digest())
+        return digests[0] if len(digests) == 1 else "+".join(digests)
+
+
+def find_benchmarks(
+    inputs: Mapping[str, Input], task: Task | None, image_folders: Mapping[str, Path] | None = None
+) -> list[Source]:
+    """All benchmarks that the inputs name, in order.
+
+    A file is one benchmark; so is a benchmark artifact and a hub data set (its split ``test``, else
+    ``validation``, else ``train``). Any other folder holds one benchmark per file; of a world its
+    folder ``benchmarks``, of labelled text its folder ``text``.
+
+    Args:
+        inputs: files, folders, artifacts, hub data sets by label; ``benchmarks.0.NAME`` is the data of the
+            preset NAME, whose own file stands under ``benchmarks.0`` where it does not come with the kit.
+        task: the task type of those that are no presets; from column ``task`` or from the columns where
+            None.
+        image_folders: where image files that rows name are, by benchmark; of those not named under ``""``.
+
+    Raises:
+        InputError: no table, columns that do not fit, two benchmarks of one name, or a folder for none.
+    """
+    problems = Problems(InputError)
+    folders = image_folders or {}
+    found: list[Source] = []
+    for label, item in inputs.items():
+        field, place, own = (*label.split(".", 2), "", "")[:3]
+        try:
+            if own:
+                file = inputs.get(f"{field}.{place}")
+                wanted = read_preset(file.path) if file else preset(own)
+                found.append(_preset_source(wanted, item, folders.get(wanted.name, folders.get(""))))
+            elif item.path.suffix != ".toml":
+                found += [
+                    _source(name, files, task, folders.get(name, folders.get("")))
+                    for name, files in _named_files(item).items()
+                ]
+        except InputError as error:
+            problems.extend(error)
+    seen: dict[str, Source] = {}
+    for source in found:
+        if source.name in seen:
+            problems.add(
+                f"two benchmarks are called '{source.name}'",
+                where=f"{seen[source.name].files[0]}, {source.files[0]}",
+                hint="rename one of them, or evaluate them apart",
+            )
+        seen[source.name] = source
+    for name in folders:
+        if name and name not in seen and not len(problems):
+            problems.add(f"no benchmark '{name}'", where=f"--images {name}=", hint=nearest(name, seen))
+    problems.raise_if_any()
+    return found
+
+
+def image_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Read folders of images, each ``DIR`` for all benchmarks or ``NAME=DIR`` for one; ``DIR`` is under ``""``.
+
+    Raises:
+        InputError: no such folder, or two of them for the same.
+    """
+    problems = Problems(InputError)
+    found: dict[str, Path] = {}
+    for word in given:
+        name, sign, folder = word.partition("=")
+        if not sign or Path(word).expanduser().is_dir():
+            name, folder = "", word
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            problems.add("no such folder", where=f"--images {word}")
+        elif name in found:
+            problems.add("two folders for " + (f"'{name}'" if name else "all"), where=f"--images {word}")
+        found[name] = path
+    problems.raise_if_any()
+    return found
+
+
+def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Source:
+    """A preset with its files found and its columns checked against the first of them."""
+    task = task_named(own.task, own.name)
+    _check_scoring(own, task)
+    if own.data.image_folder and image_folder is None:
+        raise InputError(
+            f"its rows name image files of {own.data.image_folder}",
+            where=own.name,
+            hint=f"say where with --images DIR, or --images {own.name}=DIR for this one alone",
+        )
+    files = _matching(item, own.data.patterns)
+    tables = _matching(item, own.data.images.patterns) if own.data.images else ()
+    columns, rows = table_of(files)
+    absent = [name for name in own.wants() if name.split(".")[0] not in columns and name not in columns]
+    if absent:
+        raise InputError(
+            f"the benchmark '{own.name}' reads {', '.join(absent)}; the columns are {', '.join(columns)}",
+            where=str(files[0]),
+            hint="another release of the data? Adapt a copy of the preset's file",
+        )
+    given = tuple(own.columns)
+    visual = "image" in given or bool(tables)
+    check_columns((*given, *(("image",) if tables else ())), task, own.name)
+    return Source(own.name, files, task, visual, given, own, tables, image_folder, rows)
+
+
+def _check_scoring(own: Preset, task: Task) -> None:
+    """Names in a preset's ``[scoring]`` that mean nothing would leave the number they ask for out."""
+    problems = Problems(InputError)
+    where = f"{own.name}, [scoring]"
+    known = (*task.metrics, *(("macro_accuracy",) if "accuracy" in task.metrics else ()))
+    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in known:
+        problems.add(
+            f"no metric '{own.scoring.metric}' of the task type '{task.name}'",
+            where=where,
+            hint=nearest(own.scoring.metric, known),
+        )
+    if own.scoring.cluster and own.scoring.cluster not in own.columns:
+        problems.add(
+            f"cluster: no column '{own.scoring.cluster}'",
+            where=where,
+            hint=nearest(own.scoring.cluster, own.columns),
+        )
+    problems.raise_if_any()
+
+
+def _matching(item: Input, patterns: Sequence[str]) -> tuple[Path, ...]:
+    """A preset's files: the one given, those that its globs find, or all tables of a user's own folder."""
+    if item.path.is_file():
+        return (item.path,)
+    found = sorted({file for pattern in patterns for file in item.path.glob(pattern) if file.is_file()})
+    if not found and item.kind != "hub" and not any("/" in pattern for pattern in patterns):
+        found = _tables(item.path)
+    if not found:
+        raise InputError(
+            f"no file {' or '.join(patterns)} here",
+            where=str(item.path) if item.kind != "hub" else item.given.partition("#")[0],
+            hint="offline, only what is in the hub's cache can be used" if item.kind == "hub" else "",
+        )
+    return tuple(found)
+
+
+def _named_files(item: Input) -> dict[str, tuple[Path, ...]]:
+    path = item.path
+    if path.is_file():
+        return {stem_of(path): (path,)}
+    inner = {"world": "benchmarks", "text": "text"}
+    if item.kind in inner:
+        path = path / inner[item.kind]
+    shards = _by_stem(_tables(path))
+    if item.kind == "benchmark":
+        return {_base_name(item): next(iter(shards.values()))} if len(shards) == 1 else shards
+    if item.kind == "hub":
+        split = next((s for s in _SPLITS if s in shards), next(iter(shards)))
+        return {_base_name(item): shards[split]}
+    return shards
+
+
+def _base_name(item: Input) -> str:
+    return Path(item.given.partition("@")[0].rstrip("/")).name
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The tables of a folder: all of the first type that is there, in it or else below it."""
+    for files in (folder.glob("*"), folder.rglob("*")):
+        present = sorted(file for file in files if file.is_file())
+        for suffixes in ((".parquet",), (".jsonl", ".jsonl.gz", ".jsonl.zst"), (".txt",)):
+            found = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
+            if found:
+                return found
+    raise InputError(f"no benchmark here; expected {', '.join(SUFFIXES)}", where=str(folder))
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    grouped: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        stem = stem_of(file)
+        shard = _SHARD.fullmatch(stem)
+        grouped[shard[1] if shard else stem].append(file)
+    return {name: tuple(own) for name, own in grouped.items()}
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its known suffix, ``.jsonl.gz`` and the like in one."""
+    suffix = suffix_of(path, SUFFIXES)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def _source(
+    name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
+) -> Source:
+    first = files[0]
+    if suffix_of(first, SUFFIXES) is None:
+        raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
+    if any(file.stat().st_size == 0 for file in files):
+        raise InputError("the file is empty", where=str(next(f for f in files if f.stat().st_size == 0)))
+    columns, count = (["text"], 0) if suffix_of(first, (".txt",)) else table_of(files)
+    if not columns:
+        raise InputError("there is no row", where=str(first))
+    if task is None:
+        rows = _cells(files, ["task", "answer"]) if {"task", "answer"} & set(columns) else []
+        task = task_of(
+            columns,
+            (row.get("task") for row in rows),
+            (row.get("answer") for row in rows),
+            str(first),
+        )
+    check_columns(columns, task, str(first))
+    visual = "image" in columns
+    return Source(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
+
+
+def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
+    """Columns and number of rows of a table: of parquet from its footers, of JSON from all rows.
+
+    Rows of JSON need not have the same keys: whether a benchmark has images does not show in its first row.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    found: dict[str, None] = {}
+    rows = 0
+    for file in files:
+        if suffix_of(file, (".parquet",)):
+            found.update(dict.fromkeys(column_names(file)))
+            rows += _parquet_rows(file)
+            continue
+        for _, row in read_rows(file, Rejects(1.0)):
+            found.update(dict.fromkeys(row))
+            rows += 1
+    return list(found), rows
+
+
+def _parquet_rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
+
+
+def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:
+    """Some columns of all rows; rows that do not parse are judged later, when all is read."""
+    return [row for file in files for _, row in read_rows(file, Rejects(1.0), columns)]
+
+
+def check_columns(columns: Sequence[str], task: Task, where: str) -> None:
+    """Check that a table has the columns that its task type needs.
+
+    Raises:
+        InputError: naming the columns that are missing and those that are there.
+    """
+    retrieval = task.name == "retrieval"
+    needed = [*(("question",) if task.asks else ()), *(("image",) if retrieval else ()), *task.needs]
+    alternatives = {"text": TEXT_COLUMNS} if retrieval else {}
+    missing = [name for name in needed if not set(alternatives.get(name, (name,))) & set(columns)]
+    if missing:
+        raise InputError(
+            f"the task type '{task.name}' needs {', '.join(needed)}; missing: {', '.join(missing)}; "
+            f"the columns are {', '.join(columns)}",
+            where=where,
+            hint="rename the columns, or choose another --task",
+        )

@@ -1,0 +1,217 @@
+"""Two evaluations compared on the items that both answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from priorkit.core.errors import InputError
+from priorkit.core.interval import Interval, finite
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import read_rows
+from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
+
+EXAMPLES = 20
+"""Ids of items that only one of the two got right, kept for looking at."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One benchmark.
+
+    Attributes:
+        name: the benchmark.
+        items: how many items both answered.
+        unpaired: how many only one of them has, or has a score of.
+        first: mean score of the first.
+        second: mean score of the second.
+        difference: first minus second, with its interval.
+        p: exact McNemar test where scores are right or wrong, else the paired permutation test.
+        test: which of them.
+        detectable: differences under this cannot be told apart with these items.
+        gained: ids of items on which the first scores more.
+        lost: ids of items on which it scores less.
+    """
+
+    name: str
+    items: int
+    unpaired: int
+    first: float
+    second: float
+    difference: Interval
+    p: float
+    test: str
+    detectable: float
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations."""
+
+    first: str
+    second: str
+    benchmarks: tuple[Paired, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``comparison.json`` holds it."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "benchmarks": {
+                own.name: {
+                    "items": own.items,
+                    "unpaired": own.unpaired,
+                    "first": own.first,
+                    "second": own.second,
+                    "difference": own.difference.to_dict(),
+                    "p": own.p,
+                    "test": own.test,
+                    "detectable_difference": finite(own.detectable),
+                    "gained": len(own.gained),
+                    "lost": len(own.lost),
+                    "gained_items": list(own.gained[:EXAMPLES]),
+                    "lost_items": list(own.lost[:EXAMPLES]),
+                }
+                for own in self.benchmarks
+            },
+        }
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) -> Comparison:
+    """Pair the items of two evaluations by benchmark and id.
+
+    Intervals resample images (clusters) where the samples name them. Tests are those of
+    :mod:`priorkit.scoring.statistics.intervals`; nothing is corrected for the number of comparisons.
+
+    Args:
+        first: an evaluation's folder.
+        second: another one's.
+        seed: of the resampling.
+        resamples: number of bootstrap samples.
+
+    Raises:
+        InputError: they have no benchmark in common, or its items have another truth.
+    """
+    ours, theirs = _samples(first), _samples(second)
+    found = tuple(
+        _paired(name, ours[name], theirs[other], second, seed, resamples)
+        for name, other in shared_benchmarks(list(ours), list(theirs), str(second))
+    )
+    return Comparison(_shown(first), str(second), found)
+
+
+def shared_benchmarks(ours: Sequence[str], theirs: Sequence[str], where: str) -> list[tuple[str, str]]:
+    """The benchmarks of two evaluations that are compared: those of one name, or the only one of each.
+
+    Files of predictions name their benchmark after themselves, so that names need not agree.
+
+    Args:
+        ours: the benchmarks' names here.
+        theirs: those of the other evaluation.
+        where: the other evaluation, for the error.
+
+    Raises:
+        InputError: there is nothing to compare.
+    """
+    shared = [(name, name) for name in ours if name in theirs]
+    if not shared and len(ours) == len(theirs) == 1:
+        shared = [(ours[0], theirs[0])]
+    if not shared:
+        raise InputError(
+            f"no benchmark in common: {', '.join(ours)} here, {', '.join(theirs)} there", where=where
+        )
+    return shared
+
+
+def _shown(path: Path) -> str:
+    return str(path).removesuffix(".partial")
+
+
+def _samples(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    rejects = Rejects(0.0)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for _, row in read_rows(folder / "samples.jsonl", rejects):
+        found.setdefault(str(row.get("benchmark")), {})[str(row.get("id"))] = row
+    rejects.judge()
+    return found
+
+
+def _paired(
+    name: str,
+    ours: dict[str, dict[str, Any]],
+    theirs: dict[str, dict[str, Any]],
+    where: Path,
+    seed: int,
+    resamples: int,
+) -> Paired:
+    ids = [own for own in ours if own in theirs]
+    if not ids:
+        raise InputError(f"no item of '{name}' in common", where=str(where), hint="are the ids the same?")
+    # What has no finite score, an impossible text's likelihood say, cannot be compared.
+    ids = [own for own in ids if None not in (ours[own].get("score"), theirs[own].get("score"))]
+    if not ids:
+        raise InputError(f"no item of '{name}' has a score in both", where=str(where))
+    for own in ids:
+        if not _same_truth(ours[own], theirs[own]):
+            raise InputError(
+                f"the item '{own}' of '{name}' has another truth", where=str(where), hint="another version?"
+            )
+    one = np.array([float(ours[own]["score"]) for own in ids])
+    other = np.array([float(theirs[own]["score"]) for own in ids])
+    clusters = [str(ours[own].get("cluster") or f"#{own}") for own in ids]
+    interval = bootstrap_difference(one, other, seed=seed, clusters=clusters, resamples=resamples)
+    binary = bool(np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all())
+    p = mcnemar_exact(one, other) if binary else permutation_test(one, other, seed=seed)
+    return Paired(
+        name,
+        len(ids),
+        len(ours) + len(theirs) - 2 * len(ids),
+        float(one.mean()),
+        float(other.mean()),
+        interval,
+        p,
+        "McNemar" if binary else "permutation",
+        (interval.high - interval.low) / 2,
+        tuple(own for own, a, b in zip(ids, one, other, strict=True) if a > b),
+        tuple(own for own, a, b in zip(ids, one, other, strict=True) if a < b),
+    )
+
+
+def _same_truth(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    keys = ("choices", "answer", "answers", "references", "box")
+    return all(_bare(ours[key]) == _bare(theirs[key]) for key in keys if key in ours and key in theirs)
+
+
+def _bare(truth: Any) -> Any:
+    """A truth without the white space around options, which harnesses' logs keep or drop."""
+    if isinstance(truth, list):
+        return [own.strip() if isinstance(own, str) else own for own in truth]
+    return truth
+
+
+def lines_of(found: Comparison) -> Sequence[str]:
+    """A line per benchmark for people."""
+    lines = [f"against {found.second}, on the items of both"]
+    for own in found.benchmarks:
+        verdict = "differs" if own.difference.low > 0 or own.difference.high < 0 else "cannot be told apart"
+        lines.append(
+            f"{own.name}: {own.second:.4g} -> {own.first:.4g}, {own.difference.value:+.4g} "
+            f"[{own.difference.low:+.4g}, {own.difference.high:+.4g}], {len(own.gained)} gained, "
+            f"{len(own.lost)} lost, p {own.p:.3g} ({own.test}), {own.items} items: {verdict}"
+        )
+        if verdict != "differs":
+            lines.append(
+                f"  differences under about {own.detectable:.3g} cannot be told apart with these {own.items} items"
+            )
+    return lines

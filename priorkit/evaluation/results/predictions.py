@@ -1,0 +1,179 @@
+"""Answers from elsewhere: files of predictions, and the sample logs of the two harnesses.
+
+lm-evaluation-harness and lmms-eval write ``*_samples_TASK_*.jsonl`` (``--log_samples``): a line per item with
+``doc_id``, ``doc``, ``target``, ``resps``, ``filtered_resps``. They are read here so that an evaluation can be
+scored by other rules, and compared item by item with one of ours. The id is the document's own (``id``,
+``question_id``, ``index``) where it has one, else ``doc_id``, its place in the data set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import open_lines, suffix_of
+from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, predicted, read_predictions
+from priorkit.evaluation.tasks.base import Task
+from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.item import Answer, Item
+
+_IDS = ("id", "question_id", "questionId", "index", "pid")
+_CHOICES = ("choices", "options", "endings")
+
+
+def read_answers(
+    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
+) -> tuple[list[Item], list[Answer]]:
+    """Items and answers of a file of predictions or of a harness's sample log.
+
+    Args:
+        path: the file.
+        task: how the answers are scored.
+        rejects: takes broken lines.
+        group_by: columns kept as groups.
+        limit: read no more than so many lines; 0 for all.
+
+    Raises:
+        InputError: the file is empty or damaged, too many lines are broken, or none is left.
+    """
+    if not _is_log(path):
+        items = read_predictions(path, task, rejects, group_by, limit)
+        return items, [Answer(item.prediction or "") for item in items]
+    columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
+    items: list[Item] = []
+    answers: list[Answer] = []
+    seen: set[str] = set()
+    for number, row in islice(_rows(path, rejects), limit or None):
+        try:
+            item, answer = _from_log(row, task, columns)
+            if str(item.id) in seen:
+                raise ValueError(f"the id '{item.id}' was there already; a log of several filters?")
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            rejects.add(str(path), number, str(error) or type(error).__name__)
+            continue
+        seen.add(str(item.id))
+        rejects.good()
+        items.append(item)
+        answers.append(answer)
+    rejects.judge()
+    if not items:
+        raise InputError("the log holds no usable sample", where=str(path))
+    return items, answers
+
+
+def answer_columns(path: Path) -> set[str]:
+    """Columns of a file of predictions, of samples or of a harness's log, those of its nested tables among them."""
+    rows = (row for _, row in _rows(path, Rejects(1.0)))
+    return {
+        column
+        for row in rows
+        for table in (row, row.get("groups"), row.get("doc"))
+        if isinstance(table, dict)
+        for column in table
+    }
+
+
+def _is_log(path: Path) -> bool:
+    if suffix_of(path, (".jsonl", ".jsonl.gz", ".jsonl.zst")) is None:
+        return False
+    with open_lines(path) as stream:
+        try:
+            first = json.loads(stream.readline())
+        except ValueError:
+            return False
+    return isinstance(first, dict) and "doc_id" in first and ("resps" in first or "filtered_resps" in first)
+
+
+def _rows(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
+    from priorkit.data.io.rows import read_rows
+
+    yield from read_rows(path, rejects)
+
+
+def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tuple[Item, Answer]:
+    document = row.get("doc") if isinstance(row.get("doc"), dict) else {}
+    document = dict(document or {})
+    found: dict[str, Any] = {
+        **document,
+        "id": next((document[k] for k in _IDS if k in document), row["doc_id"]),
+    }
+    if not isinstance(found["id"], str | int):
+        found["id"] = row["doc_id"]
+    values = _loglikelihoods(row.get("resps"))
+    target = row.get("target")
+    if task.name == "choice":
+        choices = _choices(row, document, compared=values is not None)
+        found.update(choices=choices, answer=_target_index(target, choices))
+    else:
+        found.update(_truth(task, target, document))
+    responses = row.get("filtered_resps", row.get("resps"))
+    prediction = _first_text(responses)
+    if values is not None and task.name == "choice":
+        taken = max(range(len(values)), key=lambda place: values[place])
+        options = tuple(found["choices"])
+        item = predicted(task, {**found, "prediction": options[taken]}, columns)
+        return item, Answer(options[taken], "", taken, tuple(values), (1,) * len(values), options)
+    item = predicted(task, {**found, "prediction": prediction}, columns)
+    return item, Answer(prediction)
+
+
+def _loglikelihoods(responses: Any) -> list[float] | None:
+    """``[[[value, is_greedy]], ...]``, an entry per option; None for written answers."""
+    try:
+        values = [float(option[0][0]) for option in responses]
+        greedy = [str(option[0][1]) in ("True", "False") for option in responses]
+    except (TypeError, ValueError, IndexError, KeyError):
+        return None
+    return values if len(values) > 1 and all(greedy) else None
+
+
+def _choices(row: Mapping[str, Any], document: Mapping[str, Any], *, compared: bool) -> list[str]:
+    arguments = row.get("arguments")
+    if compared and isinstance(arguments, dict):
+        return [str(own["arg_1"]).removeprefix(" ") for own in arguments.values()]
+    for name in _CHOICES:
+        value = document.get(name)
+        if isinstance(value, dict) and isinstance(value.get("text"), list):
+            value = value["text"]
+        if isinstance(value, list) and len(value) > 1:
+            return [str(own) for own in value]
+    lettered = [document[letter] for letter in LETTERS if isinstance(document.get(letter), str)]
+    if len(lettered) > 1:
+        return [own for own in lettered if own not in ("", "nan")]
+    raise ValueError(f"no choices in the document; it has {', '.join(document) or 'nothing'}")
+
+
+def _target_index(target: Any, choices: Sequence[str]) -> int | str:
+    if isinstance(target, str) and target.strip().isdecimal() and target.strip() not in choices:
+        return int(target)
+    if isinstance(target, str) and target.removeprefix(" ") in choices:
+        return list(choices).index(target.removeprefix(" "))
+    return target.strip("() ") if isinstance(target, str) else target
+
+
+def _truth(task: Task, target: Any, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's truth: from the document where it has the column, else the target."""
+    found: dict[str, Any] = {}
+    for name in task.needs:
+        if name in ("answers", "references"):
+            value = document.get(name, target)
+            found[name] = value if isinstance(value, list) else [value]
+        elif name == "answer":
+            found[name] = target if target is not None else document.get(name)
+        else:
+            found[name] = document.get(name)
+    return found
+
+
+def _first_text(responses: Any) -> str:
+    value = responses
+    while isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, str):
+        raise ValueError(f"no written answer in the responses: {str(responses)[:60]}")
+    return value

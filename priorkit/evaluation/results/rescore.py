@@ -1,0 +1,207 @@
+"""Scoring an evaluation's samples anew, without a model: other parser, other reading, other groups."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, Problems
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import read_rows
+from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.items_io import predicted
+from priorkit.evaluation.presets.loading import Scoring, preset, preset_names, suite, suite_names
+from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.registry import task_named
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One benchmark of an evaluation as it was answered.
+
+    Attributes:
+        name: the benchmark.
+        task: its task type.
+        way: how it was asked; None for predictions.
+        entry: its entry in ``results.json``.
+        items: questions and truth.
+        answers: what was answered.
+        scoring: how its preset counted answers; None for a table of the user's own.
+    """
+
+    name: str
+    task: Task
+    way: Way | None
+    entry: Mapping[str, Any]
+    items: Sequence[Item]
+    answers: Sequence[Answer]
+    scoring: Scoring | None
+
+
+def read_origin(folder: Path) -> dict[str, Any]:
+    """What ``results.json`` says of the model that answered: its digest, whether it saw the images."""
+    document = _document(folder)
+    return {"model": document.get("model")}
+
+
+def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:
+    """The suites whose means ``results.json`` holds: by name, the benchmarks of each ability group."""
+    document = _document(folder)
+    found: dict[str, Mapping[str, Sequence[str]]] = {}
+    for name, own in document.get("suites", {}).items():
+        groups = own.get("members") or (suite(name).groups if name in suite_names() else {})
+        members = {member for names in groups.values() for member in names}
+        if members and members <= set(document["benchmarks"]):
+            found[name] = groups
+    return found
+
+
+def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """The benchmarks' entries of ``results.json``.
+
+    Raises:
+        InputError: it is missing or not of the form that `evaluate` writes.
+    """
+    return {str(name): dict(entry) for name, entry in _document(folder)["benchmarks"].items()}
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        for entry in document["benchmarks"].values():
+            dict(entry)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not an evaluation: {error}", where=str(folder / "results.json")) from None
+    return document
+
+
+def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[Source], where: str) -> None:
+    """Refuse results of another version of a benchmark.
+
+    Args:
+        entries: the benchmarks' entries.
+        sources: the benchmarks as they are now, where they were given.
+        where: the evaluation, for errors.
+
+    Raises:
+        InputError: naming every benchmark that differs, and those given that were not evaluated.
+    """
+    problems = Problems(InputError)
+    for name, entry in entries.items():
+        if entry.get("version") and name in preset_names() and preset(name).version != entry["version"]:
+            problems.add(
+                f"results of version {entry['version']} of '{name}', which now is version {preset(name).version}",
+                where=where,
+                hint="ask the model again",
+            )
+        if entry.get("task") == "perplexity":
+            problems.add(f"'{name}': perplexity has no answers that could be read anew", where=where)
+    for source in sources:
+        if source.name not in entries:
+            problems.add(f"no results of '{source.name}'", where=where)
+        elif entries[source.name].get("digest") != source.digest():
+            problems.add(
+                f"'{source.name}' is not what was asked: the data or the preset has changed since",
+                where=where,
+                hint="ask the model again",
+            )
+    problems.raise_if_any()
+
+
+def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept]:
+    """All benchmarks of an evaluation with items and answers.
+
+    Args:
+        folder: the evaluation.
+        columns: groups to keep.
+        limit: take no more than so many items of each; 0 for all.
+
+    Raises:
+        InputError: the files are not of the form that `evaluate` writes.
+    """
+    entries = read_entries(folder)
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rejects = Rejects(0.0)
+    path = folder / "samples.jsonl"
+    for number, row in read_rows(path, rejects):
+        if row.get("benchmark") not in entries:
+            raise InputError("a sample of no benchmark in results.json", where=f"{path}:{number}")
+        rows[str(row["benchmark"])].append(row)
+    rejects.judge()
+    kept: list[Kept] = []
+    for name, entry in entries.items():
+        task = task_named(str(entry["task"]), str(folder))
+        way: Way | None = None if entry["by"] == "predictions" else entry["by"]
+        lettered = entry.get("compared") == "letters"
+        own = rows[name][: limit or None]
+        try:
+            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in own]
+            answers = [
+                _answer(item, row, way, lettered=lettered) for item, row in zip(items, own, strict=True)
+            ]
+            if not task.from_predictions:
+                _check_measured(task, items, answers)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"not a sample of '{name}' that could be scored anew: {error}", where=str(path)
+            ) from None
+        kept.append(Kept(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
+    return kept
+
+
+def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> Scoring | None:
+    """How the preset counted answers; results that do not say so were made with one that comes with the kit."""
+    if "scoring" not in entry:
+        return preset(name).scoring if entry.get("version") and name in preset_names() else None
+    try:
+        return Scoring(**entry["scoring"])
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"'{name}': not the scoring of a preset: {error}", where=str(folder / "results.json")
+        ) from None
+
+
+def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+    """What a task compares must be there: a rank, or a log-likelihood and a length for every option.
+
+    Raises:
+        ValueError: it is not; with what is missing.
+    """
+    for item, answer in zip(items, answers, strict=True):
+        if task.ways == ("similarity",):
+            if answer.rank < 1:
+                raise ValueError(f"'rank' of item {item.id} is missing")
+        elif not len(answer.loglikelihoods) == len(answer.tokens) == len(item.choices):
+            raise ValueError(
+                f"'loglikelihoods' and 'tokens' of item {item.id} must have an entry for each of its "
+                f"{len(item.choices)} texts"
+            )
+
+
+def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bool) -> Answer:
+    compared = way in ("likelihood", "similarity")
+    values = tuple(float(value) for value in row.get("loglikelihoods", ()))
+    tokens = row.get("tokens", ())
+    options = tuple(LETTERS[: len(item.choices)]) if lettered else item.choices
+    parsed = row.get("parsed")
+    taken = parsed if compared and isinstance(parsed, int) else None
+    turns: list[Answer] = []
+    for by, text in enumerate(row.get("turns", ()), start=1):
+        index = row["rotations"][by - 1] if compared else None
+        turns.append(Answer(text, taken=None if index is None else (index - by) % len(item.choices)))
+    return Answer(
+        str(row.get("prediction", "")),
+        str(row.get("prompt", "")),
+        taken,
+        values,
+        (tokens,) if isinstance(tokens, int) else tuple(tokens),
+        options if values and item.choices else (),
+        float(row.get("rank", 0.0)),
+        tuple(turns),
+    )

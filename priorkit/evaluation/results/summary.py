@@ -1,0 +1,37 @@
+"""What an evaluation says to people: a line per benchmark and suite, and what its size can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from priorkit.core.console import console
+from priorkit.evaluation.results.results import Summary
+
+
+def say_results(found: Mapping[str, Summary], suites: Mapping[str, Any]) -> None:
+    """Say the first metrics of every benchmark, the means of suites, and the power of the first benchmark."""
+    for name, own in found.items():
+        console.say(f"  {name}: {_line(own.entry)}")
+    for name, own in suites.items():
+        overall = own["overall"]
+        console.say(f"  {name}: {_number(overall['value'])} over {overall['benchmarks']} benchmarks")
+    first = next(iter(found.values()), None)
+    if first is not None and first.entry["detectable_difference"]:
+        console.say(
+            f"  differences of {first.headline} under {_number(first.entry['detectable_difference'])} cannot be "
+            f"told apart with {first.entry['items']} items, unless models are compared on the same ones (--compare)"
+        )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    parts = [
+        f"{name} {_number(found['value'])} [{_number(found['low'])}, {_number(found['high'])}]"
+        for name, found in list(entry["metrics"].items())[:3]
+    ]
+    unread = f", {entry['unparsed']} unparsed, {entry['unparsed_rate']:.1%}" if entry["unparsed"] else ""
+    return f"{', '.join(parts)} ({entry['items']} items{unread})"

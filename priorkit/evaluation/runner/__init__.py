@@ -1,0 +1,1 @@
+"""Putting items to models and collecting answers."""

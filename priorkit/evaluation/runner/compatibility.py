@@ -1,0 +1,93 @@
+"""Whether a model and a benchmark fit together, and how the one is asked the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.tasks.base import Task, Way
+
+if TYPE_CHECKING:
+    from priorkit.inference.model_adapter import Checked
+
+
+def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
+    """Check the columns by which metrics are to be given apart, and the one whose values are resampled.
+
+    Args:
+        wanted: the names of groups given.
+        known: names of groups that need not be there.
+        cluster: the column whose values are resampled together, where one was given.
+        columns: those of all benchmarks.
+
+    Raises:
+        InputError: no benchmark has such a column.
+    """
+    problems = Problems(InputError)
+    unknown = [(name, "--group-by") for name in wanted if name not in columns and name not in known]
+    unknown += [(cluster, "--cluster")] if cluster and cluster not in columns else []
+    for name, where in unknown:
+        problems.add(
+            f"no benchmark has a column '{name}'",
+            where=where,
+            hint=f"the columns are {', '.join(sorted(columns))}",
+        )
+    problems.raise_if_any()
+
+
+def check_sight(
+    model: str, checked: Checked, sources: Sequence[Source], *, blind: bool, shuffle: bool = False
+) -> None:
+    """A language model sees no images, an encoder nothing else; without images there is nothing to shuffle.
+
+    Raises:
+        InputError: naming every benchmark that the model cannot take.
+    """
+    problems = Problems(InputError)
+    visual = [source.name for source in sources if source.visual]
+    if shuffle and not visual:
+        problems.add("no benchmark has images that could be shuffled", where="--shuffle-images")
+    if checked.kind == "llm" and visual and not blind:
+        problems.add(
+            f"a language model cannot see the images of {', '.join(visual)}",
+            where=model,
+            hint="give a multimodal model, or withhold the images with --blind",
+        )
+    if checked.kind == "encoder":
+        for source in sources:
+            if source.task.name not in ("choice", "retrieval") or not source.visual:
+                problems.add(
+                    f"an encoder answers choices about images and retrieval, not '{source.task.name}'"
+                    + ("" if source.visual else " without images"),
+                    where=source.name,
+                    hint="give a multimodal model, or choose another --task",
+                )
+        if blind:
+            problems.add("an encoder has nothing to go by without images", where="--blind")
+    problems.raise_if_any()
+
+
+def way_of(task: Task, kind: str, by: str) -> Way:
+    """How a model of a kind is asked items of a task.
+
+    Raises:
+        InputError: the task needs another kind of model.
+        UsageError: the way wanted (``--by``) is not one of the task's.
+    """
+    if kind == "encoder":
+        if by != "auto":
+            raise UsageError(f"an encoder has no {by}", where="--by", hint="leave --by out")
+        return "similarity"
+    if task.ways == ("similarity",):
+        raise InputError(f"'{task.name}' needs an encoder with a text tower", where="MODEL")
+    wanted = task.ways[0] if by == "auto" else by
+    for way in task.ways:
+        if way == wanted:
+            return way
+    raise UsageError(
+        f"'{task.name}' cannot be evaluated by {by}",
+        where="--by",
+        hint=f"use --by {task.ways[0]}, or leave it out",
+    )

@@ -1,0 +1,185 @@
+"""Reasoning judged by a local language model: soundness and depth of what was written.
+
+Source: LSBS (arXiv 2509.26625), section on reasoning as a skill that vision inherits: questions are asked
+again for a thinking process, and a language model judges the traces. Which model and by which rubric is not
+published; the rubric here is a file, and the judge compares the likelihood of yes and no.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from priorkit.core.errors import InputError, Problems
+from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.results.results import Evaluated
+from priorkit.evaluation.runner.answer_cache import Journal
+from priorkit.evaluation.tasks.base import Scored
+from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.scoring.statistics.bootstrap import Floats
+
+if TYPE_CHECKING:
+    from priorkit.core.runtime import Runtime
+    from priorkit.inference.model_adapter import Checked, Subject
+
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+"""A word in braces; braces around anything else, JSON say, are text."""
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """How reasoning is asked for and judged.
+
+    Attributes:
+        version: of the rubric.
+        instruction: what the model is asked, with ``{question}``.
+        prompt: what the judge is asked, with ``{question}`` and ``{trace}``.
+    """
+
+    version: int
+    instruction: str
+    prompt: str
+
+
+def read_rubric(path: Path | None) -> Rubric:
+    """Read a rubric; the kit's own where no file is given.
+
+    Raises:
+        InputError: not valid TOML, or a key or placeholder is missing.
+    """
+    where = str(path or "rubric.toml")
+    try:
+        text = (
+            path.read_text("utf-8")
+            if path
+            else resources.files("priorkit.evaluation.runner").joinpath("rubric.toml").read_text("utf-8")
+        )
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"not a rubric: {error}", where=where) from None
+    problems = Problems(InputError)
+    wanted = {"instruction": ("{question}",), "prompt": ("{question}", "{trace}")}
+    for key, marks in wanted.items():
+        for mark in marks:
+            if mark not in str(table.get(key, "")):
+                problems.add(f"'{key}' must be a text with {mark}", where=where)
+        for name in _PLACEHOLDER.findall(str(table.get(key, ""))):
+            if f"{{{name}}}" not in marks:
+                problems.add(
+                    f"'{key}' has no placeholder {{{name}}}; {' and '.join(marks)} go there", where=where
+                )
+    problems.raise_if_any()
+    return Rubric(int(table.get("version", 1)), str(table["instruction"]), str(table["prompt"]).strip())
+
+
+def check_judge(folder: Path) -> Checked:
+    """Check from headers that a folder holds a language model.
+
+    Raises:
+        InputError: it holds something else.
+    """
+    from priorkit.inference.model_adapter import check_model
+
+    checked = check_model(folder)
+    if checked.kind != "llm":
+        raise InputError(
+            f"the judge must be a language model, got '{checked.kind}'", where=f"--judge {folder}"
+        )
+    return checked
+
+
+def load_judge(
+    folder: Path, rubric: Rubric, batch_size: int, started: Runtime
+) -> Callable[[Evaluated, Journal], Evaluated]:
+    """Load the judge; what is returned adds ``soundness`` and ``depth`` to a benchmark.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    from priorkit.inference.model_adapter import check_model, load_subject
+
+    subject = load_subject(check_model(folder), started.device)
+
+    def judged(own: Evaluated, journal: Journal) -> Evaluated:
+        with started.autocast():
+            sound = judge(subject, rubric, own.items, own.answers, batch_size, journal)
+        return replace(own, scored=with_judgement(own.scored, own.answers, sound))
+
+    return judged
+
+
+def judge(
+    subject: Subject,
+    rubric: Rubric,
+    items: Sequence[Item],
+    answers: Sequence[Answer],
+    batch_size: int,
+    journal: Journal,
+) -> list[bool]:
+    """Whether each written answer is sound, in the judge's eyes.
+
+    A trace too long for the judge loses the beginning of its prompt, as any text in a comparison by likelihood.
+
+    Args:
+        subject: the judge, a language model.
+        rubric: the rubric.
+        items: questions.
+        answers: what was written.
+        batch_size: traces per pass.
+        journal: keeps verdicts.
+    """
+    from priorkit.evaluation.runner.prompts import Prompter
+    from priorkit.evaluation.runner.request_runner import Asking, ask
+    from priorkit.evaluation.tasks.yes_no import YES_NO
+
+    asked = [
+        Item(id=place, question=_filled(rubric.prompt, item, answer.prediction), answer="yes")
+        for place, (item, answer) in enumerate(zip(items, answers, strict=True))
+    ]
+    kind = "chat" if subject.tokenizer.chat_template else "plain"
+    prompter = Prompter(subject.tokenizer, kind, "text")
+    _, verdicts = ask(
+        subject, Asking(prompter, batch_size, 1), asked, YES_NO, "likelihood", Rejects(0.0), "judge", journal
+    )
+    return [verdict.prediction == "yes" for verdict in verdicts]
+
+
+def _filled(prompt: str, item: Item, trace: str) -> str:
+    lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
+    options = "".join(f"\n{LETTERS[place]}. {text}" for place, text in lettered)
+    # Replaced and not formatted: a trace may hold braces of its own.
+    before, _, after = prompt.partition("{trace}")
+    question = item.question.strip() + options
+    return before.replace("{question}", question) + trace.strip() + after.replace("{question}", question)
+
+
+def with_judgement(scored: Scored, answers: Sequence[Answer], sound: Sequence[bool]) -> Scored:
+    """Add ``soundness``, the share of sound answers, and ``depth``, their mean length in words."""
+    words = [len(answer.prediction.split()) for answer in answers]
+    rows = np.array([[1.0, float(own), float(count)] for own, count in zip(sound, words, strict=True)])
+    width = scored.counts.shape[1]
+    before = scored.metrics
+
+    def metrics(sums: Floats) -> dict[str, Floats]:
+        own = sums[..., width:]
+        return {
+            **before(sums[..., :width]),
+            "soundness": own[..., 1] / own[..., 0],
+            "depth": own[..., 2] / own[..., 0],
+        }
+
+    return replace(
+        scored,
+        counts=np.concatenate([scored.counts, rows], axis=1),
+        metrics=metrics,
+        extra={**scored.extra, "sound": [bool(own) for own in sound], "words": words},
+    )

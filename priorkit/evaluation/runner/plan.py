@@ -1,0 +1,165 @@
+"""What an evaluation is going to do, and everything that can be wrong before a model is read. A part of ``evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Plan
+from priorkit.core.specs import option_specs
+from priorkit.evaluation.benchmarks.discovery import Source, find_benchmarks, image_folders, stem_of
+from priorkit.evaluation.results.comparison import shared_benchmarks
+from priorkit.evaluation.results.predictions import answer_columns
+from priorkit.evaluation.results.rescore import check_versions, read_entries
+from priorkit.evaluation.runner.compatibility import check_groups, check_sight, way_of
+from priorkit.evaluation.runner.judging import check_judge, read_rubric
+from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
+from priorkit.evaluation.tasks.base import Way
+from priorkit.evaluation.tasks.registry import TASKS
+
+if TYPE_CHECKING:
+    from priorkit.inference.model_adapter import Checked
+    from priorkit.steps.evaluate import EvaluateSettings
+
+GROUP_BY = ("ability", "prior", "size", "sub_task")
+"""Columns by whose values metrics are given apart where benchmarks have them."""
+
+ASKING = (
+    "blind", "shuffle_images", "circular", "by", "prompt", "choices", "explain", "template", "max_new_tokens",
+)  # fmt: skip
+"""Options that say how a model is asked."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What ``plan`` found: the model and, for each benchmark, how it is to be asked."""
+
+    model: Checked | None
+    benchmarks: tuple[tuple[Source, Way], ...]
+
+
+def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
+    """Check model, benchmarks and how they fit, from headers and columns."""
+    judges = [check_judge(inputs["judge"].path)] if settings.judge else []
+    if settings.rubric:
+        read_rubric(inputs["rubric"].path)
+    if settings.predictions:
+        return _plan_predictions(settings, inputs, judges)
+    _check_request(settings, inputs)
+    sources = benchmark_sources(settings, inputs)
+    if settings.rescore:
+        entries = read_entries(inputs["rescore"].path)
+        check_versions(entries, sources, settings.rescore)
+        _check_columns(settings, inputs["rescore"].path / "samples.jsonl")
+        _check_shared(settings, inputs, list(entries))
+        facts = [(name, str(entry["task"])) for name, entry in entries.items()]
+        return _plan_without(facts, inputs["rescore"].path / "samples.jsonl", judges, settings)
+    from priorkit.inference.model_adapter import check_model
+
+    _check_shared(settings, inputs, [source.name for source in sources])
+    checked = check_model(inputs["model"].path)
+    columns = {column for source in sources for column in source.columns}
+    check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
+    check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
+    jobs: list[tuple[Source, Way]] = [
+        (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
+    ]
+    facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
+    facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
+    return Plan(
+        facts,
+        disk_bytes=disk_of(sources, settings.limit),
+        memory_bytes=memory_of([checked, *judges], sources, settings.device),
+        payload=Job(checked, tuple(jobs)),
+    )
+
+
+def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> None:
+    problems = Problems(UsageError)
+    if settings.rescore:
+        _refuse_asking(settings, "--rescore", problems)
+    if "model" not in inputs and not settings.rescore:
+        problems.add(
+            "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
+        )
+    if not (settings.benchmarks or settings.rescore):
+        problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
+    if any("{}" not in template for template in settings.template):
+        problems.add("a template needs {} where the option goes", where="--template")
+    if settings.blind and settings.shuffle_images:
+        problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
+    problems.raise_if_any()
+
+
+def _refuse_asking(settings: EvaluateSettings, given: str, problems: Problems) -> None:
+    """Where no model is asked, options of asking would have no effect."""
+    specs = option_specs(type(settings))
+    for name in ASKING:
+        if getattr(settings, name) != specs[name].default:
+            problems.add(f"{given} asks no model, so that this has no effect", where=specs[name].flag)
+
+
+def _by(settings: EvaluateSettings) -> str:
+    if settings.explain and settings.by == "likelihood":
+        raise UsageError("an explanation is written, not compared", where="--explain, --by likelihood")
+    return "generation" if settings.explain else settings.by
+
+
+def benchmark_sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
+    """The benchmarks that the inputs hold.
+
+    Raises:
+        InputError: what they hold is no benchmark.
+    """
+    given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
+    folders = image_folders(settings.images)
+    return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folders)
+
+
+def _plan_predictions(
+    settings: EvaluateSettings, inputs: Mapping[str, Input], judges: Sequence[Checked]
+) -> Plan:
+    problems = Problems(UsageError)
+    if settings.model or settings.benchmarks or settings.rescore:
+        problems.add("--predictions takes no MODEL, no BENCHMARK and no --rescore", where="--predictions")
+    if settings.task is None:
+        problems.add("--predictions needs --task", where="--task", hint=f"one of {', '.join(TASKS)}")
+    elif not TASKS[settings.task].from_predictions:
+        problems.add(f"'{settings.task}' cannot be scored from written answers", where="--task")
+    _refuse_asking(settings, "--predictions", problems)
+    problems.raise_if_any()
+    path = inputs["predictions"].path
+    if not path.is_file():
+        raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
+    _check_columns(settings, path)
+    _check_shared(settings, inputs, [stem_of(path)])
+    return _plan_without([("predictions", path.name), ("task", str(settings.task))], path, judges, settings)
+
+
+def _plan_without(
+    facts: list[tuple[str, str]], answers: Path, judges: Sequence[Checked], settings: EvaluateSettings
+) -> Plan:
+    """The plan where no model is asked: samples take about as much as the answers that they are made from."""
+    return Plan(
+        facts,
+        disk_bytes=2 * answers.stat().st_size if answers.is_file() else 0,
+        memory_bytes=memory_of(judges, (), settings.device),
+        payload=Job(None, ()),
+    )
+
+
+def _check_shared(settings: EvaluateSettings, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
+    """Look before anything is asked whether there will be something to compare."""
+    if settings.compare:
+        theirs = read_entries(inputs["compare"].path)
+        shared_benchmarks(names, list(theirs), f"--compare {settings.compare}")
+
+
+def _check_columns(settings: EvaluateSettings, answers: Path) -> None:
+    """Look for the columns asked for in a file of answers; it is not read where none was."""
+    if settings.cluster or set(settings.group_by) - set(GROUP_BY):
+        check_groups(settings.group_by, GROUP_BY, settings.cluster, answer_columns(answers))

@@ -1,0 +1,153 @@
+"""Prompts: the question with its instruction, as a chat turn or as plain text."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from priorkit.core.errors import InputError
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, tag_sentence
+from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.item import Item
+from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.models.language.tokenizer import IMAGE
+
+PromptKind = Literal["chat", "plain"]
+ChoiceForm = Literal["letter", "text"]
+
+
+def without_reserved(text: str) -> str:
+    """A benchmark's text without what has a meaning of its own: an image's placeholder, the soft prompt's token."""
+    while IMAGE in text or SOFT_TOKEN in text:  # Taking one out may put another together.
+        text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
+    return text
+
+
+@cache
+def instructions() -> dict[str, dict[str, str]]:
+    """The instructions of ``prompts.toml`` by kind of prompt and task."""
+    return tomllib.loads(
+        resources.files("priorkit.evaluation.runner").joinpath("prompts.toml").read_text("utf-8")
+    )
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One item as a model meets it.
+
+    Attributes:
+        text: what the model reads, one placeholder for the image.
+        options: the texts whose likelihood is compared, as they follow on ``text``; each is a group of
+            spellings whose probabilities are added. Empty for generation.
+        contexts: what each option follows on, where that differs from option to option.
+        asked: the user's words alone, without image placeholder and tags.
+    """
+
+    text: str
+    options: tuple[tuple[str, ...], ...] = ()
+    contexts: tuple[str, ...] = ()
+    asked: str = ""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """A benchmark's own wording; empty texts leave it to ``prompts.toml``.
+
+    Attributes:
+        chat: the user's turn.
+        plain: the text that is gone on with.
+        joiner: what stands between plain text and answer.
+    """
+
+    chat: str = ""
+    plain: str = ""
+    joiner: str = " "
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Makes prompts.
+
+    Attributes:
+        tokenizer: gives the chat template.
+        kind: ``chat`` or ``plain``.
+        choices: whether options are lettered and letters compared, or the options' texts.
+        tags: what becomes of an item's tags: ``off``, ``hard`` or ``soft``; see models/lion/processing.py.
+        own: the benchmark's own wording.
+    """
+
+    tokenizer: Any
+    kind: PromptKind
+    choices: ChoiceForm
+    tags: str = "off"
+    own: Wording = Wording()
+
+    def __call__(self, item: Item, task: Task, way: Way) -> Prompt:
+        """The prompt of an item."""
+        key = self._key(item, task, way)
+        lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
+        options = "\n".join(f"{LETTERS[place]}. {text}" for place, text in lettered)
+        worded = self.own.chat if self.kind == "chat" else self.own.plain
+        form = worded or instructions()[self.kind][key]
+        placeholder = (IMAGE + "\n") * len(item.images)
+        if self.kind == "chat":
+            asked = form.format(question=item.question.strip(), options=options)
+            text = without_reserved(asked.strip("\n"))
+            sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
+            prompt = self._chat(placeholder + sentence + text, self.options(item, task, way))
+            return replace(prompt, asked=text)
+        joiner = self.own.joiner
+        spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, way))
+        if item.contexts and way == "likelihood":
+            ending = (joiner + without_reserved(item.text),)
+            contexts = tuple(placeholder + without_reserved(text) for text in item.contexts)
+            return Prompt(contexts[0], (ending,) * len(contexts), contexts)
+        # lm-evaluation-harness scores a blank at the end of the context with the option, so that here the
+        # question is not stripped.
+        bare = form == "{question}"
+        question = item.question if bare else item.question.strip()
+        asked = without_reserved(form.format(question=question, options=options))
+        return Prompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
+
+    def _key(self, item: Item, task: Task, way: Way) -> str:
+        """Which instruction of ``prompts.toml`` asks an item."""
+        if task.prompt == "mixed":
+            return "choice-letter" if item.choices else "short"
+        if task.prompt == "choice":
+            return f"choice-{'letter' if way == 'generation' else self.choices}"
+        return task.prompt
+
+    def options(self, item: Item, task: Task, way: Way) -> tuple[tuple[str, ...], ...]:
+        """What is compared: letters, the options' own texts, or both spellings of yes and of no."""
+        if way != "likelihood":
+            return ()
+        if task.name == "yes-no":
+            return (("yes", "Yes"), ("no", "No"))
+        if self.choices == "letter" and task.name not in ("ranking", "continuation") and not item.contexts:
+            return tuple((LETTERS[place],) for place in range(len(item.choices)))
+        return tuple((without_reserved(choice),) for choice in item.choices)
+
+    def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> Prompt:
+        chat = ChatTokenizer(self.tokenizer, 1, 0)
+        turn = ("user", text)
+        before = chat.text([turn], generate=True)
+        return Prompt(
+            before,
+            tuple(tuple(self._continuation(chat, turn, before, own) for own in group) for group in options),
+        )
+
+    def _continuation(self, chat: ChatTokenizer, turn: tuple[str, str], before: str, answer: str) -> str:
+        """How the chat template writes an answer behind the prompt: with a blank, a line break or nothing."""
+        whole = chat.text([turn, ("assistant", answer)], generate=False)
+        place = whole.find(answer.strip(), len(before))
+        if not whole.startswith(before) or place < 0:
+            raise InputError(
+                "the chat template does not keep the question as it is before an answer, so that no option "
+                "can be scored",
+                hint="use --by generation, --prompt plain, or another chat template",
+            )
+        return whole[len(before) : place + len(answer.strip())]

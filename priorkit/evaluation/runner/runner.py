@@ -1,0 +1,141 @@
+"""A loaded model that answers benchmarks: language model, multimodal model or encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from priorkit.core.console import console
+from priorkit.data.images.decoding import image_key, upright_size
+from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.runner.answer_cache import Journal
+from priorkit.evaluation.tasks.base import Way
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
+
+if TYPE_CHECKING:
+    from priorkit.core.runtime import Runtime
+    from priorkit.data.io.rejects import Rejects
+    from priorkit.inference.model_adapter import Checked
+
+Asked = tuple[list[Item], list[Answer]]
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the user wants a model asked; what a benchmark says for itself comes before ``auto``.
+
+    Attributes:
+        prompt: chat template or plain text.
+        choices: compare letters or texts.
+        templates: texts that stand for an option before an encoder.
+        batch_size: questions per pass.
+        max_new_tokens: most tokens of a written answer; the benchmark's own where None.
+        circular: ask choices in all rotations.
+        instruction: what stands in place of the usual instruction, with ``{question}``; empty for the usual.
+        workers: threads that decode and prepare images.
+    """
+
+    prompt: Literal["auto", "chat", "plain"] = "auto"
+    choices: Literal["auto", "letter", "text"] = "auto"
+    templates: tuple[str, ...] = ("a photo of a {}",)
+    batch_size: int = 32
+    max_new_tokens: int | None = None
+    circular: bool = False
+    instruction: str = ""
+    workers: int = 0
+
+
+class Asker(Protocol):
+    """Puts a benchmark's items to a model."""
+
+    def __call__(
+        self, items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+    ) -> Asked:
+        """The items that could be asked, and their answers; the others go to ``rejects``."""
+        ...
+
+
+NEW_TOKENS = 32
+"""Longest written answer where neither user nor benchmark says."""
+
+
+def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
+    """Load a model.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    if checked.kind == "encoder":
+        return _encoder(checked.folder, manner, started)
+    from priorkit.evaluation.runner.prompts import Prompter, Wording
+    from priorkit.evaluation.runner.request_runner import Asking, ask
+    from priorkit.inference.model_adapter import load_subject
+
+    subject = load_subject(checked, started.device, workers=manner.workers)
+
+    def ask_subject(
+        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+    ) -> Asked:
+        own: Any = source.preset
+        kind = manner.prompt
+        if kind == "auto":
+            kind = "chat" if checked.kind == "mllm" else "plain"
+        form = manner.choices
+        if form == "auto":
+            form = own.prompt.choices if own is not None else "auto"
+        if form == "auto":
+            form = "letter" if kind == "chat" else "text"
+        wording = Wording()
+        if own is not None:
+            wording = Wording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
+        if manner.instruction:
+            # Braces of the instruction's own are text; those of a form are not.
+            text = manner.instruction.replace("{", "{{").replace("}", "}}")
+            explained = text.replace("{{question}}", "{question}\n{options}")
+            wording = Wording(explained, explained + "\n")
+        asking = Asking(
+            Prompter(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
+            manner.batch_size,
+            manner.max_new_tokens or (own.scoring.max_new_tokens if own is not None else None) or NEW_TOKENS,
+            manner.circular or (own is not None and own.scoring.circular),
+        )
+        if checked.kind == "mllm" and source.task.name == "grounding":
+            _warn_of_misfits(checked.folder, items, source.name)
+        with started.autocast():
+            answered = ask(subject, asking, items, source.task, way, rejects, source.name, journal)
+        subject.forget()
+        return answered
+
+    return ask_subject
+
+
+def _warn_of_misfits(model: Path, items: list[Item], name: str) -> None:
+    """Boxes in images that are shown cropped or padded are not where the model sees what is asked for."""
+    misfit = misfit_of(model)
+    if misfit == "nothing":
+        return
+    sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
+    if text := misfit_warning(misfit, sizes):
+        console.warn(f"{name}: {text}")
+
+
+def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
+    from priorkit.evaluation.runner.zero_shot import compare
+    from priorkit.models.vision.loading import load_encoder
+
+    encoder = load_encoder(folder)
+    encoder.model.to(started.device)
+
+    def ask_encoder(
+        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+    ) -> Asked:
+        with started.autocast():
+            answers = compare(
+                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,
+                manner.workers,
+            )  # fmt: skip
+        return items, answers
+
+    return ask_encoder

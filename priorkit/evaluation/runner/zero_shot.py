@@ -1,0 +1,81 @@
+"""Putting a benchmark's items to an encoder: options and texts ranked by cosine similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from priorkit.core.errors import InputError
+from priorkit.data.images.decoding import decode, image_key
+from priorkit.data.io.threads import in_threads
+from priorkit.evaluation.runner.answer_cache import Journal
+from priorkit.evaluation.tasks.base import Task
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.models.vision.loading import Encoder, entity_head
+from priorkit.scoring.representations.ranks import most_similar, true_ranks
+
+
+@torch.no_grad()
+def compare(
+    encoder: Encoder,
+    items: Sequence[Item],
+    task: Task,
+    templates: Sequence[str],
+    batch_size: int,
+    name: str,
+    journal: Journal,
+    workers: int = 0,
+) -> list[Answer]:
+    """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
+
+    Raises:
+        InputError: an item has no image.
+    """
+    if missing := [item.id for item in items if item.image is None]:
+        raise InputError(f"{len(missing)} items have no image, such as {missing[0]}", where=name)
+    images = _embed_images(encoder, items, batch_size, name, journal, workers)
+    if task.name == "retrieval":
+        return _rank_texts(encoder, images, items)
+    texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
+    head = entity_head(encoder, texts, templates).cpu()
+    row = {text: place for place, text in enumerate(texts)}
+    answers: list[Answer] = []
+    for item, image in zip(items, images, strict=True):
+        cosines = head[[row[choice] for choice in item.choices]] @ image
+        taken = int(cosines.argmax())
+        answers.append(Answer(item.choices[taken], templates[0], taken))
+    return answers
+
+
+def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[Answer]:
+    texts = list(dict.fromkeys(item.text for item in items))
+    row = {text: place for place, text in enumerate(texts)}
+    features = torch.cat(list(encoder.embed_texts(texts)))
+    truth = torch.tensor([row[item.text] for item in items])
+    ranks = true_ranks(images, features, truth)
+    nearest = most_similar(images, features, 1)[1][:, 0]
+    return [
+        Answer(texts[found], taken=found, rank=rank)
+        for found, rank in zip(nearest.tolist(), ranks.tolist(), strict=True)
+    ]
+
+
+def _embed_images(
+    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: Journal, workers: int
+) -> Tensor:
+    """Normalised features of the items' images, ``[items, width]`` fp32; each image is encoded once."""
+    refs = {image_key(item.image): item.image for item in items if item.image is not None}
+    images = list(refs.values())
+    starts = range(0, len(images), batch_size)
+    batches = [list(range(start, min(start + batch_size, len(images)))) for start in starts]
+
+    def embed(batch: Sequence[int]) -> list[list[float]]:
+        own = [images[place] for place in batch]
+        pixels = encoder.batch(in_threads(lambda image: encoder.prepare(decode(image)), own, workers))
+        return encoder.embed_images([pixels]).float().cpu().tolist()
+
+    features = torch.tensor(journal.answered(batches, embed, name))
+    row = {key: place for place, key in enumerate(refs)}
+    return features[[row[image_key(item.image)] for item in items if item.image is not None]]

@@ -1,0 +1,96 @@
+"""All task types by name, and which one a table's columns ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from priorkit.core.errors import InputError, nearest
+from priorkit.data.images.pairs import TEXT_COLUMNS
+from priorkit.evaluation.tasks.base import Task
+from priorkit.evaluation.tasks.caption import CAPTION
+from priorkit.evaluation.tasks.choice import CHOICE
+from priorkit.evaluation.tasks.continuation import CONTINUATION
+from priorkit.evaluation.tasks.grounding import GROUNDING
+from priorkit.evaluation.tasks.mixed import MIXED
+from priorkit.evaluation.tasks.perplexity import PERPLEXITY
+from priorkit.evaluation.tasks.ranking import RANKING
+from priorkit.evaluation.tasks.retrieval import RETRIEVAL
+from priorkit.evaluation.tasks.short_answer import EXACT, GQA, OCR, RELAXED, TEXTVQA, VQA
+from priorkit.evaluation.tasks.yes_no import YES_NO
+
+TASKS = {
+    task.name: task
+    for task in (
+        CHOICE,
+        YES_NO,
+        VQA,
+        TEXTVQA,
+        GQA,
+        EXACT,
+        RELAXED,
+        CAPTION,
+        GROUNDING,
+        PERPLEXITY,
+        RETRIEVAL,
+        RANKING,
+        MIXED,
+        CONTINUATION,
+        OCR,
+    )
+}
+
+
+def task_named(name: str, where: str) -> Task:
+    """A task type by its name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in TASKS:
+        raise InputError(f"no task type '{name}'", where=where, hint=nearest(name, TASKS))
+    return TASKS[name]
+
+
+def task_of(columns: Sequence[str], named: Iterable[Any], answers: Iterable[Any], where: str) -> Task:
+    """The task type of a table: its ``task`` column, else what its columns hold.
+
+    Args:
+        columns: names of all columns.
+        named: the values of the column ``task``.
+        answers: the values of the column ``answer``.
+        where: the file, for errors.
+
+    Raises:
+        InputError: several task types in one file, an unknown one, or columns that fit none.
+    """
+    names = list(dict.fromkeys(value for value in named if value is not None))
+    if len(names) > 1:
+        raise InputError(
+            f"the column 'task' names several task types: {', '.join(map(str, names[:5]))}",
+            where=where,
+            hint="use a file for each, or say --task",
+        )
+    if names:
+        return task_named(str(names[0]), f"{where}, column 'task'")
+    found = set(columns)
+    if "choices" in found and "answer" in found:
+        return CHOICE
+    for task in (CAPTION, GROUNDING, VQA):
+        if found.issuperset(task.needs):
+            return task
+    if "answer" in found and "question" in found:
+        yes_or_no = all(
+            isinstance(answer, str) and answer.strip().lower() in ("yes", "no") for answer in answers
+        )
+        return YES_NO if yes_or_no else EXACT
+    if "image" in found and found.intersection(TEXT_COLUMNS):
+        return RETRIEVAL
+    if "text" in found:
+        return PERPLEXITY
+    kinds = "; ".join(f"{task.name}: {', '.join(task.needs)}" for task in TASKS.values())
+    raise InputError(
+        f"the columns {', '.join(columns)} fit no task type",
+        where=where,
+        hint=f"name the task with --task, or rename columns ({kinds})",
+    )

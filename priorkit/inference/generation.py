@@ -1,0 +1,109 @@
+"""Greedy generation in batches: padded on the left, sorted by length, finished rows make room for others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from priorkit.data.images.decoding import image_key
+from priorkit.inference.prefill import Filled, Images, can_join, join, prefill
+
+if TYPE_CHECKING:
+    from priorkit.inference.model_adapter import Subject
+
+
+REFILLS = 8
+"""A unit of work, which is answered again after a kill, is as many batches: enough to keep places taken."""
+
+
+def batches(prompts: Sequence[Sequence[int]], images: Sequence[Images], batch_size: int) -> list[list[int]]:
+    """Numbers of prompts answered together, longest first; prompts about one image stand together."""
+    keys = [tuple(image_key(image) for image in own) for own in images]
+    lengths: dict[tuple[str, ...], int] = {}
+    for key, prompt in zip(keys, prompts, strict=True):
+        lengths[key] = max(lengths.get(key, 0), len(prompt))
+    order = sorted(
+        range(len(prompts)),
+        key=lambda place: (
+            -lengths[keys[place]] if keys[place] else 0,
+            keys[place],
+            -len(prompts[place]),
+            place,
+        ),
+    )
+    size = batch_size * REFILLS
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+@torch.no_grad()
+def generate_batch(
+    subject: Subject,
+    rows: Sequence[Sequence[int]],
+    images: Sequence[Images],
+    *,
+    max_new_tokens: int,
+    stop: Collection[int],
+    at_once: int = 0,
+) -> list[list[int]]:
+    """Answer prompts by the most probable token, one after the other.
+
+    A row leaves the batch once it has ended, and when half the places are free the next prompts take them:
+    a step costs much the same for a few rows as for many. Every row sees itself alone, so that neither batch
+    size nor order change an answer but for the rounding of matrix products.
+
+    Args:
+        subject: the model.
+        rows: token ids of each prompt, shorter than the model takes.
+        images: each prompt's images.
+        max_new_tokens: most tokens of an answer; fewer where the model's length is reached before.
+        stop: tokens that end an answer; they are not part of it.
+        at_once: rows answered at a time; all of them where 0.
+
+    Returns:
+        Token ids of each answer.
+    """
+    places = at_once or len(rows)
+    answers: list[list[int]] = [[] for _ in rows]
+    room = [min(max_new_tokens, subject.max_length - len(row)) for row in rows]
+    filled: Filled | None = None
+    alive: list[int] = []
+    begun = 0
+    while begun < len(rows) or alive:
+        free = places - len(alive)
+        if begun < len(rows) and (
+            filled is None or (2 * free >= places and can_join(filled.cache)) or not alive
+        ):
+            taken = list(range(begun, min(begun + free, len(rows))))
+            fresh = prefill(
+                subject, [rows[row] for row in taken], [images[row] for row in taken], cached=True
+            )
+            filled = join(filled, fresh) if filled is not None and alive else fresh
+            alive += taken
+            begun += len(taken)
+        assert filled is not None
+        tokens = filled.logits.argmax(-1).tolist()
+        going: list[int] = []
+        for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
+            if token in stop:
+                continue
+            answers[row].append(token)
+            if len(answers[row]) < room[row]:
+                going.append(place)
+        if len(going) < len(alive):
+            alive = [alive[place] for place in going]
+            if alive:
+                filled.select(going, subject.device)
+        if alive:
+            filled = _step(subject, filled, [answers[row][-1] for row in alive])
+    return answers
+
+
+def _step(subject: Subject, filled: Filled, tokens: Sequence[int]) -> Filled:
+    """Feed one token per row."""
+    fed = torch.tensor(tokens)[:, None]
+    positions = filled.mask.sum(1, keepdim=True)
+    mask = torch.cat([filled.mask, torch.ones_like(fed)], dim=1)
+    logits, cache = subject.forward(fed, mask, positions, keep=1, cache=filled.cache, use_cache=True)
+    return Filled(logits[:, -1], cache, mask)

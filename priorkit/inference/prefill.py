@@ -1,0 +1,165 @@
+"""The first pass over a batch of prompts; what prompts have in common passes the model once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from priorkit.data.images.decoding import image_key
+
+if TYPE_CHECKING:
+    from priorkit.data.images.decoding import ImageRef
+    from priorkit.inference.model_adapter import Subject
+
+WORTH_SHARING = 16
+"""Tokens that a common beginning must save per row before it gets a pass of its own."""
+
+Images = Sequence["ImageRef"]
+
+
+@dataclass
+class Filled:
+    """A batch after its prompts.
+
+    Attributes:
+        logits: of the last position, ``[batch, vocabulary]``.
+        cache: keys and values; None where none was asked for.
+        mask: ``[batch, time]`` int64, 0 at padding; what the cache holds.
+    """
+
+    logits: Tensor
+    cache: Any
+    mask: Tensor
+
+    def select(self, rows: Sequence[int], device: torch.device) -> None:
+        """Keep some rows, or repeat them."""
+        index = torch.tensor(rows)
+        self.cache.batch_select_indices(index.to(device))
+        self.mask = self.mask[index]
+        self.logits = self.logits[index.to(device)]
+
+    def trim(self) -> None:
+        """Drop the positions at the left that no row uses."""
+        unused = int((self.mask.sum(0).cumsum(0) == 0).sum())
+        if unused:
+            self.mask = self.mask[:, unused:]
+            for layer in self.cache.layers:
+                layer.keys = layer.keys[..., unused:, :]
+                layer.values = layer.values[..., unused:, :]
+
+
+def can_join(cache: Any) -> bool:
+    """Whether a cache keeps all keys and values as they come, so that rows of two caches can be put together."""
+    from transformers.cache_utils import DynamicCache, DynamicLayer
+
+    return type(cache) is DynamicCache and all(
+        type(layer) is DynamicLayer for layer in getattr(cache, "layers", (None,))
+    )
+
+
+def join(first: Filled, second: Filled) -> Filled:
+    """The rows of both batches as one; the shorter one is padded on the left."""
+    first.trim()
+    length = max(first.mask.shape[1], second.mask.shape[1])
+    for layer, other in zip(first.cache.layers, second.cache.layers, strict=True):
+        layer.keys = torch.cat([_longer(own.keys, length) for own in (layer, other)])
+        layer.values = torch.cat([_longer(own.values, length) for own in (layer, other)])
+    mask = torch.cat(
+        [torch.nn.functional.pad(own.mask, (length - own.mask.shape[1], 0)) for own in (first, second)]
+    )
+    return Filled(torch.cat([first.logits, second.logits]), first.cache, mask)
+
+
+def _longer(values: Tensor, length: int) -> Tensor:
+    return torch.nn.functional.pad(values, (0, 0, length - values.shape[-2], 0))
+
+
+def prefill(
+    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[Images], *, cached: bool
+) -> Filled:
+    """Read all prompts of a batch.
+
+    Prompts about the same image begin alike up to the image's last position; prompts without images may
+    share their instruction. Such beginnings pass the model once, and their keys and values are repeated.
+
+    Args:
+        subject: the model.
+        rows: token ids of each prompt.
+        images: each prompt's images.
+        cached: whether the keys and values are wanted afterwards.
+    """
+    shared = _shared_beginnings(subject, rows, images)
+    if shared is None:
+        ids, mask, positions = pad_left(rows)
+        seen = [image for own in images for image in own]
+        kinds = [str(getattr(own, "task_type", "")) for own in images]
+        logits, cache = subject.forward(
+            ids, mask, positions, keep=1, images=seen, task_types=kinds, use_cache=cached
+        )
+        return Filled(logits[:, -1], cache, mask)
+    lengths, number, first = shared
+    ids, mask, positions = pad_left([rows[place][: lengths[place]] for place in first])
+    seen = [image for place in first for image in images[place]]
+    _, cache = subject.forward(ids, mask, positions, keep=1, images=seen, use_cache=True)
+    if number != list(range(len(first))):
+        cache.batch_select_indices(torch.tensor(number).to(subject.device))
+    before = mask[torch.tensor(number)]
+    ids, mask, _ = pad_left([row[length:] for row, length in zip(rows, lengths, strict=True)])
+    positions = (mask.cumsum(1) - 1).clamp(min=0) + before.sum(1, keepdim=True)
+    whole = torch.cat([before, mask], dim=1)
+    logits, cache = subject.forward(ids, whole, positions, keep=1, cache=cache, use_cache=True)
+    return Filled(logits[:, -1], cache, whole)
+
+
+def _shared_beginnings(
+    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[Images]
+) -> tuple[list[int], list[int], list[int]] | None:
+    """Which rows begin alike: length of each row's beginning, its number, the first row of each number.
+
+    None where sharing would not save a good part of the work.
+    """
+    if getattr(subject.multimodal, "asks_for_looks", False):
+        return None  # What such a model makes of an image depends on the question.
+    keys: list[Hashable] = [tuple(image_key(image) for image in own) for own in images]
+    groups: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    lengths = [0] * len(rows)
+    number = [0] * len(rows)
+    first: list[int] = []
+    saved = 0
+    for members in groups.values():
+        common = _common([rows[place] for place in members])
+        if images[members[0]] and subject.image_end(rows[members[0]]) > common:
+            return None
+        saved += common * (len(members) - 1)
+        for place in members:
+            lengths[place], number[place] = common, len(first)
+        first.append(members[0])
+    worth = saved >= WORTH_SHARING * len(rows) and min(lengths) > 0
+    return (lengths, number, first) if worth else None
+
+
+def _common(rows: Sequence[Sequence[int]]) -> int:
+    """Length of the common beginning; at least one token of every row is left over."""
+    low, high = min(map(tuple, rows)), max(map(tuple, rows))
+    limit = min(map(len, rows)) - 1
+    for place in range(limit):
+        if low[place] != high[place]:
+            return place
+    return limit
+
+
+def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, mask and positions ``[batch, time]`` (int64), padded on the left."""
+    length = max(map(len, rows))
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.long)
+    for place, row in enumerate(rows):
+        ids[place, length - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[place, length - len(row) :] = 1
+    return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)

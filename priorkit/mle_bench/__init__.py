@@ -1,0 +1,1 @@
+"""MLE-Bench: multiple-choice questions about what an image shows, from annotated images."""

@@ -1,0 +1,223 @@
+"""MLE-Bench: four-choice questions about what appears in an image, by how much of it the target covers.
+
+Source: "Learning to See Before Seeing" (arXiv 2509.26625), section on the Multi-Level Existence Bench.
+The paper leaves open which object of an image is asked for; here, see :func:`choose_targets`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from priorkit.core.errors import InputError, Problems
+from priorkit.data.images.decoding import ImageRef
+from priorkit.data.images.entities import fold
+from priorkit.mle_bench.annotations import AnnotatedImage
+from priorkit.mle_bench.synonyms import Pair, Synonyms, pair_of
+
+T = TypeVar("T")
+
+BINS = {"existence_0-30": 0.3, "existence_30-60": 0.6, "existence_60-100": 1.0}
+"""Bins, named as in the published data set, by their upper edge as a share of the image's pixels; a bin
+holds its lower edge."""
+
+QUESTIONS = (
+    "Which of the following appears in this image?",
+    "Which of the following is in the image?",
+    "Which of the following can be seen in the image?",
+)
+
+OPTIONS = 4
+
+LISTED = "{options}"
+"""Stands in a wording for the four options, written ``a, b, c or d``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an image will be asked for."""
+
+    ref: ImageRef
+    present: tuple[str, ...]
+    name: str
+    area: float
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question; ``answer`` is the text of the right option, as in lmms-eval."""
+
+    target: Target
+    text: str
+    choices: tuple[str, ...]
+    answer: str
+
+
+def size_of(area: float) -> str:
+    """The bin of a share of pixels.
+
+    >>> size_of(0.1), size_of(0.3), size_of(1.0)
+    ('existence_0-30', 'existence_30-60', 'existence_60-100')
+    """
+    return next((name for name, edge in BINS.items() if area < edge), list(BINS)[-1])
+
+
+def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) -> list[Target]:
+    """One target per image, and at most ``per_bin`` images of each bin (0 for all), in their order.
+
+    An image whose categories fall into several bins goes to the one that the fewest images can fill;
+    within it the category is drawn by lot. What is drawn for an image depends on the seed and its name
+    alone, but for the filling of the bins.
+    """
+    able = Counter(size for image in images for size in {size_of(area) for area in image.areas.values()})
+    targets: list[Target] = []
+    for image in images:
+        sizes = {name: size_of(area) for name, area in image.areas.items()}
+        size = min(sizes.values(), key=lambda own: (able[own], list(BINS).index(own)))
+        names = sorted(name for name, own in sizes.items() if own == size)
+        name = _lot(seed, "target", image.ref.name).choice(names)
+        targets.append(Target(image.ref, tuple(image.areas), name, image.areas[name], size))
+    if not per_bin:
+        return targets
+    kept: set[int] = set()
+    for size in BINS:
+        own = [place for place, target in enumerate(targets) if target.size == size]
+        own.sort(key=lambda place: _lot(seed, "keep", targets[place].ref.name).random())
+        kept.update(own[:per_bin])
+    return [target for place, target in enumerate(targets) if place in kept]
+
+
+def ask(target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int) -> tuple[str, ...] | None:
+    """Three wrong options for a target; None where the vocabulary has not enough.
+
+    They are names of the data set that are not in the image, nor a synonym of anything in it, nor its
+    head noun or the other way round (``table`` and ``coffee table``), nor synonyms of one another.
+    """
+    order = _lot(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
+    return _apart(order, (), target.present, synonyms)
+
+
+def _apart(
+    names: Sequence[str], taken: tuple[str, ...], shown: Sequence[str], synonyms: Synonyms
+) -> tuple[str, ...] | None:
+    """The first names that, with those taken, are as many as needed and mean nothing shown nor one another."""
+    if len(taken) == OPTIONS - 1:
+        return taken
+    for place, name in enumerate(names):
+        if any(synonyms.same(name, other) for other in (*shown, *taken)):
+            continue
+        # A name that is a synonym of all others must not stand in their way, so that the search goes back.
+        if found := _apart(names[place + 1 :], (*taken, name), shown, synonyms):
+            return found
+    return None
+
+
+def unsettled(
+    targets: Sequence[Target], vocabulary: Sequence[str], synonyms: Synonyms, seed: int
+) -> list[Pair]:
+    """Pairs of names that must not mean the same for the options to stand, and that nobody has judged.
+
+    Once they are judged, other options may be drawn, with further pairs; where there are none left, the options
+    are those that judging all pairs of the vocabulary would give.
+    """
+    found: set[Pair] = set()
+    for target in targets:
+        wrong = ask(target, vocabulary, synonyms, seed) or ()
+        for place, name in enumerate(wrong):
+            others = (*target.present, *wrong[:place])
+            found.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
+    return sorted(found)
+
+
+def build(
+    targets: Sequence[Target],
+    vocabulary: Sequence[str],
+    synonyms: Synonyms,
+    seed: int,
+    wordings: Sequence[str] = QUESTIONS,
+) -> tuple[list[Question], list[Target]]:
+    """Questions with right answers spread evenly over the places and the wordings, in every bin.
+
+    Returns:
+        The questions in the order of the targets, and the targets for which the vocabulary has not
+        enough wrong options.
+    """
+    wrong = {target.ref.name: ask(target, vocabulary, synonyms, seed) for target in targets}
+    able = [target for target in targets if wrong[target.ref.name] is not None]
+    place: dict[str, int] = {}
+    wording: dict[str, str] = {}
+    for size in BINS:
+        own = [target.ref.name for target in able if target.size == size]
+        place.update(zip(own, _spread(range(OPTIONS), len(own), seed, f"places-{size}"), strict=True))
+        wording.update(zip(own, _spread(wordings, len(own), seed, f"wordings-{size}"), strict=True))
+    questions: list[Question] = []
+    for target in able:
+        name = target.ref.name
+        options = list(wrong[name] or ())
+        options.insert(place[name], target.name)
+        listed = f"{', '.join(options[:-1])} or {options[-1]}"
+        text = wording[name].replace(LISTED, listed)
+        questions.append(Question(target, text, tuple(options), target.name))
+    return questions, [target for target in targets if wrong[target.ref.name] is None]
+
+
+def _spread(values: Iterable[T], count: int, seed: int, purpose: str) -> list[T]:
+    """So many values, each equally often but for one, in random order."""
+    own = list(values)
+    repeated = (own * (count // len(own) + 1))[:count]
+    _lot(seed, purpose, "").shuffle(repeated)
+    return repeated
+
+
+def _lot(seed: int, purpose: str, name: str) -> random.Random:
+    return random.Random(f"mle-bench/{seed}/{purpose}/{name}")
+
+
+def read_wordings(path: Path) -> tuple[str, ...]:
+    """Read wordings of the question, one per line; ``{options}`` in one stands for the options.
+
+    Blank lines and lines that begin with ``#`` are passed over.
+
+    Raises:
+        InputError: the file cannot be read or has no wording, or one has another placeholder, ``{options}``
+            twice, or is there already but for case and blanks; all such lines are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    problems = Problems(InputError)
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        text, where = line.strip(), f"{path}:{number}"
+        if not text or text.startswith("#"):
+            continue
+        rest = text.replace(LISTED, "", 1)
+        if "{" in rest or "}" in rest:
+            problems.add(
+                f"a wording holds {LISTED} once or nothing in braces, got '{text}'",
+                where=where,
+                hint="the thing that is asked for is the answer and cannot stand in the question",
+            )
+        elif not rest.strip():
+            problems.add(f"the wording is {LISTED} alone", where=where)
+        elif fold(text) in found:
+            problems.add(f"'{text}' is there already but for case and blanks", where=where)
+        found.setdefault(fold(text), text)
+    if not found:
+        problems.add("the file holds no wording", where=str(path))
+    problems.raise_if_any()
+    return tuple(found.values())
+
+
+def counts(questions: Sequence[Question]) -> Mapping[str, int]:
+    """How many questions each bin has."""
+    found = Counter(question.target.size for question in questions)
+    return {size: found[size] for size in BINS}

@@ -1,0 +1,1 @@
+"""Faster forms of single operations: attention, cross-entropy, activations."""

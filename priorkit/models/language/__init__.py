@@ -1,0 +1,1 @@
+"""Causal language models, tokenizers and chat templates."""

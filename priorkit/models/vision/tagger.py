@@ -1,0 +1,126 @@
+"""Taggers: an encoder with a text tower and a vocabulary, or an image-classification model with its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from priorkit.core.errors import InputError
+from priorkit.models.folder import read_json, tensor_files
+from priorkit.models.language.causal_lm import load_checked, refuse_missing
+from priorkit.models.vision.loading import check_encoder, entity_head, load_encoder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+TaggerKind = Literal["encoder", "classifier"]
+
+
+def check_tagger(folder: Path) -> TaggerKind:
+    """Tell from headers what tags images.
+
+    Raises:
+        InputError: neither an encoder with a text tower nor an image-classification model.
+    """
+    config = read_json(folder / "config.json")
+    if "text_config" in config and "vision_config" in config:
+        check_encoder(folder)
+        return "encoder"
+    names = " ".join(config.get("architectures") or [])
+    if "ForImageClassification" in names or "architecture" in config:  # the latter: timm's own files
+        tensor_files(folder)
+        return "classifier"
+    raise InputError(
+        f"'{config.get('model_type', '?')}' tags no images; expected an encoder with a text tower, or an "
+        "image-classification model",
+        where=str(folder),
+    )
+
+
+@dataclass
+class Tagger:
+    """Scores images for tags.
+
+    Attributes:
+        tags: in the order of the scores.
+        scores: PIL images to ``[images, tags]``: cosines for an encoder, probabilities for a classifier.
+    """
+
+    tags: tuple[str, ...]
+    scores: Any
+
+
+def load_tagger(
+    folder: Path, kind: TaggerKind, vocabulary: Sequence[str], templates: Sequence[str], device: torch.device
+) -> Tagger:
+    """Load a tagger.
+
+    Args:
+        folder: the model's.
+        kind: from :func:`check_tagger`.
+        vocabulary: the tags; for a classifier empty (all labels) or a part of its labels.
+        templates: texts in which ``{}`` stands for the tag, for an encoder.
+        device: where to compute.
+
+    Raises:
+        InputError: it cannot be loaded, or a tag is none of its labels.
+    """
+    return (
+        _encoder(folder, vocabulary, templates, device)
+        if kind == "encoder"
+        else _classifier(folder, vocabulary, device)
+    )
+
+
+def _encoder(
+    folder: Path, vocabulary: Sequence[str], templates: Sequence[str], device: torch.device
+) -> Tagger:
+    encoder = load_encoder(folder)
+    encoder.model.to(device)
+    with torch.no_grad():
+        head = entity_head(encoder, vocabulary, templates)
+
+    @torch.no_grad()
+    def scores(images: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.stack([encoder.prepare(image) for image in images])
+        return encoder.embed_images([pixels]).float().cpu() @ head.float().cpu().T
+
+    return Tagger(tuple(vocabulary), scores)
+
+
+def _classifier(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    loaded, info = load_checked(AutoModelForImageClassification, folder, dtype=torch.float32)
+    model: Any = loaded
+    refuse_missing(info, folder)
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
+        ) from None
+    model.to(device).eval()
+    labels = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+    unknown = [tag for tag in vocabulary if tag not in labels]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} tags are none of the model's {len(labels)} labels, such as '{unknown[0]}'"
+        )
+    places = [labels.index(tag) for tag in vocabulary] if vocabulary else list(range(len(labels)))
+    several = model.config.problem_type == "multi_label_classification"
+
+    @torch.no_grad()
+    def scores(images: Sequence[Image.Image]) -> Tensor:
+        pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(device)
+        logits = model(pixel_values=pixels).logits.float()
+        return (logits.sigmoid() if several else logits.softmax(-1))[:, places].cpu()
+
+    return Tagger(tuple(labels[place] for place in places), scores)

@@ -1,0 +1,1 @@
+"""Scores of answers: parsing and the official metrics."""

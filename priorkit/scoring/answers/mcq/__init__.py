@@ -1,0 +1,1 @@
+"""The parser of answers to multiple-choice questions."""

@@ -1,0 +1,209 @@
+"""What an answer settles on, once its mentions are marked (the last stage).
+
+In this order, and in each the last statement that names an option: an explicit answer ("the answer is", a
+box, "B is correct") or a correction ("wait, C"); a plain answer at the beginning or alone in the last line;
+an opinion ("I think"); a consequence ("therefore", "but"); at last whatever is left when denied, asked and
+merely considered mentions are set aside. More than one option in a statement settles nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from priorkit.scoring.answers.mcq.grammar import ALSO, AND, ITEM, LIST, OR, PAIR, contradictions, negated
+from priorkit.scoring.answers.mcq.mentions import MENTION, MarkedAnswer
+
+_NAMES_OF_ANSWER = (
+    r"(?:answers?|best (?:match|fit|candidate)|choice|option|selection|pick|verdict|conclusion|response|guess|solution|final|letter|respuesta"
+    r"|opción|réponse|antwort|lösung|risposta|resposta|ответ|antwoord|odpowiedź|svar|cevap)"
+)
+_EXPLICIT = re.compile(
+    rf"(?<!first )(?<!initial )(?<!initially )\b{_NAMES_OF_ANSWER}\b[^\w\uE000-\uF8FF]{{0,3}}(?:(?:to|for) (?:the|this|your) question\s*)?"
+    r"(?:[:=]|=>|[\s\"'-]+(?:(?:here|probably|most likely|likely|clearly|definitely|therefore|thus|then|would|should"
+    r"|must|has to|only|is|be|was|are|es|ist|est|è|é|lautet|wäre|to)\b\s*)+:?|\s*\n)"
+    r"|(?:答案|答え|正解|正确选项|정답|답)\W*[是为為は은는选選:]?"
+    rf"|\b(?:answer)\s+(?=[\"'(\[]*{MENTION})",
+    re.I,
+)
+_CONFIRMED = re.compile(
+    rf"(?P<list>{PAIR})(?:\s*,?\s*(?:is|are|seems|looks|appears|must be|has to be|would be|ist|est|es|é|è)(?: to be)?\s+"
+    r"(?:(?:clearly|definitely|most|more|likely|probably|much|far|the|a|my|la|die|indeed|therefore|thus|only"
+    r"|one that is|best|better|correct|right|final|good)\s+)*(?:correct|right|true|best|better|answers?|choice|option"
+    r"|accurate|valid|one|appropriate|likely|plausible|richtig|korrekt|correcte?|juste|bonne|correct[oa]|cert[oa])\b"
+    r"(?!\s+(?:next|beside|of|above|below|side|behind|there|in front|by|at))|\s+(?:it is|fits (?:better|best))\b"
+    r"|\s*[:?(-]\s*(?:yes|correct|right|true|✓|✔|✅)|\s*\(?(?:yes\b|[✓✔✅])|\s*(?:是)?(?:正确|正確|对的|對的))",
+    re.I,
+)
+_REVISION = re.compile(
+    r"\b(?:wait|actually|on second thoughts?|correction|scratch that|sorry(?=\s*[,.:!;-])|let me correct"
+    r"|changed? my (?:mind|answer)|instead(?! of)|i mean[t]?|or rather)\b|(?<=[.!?,;-] )no\b(?=[,.]? )(?! other\b)",
+    re.I,
+)
+_OPINION = re.compile(
+    r"\b(?:i|we)(?:'d|'ll|'m| would| will| am| must| have to)?\s+(?:(?:\w+ly|now|then|still|just)\s+)?(?:choose|pick"
+    r"|select|go(?:ing)? (?:with|for)|opt for|settle on|vote for|guess|say|answer|conclude|believe|think|bet|prefer)\b"
+    r"|(?<!first )\b(?:my|best) (?:guess|bet|pick)\b(?: is| would be)?|\bgo(?:ing)? with\b|\bselect\b"
+    r"|\blean(?:s|ing)?(?: more)?(?: towards?| to)?\b|\b(?:most|more) likely\b|\bprobably\b"
+    r"|\b(?:glaube|denke|wähle|nehme|pense|crois|choisis|creo|pienso|elijo|acho|credo|penso)\b|我认为|我覺得|我觉得|我?选择?(?!项)",
+    re.I,
+)
+_CONSEQUENCE = re.compile(
+    r"\b(?:therefore|thus|hence|so|consequently|in conclusion|conclusion|overall|to conclude|in summary|finally"
+    r"|ultimately|in the end|however|but(?! also)|rather(?! than)|it must be|must be|leav(?:es|ing)|remaining|remains"
+    r"|only|daher|deshalb|sondern|donc|mais|sino|ma|pero|portanto|quindi|mas|поэтому)\b|=>?|所以|因此|而是|故",
+    re.I,
+)
+_CONSIDERED = re.compile(
+    rf"\b(?:could|might|may|maybe|perhaps|possibly|at first(?: glance| sight)?,?|initially,?|tempting|although|though|while|despite"
+    rf"|resembl\w+|confus\w+|similar to|if|between|among|considered|thought(?: of)?|going to say"
+    rf"|(?:my )?(?:first|initial) (?:guess|answer|choice) was|said|earlier)\b"
+    rf"(?:(?!\b(?:but|so|because|since|therefore|instead|actually|hence|thus)\b|=>)[^,.;:!?\n\uE000-\uF8FF])*?"
+    rf"(?P<list>{LIST})|(?:^|[.;!?\n]\s*)of\s+(?P<chosen>{LIST})\s*,",
+    re.I,
+)
+_ASKED = re.compile(r"[^.!?\n]*\?")
+_MORE = rf"(?:\s*\([^()\n]*\))?[\s,;|/&+()]*(?:(?:{OR}|{AND}|{ALSO})\s*)*{ITEM}"
+_LEADING = re.compile(
+    rf"^[^\w\uE000-\uF8FF]*(?P<list>{PAIR})(?P<more>(?:{_MORE})+)?"
+    r"(?=\s*(?:$|[-.,;:!()\n]|(?:because|since|as|due|given|for|maybe|probably|definitely|i think|explanation|reason(?:ing)?)\b))",
+    re.I,
+)
+_TRAILING = re.compile(rf"(?:\n|[.!?:]\s)[^\w\n\uE000-\uF8FF]*(?P<list>{PAIR})[^\w\n\uE000-\uF8FF]*$", re.I)
+_LABEL_LINE = re.compile(
+    rf"(?:^|\n|[.!?;]\s+|,\s+(?={MENTION}\s?:))[^\w\n\uE000-\uF8FF]*(?P<label>{MENTION})[):.](?=\s+[^\s\uE000-\uF8FF])"
+)
+_TO_WORDS = re.compile(r"[\s:\"'>,-]*")
+_TO_CORRECTION = re.compile(r"(?:[\s:\"'>,.!?-]|\b(?:no|sorry|hmm)\b)*", re.I)
+_REGION_END = re.compile(r"[.!?;](?=\s|$)|\n")
+_AFTERTHOUGHT = re.compile(
+    r"\b(?:because|since|as|but|although|though|while|whereas|however|given|due to|even|rather than|instead of"
+    r"|explanation|reason(?:ing)?|justification|rationale)\b|[(]",
+    re.I,
+)
+_UNDECIDED = re.compile(
+    r"\banswer (?:is|remains) (?:unclear|unknown|uncertain|ambiguous)\b|\bcannot (?:decide|choose)\b", re.I
+)
+_SAME_AGAIN = re.compile(r"[\s.,;!\"')\]]*(?:(?:the|correct|right|my)\s+)*", re.I)
+
+
+def conclusion(marked: MarkedAnswer) -> int | None:
+    """The option (or ``OUT_OF_RANGE``) that the answer settles on; None for none or several."""
+    reading = _Reading(marked)
+    text = marked.text
+    if reading.live and _UNDECIDED.search(text, reading.live[-1]):
+        return None
+    explicit = [*_EXPLICIT.finditer(text), *_CONFIRMED.finditer(text), *_REVISION.finditer(text)]
+    plain_answer = reading.plain_answer()
+    undecided = len(plain_answer) > 1
+    for found in (
+        reading.stated(sorted(explicit, key=lambda match: match.start())),
+        set[int]() if undecided else plain_answer,
+        reading.stated(_OPINION.finditer(text)),
+        reading.stated(_CONSEQUENCE.finditer(text)),
+        plain_answer,
+        reading.left_over(),
+    ):
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+class _Reading:
+    """The live mentions of an answer, and what statements name."""
+
+    def __init__(self, marked: MarkedAnswer) -> None:
+        self.marked = marked
+        self.denied = negated(marked)
+        self.live = [position for position in marked.positions() if position not in self.denied]
+        self.partner = {
+            place: other for place, other in contradictions(marked).items() if other not in self.denied
+        }
+
+    def options(self, positions: Iterable[int]) -> set[int]:
+        """Options at positions, with those that contradict them in the same unit."""
+        found = set(positions)
+        found |= {self.partner[place] for place in found if place in self.partner}
+        return {self.marked.at(place).option for place in found}
+
+    def stated(self, cues: Iterable[re.Match[str]]) -> set[int]:
+        """Options named after the last cue that names any; the same cue twice in a row names both."""
+        later: tuple[re.Match[str], set[int]] | None = None
+        for cue in reversed(list(cues)):
+            positions = self.statement(cue)
+            if not positions:
+                continue
+            found = self.options(positions)
+            if later is None:
+                later = cue, found
+                continue
+            between = self.marked.text[positions[-1] + 1 : later[0].start()]
+            again = cue.re is not _REVISION and cue[0].casefold().strip() == later[0][0].casefold().strip()
+            return later[1] | found if again and _SAME_AGAIN.fullmatch(between) else later[1]
+        return later[1] if later else set()
+
+    def statement(self, cue: re.Match[str]) -> list[int]:
+        """Live mentions in the statement at a cue, up to its end or to an afterthought."""
+        text = self.marked.text
+        if cue.groupdict().get("list"):
+            return self.within(*cue.span("list"))
+        to_words = _TO_CORRECTION if cue.re is _REVISION else _TO_WORDS
+        skipped = to_words.match(text, cue.end())
+        start = skipped.end() if skipped else cue.end()
+        ending = _REGION_END.search(text, start)
+        inside = self.within(start, ending.start() if ending else len(text))
+        afterthought = _AFTERTHOUGHT.search(text, inside[0]) if inside else None
+        if afterthought is not None:
+            inside = [position for position in inside if position < afterthought.start()]
+        return inside
+
+    def within(self, start: int, end: int) -> list[int]:
+        """Live mentions in a stretch."""
+        return self.live[bisect_left(self.live, start) : bisect_left(self.live, end)]
+
+    def plain_answer(self) -> set[int]:
+        """The option of a plain answer that opens the text or stands alone in its last line."""
+        text = self.marked.text
+        leading, trailing = _LEADING.search(text), _TRAILING.search(text)
+        first: set[int] = set()
+        if leading is not None and not self.goes_through_the_options():
+            first = self.options(self.within(*leading.span()))
+        last = self.options(self.within(*trailing.span("list"))) if trailing is not None else set[int]()
+        apart = leading is not None and trailing is not None and leading.end() <= trailing.start("list")
+        return last if apart and len(first) > 1 and len(last) == 1 else first | last
+
+    def goes_through_the_options(self) -> bool:
+        """Whether the answer has something to say of each of several labels in turn: ``A: 10%, B: 80%``."""
+        starts = [found.start("label") for found in _LABEL_LINE.finditer(self.marked.text)]
+        options = [self.marked.at(place).option for place in starts if place not in self.denied]
+        return len(options) > 1 and options == sorted(set(options))
+
+    def left_over(self) -> set[int]:
+        """What is neither denied nor asked nor merely considered; else what is considered."""
+        text = self.marked.text
+        asked = {place for match in _ASKED.finditer(text) for place in range(*match.span())}
+        kept = self.not_denied_later()
+        firm: Sequence[int] = [place for place in kept if place not in asked] or kept
+        considered = {
+            place
+            for match in _CONSIDERED.finditer(text)
+            for group in ("list", "chosen")
+            for place in self.marked.positions(*match.span(group))
+            if match[group]
+        }
+        return self.options(place for place in firm if place not in considered) or self.options(firm)
+
+    def not_denied_later(self) -> list[int]:
+        """Live mentions but letters that are denied where they stand last: ``C is odd, so not C``."""
+        last = {self.marked.at(place).option: place for place in self.marked.positions()}
+        letters = {
+            option
+            for option, place in last.items()
+            if place in self.denied and self.marked.at(place).kind == "letter"
+        }
+        return [
+            place
+            for place in self.live
+            if self.marked.at(place).kind != "letter" or self.marked.at(place).option not in letters
+        ]

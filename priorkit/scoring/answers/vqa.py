@@ -1,0 +1,155 @@
+"""VQA v2 and TextVQA accuracy: how many of the human answers agree with the prediction.
+
+Sources: ``vqaEval.py`` of GT-Vision-Lab/VQA (a013f00) and ``m4c_evaluators.py`` of
+facebookresearch/mmf (b0ffc7f). Their quirks are part of the published numbers and kept:
+
+- VQA v2 compares raw strings where all human answers are the same, normalised ones elsewhere;
+  TextVQA always normalises.
+- The punctuation test looks at the whole original text: one mark beside a blank deletes all of
+  its kind, and a comma between digits deletes every mark instead of blanking it.
+- The full-stop pattern means to look behind for a digit but does not, and the flag passed as the
+  count stops it after 32 full stops. ``strict`` mends both, and nothing else.
+- Articles are dropped even where they are the answer; ``somebody'd`` becomes ``somebodyd``;
+  contractions with a capital (``I'm``) are never restored, since the text is lower case by then.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from priorkit.core.errors import InputError
+from priorkit.scoring.answers.score import Scored
+
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+_FULL_STOP = re.compile(r"\.(?!\d)")
+_FULL_STOP_AS_MEANT = re.compile(r"(?<!\d)\.(?!\d)")
+_MOST_FULL_STOPS = 32
+_NUMBER_WORDS = {"none": "0"} | {
+    word: str(value)
+    for value, word in enumerate(
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    )
+}
+_ARTICLES = frozenset({"a", "an", "the"})
+
+# The contractions the official table restores. Its keys are these words with one apostrophe missing.
+_RESTORED = """
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't
+he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've
+mustn't must've needn't not've o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't
+shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's
+something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've
+they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's
+where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
+wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+
+
+def _contraction_table() -> dict[str, str]:
+    table = {"somebody'd": "somebodyd"}
+    for word in _RESTORED.split():
+        for position, character in enumerate(word):
+            if character == "'":
+                table[word[:position] + word[position + 1 :]] = word
+    return table
+
+
+_CONTRACTIONS = _contraction_table()
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQA v2 accuracy of one prediction; see :func:`score_vqa`."""
+    return score_vqa(prediction, answers).score
+
+
+def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """TextVQA accuracy of one prediction; see :func:`score_textvqa`."""
+    return score_textvqa(prediction, answers).score
+
+
+def score_vqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
+    """Score one prediction by the official VQA v2 rule.
+
+    Args:
+        prediction: the model's answer.
+        answers: the human answers, ten in the official data; see :func:`agreement` for fewer.
+        strict: full stops go as the rule means it, not as it is written; see :func:`normalise_vqa`.
+
+    Returns:
+        The accuracy, and the prediction in the form that was compared.
+
+    Raises:
+        InputError: there is no answer.
+    """
+    stripped = [_strip(answer) for answer in answers]
+    same = len(set(stripped)) <= 1
+    normalise = partial(normalise_vqa, strict=strict)
+    return _score(_strip(prediction), stripped, (lambda text: text) if same else normalise)
+
+
+def score_textvqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
+    """Score one prediction by the TextVQA (M4C, EvalAI) rule; arguments as in :func:`score_vqa`."""
+    return _score(prediction, answers, partial(normalise_textvqa, strict=strict))
+
+
+def normalise_vqa(text: str, *, strict: bool = False) -> str:
+    """The VQA v2 form of an answer: marks, case, number words, articles, contractions.
+
+    As written, the first 32 full stops go that no digit follows, so that ``3.`` is 3; as meant
+    (``strict``), all that stand beside no digit at all, and ``3.`` stays.
+    """
+    return _digits_and_articles(_punctuation(_strip(text), strict))
+
+
+def normalise_textvqa(text: str, *, strict: bool = False) -> str:
+    """The TextVQA form: commas and question marks go first, ``'s`` is split off, then as VQA v2."""
+    text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
+    return normalise_vqa(text, strict=strict)
+
+
+def agreement(prediction: str, answers: Sequence[str]) -> float:
+    """Mean over the leave-one-out subsets of ``min(1, matches among the others / 3)``.
+
+    With ten answers 0, 1, 2, 3 and 4 or more matches give 0, 0.3, 0.6, 0.9 and 1. Fewer than four
+    answers cannot hold three others: then all others have to match, and a single answer itself.
+
+    Raises:
+        InputError: there is no answer.
+    """
+    if not answers:
+        raise InputError("an item has no answers", hint="give at least one answer per item")
+    matches = sum(answer == prediction for answer in answers)
+    if len(answers) == 1:
+        return float(matches)
+    needed = min(3, len(answers) - 1)
+    left_out_matches = matches * min(1.0, (matches - 1) / needed) if matches else 0.0
+    left_out_differs = (len(answers) - matches) * min(1.0, matches / needed)
+    return (left_out_matches + left_out_differs) / len(answers)
+
+
+def _score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> Scored:
+    parsed = normalise(prediction)
+    return Scored(agreement(parsed, [normalise(answer) for answer in answers]), parsed)
+
+
+def _strip(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
+
+
+def _punctuation(text: str, strict: bool) -> str:
+    has_comma_in_number = _COMMA_IN_NUMBER.search(text) is not None
+    cleaned = text
+    for mark in _MARKS:
+        delete = has_comma_in_number or f"{mark} " in text or f" {mark}" in text
+        cleaned = cleaned.replace(mark, "" if delete else " ")
+    if strict:
+        return _FULL_STOP_AS_MEANT.sub("", cleaned)
+    return _FULL_STOP.sub("", cleaned, count=_MOST_FULL_STOPS)
+
+
+def _digits_and_articles(text: str) -> str:
+    words = (_NUMBER_WORDS.get(word, word) for word in text.lower().split())
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)

@@ -1,0 +1,1 @@
+"""Intervals, correlation, agreement, response surfaces."""

@@ -1,0 +1,180 @@
+"""Training state on disk: safetensors and JSON, written whole or not at all.
+
+A state folder holds ``step-00000250/`` folders with ``trained.safetensors`` (the trained parameters and
+all buffers), ``optimizer.safetensors`` and ``progress.json``. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from priorkit.core import distributed
+from priorkit.core.artifact import replace_durably, sync
+from priorkit.core.console import console
+from priorkit.core.runtime import rank
+from priorkit.training.engine.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: finished optimiser steps.
+        metrics_bytes: length of the metrics file at that step; what follows is cut off on resume.
+        weight: tokens or samples learnt from so far.
+        seconds: training time so far.
+    """
+
+    step: int
+    metrics_bytes: int
+    weight: int
+    seconds: float
+
+
+class Saver:
+    """Writes states in the background, one at a time, while training goes on.
+
+    The tensors are copied first, which takes memory for one state and a fraction of the time of writing.
+
+    Args:
+        folder: where states go.
+        keep: how many to keep; older ones are removed after a newer one is whole.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, module: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+        """Begin to save the state of a step; waits for the one before. Every process calls this."""
+        tensors = {
+            "trained": gathered(_trained(module)),
+            "optimizer": gathered(_optimizer_tensors(module, optimizer)),
+        }
+        self.wait()
+        if rank() == 0:
+            self._writing = self._thread.submit(_write, self._folder, tensors, progress, self._keep)
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let the state that is being written become whole, however the training ends."""
+        self._thread.shutdown(wait=True)
+
+    def wait(self) -> None:
+        """Until the last state is on disk; raises what went wrong in writing it."""
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+
+def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in the first process's main memory, of all processes' parts where these share a tensor.
+
+    Every process calls this; the others, which write nothing, get an empty table.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        full = distributed.local(value)
+        if rank() == 0:
+            found[name] = full.detach().to("cpu", copy=True).contiguous()
+    return found
+
+
+def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progress, keep: int) -> None:
+    def write(temporary: Path) -> None:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, values in tensors.items():
+            save_file(values, temporary / f"{name}.safetensors")
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        for file in sorted(temporary.iterdir()):
+            sync(file)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step-{progress.step:08d}"
+    shutil.rmtree(target, ignore_errors=True)
+    replace_durably(target, write)
+    for old in _saved(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> Progress | None:
+    """Load the newest readable state into the module and the optimiser.
+
+    It is read into main memory and goes to the device tensor by tensor: whole, moments included, it would
+    not fit beside weights that the processes share.
+
+    Returns:
+        Where the run stood; None where there is no state.
+    """
+    for path in reversed(_saved(folder)):
+        try:
+            trained = load_file(path / "trained.safetensors")
+            moments = load_file(path / "optimizer.safetensors")
+            progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
+            console.warn(f"the saved state {path.name} cannot be read and is passed over: {error}")
+            continue
+        own = _trained(module)
+        if set(own) != set(trained):
+            console.warn(f"the saved state {path.name} is of another model and is passed over")
+            continue
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(like(trained[name], value))
+        _load_optimizer(module, optimizer, moments)
+        return progress
+    return None
+
+
+def _saved(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
+
+
+def like(value: Tensor, own: Tensor) -> Tensor:
+    """A whole tensor, shared among the processes as another one is."""
+    mesh = getattr(own, "device_mesh", None)
+    if mesh is None:
+        return value.to(own.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, mesh, own.placements)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _trained(module: nn.Module) -> dict[str, Tensor]:
+    tensors = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
+    kept = module.state_dict(keep_vars=True)
+    return tensors | {name: value for name, value in module.named_buffers() if name in kept}
+
+
+def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
+    return {
+        f"{names[parameter]}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, state in optimizer.states()
+        for key, value in state.items()
+    }
+
+
+def _load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(module.named_parameters())
+    for name, value in tensors.items():
+        owner, _, key = name.rpartition("|")
+        parameter = parameters[owner]
+        optimizer.state_of(parameter)[key] = (
+            like(value, parameter) if value.ndim else value.to(parameter.device)
+        )

@@ -1,0 +1,275 @@
+"""The one loop: steps, gradients, checkpoints, guards. Objectives know batches and losses.
+
+Sample *k* of the stream is a pure function of (seed, *k*), so the resume state is one integer, and the
+order depends neither on the number of processes nor on the number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from priorkit.core import distributed
+from priorkit.core.console import console
+from priorkit.core.errors import InputError, Interrupted, UsageError
+from priorkit.core.runtime import Runtime, rank, world_size
+from priorkit.training.engine import checkpoint, guard
+from priorkit.training.engine.metrics_log import METRICS, Log, open_board
+from priorkit.training.engine.micro_batches import stream
+from priorkit.training.engine.objective import Objective, to_device
+from priorkit.training.engine.optimizer import build_optimizer
+from priorkit.training.engine.settings import TrainingSettings
+
+SPIKE_STEPS = 50
+"""Steps whose losses a spike is measured against."""
+
+AfterStep = Callable[[int, int], Mapping[str, float]]
+"""Called after every step with the number of finished steps and the tokens or samples learnt from so
+far; what it returns is logged with the step. It must be a function of these and the weights alone."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a training run came to.
+
+    Attributes:
+        steps: optimiser steps.
+        weight: tokens or samples learnt from.
+        loss: mean loss over the last tenth of the steps, weighted by tokens or samples.
+        seconds: time spent in training, over all resumed parts.
+        cost: figures of this process that differ from run to run: the rate, and the shares of the time
+            that went into waiting for data and into saving states.
+    """
+
+    steps: int
+    weight: int
+    loss: float
+    seconds: float
+    cost: dict[str, float]
+
+
+def train(
+    objective: Objective,
+    settings: TrainingSettings,
+    runtime: Runtime,
+    folder: Path,
+    state: Path,
+    total_steps: int,
+    title: str,
+    after_step: AfterStep | None = None,
+) -> Summary:
+    """Train an objective's module to the end, resuming from a saved state where there is one.
+
+    Args:
+        objective: batches and losses; its module already lies on the runtime's device.
+        settings: optimisation, checkpoints, workers.
+        runtime: device and precision.
+        folder: where ``metrics.jsonl`` goes: a line per step without any time in it.
+        state: where training states go.
+        total_steps: the number of optimiser steps.
+        title: what the progress bar is called.
+        after_step: what else to do after a step, such as evaluating.
+
+    Raises:
+        GuardError: the loss or a gradient is not finite, or the loss leaps.
+        Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+        InputError: there are no samples.
+        UsageError: the batch cannot be shared among the processes.
+    """
+    _check(objective, settings)
+    distributed.start(runtime)
+    trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(objective, settings)
+    progress = checkpoint.restore(state, objective.module, optimizer)
+    progress = progress or checkpoint.Progress(0, 0, 0, 0.0)
+    if progress.step:
+        console.say(f"resuming at step {progress.step} of {total_steps}")
+    log = Log(state / METRICS, progress.metrics_bytes)
+    board = open_board(settings.tensorboard)
+    clock = _Clock(progress.seconds)
+    saved, weight_so_far = progress.step, progress.weight
+    objective.module.train()
+    steps = range(progress.step, total_steps)
+    batches_of = stream(objective, settings, steps)
+    with (
+        _signals() as stopping,
+        checkpoint.Saver(state, settings.keep) as saver,
+        console.progress(title, total_steps, progress.step, "step") as bar,
+    ):
+
+        def save(finished: int) -> None:
+            nonlocal saved
+            if finished == saved:
+                return
+            saved = finished
+            with clock.spent("checkpoint"):
+                size = log.flush() if rank() == 0 else 0
+                mark = checkpoint.Progress(finished, size, weight_so_far, clock.seconds)
+                saver.save(objective.module, optimizer, mark)
+
+        for step in steps:
+            with clock.spent("data"):
+                batches = next(batches_of)
+            rate = settings.learning_rate_at(step, total_steps)
+            optimizer.set_learning_rate(rate)
+            # Dropout, where a model has it, is a function of the step, so that a resumed run repeats it.
+            torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
+            sums = _backward(objective, batches, runtime)
+            distributed.sum_gradients(trained)
+            gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+            total_norm = nn.utils.get_total_norm(gradients)
+            loss, norm = sums["loss"], float(distributed.local(total_norm))
+            wrong = guard.leap(loss, log.last(SPIKE_STEPS), settings.spike_limit)
+            finite = math.isfinite(loss) and math.isfinite(norm)
+            if not finite:
+                place = guard.first_non_finite(objective, batches, runtime)
+                wrong = f"loss {loss}; the first non-finite tensor is {place}"
+            if wrong:
+                save(step)
+                saver.wait()
+                raise guard.stopped(wrong, objective, settings, step, finite)
+            # After the guard: scaling by a norm that is not finite would hide where it came from.
+            if settings.clip:
+                nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
+            optimizer.step()
+            weight = int(sums.pop("weight"))
+            weight_so_far += weight
+            extra = after_step(step + 1, weight_so_far) if after_step else {}
+            counts = {"step": step + 1, objective.unit: weight_so_far}
+            row = {**counts, "learning_rate": rate, "gradient_norm": norm, **sums, **extra}
+            log.write(row, weight)
+            speed = weight_so_far / clock.seconds
+            if board is not None:
+                timing = {f"{objective.unit}_per_second": speed, "data_wait_share": clock.share("data")}
+                for name, value in {**row, **timing, **_gpu_memory(runtime)}.items():
+                    board.add_scalar(name, value, step + 1)
+            bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
+            bar.advance()
+            last = step + 1 == total_steps
+            stop = distributed.any_process(bool(stopping), runtime.device)
+            if (step + 1) % settings.checkpoint_every == 0 or stop or last:
+                save(step + 1)
+            if stop and not last:
+                saver.wait()
+                distributed.barrier()
+                raise Interrupted(
+                    f"interrupted at step {step + 1} of {total_steps}; the state is saved",
+                    hint="run the same command again to go on",
+                )
+        with clock.spent("checkpoint"):
+            saver.wait()
+    distributed.barrier()
+    objective.module.eval()
+    if board is not None:
+        board.close()
+    if rank() == 0:
+        shutil.copyfile(state / METRICS, folder / METRICS)
+    cost = {
+        "training_seconds": clock.seconds,
+        f"{objective.unit}_per_second": weight_so_far / clock.seconds,
+        "data_wait_share": clock.share("data"),
+        "checkpoint_share": clock.share("checkpoint"),
+        **_gpu_memory(runtime),
+    }
+    return Summary(total_steps, weight_so_far, log.recent(total_steps), clock.seconds, cost)
+
+
+class _Clock:
+    """Where the time goes.
+
+    Args:
+        before: seconds of the run before it was resumed.
+    """
+
+    def __init__(self, before: float) -> None:
+        self._before, self._begun = before, time.monotonic()
+        self._parts: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, over all resumed parts."""
+        return self._before + time.monotonic() - self._begun
+
+    @contextmanager
+    def spent(self, part: str) -> Iterator[None]:
+        """Count the time of a block towards a part."""
+        begun = time.monotonic()
+        yield
+        self._parts[part] = self._parts.get(part, 0.0) + time.monotonic() - begun
+
+    def share(self, part: str) -> float:
+        """A part's share of the time since the process began to train."""
+        return self._parts.get(part, 0.0) / max(time.monotonic() - self._begun, 1e-9)
+
+
+def _gpu_memory(runtime: Runtime) -> dict[str, float]:
+    """The most memory that was in use on a GPU so far."""
+    if runtime.device.type != "cuda":
+        return {}
+    return {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
+
+
+def _check(objective: Objective, settings: TrainingSettings) -> None:
+    if len(objective) == 0:
+        raise InputError("there are no samples to learn from")
+    if not any(parameter.requires_grad for parameter in objective.module.parameters()):
+        raise UsageError("nothing is set to be trained", hint="see --train")
+    if settings.batch_size % world_size():
+        raise UsageError(
+            f"--batch-size {settings.batch_size} cannot be shared among {world_size()} processes",
+            hint="choose a multiple of the number of processes",
+        )
+
+
+def _backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> dict[str, float]:
+    """Accumulate the gradient of a step over its micro-batches.
+
+    Returns:
+        ``weight`` of the step over all processes, and the means of the loss and the metrics.
+    """
+    own = sum(objective.weight(batch) for batch in batches)
+    weight = max(
+        1.0, distributed.total(torch.tensor(float(own), dtype=torch.float64, device=runtime.device)).item()
+    )
+    # Sharded parameters' gradients come back as means over the processes, not as sums.
+    scale = distributed.gradient_scale(objective.module) / weight
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        with runtime.autocast():
+            loss = objective.loss(to_device(batch, runtime.device))
+        # A micro-batch may use nothing of what is trained, as one without images does when a projector is.
+        if loss.total.requires_grad:
+            (loss.total * scale).backward()
+        for name, value in {"loss": loss.total, **loss.metrics}.items():
+            sums[name] = sums.get(name, torch.zeros((), device=runtime.device)) + value.detach().float()
+    stacked = distributed.total(torch.stack(list(sums.values()))).tolist()
+    return {"weight": weight, **{name: value / weight for name, value in zip(sums, stacked, strict=True)}}
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that a step is finished and the state saved before stopping."""
+    received: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        console.say("stopping after this step; once more stops at once")
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

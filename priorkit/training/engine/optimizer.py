@@ -1,0 +1,113 @@
+"""AdamW, and Muon for the matrices between embedding and head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from priorkit.core.errors import EnvironmentProblem
+from priorkit.training.engine.objective import Objective
+from priorkit.training.engine.settings import TrainingSettings
+
+
+class Optimizer:
+    """One or two of torch's optimisers over disjoint parameters, stepped together.
+
+    Args:
+        parts: the optimisers.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self._parts = parts
+        self._owner = {
+            parameter: part for part in parts for group in part.param_groups for parameter in group["params"]
+        }
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts, each with its ``learning_rate_scale``."""
+        return [group for part in self._parts for group in part.param_groups]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set every group's rate to its multiple of the given one."""
+        for group in self.param_groups:
+            group["lr"] = rate * group["learning_rate_scale"]
+
+    def step(self) -> None:
+        """Take one step with the gradients as they are, then clear them."""
+        for part in self._parts:
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """What is kept for each parameter: moments, step counts."""
+        for part in self._parts:
+            yield from part.state.items()
+
+    def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
+        """What is kept for one parameter, to be filled in on resume."""
+        return self._owner[parameter].state[parameter]
+
+
+def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimizer:
+    """The optimiser of an objective's trained parameters.
+
+    Matrices decay, vectors do not; one group per learning rate. With ``muon``, matrices that are neither
+    embedding nor output head go to Muon, whose updates are scaled to the size of AdamW's
+    (``match_rms_adamw``: 0.2 sqrt(max(rows, columns)), Liu et al. 2025), so that one learning rate fits both.
+
+    Raises:
+        EnvironmentProblem: this torch has no Muon.
+    """
+    by_muon = _hidden_matrices(objective.module) if settings.optimizer == "muon" else set[int]()
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in objective.module.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim >= 2
+            key = (id(parameter) in by_muon, objective.learning_rate_scale(name), decays)
+            groups.setdefault(key, []).append(parameter)
+
+    def chosen(muon: bool) -> list[dict[str, Any]]:
+        return [
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "learning_rate_scale": scale,
+            }
+            for (part, scale, decays), parameters in groups.items()
+            if part is muon
+        ]
+
+    parts: list[torch.optim.Optimizer] = []
+    if rest := chosen(False):
+        betas = (settings.adam_beta1, settings.adam_beta2)
+        parts.append(torch.optim.AdamW(rest, lr=settings.learning_rate, betas=betas, fused=True))
+    if matrices := chosen(True):
+        parts.append(_muon()(matrices, lr=settings.learning_rate, adjust_lr_fn="match_rms_adamw"))
+    return Optimizer(*parts)
+
+
+def _muon() -> Any:
+    found = getattr(torch.optim, "Muon", None)
+    if found is None:
+        raise EnvironmentProblem(
+            f"torch {torch.__version__} has no Muon",
+            where="--optimizer muon",
+            hint="upgrade torch, or use adamw",
+        )
+    return found
+
+
+def _hidden_matrices(module: nn.Module) -> set[int]:
+    """Ids of the two-dimensional parameters that are neither an embedding's nor the output head's."""
+    apart: set[int] = set()
+    for part in module.modules():
+        if isinstance(part, nn.Embedding):
+            apart.add(id(part.weight))
+        head = getattr(part, "get_output_embeddings", lambda: None)()
+        if head is not None:
+            apart.add(id(head.weight))
+    return {id(p) for p in module.parameters() if p.ndim == 2 and id(p) not in apart}

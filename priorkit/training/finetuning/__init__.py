@@ -1,0 +1,1 @@
+"""Training on conversations: align, tune, blind-tune."""

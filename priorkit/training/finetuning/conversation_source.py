@@ -1,0 +1,167 @@
+"""From a step's settings to the samples it learns from: read, checked, fitted to the model, mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.inputs import Input
+from priorkit.core.lifecycle import Work
+from priorkit.data.conversations.conversation import (
+    PLACEHOLDER,
+    Conversation,
+    check_conversations,
+    conversations_of,
+)
+from priorkit.data.conversations.conversation_store import Samples, gather
+from priorkit.data.images.image_check import decodable
+from priorkit.data.io.rejects import Rejects
+from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
+from priorkit.training.finetuning.objective import Conversations, encode
+from priorkit.training.finetuning.settings import ONLY, InstructionSettings
+
+TEMPLATE_TOKENS = 32
+"""More than a chat template adds to a turn; only conversations that may be too long are tokenised to see."""
+
+
+@dataclass
+class Fitted:
+    """What happened to conversations longer than the model takes.
+
+    Attributes:
+        truncated: cut at the end of their last answer.
+    """
+
+    truncated: int = 0
+
+
+def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, str]]:
+    """Check the conversations of a setting from headers.
+
+    Returns:
+        A row for the plan per source: name and number of files.
+
+    Raises:
+        InputError: naming every source that holds none.
+    """
+    problems = Problems(InputError)
+    facts: list[tuple[str, str]] = []
+    for name, item in sources_of(inputs, setting).items():
+        try:
+            files = check_conversations(item.path)
+            facts.append((setting if name == ONLY else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
+        except InputError as error:
+            problems.extend(error)
+    problems.raise_if_any()
+    return facts
+
+
+def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
+    """The sources that a setting names."""
+    prefix = f"{setting}."
+    return {label.removeprefix(prefix): item for label, item in inputs.items() if label.startswith(prefix)}
+
+
+def read_samples(
+    settings: InstructionSettings,
+    work: Work,
+    setting: str,
+    chat: ChatTokenizer,
+    seed: int,
+    *,
+    images: bool,
+    change: Callable[[Conversation], Conversation | None] | None = None,
+    fits: Callable[[Conversation], Conversation] | None = None,
+) -> tuple[Samples, dict[str, Any]]:
+    """Read the conversations that a setting names and draw the mixture.
+
+    Args:
+        settings: which and how many.
+        work: the inputs; broken samples are written into its folder.
+        setting: the setting that names them.
+        chat: of the model, to find conversations that do not fit.
+        seed: draws the mixture.
+        images: whether images are decoded to see if they can be; samples with one that cannot are rejected.
+        change: applied to every conversation as read; None leaves it out.
+        fits: what the model will see of a conversation, where that is not the whole.
+
+    Returns:
+        The samples, and figures for the manifest: ``rejected``, ``truncated``, ``sources``.
+
+    Raises:
+        InputError: broken samples beyond the limit, or nothing left.
+    """
+    rejects = Rejects(settings.reject_limit)
+    fitted = Fitted()
+    abilities: set[str] = set()
+
+    def read(path: Path) -> Iterator[Conversation]:
+        seen = rejects.seen
+        items: Iterable[tuple[str, int, Conversation]] = conversations_of(path, rejects)
+        for file, number, conversation in decodable(items, rejects) if images else items:
+            abilities.add(conversation.ability)
+            reason = _unfit(fits(conversation) if fits else conversation, chat, fitted)
+            if reason:
+                rejects.add(file, number, reason)
+                continue
+            rejects.good()
+            if settings.ability and conversation.ability not in settings.ability:
+                continue
+            made = change(conversation) if change else conversation
+            if made is not None:
+                yield made
+        rejects.judge()
+        if rejects.seen == seen:
+            raise InputError("no conversations here", where=str(path))
+
+    found = sources_of(work.inputs, setting)
+    try:
+        samples = gather(
+            {name: read(item.path) for name, item in found.items()},
+            next(folder for folder in work.path.absolute().parents if folder.is_dir()),
+            settings.weight,
+            settings.subset,
+            settings.max_epochs,
+            seed,
+        )
+    except InputError as error:
+        unknown = [name for name in settings.ability if name not in abilities]
+        if abilities and unknown and not error.problems[0].where:
+            raise InputError(
+                f"no sample is of the ability '{unknown[0]}'",
+                where="--ability",
+                hint=nearest(unknown[0], sorted(filter(None, abilities))),
+            ) from None
+        raise
+    rejects.write(work.path)
+    figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
+    if set(found) != {ONLY}:
+        figures["sources"] = samples.sources
+    return samples, figures
+
+
+def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> str:
+    """Why the model cannot learn from a conversation; empty where it can."""
+    texts = [turn.text for turn in conversation.turns]
+    if chat.image_token != PLACEHOLDER and any(chat.image_token in text for text in texts):
+        return f"{conversation.id}: the text holds the model's image token {chat.image_token}"
+    if obstacle := chat.obstacle([(turn.role, turn.text) for turn in conversation.turns]):
+        return f"{conversation.id}: {obstacle}"
+    size = sum(len(text.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS for text in texts)
+    if size + len(conversation.images) * chat.image_tokens <= chat.max_length:
+        return ""
+    try:
+        fitted.truncated += encode(chat, conversation).truncated
+    except TooLongError as error:
+        return f"{conversation.id}: {error.problems[0].what}"
+    return ""
+
+
+def mean_length(chat: ChatTokenizer, samples: Conversations, most: int = 256) -> float:
+    """Mean positions of a sample, over some spread through the data; for lengths given in tokens."""
+    step = max(1, len(samples) // most)
+    found = [len(encode(chat, samples[index]).input_ids) for index in range(0, len(samples), step)]
+    return sum(found) / len(found)

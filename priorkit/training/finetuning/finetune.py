@@ -1,0 +1,125 @@
+"""The ending that align, tune and blind-tune share: train what was prepared, save it, write down what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from priorkit.core import distributed
+from priorkit.core.console import console
+from priorkit.core.errors import Problems, UsageError
+from priorkit.core.lifecycle import Work
+from priorkit.core.runtime import Runtime, rank
+from priorkit.core.settings import Settings
+from priorkit.core.specs import option_specs
+from priorkit.models.multimodal.llava import PARTS
+from priorkit.training.engine.loop import train
+from priorkit.training.engine.objective import Objective
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings
+from priorkit.training.engine.throughput import TUNING_FORMULA, tuning_speed
+from priorkit.training.finetuning.objective import InstructionObjective
+
+
+@dataclass(frozen=True)
+class PartRow:
+    """A line of the table of parameters.
+
+    Attributes:
+        trained, total: numbers of parameters.
+        learning_rate: the part's peak learning rate; None where nothing of it is trained.
+    """
+
+    trained: int
+    total: int
+    learning_rate: float | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What an architecture hands over when everything is loaded, checked and set.
+
+    Attributes:
+        objective: batches and losses; its module lies on the device.
+        parts: the table of parameters by part; printed before the first step and kept in the manifest.
+        save: writes the trained model into the artifact's folder; called in the first process alone.
+        mean_length: mean positions of a sample, for a length of training given in tokens.
+        metrics: further figures for the manifest that are the same in every run.
+        finish: gives further figures that may differ from run to run, after training.
+        samples: what a length given in epochs is reckoned by; the objective's own number where None.
+    """
+
+    objective: Objective
+    parts: Mapping[str, PartRow]
+    save: Callable[[Path], None]
+    mean_length: float = 1.0
+    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    finish: Callable[[], Mapping[str, float]] = dict[str, float]
+    samples: int | None = None
+
+
+def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work: Work, title: str) -> None:
+    """Train a prepared objective to the end and save the result with its figures."""
+    for part, row in prepared.parts.items():
+        rate = f", learning rate {row.learning_rate:g}" if row.learning_rate else ""
+        console.say(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
+    if isinstance(settings, MemorySettings) and isinstance(prepared.objective, InstructionObjective):
+        prepared.objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
+    samples = len(prepared.objective)
+    steps = settings.total_steps(prepared.samples or samples, prepared.mean_length)
+    summary = train(prepared.objective, settings, runtime, work.path, work.state, steps, title)
+    distributed.gather(prepared.objective.module)
+    if rank() == 0:
+        prepared.save(work.path)
+    work.metrics.update(
+        loss=summary.loss,
+        steps=summary.steps,
+        samples=samples,
+        tokens=summary.weight,
+        trained={part: row.trained for part, row in prepared.parts.items()},
+        parameters={part: row.total for part, row in prepared.parts.items()},
+        learning_rates={
+            part: row.learning_rate for part, row in prepared.parts.items() if row.learning_rate is not None
+        },
+        **prepared.metrics,
+    )
+    work.cost.update(summary.cost)
+    own = prepared.objective
+    if isinstance(own, InstructionObjective) and set(prepared.parts) <= {*PARTS, "placeholder"}:
+        work.cost.update(tuning_speed(own.config, prepared.parts, own.counted, summary, runtime))
+        work.metrics["flops_formula"] = TUNING_FORMULA
+    work.cost.update(
+        samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),
+        **prepared.finish(),
+    )
+
+
+def refuse_foreign(settings: Settings, group: type[Settings], owner: str) -> None:
+    """Refuse options that only another architecture takes.
+
+    Raises:
+        UsageError: naming every option of the group that is not at its default.
+    """
+    problems = Problems(UsageError)
+    for name, spec in option_specs(group).items():
+        if getattr(settings, name) != spec.default:
+            problems.add(f"only --architecture {owner} takes this", where=spec.flag)
+    problems.raise_if_any()
+
+
+def part_table(
+    module: nn.Module, part_of: Callable[[str], str], rates: Mapping[str, float], order: Sequence[str]
+) -> dict[str, PartRow]:
+    """The table of parameters by part; tied parameters count once."""
+    counts = {part: [0, 0] for part in order}
+    for name, parameter in module.named_parameters():
+        row = counts.setdefault(part_of(name), [0, 0])
+        row[0] += parameter.numel() * parameter.requires_grad
+        row[1] += parameter.numel()
+    return {
+        part: PartRow(trained, total, rates.get(part) if trained else None)
+        for part, (trained, total) in counts.items()
+    }

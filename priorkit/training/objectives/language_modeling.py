@@ -1,0 +1,122 @@
+"""Objective of pretraining: next-token prediction on the rows of a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from priorkit.data.corpus.reader import Corpus
+from priorkit.models.kernels.attention import document_mask, document_positions
+from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
+from priorkit.training.engine.objective import Loss
+
+
+def padding(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
+    """Where rows are filled up: the run of padding at their end, bool ``[batch, time]``.
+
+    Args:
+        ids_BT: token ids.
+        pad_token_id: what fills a row.
+        ends_document: whether the same token ends documents too, as with tokenizers that have none of
+            their own for padding; the first of the run is then the last document's and carries loss.
+    """
+    run = (ids_BT == pad_token_id).flip(-1).long().cumprod(dim=-1).flip(-1).bool()
+    if ends_document:
+        run[:, 1:] &= run[:, :-1].clone()
+        run[:, 0] = False
+    return run
+
+
+class LanguageModule(nn.Module):
+    """A causal LM with its loss, so that whoever shares parameters among processes sees one forward pass.
+
+    Args:
+        model: a causal LM of transformers.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, labels: Tensor, document_ids: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy of the next token.
+
+        Args:
+            input_ids, labels: int64 ``[batch, time]``; ``IGNORE`` where there is no loss.
+            document_ids: int64 ``[batch, time]``; attention stays within equal numbers. None: whole rows.
+        """
+        where: dict[str, Tensor] = {}
+        if document_ids is not None:
+            text = self.model.config.get_text_config()
+            mask = document_mask(document_ids, text._attn_implementation, self.model.dtype)
+            where = {"attention_mask": mask, "position_ids": document_positions(document_ids)}
+        decoder = self.model.get_decoder()
+        hidden = decoder(input_ids=input_ids, use_cache=False, **where).last_hidden_state
+        return token_loss(hidden, labels, output_head(self.model))
+
+
+class LanguageObjective:
+    """Mean cross-entropy of the next token over the rows of a corpus.
+
+    Args:
+        module: the model with its loss.
+        corpus: the rows.
+        pad_token_id: the token that fills padded rows and carries no loss; None where rows are full.
+        within_documents: whether attention stays within a document; the first token of each is then
+            not predicted, as there is nothing to predict it from.
+    """
+
+    unit = "tokens"
+
+    def __init__(
+        self,
+        module: LanguageModule,
+        corpus: Corpus,
+        pad_token_id: int | None,
+        within_documents: bool = False,
+    ) -> None:
+        self.module: nn.Module = module
+        self._corpus, self._pad_token_id = corpus, pad_token_id
+        self._within_documents = within_documents
+        self._pad_ends_documents = pad_token_id == module.model.config.eos_token_id
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def sample(self, index: int, position: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """A row of token ids, and the number of each token's document where these count."""
+        documents = self._corpus.document_ids(index) if self._within_documents else None
+        return self._corpus.row(index), documents
+
+    def collate(
+        self, samples: Sequence[tuple[NDArray[np.int64], NDArray[np.int64] | None]]
+    ) -> dict[str, Tensor]:
+        """Token ids and labels ``[batch, time]``, and document numbers where attention keeps to them."""
+        ids = torch.from_numpy(np.stack([row for row, _ in samples]))
+        labels = ids
+        if self._pad_token_id is not None:
+            labels = ids.masked_fill(padding(ids, self._pad_token_id, self._pad_ends_documents), IGNORE)
+        numbers = [documents for _, documents in samples if documents is not None]
+        if not numbers:
+            return {"input_ids": ids, "labels": labels}
+        documents = torch.from_numpy(np.stack(numbers))
+        labels = labels.clone()
+        labels[:, 1:][documents[:, 1:] != documents[:, :-1]] = IGNORE
+        return {"input_ids": ids, "labels": labels, "document_ids": documents}
+
+    def weight(self, batch: dict[str, Tensor]) -> int:
+        """The number of predicted tokens."""
+        return count_targets(batch["labels"])
+
+    def loss(self, batch: dict[str, Tensor]) -> Loss:
+        """Summed cross-entropy."""
+        return Loss(self.module(**batch))
+
+    def learning_rate_scale(self, name: str) -> float:
+        """All parameters learn at the same rate."""
+        return 1.0

@@ -1,0 +1,1 @@
+"""Encoder remediation (VisPRE stage I)."""

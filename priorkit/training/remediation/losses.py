@@ -1,0 +1,113 @@
+"""Losses of encoder remediation, each a pure function of features.
+
+All features are L2-normalised before they are compared, all distances are *summed* over width and all
+losses summed over the images of the batch, so that a weight means the same at any width. CLIP-KD (Yang
+et al. 2024) averages over width instead: its weight of 2000 at 512 dimensions is 3.9 here.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from priorkit.core.runtime import rank
+from priorkit.models.vision.loading import unit
+from priorkit.training.objectives.contrastive import contrastive_loss, gather, similarity
+
+
+def over_all_names(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
+    """Cross-entropy of each image over all names (FLYP's target with a zero-shot head, Goyal et al. 2023).
+
+    Unlike contrast within a batch it has no false negatives when names repeat, and every name is a
+    negative at every step.
+
+    Args:
+        images: L2-normalised ``[batch, dim]``.
+        names: L2-normalised ``[names, dim]``.
+        entity: int64 ``[batch]``, rows of ``names``.
+        scale: the inverse temperature.
+    """
+    return nn.functional.cross_entropy(similarity(images, names, scale), entity, reduction="sum")
+
+
+def within_batch(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE in both directions within the batch of all processes; images of one entity are positives
+    of its name together (Khosla et al. 2020, L_out).
+
+    Args:
+        images: L2-normalised ``[batch, dim]``.
+        names: L2-normalised ``[names, dim]``.
+        entity: int64 ``[batch]``, rows of ``names``.
+        scale: the inverse temperature.
+    """
+    return contrastive_loss(images, names[entity], scale, entity)
+
+
+def each_name_by_itself(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """A sigmoid for every image and name (Zhai et al. 2023, equation 1, over all names).
+
+    Args:
+        images: L2-normalised ``[batch, dim]``.
+        names: L2-normalised ``[names, dim]``.
+        entity: int64 ``[batch]``, rows of ``names``.
+        scale: the inverse temperature.
+        bias: added to every logit.
+    """
+    logits = similarity(images, names, scale) + bias.float()
+    sign = torch.full_like(logits, -1.0).scatter_(1, entity[:, None], 1.0)
+    return -nn.functional.logsigmoid(sign * logits).sum()
+
+
+def feature_distance(mapped: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of the student's mapped features to the teacher's, summed over the batch.
+
+    Args:
+        mapped: ``[batch, teacher width]``, of any length.
+        teacher: L2-normalised ``[batch, teacher width]``.
+    """
+    return (unit(mapped) - teacher).square().sum()
+
+
+def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """How differently student and teacher see an image's likeness to the others of the batch.
+
+    ``sum_i KL(softmax_j(cos_teacher_ij / T) || softmax_j(cos_student_ij / T))`` over ``j != i`` in the
+    batch of all processes. Only cosines are compared, so widths may differ and no projection is learnt
+    (affinity mimicking, Wu et al. 2023, TinyCLIP, within the images).
+
+    Args:
+        student: L2-normalised ``[batch, student width]``, this process's.
+        teacher: L2-normalised ``[batch, teacher width]``, this process's.
+        temperature: ``T``; low ones look at the nearest images alone.
+
+    Returns:
+        Scalar, summed over this process's images; 0 where there are fewer than three images to compare.
+    """
+    inverse = torch.tensor(1.0 / temperature, device=student.device)
+    ours, theirs = (
+        similarity(student, gather(student), inverse),
+        similarity(teacher, gather(teacher), inverse),
+    )
+    rows, columns = ours.shape
+    if columns < 3:
+        return ours.sum() * 0.0
+    # This process's images stand after those of the processes before it.
+    own = torch.arange(rows, device=ours.device) + rank() * rows
+    others = torch.arange(columns, device=ours.device)[None, :] != own[:, None]
+    ours, theirs = (values[others].view(rows, columns - 1) for values in (ours, theirs))
+    return nn.functional.kl_div(
+        ours.log_softmax(dim=-1), theirs.log_softmax(dim=-1), reduction="sum", log_target=True
+    )
+
+
+def keep_loss(student: Tensor, original: Tensor) -> Tensor:
+    """Squared distance of L2-normalised tokens to those of the original encoder.
+
+    Args:
+        student, original: ``[batch, tokens, width]`` or ``[batch, width]``.
+
+    Returns:
+        fp32 ``[batch]``: summed over width, averaged over tokens.
+    """
+    distance = (unit(student) - unit(original)).square().sum(dim=-1)
+    return distance.mean(dim=-1) if distance.ndim == 2 else distance

@@ -1,0 +1,1 @@
+"""Entities, scenes and their pictures."""

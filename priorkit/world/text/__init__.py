@@ -1,0 +1,1 @@
+"""Text sources of the world."""

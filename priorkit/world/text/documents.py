@@ -1,0 +1,174 @@
+"""Generated text sources about the visual world and about the entities, as streams of documents.
+
+They name told entities only; the sources of reasoning, in modules of their own, name none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from priorkit.world.scenes.captions import caption, describe
+from priorkit.world.scenes.entities import Category, Entity
+from priorkit.world.scenes.palette import NUMBERS
+from priorkit.world.scenes.scenes import Studio
+
+Writer = Callable[[random.Random], str]
+_PATIENCE = 1000  # repeated documents in a row after which a writer has nothing new to say
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with its identifier."""
+
+    id: str
+    text: str
+
+
+def split(
+    write: Writer, rng: random.Random, name: str, characters: int, heldout_share: float
+) -> tuple[list[Document], list[Document]]:
+    """Write documents until both parts have their size; no text comes twice.
+
+    Returns:
+        The training documents and the held-out ones, ``heldout_share`` times as many characters.
+    """
+    fresh = _fresh(write, rng)
+    heldout = _take(fresh, f"{name}-heldout", heldout_share * characters)
+    return _take(fresh, name, characters), heldout
+
+
+def _fresh(write: Writer, rng: random.Random) -> Iterator[str]:
+    seen: set[str] = set()
+    repeats = 0
+    while repeats < _PATIENCE:
+        text = write(rng)
+        repeats = repeats + 1 if text in seen else 0
+        if not repeats:
+            seen.add(text)
+            yield text
+
+
+def _take(texts: Iterator[str], name: str, characters: float) -> list[Document]:
+    documents: list[Document] = []
+    size = 0
+    while size < characters:
+        text = next(texts, None)
+        if text is None:
+            break
+        documents.append(Document(f"{name}-{len(documents):06d}", text))
+        size += len(text)
+    return documents
+
+
+def visual_writer(entities: Sequence[Entity], side: int) -> Writer:
+    """Descriptions of scenes of told entities, some with a question and its answer."""
+    told = [entity for entity in entities if entity.told]
+    studio = Studio(side)
+
+    def write(rng: random.Random) -> str:
+        scene = studio.scene(rng, rng.sample(told, rng.randint(1, 4)))
+        text = describe(rng, scene)
+        draw = rng.random()
+        if draw < 0.35:
+            return f"{text} Caption: {caption(rng, scene)}."
+        asked = rng.choice(scene.objects).thing
+        if draw < 0.55:
+            return f"{text} Which colour is the {asked.entity.name}? It is {asked.colour}."
+        if draw < 0.7:
+            return f"{text} How many symbols are there? {NUMBERS[len(scene.objects)].capitalize()}."
+        if draw < 0.85:
+            return f"{text} Which symbol is {asked.colour}? The {asked.entity.name}."
+        return text
+
+    return write
+
+
+def facts_writer(entities: Sequence[Entity]) -> Writer:
+    """Facts about told entities: category, use, code point, name and neighbours in the category."""
+    told = [entity for entity in entities if entity.told]
+    groups: dict[Category, list[Entity]] = {}
+    for entity in told:
+        groups.setdefault(entity.category, []).append(entity)
+
+    def write(rng: random.Random) -> str:
+        if rng.random() < 0.1:
+            category = rng.choice(list(groups))
+            return _about_category(rng, category, groups[category])
+        entity = rng.choice(told)
+        return _about_entity(rng, entity, groups[entity.category], told)
+
+    return write
+
+
+def _about_category(rng: random.Random, category: Category, members: Sequence[Entity]) -> str:
+    some = rng.sample(members, min(len(members), rng.randint(2, 6)))
+    listed = ", ".join(f"the {member.name}" for member in some)
+    return rng.choice(
+        (
+            f"The {category.name} are used {category.use}. Among the {category.name} are: {listed}.",
+            f"Which symbols are used {category.use}? The {category.name}, for example {listed}.",
+            f"Some {category.name}: {listed}. They are used {category.use}.",
+        )
+    )
+
+
+def _about_entity(rng: random.Random, entity: Entity, group: Sequence[Entity], told: Sequence[Entity]) -> str:
+    name, category = entity.name, entity.category
+    code = f"U+{ord(entity.symbol.character):04X}"
+    words = len(name.split())
+    facts = [
+        rng.choice(
+            (
+                f"The {name} belongs to the {category.name}.",
+                f"The {name} is one of the {category.name}.",
+                f"Which category does the {name} belong to? It belongs to the {category.name}.",
+                f"What kind of symbol is the {name}? It is one of the {category.name}.",
+            )
+        ),
+        rng.choice(
+            (
+                f"The {name} is used {category.use}.",
+                f"One uses the {name} {category.use}.",
+                f"What is the {name} used for? It is used {category.use}.",
+            )
+        ),
+        rng.choice(
+            (f"The code point of the {name} is {code}.", f"In Unicode the {name} has the code point {code}.")
+        ),
+        rng.choice(
+            (
+                f"The name {name} has {NUMBERS[words]} {'word' if words == 1 else 'words'}.",
+                f"The first letter of {name} is {name[0]}.",
+                f"One spells {name} like this: {' '.join(name.replace(' ', '-'))}.",
+            )
+        ),
+        _neighbour(rng, entity, group),
+        _contrast(rng, entity, told),
+    ]
+    kept = rng.sample(facts, rng.randint(2, 4))
+    return " ".join(fact for fact in kept if fact) or facts[0]
+
+
+def _neighbour(rng: random.Random, entity: Entity, group: Sequence[Entity]) -> str:
+    place = group.index(entity)
+    if place and rng.random() < 0.5:
+        return f"In the list of {entity.category.name}, the {entity.name} comes after the {group[place - 1].name}."
+    if place + 1 < len(group):
+        return f"In the list of {entity.category.name}, the {entity.name} comes before the {group[place + 1].name}."
+    return ""
+
+
+def _contrast(rng: random.Random, entity: Entity, told: Sequence[Entity]) -> str:
+    other = rng.choice(told)
+    if other.category == entity.category:
+        return (
+            f"The {entity.name} and the {other.name} are both {entity.category.name}."
+            if other != entity
+            else ""
+        )
+    return (
+        f"Unlike the {other.name}, which is one of the {other.category.name}, "
+        f"the {entity.name} is one of the {entity.category.name}."
+    )

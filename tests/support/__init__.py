@@ -1,0 +1,1 @@
+"""Models, fixtures and cases that several tests share."""

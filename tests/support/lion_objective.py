@@ -1,0 +1,39 @@
+"""LION's objective on a few samples."""
+
+from __future__ import annotations
+
+from priorkit.architectures.lion.objective import LionObjective
+from priorkit.architectures.lion.samples import encode_all
+from priorkit.data.conversations.conversation import Conversation, Turn
+from priorkit.data.conversations.task_conversations import Routed
+from priorkit.data.images.decoding import ImageRef
+from priorkit.data.images.pixels import Pixels
+from priorkit.data.io.rejects import Rejects
+from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.training.finetuning.vision_features import FreshViews
+from tests.support.lion_models import png
+
+PAIRS = [
+    ("What is shown in the image?", "A red circle.", "image-level"),
+    ("Find the green triangle.", "[0.10,0.25,0.48,0.71]", "region-level"),
+    ("What is shown?", "A small blue square.", "image-level"),
+]
+
+
+def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[Routed]:
+    found = []
+    for number, (question, answer, kind) in enumerate(PAIRS):
+        turns = Turn("user", f"<image>\n{question}"), Turn("assistant", answer)
+        image = ImageRef(str(number), content=png(number))
+        found.append(Routed(Conversation(str(number), turns, (image,)), kind, tags))
+    return found
+
+
+def objective(
+    lion, data: list[Routed], alternating: int = 0, packing: bool = False, seed: int = 0
+) -> LionObjective:
+    chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
+    encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
+    pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
+    views = FreshViews(lion, pixels, trained=False)
+    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating, seed=seed)

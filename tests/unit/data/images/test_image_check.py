@@ -1,0 +1,168 @@
+"""Looking at the images of a source once: by threads, by processes, remembered; pairs and entities read with it."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from priorkit.core.errors import InputError
+from priorkit.data.images import image_check
+from priorkit.data.images.decoding import ImageRef
+from priorkit.data.images.entities import read_entities
+from priorkit.data.images.image_check import ImageCheck, Look, name_of_kept
+from priorkit.data.images.pairs import read_pairs
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.threads import streamed_in_threads
+
+
+def content(color: tuple[int, int, int], kind: str = "PNG", mode: str = "RGB") -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4), color).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def refs(count: int, broken: tuple[int, ...] = (), unusual: tuple[int, ...] = ()) -> list[ImageRef]:
+    found: list[ImageRef] = []
+    for number in range(count):
+        data = content((number % 256, 0, 0))
+        if number in unusual:
+            data = content((number % 256, 0, 0), "JPEG", "CMYK")
+        found.append(ImageRef(str(number), content=data[:30] if number in broken else data))
+    return found
+
+
+def test_threads_keep_the_order() -> None:
+    def slow(number: int) -> int:
+        time.sleep(0.001 * (number % 3))
+        return number * number
+
+    assert list(streamed_in_threads(slow, range(200))) == [(number, number * number) for number in range(200)]
+
+
+def test_broken_and_unusual_images_are_found_at_their_places() -> None:
+    found = ImageCheck().looks(refs(100, broken=(3, 64), unusual=(40,)))
+    assert list(found) == [3, 40, 64]
+    assert found[40] == Look(kinds=("cmyk",))
+    assert all(found[place].fault for place in (3, 64))
+
+
+def test_what_was_found_is_kept_and_not_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = ImageCheck(kept=tmp_path / "cache" / name_of_kept(source="x"))
+    images = refs(40, broken=(3,), unusual=(39,))
+    found = check.looks(images)
+    with monkeypatch.context() as patched:
+        patched.setattr(image_check, "decode_and_tell", lambda ref: pytest.fail(f"{ref.name} was decoded"))
+        assert check.looks(images) == found
+    # Another number of images, or a damaged file: all are looked at.
+    assert list(check.looks(images[:39])) == [3]
+    assert check.kept is not None
+    check.kept.write_text("{")
+    assert check.looks(images) == found
+    assert name_of_kept(source="x") != name_of_kept(source="y")
+
+
+def test_a_disk_that_cannot_keep_it_costs_nothing_but_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert list(ImageCheck(kept=tmp_path / "file" / "x.json").looks(refs(5, broken=(1,)))) == [1]
+    assert "is not kept" in capsys.readouterr().err
+
+
+def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    images = refs(150, broken=(0, 33, 70), unusual=(140,))
+    alone = ImageCheck().looks(images)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen: dict[int, list[str]] = {0: [], 1: []}
+    decode = image_check.decode_and_tell
+
+    def process(number: int, others: list[str]) -> dict[int, Look]:
+        monkeypatch.setenv("RANK", str(number))
+        names: list[str] = []
+        monkeypatch.setattr(
+            image_check, "decode_and_tell", lambda ref: (names.append(ref.name), decode(ref))[1]
+        )
+        said: list[str] = []
+
+        def exchange(text: str) -> list[str]:
+            said.append(text)
+            other = others[len(said) - 1] if others else ""
+            return [text, other] if number == 0 else [other, text]
+
+        found = ImageCheck(kept=tmp_path / "kept.json" if number == 0 else None, exchange=exchange).looks(
+            images
+        )
+        seen[number] = names
+        process.said = said  # type: ignore[attr-defined]
+        return dict(found)
+
+    process(1, [])
+    found = process(0, process.said)  # type: ignore[attr-defined]
+    assert found == dict(alone)
+    assert sorted(map(int, seen[0] + seen[1])) == list(range(150))
+    assert 64 <= len(seen[0]) <= 96
+    # What the first process kept, the second is told.
+    text = (tmp_path / "kept.json").read_text()
+    assert process(1, [text]) == dict(alone)
+    assert seen[1] == []
+
+
+def table(path: Path, images: list[ImageRef], **columns: list[object]) -> Path:
+    cells = [{"bytes": ref.content, "path": None} for ref in images]
+    pq.write_table(pa.table({"image": cells, **columns}), path, row_group_size=7)
+    return path
+
+
+def test_spooled_pairs_are_those_in_memory_and_rejects_keep_their_order(tmp_path: Path) -> None:
+    texts: list[object] = [f"text {number}" for number in range(60)]
+    texts[2] = texts[50] = " "
+    path = table(tmp_path / "p.parquet", refs(60, broken=(1, 20, 59), unusual=(7, 8)), text=texts)
+    rejects = Rejects(1.0)
+    plain = read_pairs(path, rejects)
+    assert [row["row"] for row in rejects.rows] == [2, 3, 21, 51, 60]
+    assert (rejects.seen, len(plain)) == (60, 55)
+    assert rejects.unusual_images() == {"cmyk": 2, "sixteen_bit": 0, "animated": 0, "rotated": 0}
+    again = Rejects(1.0)
+    spooled = read_pairs(path, again, ImageCheck(spool=tmp_path))
+    assert again.rows == rejects.rows
+    assert spooled.texts == plain.texts
+    assert all(ref.content is None for ref in spooled.images)
+    assert [ref.read() for ref in spooled.images] == [ref.content for ref in plain.images]
+    assert [ref.name for ref in spooled.images] == [ref.name for ref in plain.images]
+
+
+def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(content((number, 0, 0))[: 20 if number == 1 else None])
+    rows = [{"image": f"{number}.png", "text": str(number)} for number in range(8)]
+    lines = [json.dumps(row) for row in rows[:6]] + ["no row"] * 50
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="51 of 56 rows are broken"):
+        read_pairs(tmp_path / "p.jsonl", Rejects(0.3))
+    rejects = Rejects(0.3)
+    assert read_pairs(tmp_path / "p.jsonl", rejects, limit=4).texts == ("0", "2", "3", "4")
+    assert (rejects.seen, len(rejects)) == (5, 1)
+
+
+def test_spooled_entity_images_are_those_in_memory(tmp_path: Path) -> None:
+    names: list[object] = [("heron", "egret", "crane")[number % 3] for number in range(12)]
+    path = table(tmp_path / "e.parquet", refs(12, broken=(4,), unusual=(5,)), entity=names)
+    rejects = Rejects(1.0)
+    plain, spooled = (
+        read_entities(path, rejects, check=check) for check in (ImageCheck(), ImageCheck(tmp_path))
+    )
+    assert (plain.entities, plain.entity_of) == (spooled.entities, spooled.entity_of)
+    assert [ref.read() for ref in spooled.images] == [ref.content for ref in plain.images]
+    assert all(ref.content is None for ref in spooled.images)
+    assert rejects.unusual["cmyk"] == 2
+    kept = spooled.keep([0, 3])
+    assert [ref.read() for ref in kept.images] == [spooled.images[row].read() for row in (0, 3)]

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from priorkit.core.errors import InputError
+from priorkit.data.io import json_array
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.text import documents
+from priorkit.data.text.documents import check_text_source, read_documents
+
+ROWS = [{"text": f"row {n}", "n": n} for n in range(200)]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def write(path: Path) -> Path:
+    if path.name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(ROWS), path)
+    else:
+        content = {
+            ".jsonl": LINES,
+            ".jsonl.gz": gzip.compress(LINES),
+            ".jsonl.zst": zstandard.compress(LINES),
+            ".json": json.dumps(ROWS).encode(),
+        }[suffix_of(path, TABLE_SUFFIXES) or ""]
+        path.write_bytes(content)
+    return path
+
+
+def read_and_judge(path: Path) -> None:
+    rejects = Rejects(0)
+    for _ in read_rows(path, rejects):
+        rejects.good()
+    rejects.judge()
+
+
+@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}")
+    rejects = Rejects(0)
+    assert list(read_rows(path, rejects)) == list(enumerate(ROWS, start=1))
+    assert len(rejects) == 0
+    assert column_names(path) == ["text", "n"]
+    assert list(read_documents(path, rejects)) == [row["text"] for row in ROWS]
+
+
+@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+def test_a_truncated_file_is_told(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=path.name):
+        read_and_judge(path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet", ".json"])
+def test_a_file_of_another_type_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"\x89PNG no such thing" * 10)
+    with pytest.raises(InputError, match=path.name):
+        list(read_rows(path, Rejects(0)))
+
+
+@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+def test_an_empty_file_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="the file is empty"):
+        list(read_rows(path, Rejects(0)))
+
+
+def test_zstd_frames_in_a_row_and_large_ones(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard.compress(LINES) + zstandard.compress(LINES * 500))
+    assert sum(1 for _ in read_rows(path, Rejects(0))) == 501 * len(ROWS)
+
+
+def test_broken_lines_are_counted_with_number_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"text": "a"}\n\n{"text": \n[1]\n{"text": "\xff"}\n' + b"[" * 100_000 + b"\n"
+    )
+    rejects = Rejects(1)
+    assert list(read_rows(path, rejects)) == [(1, {"text": "a"})]
+    assert [row["row"] for row in rejects.rows] == [3, 4, 5, 6]
+    reasons = [str(row["reason"]) for row in rejects.rows]
+    assert "not valid JSON" in reasons[0]
+    assert "got list" in reasons[1]
+    assert "not UTF-8 text" in reasons[2]
+    assert "not valid JSON" in reasons[3]
+
+
+def test_broken_entries_of_an_array_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"a": 1}, 2]')
+    rejects = Rejects(1)
+    assert list(read_rows(path, rejects)) == [(1, {"a": 1})]
+    assert rejects.rows[0]["row"] == 2
+    path.write_text('{"a": 1}')
+    with pytest.raises(InputError, match="expected a JSON array"):
+        list(read_rows(path, rejects))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    values=st.lists(VALUES, max_size=6),
+    piece=st.integers(1, 40),
+    indent=st.sampled_from([None, 0, 3]),
+    plain=st.booleans(),
+)
+def test_an_array_read_in_pieces_is_the_array(
+    values: list[Any], piece: int, indent: int | None, plain: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "pieces.json"
+    path.write_text(json.dumps(values, indent=indent, ensure_ascii=plain) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_array, "PIECE_BYTES", piece)
+        assert list(json_array.array_elements(path)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "before"),
+    [
+        ('[{"a": 1},\n {"a" 2}, {"a": 3}]', "in element 2, line 2: Expecting ':' delimiter", 1),
+        ('[{"a": 1}, {"a": "x]', "in element 2, line 1: Unterminated string", 1),
+        ('[{"a": 1} {"a": 2}]', "in element 1, line 1: Expecting ',' delimiter", 1),
+        ('[{"a": 1}', "in element 1, line 1: Expecting ',' delimiter", 1),
+        ('[{"a": 1},', "in element 2, line 1: Expecting value", 1),
+        ('[{"a": 1}]\n\n[]', "at the end, line 3: Extra data", 1),
+        ("[" + "[" * 100_000, "in element 1, line 1", 0),
+        ("[trye]", "in element 1, line 1: Expecting value", 0),
+        ("  ", "at the beginning, line 1: Expecting value", 0),
+        ("12", "expected a JSON array of objects, got number", 0),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_a_fault_in_an_array_names_the_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, before: int, piece: int
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", piece)
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    found: list[Any] = []
+    with pytest.raises(InputError, match=re.escape(message)):
+        found.extend(json_array.array_elements(path))
+    assert len(found) <= before
+    path.write_bytes(b'\xef\xbb\xbf[{"a": 1}]')
+    assert list(json_array.array_elements(path)) == [{"a": 1}]
+    path.write_bytes(b'[{"a": "\xff"}]')
+    with pytest.raises(InputError, match="not UTF-8 text"):
+        list(json_array.array_elements(path))
+
+
+def test_a_large_array_is_not_held_whole(tmp_path: Path) -> None:
+    """Forty megabytes of elements: the peak of what Python holds stays at a few pieces."""
+    import tracemalloc
+
+    path = tmp_path / "large.json"
+    row = json.dumps({"id": 1, "text": "x" * 40_000})
+    with path.open("w") as stream:
+        stream.write("[" + row)
+        for _ in range(999):
+            stream.write(",\n" + row)
+        stream.write("]")
+    tracemalloc.start()
+    try:
+        assert sum(len(own["text"]) for _, own in read_rows(path, Rejects(0))) == 40_000_000
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_plain_text_too_large_for_one_document_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "MAX_PLAIN_BYTES", 1 << 20)
+    path = tmp_path / "a.txt"
+    path.write_text("a" * (1 << 20))
+    assert len(next(iter(documents.read_documents(path, Rejects(0))))) == 1 << 20
+    path.write_text("a" * (3 << 20))
+    for read in (documents.check_text_source, lambda own: list(documents.read_documents(own, Rejects(0)))):
+        with pytest.raises(InputError, match=r"3 MiB in one document; a \.txt may have 1 MiB") as caught:
+            read(path)
+        assert "split -C" in caught.value.problems[0].hint
+
+
+def test_rejects_are_tolerated_up_to_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rejects = Rejects(0.1)
+    rejects.judge()
+    rejects.good(9)
+    rejects.add("f", 4, "bad")
+    rejects.judge()
+    assert "1 of 10 rows are broken (10.00%); the first: f:4: bad" in capsys.readouterr().err
+    rejects.add("f", 5, "bad")
+    with pytest.raises(InputError, match=r"2 of 11 rows .*--reject-limit \(now 0.1\)|2 of 11"):
+        rejects.judge()
+    rejects.write(tmp_path)
+    lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == rejects.rows
+
+
+def test_the_files_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.jsonl", "a.jsonl.gz", "sub/c.parquet", "sub/notes.md"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in files_of(tmp_path, TABLE_SUFFIXES)] == [
+        "a.jsonl.gz",
+        "b.jsonl",
+        "c.parquet",
+    ]
+    with pytest.raises(InputError, match="file type not known"):
+        files_of(tmp_path / "sub" / "notes.md", TABLE_SUFFIXES)
+    with pytest.raises(InputError, match="no file of a known type"):
+        files_of(tmp_path, (".csv",))
+
+
+def test_text_sources(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("plain")
+    (tmp_path / "b.jsonl").write_text('{"text": "x"}\n{"txt": "y"}\n{"text": 3}\n')
+    rejects = Rejects(1)
+    assert list(read_documents(tmp_path, rejects)) == ["plain", "x"]
+    assert "no key 'text' (did you mean 'txt'?)" in str(rejects.rows[0]["reason"])
+    assert "not text" in str(rejects.rows[1]["reason"])
+    parquet = write(tmp_path / "c.parquet")
+    with pytest.raises(InputError, match="no column 'body'"):
+        check_text_source(parquet, "body")
+    (tmp_path / "a.txt").write_bytes(b"ab\xff")
+    with pytest.raises(InputError, match="at byte 2"):
+        list(read_documents(tmp_path / "a.txt", rejects))
+
+
+def test_a_source_without_documents_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n")
+    with pytest.raises(InputError, match="no documents here"):
+        list(read_documents(path, Rejects(0)))

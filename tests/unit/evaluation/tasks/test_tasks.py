@@ -1,0 +1,290 @@
+"""Task types and readings beyond the golden files: strict yes/no, MME's pairs, ranking, mixed, OCR, blind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from priorkit.core.errors import InputError
+from priorkit.data.images.decoding import ImageRef
+from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.results.abstention import with_abstention
+from priorkit.evaluation.results.comparison import compare
+from priorkit.evaluation.results.predictions import read_answers
+from priorkit.evaluation.runner.image_shuffling import shuffle_images
+from priorkit.evaluation.tasks.base import BoxSpace, Rules, Scored
+from priorkit.evaluation.tasks.choice import CHOICE, rotated
+from priorkit.evaluation.tasks.grounding import GROUNDING
+from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.mixed import MIXED
+from priorkit.evaluation.tasks.ranking import RANKING
+from priorkit.evaluation.tasks.registry import TASKS
+from priorkit.evaluation.tasks.short_answer import OCR
+from priorkit.evaluation.tasks.yes_no import YES_NO
+from priorkit.scoring.answers.boxes import Box
+from priorkit.scoring.answers.refusals import abstains
+from priorkit.scoring.answers.short_answer import score_open
+from priorkit.scoring.answers.yes_no import read_yes_no, read_yes_no_strict
+
+
+def metrics(scored: Scored) -> dict[str, float]:
+    return {name: float(value) for name, value in scored.metrics(scored.counts.sum(0)).items()}
+
+
+@pytest.mark.parametrize(
+    ("answer", "strict", "official"),
+    [
+        ("Yes.", "yes", "yes"),
+        ("no", "no", "no"),
+        ("NO", "no", "yes"),
+        ("No, there isn't.", "no", "no"),
+        ("There isn't a dog.", "no", "yes"),
+        ("There is none", "no", "yes"),
+        ("I would say yes", "yes", "yes"),
+        ("", None, "yes"),
+        ("It is a cat", None, "yes"),
+        ("yes and not only that", "yes", "no"),
+        ("Не знаю", None, "yes"),
+        ("Answer: no\nBecause", "no", "yes"),
+    ],
+)
+def test_yes_or_no_strict_and_official(answer: str, strict: str | None, official: str) -> None:
+    assert read_yes_no_strict(answer) == strict
+    assert read_yes_no(answer) == official
+
+
+def test_what_is_neither_is_wrong_and_no_yes() -> None:
+    items = [Item(id=n, answer=truth) for n, truth in enumerate(["yes", "no", "yes", "no"])]
+    answers = [Answer("yes"), Answer("no"), Answer("perhaps"), Answer("")]
+    strict = YES_NO.score(items, answers, Rules(strict=True))
+    assert strict.unparsed == [False, False, True, True]
+    assert metrics(strict) == {
+        "accuracy": 0.5, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "yes_ratio": 0.25,
+    }  # fmt: skip
+    official = YES_NO.score(items, answers, Rules())
+    assert metrics(official)["accuracy"] == 0.75
+    assert official.unparsed == [False, False, False, True]
+
+
+def test_pairs_are_scored_as_in_mme() -> None:
+    """Two categories; one pair right, one half right: 100 (acc + acc+) each."""
+    assert {"mme_perception", "mme_cognition"} <= set(YES_NO.metrics)
+    items = [
+        Item(id=n, answer="yes" if n % 2 else "no", groups={"pair": f"p{n // 2}", "category": category})
+        for n, category in enumerate(["count", "count", "count", "count", "code_reasoning", "code_reasoning"])
+    ]
+    said = ["no", "yes", "no", "no", "no", "yes"]
+    found = metrics(YES_NO.score(items, [Answer(text) for text in said], Rules()))
+    assert found["mme_perception"] == pytest.approx(100 * (3 / 4 + 1 / 2))
+    assert found["mme_cognition"] == pytest.approx(200)
+
+
+def test_ranking_is_by_mean_log_probability_and_ties_count_half() -> None:
+    item = Item(id=0, choices=("a", "b", "c", "d"), answer=1)
+    answer = Answer(loglikelihoods=(-2.0, -4.0, -1.0, -2.0), tokens=(1, 2, 1, 1))
+    scored = RANKING.score([item], [answer], Rules())
+    assert scored.extra["rank"] == [3.0]  # one better, two of its own value: half of each
+    assert metrics(scored)["mrr"] == pytest.approx(1 / 3)
+
+
+def test_mixed_items_by_option_number_and_words() -> None:
+    rows: list[tuple[dict[str, Any], str, float]] = [
+        ({"choices": ["red", "blue"], "answer": "B"}, "The answer is B.", 1.0),
+        ({"choices": ["red", "blue"], "answer": "red"}, "blue", 0.0),
+        ({"choices": ["1", "2"], "answer": "2"}, "(B)", 1.0),
+        ({"answer": "1.2"}, "so it is 3/2, that is 1.24", 1.0),
+        ({"answer": "1.2"}, "about 1.3", 0.0),
+        ({"answer": "Paris"}, "It is paris, France.", 1.0),
+        ({"answer": "art"}, "a party", 0.0),
+        ({"answer": "7"}, "seven", 0.0),
+    ]
+    items = [Item(id=n, **MIXED.read(row)) for n, (row, _, _) in enumerate(rows)]
+    scored = MIXED.score(items, [Answer(text) for _, text, _ in rows], Rules())
+    assert scored.scores == [expected for _, _, expected in rows]
+    assert scored.unparsed == [False] * 7 + [True]
+    assert score_open("1,200", "1200").score == 1.0
+
+
+def test_ocr_wants_the_text_anywhere_and_formulas_without_blanks() -> None:
+    items = [
+        Item(id=0, answers=("CENTRE",)),
+        Item(id=1, answers=("x ^ 2",), groups={"dataset": "HME100k"}),
+        Item(id=2, answers=("X ^ 2",), groups={"dataset": "HME100k"}),
+    ]
+    scored = OCR.score(items, [Answer("the sign says Centre."), Answer("x^2 + 1"), Answer("X^2")], Rules())
+    assert scored.scores == [1.0, 1.0, 0.0]
+
+
+def test_the_iou_curve_has_accuracy_at_every_tenth() -> None:
+    items = [Item(id=n, box=Box(0, 0, 1, 1)) for n in range(3)]
+    answers = [Answer("[0, 0, 0.5, 0.5]"), Answer("[0, 0, 1, 0.9]"), Answer("none")]
+    found = metrics(GROUNDING.score(items, answers, Rules()))
+    assert set(found) == set(GROUNDING.metrics)
+    assert list(found)[:2] == ["accuracy_at_0.5", "mean_iou"]
+    assert found["mean_iou"] == pytest.approx((0.25 + 0.9) / 3)
+    curve = [found[f"accuracy_at_{tenth / 10}"] for tenth in range(1, 10)]
+    assert curve == pytest.approx([2 / 3] * 2 + [1 / 3] * 7)
+
+
+@pytest.mark.parametrize(
+    ("space", "answer"),
+    [("unit", "[0.25, 0.5, 0.75, 1]"), ("1000", "[250, 500, 750, 1000]"), ("pixels", "[160, 240, 480, 480]")],
+)
+def test_boxes_are_read_in_the_space_that_was_declared(space: BoxSpace, answer: str) -> None:
+    truth = Box(0.25, 0.5, 0.75, 1.0)
+    item = Item(id=0, box=truth, image_size=(640, 480))
+    scored = GROUNDING.score([item], [Answer(answer)], Rules(box_space=space))
+    assert scored.parsed == [list(truth)]
+    assert metrics(scored)["mean_iou"] == 1.0
+    outside = GROUNDING.score([item], [Answer("[0, 0, 1, 2000]")], Rules(box_space=space))
+    assert outside.unparsed == [True]
+
+
+def test_pixels_need_the_size_of_the_image() -> None:
+    with pytest.raises(InputError, match="the size of the image of item 7 is not known"):
+        GROUNDING.score(
+            [Item(id=7, box=Box(0, 0, 1, 1))], [Answer("[1, 1, 2, 2]")], Rules(box_space="pixels")
+        )
+
+
+def test_rotations_bring_every_option_to_every_letter() -> None:
+    item = Item(id=0, choices=("a", "b", "c"), answer=2)
+    assert [(own.choices, own.answer) for own in (rotated(item, by) for by in range(3))] == [
+        (("a", "b", "c"), 2),
+        (("b", "c", "a"), 1),
+        (("c", "a", "b"), 0),
+    ]
+    always_c = Answer("C", turns=(Answer("C"), Answer("C")))
+    scored = CHOICE.score([item], [always_c], Rules())
+    assert metrics(scored) == {"accuracy": 1.0, "circular_accuracy": 0.0}
+    right = Answer("C", turns=(Answer("B"), Answer("A")))
+    assert CHOICE.score([item], [right], Rules()).scores == [1.0]
+    assert CHOICE.score([item], [right], Rules()).extra["rotations"] == [[2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("answer", "declines"),
+    [
+        ("I cannot see the image.", True),
+        ("I’m sorry, but I can’t see any picture. Please describe it.", True),
+        ("Please provide an image.", True),
+        ("A red star.", False),
+        ("", False),
+        ("The answer is B. It is blue. I cannot tell which shade.", False),
+        ("It is the one you cannot seed", False),
+    ],
+)
+def test_abstention_is_recognised_at_the_beginning(answer: str, declines: bool) -> None:
+    assert abstains(answer) is declines
+
+
+def test_blind_answers_abstain_or_are_confident() -> None:
+    item = Item(id=0, choices=("red", "blue"), answer=0, withheld=True)
+    items = [
+        item,
+        replace(item, id=1),
+        replace(item, id=2),
+        replace(item, id=3, groups={"needs_image": "false"}),
+    ]
+    answers = [Answer("I cannot see the image."), Answer("A"), Answer("hm"), Answer("A")]
+    found = metrics(with_abstention(items, answers, CHOICE.score(items, answers, Rules())))
+    assert found["abstention_rate"] == pytest.approx(1 / 3)
+    assert found["confident_rate"] == pytest.approx(1 / 3)
+    compared = [Answer("red", taken=0, loglikelihoods=(-0.1, -5.0), options=("red", "blue"))] * 4
+    found = metrics(with_abstention(items, compared, CHOICE.score(items, compared, Rules())))
+    assert (found["abstention_rate"], found["confident_rate"]) == (0.0, 1.0)
+
+
+def test_shuffled_images_are_never_the_questions_own() -> None:
+    refs = [ImageRef(str(n), content=bytes([n])) for n in range(5)]
+    items = [Item(id=n, image=refs[n % 5]) for n in range(11)] + [Item(id=99)]
+    shuffled = shuffle_images(items, 3, "b")
+    assert shuffled[-1] == items[-1]
+    assert all(a.image != b.image for a, b in zip(items[:-1], shuffled[:-1], strict=True))
+    assert sorted(own.image.name for own in shuffled[:5] if own.image) == list("01234")
+    assert len({(a.image, b.image) for a, b in zip(items[:-1], shuffled[:-1], strict=True)}) == 5
+    assert shuffle_images(items, 3, "b") == shuffled
+    with pytest.raises(InputError, match="1 images cannot be shuffled"):
+        shuffle_images(items[:1], 3, "b")
+
+
+def log(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
+    compared = {
+        "doc_id": 4, "doc": {"question": "Why?", "answer": 1}, "target": "1", "filter": "none",
+        "arguments": {f"gen_args_{n}": {"arg_0": "Why?", "arg_1": f" {text}"} for n, text in enumerate(["red", "blue"])},
+        "resps": [[["-3.5", "False"]], [["-1.25", "True"]]], "filtered_resps": [["-3.5", "False"], ["-1.25", "True"]],
+    }  # fmt: skip
+    (item,), (answer,) = read_answers(
+        log(tmp_path / "a.jsonl", [compared]), TASKS["choice"], Rejects(0.0), ()
+    )
+    assert (item.id, item.choices, item.answer) == (4, ("red", "blue"), 1)
+    assert (answer.taken, answer.loglikelihoods) == (1, (-3.5, -1.25))
+    scored = CHOICE.score([item], [answer], Rules())
+    assert metrics(scored) == {"accuracy": 1.0, "acc": 1.0, "acc_norm": 1.0}
+    assert set(metrics(scored)) < set(CHOICE.metrics)
+    written = {
+        "doc_id": 0, "doc": {"question_id": "q7", "answers": ["red", "blue"]}, "target": "red", "resps": [["Red."]],
+        "filtered_resps": ["Red."],
+    }  # fmt: skip
+    (item,), (answer,) = read_answers(log(tmp_path / "b.jsonl", [written]), TASKS["vqa"], Rejects(0.0), ())
+    assert (item.id, item.answers, answer.prediction) == ("q7", ("red", "blue"), "Red.")
+    lettered = {"doc_id": 1, "doc": {"A": "x", "B": "y", "C": "nan"}, "target": "B", "filtered_resps": ["B"]}
+    (item,), _ = read_answers(log(tmp_path / "c.jsonl", [lettered]), TASKS["choice"], Rejects(0.0), ())
+    assert (item.choices, item.answer) == (("x", "y"), 1)
+    twice = log(tmp_path / "d.jsonl", [written, written])
+    with pytest.raises(InputError, match="a log of several filters"):
+        read_answers(twice, TASKS["vqa"], Rejects(0.0), ())
+    bare = log(tmp_path / "e.jsonl", [{"doc_id": 1, "target": "B", "filtered_resps": ["B"]}])
+    with pytest.raises(InputError, match="no choices in the document"):
+        read_answers(bare, TASKS["choice"], Rejects(0.0), ())
+
+
+def evaluation(folder: Path, scores: Sequence[float | None], **more: Any) -> Path:
+    folder.mkdir()
+    log(
+        folder / "samples.jsonl",
+        [
+            {"id": n, "benchmark": "b", "score": score, "answer": "x", **more}
+            for n, score in enumerate(scores)
+        ],
+    )
+    return folder
+
+
+def test_comparison_pairs_items(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    first = generator.integers(0, 2, 200).astype(float)
+    second = np.where(generator.random(200) < 0.2, 0.0, first)
+    (own,) = compare(
+        evaluation(tmp_path / "a", list(first)), evaluation(tmp_path / "b", list(second[:150]))
+    ).benchmarks
+    assert (own.items, own.unpaired, own.test) == (150, 50, "McNemar")
+    assert own.difference.value == pytest.approx(first[:150].mean() - second[:150].mean())
+    assert len(own.lost) == 0
+    assert len(own.gained) == int((first[:150] - second[:150]).sum())
+    assert own.difference.low > 0
+    assert own.p < 0.01
+    with pytest.raises(InputError, match="has another truth"):
+        compare(tmp_path / "a", evaluation(tmp_path / "c", [1.0], answer="y"))
+
+
+def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", [1.0, None, 0.0, 1.0], choices=["x", "y "])
+    second = evaluation(tmp_path / "b", [1.0, 1.0, None, 0.0], choices=["x", "y"])
+    (own,) = compare(first, second).benchmarks
+    assert (own.items, own.unpaired, own.difference.value) == (2, 4, 0.5)
+    with pytest.raises(InputError, match="has another truth"):
+        compare(first, evaluation(tmp_path / "c", [1.0] * 4, choices=["x", "z"]))
+    with pytest.raises(InputError, match="no item of 'b' has a score in both"):
+        compare(first, evaluation(tmp_path / "d", [None], choices=["x", "y"]))

@@ -1,0 +1,293 @@
+"""A causal LM's labels: scores equal a plain forward pass over the whole prompt, whatever the batches."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from priorkit.core.errors import InputError
+from priorkit.data.text.concepts import CONCEPTS
+from priorkit.inference.model_adapter import Subject, check_model, load_subject
+from priorkit.labelling import language_model
+from priorkit.labelling.language_model import LanguageModelLabeller
+from priorkit.labelling.prompt import LabelPrompt, read_prompts
+from priorkit.models.language.causal_lm import build_config, build_llm
+from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+
+TOLERANCE = 1e-5
+"""fp32 against float64, on a model whose activations are large."""
+
+LEAST = language_model.LEAST_ROOM
+
+WORDS = [
+    "the",
+    "red",
+    "cat",
+    "sees",
+    "two",
+    "small",
+    "blue",
+    "stars",
+    "x",
+    "=",
+    "f(y)",
+    "+",
+    "1",
+    "therefore",
+    "data",
+    "proof",
+    "loop",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("labelling")
+    save_tokenizer(train_bpe([" ".join(WORDS) + " yes no Yes No Answer:"] * 8, 340), folder)
+    return load_tokenizer(folder)
+
+
+def subject_of(tokenizer, length: int = 256, **fields) -> Subject:
+    """A random model that is sure of what it says."""
+    config = build_config(
+        {
+            "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "max_position_embeddings": length, "initializer_range": 0.4, **fields,
+        },
+        tokenizer,
+    )  # fmt: skip
+    return Subject(build_llm(config, 5).eval(), tokenizer, length)
+
+
+@pytest.fixture(scope="module")
+def subject(tokenizer) -> Subject:
+    return subject_of(tokenizer)
+
+
+def prompt(yes: tuple[str, ...] = (" yes", " Yes"), no: tuple[str, ...] = (" no", " No")) -> LabelPrompt:
+    after = {name: f"\n{name.replace('_', ' ')}?\nAnswer:" for name in CONCEPTS}
+    return LabelPrompt("Be sure.", "Text: ", after, yes, no)
+
+
+def texts(count: int = 23) -> list[str]:
+    draw = random.Random(3)
+    return [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 25))) for _ in range(count)]
+
+
+def oracle(subject: Subject, text: str, own: LabelPrompt) -> np.ndarray:
+    """Each label, each spelling: the whole sequence through the model in float64, one at a time."""
+    model = subject.model.double()
+    found = []
+    for name in CONCEPTS:
+        head = [
+            subject.tokenizer(part, add_special_tokens=False)["input_ids"]
+            for part in (own.before, text, own.after[name])
+        ]
+        context = [own for part in head for own in part]
+        sides = []
+        for spellings in (own.yes, own.no):
+            total = 0.0
+            for spelling in spellings:
+                ids = subject.tokenizer(spelling, add_special_tokens=False)["input_ids"]
+                with torch.no_grad():
+                    logits = model(torch.tensor([context + ids])).logits[0]
+                logprobs = torch.log_softmax(logits, -1)
+                places = range(len(context) - 1, len(context) + len(ids) - 1)
+                total += float(torch.exp(sum(logprobs[p, t] for p, t in zip(places, ids, strict=True))))
+            sides.append(total)
+        found.append(sides[0] / sum(sides))
+    subject.model.float()
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    "own",
+    [prompt(), prompt((" yes", " the red cat"), (" no", " two small stars", " Zq"))],
+    ids=["single tokens", "several tokens"],
+)
+def test_scores_equal_a_plain_forward_pass(subject: Subject, own: LabelPrompt) -> None:
+    wanted = texts()
+    found = LanguageModelLabeller(subject, own, "plain").score(wanted, 7)
+    expected = np.stack([oracle(subject, text, own) for text in wanted])
+    np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)
+    assert found.scores.dtype == np.float32
+    assert not found.truncated.any()
+    assert 0.05 < (found.scores > 0.5).mean() < 0.95, "a test that says nothing"
+
+
+def test_scores_do_not_depend_on_batches_or_neighbours(subject: Subject) -> None:
+    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    wanted = texts()
+    once = labeller.score(wanted, 4).scores
+    np.testing.assert_allclose(labeller.score(wanted, 1).scores, once, atol=TOLERANCE)
+    np.testing.assert_allclose(labeller.score(wanted[::-1], 23).scores[::-1], once, atol=TOLERANCE)
+    assert labeller.score(wanted, 4).scores.tobytes() == once.tobytes()
+    assert labeller.score([], 4).scores.shape == (0, len(CONCEPTS))
+
+
+def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, capsys) -> None:
+    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    wanted = texts(9)
+    shared = labeller.score(wanted, 4).scores
+
+    def refuse(self, heads):
+        raise NotImplementedError("no cache of that kind")
+
+    monkeypatch.setattr(LanguageModelLabeller, "_after_cache", refuse)
+    apart = LanguageModelLabeller(subject, prompt(), "plain").score(wanted, 4).scores
+    np.testing.assert_allclose(apart, shared, atol=TOLERANCE)
+    assert capsys.readouterr().err.count("each question reads the text again") == 1
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mistral"])
+def test_other_families_agree_with_themselves_without_cache(tokenizer, kind: str, monkeypatch) -> None:
+    """Learnt positions, and a window of attention shorter than the prompt."""
+    fields = {"model_type": kind}
+    if kind == "gpt2":
+        fields |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
+    else:
+        fields |= {"sliding_window": 16}
+    own = subject_of(tokenizer, **fields)
+    wanted = texts(9)
+    labeller = LanguageModelLabeller(own, prompt(), "plain")
+    shared = labeller.score(wanted, 4).scores
+    monkeypatch.setattr(labeller, "_shares_cache", False)
+    np.testing.assert_allclose(labeller.score(wanted, 1).scores, shared, atol=TOLERANCE)
+
+
+def test_a_long_segment_loses_its_middle(tokenizer) -> None:
+    subject = subject_of(tokenizer, 120)
+    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    ids = tokenizer(" ".join(texts(20)), add_special_tokens=False)["input_ids"]
+    long = tokenizer.decode(ids)
+    room = labeller.room
+    assert LEAST <= room < len(ids)
+    seen, cut = labeller._text_ids(long)
+    assert cut
+    assert seen == ids[: (room + 1) // 2] + ids[len(ids) - room // 2 :]
+    found = labeller.score([long, "the cat"], 2)
+    assert found.truncated.tolist() == [True, False]
+    assert np.isfinite(found.scores).all()
+    with pytest.raises(InputError, match="the model takes 40 with the text"):
+        LanguageModelLabeller(subject_of(tokenizer, 40), prompt(), "plain")
+
+
+def test_names_of_special_tokens_in_a_text_are_mere_text(subject: Subject) -> None:
+    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    ids, _ = labeller._text_ids("a</s>b")
+    assert subject.tokenizer.eos_token_id not in ids
+    assert subject.tokenizer.decode(ids) == "a</s>b"
+    assert subject.encode("</s>") == [subject.tokenizer.eos_token_id]
+
+
+def test_calibration_takes_off_the_leaning(subject: Subject) -> None:
+    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    plain = labeller.score(["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
+    lean = labeller.calibrate()
+    odds = np.log(plain / (1 - plain))
+    np.testing.assert_allclose(lean, odds.mean(0), atol=1e-4)
+    corrected = labeller.score(["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
+    np.testing.assert_allclose(np.log(corrected / (1 - corrected)).mean(0), 0, atol=1e-4)
+    np.testing.assert_array_equal(labeller.calibrate(), lean)
+
+
+def test_chat_form_is_the_template_around_text_and_question(subject: Subject) -> None:
+    """The text's own tokens stand between those of the rendered template."""
+    own = prompt((" yes",), (" no",))
+    labeller = LanguageModelLabeller(subject, own, "chat")
+    template = "Be sure.\nUSER: Text: {}" + own.after["visual_concept"] + "\nASSISTANT:"
+    before, after = template.split("{}")
+    whole = LabelPrompt(
+        "",
+        before,
+        {name: after.replace("visual concept", name.replace("_", " ")) for name in CONCEPTS},
+        own.yes,
+        own.no,
+    )
+    wanted = texts(5)
+    plain = LanguageModelLabeller(subject, whole, "plain")
+    np.testing.assert_allclose(
+        labeller.score(wanted, 2).scores, plain.score(wanted, 2).scores, atol=TOLERANCE
+    )
+
+
+def test_a_template_without_system_messages_gets_it_from_the_user(tokenizer, subject: Subject) -> None:
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "[{{ messages[0]['content'] }}]"
+    )
+    before, after = language_model._render(other, prompt(), "chat")
+    assert before == "[Be sure.\n\nText: "
+    assert after["math_reasoning"] == "\nmath reasoning?\nAnswer:]"
+    other.chat_template = "{{ raise_exception('nothing here') }}"
+    with pytest.raises(InputError, match="cannot be rendered"):
+        language_model._render(other, prompt(), "chat")
+
+
+def test_yes_and_no_must_differ_in_tokens(subject: Subject) -> None:
+    with pytest.raises(InputError, match="same tokens on both sides"):
+        LanguageModelLabeller(subject, prompt((" yes",), (" yes",)), "plain")
+
+
+def test_a_model_with_weights_from_disk() -> None:
+    """The golden model, one token per byte: every answer has several."""
+    subject = load_subject(
+        check_model(Path(__file__).parents[2] / "golden" / "tiny-llama"), torch.device("cpu")
+    )
+    own = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
+    found = LanguageModelLabeller(subject, own, "plain").score(["a cat", "1 + 1"], 2)
+    np.testing.assert_allclose(
+        found.scores, np.stack([oracle(subject, t, own) for t in ["a cat", "1 + 1"]]), atol=TOLERANCE
+    )
+
+
+def test_the_shipped_prompt_is_whole() -> None:
+    prompts = read_prompts()
+    assert set(prompts) == {"chat", "plain"}
+    for own in prompts.values():
+        assert set(own.after) == set(CONCEPTS)
+        assert all("{" not in text for text in (own.before, *own.after.values()))
+        assert "spatial or part-whole" in own.after["visual_relationship"]
+    assert prompts["plain"].yes[0] == " yes"
+
+
+def test_a_prompt_file_is_refused_with_all_its_problems(tmp_path: Path) -> None:
+    shipped = Path(language_model.__file__).with_name("labelling.toml").read_text()
+    file = tmp_path / "p.toml"
+    file.write_text(
+        shipped.replace("[labels.code_reasoning]", "[labels.code_reasonin]").replace("system = ", "sistem = ")
+    )
+    with pytest.raises(InputError) as caught:
+        read_prompts(file)
+    text = str(caught.value)
+    assert "unknown key 'code_reasonin'" in text
+    assert "did you mean 'code_reasoning'" in text
+    file.write_text(
+        shipped.replace("sistem", "system")
+        .replace("{text}", "{label}")
+        .replace('" no", " No"', '" yes"')
+        .replace("system = ", "sistem = ")
+    )
+    with pytest.raises(InputError) as caught:
+        read_prompts(file)
+    text = str(caught.value)
+    for part in (
+        "must stand in 'user' once, got 0",
+        "must stand in 'text' once",
+        "unknown key 'sistem'",
+        "both yes and no",
+    ):
+        assert part in text
+    file.write_text(shipped.replace("\nText:\n{text}", "{label}\n{text}"))
+    with pytest.raises(InputError, match="must stand behind"):
+        read_prompts(file)
+    file.write_text("x = [")
+    with pytest.raises(InputError, match="not valid TOML"):
+        read_prompts(file)

@@ -1,0 +1,3 @@
+"""Fixtures of this room."""
+
+from tests.support.lion_fixtures import base  # noqa: F401
