@@ -196,12 +196,14 @@ def put(
     path: Path, items: list[Any], task: Any, way: Any, kind: Any = "plain", form: Any = "text"
 ) -> list[Any]:
     from priorkit.data.io.rejects import Rejects
-    from priorkit.evaluation.runner.answer_cache import Journal
     from priorkit.evaluation.runner.request_runner import ask
+    from priorkit.inference.answer_cache import AnswerCache
 
     subject, how = asking(path, kind, form)
     with tempfile.TemporaryDirectory() as folder:
-        return ask(subject, how, items, task, way, Rejects(0.0), "benchmark", Journal(Path(folder), "b"))[1]
+        return ask(subject, how, items, task, way, Rejects(0.0), "benchmark", AnswerCache(Path(folder), "b"))[
+            1
+        ]
 
 
 def our_choices(path: Path, items: list[dict[str, Any]]) -> list[list[float]]:

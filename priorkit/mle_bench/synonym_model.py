@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.yes_no import YES_NO
+from priorkit.inference.answer_cache import AnswerCache
 from priorkit.mle_bench.synonyms import Pair
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class SynonymModel:
             for place, (first, second) in enumerate(turns)
         ]
         self._rounds += 1
-        journal = Journal(self._state, f"synonyms-{self._rounds}")
+        journal = AnswerCache(self._state, f"synonyms-{self._rounds}")
         with self._started.autocast():
             _, answers = ask(
                 self._subject, self._asking, items, YES_NO, "likelihood", Rejects(0.0), "synonyms", journal

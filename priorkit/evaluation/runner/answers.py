@@ -15,12 +15,12 @@ from priorkit.evaluation.presets.loading import Scoring
 from priorkit.evaluation.results.predictions import read_answers
 from priorkit.evaluation.results.rescore import Kept, read_kept
 from priorkit.evaluation.results.results import Evaluated
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.runner.judging import load_judge, read_rubric
 from priorkit.evaluation.runner.runner import Asker, Manner, load_asker
 from priorkit.evaluation.tasks.base import Rules, Way
 from priorkit.evaluation.tasks.registry import TASKS
+from priorkit.inference.answer_cache import AnswerCache
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
@@ -75,7 +75,7 @@ def _ask_benchmark(
         )
     if settings.shuffle_images and source.visual:
         items = shuffle_images(items, settings.seed, source.name)
-    journal = Journal(work.state / "answers", source.name, distributed.barrier)
+    journal = AnswerCache(work.state / "answers", source.name, distributed.barrier)
     items, answers = asker(items, source, way, own, journal)
     rejects.good(own.seen - len(own))
     for row in own.rows:
@@ -122,7 +122,7 @@ def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated])
     rubric = read_rubric(work.inputs["rubric"].path if settings.rubric else None)
     judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
     judged = [
-        judge(own, Journal(work.state / "verdicts", own.name, distributed.barrier))
+        judge(own, AnswerCache(work.state / "verdicts", own.name, distributed.barrier))
         if own.way in ("generation", None)
         else own
         for own in done

@@ -20,10 +20,10 @@ import numpy as np
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.results.results import Evaluated
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.tasks.base import Scored
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.inference.answer_cache import AnswerCache
 from priorkit.scoring.statistics.bootstrap import Floats
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def check_judge(folder: Path) -> Checked:
 
 def load_judge(
     folder: Path, rubric: Rubric, batch_size: int, started: Runtime
-) -> Callable[[Evaluated, Journal], Evaluated]:
+) -> Callable[[Evaluated, AnswerCache], Evaluated]:
     """Load the judge; what is returned adds ``soundness`` and ``depth`` to a benchmark.
 
     Raises:
@@ -109,7 +109,7 @@ def load_judge(
 
     subject = load_subject(check_model(folder), started.device)
 
-    def judged(own: Evaluated, journal: Journal) -> Evaluated:
+    def judged(own: Evaluated, journal: AnswerCache) -> Evaluated:
         with started.autocast():
             sound = judge(subject, rubric, own.items, own.answers, batch_size, journal)
         return replace(own, scored=with_judgement(own.scored, own.answers, sound))
@@ -123,7 +123,7 @@ def judge(
     items: Sequence[Item],
     answers: Sequence[Answer],
     batch_size: int,
-    journal: Journal,
+    journal: AnswerCache,
 ) -> list[bool]:
     """Whether each written answer is sound, in the judge's eyes.
 

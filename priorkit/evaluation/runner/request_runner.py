@@ -10,12 +10,12 @@ from functools import lru_cache, partial
 from priorkit.architectures.lion.evaluation_inputs import looks, shown
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.runner.prompts import Prompt, Prompter, without_reserved
 from priorkit.evaluation.tasks.base import Task, Way
 from priorkit.evaluation.tasks.choice import rotated
 from priorkit.evaluation.tasks.item import Answer, Item
 from priorkit.inference import generation, likelihood
+from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.model_adapter import Subject
 from priorkit.inference.requests import Request, requests_of, rolling_requests, split_pair
 
@@ -48,7 +48,7 @@ def ask(
     way: Way,
     rejects: Rejects,
     name: str,
-    journal: Journal,
+    journal: AnswerCache,
 ) -> tuple[list[Item], list[Answer]]:
     """All answers of a model; items whose image and question exceed its length go to ``rejects``.
 
@@ -120,7 +120,7 @@ def _compare(
     prompts: Sequence[Prompt],
     task: Task,
     name: str,
-    journal: Journal,
+    journal: AnswerCache,
 ) -> list[Answer]:
     encode = _encoder(subject, asking)
     requests: list[Request] = []
@@ -149,7 +149,7 @@ def _scored(
     requests: Sequence[Request],
     items: Sequence[Item],
     name: str,
-    journal: Journal,
+    journal: AnswerCache,
 ) -> list[list[float]]:
     images = [shown(item) for item in items]
 
@@ -197,7 +197,7 @@ def _write(
     prompts: Sequence[Prompt],
     task: Task,
     name: str,
-    journal: Journal,
+    journal: AnswerCache,
 ) -> list[Answer]:
     room = max(1, subject.max_length - asking.max_new_tokens)
     plain = asking.prompter.kind == "plain"
@@ -234,7 +234,7 @@ def _first_line(text: str) -> str:
 
 
 def _read_documents(
-    subject: Subject, asking: Asking, items: Sequence[Item], name: str, journal: Journal
+    subject: Subject, asking: Asking, items: Sequence[Item], name: str, journal: AnswerCache
 ) -> list[Answer]:
     requests: list[Request] = []
     lengths: list[int] = []

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from priorkit.core.console import console
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import Source
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.tasks.base import Way
 from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.inference.answer_cache import AnswerCache
 from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Asker(Protocol):
     """Puts a benchmark's items to a model."""
 
     def __call__(
-        self, items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+        self, items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
     ) -> Asked:
         """The items that could be asked, and their answers; the others go to ``rejects``."""
         ...
@@ -76,7 +76,7 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
     subject = load_subject(checked, started.device, workers=manner.workers)
 
     def ask_subject(
-        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
     ) -> Asked:
         own: Any = source.preset
         kind = manner.prompt
@@ -129,7 +129,7 @@ def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
     encoder.model.to(started.device)
 
     def ask_encoder(
-        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: Journal, /
+        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
     ) -> Asked:
         with started.autocast():
             answers = compare(

@@ -10,9 +10,9 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import decode, image_key
 from priorkit.data.io.threads import in_threads
-from priorkit.evaluation.runner.answer_cache import Journal
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.inference.answer_cache import AnswerCache
 from priorkit.models.vision.loading import Encoder, entity_head
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
 
@@ -25,7 +25,7 @@ def compare(
     templates: Sequence[str],
     batch_size: int,
     name: str,
-    journal: Journal,
+    journal: AnswerCache,
     workers: int = 0,
 ) -> list[Answer]:
     """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
@@ -63,7 +63,7 @@ def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list
 
 
 def _embed_images(
-    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: Journal, workers: int
+    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: AnswerCache, workers: int
 ) -> Tensor:
     """Normalised features of the items' images, ``[items, width]`` fp32; each image is encoded once."""
     refs = {image_key(item.image): item.image for item in items if item.image is not None}
