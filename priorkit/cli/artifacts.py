@@ -12,6 +12,7 @@ from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
+from priorkit.core.safetensors_header import read_header
 
 ArtifactPath = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Directory of a finished artifact.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -62,29 +63,10 @@ def _files(found: Artifact, most: int = 12) -> list[str]:
 
 
 def _tensor_summary(path: Path) -> str:
-    header = tensor_header(path)
-    parameters = 0
-    for info in header.values():
-        count = 1
-        for length in info["shape"]:
-            count *= length
-        parameters += count
-    dtypes = ", ".join(sorted({info["dtype"] for info in header.values()}))
-    return f"  {len(header)} tensors, {parameters:,} values, {dtypes}"
-
-
-def tensor_header(path: Path) -> dict[str, Any]:
-    """Names, shapes and dtypes of a safetensors file, from its header alone."""
-    try:
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > 100 << 20:
-                raise ValueError("header too long")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
-        raise InputError(f"not a readable safetensors file: {error}", where=str(path)) from None
-    header.pop("__metadata__", None)
-    return header
+    tensors = read_header(path)
+    values = sum(tensor.count for tensor in tensors.values())
+    dtypes = ", ".join(sorted({tensor.dtype for tensor in tensors.values()}))
+    return f"  {len(tensors)} tensors, {values:,} values, {dtypes}"
 
 
 def _tree(values: dict[str, Any], indent: int = 2) -> list[str]:

@@ -18,10 +18,11 @@ from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
 from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
+from priorkit.core.safetensors_header import read_header
 from priorkit.data.images.decoding import ImageRef, decode, image_key
 from priorkit.data.io.threads import in_threads
 from priorkit.inference.logits_slicing import last_positions_alone
-from priorkit.models.folder import read_config, read_header, read_json, tensor_files
+from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.language.causal_lm import check_llm, load_llm
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
 from priorkit.models.multimodal.llava import Multimodal, check_multimodal, load_multimodal

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.core.safetensors_header import read_header
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
-from priorkit.models.folder import read_header, read_json
+from priorkit.models.folder import read_json
 
 CONFIG = "labeller.json"
 WEIGHTS = "labeller.safetensors"

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from priorkit.core.safetensors_header import TensorInfo
 from priorkit.merging.arrays import Array, inner
 from priorkit.merging.factors import concatenate, dora_change
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.sources import Source
 from priorkit.merging.tensors import Reader
-from priorkit.models.folder import TensorInfo
 
 BLOCK = 1 << 16
 """Values merged at a time where a method allows it."""

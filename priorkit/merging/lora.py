@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.safetensors_header import TensorInfo, read_header
 from priorkit.merging.names import PEFT_PREFIX
 from priorkit.merging.tensors import FLOATS, Reader, narrow, write_file
-from priorkit.models.folder import TensorInfo, read_header, read_json
+from priorkit.models.folder import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.safetensors_header import TensorInfo
 from priorkit.merging.lora import Adapter
 from priorkit.merging.methods import METHODS, PEFT_FACTOR_LINEAR, Method
 from priorkit.merging.sources import (
@@ -22,7 +23,6 @@ from priorkit.merging.sources import (
 )
 from priorkit.merging.tensors import FLOATS, item_size
 from priorkit.merging.weights import Weights, parse_rules
-from priorkit.models.folder import TensorInfo
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.safetensors_header import TensorInfo
 from priorkit.merging.lora import Adapter, Lora, is_adapter, read_adapter
 from priorkit.merging.names import NameMap
 from priorkit.merging.tensors import FLOATS, WHOLE, item_size
-from priorkit.models.folder import TensorInfo, read_config, tensor_files
+from priorkit.models.folder import read_config, tensor_files
 
 SHOWN = 40
 """Names listed in one problem; a mismatch of everything would fill the screen otherwise."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
-from priorkit.models.folder import TensorInfo
+from priorkit.core.safetensors_header import TensorInfo
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),

@@ -3,30 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
-
-MAX_HEADER_BYTES = 100 << 20
-"""The safetensors format's own limit."""
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Shape and dtype of a tensor in a safetensors file, and where its bytes begin there."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int = 0
-
-    @property
-    def count(self) -> int:
-        """The number of values."""
-        return math.prod(self.shape)
+from priorkit.core.safetensors_header import TensorInfo, read_header
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -58,38 +39,6 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "model_type" not in config:
         raise InputError("config.json names no model_type", where=str(folder))
     return config
-
-
-def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Names, dtypes and shapes in a safetensors file, from its header.
-
-    Raises:
-        InputError: the file is not safetensors, truncated, or its header lies about its size.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-                raise ValueError("the header's length exceeds the file")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((info["data_offsets"][1] for info in header.values()), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{8 + length + end} bytes expected, got {size}")
-        return {
-            name: TensorInfo(
-                path,
-                str(info["dtype"]),
-                tuple(int(n) for n in info["shape"]),
-                8 + length + int(info["data_offsets"][0]),
-            )
-            for name, info in header.items()
-        }
-    except FileNotFoundError:
-        raise InputError(f"{path.name} is missing", where=str(path.parent)) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not a whole safetensors file: {error}", where=str(path)) from None
 
 
 def weight_count(folder: Path, without: str = "") -> int:

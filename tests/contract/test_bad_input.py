@@ -217,7 +217,7 @@ def test_truncated_weights_without_a_manifest(step: str, cli, kit, tmp_path: Pat
     words = [copied if word == original else word for word in command(step, kit, source)]
     found = cli(*words, "--check", "--out", tmp_path / "out")
     assert found.code == 3
-    assert f"{weights}: not a whole safetensors file" in found.err
+    assert f"{weights}: not a complete safetensors file" in found.err
     weights.unlink()
     (copied / "pytorch_model.bin").write_bytes(b"")
     found = cli(*words, "--out", tmp_path / "out")

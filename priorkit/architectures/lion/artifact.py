@@ -7,7 +7,8 @@ from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
-from priorkit.models.folder import read_header, read_json
+from priorkit.core.safetensors_header import read_header
+from priorkit.models.folder import read_json
 
 PEFT_TYPE = "LION"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -18,8 +18,8 @@ from priorkit.architectures.lion.artifact import (
     read_adapter_config,
 )
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.safetensors_header import TensorInfo, read_header
 from priorkit.merging.tensors import Reader
-from priorkit.models.folder import TensorInfo, read_header
 
 ADAPTERS, TASKS = ("region", "image"), ("region", "image")
 

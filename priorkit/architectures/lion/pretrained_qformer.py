@@ -15,7 +15,8 @@ from safetensors import safe_open
 from torch import nn
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.models.folder import TensorInfo, read_config, read_header, read_json, tensor_files
+from priorkit.core.safetensors_header import TensorInfo, read_header
+from priorkit.models.folder import read_config, read_json, tensor_files
 
 FAMILIES = ("instructblip", "instructblipvideo", "blip-2")
 """Model types of ``config.json`` whose Q-Former is known."""

@@ -17,14 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
-from priorkit.data.io.tensor_file import locate, map_tensor
+from priorkit.core.safetensors_header import read_header
+from priorkit.data.io.tensor_file import map_tensor
 
 CORPUS = "corpus.json"
-
-
-def token_dtype(vocab_size: int) -> type[np.uint16 | np.uint32]:
-    """The smallest dtype that holds a vocabulary's token ids."""
-    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
 
 def read_corpus_header(folder: Path) -> dict[str, Any]:
@@ -65,13 +61,15 @@ class Corpus:
         for name in header["files"]:
             path = folder / Path(name).name
             try:
-                places = locate(path)
-                if places["tokens"].dtype not in (np.uint16, np.uint32):
-                    raise ValueError(f"tokens of type {places['tokens'].dtype}")
-                self._tokens.append(map_tensor(path, places["tokens"]))
-                self._starts.append(map_tensor(path, places["document_starts"]))
-            except (OSError, KeyError, ValueError) as error:
-                raise InputError(f"not a readable token file: {error}", where=str(path)) from None
+                tensors = read_header(path)
+                if tensors["tokens"].dtype not in ("U16", "U32"):
+                    raise ValueError(f"tokens of dtype {tensors['tokens'].dtype}")
+                self._tokens.append(map_tensor(tensors["tokens"]))
+                self._starts.append(map_tensor(tensors["document_starts"]))
+            except KeyError as error:
+                raise InputError(f"not a token file: tensor {error} is missing", where=str(path)) from None
+            except (OSError, ValueError) as error:
+                raise InputError(f"not a token file: {error}", where=str(path)) from None
         lengths = np.array([len(tokens) // self.context_length for tokens in self._tokens], dtype=np.int64)
         self._first_rows = np.concatenate([[0], np.cumsum(lengths)])
         if self._first_rows[-1] != self.rows:

@@ -9,7 +9,7 @@ import bisect
 import itertools
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.core.safetensors_header import read_header
 from priorkit.data.corpus.tokenization import HASH_BYTES, Chunk, Result, TokeniseOptions
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.tensor_file import locate, map_tensor, write_raw
+from priorkit.data.io.tensor_file import map_tensor, write_raw
 
 BLOCK = 1 << 12
 """Documents looked at together."""
@@ -272,29 +273,31 @@ def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> 
     opened: list[TokenisedSource] = []
     for name, stem in zip(names, _stems(scratch, len(names)), strict=True):
         paths = [folder / f"{stem.name}.safetensors" for folder in folders]
+        headers = [read_header(path) for path in paths]
         try:
-            places = [locate(path) for path in paths]
-            found: Mapping[str, list[NDArray[Any]]] = {
-                tensor: [map_tensor(path, place[tensor]) for path, place in zip(paths, places, strict=True)]
-                for tensor in PART_TENSORS.values()
-                if tensor in places[0]
+            arrays = {
+                name: [map_tensor(header[name]) for header in headers]
+                for name in PART_TENSORS.values()
+                if name in headers[0]
             }
-            files = [
-                TokenFile(path, place["tokens"].offset, place["tokens"].shape[0])
-                for path, place in zip(paths, places, strict=True)
-            ]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"not a readable part: {error}", where=str(folders[0].parent)) from None
-        starts = _starts(found["document_lengths"], stem.with_suffix(".starts"))
-        hashes = _joined(found.get("hashes"), stem.with_suffix(".hashes"))
+            token_infos = [header["tokens"] for header in headers]
+            lengths = arrays["document_lengths"]
+        except KeyError as error:
+            raise InputError(
+                f"not a part of a corpus: tensor {error} is missing", where=str(paths[0])
+            ) from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"not a part of a corpus: {error}", where=str(paths[0])) from None
+        starts = _starts(lengths, stem.with_suffix(".starts"))
+        hashes = _joined(arrays.get("hashes"), stem.with_suffix(".hashes"))
         opened.append(
             TokenisedSource(
                 name,
-                places[0]["tokens"].dtype,
-                files,
+                arrays["tokens"][0].dtype,
+                [TokenFile(info.file, info.offset, info.shape[0]) for info in token_infos],
                 starts,
                 hashes.reshape(-1, HASH_BYTES) if hashes is not None else None,
-                _joined(found.get("labels"), stem.with_suffix(".labels")),
+                _joined(arrays.get("labels"), stem.with_suffix(".labels")),
             )
         )
     return opened

@@ -1,4 +1,4 @@
-"""Safetensors files larger than memory: written from raw files, read at places."""
+"""Safetensors files larger than memory: written from raw files, memory-mapped tensor by tensor."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from priorkit.core.safetensors_header import TensorInfo
+
 _NAMES = {"int64": "I64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
 _DTYPES = {short: np.dtype(name) for name, short in _NAMES.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a tensor stands in a file: its dtype, its shape, the byte where it begins."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-
-
 def write_raw(path: Path, tensors: Mapping[str, tuple[Path, DTypeLike, tuple[int, ...]]]) -> None:
-    """Write a safetensors file whose tensors lie in raw files; the bytes are those of safetensors itself.
+    """Write a safetensors file whose tensors are in raw files; the bytes equal those that safetensors writes.
 
     Args:
         path: the file to write.
@@ -52,36 +44,15 @@ def write_raw(path: Path, tensors: Mapping[str, tuple[Path, DTypeLike, tuple[int
                 shutil.copyfileobj(raw, stream, 1 << 20)
 
 
-def locate(path: Path) -> dict[str, Place]:
-    """Where the tensors of a safetensors file stand.
+def map_tensor(tensor: TensorInfo) -> NDArray[Any]:
+    """Memory-map a tensor of integers, read-only.
 
     Raises:
-        ValueError: it is no safetensors file of integers, or it is cut short.
-        OSError: it cannot be read.
+        ValueError: its dtype is not one of int64, uint32, uint16 and uint8.
     """
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 0 < length <= min(path.stat().st_size, 100 << 20):
-            raise ValueError("no safetensors header")
-        header = json.loads(stream.read(length))
-    places: dict[str, Place] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        try:
-            dtype = _DTYPES[entry["dtype"]]
-            begin, end = entry["data_offsets"]
-            shape = tuple(int(size) for size in entry["shape"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the entry of '{name}' in the header is damaged") from error
-        if end - begin != math.prod(shape) * dtype.itemsize or 8 + length + end > path.stat().st_size:
-            raise ValueError(f"the tensor '{name}' is cut short")
-        places[name] = Place(dtype, shape, 8 + length + begin)
-    return places
-
-
-def map_tensor(path: Path, place: Place) -> NDArray[Any]:
-    """Memory-map a tensor, read-only."""
-    if math.prod(place.shape) == 0:
-        return np.zeros(place.shape, dtype=place.dtype)
-    return np.memmap(path, dtype=place.dtype, mode="r", offset=place.offset, shape=place.shape)
+    if tensor.dtype not in _DTYPES:
+        raise ValueError(f"tensors of dtype {tensor.dtype} are not expected here")
+    dtype = _DTYPES[tensor.dtype]
+    if tensor.count == 0:
+        return np.zeros(tensor.shape, dtype=dtype)
+    return np.memmap(tensor.file, dtype=dtype, mode="r", offset=tensor.offset, shape=tensor.shape)

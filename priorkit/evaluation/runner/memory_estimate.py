@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from priorkit.core.safetensors_header import read_header
 from priorkit.data.io.rows import suffix_of
 from priorkit.evaluation.benchmarks.discovery import Source
-from priorkit.models.folder import read_header, tensor_files
+from priorkit.models.folder import tensor_files
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from priorkit.models.folder import TensorInfo
+from priorkit.core.safetensors_header import TensorInfo
 from priorkit.models.multimodal.llava import PARTS, part_of
 
 FP32 = 4

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from priorkit.core.errors import InputError
+from priorkit.core.safetensors_header import read_header
 from priorkit.merging.tensors import Reader, ShardWriter, narrow, widen
-from priorkit.models.folder import read_header
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 

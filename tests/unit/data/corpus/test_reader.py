@@ -8,8 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from priorkit.core.errors import InputError
-from priorkit.data.corpus.reader import Corpus, read_corpus_header, token_dtype
-from priorkit.data.io.tables import read_table, write_table
+from priorkit.data.corpus.reader import Corpus, read_corpus_header
 
 HEADER = {
     "context_length": 4, "rows": 5, "files": ["t0.safetensors", "t1.safetensors"], "vocab_size": 300,
@@ -36,11 +35,6 @@ def test_rows_are_read_across_files(tmp_path: Path) -> None:
     assert rows[0].dtype == np.int64
 
 
-def test_token_ids_take_the_smallest_type() -> None:
-    assert token_dtype(65_536) is np.uint16
-    assert token_dtype(65_537) is np.uint32
-
-
 @pytest.mark.parametrize(
     "changes",
     [{"rows": "many"}, {"files": 3}, {"context_length": 0}, {"vocab_size": None}, {"padded_share": "x"}],
@@ -56,15 +50,5 @@ def test_what_is_no_corpus_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="6 rows expected, got 5"):
         Corpus(make(tmp_path, rows=6))
     (tmp_path / "t1.safetensors").write_bytes((tmp_path / "t1.safetensors").read_bytes()[:-3])
-    with pytest.raises(InputError, match=r"t1\.safetensors: not a readable token file"):
+    with pytest.raises(InputError, match=r"t1\.safetensors: not a complete safetensors file"):
         Corpus(tmp_path)
-
-
-def test_tables_read_back(tmp_path: Path) -> None:
-    columns = {"name": ["b", "a"], "rank": np.array([1.5, 2.0]), "words": [["x"], []]}
-    write_table(columns, tmp_path / "t.parquet")
-    assert read_table(tmp_path / "t.parquet") == {
-        "name": ["b", "a"],
-        "rank": [1.5, 2.0],
-        "words": [["x"], []],
-    }
