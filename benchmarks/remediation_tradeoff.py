@@ -53,7 +53,7 @@ def measure(
     home = root / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
     own = Path(str(recipe))
-    known = own if own.is_file() else Path(__file__).parents[1] / "priorkit" / "recipes" / f"{recipe}.toml"
+    known = own if own.is_file() else Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
     table = tomllib.loads(known.read_text(encoding="utf-8"))
 
     def steps(step: str) -> list[object]:

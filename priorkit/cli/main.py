@@ -108,7 +108,7 @@ def _out_of_memory(error: Exception) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
-def _terminate(signal_number: int, frame: object) -> NoReturn:
+def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 

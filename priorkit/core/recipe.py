@@ -17,8 +17,12 @@ from priorkit.core.specs import OptionSpec, option_specs
 
 
 def shipped() -> dict[str, Path]:
-    """The recipes that come with the kit, by name: ``merge/ties`` for ``recipes/merge/ties.toml``."""
-    folder = Path(str(resources.files("priorkit"))) / "recipes"
+    """The recipes that priorkit ships, by name: ``merge/ties`` for ``recipes/merge/ties.toml``.
+
+    A wheel holds them inside the package; in a checkout or an editable install they are next to it.
+    """
+    package = Path(str(resources.files("priorkit")))
+    folder = next((own for own in (package / "recipes", package.parent / "recipes") if own.is_dir()), package)
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))
     }

@@ -168,7 +168,6 @@ def test_recipe_commands(cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [
     path.as_posix() for path in sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
-    + sorted((Path(__file__).parents[2] / "priorkit" / "recipes").rglob("*.toml"))
 ])  # fmt: skip
 def test_every_shipped_recipe_is_valid(name: str, cli) -> None:
     found = cli("recipe", "check", name)

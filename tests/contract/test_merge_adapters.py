@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorkit.cli import recipes
 from priorkit.cli.main import run
+from priorkit.core import recipe as recipes
 from priorkit.merging import tensors as tensors_module
 from priorkit.merging.deltas import Device
 from priorkit.steps import merge_adapters
@@ -271,7 +271,7 @@ def test_the_recipe_that_travels_along_makes_the_same_bytes(models, tmp_path, me
 
 @pytest.mark.parametrize("name", ["fold", "ties"])
 def test_the_recipes_of_the_kit_run(name, models, merge):
-    recipe = Path(recipes.__file__).parents[1] / "recipes" / "merge" / f"{name}.toml"
+    recipe = recipes.shipped()[f"merge/{name}"]
     inputs = [ADAPTERS["a"], "--base", TINY] if name == "fold" else [models / "m1", "--base", models / "base"]
     assert merge(*inputs, "--recipe", recipe)[0] == 0
 

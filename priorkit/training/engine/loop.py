@@ -261,7 +261,7 @@ def _signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step is finished and the state saved before stopping."""
     received: list[int] = []
 
-    def handler(number: int, frame: object) -> None:
+    def handler(number: int, _frame: object) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
