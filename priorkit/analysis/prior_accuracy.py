@@ -1,4 +1,4 @@
-"""What an encoder knows against what a model answers: joining Rank_e with accuracy, entity by entity."""
+"""Joins Rank_e with accuracy, entity by entity, and correlates the two."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.interval import Interval, finite
 from priorkit.data.results.evaluations import Evaluation
+from priorkit.scoring.representations.rank_summary import OPTIONAL_RANK_MEASURES, RANK_MEASURES
 from priorkit.scoring.statistics.correlation import (
     Correlation,
     correlation_interval,
@@ -29,18 +30,6 @@ from priorkit.scoring.statistics.intervals import (
 
 Floats = NDArray[np.float64]
 
-SIGN = (
-    "A low mean rank is a strong prior: a negative correlation means that what the encoder knows is "
-    "answered better."
-)
-"""The sign convention, written on every output."""
-
-MEASURES = ("mean_rank", "percentile", "mean_log_rank", "mrr", "recall_at_1", "recall_at_5")
-"""Rank_e and its variants; of the last three, high is a strong prior."""
-
-MORE_MEASURES = ("median_rank", "reverse_mean_rank")
-"""Variants that are compared where the ranks have them; low is a strong prior."""
-
 
 @dataclass(frozen=True, slots=True)
 class EntityAccuracy:
@@ -51,16 +40,16 @@ class EntityAccuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """Entities that have both a rank and an answer from every model, in the order of the ranks' table.
+class PriorAccuracy:
+    """Rank_e and accuracies of the entities that have a rank and answers in every evaluation.
 
     Attributes:
-        entities: names.
-        measures: measure -> [entities].
-        accuracy: evaluation -> [entities] mean score.
-        items: evaluation -> [entities] number of items.
-        only_ranked: entities with a rank but without items in some evaluation.
-        only_answered: entities with items but without a rank.
+        entities: names, in the order of the table of ranks.
+        measures: rank measure -> float64 ``[entities]``.
+        accuracy: evaluation -> mean score, float64 ``[entities]``.
+        items: evaluation -> number of items, int64 ``[entities]``.
+        only_ranked: number of entities with a rank but without items in some evaluation.
+        only_answered: number of entities with items but without a rank.
     """
 
     entities: tuple[str, ...]
@@ -70,6 +59,11 @@ class Joined:
     only_ranked: int
     only_answered: int
 
+    @property
+    def rank_e(self) -> Floats:
+        """The mean rank of each entity."""
+        return self.measures["mean_rank"]
+
 
 @dataclass(frozen=True, slots=True)
 class RankBin:
@@ -78,10 +72,10 @@ class RankBin:
     Attributes:
         low: smallest Rank_e.
         high: largest Rank_e.
-        rows: the bin's entities, as row numbers.
+        rows: indices of the bin's entities.
         mean_rank: mean Rank_e.
         accuracy: evaluation -> mean over entities with interval.
-        difference: evaluation -> paired difference from the first evaluation; the first is not in it.
+        difference: evaluation -> paired difference from the first evaluation, which has no entry.
     """
 
     low: float
@@ -92,29 +86,29 @@ class RankBin:
     difference: Mapping[str, Interval]
 
 
-def entity_benchmarks(evaluation: Evaluation, chosen: Sequence[str] = ()) -> tuple[str, ...]:
-    """The benchmarks whose items name an entity, or the chosen ones of them.
+def entity_benchmarks(evaluation: Evaluation, requested: Sequence[str] = ()) -> tuple[str, ...]:
+    """The benchmarks whose items name an entity, or the requested ones.
 
     Raises:
-        InputError: none names an entity, or a chosen one is not there or names none.
+        InputError: none names an entity, or a requested one is missing or names none.
     """
-    able = tuple(
+    available = tuple(
         dict.fromkeys(
             sample.benchmark for samples in evaluation.by_benchmark.values() for sample in samples
             if sample.groups.get("entity")
         )
     )  # fmt: skip
-    for name in chosen:
+    for name in requested:
         if name not in evaluation.benchmarks:
             raise InputError(f"no benchmark '{name}' here", hint=nearest(name, evaluation.benchmarks))
-        if name not in able:
-            raise InputError(f"the items of '{name}' name no entity", hint=nearest("", able))
-    if not able:
+        if name not in available:
+            raise InputError(f"the items of '{name}' name no entity", hint=nearest("", available))
+    if not available:
         raise InputError(
             "no item names an entity",
             hint="evaluate a benchmark with a column 'entity'",
         )
-    return tuple(chosen) or able
+    return tuple(requested) or available
 
 
 def entity_accuracy(evaluation: Evaluation, benchmarks: Sequence[str]) -> EntityAccuracy:
@@ -131,138 +125,138 @@ def entity_accuracy(evaluation: Evaluation, benchmarks: Sequence[str]) -> Entity
     )
 
 
-def join(table: Mapping[str, Sequence[object]], accuracies: Mapping[str, EntityAccuracy]) -> Joined:
-    """Keep the entities that the ranks and every evaluation share.
+def join_by_entity(
+    table: Mapping[str, Sequence[object]], accuracies: Mapping[str, EntityAccuracy]
+) -> PriorAccuracy:
+    """Keep the entities that the ranks and every evaluation have in common.
 
     Args:
         table: the columns of a rank-e ``table.parquet``.
         accuracies: evaluation -> accuracy per entity.
 
     Raises:
-        InputError: fewer than three entities are shared.
+        InputError: fewer than three entities in common.
     """
     names = [str(name) for name in table["entity"]]
     rows = [
-        row for row, name in enumerate(names) if all(name in found.accuracy for found in accuracies.values())
+        row
+        for row, name in enumerate(names)
+        if all(name in evaluation.accuracy for evaluation in accuracies.values())
     ]
     entities = tuple(names[row] for row in rows)
-    answered = {name: None for found in accuracies.values() for name in found.accuracy}
+    answered = list(dict.fromkeys(name for evaluation in accuracies.values() for name in evaluation.accuracy))
     if len(entities) < 3:
         raise InputError(
             f"only {len(entities)} entities have both a rank and answers; a correlation needs three",
-            hint=f"ranked: {_first(names)}; answered: {_first(list(answered))}",
+            hint=f"ranked: {_first_names(names)}; answered: {_first_names(answered)}",
         )
     ranked = set(names)
-    return Joined(
+    return PriorAccuracy(
         entities=entities,
         measures={
             measure: np.array(table[measure], dtype=np.float64)[rows]
-            for measure in (*MEASURES, *MORE_MEASURES)
+            for measure in (*RANK_MEASURES, *OPTIONAL_RANK_MEASURES)
             if measure in table
         },
         accuracy={
-            label: np.array([found.accuracy[name] for name in entities])
-            for label, found in accuracies.items()
+            label: np.array([evaluation.accuracy[name] for name in entities])
+            for label, evaluation in accuracies.items()
         },
         items={
-            label: np.array([found.items[name] for name in entities], dtype=np.int64)
-            for label, found in accuracies.items()
+            label: np.array([evaluation.items[name] for name in entities], dtype=np.int64)
+            for label, evaluation in accuracies.items()
         },
         only_ranked=len(names) - len(entities),
         only_answered=sum(name not in ranked for name in answered),
     )
 
 
-def _first(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") if names else "none"
 
 
-def rank_bins(joined: Joined, bins: int, *, seed: int, resamples: int) -> list[RankBin]:
+def rank_bins(data: PriorAccuracy, bins: int, *, seed: int, resamples: int) -> list[RankBin]:
     """Bins with equally many entities along Rank_e, the same for all models.
 
     Raises:
         InputError: fewer entities than bins.
     """
-    ranks = joined.measures["mean_rank"]
-    first = next(iter(joined.accuracy))
-    order = np.argsort(ranks, kind="stable")
-    parts = np.array_split(order, bins)
-    found = {
-        label: equal_count_bins(ranks, values, bins, seed=seed, resamples=resamples)
-        for label, values in joined.accuracy.items()
+    first = next(iter(data.accuracy))
+    rows_of_bins = np.array_split(np.argsort(data.rank_e, kind="stable"), bins)
+    binned = {
+        label: equal_count_bins(data.rank_e, accuracy, bins, seed=seed, resamples=resamples)
+        for label, accuracy in data.accuracy.items()
     }
     return [
         RankBin(
-            low=found[first][number].low,
-            high=found[first][number].high,
+            low=binned[first][number].low,
+            high=binned[first][number].high,
             rows=rows,
-            mean_rank=found[first][number].mean_x,
-            accuracy={label: found[label][number].y for label in joined.accuracy},
+            mean_rank=binned[first][number].mean_x,
+            accuracy={label: binned[label][number].y for label in data.accuracy},
             difference={
                 label: bootstrap_difference(
-                    values[rows], joined.accuracy[first][rows], seed=seed + number, resamples=resamples
+                    accuracy[rows], data.accuracy[first][rows], seed=seed + number, resamples=resamples
                 )
-                for label, values in joined.accuracy.items()
+                for label, accuracy in data.accuracy.items()
                 if label != first
             },
         )
-        for number, rows in enumerate(parts)
+        for number, rows in enumerate(rows_of_bins)
     ]
 
 
-def overall(joined: Joined, *, seed: int, resamples: int) -> dict[str, Interval]:
-    """Each model's accuracy as a mean over entities."""
+def mean_accuracies(data: PriorAccuracy, *, seed: int, resamples: int) -> dict[str, Interval]:
+    """Each evaluation's accuracy as a mean over entities."""
     return {
-        label: bootstrap_mean(values, seed=seed, resamples=resamples)
-        for label, values in joined.accuracy.items()
+        label: bootstrap_mean(accuracy, seed=seed, resamples=resamples)
+        for label, accuracy in data.accuracy.items()
     }
 
 
-def coefficients(joined: Joined, label: str, *, seed: int, resamples: int) -> dict[str, dict[str, object]]:
-    """Spearman and Kendall of every measure with one model's accuracy.
+def rank_correlations(
+    data: PriorAccuracy, label: str, *, seed: int, resamples: int
+) -> dict[str, dict[str, object]]:
+    """Spearman and Kendall of every rank measure with one evaluation's accuracy.
 
     Intervals resample entities.
 
     Returns:
         measure -> ``spearman`` and ``kendall``, each ``value, low, high, p_value``.
     """
-    accuracy = joined.accuracy[label]
-    found: dict[str, dict[str, object]] = {}
-    for measure, values in joined.measures.items():
-        interval = correlation_interval(values, accuracy, seed=seed, resamples=resamples)
-        wide = correlation_interval(values, accuracy, seed=seed, method="kendall", resamples=resamples)
-        found[measure] = {
-            "spearman": coefficient(interval, spearman(values, accuracy)),
-            "kendall": coefficient(wide, kendall(values, accuracy)),
+    accuracy = data.accuracy[label]
+    correlations: dict[str, dict[str, object]] = {}
+    for measure, values in data.measures.items():
+        rho = correlation_interval(values, accuracy, seed=seed, resamples=resamples)
+        tau = correlation_interval(values, accuracy, seed=seed, method="kendall", resamples=resamples)
+        correlations[measure] = {
+            "spearman": _to_dict(rho, spearman(values, accuracy)),
+            "kendall": _to_dict(tau, kendall(values, accuracy)),
         }
-    return found
+    return correlations
 
 
-def partial(
-    joined: Joined, label: str, controls: Mapping[str, Floats], *, seed: int, resamples: int
+def partial_correlation(
+    data: PriorAccuracy, label: str, controls: Mapping[str, Floats], *, seed: int, resamples: int
 ) -> dict[str, object] | None:
-    """Spearman of Rank_e with one model's accuracy, the controls held fixed.
+    """Spearman of Rank_e with one evaluation's accuracy, controlling for other variables.
 
     Args:
-        joined: entities with ranks and accuracies.
+        data: ranks and accuracies by entity.
         label: the evaluation.
-        controls: name -> [entities]; NaN where the control is not known, such entities are left out.
+        controls: name -> float64 ``[entities]``; entities with a NaN are left out.
         seed: of the resampling.
         resamples: number of bootstrap samples.
 
     Returns:
-        ``value, low, high, p_value, entities``; None where too few entities have the controls.
+        ``value, low, high, p_value, entities``; None if too few entities have the controls.
     """
-    stacked = np.array(list(controls.values()))
-    known = ~np.isnan(stacked).any(0)
+    control_values = np.array(list(controls.values()))
+    known = ~np.isnan(control_values).any(0)
     if known.sum() < len(controls) + 3:
         return None
-    ranks, accuracy, fixed = (
-        joined.measures["mean_rank"][known],
-        joined.accuracy[label][known],
-        stacked[:, known],
-    )
-    found = partial_spearman(ranks, accuracy, list(fixed))
+    ranks, accuracy, fixed = data.rank_e[known], data.accuracy[label][known], control_values[:, known]
+    correlation = partial_spearman(ranks, accuracy, list(fixed))
     replicates = np.array(
         [
             partial_spearman(ranks[draw], accuracy[draw], list(fixed[:, draw])).coefficient
@@ -270,10 +264,10 @@ def partial(
             for draw in block
         ]
     )
-    interval = percentile_interval(found.coefficient, replicates, 0.95)
-    return {**coefficient(interval, found), "entities": found.pairs}
+    interval = percentile_interval(correlation.coefficient, replicates, 0.95)
+    return {**_to_dict(interval, correlation), "entities": correlation.pairs}
 
 
-def coefficient(interval: Interval, found: Correlation) -> dict[str, object]:
-    """A coefficient as it stands in JSON; what is undefined is null."""
-    return {**interval.to_dict(), "p_value": finite(found.p_value)}
+def _to_dict(interval: Interval, correlation: Correlation) -> dict[str, object]:
+    """A coefficient for JSON; null where undefined."""
+    return {**interval.to_dict(), "p_value": finite(correlation.p_value)}

@@ -96,7 +96,7 @@ def write_figures(
     from priorkit.data.text.labelled_text import proportions as proportions_of
     from priorkit.data.text.labelled_text import shares_of
     from priorkit.report.figures import to_png
-    from priorkit.report.proportions import proportions
+    from priorkit.report.plots.runs import label_proportions
 
     known = settings.known
     rows: list[dict[str, Any]] = []
@@ -109,7 +109,7 @@ def write_figures(
         console.warn("the model gives no label to any segment; see --prompt, --calibrate and --threshold")
     write_table({key: [row[key] for row in rows] for key in rows[0]}, work.path / "table.parquet")
     names = [*(own for group in _groups(known) for own in (*known.combinations.get(group, ()), group)), NONE]
-    figure = proportions(
+    figure = label_proportions(
         list(settings.sources), names, [[row[name] for name in names] for row in rows], "tokens"
     )
     (work.path / "proportions.png").write_bytes(to_png(figure))

@@ -1,9 +1,8 @@
-"""Correlate what an encoder knows (Rank_e) with what models answer, entity by entity."""
+"""Correlate Rank_e with the accuracy of models, entity by entity."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,13 +10,14 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
+from priorkit.core.interval import Interval
 from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
 from priorkit.core.values import Words
 from priorkit.data.results.named_artifacts import Labelled
 
 if TYPE_CHECKING:
-    from priorkit.analysis.prior_accuracy import Joined
+    from priorkit.analysis.prior_accuracy import EntityAccuracy, PriorAccuracy, RankBin
 
 
 class CorrelateSettings(StepSettings):
@@ -31,38 +31,40 @@ class CorrelateSettings(StepSettings):
         "--blind-evaluation eval-blind --entities world/entities.parquet --out arms",
     )
 
-    ranks: str = argument("Scores made by rank-e; they fix the bins.", accepts=("scores",), metavar="RANKS")
+    ranks: str = argument(
+        "Scores made by rank-e; they define the bins.", accepts=("scores",), metavar="RANKS"
+    )
     evaluations: Labelled = argument(
-        "Evaluations to relate to them; NAME= in front gives one another name than its folder's.",
+        "Evaluations to correlate with them; NAME= sets the name shown instead of the folder's.",
         accepts=("evaluation",),
         metavar="[NAME=]EVALUATION",
     )
-    benchmark: Words = option(
-        (), "Benchmarks whose items count; all whose items name an entity where not given."
-    )
-    bins: int = option(5, "Bins with equally many entities along Rank_e.", ge=2)
+    benchmark: Words = option((), "Benchmarks whose items count; default: all whose items name an entity.")
+    bins: int = option(5, "Number of bins along Rank_e, with equally many entities each.", ge=2)
     blind_evaluation: str | None = option(
         None,
-        "Evaluation without the images; its accuracy is held fixed in a partial correlation.",
+        "Evaluation without the images; adds the partial correlation given its accuracy.",
         accepts=("evaluation",),
         metavar="EVALUATION",
     )
     entities: str | None = option(
         None,
-        "Table (parquet, JSON Lines) with a row per entity; its frequency is held fixed likewise.",
+        "Table (parquet, JSON Lines) with a row per entity; adds the partial correlation given frequency.",
         accepts=("world",),
         metavar="FILE",
     )
-    frequency_column: str = option("pairs", "Column of that table that counts how often an entity was seen.")
-    resamples: int = option(1000, "Bootstrap resamples of the intervals over entities.", ge=100)
+    frequency_column: str = option(
+        "pairs", "Column of that table with the number of times an entity was seen."
+    )
+    resamples: int = option(1000, "Bootstrap resamples of entities for the intervals.", ge=100)
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 
 def plan(settings: CorrelateSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check that the scores are ranks, and that the benchmarks and the frequency column are there."""
-    from priorkit.analysis.prior_accuracy import MEASURES
     from priorkit.data.io.rows import column_names
     from priorkit.data.results.artifact_graph import entity_column
+    from priorkit.scoring.representations.rank_summary import RANK_MEASURES
 
     problems = Problems(InputError)
     for label, item in inputs.items():
@@ -71,16 +73,15 @@ def plan(settings: CorrelateSettings, inputs: Mapping[str, Input]) -> Plan:
                 entity_column(item.path, settings.frequency_column)
                 continue
             if item.owner is None or item.kind.startswith("part of"):
-                raise InputError("expected an artifact made by the kit", where=item.given)
+                raise InputError("expected an artifact made by priorkit", where=item.given)
             if label == "ranks":
                 if item.owner.manifest.step != "rank-e":
                     raise InputError(
                         f"expected scores made by rank-e, got scores made by {item.owner.manifest.step}",
                         where=item.given,
                     )
-                missing = [
-                    m for m in ("entity", *MEASURES) if m not in column_names(item.path / "table.parquet")
-                ]
+                columns = column_names(item.path / "table.parquet")
+                missing = [name for name in ("entity", *RANK_MEASURES) if name not in columns]
                 if missing:
                     raise InputError(f"the table has no column {missing[0]}", where=item.given)
             else:
@@ -111,129 +112,108 @@ def execute(settings: CorrelateSettings, work: Work) -> None:
     """Join by entity, correlate, bin, compare the models bin by bin; write tables, tensors and plots."""
     import numpy as np
 
-    from priorkit.analysis import prior_accuracy
-    from priorkit.analysis.model_comparison import comparisons
+    from priorkit.analysis.correlation_result import evaluation_results, result_content, save_result
+    from priorkit.analysis.prior_accuracy import join_by_entity, rank_bins
     from priorkit.data.io.tables import read_table
-    from priorkit.data.results.evaluations import read_evaluation
-    from priorkit.report.correlation_files import TENSORS, draw_plots, save_tables
 
-    benchmarks: dict[str, tuple[str, ...]] = {}
-    accuracies: dict[str, prior_accuracy.EntityAccuracy] = {}
-
-    def accuracy(item: Input) -> tuple[tuple[str, ...], prior_accuracy.EntityAccuracy]:
-        evaluation = read_evaluation(item.path)
-        try:
-            names = prior_accuracy.entity_benchmarks(evaluation, settings.benchmark)
-        except InputError as error:
-            first = error.problems[0]
-            raise InputError(first.what, where=item.given, hint=first.hint) from None
-        return names, prior_accuracy.entity_accuracy(evaluation, names)
-
-    for label in settings.evaluations:
-        benchmarks[label], accuracies[label] = accuracy(work.inputs[f"evaluations.{label}"])
+    answers = {
+        label: _entity_accuracy(work.inputs[f"evaluations.{label}"], settings.benchmark)
+        for label in settings.evaluations
+    }
     table = read_table(work.inputs["ranks"].path / "table.parquet")
-    joined = prior_accuracy.join(table, accuracies)
-    if joined.only_ranked or joined.only_answered:
+    data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
+    if data.only_ranked or data.only_answered:
         console.warn(
-            f"{joined.only_ranked} entities have a rank but no answers in every evaluation, "
-            f"{joined.only_answered} have answers but no rank; {len(joined.entities)} are compared"
+            f"{data.only_ranked} entities have a rank but no answers in every evaluation, "
+            f"{data.only_answered} have answers but no rank; {len(data.entities)} are compared"
         )
     controls: dict[str, Any] = {}
     if settings.blind_evaluation:
-        blind = accuracy(work.inputs["blind_evaluation"])[1].accuracy
-        controls["blind accuracy"] = np.array([blind.get(name, np.nan) for name in joined.entities])
+        blind = _entity_accuracy(work.inputs["blind_evaluation"], settings.benchmark)[1].accuracy
+        controls["blind accuracy"] = np.array([blind.get(name, np.nan) for name in data.entities])
     if settings.entities:
-        controls["frequency"] = _frequencies(settings, work.inputs["entities"].path, joined.entities)
-    draws = {"seed": settings.seed, "resamples": settings.resamples}
-    bins = prior_accuracy.rank_bins(joined, settings.bins, **draws)
-    overall = prior_accuracy.overall(joined, **draws)
-    found: dict[str, dict[str, Any]] = {}
-    for label in settings.evaluations:
-        found[label] = {
-            "benchmarks": list(benchmarks[label]),
-            "items": int(joined.items[label].sum()),
-            "entities": len(joined.entities),
-            "accuracy": overall[label].to_dict(),
-            "measures": prior_accuracy.coefficients(joined, label, **draws),
-            "partial": _partials(joined, label, controls, draws),
-        }
-    content = {
-        "sign": prior_accuracy.SIGN,
-        "entities": {
-            "compared": len(joined.entities),
-            "ranked_without_answers": joined.only_ranked,
-            "answered_without_rank": joined.only_answered,
-        },
-        "bins": [{"low": part.low, "high": part.high, "entities": len(part.rows)} for part in bins],
-        "evaluations": found,
-        "comparisons": comparisons(joined, bins, **draws),
-        "tensors": TENSORS,
-    }
-    (work.path / "correlation.json").write_text(
-        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    save_tables(work.path, joined, bins, found, controls)
-    draw_plots(work.path, joined, bins, found)
-    work.metrics.update(
-        sign=prior_accuracy.SIGN,
-        **content["entities"],
-        spearman={label: entry["measures"]["mean_rank"]["spearman"] for label, entry in found.items()},
-    )
-    _say(found)
+        controls["frequency"] = _frequencies(settings, work.inputs["entities"].path, data.entities)
+    resampling = {"seed": settings.seed, "resamples": settings.resamples}
+    bins = rank_bins(data, settings.bins, **resampling)
+    benchmarks = {label: names for label, (names, _) in answers.items()}
+    evaluations = evaluation_results(data, benchmarks, controls, **resampling)
+    _drop_undefined_partials(evaluations)
+    content = result_content(data, bins, evaluations, **resampling)
+    save_result(work.path, content, data, bins, controls)
+    spearman = {label: entry["measures"]["mean_rank"]["spearman"] for label, entry in evaluations.items()}
+    rho = {label: Interval.from_dict(entry) for label, entry in spearman.items()}
+    _draw(work.path, data, bins, rho)
+    work.metrics.update(sign=content["sign"], **content["entities"], spearman=spearman)
+    _report(rho, len(data.entities), content["sign"])
 
 
-def _frequencies(settings: CorrelateSettings, file: Path, entities: tuple[str, ...]) -> Any:
-    """How often each entity was seen; NaN where the table does not know it."""
+def _entity_accuracy(item: Input, requested: Sequence[str]) -> tuple[tuple[str, ...], EntityAccuracy]:
+    """The benchmarks of an evaluation that count, and its accuracy per entity on them."""
+    from priorkit.analysis.prior_accuracy import entity_accuracy, entity_benchmarks
+    from priorkit.data.results.evaluations import read_evaluation
+
+    evaluation = read_evaluation(item.path)
+    try:
+        names = entity_benchmarks(evaluation, requested)
+    except InputError as error:
+        problem = error.problems[0]
+        raise InputError(problem.what, where=item.given, hint=problem.hint) from None
+    return names, entity_accuracy(evaluation, names)
+
+
+def _frequencies(settings: CorrelateSettings, file: Path, entities: Sequence[str]) -> Any:
+    """How often each entity was seen, with a warning if some are missing."""
     import numpy as np
 
-    from priorkit.data.results.artifact_graph import entity_column
+    from priorkit.analysis.correlation_result import entity_frequencies
 
-    column = entity_column(file, settings.frequency_column)
-    try:
-        values = np.array(
-            [np.nan if column.get(name) is None else float(column[name]) for name in entities],
-            dtype=np.float64,
+    frequencies = entity_frequencies(file, settings.frequency_column, entities)
+    missing = int(np.isnan(frequencies).sum())
+    if missing:
+        console.warn(
+            f"{missing} entities have no frequency; the partial correlations given frequency leave them out"
         )
-    except (TypeError, ValueError):
-        raise InputError(
-            f"the column '{settings.frequency_column}' holds no numbers",
-            where=str(file),
-            hint="name another with --frequency-column",
-        ) from None
-    unknown = int(np.isnan(values).sum())
-    if unknown:
-        console.warn(f"{unknown} entities have no frequency; they are left out where it is held fixed")
-    return values
+    return frequencies
 
 
-def _partials(joined: Joined, label: str, controls: dict[str, Any], draws: dict[str, int]) -> dict[str, Any]:
-    from priorkit.analysis import prior_accuracy
+def _drop_undefined_partials(evaluations: Mapping[str, dict[str, Any]]) -> None:
+    for evaluation in evaluations.values():
+        for name, value in evaluation["partial"].items():
+            if value is None:
+                console.warn(f"too few entities have a value for {name}; skipping that partial correlation")
+        evaluation["partial"] = {n: value for n, value in evaluation["partial"].items() if value is not None}
 
-    chosen = {name: {name: values} for name, values in controls.items()}
-    if len(controls) > 1:
-        chosen[" and ".join(controls)] = controls
-    partials = {
-        name: prior_accuracy.partial(joined, label, group, seed=draws["seed"], resamples=draws["resamples"])
-        for name, group in chosen.items()
+
+def _draw(folder: Path, data: PriorAccuracy, bins: Sequence[RankBin], rho: Mapping[str, Interval]) -> None:
+    """Save the scatter plot and the plot of bins, with the sign convention below."""
+    from priorkit.report.figures import save_figures
+    from priorkit.report.plots.correlation import (
+        accuracy_by_bin,
+        accuracy_scatter,
+        bin_name,
+        spearman_caption,
+    )
+    from priorkit.scoring.representations.rank_summary import SIGN_CONVENTION
+
+    captions = {label: spearman_caption(coefficient) for label, coefficient in rho.items()}
+    figures = {
+        "scatter": accuracy_scatter(data.rank_e, data.accuracy, captions),
+        "bins": accuracy_by_bin(
+            [rank_bin.mean_rank for rank_bin in bins],
+            [bin_name(rank_bin.low, rank_bin.high) for rank_bin in bins],
+            {label: [rank_bin.accuracy[label] for rank_bin in bins] for label in data.accuracy},
+        ),
     }
-    for name, value in partials.items():
-        if value is None:
-            console.warn(f"too few entities have a value for {name}; that partial correlation is left out")
-    return {name: value for name, value in partials.items() if value is not None}
+    save_figures(folder, figures, SIGN_CONVENTION)
 
 
-def _say(found: dict[str, dict[str, Any]]) -> None:
-    from priorkit.analysis.prior_accuracy import SIGN
-    from priorkit.core.interval import Interval
+def _report(rho: Mapping[str, Interval], entities: int, sign: str) -> None:
     from priorkit.report import numbers
 
-    width = max(map(len, found))
-    for label, entry in found.items():
-        interval = Interval.from_dict(entry["measures"]["mean_rank"]["spearman"])
-        console.say(
-            f"  {label:<{width}}  Spearman {numbers.with_interval(interval)}, {entry['entities']} entities"
-        )
-    console.say(f"  {SIGN}")
+    width = max(map(len, rho))
+    for label, coefficient in rho.items():
+        console.say(f"  {label:<{width}}  Spearman {numbers.with_interval(coefficient)}, {entities} entities")
+    console.say(f"  {sign}")
 
 
 def run(settings: CorrelateSettings) -> Artifact | None:

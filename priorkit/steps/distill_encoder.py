@@ -293,7 +293,7 @@ def _report(work: Work, points: Sequence[Point], saved: float) -> None:
     """Before, after and the trade-off between: manifest, tables and plot."""
     from priorkit.data.io.tables import write_table
     from priorkit.report import figures
-    from priorkit.report.trade_off import trade_off
+    from priorkit.report.plots.trade_off import trade_off
 
     before, after = points[0], next(point for point in points if point.share == saved)
     work.metrics.update(before=before.row(), after=after.row(), trade_off=[point.row() for point in points])

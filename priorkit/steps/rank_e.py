@@ -248,7 +248,7 @@ def _report(settings: RankSettings, work: Work, entities: EntityImages, found: R
     import numpy as np
     from safetensors.numpy import save_file
 
-    from priorkit.report.rank_picture import rank_picture
+    from priorkit.report.plots.rank_overview import rank_overview
     from priorkit.scoring.representations.rank_summary import overall_ranks, summarise_ranks
 
     def summary_of(ranks: Any) -> Any:
@@ -289,7 +289,7 @@ def _report(settings: RankSettings, work: Work, entities: EntityImages, found: R
     )
     save_file(tensors, work.path / "scores.safetensors", metadata={"sign": SIGN})
     (work.path / "ranks.png").write_bytes(
-        rank_picture(
+        rank_overview(
             columns, ranks, entities, found.candidates, "names" if settings.by == "names" else "centroids"
         )
     )

@@ -284,7 +284,7 @@ def _draw(
     import numpy as np
 
     from priorkit.report.figures import to_png
-    from priorkit.report.surfaces import predictions, slices
+    from priorkit.report.plots.surfaces import predicted_scores, surface_slices
 
     def bands(
         points: NDArray[np.float64],
@@ -292,10 +292,10 @@ def _draw(
         low, high = np.quantile(sign * surface.resample(points), _ENDS, axis=0)
         return sign * surface.predict(points)[0], low, high
 
-    figure = slices(mixes.components, mixes.shares, mixes.scores, best, bands, mixes.score)
+    figure = surface_slices(mixes.components, mixes.shares, mixes.scores, best, bands, mixes.score)
     (folder / "slices.png").write_bytes(to_png(figure))
     predicted = {name: sign * own.predicted for name, own in checked.items()}
-    (folder / "predictions.png").write_bytes(to_png(predictions(mixes.scores, predicted, mixes.score)))
+    (folder / "predictions.png").write_bytes(to_png(predicted_scores(mixes.scores, predicted, mixes.score)))
 
 
 def _say(content: Mapping[str, Any], partial: str) -> None:

@@ -11,9 +11,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from priorkit.analysis.prior_accuracy import SIGN
+from priorkit.analysis.correlation_result import TENSORS
 from priorkit.core import artifact
-from priorkit.report.correlation_files import TENSORS
+from priorkit.scoring.representations.rank_summary import SIGN_CONVENTION
 
 SMALL = ("--bins", 3, "--resamples", 100)
 
@@ -46,18 +46,18 @@ def correlated(cli, kit, evaluations, tmp_path_factory):
 
 def test_the_sign_convention_stands_on_every_output(correlated) -> None:
     out = correlated.path
-    assert SIGN in correlated.err
+    assert SIGN_CONVENTION in correlated.err
     content = json.loads((out / "correlation.json").read_text())
-    assert content["sign"] == SIGN
-    assert artifact.open_artifact(out).manifest.metrics["sign"] == SIGN
+    assert content["sign"] == SIGN_CONVENTION
+    assert artifact.open_artifact(out).manifest.metrics["sign"] == SIGN_CONVENTION
     for name in ("scatter.svg", "bins.svg"):
         text = " ".join((out / name).read_text().replace("</text>", " ").split())
         assert "low mean rank is a strong prior" in text
     assert (out / "scatter.png").read_bytes().startswith(b"\x89PNG")
     for name in ("table.parquet", "bins.parquet"):
-        assert pq.read_schema(out / name).metadata[b"sign"].decode() == SIGN
+        assert pq.read_schema(out / name).metadata[b"sign"].decode() == SIGN_CONVENTION
     with safe_open(out / "scores.safetensors", "np") as tensors:
-        assert tensors.metadata() == {"sign": SIGN}
+        assert tensors.metadata() == {"sign": SIGN_CONVENTION}
 
 
 def test_models_are_compared_in_pairs(correlated) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
-from priorkit.report import numbers, plots
+from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.report.sections.confusions import confusion_tables
 from priorkit.report.sections.pools import Pool, chance_level, colors_of, mean_of_benchmarks, pooled, pools
 from priorkit.report.sections.ranks import ORDER
@@ -123,7 +124,9 @@ def _benchmark_plot(found: Sequence[Member]) -> list[Block]:
         for member in found
     }
     chance = [chance_level(evaluations, name) for name, _ in names]
-    figure = plots.grouped([name for name, _ in names], values, "accuracy", chance, colors=colors_of(found))
+    figure = intervals_by_group(
+        [name for name, _ in names], values, "accuracy", chance, colors=colors_of(found)
+    )
     return [PlotBlock("accuracy-by-benchmark", "Accuracy by benchmark, with 95 % intervals", figure)]
 
 
@@ -214,7 +217,7 @@ def _by_group(pool: Pool, column: str, members: Members) -> list[Table | PlotBlo
         for number, member in enumerate(pool.members)
     }
     chance = [None if level is None else level.value for _, _, level, _ in groups]
-    figure = plots.grouped(
+    figure = intervals_by_group(
         [value for value, *_ in groups], values, "accuracy", chance, colors=colors_of(pool.members)
     )
     return [PlotBlock(name, f"Accuracy {title[0].lower()}{title[1:]}", figure), table.without_empty()]

@@ -11,9 +11,10 @@ import numpy as np
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import LANGUAGE, Sample
-from priorkit.report import numbers, plots
+from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table
 from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
 
 ALL_PAIRS_UP_TO = 4
@@ -123,7 +124,7 @@ def language_section(members: Members) -> Section | None:
                 PlotBlock(
                     "held-out-text",
                     f"{title} by source (lower is better)",
-                    plots.grouped(
+                    intervals_by_group(
                         sources,
                         plotted,
                         title.lower(),

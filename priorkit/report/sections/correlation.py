@@ -6,14 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from priorkit.analysis.prior_accuracy import MEASURES, MORE_MEASURES, SIGN
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
 from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
-from priorkit.report import numbers, plots
+from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.plots.correlation import accuracy_by_bin, accuracy_scatter, bin_name, spearman_caption
+from priorkit.scoring.representations.rank_summary import (
+    OPTIONAL_RANK_MEASURES,
+    RANK_MEASURES,
+    SIGN_CONVENTION,
+)
 
 _TITLES = {
     "mean_rank": "Rank_e",
@@ -37,7 +42,9 @@ def correlation_section(members: Members) -> Section | None:
         brief = _brief(read_correlation(member)["evaluations"])
         headline.append(told_apart(brief, place, title))
         blocks += [told_apart(block, place, title) for block in _blocks(member, members)]
-    return Section("correlation", "Rank_e and accuracy", SIGN, blocks, headline) if blocks else None
+    return (
+        Section("correlation", "Rank_e and accuracy", SIGN_CONVENTION, blocks, headline) if blocks else None
+    )
 
 
 def read_correlation(member: Member) -> dict[str, Any]:
@@ -53,11 +60,6 @@ def read_correlation(member: Member) -> dict[str, Any]:
         raise InputError(f"not a readable correlation: {error}", where=str(file)) from None
 
 
-def caption(entry: Mapping[str, Any]) -> str:
-    """A coefficient in words, for a plot."""
-    return f"Spearman {numbers.with_interval(Interval.from_dict(entry))}"
-
-
 def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
     content = read_correlation(member)
     evaluations: dict[str, Any] = content["evaluations"]
@@ -66,9 +68,10 @@ def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
     groups = [prior_name(prior) for prior in priors] if all(priors) else None
     accuracy = {label: table[f"accuracy.{label}"] for label in evaluations}
     captions = {
-        label: caption(found["measures"]["mean_rank"]["spearman"]) for label, found in evaluations.items()
+        label: spearman_caption(Interval.from_dict(evaluation["measures"]["mean_rank"]["spearman"]))
+        for label, evaluation in evaluations.items()
     }
-    scatter = plots.scatter(table["mean_rank"], accuracy, captions, groups)
+    scatter = accuracy_scatter(table["mean_rank"], accuracy, captions, groups)
     return [
         _coefficients(evaluations),
         PlotBlock(
@@ -124,7 +127,7 @@ def _bins(member: Member, labels: list[str]) -> list[Table | PlotBlock]:
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     by_label = {label: [row for row in rows if row["evaluation"] == label] for label in labels}
     first = by_label[labels[0]]
-    names = [f"{numbers.plain(row['low'])} to {numbers.plain(row['high'])}" for row in first]
+    names = [bin_name(row["low"], row["high"]) for row in first]
     accuracy = {
         label: [Interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in found]
         for label, found in by_label.items()
@@ -147,7 +150,7 @@ def _bins(member: Member, labels: list[str]) -> list[Table | PlotBlock]:
         PlotBlock(
             "correlation-bins",
             "Accuracy in bins with equally many entities, with 95 % intervals",
-            plots.bins([row["mean_rank"] for row in first], names, accuracy),
+            accuracy_by_bin([row["mean_rank"] for row in first], names, accuracy),
         ),
         Table(
             "correlation-bins",
@@ -166,7 +169,7 @@ def _difference(row: Mapping[str, Any]) -> Interval:
 def _variants(evaluations: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for label, found in evaluations.items():
-        for measure in (*MEASURES, *MORE_MEASURES):
+        for measure in (*RANK_MEASURES, *OPTIONAL_RANK_MEASURES):
             entry = found["measures"].get(measure)
             if entry:
                 spearman, kendall = (

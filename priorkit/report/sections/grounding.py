@@ -9,7 +9,7 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import Benchmark
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, told_apart
-from priorkit.report.overlaps import overlaps
+from priorkit.report.plots.accuracy import iou_curves
 from priorkit.report.sections.pools import colors_of
 
 _AT = re.compile(r"accuracy_at_(0\.[0-9]+)")
@@ -59,7 +59,7 @@ def _blocks(name: str, having: Sequence[Member]) -> list[Plot | Table]:
     means = [member.evaluation.benchmarks[name].metrics.get("mean_iou") for member in having]
     rows.append(["mean IoU", *means])
     return [
-        Plot("iou-curve", f"{name}: accuracy over the IoU threshold", overlaps(curves, colors_of(having))),
+        Plot("iou-curve", f"{name}: accuracy over the IoU threshold", iou_curves(curves, colors_of(having))),
         Table(
             "iou-curve",
             f"{name} by IoU threshold",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.report import plots
 from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.report.sections.pools import chance_level, colors_of
 
 MLE = "sub_task"
@@ -63,7 +63,7 @@ def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | PlotBlock]:
         PlotBlock(
             "mle",
             f"{name} by area of the object",
-            plots.grouped(values, by_bin, metric, [level] * len(values), colors=colors_of(having)),
+            intervals_by_group(values, by_bin, metric, [level] * len(values), colors=colors_of(having)),
         ),
         Table(
             "mle",

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
 from priorkit.data.results.evaluations import RETRIEVAL
-from priorkit.report import plots
 from priorkit.report.blocks import Block, Cell, Pictures, Section, Signed, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
 from priorkit.report.pictures import entity_pictures
+from priorkit.report.plots.ranks import rank_distributions
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
     bootstrap_mean,
@@ -108,7 +108,7 @@ def ranks_section(members: Members) -> Section | None:
         PlotBlock(
             "rank-distribution",
             f"Mean rank of entities on {images.name}: dots are entities, bars the middle half, markers medians",
-            plots.distributions(
+            rank_distributions(
                 list(images.groups) if not images.priors else [g for g in images.groups if g != "all"],
                 {
                     label: {group: values[rows] for group, rows in images.groups.items()}

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.report import numbers, plots
+from priorkit.report import numbers
 from priorkit.report.blocks import Cell, Section, Shown, Table
 from priorkit.report.blocks import Plot as PlotBlock
 from priorkit.report.lineage import lineage
+from priorkit.report.plots.runs import LossCurve, loss_curves, mixture_shares
 
 SMOOTHING = 0.012
 """Width (one standard deviation) of the smoothed loss's window, as a share of the run."""
@@ -47,7 +48,7 @@ def mixture_section(members: Members) -> Section | None:
         for member in corpora
         for source, part in member.metrics["shares"].items()
     ]
-    figure = plots.shares({member.label: member.metrics["shares"] for member in corpora})
+    figure = mixture_shares({member.label: member.metrics["shares"] for member in corpora})
     return Section(
         "mixtures",
         "Corpora",
@@ -80,7 +81,7 @@ def training_section(members: Members) -> Section | None:
         "Training",
         "Loss over steps: every step pale, smoothed strong. Scales differ, for the losses do.",
         [
-            PlotBlock("loss", "Training loss", plots.curves([curve for _, curve in found])),
+            PlotBlock("loss", "Training loss", loss_curves([curve for _, curve in found])),
             Table(
                 "training",
                 "Losses, smoothed but for the lowest",
@@ -91,7 +92,7 @@ def training_section(members: Members) -> Section | None:
     )
 
 
-def read_curve(member: Member) -> plots.Curve | None:
+def read_curve(member: Member) -> LossCurve | None:
     """The loss curve of a training step; None where the artifact has none.
 
     Raises:
@@ -104,7 +105,7 @@ def read_curve(member: Member) -> plots.Curve | None:
     if not steps:
         return None
     raw = np.array(losses)
-    return plots.Curve(f"{member.label} ({member.step})", np.array(steps), raw, smoothed(raw))
+    return LossCurve(f"{member.label} ({member.step})", np.array(steps), raw, smoothed(raw))
 
 
 def _read_losses(file: Path) -> tuple[list[int], list[float]]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import ACCURACIES
-from priorkit.report import numbers, plots
+from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Plot, Section, Shown, Table
+from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.scoring.statistics.intervals import student_mean
 
 BESIDE = ("mean_iou",)
@@ -44,7 +45,7 @@ def seeds_section(members: Members) -> Section | None:
     places = [place for place, (_, metric) in enumerate(columns) if metric in ACCURACIES]
     if places:
         values = {name: [found[place] for place in places] for name, found in means.items()}
-        figure = plots.grouped([columns[place][0] for place in places], values, "accuracy")
+        figure = intervals_by_group([columns[place][0] for place in places], values, "accuracy")
         blocks.append(Plot("seeds", "Accuracy, means over seeds with 95 % intervals", figure))
     intro = (
         "Each variant was made with several seeds. The interval is Student's, of the mean over seeds, at 95 %: it "

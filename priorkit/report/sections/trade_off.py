@@ -13,8 +13,8 @@ from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.plots.trade_off import trade_off
 from priorkit.report.sections.ranks import groups_of, ratio
-from priorkit.report.trade_off import trade_off
 from priorkit.scoring.statistics.intervals import bootstrap_mean
 
 Floats = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""From ranks of images to Rank_e per entity and overall.
+"""Rank_e per entity and overall, from ranks of images.
 
 Rank_e of an entity is the mean rank of its true name over its images; the percentile
 ``(Rank_e - 1) / (candidates - 1)`` compares candidate sets of different sizes. A *low* rank is a *strong*
@@ -19,6 +19,18 @@ from priorkit.scoring.statistics.intervals import bootstrap_mean
 
 Floats = NDArray[np.float64]
 
+SIGN_CONVENTION = (
+    "A low mean rank is a strong prior: a negative correlation means that what the encoder knows is "
+    "answered better."
+)
+"""Written on every output that relates Rank_e to accuracy."""
+
+RANK_MEASURES = ("mean_rank", "percentile", "mean_log_rank", "mrr", "recall_at_1", "recall_at_5")
+"""Rank_e and its variants, in every table of ranks; of the last three, high is a strong prior."""
+
+OPTIONAL_RANK_MEASURES = ("median_rank", "reverse_mean_rank")
+"""Variants that a table of ranks may have; low is a strong prior."""
+
 
 @dataclass(frozen=True, slots=True)
 class EntityRanks:
@@ -33,7 +45,7 @@ class EntityRanks:
         mrr: mean of 1 / rank.
         recall_at_1: share of images with rank <= 1 (a shared first place, 1.5, does not count).
         recall_at_5: share of images with rank <= 5.
-        median_rank: the middle rank, which a single image cannot drag away.
+        median_rank: median rank, robust to a single outlying image.
     """
 
     entity: list[str]
@@ -48,11 +60,7 @@ class EntityRanks:
 
     def columns(self) -> dict[str, list[str] | NDArray[np.int64] | Floats]:
         """All columns by name, in the order of ``table.parquet``."""
-        order = (
-            *("entity", "images", "mean_rank", "percentile", "mean_log_rank", "mrr"),
-            *("recall_at_1", "recall_at_5", "median_rank"),
-        )
-        return {name: getattr(self, name) for name in order}
+        return {name: getattr(self, name) for name in ("entity", "images", *RANK_MEASURES, "median_rank")}
 
 
 def summarise_ranks(ranks: Floats, entities: Sequence[str], candidates: int) -> EntityRanks:
@@ -92,7 +100,7 @@ def summarise_ranks(ranks: Floats, entities: Sequence[str], candidates: int) -> 
 
 
 def _medians(ranks: Floats, group: NDArray[np.int64], images: NDArray[np.int64]) -> Floats:
-    """Median of each group's ranks; of an even number the mean of the two in the middle."""
+    """Median of each group's ranks; the mean of the middle two if their number is even."""
     ordered = ranks[np.lexsort((ranks, group))]
     starts = np.cumsum(images) - images
     return (ordered[starts + (images - 1) // 2] + ordered[starts + images // 2]) / 2

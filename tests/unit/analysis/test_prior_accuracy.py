@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from priorkit.analysis.model_comparison import comparisons
+from priorkit.analysis.model_comparison import compare_models
 from priorkit.analysis.prior_accuracy import (
     EntityAccuracy,
-    Joined,
-    coefficients,
+    PriorAccuracy,
     entity_accuracy,
     entity_benchmarks,
-    join,
-    overall,
-    partial,
+    join_by_entity,
+    mean_accuracies,
+    partial_correlation,
     rank_bins,
+    rank_correlations,
 )
 from priorkit.core.errors import InputError
 from priorkit.data.results.evaluations import Evaluation, Sample
@@ -42,8 +42,8 @@ def accuracy(values: np.ndarray) -> EntityAccuracy:
 
 
 @pytest.fixture
-def joined() -> Joined:
-    return join(TABLE, {"first": accuracy(KNOWN), "second": accuracy(np.clip(KNOWN + 0.1, 0, 1))})
+def joined() -> PriorAccuracy:
+    return join_by_entity(TABLE, {"first": accuracy(KNOWN), "second": accuracy(np.clip(KNOWN + 0.1, 0, 1))})
 
 
 def answered(benchmark: str, entity: str, score: float | None) -> Sample:
@@ -75,16 +75,16 @@ def test_accuracy_is_the_mean_over_an_entitys_items() -> None:
 def test_entities_without_partner_are_counted() -> None:
     first = EntityAccuracy({"e0": 1.0, "e1": 0.0, "e2": 0.5, "e9": 1.0, "z": 1.0}, dict.fromkeys(["e0", "e1", "e2", "e9", "z"], 1))  # fmt: skip
     second = EntityAccuracy({"e0": 1.0, "e1": 0.0, "e2": 0.5}, dict.fromkeys(["e0", "e1", "e2"], 1))
-    found = join(TABLE, {"a": first, "b": second})
+    found = join_by_entity(TABLE, {"a": first, "b": second})
     assert found.entities == ("e0", "e1", "e2")
     assert (found.only_ranked, found.only_answered) == (COUNT - 3, 1)
     assert found.accuracy["a"].tolist() == [1.0, 0.0, 0.5]
     with pytest.raises(InputError, match="needs three"):
-        join(TABLE, {"a": EntityAccuracy({"e0": 1.0, "q": 0.0}, {"e0": 1, "q": 1})})
+        join_by_entity(TABLE, {"a": EntityAccuracy({"e0": 1.0, "q": 0.0}, {"e0": 1, "q": 1})})
 
 
-def test_coefficients_are_those_of_scipy(joined: Joined) -> None:
-    found = coefficients(joined, "first", **DRAWS)
+def test_coefficients_are_those_of_scipy(joined: PriorAccuracy) -> None:
+    found = rank_correlations(joined, "first", **DRAWS)
     for measure, values in joined.measures.items():
         spearman, kendall = stats.spearmanr(values, KNOWN), stats.kendalltau(values, KNOWN)
         assert found[measure]["spearman"]["value"] == pytest.approx(spearman.statistic)
@@ -98,29 +98,29 @@ def test_coefficients_are_those_of_scipy(joined: Joined) -> None:
 
 
 def test_what_is_undefined_is_null() -> None:
-    constant = join(TABLE, {"same": accuracy(np.ones(COUNT))})
-    assert coefficients(constant, "same", **DRAWS)["mean_rank"]["spearman"]["value"] is None
+    constant = join_by_entity(TABLE, {"same": accuracy(np.ones(COUNT))})
+    assert rank_correlations(constant, "same", **DRAWS)["mean_rank"]["spearman"]["value"] is None
 
 
-def test_a_control_that_explains_all_leaves_nothing(joined: Joined) -> None:
+def test_a_control_that_explains_all_leaves_nothing(joined: PriorAccuracy) -> None:
     noise = {"noise": np.random.default_rng(1).normal(size=COUNT)}
-    plain = coefficients(joined, "first", **DRAWS)["mean_rank"]["spearman"]["value"]
-    held = partial(joined, "first", noise, **DRAWS)
+    plain = rank_correlations(joined, "first", **DRAWS)["mean_rank"]["spearman"]["value"]
+    held = partial_correlation(joined, "first", noise, **DRAWS)
     assert held["value"] == pytest.approx(plain, abs=0.05)
     assert held["low"] < held["value"] < held["high"]
-    explained = partial(joined, "first", {"rank": joined.measures["mean_rank"]}, **DRAWS)
+    explained = partial_correlation(joined, "first", {"rank": joined.measures["mean_rank"]}, **DRAWS)
     assert explained["value"] is None
 
 
-def test_entities_without_the_control_are_left_out(joined: Joined) -> None:
+def test_entities_without_the_control_are_left_out(joined: PriorAccuracy) -> None:
     control = np.arange(COUNT, dtype=float) % 7
     control[:10] = math.nan
-    assert partial(joined, "first", {"c": control}, **DRAWS)["entities"] == COUNT - 10
+    assert partial_correlation(joined, "first", {"c": control}, **DRAWS)["entities"] == COUNT - 10
     control[3:] = math.nan
-    assert partial(joined, "first", {"c": control}, **DRAWS) is None
+    assert partial_correlation(joined, "first", {"c": control}, **DRAWS) is None
 
 
-def test_bins_are_fixed_by_the_ranks_and_compared_in_pairs(joined: Joined) -> None:
+def test_bins_are_fixed_by_the_ranks_and_compared_in_pairs(joined: PriorAccuracy) -> None:
     bins = rank_bins(joined, 5, **DRAWS)
     assert [len(part.rows) for part in bins] == [8] * 5
     assert np.concatenate([part.rows for part in bins]).tolist() == list(range(COUNT))
@@ -132,14 +132,14 @@ def test_bins_are_fixed_by_the_ranks_and_compared_in_pairs(joined: Joined) -> No
         # Paired: the spread is that of the differences, far below that of either model.
         assert part.difference["second"].high - part.difference["second"].low <= np.ptp(wanted) + 1e-12
         assert "first" not in part.difference
-    assert overall(joined, **DRAWS)["first"].value == pytest.approx(KNOWN.mean())
+    assert mean_accuracies(joined, **DRAWS)["first"].value == pytest.approx(KNOWN.mean())
     with pytest.raises(InputError, match="bins"):
         rank_bins(joined, COUNT + 1, **DRAWS)
 
 
-def test_gains_are_compared_overall_by_bin_and_worst_against_best(joined: Joined) -> None:
+def test_gains_are_compared_overall_by_bin_and_worst_against_best(joined: PriorAccuracy) -> None:
     bins = rank_bins(joined, 4, **DRAWS)
-    (found,) = comparisons(joined, bins, **DRAWS)
+    (found,) = compare_models(joined, bins, **DRAWS)
     difference = joined.accuracy["second"] - joined.accuracy["first"]
     means = [difference[part.rows].mean() for part in bins]
     assert found["overall"]["value"] == pytest.approx(difference.mean())

@@ -20,8 +20,9 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError
 from priorkit.data.io.tables import write_table
 from priorkit.data.results.artifact_graph import Member, Members, gather, prior_groups
-from priorkit.report import figures, page, plots
+from priorkit.report import figures, page
 from priorkit.report.blocks import Gallery, Signed, Table
+from priorkit.report.plots.correlation import accuracy_scatter
 from priorkit.report.sections.comparison import differences_section, language_section
 from priorkit.report.sections.examples import examples_section
 from priorkit.report.sections.mle import mle_section
@@ -224,7 +225,7 @@ def test_smoothing_keeps_constants_and_means(make) -> None:
 
 
 def test_figures_follow_the_theme_and_keep_their_ids_apart() -> None:
-    figure = plots.scatter([1.0, 10, 50], {"<a>": [1.0, 0.5, 0]}, {"<a>": "Spearman $x$"})
+    figure = accuracy_scatter([1.0, 10, 50], {"<a>": [1.0, 0.5, 0]}, {"<a>": "Spearman $x$"})
     svg = figures.to_svg(figure)
     assert svg == figures.to_svg(figure)
     text = figures.inline(svg, 'a "label" & more', "name")

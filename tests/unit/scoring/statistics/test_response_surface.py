@@ -13,7 +13,7 @@ from scipy.stats import norm
 from sklearn.model_selection import LeaveOneOut
 
 from priorkit.core.errors import InputError
-from priorkit.report.surfaces import slice_points
+from priorkit.report.plots.surfaces import slice_points
 from priorkit.scoring.statistics import response_surface as rs
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "lsbs"

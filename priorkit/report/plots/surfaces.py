@@ -1,4 +1,4 @@
-"""Plots of a response surface over mixtures: slices through the best mix, and how well it predicts."""
+"""A response surface over mixtures: slices through the best mix, and how well it predicts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+
 _POINTS = 60
 
 
 def slice_points(best: Floats, component: int, low: float, high: float) -> Floats:
-    """Mixes along one component through a mix: the others give way in proportion.
+    """Mixes along one component through a mix; the other shares are scaled to fill the rest.
 
     Args:
         best: float64 ``[components]``, adding up to 1.
-        component: which share varies.
-        low, high: from where to where.
+        component: the share that varies.
+        low, high: range of that share.
 
     Returns:
         float64 ``[points, components]``.
@@ -33,7 +34,7 @@ def slice_points(best: Floats, component: int, low: float, high: float) -> Float
     others = best.copy()
     others[component] = 0
     total = others.sum()
-    # Where the component is all of the mix, the others give way to equal parts.
+    # If the component is the entire mix, the others share the rest equally.
     others = (
         others / total if total > 0 else np.where(np.arange(len(best)) == component, 0.0, 1 / (len(best) - 1))
     )
@@ -43,7 +44,7 @@ def slice_points(best: Floats, component: int, low: float, high: float) -> Float
     return points
 
 
-def slices(
+def surface_slices(
     names: Sequence[str],
     shares: Floats,
     scores: Floats,
@@ -51,11 +52,11 @@ def slices(
     bands: Callable[[Floats], tuple[Floats, Floats, Floats]],
     score: str,
 ) -> Figure:
-    """The surface along each component through the best mix, a panel each, over the mixes that were tried.
+    """The surface along each component through the best mix, a panel each, with the mixes that were tried.
 
     Args:
         names: of the components.
-        shares: float64 ``[mixes, components]``, those tried.
+        shares: float64 ``[mixes, components]``, as tried.
         scores: float64 ``[mixes]``.
         best: float64 ``[components]``.
         bands: points -> value, low and high end of the interval, float64 ``[points]`` each.
@@ -96,8 +97,8 @@ def slices(
     return figure
 
 
-def predictions(scores: Floats, predicted: Mapping[str, Floats], score: str) -> Figure:
-    """Scores over what the other mixes predict of each, a colour per surface; the line is a perfect prediction.
+def predicted_scores(scores: Floats, predicted: Mapping[str, Floats], score: str) -> Figure:
+    """Observed scores over leave-one-out predictions, a color per surface; the line is a perfect prediction.
 
     Args:
         scores: float64 ``[mixes]``.

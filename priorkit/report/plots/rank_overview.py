@@ -1,4 +1,4 @@
-"""The picture of rank-e: how the ranks of entities spread, and what the worst ones look like."""
+"""An overview of rank-e: histograms of ranks, and example images of the worst-ranked entities."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _COLUMNS = 5
 _SIDE = 224
 
 
-def rank_picture(
+def rank_overview(
     table: Mapping[str, Any], ranks: NDArray[np.float64], entities: EntityImages, candidates: int, by: str
 ) -> bytes:
-    """A PNG: a histogram of Rank_e over entities and of ranks over images, and the worst entities.
+    """A PNG: histograms of Rank_e over entities and of ranks over images, and the worst entities.
 
     Args:
         table: the columns of ``table.parquet``.
         ranks: [images] float64; NaN where an image was not ranked.
-        entities: the images with what they show.
+        entities: the images with their entities.
         candidates: number of candidates.
         by: what the images were ranked by, ``names`` or ``centroids``.
     """
@@ -55,7 +55,7 @@ def rank_picture(
         for spine in top.spines.values():
             spine.set_visible(False)
         for axis, row in zip(axes[_COLUMNS:], worst, strict=False):
-            _show(axis, table, row, entities)
+            _add_image(axis, table, row, entities)
         for axis in axes[_COLUMNS + len(worst) :]:
             axis.set_visible(False)
         footnote(
@@ -64,14 +64,14 @@ def rank_picture(
         return to_png(figure)
 
 
-def _show(axis: Any, table: Mapping[str, Any], row: int, entities: EntityImages) -> None:
+def _add_image(axis: Any, table: Mapping[str, Any], row: int, entities: EntityImages) -> None:
     name = table["entity"][row]
     axis.grid(False)
     axis.set_xticks([])
     axis.set_yticks([])
-    place = entities.entity_of.index(entities.entities.index(name))
+    first_image = entities.entity_of.index(entities.entities.index(name))
     try:
-        image = decode(entities.images[place])
+        image = decode(entities.images[first_image])
         image.thumbnail((_SIDE, _SIDE))
         axis.imshow(np.asarray(image))
     except BrokenImageError:

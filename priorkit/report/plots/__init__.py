@@ -1,0 +1,1 @@
+"""Plain values in, a figure out; one file per subject."""
