@@ -273,7 +273,7 @@ def make_llava(root: Path) -> None:
     from priorkit.models.language.causal_lm import build_config, build_llm
     from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
     from priorkit.models.multimodal.llava import compose
-    from priorkit.models.vision.loading import build_encoder
+    from priorkit.models.vision.building import build_encoder
 
     texts = [sentence(random.Random(n), 40) for n in range(200)]
     save_tokenizer(train_bpe(texts, 4096), root / "tokenizer")

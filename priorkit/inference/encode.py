@@ -90,9 +90,9 @@ def _compute(
 
     from priorkit.core import distributed
     from priorkit.data.images.prepared_batches import prepared_batches
-    from priorkit.models.vision.encoder import unit
+    from priorkit.models.vision.encoder import l2_normalize
 
-    take = features or (lambda encoder, pixels: unit(encoder.image_features(pixels)))
+    take = features or (lambda encoder, pixels: l2_normalize(encoder.image_features(pixels)))
     size, number = runtime.world_size(), runtime.rank()
     total = -(-len(refs) // batch_size)
     batches = prepared_batches(

@@ -148,14 +148,14 @@ def heads_of(
     """
     import torch
 
-    from priorkit.models.vision.encoder import unit
+    from priorkit.models.vision.encoder import l2_normalize
 
     each = [
-        torch.cat(list(encoder.embed_texts([template.replace("{}", name) for name in names], batch_size)))
+        torch.cat(list(encoder.encode_texts([template.replace("{}", name) for name in names], batch_size)))
         + 0.0
         for template in templates
     ]
-    return each if len(each) == 1 else [unit(torch.stack(each).sum(0)), *each]
+    return each if len(each) == 1 else [l2_normalize(torch.stack(each).sum(0)), *each]
 
 
 def _own_heads(

@@ -31,7 +31,7 @@ from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.remediation.settings import RemediationSettings
 
 if TYPE_CHECKING:
-    from priorkit.models.vision.loading import Encoder
+    from priorkit.models.vision.encoder import Encoder
     from priorkit.training.remediation.interpolation import Point
     from priorkit.training.remediation.objective import Names, Replay
     from priorkit.training.remediation.teachers import Teacher, Views
@@ -229,10 +229,10 @@ def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -
 
 def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> Names:
     """The names' text features: once and for all, or anew at every step where the text tower trains."""
-    from priorkit.models.vision.loading import entity_head
+    from priorkit.models.vision.encoder import zero_shot_head
     from priorkit.training.remediation.objective import Names, TrainedHead
 
-    fixed = entity_head(encoder, names, settings.template).to(encoder.device)
+    fixed = zero_shot_head(encoder, names, settings.template).to(encoder.device)
     if not settings.train_text:
         return Names(fixed)
     return Names(fixed, TrainedHead(encoder, names, settings.template, settings.gradient_cache))

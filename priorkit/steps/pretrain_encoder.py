@@ -60,7 +60,7 @@ class PretrainEncoderSettings(
 
 def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check the preset, the pairs' columns or members, and the batch."""
-    from priorkit.models.vision.loading import preset_shape, read_shape
+    from priorkit.models.vision.building import preset_shape, read_shape
 
     problems = Problems(UsageError)
     shape: dict[str, Any] = {}
@@ -110,7 +110,7 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.models.kernels.attention import choose_attention
     from priorkit.models.kernels.pooled_token import pooled_token_alone
     from priorkit.models.kernels.quick_gelu import quick_gelu_in_one
-    from priorkit.models.vision.loading import build_encoder
+    from priorkit.models.vision.building import build_encoder
     from priorkit.training.engine.compilation import compiled_blocks
     from priorkit.training.engine.loop import train
     from priorkit.training.objectives.contrastive import ContrastiveObjective

@@ -306,7 +306,7 @@ def _image_states(encoder: Encoder, prepared: list[Tensor], layers: list[int], p
     import torch
 
     pixels = encoder.batch(prepared)
-    output = encoder.look(
+    output = encoder.forward_vision(
         pixels.to(encoder.device) if isinstance(pixels, torch.Tensor) else pixels, bool(layers)
     )
     if not layers:

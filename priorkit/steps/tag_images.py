@@ -271,7 +271,7 @@ def _scored(
     places = list(images)
     for start in range(0, len(places), batch_size):
         own = places[start : start + batch_size]
-        values = tagger.scores([images[place] for place in own]).double().numpy()
+        values = tagger.score([images[place] for place in own]).double().numpy()
         found.update(zip(own, values, strict=True))
     return found
 

@@ -23,7 +23,7 @@ from priorkit.evaluation.runner import zero_shot
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import compose, load_multimodal
-from priorkit.models.vision.loading import build_encoder
+from priorkit.models.vision.building import build_encoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Rows = list[dict[str, Any]]

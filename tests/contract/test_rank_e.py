@@ -78,13 +78,13 @@ def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Pa
     tensors = load_file(ranked / "scores.safetensors")
     encoder = load_encoder(GOLDEN / "tiny-clip")
     paths = [GOLDEN / "tiny-clip" / "images" / name for name in images["path"]]
-    features = encoder.embed_images(
+    features = encoder.encode_images(
         [torch.stack([encoder.prepare(decode(ImageRef(path.name, path))) for path in paths])]
     )
     others = [e["name"] for e in CASES["candidates"] if e["name"] not in table["entity"]]
     names = [*table["entity"], *others]
     heads = sum(
-        torch.cat(list(encoder.embed_texts([template.format(name) for name in names])))
+        torch.cat(list(encoder.encode_texts([template.format(name) for name in names])))
         for template in ("a photo of a {}.", "{}")
     )
     heads = torch.nn.functional.normalize(heads, dim=1).double().numpy()
@@ -120,7 +120,9 @@ def test_kept_features_serve_other_names_and_change_nothing(
     fresh = cli(*more, "--features", tmp_path / "others", "--out", tmp_path / "fresh")
     from priorkit.models.vision.encoder import Encoder
 
-    monkeypatch.setattr(Encoder, "look", lambda *_, **__: pytest.fail("an image was embedded again"))
+    monkeypatch.setattr(
+        Encoder, "forward_vision", lambda *_, **__: pytest.fail("an image was embedded again")
+    )
     second = cli(*more, "--features", kept, "--out", tmp_path / "second")
     assert second.code == 0, second.err
     assert "kept from before" in second.err

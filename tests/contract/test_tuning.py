@@ -352,7 +352,7 @@ def test_the_way_to_a_square_is_saved_with_the_model(
     values = processor(text="<image>", images=image, return_tensors="pt")["pixel_values"]
     assert values.shape == (1, 3, side, side)
     pixels = loaded.prepare(image)
-    torch.testing.assert_close(loaded._preprocessing.normalise(pixels), values[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loaded._preprocessing.normalize(pixels), values[0], rtol=1e-4, atol=1e-4)
     # 90 x 60 padded: a sixth of the rows above the picture is of one colour.
     above = pixels[:, : side // 6 - 2]
     assert (float(above.float().std((1, 2)).max()) < 0.5) == (way == "pad")
@@ -474,4 +474,4 @@ def test_no_square_number_of_tokens(kit, cli, tmp_path: Path) -> None:
         "align", kit.llm, kit.encoder, kit.captions, *SHORT, "--image-tokens", 575, "--out", tmp_path / "x"
     )
     assert found.code == 2
-    assert "575 is no square number" in found.err
+    assert "575 is not a square number" in found.err

@@ -21,7 +21,7 @@ from priorkit.models.language.causal_lm import build_config, build_llm, preset_f
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import compose, load_multimodal
 from priorkit.models.vision.encoder import Encoder
-from priorkit.models.vision.image_tower import image_tower, put_back
+from priorkit.models.vision.image_tower import extract_image_tower, replace_image_tower
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
@@ -100,8 +100,8 @@ def test_llava_reads_what_the_encoder_gives(
     distance = (encoder.prepare(image).float() - pixels[0].float()).abs()
     assert float(distance.max()) <= (3 if family == "timm" else 0)
     with torch.no_grad():
-        seen = encoder.look(pixels, hidden=True)
-    assert seen.hidden is not None
+        seen = encoder.forward_vision(pixels, hidden_states=True)
+    assert seen.hidden_states is not None
     assert seen.prefix == prefix
     # timm's own call leaves out the embeddings, so its second to last state has the same number from behind.
     expected = seen.layer(-2, prefix=True)[:, int(prefix > 0 and not class_token) :]
@@ -125,7 +125,7 @@ def test_llava_reads_what_the_encoder_gives(
 
 def other_pixels(encoder: Encoder, first: Encoder, pixels: Any, side: int) -> Any:
     """What a further tower is shown: the first one's pixels, resized and normalised by its own processor."""
-    plain = first.normalise(pixels) * torch.tensor(first.image_processor.image_std).view(3, 1, 1)
+    plain = first.normalize(pixels) * torch.tensor(first.image_processor.image_std).view(3, 1, 1)
     plain = plain + torch.tensor(first.image_processor.image_mean).view(3, 1, 1)
     if side != plain.shape[-1]:
         plain = torch.nn.functional.interpolate(plain, (side, side), mode="bicubic", antialias=True).clamp(
@@ -176,7 +176,7 @@ def test_several_towers_give_their_own_features_side_by_side(
     assert torch.equal(pixels[0], first.prepare(image))
     expected: list[Any] = []
     with torch.no_grad():
-        seen = first.look(pixels, hidden=True)
+        seen = first.forward_vision(pixels, hidden_states=True)
         states = other.model(
             pixel_values=other_pixels(other, first, pixels, side), output_hidden_states=True
         ).hidden_states
@@ -239,24 +239,24 @@ def test_without_the_kit_the_type_is_told_to_be_unknown(tokenizer: Any, tmp_path
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "mae"])
 def test_more_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path: Path) -> None:
     encoder = TOWERS[family][0]()
-    tower = image_tower(encoder, 36)
+    tower = extract_image_tower(encoder, 36)
     assert tower.patches == 36
     image = Image.linear_gradient("L").convert("RGB")
     resized = Encoder(tower.model.eval(), tower.image_processor)
     pixels = resized.prepare(image)[None]
     assert pixels.shape[-2:] == (48, 48)
     with torch.no_grad():
-        states = tower.model(pixel_values=resized.normalise(pixels), output_hidden_states=True).hidden_states
+        states = tower.model(pixel_values=resized.normalize(pixels), output_hidden_states=True).hidden_states
     assert states[-2].shape == (1, 36 + tower.prefix, 32)
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "registers"])
-def test_a_tower_can_be_put_back(family: str) -> None:
+def test_a_tower_can_be_replace_image_tower(family: str) -> None:
     encoder, tuned = TOWERS[family][0](), TOWERS[family][0]()
     with torch.no_grad():
         for value in tuned.model.parameters():
             value.add_(0.1)
-    put_back(encoder, tuned.model.state_dict(), tuned.model.config, tuned.image_processor)
+    replace_image_tower(encoder, tuned.model.state_dict(), tuned.model.config, tuned.image_processor)
     for name, value in encoder.model.state_dict().items():
         assert torch.equal(value, tuned.model.state_dict()[name]), name
 
@@ -266,9 +266,9 @@ def test_a_tower_can_be_put_back(family: str) -> None:
     [
         (
             lambda: timm_vit(name="vit_tiny_patch16_224", init_values=0.5),
-            "LLaVA cannot hold timm's VisionTransformer",
+            "LLaVA cannot use timm's VisionTransformer",
         ),
-        (lambda: timm_vit(name="resnet18", img_size=None, depth=None), "LLaVA cannot hold timm's ResNet"),
+        (lambda: timm_vit(name="resnet18", img_size=None, depth=None), "LLaVA cannot use timm's ResNet"),
         (
             lambda: single(
                 "Swin",
@@ -289,4 +289,4 @@ def test_towers_that_llava_cannot_hold_are_refused(make: Any, message: str) -> N
     except TypeError:
         pytest.skip("this timm does not build the model so")
     with pytest.raises(InputError, match=message):
-        image_tower(encoder)
+        extract_image_tower(encoder)

@@ -142,7 +142,7 @@ def saved(folder: Path, model: Any, processor: Any, tokenizer: Any = None) -> Pa
 
 def seen(encoder: Encoder, images: list[Image.Image], hidden: bool = False) -> Any:
     with torch.no_grad():
-        return encoder.look(encoder.batch([encoder.prepare(image) for image in images]), hidden)
+        return encoder.forward_vision(encoder.batch([encoder.prepare(image) for image in images]), hidden)
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -162,22 +162,22 @@ def test_both_towers_are_transformers_own(family: str, images, words, tmp_path: 
         expected = theirs.get_image_features(**inputs, output_hidden_states=True)
         found = seen(ours, images, hidden=True)
         close(found.features, expected.pooler_output)
-        assert len(found.hidden) == len(expected.hidden_states)
-        for one, other in zip(found.hidden, expected.hidden_states, strict=True):
+        assert len(found.hidden_states) == len(expected.hidden_states)
+        for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
             close(one, other.flatten(2).transpose(1, 2) if other.ndim == 4 else other)
         padding = "max_length" if family.startswith("siglip") else True
         own = AutoTokenizer.from_pretrained(folder)
         tokens = own(texts, padding=padding, truncation=True, max_length=20, return_tensors="pt")
         names = ["input_ids"] if family.startswith("siglip") else ["input_ids", "attention_mask"]
         text = theirs.get_text_features(**{name: tokens[name] for name in names}).pooler_output
-        close(torch.cat(list(ours.embed_texts(texts, 2))), torch.nn.functional.normalize(text, dim=-1))
+        close(torch.cat(list(ours.encode_texts(texts, 2))), torch.nn.functional.normalize(text, dim=-1))
     assert ours.has_text
     assert found.features.shape[1] == text.shape[1] == ours.shape.dim
     config = load_config(folder)
     if family == "align":
         # As older versions of transformers count.
         config.vision_config.num_hidden_layers = 4 * sum(config.vision_config.num_block_repeats)
-    assert len(found.hidden) == depth(config) + 1
+    assert len(found.hidden_states) == depth(config) + 1
 
 
 @pytest.mark.parametrize("family", ALONE)
@@ -203,19 +203,19 @@ def test_image_towers_are_transformers_own(family: str, images, tmp_path: Path) 
     assert torch.equal(plain.features, found.features)
     feature = expected.last_hidden_state[:, 0] if family in ("mae", "msn") else expected.pooler_output
     close(found.features, feature.flatten(1))
-    assert (found.prefix, len(found.hidden)) == (prefix, states)
-    for one, other in zip(found.hidden, expected.hidden_states, strict=True):
+    assert (found.prefix, len(found.hidden_states)) == (prefix, states)
+    for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
         close(one, other.flatten(2).transpose(1, 2) if other.ndim == 4 else other)
     assert found.layer(-2).shape[1:] == (ours.shape.patches[-2], ours.shape.widths[-2])
     close(found.pooled(-2, "mean"), found.layer(-2).mean(1))
     if prefix:
-        close(found.pooled(-2, "auto"), found.hidden[-2][:, 0])
+        close(found.pooled(-2, "auto"), found.hidden_states[-2][:, 0])
     else:
         with pytest.raises(ValueError, match="no class token"):
             found.pooled(-2, "class")
     assert not ours.has_text
     with pytest.raises(InputError, match="no text tower; names and captions"):
-        ours.tokenise(["a heron"])
+        ours.tokenize(["a heron"])
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_timms_own_folders(name: str, prefix: int, options: dict[str, Any], imag
     pixels = torch.stack([transform(image) for image in images])
     with torch.no_grad():
         torch.testing.assert_close(
-            ours.normalise(ours.batch([ours.prepare(image) for image in images])), pixels, rtol=0, atol=2e-6
+            ours.normalize(ours.batch([ours.prepare(image) for image in images])), pixels, rtol=0, atol=2e-6
         )
         features = theirs.forward_features(pixels)
         found = seen(ours, images, hidden=True)
         close(found.features, theirs.forward_head(features, pre_logits=True))
         states = theirs.forward_intermediates(pixels, intermediates_only=True)
     assert found.prefix == prefix
-    assert len(found.hidden) == len(states)
+    assert len(found.hidden_states) == len(states)
     for number, state in enumerate(states):
         close(found.layer(number), state.flatten(2).transpose(1, 2))
     assert ours.shape.resolution == (56, 56)
@@ -284,7 +284,7 @@ def test_a_vit_without_weights_of_its_pooler_gives_the_class_token(images, tmp_p
     folder = saved(tmp_path, transformers.ViTModel(config, add_pooling_layer=False), processor_of("ViT"))
     ours = load_encoder(folder, text=False)
     found = seen(ours, images)
-    assert torch.equal(found.features, found.last[:, 0])
+    assert torch.equal(found.features, found.last_hidden_state[:, 0])
 
 
 def test_shapes_of_naflex_images_differ_and_padding_is_left_out(images, words, tmp_path: Path) -> None:
@@ -298,11 +298,11 @@ def test_shapes_of_naflex_images_differ_and_padding_is_left_out(images, words, t
         close(seen(ours, [image]).features[0], together.features[number])
     rows = together.mask.sum(1).tolist()
     assert rows == [image.shape[1] * image.shape[2] // 64 for image in prepared]
-    close(together.pooled(1, "mean")[1], together.hidden[1][1, : rows[1]].mean(0))
+    close(together.pooled(1, "mean")[1], together.hidden_states[1][1, : rows[1]].mean(0))
 
 
 def test_what_is_no_encoder_is_refused(kit, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected an encoder of images, got 'llama'"):
+    with pytest.raises(InputError, match="expected an image encoder, got 'llama'"):
         check_encoder(kit.llm, text=False)
     with pytest.raises(InputError, match="multimodal"):
         check_encoder(kit.mllm, text=False)

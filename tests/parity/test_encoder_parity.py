@@ -12,8 +12,9 @@ from transformers import AutoProcessor, CLIPModel
 from priorkit.data.images.decoding import decode
 from priorkit.data.images.entities import read_entities
 from priorkit.data.io.rejects import Rejects
-from priorkit.models.vision.loading import entity_head, load_encoder
-from priorkit.models.vision.loading import unit as normalised
+from priorkit.models.vision.encoder import l2_normalize as normalised
+from priorkit.models.vision.encoder import zero_shot_head
+from priorkit.models.vision.loading import load_encoder
 
 SHORT = ("--steps", 2, "--batch-size", 8, "--precision", "fp32", "--device", "cpu")
 
@@ -33,12 +34,15 @@ def test_features_are_those_of_clip_model_and_auto_processor(kit) -> None:
     with torch.no_grad():
         expected = model(**theirs)
         pixels = torch.stack([ours.prepare(image) for image in images])
-        torch.testing.assert_close(ours.normalise(pixels), theirs["pixel_values"], rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.normalize(pixels), theirs["pixel_values"], rtol=0, atol=1e-6)
         torch.testing.assert_close(
             normalised(ours.image_features(pixels)), expected.image_embeds, rtol=1e-5, atol=1e-6
         )
         torch.testing.assert_close(
-            torch.cat(list(ours.embed_texts(texts, batch_size=2))), expected.text_embeds, rtol=1e-4, atol=1e-5
+            torch.cat(list(ours.encode_texts(texts, batch_size=2))),
+            expected.text_embeds,
+            rtol=1e-4,
+            atol=1e-5,
         )
 
 
@@ -67,8 +71,8 @@ def test_rank_e_is_the_count_of_better_names_by_transformers_alone(kit) -> None:
 
 def test_a_head_averages_templates(kit) -> None:
     encoder = load_encoder(kit.encoder)
-    one, two = (entity_head(encoder, ["heron", "egret"], [t]) for t in ("a {}", "the {}"))
-    both = entity_head(encoder, ["heron", "egret"], ["a {}", "the {}"])
+    one, two = (zero_shot_head(encoder, ["heron", "egret"], [t]) for t in ("a {}", "the {}"))
+    both = zero_shot_head(encoder, ["heron", "egret"], ["a {}", "the {}"])
     torch.testing.assert_close(both, normalised(one + two), rtol=1e-5, atol=1e-6)
 
 

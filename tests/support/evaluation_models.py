@@ -17,7 +17,7 @@ from priorkit.inference.requests import Request
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import Multimodal, compose
-from priorkit.models.vision.loading import build_encoder
+from priorkit.models.vision.building import build_encoder
 
 TEXTS = [
     "What is shown in the image? A red circle beside a small blue square.",

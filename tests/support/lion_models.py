@@ -15,7 +15,7 @@ from priorkit.models.language.causal_lm import build_config, build_llm, preset_f
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import Multimodal
 from priorkit.models.multimodal.llava import compose as compose_llava
-from priorkit.models.vision.loading import build_encoder
+from priorkit.models.vision.building import build_encoder
 
 TEXTS = [
     "What is shown in the image? A red circle beside a small blue square.",

@@ -36,7 +36,7 @@ from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.multimodal.box_alignment import misfit_fact, misfit_of, misfit_warning
 from priorkit.models.multimodal.llava import check_chat, check_multimodal, is_linear, load_multimodal
-from priorkit.models.vision.image_tower import SEVERAL_TOWERS
+from priorkit.models.vision.image_tower import TOWER_CONCAT
 from priorkit.training.finetuning.conversation_source import sources_of
 from priorkit.training.finetuning.finetune import Prepared, part_table
 from priorkit.training.finetuning.vision_features import FreshViews, views_of
@@ -182,7 +182,7 @@ def _vision(folder: Path) -> dict[str, Any]:
     from transformers import CONFIG_MAPPING
 
     written = dict(read_config(folder)["vision_config"])
-    if written["model_type"] == SEVERAL_TOWERS:
+    if written["model_type"] == TOWER_CONCAT:
         raise InputError("LION's branches read one encoder, the model has several", where=str(folder))
     config = CONFIG_MAPPING[written["model_type"]](**written)
     return {"hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers}

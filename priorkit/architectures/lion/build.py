@@ -41,7 +41,7 @@ class LionMultimodal(Multimodal):
         Returns:
             ``[images, states, positions, width]``; see ``LionModel.vision_states``.
         """
-        return self.model.model.vision_states(self._preprocessing.normalise(pixels))
+        return self.model.model.vision_states(self._preprocessing.normalize(pixels))
 
     def hidden(
         self,

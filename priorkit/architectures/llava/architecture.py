@@ -25,7 +25,7 @@ from priorkit.models.multimodal.llava import (
     is_linear,
     load_multimodal,
 )
-from priorkit.models.vision.image_tower import SEVERAL_TOWERS, put_back, stand_alone_config
+from priorkit.models.vision.image_tower import TOWER_CONCAT, image_tower_config, replace_image_tower
 from priorkit.models.vision.loading import check_encoder, load_config, load_encoder
 from priorkit.training.engine.memory_estimate import footprint
 from priorkit.training.finetuning.conversation_source import check_sources, mean_length, read_samples
@@ -105,14 +105,14 @@ def _check_export(settings: Any, config: Mapping[str, Any], source: Input) -> No
             where="--export-encoder",
             hint="add encoder to --train",
         )
-    if config["vision_config"].get("model_type") == SEVERAL_TOWERS:
+    if config["vision_config"].get("model_type") == TOWER_CONCAT:
         raise InputError(
             "the model sees by several encoders at once, of which none can be taken out alone",
             where="--export-encoder",
             hint="leave it out",
         )
     check_encoder(source.path, text=False)
-    wanted, given = config["vision_config"], stand_alone_config(load_config(source.path)).to_dict()
+    wanted, given = config["vision_config"], image_tower_config(load_config(source.path)).to_dict()
     for name in ("model_type", "hidden_size", "num_hidden_layers", "patch_size"):
         if name in wanted and wanted[name] != given.get(name):
             raise InputError(
@@ -264,6 +264,8 @@ def export_encoder(multimodal: Multimodal, module: Any, source: Path, folder: Pa
                 continue
             tuned[own.removeprefix("modules_to_save.default.")] = value
     encoder = load_encoder(source, text=False)
-    put_back(encoder, tuned, multimodal.model.config.vision_config, multimodal.processor.image_processor)
+    replace_image_tower(
+        encoder, tuned, multimodal.model.config.vision_config, multimodal.processor.image_processor
+    )
     folder.mkdir()
     encoder.save(folder)

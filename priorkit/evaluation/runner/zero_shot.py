@@ -13,7 +13,7 @@ from priorkit.data.io.threads import in_threads
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Answer, Item
 from priorkit.inference.answer_cache import AnswerCache
-from priorkit.models.vision.loading import Encoder, entity_head
+from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
 
 
@@ -39,7 +39,7 @@ def compare(
     if task.name == "retrieval":
         return _rank_texts(encoder, images, items)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
-    head = entity_head(encoder, texts, templates).cpu()
+    head = zero_shot_head(encoder, texts, templates).cpu()
     row = {text: place for place, text in enumerate(texts)}
     answers: list[Answer] = []
     for item, image in zip(items, images, strict=True):
@@ -52,7 +52,7 @@ def compare(
 def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[Answer]:
     texts = list(dict.fromkeys(item.text for item in items))
     row = {text: place for place, text in enumerate(texts)}
-    features = torch.cat(list(encoder.embed_texts(texts)))
+    features = torch.cat(list(encoder.encode_texts(texts)))
     truth = torch.tensor([row[item.text] for item in items])
     ranks = true_ranks(images, features, truth)
     nearest = most_similar(images, features, 1)[1][:, 0]
@@ -74,7 +74,7 @@ def _embed_images(
     def embed(batch: Sequence[int]) -> list[list[float]]:
         own = [images[place] for place in batch]
         pixels = encoder.batch(in_threads(lambda image: encoder.prepare(decode(image)), own, workers))
-        return encoder.embed_images([pixels]).float().cpu().tolist()
+        return encoder.encode_images([pixels]).float().cpu().tolist()
 
     features = torch.tensor(journal.answered(batches, embed, name))
     row = {key: place for place, key in enumerate(refs)}

@@ -18,7 +18,7 @@ from priorkit.models.language.causal_lm import load_checked, refuse_missing
 from priorkit.models.language.chat_template import check_template
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE
 from priorkit.models.vision.encoder import Encoder
-from priorkit.models.vision.image_tower import SEVERAL_TOWERS, ImageTower, image_tower, patch_side
+from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, extract_image_tower, patch_side
 from priorkit.models.vision.preprocessing import Preprocessing, Resize
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Multimodal:
         """
         config = self.model.config
         output = self.model.model.vision_tower(
-            pixel_values=self._preprocessing.normalise(pixels), output_hidden_states=True, return_dict=True
+            pixel_values=self._preprocessing.normalize(pixels), output_hidden_states=True, return_dict=True
         )
         layers = config.vision_feature_layer
         states = [output.hidden_states[layer] for layer in ([layers] if isinstance(layers, int) else layers)]
@@ -251,10 +251,10 @@ def compose(
         seed: draws the projector's weights.
         projector: LLaVA 1.5's two layers with GELU, or one linear map (LLaVA 1.0). LLaVA's class has two
             matrices in any case; the second is the identity then and is not to be trained.
-        image_tokens: patches of an image; see :func:`priorkit.models.vision.image_tower.image_tower`.
+        image_tokens: patches of an image; see :func:`priorkit.models.vision.image_tower.extract_image_tower`.
         also: further encoders, whose features lie beside the first one's; see
             :mod:`priorkit.models.vision.tower_concat`.
-        resize: how images become squares; see :func:`priorkit.models.vision.preprocessing.resized`.
+        resize: how images become squares; see :func:`priorkit.models.vision.preprocessing.with_resize`.
 
     Raises:
         InputError: an image tower that LLaVA cannot hold.
@@ -262,7 +262,7 @@ def compose(
     from transformers import LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     torch.manual_seed(seed)
-    tower = _side_by_side(image_tower(encoder, image_tokens, resize), also)
+    tower = _side_by_side(extract_image_tower(encoder, image_tokens, resize), also)
     ensure_image_token(llm, tokenizer)
     drops = tower.prefix > 0 and not class_token
     llm.config._name_or_path = ""  # where it was read; the manifest tells, and equal models stay equal bytes
@@ -302,9 +302,9 @@ def compose(
 def _side_by_side(first: ImageTower, others: Sequence[Encoder]) -> ImageTower:
     if not others:
         return first
-    from priorkit.models.vision.tower_concat import join_towers
+    from priorkit.models.vision.tower_concat import concat_towers
 
-    return join_towers([first, *map(image_tower, others)])
+    return concat_towers([first, *map(extract_image_tower, others)])
 
 
 def ensure_image_token(llm: Any, tokenizer: Any) -> int:
@@ -336,7 +336,7 @@ def check_multimodal(folder: Path) -> dict[str, Any]:
     if config["model_type"] != "llava":
         raise InputError(f"expected a LLaVA model, got '{config['model_type']}'", where=str(folder))
     tensor_files(folder)
-    if config.get("vision_config", {}).get("model_type") == SEVERAL_TOWERS:
+    if config.get("vision_config", {}).get("model_type") == TOWER_CONCAT:
         importlib.import_module("priorkit.models.vision.tower_concat")  # makes the type known to transformers
     return config
 

@@ -1,4 +1,4 @@
-"""The tokenizer of an encoder that is trained from scratch: CLIP's kind, learnt from the captions."""
+"""The tokenizer of an encoder trained from scratch: CLIP's kind, trained on the captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 
 
 def train_caption_tokenizer(texts: Iterable[str], vocab_size: int, length: int) -> Any:
-    """A lower-casing byte-level BPE tokenizer with start and end tokens, as CLIP's."""
+    """Train a lower-casing byte-level BPE tokenizer with start and end tokens, like CLIP's.
+
+    Args:
+        texts: the captions.
+        vocab_size: size of the vocabulary.
+        length: the longest text in tokens.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -17,7 +23,7 @@ def train_caption_tokenizer(texts: Iterable[str], vocab_size: int, length: int) 
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    # Padding first: its id must not be 2, which CLIP's text tower takes for a legacy end token.
+    # Padding first: its id must not be 2, which CLIP's text tower treats as a legacy end token.
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD, BOS, "<|unused|>", EOS],

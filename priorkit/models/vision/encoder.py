@@ -1,4 +1,4 @@
-"""The encoder as the kit uses it: pixels or texts in, features and hidden states out."""
+"""An encoder: images or texts in, features and hidden states out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.models.vision.preprocessing import Preprocessing
-from priorkit.models.vision.towers import ImageOutput, look
+from priorkit.models.vision.towers import ImageOutput, forward_vision
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,10 +24,10 @@ class Encoder:
     """An image tower, its preprocessing, and a text tower with its tokenizer where there is one.
 
     Attributes:
-        model: a dual encoder of transformers (CLIP, SigLIP, ALIGN ...) or an image tower alone (DINOv2,
-            ViT, MAE, a timm model ...), as ``AutoModel`` loads it.
-        image_processor: resizes, crops and normalises as the model was trained.
-        tokenizer: the text tower's own; None for an image tower alone.
+        model: a dual encoder of transformers (CLIP, SigLIP, ALIGN ...) or only an image tower (DINOv2, ViT,
+            MAE, a timm model ...), as ``AutoModel`` loads it.
+        image_processor: resizes, crops and normalizes as in the model's training.
+        tokenizer: the text tower's; None without a text tower.
     """
 
     model: Any
@@ -36,28 +36,28 @@ class Encoder:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.model.parameters()).device
 
     @property
     def has_text(self) -> bool:
-        """Whether it embeds texts beside images."""
+        """Whether it has a text tower."""
         return self.tokenizer is not None and hasattr(self.model, "get_text_features")
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """The two halves of the image processor."""
+        """The image processor, split into resizing and normalization."""
         return Preprocessing(self.image_processor)
 
     @cached_property
     def shape(self) -> TowerShape:
-        """Resolution, width, depth and tokens of the image tower, found by looking at a plain image."""
+        """Resolution, width, depth and tokens of the image tower, measured on a plain image."""
         from PIL import Image
 
         pixels = self.prepare(Image.new("RGB", (64, 64)))[None].to(self.device)
         with torch.no_grad():
-            output = self.look(pixels, hidden=True)
-        states = output.hidden or ()
+            output = self.forward_vision(pixels, hidden_states=True)
+        states = output.hidden_states or ()
         return TowerShape(
             resolution=(int(pixels.shape[2]), int(pixels.shape[3])),
             dim=output.features.shape[1],
@@ -67,82 +67,83 @@ class Encoder:
         )
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Resize and crop as the model was trained: uint8 ``[3, height, width]``, not yet normalised."""
+        """Resize and crop as in the model's training: uint8 ``[3, height, width]``, not yet normalized."""
         return self.preprocessing.prepare(image)
 
     def batch(self, prepared: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """Prepared images as one batch: a tensor, or a list where their shapes differ (SigLIP 2 NaFlex)."""
+        """Stack prepared images: a tensor, or a list where their shapes differ (SigLIP 2 NaFlex)."""
         if len({image.shape for image in prepared}) > 1:
             return list(prepared)
         return torch.stack(list(prepared))
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Scale and normalise prepared uint8 pixels ``[batch, 3, height, width]`` to fp32, on their device."""
-        return self.preprocessing.normalise(pixels)
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Scale and normalize prepared uint8 pixels ``[batch, 3, height, width]`` to fp32, on their device."""
+        return self.preprocessing.normalize(pixels)
 
-    def look(self, pixels: Tensor | Sequence[Tensor], hidden: bool = False) -> ImageOutput:
-        """The image tower's features of prepared uint8 pixels and, if asked for, all its hidden states.
+    def forward_vision(self, pixels: Tensor | Sequence[Tensor], hidden_states: bool = False) -> ImageOutput:
+        """The image tower's output for prepared uint8 pixels.
 
         Args:
-            pixels: what :meth:`batch` makes, on the encoder's device.
-            hidden: whether to return the hidden states.
+            pixels: from :meth:`batch`; a tensor must be on the encoder's device.
+            hidden_states: whether to return the hidden states of all layers.
         """
         values = (
-            self.normalise(pixels)
+            self.normalize(pixels)
             if isinstance(pixels, Tensor)
-            else [self.normalise(image.to(self.device)) for image in pixels]
+            else [self.normalize(image.to(self.device)) for image in pixels]
         )
-        return look(self.model, values, hidden, int(getattr(self.image_processor, "max_num_patches", 0)))
+        max_patches = int(getattr(self.image_processor, "max_num_patches", 0))
+        return forward_vision(self.model, values, hidden_states, max_patches)
 
     def image_features(self, pixels: Tensor | Sequence[Tensor]) -> Tensor:
-        """Image features ``[batch, dim]`` (projected where there is a projection, not normalised)."""
-        return self.look(pixels).features
+        """Image features ``[batch, dim]``, projected if the model has a projection, not normalized."""
+        return self.forward_vision(pixels).features
 
-    def tokenise(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and mask ``[batch, time]``, padded as the model was trained.
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and mask ``[batch, time]``, padded as in the model's training.
 
         Raises:
             InputError: there is no text tower.
         """
-        self._need_text()
+        self._require_text_tower()
         config = getattr(self.model.config, "text_config", self.model.config)
         # SigLIP was trained on texts padded to their full length and without a mask.
-        fixed = self.model.config.model_type.startswith("siglip")
-        longest = min(int(config.max_position_embeddings), int(self.tokenizer.model_max_length))
+        full_length = self.model.config.model_type.startswith("siglip")
+        max_length = min(int(config.max_position_embeddings), int(self.tokenizer.model_max_length))
         encoded = self.tokenizer(
             list(texts),
-            padding="max_length" if fixed else True,
+            padding="max_length" if full_length else True,
             truncation=True,
-            max_length=longest,
+            max_length=max_length,
             return_tensors="pt",
         )
-        names = ("input_ids",) if fixed else ("input_ids", "attention_mask")
+        names = ("input_ids",) if full_length else ("input_ids", "attention_mask")
         return {name: encoded[name] for name in names if name in encoded}
 
     def text_features(self, tokens: dict[str, Tensor]) -> Tensor:
-        """Projected text features ``[batch, dim]`` (not normalised).
+        """Projected text features ``[batch, dim]``, not normalized.
 
         Raises:
             InputError: there is no text tower.
         """
-        self._need_text()
-        features = pooled(self.model.get_text_features(**tokens))
+        self._require_text_tower()
+        features = _pooled(self.model.get_text_features(**tokens))
         # FLAVA projects every token; its feature is the projected class token.
         return features[:, 0] if features.ndim == 3 else features
 
-    def _need_text(self) -> None:
+    def _require_text_tower(self) -> None:
         if not self.has_text:
             raise InputError(
-                f"{type(self.model).__name__} has no text tower; names and captions cannot be embedded",
+                f"{type(self.model).__name__} has no text tower; names and captions cannot be encoded",
                 hint="use an encoder such as CLIP or SigLIP",
             )
 
     @torch.no_grad()
-    def embed_images(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
-        """L2-normalised fp32 features of batches of prepared pixels, ``[images, dim]`` in main memory."""
+    def encode_images(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
+        """L2-normalized fp32 features of batches of prepared pixels, ``[images, dim]`` on the CPU."""
         return torch.cat(
             [
-                unit(
+                l2_normalize(
                     self.image_features(pixels.to(self.device) if isinstance(pixels, Tensor) else pixels)
                 ).cpu()
                 for pixels in batches
@@ -150,11 +151,11 @@ class Encoder:
         )
 
     @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Tensor]:
-        """Yield L2-normalised fp32 features of the texts, a batch at a time, in main memory."""
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Tensor]:
+        """Yield L2-normalized fp32 features of the texts, ``[batch, dim]`` on the CPU."""
         for start in range(0, len(texts), batch_size):
-            tokens = self.tokenise(texts[start : start + batch_size])
-            yield unit(self.text_features({k: v.to(self.device) for k, v in tokens.items()})).cpu()
+            tokens = self.tokenize(texts[start : start + batch_size])
+            yield l2_normalize(self.text_features({k: v.to(self.device) for k, v in tokens.items()})).cpu()
 
     def save(self, folder: Path) -> None:
         """Save model, image processor and tokenizer, so that ``AutoProcessor`` finds them."""
@@ -162,8 +163,8 @@ class Encoder:
         if self.tokenizer is None:
             self.image_processor.save_pretrained(folder)
             return
-        # The last call's padding and truncation would be saved, and whether there was one here depends on
-        # workers and on where a run was resumed.
+        # A tokenizer saves the padding and truncation of its last call; whether this process made one
+        # depends on the workers and on where a run was resumed.
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
         if self.model.config.model_type == "clip":
@@ -179,15 +180,15 @@ class Encoder:
 
 @dataclass(frozen=True)
 class TowerShape:
-    """What an image tower makes of an image.
+    """Sizes of an image tower.
 
     Attributes:
-        resolution: height and width in pixels after preparation; where the model keeps the images' shapes,
-            those of a square one.
-        dim: width of the feature.
-        widths: width of each hidden state; all are equal but in hierarchical and convolutional nets.
-        patches: number of patches in each hidden state, likewise.
-        prefix: class token and registers in front of them.
+        resolution: height and width in pixels after preparation; of a square image where the model keeps
+            aspect ratios.
+        dim: width of the pooled feature.
+        widths: width of each hidden state; they differ in hierarchical and convolutional nets only.
+        patches: number of patches in each hidden state; likewise.
+        prefix: number of tokens before the patches: class token and registers.
     """
 
     resolution: tuple[int, int]
@@ -197,11 +198,34 @@ class TowerShape:
     prefix: int
 
 
-def pooled(output: Any) -> Tensor:
-    """The projected feature: a tensor in older transformers, the pooled output of an object in newer."""
+def _pooled(output: Any) -> Tensor:
+    """The projected feature: older versions of transformers return a tensor, newer ones an output object."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
 
-def unit(features: Tensor) -> Tensor:
-    """fp32 features of length one."""
+def l2_normalize(features: Tensor) -> Tensor:
+    """Features of length one along the last dimension, in fp32."""
     return torch.nn.functional.normalize(features.float(), dim=-1)
+
+
+def zero_shot_head(encoder: Encoder, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """CLIP's zero-shot head: the mean over prompt templates of the names' text features.
+
+    Each template's features are L2-normalized, and so is the mean (Radford et al. 2021, section 3.1.4).
+
+    Args:
+        encoder: one with a text tower.
+        names: the classes.
+        templates: prompt templates; ``{}`` is replaced by the name.
+
+    Returns:
+        fp32 ``[names, dim]`` on the CPU.
+    """
+    total: Tensor | None = None
+    for template in templates:
+        texts = [template.replace("{}", name) for name in names]
+        features = torch.cat(list(encoder.encode_texts(texts)))
+        total = features if total is None else total + features
+    if total is None:
+        raise ValueError("at least one template is needed")
+    return l2_normalize(total)

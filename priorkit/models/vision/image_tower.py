@@ -1,8 +1,8 @@
-"""An encoder's image tower as the stand-alone model that transformers' LLaVA holds.
+"""An encoder's image tower as a separate model, as transformers' LLaVA requires it, and back.
 
-LLaVA's class builds its tower from a configuration, asks for hidden states ``[images, tokens, width]`` and
-can drop the first token. Towers that do not give that on their own are rewritten where this is exact (MAE
-and timm's plain vision transformers are ViTs) and refused where it is not.
+LLaVA's class builds its tower from a configuration, reads hidden states ``[images, tokens, width]`` and
+can drop the first token. Other towers are rewritten if the result is exact (MAE and timm's plain vision
+transformers become ViTs) and refused if not.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from torch import Tensor
 from priorkit.core.errors import InputError, UsageError
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.loading import TIMM
-from priorkit.models.vision.preprocessing import Resize, resized
+from priorkit.models.vision.preprocessing import Resize, with_resize
 from priorkit.models.vision.towers import tower_config
 
-SEVERAL_TOWERS = "priorkit_several_towers"
-"""The model type of several image towers side by side, see :mod:`priorkit.models.vision.tower_concat`."""
+TOWER_CONCAT = "priorkit_several_towers"
+"""The ``model_type`` of a tower concat, see :mod:`priorkit.models.vision.tower_concat`; artifacts store it."""
 
 
 @dataclass(frozen=True)
 class ImageTower:
-    """What goes into a LLaVA model.
+    """The image part of a LLaVA model.
 
     Attributes:
         model: a vision model that ``AutoModel.from_config(config)`` builds.
         config: its configuration.
         image_processor: prepares images at the tower's resolution.
-        patches: patches of an image.
-        prefix: tokens in front of them: class token, registers.
+        patches: number of patches of an image.
+        prefix: number of tokens before them: class token, registers.
     """
 
     model: Any
@@ -44,75 +44,75 @@ class ImageTower:
     prefix: int
 
 
-def image_tower(
+def extract_image_tower(
     encoder: Encoder, image_tokens: int | None = None, resize: Resize | None = None
 ) -> ImageTower:
-    """Take an encoder's image tower out of it.
+    """An encoder's image tower as a model without the text tower.
 
     Args:
-        encoder: any encoder that the kit loads.
-        image_tokens: patches of an image, a square number; the tower then reads images of another
-            resolution, its position embeddings interpolated (bicubic). LLaVA's class has no place for a
-            resampler behind the tower, so this is how a fixed number of tokens stays loadable. None for
-            the tower's own.
-        resize: how images become squares; None for the encoder's own way.
+        encoder: any encoder from :func:`priorkit.models.vision.loading.load_encoder`.
+        image_tokens: number of patches of an image, a square number; position embeddings are interpolated
+            (bicubic) to the resolution that gives it. LLaVA's class has no resampler after the tower, so
+            this is how a chosen number of tokens stays loadable. None for the tower's number.
+        resize: how images become square; None for the encoder's way.
 
     Raises:
-        InputError: the tower gives no hidden states that LLaVA can read.
-        UsageError: a number of tokens that is no square, or a tower whose positions cannot be interpolated.
+        InputError: LLaVA cannot read the tower's hidden states.
+        UsageError: the number of tokens is not square, or position embeddings cannot be interpolated.
     """
-    model, config = _stand_alone(encoder)
-    processor = _lasting(encoder.image_processor)
+    model, config = _separate_model(encoder)
+    processor = _savable_processor(encoder.image_processor)
     side = patch_side(config)
     if not side or getattr(processor, "max_num_patches", 0):
         raise InputError(
-            f"LLaVA cannot hold an image tower of type '{config.model_type}', which cuts no fixed grid of patches",
+            f"LLaVA cannot use an image tower of type '{config.model_type}': it has no fixed grid of patches",
             hint="use a vision transformer such as CLIP, SigLIP, DINOv2, MAE or ViT",
         )
     if resize is not None:
-        processor = resized(processor, resize, *prepared_size(Encoder(model, processor)))
+        processor = with_resize(processor, resize, *prepared_size(Encoder(model, processor)))
     if image_tokens is not None:
-        model, config = _at_grid(model, config, processor, side, image_tokens)
+        model, config = _with_image_tokens(model, config, processor, side, image_tokens)
     height, width = prepared_size(Encoder(model, processor))
     patches = (height // side) * (width // side)
-    tokens = _tokens(model, height, width, int(config.hidden_size))
+    tokens = _token_count(model, height, width, int(config.hidden_size))
     return ImageTower(model, config, processor, patches, tokens - patches)
 
 
 def patch_side(config: Any) -> int:
-    """Side of a patch in pixels; 0 for a tower that cuts none."""
+    """Side of a patch in pixels; 0 for a tower without patches."""
     side = getattr(config, "patch_size", 0) or 0
     return int(side if isinstance(side, int) else side[0])
 
 
-def _stand_alone(encoder: Encoder) -> tuple[Any, Any]:
+def _separate_model(encoder: Encoder) -> tuple[Any, Any]:
+    """The image tower's model and configuration."""
     from transformers import AutoModel
 
     source, config = encoder.model, tower_config(encoder.model.config)
     if config.model_type == TIMM:
         return _from_timm(encoder)
     if config.model_type == "vit_mae":
-        # An MAE encoder without its mask is a ViT, tensor by tensor; its own class shuffles patches.
+        # An MAE encoder without masking is a ViT, tensor by tensor; MAE's class shuffles the patches.
         config = _vit_config(config)
     elif config is source.config:
         return source, config
     tower = AutoModel.from_config(config)
     state = {name: value for name, value in source.state_dict().items() if "text" not in name.split(".")[0]}
-    wanted = {
+    required = {
         name for name in tower.state_dict() if not name.startswith("pooler.") or config.model_type != "vit"
     }
     for prefix in ("", "vision_model."):
         renamed = {
             name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
         }
-        if wanted <= set(renamed):
-            tower.load_state_dict({name: renamed[name] for name in sorted(wanted)}, strict=False)
+        if required <= set(renamed):
+            tower.load_state_dict({name: renamed[name] for name in sorted(required)}, strict=False)
             return tower, config
     raise InputError(f"no image tower of type {type(tower).__name__} in {type(source).__name__}")
 
 
-def _lasting(processor: Any) -> Any:
-    """A copy of an image processor; timm's, which ``AutoProcessor`` cannot load, as one of CLIP's kind."""
+def _savable_processor(processor: Any) -> Any:
+    """A copy of an image processor; timm's, which ``AutoProcessor`` cannot load, as a CLIP image processor."""
     data = getattr(processor, "data_config", None)
     if data is None:
         return copy.deepcopy(processor)
@@ -120,9 +120,9 @@ def _lasting(processor: Any) -> Any:
     from transformers import CLIPImageProcessor
 
     _, height, width = data["input_size"]
-    kinds = {"bilinear": Resampling.BILINEAR, "lanczos": Resampling.LANCZOS, "nearest": Resampling.NEAREST}
+    filters = {"bilinear": Resampling.BILINEAR, "lanczos": Resampling.LANCZOS, "nearest": Resampling.NEAREST}
     common: dict[str, Any] = {
-        "resample": kinds.get(data["interpolation"], Resampling.BICUBIC),
+        "resample": filters.get(data["interpolation"], Resampling.BICUBIC),
         "image_mean": list(data["mean"]),
         "image_std": list(data["std"]),
     }
@@ -145,22 +145,22 @@ def _vit_config(config: Any) -> Any:
 
 
 def _from_timm(encoder: Encoder) -> tuple[Any, Any]:
-    """A plain vision transformer of timm as transformers' ViT, proven equal on an image.
+    """A plain vision transformer of timm as transformers' ViT, checked to be equal on an image.
 
-    transformers' wrapper of timm models hands out maps without the class token, which LLaVA cannot read.
+    transformers' wrapper of timm models returns feature maps without the class token, which LLaVA cannot read.
     """
     from transformers import AutoModel, ViTConfig
 
     inner = encoder.model.timm_model
     name = type(inner).__name__
-    refused = InputError(
-        f"LLaVA cannot hold timm's {name} of this shape: only plain vision transformers can be rewritten as ViT",
-        hint="use the same model in transformers' own format",
+    unsupported = InputError(
+        f"LLaVA cannot use timm's {name} of this shape: only plain vision transformers can be converted to ViT",
+        hint="use the same model in transformers' format",
     )
     state = {key: value for key, value in inner.state_dict().items() if not key.startswith("head.")}
     blocks = len(getattr(inner, "blocks", ()))
     if name != "VisionTransformer" or not blocks or "pos_embed" not in state:
-        raise refused
+        raise unsupported
     width = int(state["pos_embed"].shape[-1])
     size, patch = inner.patch_embed.img_size, inner.patch_embed.patch_size
     config = ViTConfig(
@@ -177,22 +177,22 @@ def _from_timm(encoder: Encoder) -> tuple[Any, Any]:
     renamed = {new: value for key, tensor in state.items() for new, value in _as_vit(key, tensor).items()}
     missing = {key for key in set(tower.state_dict()) - set(renamed) if not key.startswith("pooler.")}
     if missing or set(renamed) - set(tower.state_dict()):
-        raise refused
+        raise unsupported
     tower.load_state_dict(renamed, strict=False)
     tower.eval()
     height, columns = prepared_size(encoder)
     pixels = torch.linspace(0, 255, 3 * height * columns).view(1, 3, height, columns).to(torch.uint8)
     with torch.no_grad():
-        ours = tower(pixel_values=encoder.normalise(pixels)).last_hidden_state
-        theirs = inner.forward_features(encoder.normalise(pixels))
-    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-        raise refused
+        converted = tower(pixel_values=encoder.normalize(pixels)).last_hidden_state
+        original = inner.forward_features(encoder.normalize(pixels))
+    if converted.shape != original.shape or not torch.allclose(converted, original, rtol=1e-3, atol=1e-3):
+        raise unsupported
     return tower, config
 
 
 def _as_vit(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """A tensor of timm's vision transformer under transformers' names; the fused projection is cut in three."""
-    fixed = {
+    """A tensor of timm's vision transformer under transformers' names; the fused projection is split in three."""
+    outside_blocks = {
         "cls_token": "embeddings.cls_token",
         "pos_embed": "embeddings.position_embeddings",
         "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
@@ -200,8 +200,8 @@ def _as_vit(name: str, tensor: Tensor) -> dict[str, Tensor]:
         "norm.weight": "layernorm.weight",
         "norm.bias": "layernorm.bias",
     }
-    if name in fixed:
-        return {fixed[name]: tensor}
+    if name in outside_blocks:
+        return {outside_blocks[name]: tensor}
     _, number, rest = name.split(".", 2) if name.startswith("blocks.") else ("", "", name)
     part, _, kind = rest.rpartition(".")
     if part == "attn.qkv":
@@ -213,14 +213,16 @@ def _as_vit(name: str, tensor: Tensor) -> dict[str, Tensor]:
     return {f"layers.{number}.{names.get(part, part)}.{kind}": tensor}
 
 
-def _at_grid(model: Any, config: Any, processor: Any, patch: int, image_tokens: int) -> tuple[Any, Any]:
-    """The tower for images of another resolution, and its processor changed in place."""
+def _with_image_tokens(
+    model: Any, config: Any, processor: Any, patch: int, image_tokens: int
+) -> tuple[Any, Any]:
+    """The tower and configuration for another resolution; the processor is changed in place."""
     from transformers import AutoModel
 
     grid = math.isqrt(image_tokens)
     if grid * grid != image_tokens:
         raise UsageError(
-            f"{image_tokens} is no square number; patches form a square grid",
+            f"{image_tokens} is not a square number; patches form a square grid",
             where="--image-tokens",
             hint=f"{grid * grid} or {(grid + 1) ** 2}",
         )
@@ -230,15 +232,15 @@ def _at_grid(model: Any, config: Any, processor: Any, patch: int, image_tokens: 
     state = model.state_dict()
     config = copy.deepcopy(config)
     if config.model_type.startswith("dinov2"):
-        return model, config  # interpolates by itself
+        return model, config  # DINOv2 interpolates in its forward pass
     config.image_size = size
     tower = AutoModel.from_config(config)
-    wanted = tower.state_dict()
+    resized = tower.state_dict()
     for name, value in state.items():
-        if name in wanted and wanted[name].shape != value.shape:
+        if name in resized and resized[name].shape != value.shape:
             if "position" not in name:
                 raise UsageError(
-                    f"'{config.model_type}' has a tensor {name} that depends on the resolution",
+                    f"the tensor {name} of '{config.model_type}' depends on the resolution",
                     where="--image-tokens",
                     hint="leave it out",
                 )
@@ -248,7 +250,7 @@ def _at_grid(model: Any, config: Any, processor: Any, patch: int, image_tokens: 
 
 
 def _interpolated(positions: Tensor, count: int) -> Tensor:
-    """Position embeddings ``[(1,) prefix + patches, width]`` of a square grid, for a grid of ``count``."""
+    """Position embeddings ``[(1,) prefix + patches, width]`` interpolated to a square grid of ``count`` patches."""
     table = positions.reshape(-1, positions.shape[-1]).float()
     old = math.isqrt(len(table))
     prefix = len(table) - old * old
@@ -257,16 +259,16 @@ def _interpolated(positions: Tensor, count: int) -> Tensor:
     grid = torch.nn.functional.interpolate(
         grid, (side, side), mode="bicubic", align_corners=False, antialias=side < old
     )
-    made = torch.cat([table[:prefix], grid.flatten(2)[0].T])
-    return made.reshape(*positions.shape[:-2], *made.shape).to(positions.dtype)
+    table = torch.cat([table[:prefix], grid.flatten(2)[0].T])
+    return table.reshape(*positions.shape[:-2], *table.shape).to(positions.dtype)
 
 
 def _resize(processor: Any, before: int, size: int) -> None:
-    """Let an image processor make images of another size, resized and cropped in the same proportion."""
+    """Change an image processor's output size; resizing and cropping keep their proportion."""
 
-    def scaled(given: Any) -> Any:
-        values = {name: given[name] for name in ("shortest_edge", "height", "width") if given.get(name)}
-        return type(given)(**{name: round(value * size / before) for name, value in values.items()})
+    def scaled(sides: Any) -> Any:
+        values = {name: sides[name] for name in ("shortest_edge", "height", "width") if sides.get(name)}
+        return type(sides)(**{name: round(value * size / before) for name, value in values.items()})
 
     for name in ("size", "crop_size"):
         if getattr(processor, name, None):
@@ -274,18 +276,18 @@ def _resize(processor: Any, before: int, size: int) -> None:
 
 
 def prepared_size(encoder: Encoder) -> tuple[int, int]:
-    """Height and width in pixels of the images that an encoder's processor makes."""
+    """Height and width in pixels of an encoder's prepared images."""
     from PIL import Image
 
     pixels = encoder.prepare(Image.new("RGB", (64, 64)))
     return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
-def _tokens(model: Any, height: int, width: int, hidden_size: int) -> int:
-    """Tokens in a hidden state, found by looking at a plain image.
+def _token_count(model: Any, height: int, width: int, hidden_size: int) -> int:
+    """Number of tokens in a hidden state, measured on a plain image.
 
     Raises:
-        InputError: the tower gives none, or of several shapes.
+        InputError: the tower returns no hidden states, or they differ in shape.
     """
     device = next(model.parameters()).device
     try:
@@ -297,39 +299,41 @@ def _tokens(model: Any, height: int, width: int, hidden_size: int) -> int:
             )
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{type(model).__name__} cannot be looked through: {str(error).splitlines()[0]}",
-            hint="does its image processor make images of the size that the model takes?",
+            f"the forward pass of {type(model).__name__} fails: {str(error).splitlines()[0]}",
+            hint="check that the image processor's size is the model's image size",
         ) from None
-    shapes = {tuple(state.shape) for state in output.hidden_states or ()}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 3 or next(iter(shapes))[2] != hidden_size:
+    shapes = list({tuple(state.shape) for state in output.hidden_states or ()})
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != hidden_size:
         raise InputError(
             f"LLaVA cannot read {type(model).__name__}: its hidden states are not all [images, tokens, {hidden_size}]",
             hint="use a vision transformer such as CLIP, SigLIP, DINOv2, MAE or ViT",
         )
-    return int(next(iter(shapes))[1])
+    return int(shapes[0][1])
 
 
-def stand_alone_config(config: Any) -> Any:
-    """The configuration that an encoder's image tower has within a LLaVA model."""
+def image_tower_config(config: Any) -> Any:
+    """The configuration of an encoder's image tower in a LLaVA model."""
     config = tower_config(config)
     return _vit_config(config) if config.model_type == "vit_mae" else config
 
 
-def put_back(encoder: Encoder, tuned: dict[str, Tensor], config: Any, image_processor: Any) -> None:
-    """Give an encoder a tuned image tower; its text tower and projections stay.
+def replace_image_tower(
+    encoder: Encoder, tuned: dict[str, Tensor], config: Any, image_processor: Any
+) -> None:
+    """Replace an encoder's image tower by a tuned one; the text tower and projections stay.
 
     Args:
-        encoder: the one that the tower came from; changed.
-        tuned: the tower's tensors as LLaVA names them.
+        encoder: the encoder that the tower was extracted from; changed in place.
+        tuned: the tower's tensors under LLaVA's names.
         config: the tower's configuration in the LLaVA model.
-        image_processor: the LLaVA model's.
+        image_processor: of the LLaVA model.
 
     Raises:
         InputError: the tensors are not those of the encoder's image tower.
     """
-    own = tower_config(encoder.model.config)
-    if own.model_type in (TIMM, "vit_mae"):
-        # They were rewritten as ViT to fit LLaVA, and leave it as that.
+    own_config = tower_config(encoder.model.config)
+    if own_config.model_type in (TIMM, "vit_mae"):
+        # They were converted to ViT for LLaVA and stay ViT.
         from transformers import AutoModel
 
         encoder.model = AutoModel.from_config(config)
@@ -342,10 +346,9 @@ def put_back(encoder: Encoder, tuned: dict[str, Tensor], config: Any, image_proc
         if set(renamed) <= set(state):
             break
     else:
-        raise InputError(f"the tuned image tower is not that of {type(encoder.model).__name__}")
-    grown = {name: value for name, value in renamed.items() if value.shape != state[name].shape}
-    if grown:
-        own.image_size = config.image_size
+        raise InputError(f"the tuned image tower does not fit {type(encoder.model).__name__}")
+    if any(value.shape != state[name].shape for name, value in renamed.items()):
+        own_config.image_size = config.image_size
         rebuilt = type(encoder.model)(encoder.model.config)
         rebuilt.load_state_dict({**state, **{name: value.cpu() for name, value in renamed.items()}})
         encoder.model = rebuilt.eval()

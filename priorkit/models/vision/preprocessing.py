@@ -1,7 +1,7 @@
-"""Images as an encoder's own image processor prepares them, cut into two halves: pixels, then normalisation.
+"""An image processor split in two: resizing and cropping to uint8 pixels, then normalization.
 
-Prepared pixels are uint8: an eighth of the memory of a float tensor with its copy, and what can be moved,
-cached and sent. The second half is affine in every image processor, so it runs per batch on the device.
+Prepared pixels are uint8, an eighth of the memory of a float tensor and its copy, to be moved and cached.
+Normalization is affine in every image processor, so it runs per batch on the device.
 """
 
 from __future__ import annotations
@@ -20,69 +20,69 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PROBE = 64
-"""Side of the plain images that show a processor's normalisation; it resizes them as it likes."""
+"""Side in pixels of the plain images that a processor's normalization is measured on."""
 
 
 Resize = Literal["crop", "squash", "pad"]
-"""How an image of any shape becomes a square; see :func:`resized`."""
+"""How an image of any aspect ratio becomes a square; see :func:`with_resize`."""
 
 
-def resized(processor: Any, how: Resize, height: int, width: int) -> Any:
-    """An image processor of transformers that makes squares in another way, and is alike in all else.
+def with_resize(processor: Any, resize: Resize, height: int, width: int) -> Any:
+    """An image processor with another way to make images square and the same rescaling and normalization.
 
-    ``crop`` scales the shorter side to the square's and cuts out the middle; ``squash`` scales both sides,
-    so that normalised coordinates stay valid; ``pad`` puts the image in the middle of a square of the mean
-    colour, then scales that (LLaVA 1.5's ``expand2square``).
+    ``crop`` scales the shorter side to the square's and crops the center; ``squash`` scales both sides, so
+    that normalized coordinates stay valid; ``pad`` puts the image in the middle of a square of the mean
+    color and scales that (LLaVA 1.5's ``expand2square``).
 
     Args:
-        processor: the encoder's own; one that crops already stays as it is for ``crop``, with its margin.
-        how: the way.
-        height: pixels of what it makes.
-        width: likewise.
+        processor: of transformers; for ``crop``, one that crops already is returned as it is, with its margin.
+        resize: how images become square.
+        height: of the output in pixels.
+        width: of the output in pixels.
 
     Raises:
-        InputError: it does not tell how it scales and normalises.
+        InputError: the processor lacks the attributes of rescaling and normalization.
     """
     from transformers import CLIPImageProcessor, LlavaImageProcessor
 
     names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", "resample")
     if not all(hasattr(processor, name) for name in names):
         raise InputError(
-            f"{type(processor).__name__} does not tell how it normalises, so its resizing cannot be changed",
+            f"the resizing of {type(processor).__name__} cannot be changed: its normalization is unknown",
             where="--resize",
             hint="leave it out",
         )
-    if how == "crop" and processor.do_center_crop and processor.size.get("shortest_edge"):
+    if resize == "crop" and processor.do_center_crop and processor.size.get("shortest_edge"):
         return processor
-    same = {name: getattr(processor, name) for name in names}
+    kept = {name: getattr(processor, name) for name in names}
     square = {"height": height, "width": width}
-    if how == "squash":
-        return CLIPImageProcessor(size=square, do_center_crop=False, **same)
-    if how == "pad":
-        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **same)
-    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **same)
+    if resize == "squash":
+        return CLIPImageProcessor(size=square, do_center_crop=False, **kept)
+    if resize == "pad":
+        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **kept)
+    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **kept)
 
 
 def prepared_side(folder: Path) -> int:
-    """The shorter side in pixels of the images that a model's processor makes of square ones, from its file.
+    """The shorter side in pixels of a square image after a model's processor, read from the processor's file.
 
-    Many processors crop to less than the configuration's ``image_size``: DINOv2's says 518, its processor 224.
+    Many processors crop to less than the configuration's ``image_size``: 224 for DINOv2, configured as 518.
 
     Returns:
-        0 where the folder has no such file, or it names no size.
+        0 if the folder has no such file, or the file has no size.
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            found = read_json(folder / name)
-            found = found.get("image_processor") or found
-            if found.get("do_center_crop") is not False and (side := _shorter(found.get("crop_size"))):
+            config = read_json(folder / name)
+            config = config.get("image_processor") or config
+            if config.get("do_center_crop") is not False and (side := _shorter_side(config.get("crop_size"))):
                 return side
-            return _shorter(found.get("size")) if found.get("do_resize") is not False else 0
+            return _shorter_side(config.get("size")) if config.get("do_resize") is not False else 0
     return 0
 
 
-def _shorter(size: Any) -> int:
-    """The shorter side of a size, which files give as a number or by its parts."""
+def _shorter_side(size: Any) -> int:
+    """The shorter side of a size given as a number, height and width, or the shortest edge."""
     if isinstance(size, dict):
         sides = [side for name in ("height", "width") if isinstance(side := size.get(name), int)]
         size = min(sides) if len(sides) == 2 else size.get("shortest_edge")
@@ -90,7 +90,7 @@ def _shorter(size: Any) -> int:
 
 
 class Preprocessing:
-    """The two halves of an image processor of transformers (those of timm models among them).
+    """An image processor of transformers (timm's included), split into resizing and normalization.
 
     Args:
         processor: the image processor.
@@ -98,23 +98,23 @@ class Preprocessing:
 
     def __init__(self, processor: Any) -> None:
         self._processor = processor
-        # Others rescale to -1..1 (ALIGN) or normalise twice (EfficientNet), or tell nothing (timm).
-        known = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-        odd = ("rescale_offset", "include_top")
-        self._standard = all(hasattr(processor, name) for name in known) and not any(
-            getattr(processor, name, False) for name in odd
+        # Others rescale to -1..1 (ALIGN), normalize twice (EfficientNet) or lack these attributes (timm).
+        attributes = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        unusual = ("rescale_offset", "include_top")
+        self._standard = all(hasattr(processor, name) for name in attributes) and not any(
+            getattr(processor, name, False) for name in unusual
         )
         self.patchified = hasattr(processor, "max_num_patches")
-        """Whether the images keep their shape and become sequences of patches (SigLIP 2 NaFlex)."""
+        """Whether images keep their aspect ratio and become sequences of patches (SigLIP 2 NaFlex)."""
 
     def prepare(self, image: Image.Image) -> Tensor:
-        """Resize and crop an RGB image: uint8 ``[3, height, width]``, not yet normalised.
+        """Resize and crop an RGB image: uint8 ``[3, height, width]``, not yet normalized.
 
-        Height and width are the model's own; where it keeps the images' shapes (SigLIP 2 NaFlex) they
-        differ from image to image and are whole patches.
+        Height and width are the model's; where it keeps aspect ratios (SigLIP 2 NaFlex) they differ from
+        image to image and are multiples of the patch size.
         """
         if self.patchified:
-            return self._unpatchified(image)
+            return self._resized(image)
         if self._standard:
             values = self._processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")[
                 "pixel_values"
@@ -124,17 +124,17 @@ class Preprocessing:
             values = (self._values(image) - offset.view(-1, 1, 1)) / scale.view(-1, 1, 1)
         return values.round().clamp(0, 255).to(torch.uint8)
 
-    def _unpatchified(self, image: Image.Image) -> Tensor:
-        """The resized image, put together again from the patches that the processor made of it."""
-        made = self._processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")
-        rows, columns = made["spatial_shapes"][0].tolist()
+    def _resized(self, image: Image.Image) -> Tensor:
+        """The resized image, reassembled from the processor's patches."""
+        output = self._processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")
+        rows, columns = output["spatial_shapes"][0].tolist()
         side = int(self._processor.patch_size)
-        patches = made["pixel_values"][0][: rows * columns].view(rows, columns, side, side, 3)
+        patches = output["pixel_values"][0][: rows * columns].view(rows, columns, side, side, 3)
         pixels = patches.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Scale and normalise prepared pixels.
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Scale and normalize prepared pixels.
 
         Args:
             pixels: uint8 ``[..., 3, height, width]`` on any device.
@@ -157,12 +157,12 @@ class Preprocessing:
         return values
 
     def _values(self, image: Image.Image) -> Tensor:
-        """What the processor itself makes of an image: fp32 ``[3, height, width]``."""
+        """The processor's output for an image: fp32 ``[3, height, width]``."""
         return self._processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
     @cached_property
     def _affine(self) -> tuple[Tensor, Tensor]:
-        """Offset and scale per channel, ``value = pixel * scale + offset``, read off black and white images."""
+        """Offset and scale per channel, ``value = pixel * scale + offset``, measured on a black and a white image."""
         from PIL import Image
 
         black, white = (

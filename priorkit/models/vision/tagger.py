@@ -1,8 +1,8 @@
-"""Taggers: an encoder with a text tower and a vocabulary, or an image-classification model with its labels."""
+"""Taggers: an encoder with a text tower and a vocabulary, or an image classifier with its labels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,8 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json, tensor_files
 from priorkit.models.language.causal_lm import load_checked, refuse_missing
-from priorkit.models.vision.loading import check_encoder, entity_head, load_encoder
+from priorkit.models.vision.encoder import zero_shot_head
+from priorkit.models.vision.loading import check_encoder, load_encoder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +23,7 @@ TaggerKind = Literal["encoder", "classifier"]
 
 
 def check_tagger(folder: Path) -> TaggerKind:
-    """Tell from headers what tags images.
+    """The kind of a tagger, from headers.
 
     Raises:
         InputError: neither an encoder with a text tower nor an image-classification model.
@@ -31,12 +32,12 @@ def check_tagger(folder: Path) -> TaggerKind:
     if "text_config" in config and "vision_config" in config:
         check_encoder(folder)
         return "encoder"
-    names = " ".join(config.get("architectures") or [])
-    if "ForImageClassification" in names or "architecture" in config:  # the latter: timm's own files
+    architectures = " ".join(config.get("architectures") or [])
+    if "ForImageClassification" in architectures or "architecture" in config:  # the latter in timm's layout
         tensor_files(folder)
         return "classifier"
     raise InputError(
-        f"'{config.get('model_type', '?')}' tags no images; expected an encoder with a text tower, or an "
+        f"'{config.get('model_type', '?')}' cannot tag images; expected an encoder with a text tower, or an "
         "image-classification model",
         where=str(folder),
     )
@@ -47,12 +48,13 @@ class Tagger:
     """Scores images for tags.
 
     Attributes:
-        tags: in the order of the scores.
-        scores: PIL images to ``[images, tags]``: cosines for an encoder, probabilities for a classifier.
+        tags: the tags, in the order of the scores.
+        score: PIL images to fp32 scores ``[images, tags]`` on the CPU: cosine similarities of an encoder,
+            probabilities of a classifier.
     """
 
     tags: tuple[str, ...]
-    scores: Any
+    score: Callable[[Sequence[Image.Image]], Tensor]
 
 
 def load_tagger(
@@ -61,39 +63,39 @@ def load_tagger(
     """Load a tagger.
 
     Args:
-        folder: the model's.
+        folder: of the model.
         kind: from :func:`check_tagger`.
-        vocabulary: the tags; for a classifier empty (all labels) or a part of its labels.
-        templates: texts in which ``{}`` stands for the tag, for an encoder.
-        device: where to compute.
+        vocabulary: the tags; for a classifier empty (all labels) or a subset of its labels.
+        templates: an encoder's prompt templates; ``{}`` is replaced by the tag.
+        device: of the model.
 
     Raises:
-        InputError: it cannot be loaded, or a tag is none of its labels.
+        InputError: it cannot be loaded, or a tag is not one of its labels.
     """
     return (
-        _encoder(folder, vocabulary, templates, device)
+        _encoder_tagger(folder, vocabulary, templates, device)
         if kind == "encoder"
-        else _classifier(folder, vocabulary, device)
+        else _classifier_tagger(folder, vocabulary, device)
     )
 
 
-def _encoder(
+def _encoder_tagger(
     folder: Path, vocabulary: Sequence[str], templates: Sequence[str], device: torch.device
 ) -> Tagger:
     encoder = load_encoder(folder)
     encoder.model.to(device)
     with torch.no_grad():
-        head = entity_head(encoder, vocabulary, templates)
+        head = zero_shot_head(encoder, vocabulary, templates)
 
     @torch.no_grad()
-    def scores(images: Sequence[Image.Image]) -> Tensor:
+    def score(images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([encoder.prepare(image) for image in images])
-        return encoder.embed_images([pixels]).float().cpu() @ head.float().cpu().T
+        return encoder.encode_images([pixels]).float().cpu() @ head.float().cpu().T
 
-    return Tagger(tuple(vocabulary), scores)
+    return Tagger(tuple(vocabulary), score)
 
 
-def _classifier(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
+def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     loaded, info = load_checked(AutoModelForImageClassification, folder, dtype=torch.float32)
@@ -112,15 +114,15 @@ def _classifier(folder: Path, vocabulary: Sequence[str], device: torch.device) -
     unknown = [tag for tag in vocabulary if tag not in labels]
     if unknown:
         raise InputError(
-            f"{len(unknown)} tags are none of the model's {len(labels)} labels, such as '{unknown[0]}'"
+            f"{len(unknown)} tags are not among the model's {len(labels)} labels, such as '{unknown[0]}'"
         )
-    places = [labels.index(tag) for tag in vocabulary] if vocabulary else list(range(len(labels)))
-    several = model.config.problem_type == "multi_label_classification"
+    columns = [labels.index(tag) for tag in vocabulary] if vocabulary else list(range(len(labels)))
+    multi_label = model.config.problem_type == "multi_label_classification"
 
     @torch.no_grad()
-    def scores(images: Sequence[Image.Image]) -> Tensor:
+    def score(images: Sequence[Image.Image]) -> Tensor:
         pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(device)
         logits = model(pixel_values=pixels).logits.float()
-        return (logits.sigmoid() if several else logits.softmax(-1))[:, places].cpu()
+        return (logits.sigmoid() if multi_label else logits.softmax(-1))[:, columns].cpu()
 
-    return Tagger(tuple(labels[place] for place in places), scores)
+    return Tagger(tuple(labels[column] for column in columns), score)

@@ -1,9 +1,8 @@
-"""Several image towers as the one that transformers' LLaVA holds: their patches side by side.
+"""Tower concat: several image towers as one, their patch features concatenated along the channels.
 
-Cambrian-1 (Tong et al. 2024, section 3.2) calls it concatenation: every tower sees the image at the
-resolution it was trained at, the patches of all are brought to one grid, and their features are set side by
-side along the channels. Importing this module makes the type known to transformers; without it
-``from_pretrained`` says that it does not know ``priorkit_several_towers``.
+As in Cambrian-1 (Tong et al. 2024, section 3.2), every tower gets the image at the resolution it was trained
+at, and all patch features are interpolated to one grid. Importing this module registers the model type with
+transformers; without it, ``from_pretrained`` does not know ``priorkit_several_towers``.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from priorkit.models.vision.encoder import Encoder
-from priorkit.models.vision.image_tower import SEVERAL_TOWERS, ImageTower, patch_side, prepared_size
+from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, patch_side, prepared_size
 from priorkit.models.vision.preprocessing import Preprocessing
 
 
-class SeveralTowersConfig(PreTrainedConfig):
-    """Configuration of :class:`SeveralTowersModel`.
+class TowerConcatConfig(PreTrainedConfig):
+    """Configuration of :class:`TowerConcatModel`.
 
     Attributes:
-        towers: for each tower ``config`` (its own, as a mapping), ``size`` (height and width in pixels that it
-            is shown), ``mean`` and ``std`` (normalisation of values from 0 to 1, per channel), ``prefix``
-            (tokens before its patches).
-        image_size: side of the images that come in, the first tower's.
-        patch_size: side of a patch of the first tower, whose grid is that of the features.
+        towers: for each tower ``config`` (a mapping), ``size`` (height and width of its images in pixels),
+            ``mean`` and ``std`` (normalization of values from 0 to 1, per channel), ``prefix`` (tokens before
+            its patches).
+        image_size: side of the input images, which is the first tower's.
+        patch_size: side of the first tower's patches; its grid is the grid of the features.
         hidden_size: sum of the towers' widths.
-        num_hidden_layers: those of the shallowest tower; hidden states are counted from the end.
+        num_hidden_layers: of the shallowest tower; hidden states are counted from the end.
     """
 
-    model_type = SEVERAL_TOWERS
+    model_type = TOWER_CONCAT
 
     towers: Any = None
     image_size: int = 224
@@ -50,23 +49,20 @@ class SeveralTowersConfig(PreTrainedConfig):
             self.towers = []
 
     def tower_configs(self) -> list[Any]:
-        """The towers' own configurations, built anew."""
-        made: list[Any] = []
-        for own in self.towers:
-            values = dict(own["config"])
-            made.append(CONFIG_MAPPING[values.pop("model_type")](**values))
-        return made
+        """The towers' configurations as objects."""
+        values = [dict(tower["config"]) for tower in self.towers]
+        return [CONFIG_MAPPING[config.pop("model_type")](**config) for config in values]
 
 
-class SeveralTowersModel(PreTrainedModel):
-    """Image towers that look at the same image; their patches' features lie side by side.
+class TowerConcatModel(PreTrainedModel):
+    """Image towers that encode the same image; their patch features are concatenated.
 
-    What comes in is normalised for the first tower. For each further one it is brought back to 0..1,
-    resized (bicubic, antialiased), and normalised as that tower was trained. Class tokens and registers are
-    left out, and grids of another size are brought to the first tower's (bilinear).
+    The input is normalized for the first tower. For each further tower it is scaled back to 0..1, resized
+    (bicubic, antialiased) and normalized as in that tower's training. Class tokens and registers are dropped,
+    and features are interpolated to the first tower's grid (bilinear).
     """
 
-    config_class = SeveralTowersConfig
+    config_class = TowerConcatConfig
     main_input_name = "pixel_values"
     input_modalities = "image"
     supports_gradient_checkpointing = True
@@ -75,11 +71,13 @@ class SeveralTowersModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config: SeveralTowersConfig) -> None:
+    def __init__(self, config: TowerConcatConfig) -> None:
         super().__init__(config)
         attention = config._attn_implementation
         options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
-        self.towers = nn.ModuleList(AutoModel.from_config(own, **options) for own in config.tower_configs())
+        self.towers = nn.ModuleList(
+            AutoModel.from_config(tower, **options) for tower in config.tower_configs()
+        )
         self.post_init()
 
     def forward(
@@ -92,101 +90,105 @@ class SeveralTowersModel(PreTrainedModel):
         """The features of all towers.
 
         Args:
-            pixel_values: as the first tower reads them, ``[images, 3, image_size, image_size]``.
-            output_hidden_states: whether to return them; newer versions of transformers name those wanted.
-            return_dict: whether to return an output object; a tuple where False.
+            pixel_values: normalized for the first tower, ``[images, 3, image_size, image_size]``.
+            output_hidden_states: whether to return them; newer versions of transformers pass their numbers.
+            return_dict: whether to return an output object; False for a tuple.
 
         Returns:
-            ``last_hidden_state`` and ``hidden_states``, all ``[images, patches, hidden_size]``; the state
-            with number ``-k`` holds each tower's own state ``-k``. ``None`` stands for those not asked for.
+            ``last_hidden_state`` and ``hidden_states``, all ``[images, patches, hidden_size]``; state ``-k``
+            concatenates the towers' states ``-k``. States that were not requested are None.
         """
         if output_hidden_states is None:
             output_hidden_states = bool(self.config.output_hidden_states)
         count = self.config.num_hidden_layers + 1
-        wanted = _from_the_end(output_hidden_states, count)
+        selection = _counted_from_end(output_hidden_states, count)
         outputs = [
-            tower(pixel_values=self.shown(pixel_values, place), output_hidden_states=wanted, return_dict=True)
+            tower(
+                pixel_values=self.tower_pixels(pixel_values, place),
+                output_hidden_states=selection,
+                return_dict=True,
+            )
             for place, tower in enumerate(self.towers)
         ]
-        last = self._side_by_side([output.last_hidden_state for output in outputs])
+        last = self._concatenated([output.last_hidden_state for output in outputs])
         states = None
         if output_hidden_states is not False:
             states = tuple(
-                self._side_by_side([output.hidden_states[place - count] for output in outputs])
+                self._concatenated([output.hidden_states[place - count] for output in outputs])
                 for place in range(count)
             )
-        found = BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=cast("Any", states))
-        return found.to_tuple() if return_dict is False else found
+        output = BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=cast("Any", states))
+        return output.to_tuple() if return_dict is False else output
 
-    def shown(self, pixel_values: Tensor, place: int) -> Tensor:
-        """What one of the towers is shown of images that are normalised for the first.
+    def tower_pixels(self, pixel_values: Tensor, place: int) -> Tensor:
+        """The pixels for one of the towers, from images that are normalized for the first.
 
         Args:
             pixel_values: ``[images, 3, image_size, image_size]``.
-            place: which tower.
+            place: index of the tower.
 
         Returns:
-            ``[images, 3, height, width]`` in the dtype that came in.
+            ``[images, 3, height, width]`` in the dtype of ``pixel_values``.
         """
         if place == 0:
             return pixel_values
-        first, own = self.config.towers[0], self.config.towers[place]
+        first, tower = self.config.towers[0], self.config.towers[place]
 
         def channels(numbers: Sequence[float]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.float32, device=pixel_values.device).view(3, 1, 1)
 
         plain = pixel_values.float() * channels(first["std"]) + channels(first["mean"])
-        if tuple(plain.shape[-2:]) != tuple(own["size"]):
-            plain = functional.interpolate(plain, tuple(own["size"]), mode="bicubic", antialias=True)
+        if tuple(plain.shape[-2:]) != tuple(tower["size"]):
+            plain = functional.interpolate(plain, tuple(tower["size"]), mode="bicubic", antialias=True)
             plain = plain.clamp(0, 1)
-        return ((plain - channels(own["mean"])) / channels(own["std"])).to(pixel_values.dtype)
+        return ((plain - channels(tower["mean"])) / channels(tower["std"])).to(pixel_values.dtype)
 
-    def _side_by_side(self, states: Sequence[Tensor | None]) -> Tensor | None:
-        """One state ``[images, tokens, width]`` of each tower on one grid, ``[images, patches, sum of widths]``."""
+    def _concatenated(self, states: Sequence[Tensor | None]) -> Tensor | None:
+        """One state ``[images, tokens, width]`` of each tower, on one grid: ``[images, patches, sum of widths]``."""
         grids = [self._grid(place) for place in range(len(states))]
-        found: list[Tensor] = []
-        for state, grid, own in zip(states, grids, self.config.towers, strict=True):
+        on_grid: list[Tensor] = []
+        for state, grid, tower in zip(states, grids, self.config.towers, strict=True):
             if state is None:
                 return None
-            patches = state[:, own["prefix"] :]
+            patches = state[:, tower["prefix"] :]
             if grid != grids[0]:
                 map_BCHW = patches.transpose(1, 2).unflatten(2, grid)
                 map_BCHW = functional.interpolate(map_BCHW, grids[0], mode="bilinear", align_corners=False)
                 patches = map_BCHW.flatten(2).transpose(1, 2)
-            found.append(patches)
-        return torch.cat(found, dim=-1)
+            on_grid.append(patches)
+        return torch.cat(on_grid, dim=-1)
 
     def _grid(self, place: int) -> tuple[int, int]:
-        """Rows and columns of a tower's patches."""
+        """Rows and columns of patches of a tower."""
         height, width = self.config.towers[place]["size"]
         side = patch_side(self.towers[place].config)
         return height // side, width // side
 
 
-def _from_the_end(selection: bool | int | list[int], count: int) -> Any:
-    """Numbers of hidden states counted from the end, where towers of different depth agree."""
+def _counted_from_end(selection: bool | int | list[int], count: int) -> Any:
+    """Numbers of hidden states counted from the end, where they match in towers of different depth."""
     if isinstance(selection, bool):
         return selection
     if isinstance(selection, int):
         return selection if selection < 0 else selection - count
-    return [own if own < 0 else own - count for own in selection]
+    return [number if number < 0 else number - count for number in selection]
 
 
-def join_towers(towers: Sequence[ImageTower]) -> ImageTower:
-    """Set image towers side by side; images are prepared by the first one's processor.
+def concat_towers(towers: Sequence[ImageTower]) -> ImageTower:
+    """Combine image towers into one; the first one's processor prepares the images.
 
     Args:
-        towers: two or more, as ``image_tower`` takes them out of encoders.
+        towers: two or more, from ``extract_image_tower``.
     """
     entries: list[dict[str, Any]] = []
     for tower in towers:
-        prepare = Preprocessing(tower.image_processor)
+        preprocessing = Preprocessing(tower.image_processor)
         black, white = (
-            prepare.normalise(torch.full((3, 1, 1), level, dtype=torch.uint8)).double().flatten()
+            preprocessing.normalize(torch.full((3, 1, 1), level, dtype=torch.uint8)).double().flatten()
             for level in (0, 255)
         )
         values = tower.config.to_dict()
-        for name in ("transformers_version", "_name_or_path"):  # equal models stay equal bytes
+        for name in ("transformers_version", "_name_or_path"):  # equal models give equal bytes
             values.pop(name, None)
         entries.append(
             {
@@ -198,24 +200,24 @@ def join_towers(towers: Sequence[ImageTower]) -> ImageTower:
             }
         )
     first = towers[0]
-    config = SeveralTowersConfig(
+    config = TowerConcatConfig(
         towers=entries,
         image_size=entries[0]["size"][0],
         patch_size=patch_side(first.config),
         hidden_size=sum(int(tower.config.hidden_size) for tower in towers),
         num_hidden_layers=min(int(tower.config.num_hidden_layers) for tower in towers),
     )
-    model = SeveralTowersModel(config)
-    for own, tower in zip(model.towers, towers, strict=True):
-        # A ViT's pooler may be there without weights; nothing reads it.
-        own.load_state_dict(tower.model.state_dict(), strict=False)
+    model = TowerConcatModel(config)
+    for module, tower in zip(model.towers, towers, strict=True):
+        # A ViT's pooler may lack weights; nothing reads it.
+        module.load_state_dict(tower.model.state_dict(), strict=False)
     return ImageTower(model.eval(), config, first.image_processor, first.patches, 0)
 
 
 def _rounded(values: Tensor) -> list[float]:
-    """Numbers without the noise of single precision."""
+    """Numbers rounded to what single precision can hold."""
     return [round(value, 7) for value in values.tolist()]
 
 
-AutoConfig.register(SEVERAL_TOWERS, SeveralTowersConfig, exist_ok=True)
-AutoModel.register(SeveralTowersConfig, SeveralTowersModel, exist_ok=True)
+AutoConfig.register(TOWER_CONCAT, TowerConcatConfig, exist_ok=True)
+AutoModel.register(TowerConcatConfig, TowerConcatModel, exist_ok=True)

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from priorkit.core.runtime import rank, world_size
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.vision.loading import Encoder, unit
+from priorkit.models.vision.encoder import Encoder, l2_normalize
 from priorkit.training.engine.objective import Loss
 
 MAX_LOGIT_SCALE = 100.0
@@ -170,7 +170,7 @@ class Captions:
         flat: dict[str, list[Tensor]] = {}
         lengths: list[Tensor] = []
         for start in range(0, len(texts), self._CHUNK):
-            tokens = encoder.tokenise(texts[start : start + self._CHUNK])
+            tokens = encoder.tokenize(texts[start : start + self._CHUNK])
             used = _used(tokens, fixed)
             lengths.append(used.sum(dim=1))
             for name, value in tokens.items():
@@ -197,7 +197,7 @@ class Captions:
 
 def _pads_to_fixed_length(encoder: Encoder) -> bool:
     """Whether even an empty text is padded, as SigLIP's are, whose text tower reads the last position."""
-    tokens = encoder.tokenise([""])
+    tokens = encoder.tokenize([""])
     return "attention_mask" not in tokens or not bool(tokens["attention_mask"].all())
 
 
@@ -263,8 +263,10 @@ class ContrastiveObjective:
         """Summed contrastive loss."""
         model, part = self._encoder.model, self._part
         pixels = {"pixels": batch["pixels"]}
-        images = unit(in_parts(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, part))
-        texts = unit(in_parts(self._encoder.text_features, batch["tokens"], part))
+        images = l2_normalize(
+            in_parts(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, part)
+        )
+        texts = l2_normalize(in_parts(self._encoder.text_features, batch["tokens"], part))
         if self._loss == "siglip":
             scale, bias = model.logit_scale.exp(), model.logit_bias
             return Loss(sigmoid_loss(images, texts, scale, bias, batch["keys"]))

@@ -14,7 +14,7 @@ from priorkit.core.interval import Interval
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.images.pairs import Pairs
-from priorkit.models.vision.loading import Encoder, entity_head, unit
+from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head
 from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarise_ranks
 from priorkit.scoring.representations.ranks import true_ranks
 from priorkit.scoring.statistics.intervals import bootstrap_mean
@@ -85,11 +85,11 @@ class Measurement:
         held_out = self._held_out
         if held_out is None:
             raise ValueError("no images are held out")
-        head = entity_head(encoder, self._names, self._templates)
+        head = zero_shot_head(encoder, self._names, self._templates)
         row = {name: number for number, name in enumerate(self._names)}
         shown = [held_out.entities[index] for index in held_out.entity_of]
         truth = torch.tensor([row[name] for name in shown])
-        images = encoder.embed_images(_batches(encoder, held_out.images))
+        images = encoder.encode_images(_batches(encoder, held_out.images))
         return summarise_ranks(true_ranks(images, head, truth).numpy(), shown, len(self._names))
 
     def _retrieval(self, encoder: Encoder) -> Interval:
@@ -97,8 +97,8 @@ class Measurement:
         general = self._general
         if general is None:
             raise ValueError("there are no general pairs")
-        images = encoder.embed_images(_batches(encoder, general.images))
-        texts = torch.cat(list(encoder.embed_texts(general.texts)))
+        images = encoder.encode_images(_batches(encoder, general.images))
+        texts = torch.cat(list(encoder.encode_texts(general.texts)))
         keys = torch.tensor([text_key(text) for text in general.texts])
         found = torch.stack([_reciprocal(images, texts, keys), _reciprocal(texts, images, keys)]).mean(dim=0)
         return bootstrap_mean(found.numpy(), seed=self._seed)
@@ -108,7 +108,7 @@ def _reciprocal(queries: Tensor, candidates: Tensor, keys: Tensor) -> Tensor:
     """1 / rank of the best right candidate among the wrong ones, float64 ``[queries]``; ties count half."""
     found: list[Tensor] = []
     for start in range(0, len(queries), 512):
-        scores = unit(queries[start : start + 512]) @ unit(candidates).T
+        scores = l2_normalize(queries[start : start + 512]) @ l2_normalize(candidates).T
         right = keys[start : start + 512, None] == keys[None, :]
         best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
         wrong = scores.masked_fill(right, -torch.inf)

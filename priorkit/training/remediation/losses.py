@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.core.runtime import rank
-from priorkit.models.vision.loading import unit
+from priorkit.models.vision.encoder import l2_normalize
 from priorkit.training.objectives.contrastive import contrastive_loss, gather, similarity
 
 
@@ -65,7 +65,7 @@ def feature_distance(mapped: Tensor, teacher: Tensor) -> Tensor:
         mapped: ``[batch, teacher width]``, of any length.
         teacher: L2-normalised ``[batch, teacher width]``.
     """
-    return (unit(mapped) - teacher).square().sum()
+    return (l2_normalize(mapped) - teacher).square().sum()
 
 
 def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -109,5 +109,5 @@ def keep_loss(student: Tensor, original: Tensor) -> Tensor:
     Returns:
         fp32 ``[batch]``: summed over width, averaged over tokens.
     """
-    distance = (unit(student) - unit(original)).square().sum(dim=-1)
+    distance = (l2_normalize(student) - l2_normalize(original)).square().sum(dim=-1)
     return distance.mean(dim=-1) if distance.ndim == 2 else distance

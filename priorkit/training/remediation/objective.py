@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.data.shuffling import sample_ids
-from priorkit.models.vision.loading import Encoder, unit
+from priorkit.models.vision.encoder import Encoder, l2_normalize
 from priorkit.training.engine.objective import Loss
 from priorkit.training.objectives.contrastive import (
     MAX_LOGIT_SCALE,
@@ -93,7 +93,7 @@ class Names:
 
 
 class TrainedHead:
-    """The names' text features by a text tower that trains: see :func:`priorkit.models.vision.loading.entity_head`.
+    """The names' text features by a text tower that trains: see :func:`priorkit.models.vision.encoder.zero_shot_head`.
 
     Args:
         encoder: whose text tower it is.
@@ -107,14 +107,14 @@ class TrainedHead:
     ) -> None:
         self._encoder, self._part = encoder, part
         self._tokens = [
-            encoder.tokenise([template.replace("{}", name) for name in names]) for template in templates
+            encoder.tokenize([template.replace("{}", name) for name in names]) for template in templates
         ]
 
     def __call__(self) -> Tensor:
         """L2-normalised fp32 ``[names, dim]``, with gradients."""
         device = self._encoder.device
         features = (
-            unit(
+            l2_normalize(
                 in_parts(
                     self._encoder.text_features,
                     {name: value.to(device) for name, value in tokens.items()},
@@ -123,7 +123,7 @@ class TrainedHead:
             )
             for tokens in self._tokens
         )
-        return unit(torch.stack(list(features)).sum(dim=0))
+        return l2_normalize(torch.stack(list(features)).sum(dim=0))
 
 
 class RemediationObjective:
@@ -244,7 +244,7 @@ class RemediationObjective:
                 moved = moved + losses.keep_loss(names, self._names.fixed).mean()
             weighted["keep"] = (terms.keep_weight, moved * count)
         if self._replay is not None:
-            texts = unit(self._caption_features(batch["captions"]))
+            texts = l2_normalize(self._caption_features(batch["captions"]))
             loss = contrastive_loss(every[count:], texts, scale, batch["keys"])
             weighted["replay"] = (self._replay.weight, loss / self._replay.per_image)
         total = torch.stack([weight * value for weight, value in weighted.values()]).sum()
@@ -255,12 +255,12 @@ class RemediationObjective:
         ``[images]`` to the original, on the tokens of the layer that the multimodal model reads (without the
         class token, as LLaVA reads them) and on the feature."""
         pixels, original = batch["pixels"], self._original
-        output = self._encoder.look(pixels, hidden=original is not None)
-        units = unit(output.features)
+        output = self._encoder.forward_vision(pixels, hidden_states=original is not None)
+        units = l2_normalize(output.features)
         if original is None:
             return (units,)
         with torch.no_grad():
-            before = original.look(pixels, hidden=True)
+            before = original.forward_vision(pixels, hidden_states=True)
         tokens = losses.keep_loss(output.layer(self._layer), before.layer(self._layer))
         return units, tokens + losses.keep_loss(output.features, before.features)
 
@@ -293,7 +293,7 @@ class RemediationObjective:
             return own.detach().clone().view(())
         pixels = self._views.pixels
         some = range(0, len(pixels), max(1, len(pixels) // 64))
-        images = unit(
+        images = l2_normalize(
             self._encoder.image_features(torch.stack([pixels[i] for i in some]).to(self._names.fixed.device))
         )
         logits = similarity(images, self._names.fixed, self._scale())

@@ -19,7 +19,7 @@ from priorkit.core.runtime import rank
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.pixels import Pixels
 from priorkit.inference.feature_cache import cache_folder, decisive_versions
-from priorkit.models.vision.loading import Encoder
+from priorkit.models.vision.encoder import Encoder
 
 BATCH = 64
 """Images per forward pass of a teacher."""
@@ -100,7 +100,7 @@ def teacher_features(encoder: Encoder, pixels: Pixels, views: Views, title: str,
     batches = console.track(
         _batches(encoder, pixels, views), title, count * -(-len(pixels) // BATCH), "batches"
     )
-    features = encoder.embed_images(batches)
+    features = encoder.encode_images(batches)
     features = features.view(count, len(pixels), -1).contiguous()
     if rank() == 0:
         _keep(file, features)

@@ -290,7 +290,7 @@ def test_what_tag_images_refuses(kit, cli, tmp_path: Path) -> None:
     fails(2, "no natural threshold", kit.instructions, kit.encoder, "--vocabulary", names)
     fails(3, "no column 'tag' to keep", kit.instructions, "--tags-column", "tag")
     fails(2, "drawn from a vocabulary", kit.instructions, "--corrupt", 0.2)
-    fails(3, "tags no images", kit.instructions, _language_model(tmp_path))
+    fails(3, "cannot tag images", kit.instructions, _language_model(tmp_path))
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n\n")
     fails(3, "no tag in the vocabulary", kit.instructions, kit.encoder, "--vocabulary", empty)

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from priorkit.models.kernels.pooled_token import pooled_token_alone
-from priorkit.models.vision.loading import Encoder, build_encoder
+from priorkit.models.vision.building import build_encoder
+from priorkit.models.vision.encoder import Encoder
 
 TEXTS = ["a photo of a heron", "an egret", "a", "the heron by the water"]
 
@@ -16,8 +17,8 @@ TEXTS = ["a photo of a heron", "an egret", "a", "the heron by the water"]
 def features(encoder: Encoder, pixels: Tensor) -> dict[str, Tensor]:
     return {
         "image": encoder.image_features(pixels),
-        "text": encoder.text_features(encoder.tokenise(TEXTS)),
-        "layer": encoder.look(pixels, hidden=True).layer(-2),
+        "text": encoder.text_features(encoder.tokenize(TEXTS)),
+        "layer": encoder.forward_vision(pixels, hidden_states=True).layer(-2),
     }
 
 
@@ -40,7 +41,7 @@ def test_features_and_gradients_are_those_of_the_whole_block(loss: Any, attentio
     plain, expected = gradients(encoder, pixels)
     with pooled_token_alone(encoder.model):
         ours, found = gradients(encoder, pixels)
-        last = encoder.look(pixels, hidden=True).last
+        last = encoder.forward_vision(pixels, hidden_states=True).last_hidden_state
         if loss == "clip":
             assert float(encoder.model.vision_model.encoder(last).last_hidden_state[:, 1:].abs().max()) == 0
     for name, value in plain.items():

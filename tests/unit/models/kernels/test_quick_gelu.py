@@ -6,7 +6,7 @@ from PIL import Image
 from transformers.activations import QuickGELUActivation
 
 from priorkit.models.kernels.quick_gelu import QuickGelu, quick_gelu_in_one
-from priorkit.models.vision.loading import build_encoder
+from priorkit.models.vision.building import build_encoder
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

@@ -28,7 +28,8 @@ from priorkit.core.artifact import open_artifact
 from priorkit.core.errors import InputError, UsageError
 from priorkit.models.language.causal_lm import build_config, build_llm, check_llm, load_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, train_bpe
-from priorkit.models.vision.loading import build_encoder, load_encoder
+from priorkit.models.vision.building import build_encoder
+from priorkit.models.vision.loading import load_encoder
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cpu")
 
@@ -159,7 +160,7 @@ def test_siglips_features_are_transformers_own(siglip: Path) -> None:
         torch.testing.assert_close(
             ours.image_features(ours.prepare(image)[None]), expected, rtol=1e-4, atol=1e-5
         )
-        assert ours.tokenise(["a heron"])["input_ids"].shape == (1, 16)
+        assert ours.tokenize(["a heron"])["input_ids"].shape == (1, 16)
 
 
 def test_configurations_are_checked_against_the_tokenizer(kit) -> None:

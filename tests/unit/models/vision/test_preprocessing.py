@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, CLIPImageProcessor, ViTImageProcessor
 
 from priorkit.core.errors import InputError
-from priorkit.models.vision.preprocessing import Preprocessing, prepared_side, resized
+from priorkit.models.vision.preprocessing import Preprocessing, prepared_side, with_resize
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 SIDE = 24
@@ -59,7 +59,7 @@ def by_hand(image: Image.Image, how: str) -> np.ndarray:
 @pytest.mark.parametrize("how", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("size", [(72, 48), (36, 60), (48, 48)])
 def test_pixels_are_those_made_by_hand(own: str, how: Any, size: tuple[int, int], tmp_path: Path) -> None:
-    processor = resized(processors()[own], how, SIDE, SIDE)
+    processor = with_resize(processors()[own], how, SIDE, SIDE)
     image = picture(*size)
     expected = by_hand(image, how).astype(int)
     found = Preprocessing(processor).prepare(image).permute(1, 2, 0).numpy().astype(int)
@@ -84,12 +84,12 @@ def test_the_ways_differ_where_an_image_is_no_square() -> None:
 
 def test_a_margin_before_the_crop_is_kept() -> None:
     own = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": SIDE, "width": SIDE})
-    assert resized(own, "crop", SIDE, SIDE) is own
+    assert with_resize(own, "crop", SIDE, SIDE) is own
 
 
 def test_a_processor_that_does_not_tell_its_normalisation() -> None:
     with pytest.raises(InputError, match="cannot be changed"):
-        resized(object(), "pad", SIDE, SIDE)
+        with_resize(object(), "pad", SIDE, SIDE)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_the_loss_is_that_of_transformers_own_llava(tokenizer: Any, tmp_path: Pa
         options: dict[str, Any] = {}
         if sample.images:
             pixels = torch.stack([packed._views._pixels[image] for image in sample.images])  # type: ignore[union-attr]
-            options["pixel_values"] = multimodal._preprocessing.normalise(pixels)
+            options["pixel_values"] = multimodal._preprocessing.normalize(pixels)
         with torch.no_grad():
             output = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, **options)
         expected += float(output.loss) * int((labels[:, 1:] != IGNORE).sum())

@@ -15,7 +15,8 @@ from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.vision.loading import Encoder, build_encoder
+from priorkit.models.vision.building import build_encoder
+from priorkit.models.vision.encoder import Encoder
 from priorkit.training.finetuning.objective import encode
 from priorkit.training.objectives.contrastive import (
     Captions,
@@ -125,7 +126,7 @@ def test_captions_tokenised_once_are_those_tokenised_per_batch(loss: Any) -> Non
     )
     captions = Captions(encoder, texts)
     for chosen in ([0, 2], [3], [1, 0, 1], [2, 2]):
-        expected, found = encoder.tokenise([texts[i] for i in chosen]), captions.batch(chosen)
+        expected, found = encoder.tokenize([texts[i] for i in chosen]), captions.batch(chosen)
         assert set(found) == set(expected)
         for name, value in expected.items():
             assert torch.equal(found[name], value), (chosen, name)
@@ -174,8 +175,8 @@ def test_the_contrastive_objective_is_the_models_own_loss(encoder: Encoder, imag
     objective = ContrastiveObjective(encoder, Pixels(images[:3], encoder.prepare), texts, STILL, seed=1)
     batch = objective.collate([objective.sample(index, index) for index in range(3)])
     with torch.no_grad():
-        values = encoder.normalise(batch["pixels"])
-        expected = encoder.model(pixel_values=values, **encoder.tokenise(texts), return_loss=True).loss
+        values = encoder.normalize(batch["pixels"])
+        expected = encoder.model(pixel_values=values, **encoder.tokenize(texts), return_loss=True).loss
         ours = objective.loss(batch).total / objective.weight(batch)
     torch.testing.assert_close(ours, expected)
 

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy, normalize
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.vision.loading import Encoder, build_encoder, entity_head
+from priorkit.models.vision.building import build_encoder
+from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.training.objectives.contrastive import Captions, contrastive_loss
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.interpolation import Line
@@ -138,7 +139,7 @@ def test_the_keep_term_is_zero_at_the_start_and_grows(encoder: Encoder, images: 
     with torch.no_grad():
         changed.model.vision_model.encoder.layers[0].mlp.fc2.weight.add_(0.3)
         loss = objective.loss(batch)
-        values = encoder.normalise(batch["pixels"])
+        values = encoder.normalize(batch["pixels"])
         outputs = [
             m.vision_model(pixel_values=values, output_hidden_states=True) for m in (changed.model, original)
         ]
@@ -159,7 +160,7 @@ def test_a_last_layers_update_is_invisible_at_the_layer_that_llava_reads(
     changed = copy.deepcopy(encoder.model)
     with torch.no_grad():
         changed.vision_model.encoder.layers[-1].mlp.fc2.weight.add_(0.3)
-        values = encoder.normalise(torch.stack([encoder.prepare(Image.new("RGB", (48, 48), "red"))]))
+        values = encoder.normalize(torch.stack([encoder.prepare(Image.new("RGB", (48, 48), "red"))]))
         one, two = (
             m.vision_model(pixel_values=values, output_hidden_states=True) for m in (encoder.model, changed)
         )
@@ -249,23 +250,23 @@ def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
     texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
     names = ["heron", "egret", "ibis"]
     most = [0]
-    look = Encoder.look
+    forward = Encoder.forward_vision
 
-    def counted(self: Encoder, pixels: Any, hidden: bool = False) -> Any:
+    def counted(self: Encoder, pixels: Any, hidden_states: bool = False) -> Any:
         most[0] = max(most[0], len(pixels))
-        return look(self, pixels, hidden)
+        return forward(self, pixels, hidden_states)
 
     found: list[tuple[Tensor, dict[str, Tensor], list[Tensor], int]] = []
     for size in (0, part):
         objective = remediation(
             encoder, images, terms(1.0, 0.7, "infonce"), teachers=[Teacher(features(6, 9, 7)[None], 0.7, 0.3)],
-            names=Names(entity_head(encoder, names, ["a {}"]), TrainedHead(encoder, names, ["a {}"], size)),
+            names=Names(zero_shot_head(encoder, names, ["a {}"]), TrainedHead(encoder, names, ["a {}"], size)),
             replay=Replay(general, Captions(encoder, texts), per_image=1, weight=0.5),
             original=replace(encoder, model=original), gradient_cache=size,
         )  # fmt: skip
         objective.module.zero_grad()
         batch = batch_of(objective, range(6))
-        monkeypatch.setattr(Encoder, "look", counted)
+        monkeypatch.setattr(Encoder, "forward_vision", counted)
         most[0] = 0
         loss = objective.loss(batch)
         loss.total.backward()
@@ -308,7 +309,7 @@ def test_sums_over_micro_batches_are_those_of_the_batch(
 def test_a_text_tower_that_trains_gives_the_same_head_with_gradients(encoder: Encoder) -> None:
     names, templates = ["heron", "little egret"], ["a {}", "a photo of a {}"]
     head = TrainedHead(encoder, names, templates)()
-    torch.testing.assert_close(head, entity_head(encoder, names, templates), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head, zero_shot_head(encoder, names, templates), rtol=1e-4, atol=1e-5)
     assert head.requires_grad
 
 
@@ -362,7 +363,7 @@ class Counting:
     looks = 0
     batch = staticmethod(torch.stack)
 
-    def embed_images(self, batches: Any) -> Tensor:
+    def encode_images(self, batches: Any) -> Tensor:
         type(self).looks += 1
         return torch.cat([normalize(batch.float().mean(dim=(2, 3)) + 1, dim=-1) for batch in batches])
 
@@ -383,7 +384,7 @@ def test_teachers_features_are_those_of_the_views_and_are_kept(
         for index in range(6):
             seen = large.view(index, views.numbered(index, number))[None]
             assert seen.shape == (1, 3, 96, 96)
-            torch.testing.assert_close(found[number, index], Counting().embed_images([seen])[0])
+            torch.testing.assert_close(found[number, index], Counting().encode_images([seen])[0])
     before = Counting.looks
     assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
     assert Counting.looks == before
