@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from priorkit.cli import table
 from priorkit.core.console import console
-from priorkit.core.errors import EnvironmentProblem, PriorkitError, UsageError, nearest
+from priorkit.core.errors import PriorkitError, ResourceError, UsageError, nearest
 
 INTERRUPTED = 130
 
@@ -32,8 +32,8 @@ class StepGroup(TyperGroup):
             return super().get_command(ctx, cmd_name)
         from priorkit.cli.options import step_command
 
-        module, model = table.load(cmd_name)
-        return step_command(cmd_name, model, module.run, module.__doc__ or "")
+        step = table.load(cmd_name)
+        return step_command(step.settings, step.run, table.description(cmd_name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; an unknown one is answered with the nearest."""
@@ -139,7 +139,7 @@ def run(args: list[str]) -> int:
     except Exception as error:
         if _out_of_memory(error):
             console.error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
-            return EnvironmentProblem.exit_code
+            return ResourceError.exit_code
         # Typer's own usage errors; their class lives in click or inside Typer, depending on its version.
         message = getattr(error, "format_message", None)
         if callable(message) and getattr(error, "exit_code", None) == UsageError.exit_code:

@@ -240,8 +240,9 @@ def _default_text(spec: OptionSpec) -> str:
     return str(value)
 
 
-def step_command(name: str, model: type[StepSettings], run: Callable[[Any], Any], text: str) -> TyperCommand:
+def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str) -> TyperCommand:
     """Build a step's command from its settings model."""
+    name = model.step
 
     def callback(**given: Any) -> None:
         console.quiet = bool(given.get("quiet"))

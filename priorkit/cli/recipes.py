@@ -32,7 +32,7 @@ def show(
 ) -> None:
     """Print a recipe, or every key of a step with its default and meaning."""
     if name in table.STEPS:
-        _, model = table.load(name)
+        model = table.load(name).settings
         console.result(recipe.template(model).rstrip())
         return
     console.result(recipe.find(name).read_text(encoding="utf-8").rstrip())
@@ -57,7 +57,7 @@ def check(
         elif not isinstance(content, dict):
             problems.add(f"'{step}' must be a table", where=str(path))
     for step in steps:
-        _, model = table.load(step)
+        model = table.load(step).settings
         try:
             values = recipe.step_values(path, model, list(document))
             # Required keys may come from the command line; any value stands in for them here.
@@ -82,5 +82,5 @@ def schema(step: Annotated[str, typer.Argument(metavar="STEP", help="Name of a s
     """Print the JSON schema of a step's table, for editors."""
     if step not in table.STEPS:
         raise UsageError(f"no step '{step}'", hint=nearest(step, table.STEPS))
-    _, model = table.load(step)
+    model = table.load(step).settings
     console.result(json.dumps(recipe.settings_schema(model), indent=2, ensure_ascii=False))

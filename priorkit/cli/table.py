@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from importlib import import_module, util
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from priorkit.core.settings import StepSettings
+if TYPE_CHECKING:
+    from priorkit.core.step import Step
 
 STEPS = {
     name: "priorkit.steps." + name.replace("-", "_")
@@ -37,23 +38,19 @@ STEPS = {
 
 
 def summary(name: str) -> str:
-    """A step's one-line summary: the first line of its module's docstring, read without importing it."""
+    """A step's one-line summary: the first line of its description."""
+    return description(name).splitlines()[0].rstrip(".")
+
+
+def description(name: str) -> str:
+    """A step's description: its module's docstring, read without importing it."""
     spec = util.find_spec(STEPS[name])
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(STEPS[name])
     source = Path(spec.origin).read_text(encoding="utf-8")
-    return ast.literal_eval(source[: source.index('"""', 3) + 3]).strip().splitlines()[0].rstrip(".")
+    return ast.literal_eval(source[: source.index('"""', 3) + 3]).strip()
 
 
-def load(name: str) -> tuple[ModuleType, type[StepSettings]]:
-    """Import a step: its module and its settings model."""
-    module = import_module(STEPS[name])
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, StepSettings)
-            and value.__module__ == module.__name__
-            and getattr(value, "step", None) == name
-        ):
-            return module, value
-    raise LookupError(f"{module.__name__} declares no settings for the step '{name}'")
+def load(name: str) -> Step[Any, Any]:
+    """Import a step's module and return its ``STEP``."""
+    return import_module(STEPS[name]).STEP

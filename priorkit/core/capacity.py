@@ -6,25 +6,23 @@ import os
 import shutil
 from pathlib import Path
 
-from priorkit.core.errors import EnvironmentProblem
+from priorkit.core.errors import ResourceError
 
 
 def check_capacity(out: Path, disk_bytes: int, memory_bytes: int) -> None:
     folder = next(parent for parent in (out, *out.absolute().parents) if parent.is_dir())
     if not os.access(folder, os.W_OK):
-        raise EnvironmentProblem(
-            "this folder is not writable", where=str(folder), hint="choose another --out"
-        )
+        raise ResourceError("this folder is not writable", where=str(folder), hint="choose another --out")
     free = shutil.disk_usage(folder).free
     if disk_bytes > free:
-        raise EnvironmentProblem(
+        raise ResourceError(
             f"about {readable_bytes(disk_bytes)} of disk needed, {readable_bytes(free)} free",
             where=str(folder),
             hint="free some space or choose another --out",
         )
     available = _available_memory()
     if available and memory_bytes > available:
-        raise EnvironmentProblem(
+        raise ResourceError(
             f"about {readable_bytes(memory_bytes)} of memory needed, {readable_bytes(available)} available",
             hint="use a smaller batch or model, or a larger machine",
         )

@@ -1,25 +1,37 @@
-"""Processes under torchrun: start, sum gradients and numbers over all of them."""
+"""Processes under torchrun: start, wait for each other, sum numbers and gradients, exchange text.
+
+Everything works in a single process too. torch is imported where it is used, so that importing this costs nothing.
+"""
 
 from __future__ import annotations
 
 import atexit
 import datetime
+import sys
 from collections.abc import Iterable
-from typing import cast
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, cast
 
 from priorkit.core.runtime import Runtime, rank, world_size
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 BUCKET_BYTES = 64 << 20
 """Gradients are summed in buckets of this size: few large messages in place of many small ones."""
 
 
+def joined() -> bool:
+    """Whether this process is in a process group; torch is not imported to find out."""
+    module = sys.modules.get("torch.distributed")
+    return module is not None and bool(module.is_initialized())
+
+
 def start(runtime: Runtime) -> None:
     """Join the process group where torchrun started several processes."""
-    if world_size() > 1 and not dist.is_initialized():
+    if world_size() > 1 and not joined():
+        import torch.distributed as dist
+
         backend = "nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
         atexit.register(stop)
@@ -27,13 +39,17 @@ def start(runtime: Runtime) -> None:
 
 def stop() -> None:
     """Leave the process group."""
-    if dist.is_initialized():
+    if joined():
+        import torch.distributed as dist
+
         dist.destroy_process_group()
 
 
 def barrier() -> None:
     """Wait for all processes."""
-    if dist.is_initialized():
+    if joined():
+        import torch.distributed as dist
+
         dist.barrier()
 
 
@@ -45,14 +61,38 @@ def share(count: int) -> range:
 
 def total(values: Tensor) -> Tensor:
     """Sum a tensor over all processes, in place."""
-    if dist.is_initialized():
+    if joined():
+        import torch.distributed as dist
+
         dist.all_reduce(values)
     return values
 
 
+def all_texts(text: str) -> list[str]:
+    """A text from each process, by rank: each writes its row of a table of bytes, and the rows are summed."""
+    if not joined():
+        return [text]
+    import numpy as np
+    import torch
+
+    content, device = np.frombuffer(text.encode(), dtype=np.uint8), _device()
+    lengths = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    lengths[rank()] = len(content)
+    longest = max(1, int(total(lengths).max()))
+    table = torch.zeros(world_size(), longest, dtype=torch.uint8, device=device)
+    table[rank(), : len(content)] = torch.from_numpy(content.copy()).to(device)  # pyright: ignore[reportUnknownMemberType]
+    rows = total(table).cpu().numpy()
+    sizes = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
+    return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process, so that all of them act alike."""
-    return bool(total(torch.tensor([int(flag)], device=device)).item()) if dist.is_initialized() else flag
+    if not joined():
+        return flag
+    import torch
+
+    return bool(total(torch.tensor([int(flag)], device=device)).item())
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -60,8 +100,10 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
     One that no process used stays without, as in a single process: the optimiser passes it over.
     """
-    if not dist.is_initialized():
+    if not joined():
         return
+    import torch
+
     parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
     flags = torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=_device())
     used = cast("list[int]", total(flags).tolist())  # pyright: ignore[reportUnknownMemberType]
@@ -92,6 +134,7 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
         layers: its repeated parts, gathered one at a time.
         runtime: device and precision.
     """
+    import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -109,6 +152,8 @@ def gather(module: nn.Module) -> None:
 
     Every process calls this; the others keep their parts.
     """
+    from torch import nn
+
     reshard(module)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
     for part in module.modules():
@@ -146,11 +191,17 @@ def gradient_scale(module: nn.Module) -> int:
 
 
 def _device() -> torch.device:
-    """Where this process's messages must lie."""
+    """Where this process's messages must be."""
+    import torch
+    import torch.distributed as dist
+
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def _sum_bucket(gradients: list[Tensor]) -> None:
+    import torch
+    import torch.distributed as dist
+
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     dist.all_reduce(flat)
     start = 0

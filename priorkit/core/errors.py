@@ -8,9 +8,10 @@ reported together: collect them in :class:`Problems` and raise once.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,24 @@ class PriorkitError(Exception):
         )
         super().__init__("\n".join(line for problem in self.problems for line in problem.lines()))
 
+    @property
+    def what(self) -> str:
+        """What is wrong, in one line without places and hints: the reason of a rejected row, for example."""
+        return "; ".join(problem.what for problem in self.problems)
+
+    def at(self, where: str) -> Self:
+        """The same error with the place of its problems: set where they have none, put in front where they have.
+
+        >>> raise InputError("no column 'text'").at("a.parquet")
+        Traceback (most recent call last):
+        ...
+        priorkit.core.errors.InputError: a.parquet: no column 'text'
+        """
+        return type(self)(
+            Problem(problem.what, f"{where}: {problem.where}" if problem.where else where, problem.hint)
+            for problem in self.problems
+        )
+
 
 class UsageError(PriorkitError):
     """The command line or the recipe is wrong (exit code 2)."""
@@ -57,7 +76,7 @@ class InputError(PriorkitError):
     exit_code = 3
 
 
-class EnvironmentProblem(PriorkitError):
+class ResourceError(PriorkitError):
     """A dependency, the device, memory or the disk cannot do what was asked (exit code 4)."""
 
     exit_code = 4
@@ -97,6 +116,18 @@ class Problems:
     def extend(self, error: PriorkitError) -> None:
         """Remember the problems of an error that was raised elsewhere."""
         self._problems.extend(error.problems)
+
+    @contextmanager
+    def collecting(self, where: str = "") -> Generator[None, None, None]:
+        """Collect the problems of an error of this kind that is raised within; others pass.
+
+        Args:
+            where: the place that the problems get, see :meth:`PriorkitError.at`.
+        """
+        try:
+            yield
+        except self._error as error:
+            self.extend(error.at(where) if where else error)
 
     def __len__(self) -> int:
         return len(self._problems)

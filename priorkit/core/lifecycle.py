@@ -1,6 +1,6 @@
 """The life of a step: resolve inputs, see whether the work is done, plan, run, rename into place.
 
-Every step's ``run`` calls :func:`produce`, so that all steps start, stop, resume and fail alike.
+Every step runs through :func:`produce`, so that all steps start, stop, resume and fail alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,7 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.capacity import check_capacity, readable_bytes
 from priorkit.core.console import console
 from priorkit.core.energy import EnergyMeter
-from priorkit.core.errors import EnvironmentProblem, InputError, Problems, UsageError
+from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
 from priorkit.core.inputs import Input, resolve
 from priorkit.core.partial import (
     REQUEST,
@@ -35,67 +34,17 @@ from priorkit.core.partial import (
 )
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import default_values, input_values, result_settings
+from priorkit.core.work import SCRATCH, Inputs, Plan, Work
 
 S = TypeVar("S", bound=StepSettings)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a step is about to do, known from headers alone.
-
-    Attributes:
-        facts: rows to print, ``(what, value)``.
-        disk_bytes: expected size of the artifact with its training state.
-        memory_bytes: expected peak of main memory (or of the GPU's, with ``on_gpu``).
-        payload: what ``plan`` worked out and ``execute`` needs again.
-        kind: the kind of artifact, where it depends on the settings; the step's own where empty.
-    """
-
-    facts: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    disk_bytes: int = 0
-    memory_bytes: int = 0
-    payload: Any = None
-    kind: str = ""
+P = TypeVar("P")
 
 
-@dataclass(frozen=True)
-class Work:
-    """Where a running step writes, and what it reads.
-
-    Attributes:
-        path: the partial artifact's folder.
-        inputs: resolved inputs by label.
-        plan: what ``plan`` returned.
-        metrics: figures for the manifest; the step fills it.
-        cost: seconds, tokens per second and the like; kept apart, as they differ from run to run.
-    """
-
-    path: Path
-    inputs: Mapping[str, Input]
-    plan: Plan
-    metrics: dict[str, Any] = field(default_factory=dict[str, Any])
-    cost: dict[str, float] = field(default_factory=dict[str, float])
-
-    @property
-    def state(self) -> Path:
-        """Folder for the state of an interrupted run; it does not become part of the artifact."""
-        return self.path / STATE
-
-    @property
-    def scratch(self) -> Path:
-        """A folder for temporary files; it does not become part of the artifact."""
-        folder = self.path / SCRATCH
-        folder.mkdir(exist_ok=True)
-        return folder
-
-
-SCRATCH = "scratch"
-
-PlanFunction = Callable[[S, Mapping[str, Input]], Plan]
-ExecuteFunction = Callable[[S, Work], None]
-
-
-def produce(settings: S, plan: PlanFunction[S], execute: ExecuteFunction[S]) -> Artifact | None:
+def produce(
+    settings: S, plan: Callable[[S, Inputs], Plan[P]], execute: Callable[[S, Work[P]], None]
+) -> Artifact | None:
     """Make a step's artifact, or find that it is made already.
 
     Args:
@@ -149,7 +98,7 @@ def produce(settings: S, plan: PlanFunction[S], execute: ExecuteFunction[S]) -> 
     return _make(settings, out, inputs, planned, execute)
 
 
-def resolve_inputs(settings: StepSettings) -> dict[str, Input]:
+def resolve_inputs(settings: StepSettings) -> Inputs:
     """Resolve all inputs that the settings name; all problems are raised at once."""
     problems = Problems(InputError)
     found: dict[str, Input] = {}
@@ -162,7 +111,7 @@ def resolve_inputs(settings: StepSettings) -> dict[str, Input]:
     problems.raise_if_any()
     for label, (folder, names) in settings.files_beside(found).items():
         found[label] = Input(label, str(folder), folder, "files", files=tuple(names))
-    return found
+    return Inputs(found)
 
 
 def _finished(out: Path) -> Artifact | None:
@@ -209,7 +158,7 @@ def _check_target(out: Path) -> None:
         )
 
 
-def _print_plan(settings: StepSettings, out: Path, plan: Plan) -> None:
+def _print_plan(settings: StepSettings, out: Path, plan: Plan[Any]) -> None:
     rows = [("step", settings.step), ("makes", f"{plan.kind or settings.kind} at {out}"), *plan.facts]
     if plan.memory_bytes:
         rows.append(("memory", f"about {readable_bytes(plan.memory_bytes)}"))
@@ -224,7 +173,7 @@ def _print_plan(settings: StepSettings, out: Path, plan: Plan) -> None:
 
 
 def _make(
-    settings: S, out: Path, inputs: Mapping[str, Input], plan: Plan, execute: ExecuteFunction[S]
+    settings: S, out: Path, inputs: Inputs, plan: Plan[P], execute: Callable[[S, Work[P]], None]
 ) -> Artifact:
     partial = partial_of(out)
     records = [item.record() for item in inputs.values()]
@@ -265,7 +214,9 @@ def _bare(partial: Path) -> None:
     (partial / REQUEST).unlink(missing_ok=True)
 
 
-def _complete(settings: StepSettings, work: Work, folder: Path, metrics: dict[str, Any]) -> artifact.Manifest:
+def _complete(
+    settings: StepSettings, work: Work[Any], folder: Path, metrics: dict[str, Any]
+) -> artifact.Manifest:
     """Make a folder a complete artifact: its recipe, then its manifest."""
     paths = {label: _lasting_path(item) for label, item in work.inputs.items() if not item.files}
     (folder / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")
@@ -284,7 +235,7 @@ def _complete(settings: StepSettings, work: Work, folder: Path, metrics: dict[st
 
 
 def export(
-    settings: StepSettings, work: Work, name: str, metrics: dict[str, Any], write: Callable[[Path], None]
+    settings: StepSettings, work: Work[Any], name: str, metrics: dict[str, Any], write: Callable[[Path], None]
 ) -> Path:
     """Make a complete artifact beside the one that is being made, of how far it has come.
 
@@ -346,6 +297,4 @@ def _disk_errors(out: Path) -> Generator[None, None, None]:
             what = f"no permission: {getattr(error, 'filename', None) or out}"
         else:
             raise
-        raise EnvironmentProblem(
-            what, where=str(out), hint="free some space or choose another --out"
-        ) from error
+        raise ResourceError(what, where=str(out), hint="free some space or choose another --out") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from priorkit.core import artifact, runtime
 from priorkit.core.artifact import InputRecord
-from priorkit.core.errors import EnvironmentProblem, UsageError
+from priorkit.core.errors import ResourceError, UsageError
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import result_settings
 
@@ -53,7 +53,7 @@ def claimed(
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EnvironmentProblem(
+        raise ResourceError(
             f"cannot be made: {error.strerror}", where=str(partial), hint="choose another --out"
         ) from error
     lock = os.open(partial, os.O_RDONLY)
@@ -61,7 +61,7 @@ def claimed(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise EnvironmentProblem(
+            raise ResourceError(
                 "another process is making this artifact", where=str(partial), hint="wait for it, or stop it"
             ) from None
         if not whole:

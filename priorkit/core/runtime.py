@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from priorkit.core.errors import EnvironmentProblem
+from priorkit.core.errors import ResourceError
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
     """Set up the process for computing: device, threads, determinism, seeds, allocator.
 
     Raises:
-        EnvironmentProblem: a GPU is asked for and there is none, or it cannot do bf16.
+        ResourceError: a GPU is asked for and there is none, or it cannot do bf16.
     """
     keep_freed_memory()
     # Libraries warn each other of names to come; a user can do nothing about it.
@@ -98,7 +98,7 @@ def _device(name: str) -> torch.device:
 
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise EnvironmentProblem(
+        raise ResourceError(
             "no usable CUDA device", where="--device cuda", hint="use --device cpu, or see nvidia-smi"
         )
     if name == "cpu" or not available:
@@ -112,7 +112,7 @@ def _precision(name: PRECISIONS, device: torch.device) -> Literal["fp32", "bf16"
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
         if name == "bf16" and not able:
-            raise EnvironmentProblem(
+            raise ResourceError(
                 "this GPU has no bf16 arithmetic", where="--precision bf16", hint="use --precision fp32"
             )
     else:

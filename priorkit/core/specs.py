@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -120,6 +120,32 @@ def flag_of(model: type[Settings], name: str) -> str:
     if spec is None:
         return name
     return spec.metavar if spec.positional else spec.flag
+
+
+def changed(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Those of the named fields that are not at their default."""
+    fields = type(settings).model_fields
+    return [
+        name
+        for name in names
+        if getattr(settings, name) != fields[name].get_default(call_default_factory=True)
+    ]
+
+
+def refuse_changed(
+    settings: Settings, names: Iterable[str], problems: Problems, what: str, hint: str = ""
+) -> None:
+    """Add a problem for each option that was given but would have no effect.
+
+    Args:
+        settings: the settings.
+        names: fields that have no effect here.
+        problems: where the problems go.
+        what: why it has no effect, the same for all.
+        hint: what to do.
+    """
+    for name in changed(settings, names):
+        problems.add(what, where=flag_of(type(settings), name), hint=hint)
 
 
 def build(model: type[S], values: Mapping[str, Any], where: Callable[[str], str] | None = None) -> S:

@@ -62,7 +62,7 @@ def embed_images(
         sizes = shape[1 : 1 + int(shape[0])].tolist()
         values = kept["features"] if kept else torch.zeros(sizes)
         rows = kept["rows"] if kept else torch.zeros(sizes[0], dtype=torch.int64)
-        if distributed.dist.is_initialized():
+        if distributed.joined():
             values = distributed.total(values.to(device)).cpu()
             rows = distributed.total(rows.to(device)).cpu()
     else:
@@ -116,7 +116,7 @@ def _compute(
             good[rows] = 1
             for kind in itertools.chain.from_iterable(kinds):
                 unusual[KINDS.index(kind)] += 1
-    if distributed.dist.is_initialized():
+    if distributed.joined():
         values = _shared(values, len(refs), device)
         good = distributed.total(good.to(device)).cpu()
         unusual = distributed.total(unusual.to(device)).cpu()

@@ -194,7 +194,7 @@ def _merged(nearest: Any, count: int, names: Sequence[str]) -> list[list[str]]:
     from priorkit.core import distributed
 
     entities = len(nearest.cosines)
-    if distributed.dist.is_initialized():
+    if distributed.joined():
         size, number = runtime.world_size(), runtime.rank()
         # Padded to one width: a process may have seen fewer candidates than are kept.
         cosines = torch.zeros(size, entities, count + 1, device=nearest.cosines.device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from priorkit.core import runtime
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Work
+from priorkit.core.work import Work
 from priorkit.data.images.image_check import Exchange, ImageCheck, name_of_kept
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from priorkit.core.lifecycle import Work
+    from priorkit.core.work import Work
     from priorkit.data.io.rejects import Rejects
     from priorkit.data.text.segments import SegmentStore
     from priorkit.labelling.label import Labelled

@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.step import Step
 from priorkit.core.values import split_commas
+from priorkit.core.work import Plan, Work
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
@@ -266,6 +266,5 @@ def execute(settings: AlignSettings, work: Work) -> None:
     learn(prepared, settings, started, work, settings.step)
 
 
-def run(settings: AlignSettings) -> Artifact | None:
-    """Align a language model with an encoder; see :class:`AlignSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(AlignSettings, plan, execute)
+run = STEP.run

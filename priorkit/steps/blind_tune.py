@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.step import Step
+from priorkit.core.work import Plan, Work
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
@@ -134,6 +134,5 @@ def execute(settings: BlindTuneSettings, work: Work) -> None:
     learn(prepare(settings, work, started), settings, started, work, settings.step)
 
 
-def run(settings: BlindTuneSettings) -> Artifact | None:
-    """Tune a language model blindly; see :class:`BlindTuneSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(BlindTuneSettings, plan, execute)
+run = STEP.run

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.step import Step
 from priorkit.core.values import Words
+from priorkit.core.work import Plan, Work
 from priorkit.data.results.named_artifacts import Labelled
 
 if TYPE_CHECKING:
@@ -216,6 +216,5 @@ def _report(rho: Mapping[str, Interval], entities: int, sign: str) -> None:
     console.say(f"  {sign}")
 
 
-def run(settings: CorrelateSettings) -> Artifact | None:
-    """Correlate Rank_e with accuracy; see :class:`CorrelateSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(CorrelateSettings, plan, execute)
+run = STEP.run

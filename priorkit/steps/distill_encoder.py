@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
+from priorkit.core.step import Step
+from priorkit.core.templates import check_templates
+from priorkit.core.work import Plan, Work
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.entities import (
     EntityImages,
@@ -82,8 +83,7 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
     config = check_encoder(inputs["encoder"].path)
     layers = depth(load_config(inputs["encoder"].path))
     problems = settings.contradictions(layers)
-    if any("{}" not in template for template in settings.template):
-        problems.add("a template needs {} where the name goes", where="--template")
+    check_templates(settings.template, problems)
     problems.raise_if_any()
     for label, item in inputs.items():
         if label.startswith("teacher."):
@@ -318,6 +318,5 @@ def _report(work: Work, points: Sequence[Point], saved: float) -> None:
     console.say(f"  mean Rank_e on held-out images: {old:.2f} before, {new:.2f} after (low: strong prior)")
 
 
-def run(settings: DistillEncoderSettings) -> Artifact | None:
-    """Remediate an encoder; see :class:`DistillEncoderSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(DistillEncoderSettings, plan, execute)
+run = STEP.run

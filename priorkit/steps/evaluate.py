@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, model_validator
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import PriorkitError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -23,7 +21,9 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.step import Step
 from priorkit.core.values import Count, Words
+from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.presets.loading import expand, suite, suite_names
@@ -267,6 +267,5 @@ def _about_model(settings: EvaluateSettings, work: Work, checked: Checked) -> di
     return about
 
 
-def run(settings: EvaluateSettings) -> Artifact | None:
-    """Evaluate a model or score predictions; see :class:`EvaluateSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(EvaluateSettings, plan, execute)
+run = STEP.run

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, option
+from priorkit.core.step import Step
+from priorkit.core.work import Plan, Work
 from priorkit.world.options import WorldOptions
 
 
@@ -51,6 +51,5 @@ def execute(settings: GlyphWorldSettings, work: Work) -> None:
     work.metrics.update(counts)
 
 
-def run(settings: GlyphWorldSettings) -> Artifact | None:
-    """Make a glyph world; see :class:`GlyphWorldSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(GlyphWorldSettings, plan, execute)
+run = STEP.run

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact, write_text
+from priorkit.core.artifact import write_text
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
+from priorkit.core.step import Step
 from priorkit.core.values import Count, Named, NamedNumbers
+from priorkit.core.work import Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
 from priorkit.data.text.documents import check_text_source, column_option
@@ -455,6 +456,5 @@ def _distil(
     return linear
 
 
-def run(settings: LabelCorpusSettings) -> Artifact | None:
-    """Label text by concept; see :class:`LabelCorpusSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(LabelCorpusSettings, plan, execute)
+run = STEP.run

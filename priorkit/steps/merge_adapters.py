@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import Settings, StepSettings, argument, option
+from priorkit.core.step import Step
 from priorkit.core.values import Named, Numbers
+from priorkit.core.work import Plan, Work
 
 if TYPE_CHECKING:
     from priorkit.merging.deltas import Device
@@ -373,6 +373,5 @@ def _share(value: float | None, of: str) -> str:
     return "" if value is None else f" {value:.3%}{of}"
 
 
-def run(settings: MergeAdaptersSettings) -> Artifact | None:
-    """Merge; see :class:`MergeAdaptersSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(MergeAdaptersSettings, plan, execute)
+run = STEP.run

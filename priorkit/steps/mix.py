@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.runtime import peak_memory_of_children
 from priorkit.core.settings import StepSettings, option, reject_limit_option
+from priorkit.core.step import Step
 from priorkit.core.values import Count, Named, NamedNumbers, Words, parse_count
+from priorkit.core.work import Plan, Work
 from priorkit.data.text.documents import (
     LABEL_COLUMN,
     check_text_source,
@@ -434,6 +434,5 @@ def _mix(
     return header
 
 
-def run(settings: MixSettings) -> Artifact | None:
-    """Mix a corpus; see :class:`MixSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(MixSettings, plan, execute)
+run = STEP.run

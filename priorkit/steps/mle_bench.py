@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -22,7 +20,9 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.step import Step
 from priorkit.core.values import Count
+from priorkit.core.work import Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.mle_bench.annotations import AnnotatedImage, Annotations, find_annotations, read_annotated
 from priorkit.mle_bench.questions import (
@@ -338,6 +338,5 @@ The paper reports accuracy over all questions (`accuracy`), lmms-eval the mean o
 {rows}"""
 
 
-def run(settings: MleBenchSettings) -> Artifact | None:
-    """Build the benchmark; see :class:`MleBenchSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(MleBenchSettings, plan, execute)
+run = STEP.run

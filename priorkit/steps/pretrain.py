@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, export, produce, sibling
+from priorkit.core.lifecycle import export, sibling
 from priorkit.core.settings import Settings, StepSettings, argument, option, redefault
+from priorkit.core.step import Step
 from priorkit.core.values import Counts, Named
+from priorkit.core.work import Plan, Work
 from priorkit.data.corpus.reader import read_corpus_header
 from priorkit.data.corpus.tokenization import knows_tokens
 from priorkit.data.io.rejects import Rejects
@@ -261,6 +262,5 @@ def _save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | No
     tokenizer.save_pretrained(folder)
 
 
-def run(settings: PretrainSettings) -> Artifact | None:
-    """Pretrain a language model; see :class:`PretrainSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(PretrainSettings, plan, execute)
+run = STEP.run

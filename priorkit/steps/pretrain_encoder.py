@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
+from priorkit.core.step import Step
 from priorkit.core.values import Count
+from priorkit.core.work import Plan, Work
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pairs import check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
@@ -149,6 +149,5 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     work.cost.update(summary.cost)
 
 
-def run(settings: PretrainEncoderSettings) -> Artifact | None:
-    """Pretrain an encoder; see :class:`PretrainEncoderSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(PretrainEncoderSettings, plan, execute)
+run = STEP.run

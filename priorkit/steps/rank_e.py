@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -20,6 +18,9 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.step import Step
+from priorkit.core.templates import check_templates
+from priorkit.core.work import Plan, Work
 from priorkit.data.images.entities import (
     NAME_FILES,
     EntityImages,
@@ -129,8 +130,7 @@ def plan(settings: RankSettings, inputs: Mapping[str, Input]) -> Plan:
             hint="put all templates into the file, one per line",
         )  # fmt: skip
     templates = _templates(settings, inputs)
-    if any("{}" not in template for template in templates):
-        problems.add("a template needs {} where the name goes", where="--template")
+    check_templates(templates, problems)
     problems.raise_if_any()
     if settings.candidates:
         path = inputs["candidates"].path
@@ -316,6 +316,5 @@ def _template_columns(each: Mapping[str, Any]) -> dict[str, list[Any]]:
     return columns
 
 
-def run(settings: RankSettings) -> Artifact | None:
-    """Measure Rank_e; see :class:`RankSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(RankSettings, plan, execute)
+run = STEP.run

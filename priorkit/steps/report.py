@@ -9,8 +9,9 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.step import Step
+from priorkit.core.work import Plan, Work
 from priorkit.data.results.named_artifacts import KINDS, Labelled
 
 
@@ -99,6 +100,5 @@ def execute(settings: ReportSettings, work: Work) -> None:
     console.say("")
 
 
-def run(settings: ReportSettings) -> Artifact | None:
-    """Make a report; see :class:`ReportSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(ReportSettings, plan, execute)
+run = STEP.run

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -21,7 +19,9 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.step import Step
 from priorkit.core.values import Count, Words
+from priorkit.core.work import Plan, Work
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
@@ -369,6 +369,5 @@ def _entry(name: str, interval: Any) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def run(settings: AlignmentSettings) -> Artifact | None:
-    """Measure alignment; see :class:`AlignmentSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(AlignmentSettings, plan, execute)
+run = STEP.run

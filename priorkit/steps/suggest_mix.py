@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.step import Step
 from priorkit.core.values import NamedNumbers, Words
+from priorkit.core.work import Plan, Work
 from priorkit.data.results.named_artifacts import Labelled
 from priorkit.data.text.concepts import LABELS
 
@@ -314,6 +314,5 @@ def _say(content: Mapping[str, Any], partial: str) -> None:
     console.say(f"  recipes: {partial.removesuffix('.partial')}/best-mix.toml, next-mix.toml")
 
 
-def run(settings: SuggestMixSettings) -> Artifact | None:
-    """Suggest a mix; see :class:`SuggestMixSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(SuggestMixSettings, plan, execute)
+run = STEP.run

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
+from priorkit.core.step import Step
+from priorkit.core.templates import check_templates
 from priorkit.core.values import Count
+from priorkit.core.work import Plan, Work
 from priorkit.data.io.rejects import Rejects
 
 if TYPE_CHECKING:
@@ -128,8 +129,7 @@ def plan(settings: TagImagesSettings, inputs: Mapping[str, Input]) -> Plan:
             )
     if settings.labelled and settings.threshold is not None:
         problems.add("thresholds are either calibrated or given", where="--threshold")
-    if any("{}" not in template for template in settings.template):
-        problems.add("a template needs {} where the tag goes", where="--template")
+    check_templates(settings.template, problems, "tag")
     problems.raise_if_any()
     for file in files if kind is None else []:
         if not has_column(file, settings.tags_column):
@@ -367,6 +367,5 @@ def _plot(curve: Any, precision: float, recall: float, path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
-def run(settings: TagImagesSettings) -> Artifact | None:
-    """Tag images; see :class:`TagImagesSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(TagImagesSettings, plan, execute)
+run = STEP.run

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, option, reject_limit_option
+from priorkit.core.step import Step
 from priorkit.core.values import Count, Named
+from priorkit.core.work import Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.documents import (
     check_text_source,
@@ -71,6 +71,5 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
     work.metrics.update(vocab_size=tokenizer.get_vocab_size(), documents=rejects.seen, rejected=len(rejects))
 
 
-def run(settings: TokenizerSettings) -> Artifact | None:
-    """Train a tokenizer; see :class:`TokenizerSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(TokenizerSettings, plan, execute)
+run = STEP.run

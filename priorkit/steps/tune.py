@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 from priorkit.architectures.lion.settings import LionSettings
 from priorkit.core import runtime
-from priorkit.core.artifact import Artifact
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
 from priorkit.core.settings import StepSettings, argument, option, redefault
+from priorkit.core.step import Step
 from priorkit.core.values import Words
+from priorkit.core.work import Plan, Work
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
@@ -103,6 +103,5 @@ def execute(settings: TuneSettings, work: Work) -> None:
     learn(prepared, settings, started, work, settings.step)
 
 
-def run(settings: TuneSettings) -> Artifact | None:
-    """Tune a multimodal model; see :class:`TuneSettings`."""
-    return produce(settings, plan, execute)
+STEP = Step(TuneSettings, plan, execute)
+run = STEP.run

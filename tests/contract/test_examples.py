@@ -44,7 +44,7 @@ def test_every_option_exists(script: Path) -> None:
     known = {
         spec.flag
         for step in table.STEPS
-        for spec in option_specs(table.load(step)[1]).values()
+        for spec in option_specs(table.load(step).settings).values()
         if not spec.positional
     }
     known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe"}

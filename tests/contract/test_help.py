@@ -58,7 +58,7 @@ def test_the_umbrella_lists_every_step_and_command(cli) -> None:
 
 @pytest.mark.parametrize("step", table.STEPS)
 def test_every_option_is_one_clear_sentence(step: str) -> None:
-    _, model = table.load(step)
+    model = table.load(step).settings
     for spec in option_specs(model).values():
         assert spec.help.endswith("."), f"{step} {spec.flag}: {spec.help!r}"
         assert "\n" not in spec.help
@@ -66,7 +66,7 @@ def test_every_option_is_one_clear_sentence(step: str) -> None:
 
 @pytest.mark.parametrize("step", table.STEPS)
 def test_help_shows_every_option_and_both_examples(step: str, cli) -> None:
-    _, model = table.load(step)
+    model = table.load(step).settings
     text = cli(step, "--help").out
     assert text.startswith(f"Usage: priorkit {step} ")
     for spec in option_specs(model).values():
@@ -78,7 +78,7 @@ def test_help_shows_every_option_and_both_examples(step: str, cli) -> None:
 
 @pytest.mark.parametrize("step", table.STEPS)
 def test_the_examples_use_options_that_exist(step: str) -> None:
-    _, model = table.load(step)
+    model = table.load(step).settings
     assert len(model.examples) == 2
     for example in model.examples:
         own = (
@@ -102,7 +102,7 @@ FROZEN = Path(__file__).with_name("options.json")
 def options_now() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for step in table.STEPS:
-        _, model = table.load(step)
+        model = table.load(step).settings
         specs = option_specs(model).values()
         found[step] = sorted(f"argument {spec.key}" if spec.positional else spec.flag for spec in specs)
     return found

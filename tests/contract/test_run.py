@@ -197,9 +197,9 @@ def test_check_plans_and_writes_nothing(step: str, kit, cli, tmp_path: Path) -> 
 
 def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
     code = (
-        "import sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
-        "def run(settings): raise ZeroDivisionError('a bug')\n"
-        "tokenizer.run = run\n"
+        "import sys; from priorkit.core.step import Step; from priorkit.cli.main import main\n"
+        "def run(self, settings): raise ZeroDivisionError('a bug')\n"
+        "Step.run = run\n"
         "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
     )
     done = subprocess.run(
@@ -215,9 +215,9 @@ def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
 )
 def test_out_of_memory_is_the_machines_fault(tmp_path: Path, error: str) -> None:
     code = (
-        "import sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
-        f"def run(settings): raise {error}\n"
-        "tokenizer.run = run\n"
+        "import sys; from priorkit.core.step import Step; from priorkit.cli.main import main\n"
+        f"def run(self, settings): raise {error}\n"
+        "Step.run = run\n"
         "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
     )
     done = subprocess.run(
@@ -293,12 +293,13 @@ def test_a_stopped_training_saves_its_state_and_goes_on(
 
 def test_a_stop_before_training_leaves_nothing(kit, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from priorkit.steps import tokenizer; from priorkit.cli.main import main\n"
+        "import os, signal, sys; from dataclasses import replace; from priorkit.steps import tokenizer\n"
+        "from priorkit.cli.main import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it\n"
         "real = tokenizer.execute\n"
         "def execute(settings, work):\n"
         "    (work.path / 'half').write_text('half'); os.kill(os.getpid(), signal.SIGINT); real(settings, work)\n"
-        "tokenizer.execute = execute\n"
+        "tokenizer.STEP = replace(tokenizer.STEP, execute=execute)\n"
         f"sys.argv = ['priorkit', 'tokenizer', 'a={kit.facts}', '--out', 'x']; main()"
     )
     done = subprocess.run(

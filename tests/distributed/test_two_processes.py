@@ -36,6 +36,7 @@ assert one.grad.tolist() == [1.0, 1.0]
 assert none.grad is None
 assert distributed.any_process(runtime.rank() == 1, torch.device("cpu"))
 assert not distributed.any_process(False, torch.device("cpu"))
+assert distributed.all_texts("ä" * runtime.rank()) == ["", "ä"]
 distributed.barrier()
 distributed.stop()
 """

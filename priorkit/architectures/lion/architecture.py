@@ -25,8 +25,8 @@ from priorkit.architectures.lion.settings import contradicted, lion_values, shap
 from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
+from priorkit.core.work import Plan, Work
 from priorkit.data.conversations.task_conversations import REGION, check_routed
 from priorkit.data.images.decoding import upright_size
 from priorkit.data.images.pixels import Pixels

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from priorkit.architectures.lion.samples import LionSample, tokenise
 from priorkit.core.errors import InputError
+from priorkit.core.seeds import stream_seed
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.region_augmentation import fit_view, seen_text
 from priorkit.data.images.augmentation import AugmentationSettings, View
@@ -44,7 +45,7 @@ class Variation:
         tells which of them a box or a side is of; so does one that would no longer fit.
         """
         drawn = [
-            self.pixels.draw(number, self.augmentation, self.seed * 1_000_003 + position)
+            self.pixels.draw(number, self.augmentation, stream_seed(self.seed, position))
             for number in sample.numbers
         ]
         size = self.pixels.size

@@ -11,8 +11,8 @@ from torch import nn
 from priorkit.architectures.lion.artifact import ADAPTER_CONFIG, is_lion_adapter
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work
 from priorkit.core.runtime import Runtime
+from priorkit.core.work import Plan, Work
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.folder import read_json, tensor_files

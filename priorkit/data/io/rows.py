@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from priorkit.core.errors import EnvironmentProblem, InputError
+from priorkit.core.errors import InputError, ResourceError
 from priorkit.data.io.json_array import array_elements
 from priorkit.data.io.rejects import Rejects
 
@@ -100,7 +100,7 @@ def open_lines(path: Path) -> BinaryIO:
     """Open a file of lines as bytes, decompressing by its suffix.
 
     Raises:
-        EnvironmentProblem: zstd files without the package that reads them.
+        ResourceError: zstd files without the package that reads them.
     """
     name = path.name.lower()
     if name.endswith(".gz"):
@@ -109,7 +109,7 @@ def open_lines(path: Path) -> BinaryIO:
         try:
             return io.BufferedReader(_ZstdFile(path))
         except ImportError:
-            raise EnvironmentProblem(
+            raise ResourceError(
                 "reading .zst needs the package zstandard",
                 where=str(path),
                 hint="pip install 'priorkit[data]'",

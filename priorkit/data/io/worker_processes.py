@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from priorkit.core import errors
-from priorkit.core.errors import EnvironmentProblem, Problem
+from priorkit.core.errors import Problem, ResourceError
 
 Task = dict[str, Any]
 Result = dict[str, Any]
@@ -86,7 +86,7 @@ class Workers:
 
         Raises:
             PriorkitError: what a worker raised.
-            EnvironmentProblem: a worker was killed.
+            ResourceError: a worker was killed.
             RuntimeError: a bug in a worker, with its traceback.
         """
         waiting: deque[Future[Result]] = deque()
@@ -110,7 +110,7 @@ class Workers:
         finally:
             self._idle.put(process)
         if not answer:
-            raise EnvironmentProblem(
+            raise ResourceError(
                 f"a worker process ended before its work was done (exit code {process.wait()})",
                 hint="it may have run out of memory: use fewer --workers",
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from priorkit.core import runtime
 from priorkit.core.console import console
-from priorkit.core.lifecycle import Work
+from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import Source, stem_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, read_items

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan
 from priorkit.core.specs import option_specs
+from priorkit.core.templates import check_templates
+from priorkit.core.work import Plan
 from priorkit.evaluation.benchmarks.discovery import Source, find_benchmarks, image_folders, stem_of
 from priorkit.evaluation.results.comparison import shared_benchmarks
 from priorkit.evaluation.results.predictions import answer_columns
@@ -88,8 +89,7 @@ def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> N
         )
     if not (settings.benchmarks or settings.rescore):
         problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
-    if any("{}" not in template for template in settings.template):
-        problems.add("a template needs {} where the option goes", where="--template")
+    check_templates(settings.template, problems, "option")
     if settings.blind and settings.shuffle_images:
         problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
     problems.raise_if_any()

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import EnvironmentProblem
+from priorkit.core.errors import ResourceError
 from priorkit.core.runtime import rank
 
 METRICS = "metrics.jsonl"
@@ -62,14 +62,14 @@ def open_board(folder: str | None) -> Any:
     """TensorBoard's writer into a folder, in the first process; None where none is asked for.
 
     Raises:
-        EnvironmentProblem: the package is not installed.
+        ResourceError: the package is not installed.
     """
     if folder is None or rank() != 0:
         return None
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise EnvironmentProblem(
+        raise ResourceError(
             "the package tensorboard is not installed",
             where="--tensorboard",
             hint="pip install tensorboard, or leave the option out; metrics.jsonl has all figures",

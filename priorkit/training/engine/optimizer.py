@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorkit.core.errors import EnvironmentProblem
+from priorkit.core.errors import ResourceError
 from priorkit.training.engine.objective import Objective
 from priorkit.training.engine.settings import TrainingSettings
 
@@ -60,7 +60,7 @@ def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimiz
     (``match_rms_adamw``: 0.2 sqrt(max(rows, columns)), Liu et al. 2025), so that one learning rate fits both.
 
     Raises:
-        EnvironmentProblem: this torch has no Muon.
+        ResourceError: this torch has no Muon.
     """
     by_muon = _hidden_matrices(objective.module) if settings.optimizer == "muon" else set[int]()
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
@@ -93,7 +93,7 @@ def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimiz
 def _muon() -> Any:
     found = getattr(torch.optim, "Muon", None)
     if found is None:
-        raise EnvironmentProblem(
+        raise ResourceError(
             f"torch {torch.__version__} has no Muon",
             where="--optimizer muon",
             hint="upgrade torch, or use adamw",

@@ -12,8 +12,8 @@ from torch import nn
 
 from priorkit.architectures.llava.architecture import compile_decoder
 from priorkit.core.errors import InputError
-from priorkit.core.lifecycle import Work
 from priorkit.core.runtime import Runtime
+from priorkit.core.work import Work
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.conversations.conversation_store import Samples, changed
 from priorkit.data.conversations.sample_packing import COARSE, FINE

@@ -9,7 +9,7 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Work
+from priorkit.core.work import Work
 from priorkit.data.conversations.conversation import (
     PLACEHOLDER,
     Conversation,

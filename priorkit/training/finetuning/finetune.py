@@ -12,10 +12,10 @@ from torch import nn
 from priorkit.core import distributed
 from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.lifecycle import Work
 from priorkit.core.runtime import Runtime, rank
 from priorkit.core.settings import Settings
 from priorkit.core.specs import option_specs
+from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
 from priorkit.training.engine.loop import train
 from priorkit.training.engine.objective import Objective

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from priorkit.core.runtime import rank, world_size
+from priorkit.core.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.encoder import Encoder, l2_normalize
@@ -243,7 +244,7 @@ class ContrastiveObjective:
 
     def sample(self, index: int, position: int) -> tuple[Tensor, int]:
         """An image as seen at this place of the stream, and which text is its own."""
-        view = self._pixels.draw(index, self._augmentation, self._seed * 1_000_003 + position)
+        view = self._pixels.draw(index, self._augmentation, stream_seed(self._seed, position))
         return self._pixels.view(index, view), index
 
     def collate(self, samples: Sequence[tuple[Tensor, int]]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from priorkit.core.artifact import replace_durably
 from priorkit.core.console import console
 from priorkit.core.runtime import rank
+from priorkit.core.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.pixels import Pixels
 from priorkit.inference.feature_cache import cache_folder, decisive_versions
@@ -49,12 +50,12 @@ class Views:
         """The view of an image at a position of the stream."""
         if self.fixed:
             return self.numbered(index, self.number(position))
-        return self.pixels.draw(index, self.augmentation, self.seed * 1_000_003 + position)
+        return self.pixels.draw(index, self.augmentation, stream_seed(self.seed, position))
 
     def numbered(self, index: int, number: int) -> View:
         """One of the fixed views of an image."""
         place = index * self.fixed + number
-        return self.pixels.draw(index, self.augmentation, self.seed * 1_000_003 + place + (1 << 41))
+        return self.pixels.draw(index, self.augmentation, stream_seed(self.seed, place + (1 << 41)))
 
 
 @dataclass(frozen=True)

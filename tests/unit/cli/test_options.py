@@ -85,16 +85,15 @@ def test_help_is_derived_from_the_settings() -> None:
 )
 def test_switches_have_both_spellings(words: tuple[str, ...], deep: bool, wide: bool) -> None:
     seen: list[Toy] = []
-    command = step_command("mix", Toy, seen.append, "Mix.")
+    command = step_command(Toy, seen.append, "Mix.")
     command.main(args=["a=b", *words], standalone_mode=False)
     assert (seen[0].deep, seen[0].wide) == (deep, wide)
 
 
 def test_every_step_of_the_table_is_there() -> None:
     for name in table.STEPS:
-        module, model = table.load(name)
-        assert model.step == name
-        assert callable(module.run)
+        step = table.load(name)
+        assert step.name == step.settings.step == name
         summary = table.summary(name)
         assert summary
         assert len(summary) < 120

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from priorkit.core.errors import (
-    EnvironmentProblem,
     GuardError,
     InputError,
     Interrupted,
     PriorkitError,
     Problem,
     Problems,
+    ResourceError,
     UsageError,
     nearest,
 )
@@ -17,7 +17,7 @@ from priorkit.core.errors import (
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UsageError, 2), (InputError, 3), (EnvironmentProblem, 4), (GuardError, 5), (Interrupted, 130)],
+    [(UsageError, 2), (InputError, 3), (ResourceError, 4), (GuardError, 5), (Interrupted, 130)],
 )
 def test_each_class_has_the_exit_code_of_the_contract(error: type[PriorkitError], code: int) -> None:
     assert error.exit_code == code
@@ -46,3 +46,25 @@ def test_nearest_names_close_spellings_else_all() -> None:
     assert nearest("xyz", ["a", "b"], only_close=True) == ""
     assert nearest("xyz", []) == "nothing is valid here"
     assert nearest("xyz", [str(n) for n in range(13)]).endswith(", ...")
+
+
+def test_an_error_at_a_place() -> None:
+    error = InputError([Problem("no column", hint="add it"), Problem("empty", "row 3")]).at("a.parquet")
+    assert isinstance(error, InputError)
+    assert error.problems == (
+        Problem("no column", "a.parquet", "add it"),
+        Problem("empty", "a.parquet: row 3"),
+    )
+    assert error.what == "no column; empty"
+
+
+def test_errors_of_the_kind_are_collected_and_others_pass() -> None:
+    problems = Problems(InputError)
+    with problems.collecting():
+        raise InputError("one")
+    with problems.collecting("b.json"):
+        raise InputError("two")
+    with pytest.raises(UsageError), problems.collecting():
+        raise UsageError("three")
+    with pytest.raises(InputError, match=r"one\nb\.json: two"):
+        problems.raise_if_any()

@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 
 from priorkit.core import artifact, capacity
 from priorkit.core.artifact import Artifact
-from priorkit.core.errors import EnvironmentProblem, InputError, Interrupted, UsageError
+from priorkit.core.errors import InputError, Interrupted, ResourceError, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.lifecycle import Plan, Work, produce
+from priorkit.core.lifecycle import produce
 from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.work import Plan, Work
 
 
 class Toy(StepSettings):
@@ -261,7 +262,7 @@ def test_two_runs_at_once_are_refused(bench: Bench) -> None:
     lock = os.open(bench.partial, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        with pytest.raises(EnvironmentProblem, match="another process"):
+        with pytest.raises(ResourceError, match="another process"):
             bench.run()
     finally:
         os.close(lock)
@@ -275,12 +276,12 @@ def test_too_little_disk_is_told_before_the_work(bench: Bench, monkeypatch: pyte
         free: int
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10, 9, 1))
-    with pytest.raises(EnvironmentProblem, match=r"about 5\.0 kB of disk needed, 1 B free"):
+    with pytest.raises(ResourceError, match=r"about 5\.0 kB of disk needed, 1 B free"):
         bench.run(refuse, lambda settings, inputs: Plan(disk_bytes=5000))
 
 
 def test_too_little_memory_is_told_before_the_work(bench: Bench) -> None:
-    with pytest.raises(EnvironmentProblem, match="of memory needed"):
+    with pytest.raises(ResourceError, match="of memory needed"):
         bench.run(refuse, lambda settings, inputs: Plan(memory_bytes=1 << 60))
 
 
@@ -304,16 +305,16 @@ def full_by_parquet(work: Work) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("fill", [full_by_python, full_by_safetensors, full_by_parquet])
 def test_a_disk_that_fills_up_is_told_from_a_bug(bench: Bench, fill: Callable[[Work], None]) -> None:
-    with pytest.raises(EnvironmentProblem, match="the disk is full"):
+    with pytest.raises(ResourceError, match="the disk is full"):
         bench.run(lambda settings, work: fill(work))
     assert not bench.partial.exists()
 
 
 def test_an_unwritable_place_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EnvironmentProblem, match="/proc"):
+    with pytest.raises(ResourceError, match="/proc"):
         bench.run(refuse, out="/proc/priorkit-test")
     monkeypatch.setattr(capacity.os, "access", lambda path, mode: mode != os.W_OK)
-    with pytest.raises(EnvironmentProblem, match="not writable"):
+    with pytest.raises(ResourceError, match="not writable"):
         bench.run(refuse)
 
 

@@ -140,7 +140,7 @@ def test_inputs_are_rendered_by_label(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("step", table.STEPS)
 def test_the_template_of_every_step_parses_and_holds_its_defaults(step: str, tmp_path: Path) -> None:
-    _, model = table.load(step)
+    model = table.load(step).settings
     text = recipe.template(model)
     tomllib.loads(text)
     values = recipe.step_values(write(tmp_path, text), model, table.STEPS)
@@ -151,7 +151,7 @@ def test_the_template_of_every_step_parses_and_holds_its_defaults(step: str, tmp
 
 @pytest.mark.parametrize("step", table.STEPS)
 def test_the_schema_of_every_step_forbids_unknown_keys(step: str) -> None:
-    _, model = table.load(step)
+    model = table.load(step).settings
     schema = recipe.settings_schema(model)
     assert schema["additionalProperties"] is False
     assert all(content["description"] for content in schema["properties"].values())

@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from priorkit.core.errors import UsageError
+from priorkit.core.errors import Problems, UsageError
 from priorkit.core.settings import RuntimeSettings, Settings, StepSettings, argument, option, redefault
-from priorkit.core.specs import build, flag_of, input_values, key_of, option_specs, result_settings
+from priorkit.core.specs import (
+    build,
+    changed,
+    flag_of,
+    input_values,
+    key_of,
+    option_specs,
+    refuse_changed,
+    result_settings,
+)
 from priorkit.core.values import Count, Counts, Named, NamedNumbers, Numbers, Words, parse_count
 
 
@@ -184,3 +193,18 @@ def test_inputs_are_listed_by_label() -> None:
         ("models.0", "m"),
         ("models.1", "n"),
     ]
+
+
+def test_options_that_would_have_no_effect_are_refused() -> None:
+    class Toy(Settings):
+        group: ClassVar[str] = "what to do"
+        learning_rate: float = option(0.1, "Step size.")
+        labels: tuple[str, ...] = option((), "Labels.")
+
+    problems = Problems(UsageError)
+    refuse_changed(Toy(), ("learning_rate", "labels"), problems, "nothing is trained")
+    assert len(problems) == 0
+    assert changed(Toy(labels=("a",)), ("learning_rate", "labels")) == ["labels"]
+    refuse_changed(Toy(learning_rate=1), ("learning_rate",), problems, "nothing is trained", "leave it out")
+    with pytest.raises(UsageError, match="--learning-rate: nothing is trained\n  -> leave it out"):
+        problems.raise_if_any()
