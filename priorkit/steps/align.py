@@ -15,7 +15,7 @@ from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.step import Step
 from priorkit.core.values import split_commas
 from priorkit.core.work import Plan, Work
-from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharding
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
 
@@ -99,7 +99,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     from priorkit.models.vision.towers import tower_config
     from priorkit.training.finetuning.conversation_source import check_sources
 
-    check_sharing(settings)
+    check_sharding(settings)
     language = check_llm(inputs["llm"].path)
     if language["model_type"] in NO_LLAVA:
         raise InputError(

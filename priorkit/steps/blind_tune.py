@@ -11,7 +11,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
-from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharding
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
 
@@ -75,11 +75,11 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     from priorkit.models.language.chat_template import check_template
     from priorkit.models.language.tokenizer import load_tokenizer
     from priorkit.models.multimodal.llava import check_chat, check_multimodal
-    from priorkit.training.engine.memory_estimate import footprint
+    from priorkit.training.engine.resource_estimates import footprint
     from priorkit.training.finetuning.blind_arms import arm_of
     from priorkit.training.finetuning.conversation_source import check_sources
 
-    check_sharing(settings)
+    check_sharding(settings)
     folder = inputs["llm"].path
     multimodal = "vision_config" in read_config(folder)
     config = check_multimodal(folder) if multimodal else check_llm(folder)

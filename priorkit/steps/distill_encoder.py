@@ -33,9 +33,9 @@ from priorkit.training.remediation.settings import RemediationSettings
 
 if TYPE_CHECKING:
     from priorkit.models.vision.encoder import Encoder
-    from priorkit.training.remediation.interpolation import Point
-    from priorkit.training.remediation.objective import Names, Replay
-    from priorkit.training.remediation.teachers import Teacher, Views
+    from priorkit.training.remediation.interpolation import TradeOffPoint
+    from priorkit.training.remediation.objective import NameFeatures, Replay
+    from priorkit.training.remediation.teachers import Teacher, ViewSchedule
 
 
 class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
@@ -82,7 +82,7 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
 
     config = check_encoder(inputs["encoder"].path)
     layers = depth(load_config(inputs["encoder"].path))
-    problems = settings.contradictions(layers)
+    problems = settings.conflicts(layers)
     check_templates(settings.template, problems)
     problems.raise_if_any()
     for label, item in inputs.items():
@@ -94,13 +94,13 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
                 )
         elif label in ("replay", "off_domain"):
             check_pairs(item.path)
-    for text in settings.in_vain(layers):
+    for text in settings.ineffective_options(layers):
         console.warn(text)
     return Plan(
         [
             ("encoder", f"{config['model_type']}, image tower of {layers} layers"),
             ("teachers", str(len(settings.teacher))),
-            ("trains", str(settings.trained_parts)),
+            ("trains", str(settings.trainable_parameters)),
         ],
         payload=layers,
     )
@@ -111,15 +111,19 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.data.images.pixels import Pixels
     from priorkit.models.kernels.attention import choose_attention
-    from priorkit.models.kernels.pooled_token import pooled_token_alone
-    from priorkit.models.kernels.quick_gelu import quick_gelu_in_one
+    from priorkit.models.kernels.pooled_token import pooled_token_only
+    from priorkit.models.kernels.quick_gelu import fused_quick_gelu
     from priorkit.models.vision.loading import load_encoder
     from priorkit.training.engine.compilation import compiled_blocks
     from priorkit.training.engine.loop import train
-    from priorkit.training.remediation.interpolation import Line, Measurement, walk
+    from priorkit.training.remediation.interpolation import (
+        InterpolationPath,
+        TradeOffMeasurement,
+        measure_path,
+    )
     from priorkit.training.remediation.objective import RemediationObjective, Terms
-    from priorkit.training.remediation.teachers import Views
-    from priorkit.training.remediation.trainable_parameters import choose_trained, fold
+    from priorkit.training.remediation.teachers import ViewSchedule
+    from priorkit.training.remediation.trainable_parameters import merge_lora, set_trainable
 
     # What is seen, and what it may be called.
     rejects = Rejects(settings.reject_limit)
@@ -141,7 +145,7 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     original = replace(encoder, model=copy.deepcopy(encoder.model).eval().requires_grad_(False))
     pixels = Pixels(entities.images, encoder.prepare)
     fixed = settings.teacher_views if settings.augments else 1
-    views = Views(pixels, settings, settings.seed, fixed if settings.teacher else 0)
+    views = ViewSchedule(pixels, settings, settings.seed, fixed if settings.teacher else 0)
     with started.autocast():
         teachers = _teachers(settings, work, entities, views, started)
     objective = RemediationObjective(
@@ -165,23 +169,23 @@ def execute(settings: DistillEncoderSettings, work: Work) -> None:
     rejects.write(work.path)
 
     # Stage I.
-    choose_trained(encoder.model, settings.trained_parts)
+    set_trainable(encoder.model, settings.trainable_parameters)
     steps = settings.total_steps(len(entities.images), 1)
     # The keep-term reads an earlier layer's tokens, unless told to read the last one's.
     models = (encoder.model, original.model) if settings.feature_layer not in (-1, work.plan.payload) else ()
-    fused = compiled_blocks if settings.compile else quick_gelu_in_one
-    with pooled_token_alone(*models), fused(encoder.model, original.model):
+    fused = compiled_blocks if settings.compile else fused_quick_gelu
+    with pooled_token_only(*models), fused(encoder.model, original.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
-    fold(encoder.model, settings.trained_parts)
+    merge_lora(encoder.model, settings.trainable_parameters)
 
     # From the original (0) to the tuned encoder (1): gain on held-out images, cost elsewhere.
-    line = Line(encoder.model, original.model)
-    measurement = Measurement(names, settings.template, held_out, off_domain, settings.seed)
+    line = InterpolationPath(encoder.model, original.model)
+    measurement = TradeOffMeasurement(names, settings.template, held_out, off_domain, settings.seed)
     saved = settings.saved_share
     if runtime.rank() == 0:
         if held_out or off_domain:
             shares = sorted({0.0, saved, *settings.interpolate})
-            _report(work, walk(line, measurement, encoder, shares), saved)
+            _report(work, measure_path(line, measurement, encoder, shares), saved)
         line.set(saved)
         encoder.save(work.path)
     work.metrics.update(
@@ -227,22 +231,22 @@ def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -
     return read_pairs(work.inputs[label].path, rejects, image_check(work, label, started))
 
 
-def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> Names:
+def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> NameFeatures:
     """The names' text features: once and for all, or anew at every step where the text tower trains."""
     from priorkit.models.vision.encoder import zero_shot_head
-    from priorkit.training.remediation.objective import Names, TrainedHead
+    from priorkit.training.remediation.objective import NameFeatures, TrainableNameHead
 
     fixed = zero_shot_head(encoder, names, settings.template).to(encoder.device)
     if not settings.train_text:
-        return Names(fixed)
-    return Names(fixed, TrainedHead(encoder, names, settings.template, settings.gradient_cache))
+        return NameFeatures(fixed)
+    return NameFeatures(fixed, TrainableNameHead(encoder, names, settings.template, settings.gradient_cache))
 
 
 def _teachers(
     settings: DistillEncoderSettings,
     work: Work,
     entities: EntityImages,
-    views: Views,
+    views: ViewSchedule,
     started: runtime.Runtime,
 ) -> list[Teacher]:
     """The teachers' features of the views that the student will see, each at its own resolution."""
@@ -280,16 +284,16 @@ def _replay(
     from priorkit.data.images.pixels import Pixels
     from priorkit.training.objectives.contrastive import Captions
     from priorkit.training.remediation.objective import Replay
-    from priorkit.training.remediation.teachers import Views
+    from priorkit.training.remediation.teachers import ViewSchedule
 
     if not settings.replays:
         return None
     pairs = _pairs(work, "replay", rejects, started)
-    views = Views(Pixels(pairs.images, encoder.prepare), settings, settings.seed + 1, 0)
+    views = ViewSchedule(Pixels(pairs.images, encoder.prepare), settings, settings.seed + 1, 0)
     return Replay(views, Captions(encoder, pairs.texts), settings.replay_per_image, settings.replay_weight)
 
 
-def _report(work: Work, points: Sequence[Point], saved: float) -> None:
+def _report(work: Work, points: Sequence[TradeOffPoint], saved: float) -> None:
     """Before, after and the trade-off between: manifest, tables and plot."""
     from priorkit.data.io.tables import write_table
     from priorkit.report import figures

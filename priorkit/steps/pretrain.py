@@ -20,7 +20,12 @@ from priorkit.data.corpus.tokenization import knows_tokens
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.documents import check_text_source, read_documents
 from priorkit.models.language import causal_lm
-from priorkit.training.engine.settings import CompileSettings, MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import (
+    CompileSettings,
+    MemorySettings,
+    TrainingSettings,
+    check_sharding,
+)
 
 
 class ScaleSettings(Settings):
@@ -137,7 +142,7 @@ def _fields(settings: PretrainSettings, inputs: Mapping[str, Input]) -> dict[str
 
 def _check_scale(settings: PretrainSettings, context_length: int, steps: int) -> None:
     """Check the options that concern each other."""
-    check_sharing(settings)
+    check_sharding(settings)
     step_tokens = settings.batch_size * context_length
     for tokens in settings.export_at:
         if tokens < step_tokens:
@@ -162,14 +167,14 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.core import distributed
     from priorkit.data.corpus.reader import Corpus
+    from priorkit.models.blocks import transformer_blocks
     from priorkit.models.kernels.attention import choose_attention
     from priorkit.models.language.tokenizer import load_tokenizer
     from priorkit.training.engine.activation_checkpointing import checkpoint_activations
     from priorkit.training.engine.loop import train
-    from priorkit.training.engine.throughput import speed
-    from priorkit.training.engine.validation_loss import HeldOut, evaluate_all
-    from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
-    from priorkit.training.remediation.trainable_parameters import blocks_of
+    from priorkit.training.engine.resource_estimates import pretraining_throughput
+    from priorkit.training.engine.validation_loss import ValidationText, validation_metrics
+    from priorkit.training.objectives.language_modeling import CausalLMObjective, CausalLMWithLoss
 
     folder = work.inputs["corpus"].path
     corpus, tokenizer = Corpus(folder), load_tokenizer(folder)
@@ -182,17 +187,17 @@ def execute(settings: PretrainSettings, work: Work) -> None:
     choose_attention(model, started.device.type)
     checkpoint_activations(model, settings.checkpoint_activations)
     parameters = model.num_parameters()
-    module = LanguageModule(model)
+    module = CausalLMWithLoss(model)
     if settings.shard:
-        distributed.shard(module, blocks_of(model.get_decoder())[1], started)
+        distributed.shard(module, transformer_blocks(model.get_decoder())[1], started)
     if settings.compile:
         model.get_decoder().compile()
     header = read_corpus_header(folder)
     padding = header["pad_token_id"] if header["padded_share"] else None
-    objective = LanguageObjective(module, corpus, padding, settings.document_mask)
+    objective = CausalLMObjective(module, corpus, padding, settings.document_mask)
     micro_batch = settings.micro_batch_size or settings.batch_size
     heldout = [
-        (name, HeldOut(_documents(source), tokenizer, length, micro_batch, settings.document_mask))
+        (name, ValidationText(_documents(source), tokenizer, length, micro_batch, settings.document_mask))
         for name in settings.eval_sources
         for source in [work.inputs[f"eval_sources.{name}"]]
     ]
@@ -204,13 +209,13 @@ def execute(settings: PretrainSettings, work: Work) -> None:
             if step == -(-tokens // (settings.batch_size * length)):
                 _export(settings, work, model, tokenizer, tokens)
         due = heldout and (step % settings.eval_every == 0 or step == steps)
-        return evaluate_all(heldout, module, started) if due else {}
+        return validation_metrics(heldout, module, started) if due else {}
 
     summary = train(objective, settings, started, work.path, work.state, steps, settings.step, after_step)
     save(model, tokenizer, work.path)
     work.metrics.update(loss=summary.loss, steps=summary.steps, tokens=summary.weight, parameters=parameters)
     work.cost.update(summary.cost)
-    work.cost.update(speed(model.config, parameters, length, summary, started))
+    work.cost.update(pretraining_throughput(model.config, parameters, length, summary, started))
 
 
 def _held_out_text(source: Input) -> Path:
@@ -247,14 +252,14 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 def whole_state(model: Any) -> dict[str, Any] | None:
     """The weights of all processes where these share them; None where each holds all."""
     from priorkit.core.distributed import is_sharded
-    from priorkit.training.engine.checkpoint import gathered
+    from priorkit.training.engine.checkpoint import gather_to_cpu
 
     parameters = dict(model.named_parameters())  # tied ones once, as they are saved
     if not any(is_sharded(value) for value in parameters.values()):
         return None
     kept = model.state_dict()
     buffers = {name: value for name, value in model.named_buffers() if name in kept}
-    return gathered({**parameters, **buffers})
+    return gather_to_cpu({**parameters, **buffers})
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, weights: dict[str, Any] | None) -> None:

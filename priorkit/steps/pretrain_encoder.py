@@ -18,7 +18,7 @@ from priorkit.data.images.pairs import check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.inference.shared_image_check import image_check
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
-from priorkit.training.objectives.contrastive_settings import GradientCacheSettings
+from priorkit.training.objectives.settings import GradientCacheSettings
 
 
 class PretrainEncoderSettings(
@@ -108,8 +108,8 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.data.images.decoding import decode
     from priorkit.data.images.pixels import Pixels
     from priorkit.models.kernels.attention import choose_attention
-    from priorkit.models.kernels.pooled_token import pooled_token_alone
-    from priorkit.models.kernels.quick_gelu import quick_gelu_in_one
+    from priorkit.models.kernels.pooled_token import pooled_token_only
+    from priorkit.models.kernels.quick_gelu import fused_quick_gelu
     from priorkit.models.vision.building import build_encoder
     from priorkit.training.engine.compilation import compiled_blocks
     from priorkit.training.engine.loop import train
@@ -134,8 +134,8 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
         settings.gradient_cache,
     )
     steps = settings.total_steps(len(pairs), 1)
-    fused = compiled_blocks if settings.compile else quick_gelu_in_one
-    with pooled_token_alone(encoder.model), fused(encoder.model):
+    fused = compiled_blocks if settings.compile else fused_quick_gelu
+    with pooled_token_only(encoder.model), fused(encoder.model):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     if runtime.rank() == 0:
         encoder.save(work.path)

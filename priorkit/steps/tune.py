@@ -15,7 +15,7 @@ from priorkit.core.step import Step
 from priorkit.core.values import Words
 from priorkit.core.work import Plan, Work
 from priorkit.data.images.augmentation import AugmentationSettings
-from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharing
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharding
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
 ARCHITECTURES = {
@@ -85,7 +85,7 @@ def _architecture(settings: TuneSettings) -> ModuleType:
 
 def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Let the architecture check model, instructions and options from headers."""
-    check_sharing(settings)
+    check_sharding(settings)
     if settings.architecture != "lion":
         from priorkit.training.finetuning.finetune import refuse_foreign
 

@@ -20,8 +20,8 @@ from priorkit.core import artifact
 from priorkit.core.runtime import Runtime
 from priorkit.data.corpus.reader import Corpus
 from priorkit.models.kernels.attention import choose_attention
-from priorkit.training.engine.validation_loss import HeldOut
-from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
+from priorkit.training.engine.validation_loss import ValidationText
+from priorkit.training.objectives.language_modeling import CausalLMObjective, CausalLMWithLoss
 
 COMMON = ("--preset", "pocket-tiny", "--batch-size", 4, "--precision", "fp32", "--device", "cpu", "--quiet")
 
@@ -96,7 +96,7 @@ def test_held_out_loss_is_transformers_own(kit, cli, tmp_path: Path) -> None:
 def test_held_out_text_is_cut_to_a_bound(kit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("priorkit.training.engine.validation_loss.EVALUATED_TOKENS", 50)
     tokenizer = AutoTokenizer.from_pretrained(kit.tokenizer)
-    found = HeldOut(("word " * 30 for _ in range(1000)), tokenizer, 16, 4)
+    found = ValidationText(("word " * 30 for _ in range(1000)), tokenizer, 16, 4)
     assert len(found._ids_RT) * 16 < 200
 
 
@@ -117,7 +117,7 @@ def test_within_documents_the_loss_is_that_of_the_documents_alone(kit) -> None:
     for implementation in ("priorkit_packed", "eager", "sdpa"):
         choose_attention(model, "cpu")
         model.set_attn_implementation(implementation)
-        objective = LanguageObjective(LanguageModule(model), corpus, None, within_documents=True)
+        objective = CausalLMObjective(CausalLMWithLoss(model), corpus, None, within_documents=True)
         batch = objective.collate([objective.sample(index, index) for index in several])
         assert objective.weight(batch) == count
         assert float(objective.loss(batch).total) == pytest.approx(expected, rel=1e-5)
@@ -273,7 +273,7 @@ def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(kit,
     assert found.code == 0, found.err
     assert math.isfinite(rows(out)[0]["eval/own/loss"])
     tokenizer = AutoTokenizer.from_pretrained(corpus)
-    held = HeldOut(lines[:1], tokenizer, 64, 1)
+    held = ValidationText(lines[:1], tokenizer, 64, 1)
     own = held._ids_RT[0].tolist()
     assert own.count(tokenizer.eos_token_id) == 64 - own.index(tokenizer.eos_token_id)
     assert tokenizer.bos_token_id not in own
@@ -286,9 +286,12 @@ def test_held_out_documents_do_not_see_each_other(kit) -> None:
     choose_attention(model, "cpu")
     texts = ["A star has points.", "Two and two are four."]
     runtime = Runtime(torch.device("cpu"), "fp32", 0)
-    found = HeldOut(texts, tokenizer, 64, 1, within_documents=True).evaluate(LanguageModule(model), runtime)
+    found = ValidationText(texts, tokenizer, 64, 1, within_documents=True).evaluate(
+        CausalLMWithLoss(model), runtime
+    )
     alone = [
-        HeldOut([text], tokenizer, 64, 1).evaluate(LanguageModule(model), runtime)["loss"] for text in texts
+        ValidationText([text], tokenizer, 64, 1).evaluate(CausalLMWithLoss(model), runtime)["loss"]
+        for text in texts
     ]
     counts = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     assert found["loss"] == pytest.approx(np.average(alone, weights=counts), rel=1e-5)

@@ -16,8 +16,7 @@ from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 from priorkit.core import capacity
 from priorkit.core.artifact import open_artifact
 from priorkit.models.folder import tensor_files
-from priorkit.training.engine.memory_estimate import Footprint, footprint
-from priorkit.training.engine.throughput import TUNING_FORMULA
+from priorkit.training.engine.resource_estimates import TUNING_FORMULA, Footprint, footprint
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--warmup-steps", 0, "--precision", "fp32", "--device", "cpu")
 
@@ -216,7 +215,7 @@ def test_a_plan_reckons_memory_and_disk(
 
 
 def test_a_footprint_holds_weights_gradients_and_moments() -> None:
-    size = Footprint(held=10, trained=4, written=7)
+    size = Footprint(loaded=10, trained=4, saved=7)
     assert (size.memory_bytes, size.disk_bytes) == (4 * (10 + 4 + 8), 4 * (7 + 4 + 8))
 
 

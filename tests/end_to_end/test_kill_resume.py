@@ -76,7 +76,7 @@ def test_a_finished_artifact_only_wants_its_name(
 ) -> None:
     """Killed after its manifest was written, it is not made again."""
     runs.killed(tmp_path / "llm", place, 0)
-    monkeypatch.setattr(loop, "_backward", Killer(loop._backward, 0))
+    monkeypatch.setattr(loop, "forward_backward", Killer(loop.forward_backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 

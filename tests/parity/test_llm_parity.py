@@ -17,7 +17,7 @@ from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, token_l
 from priorkit.models.language.causal_lm import build_config, load_llm, parameter_count, preset_fields, presets
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.language.tokenizer import load_tokenizer
-from priorkit.training.objectives.language_modeling import LanguageModule, LanguageObjective
+from priorkit.training.objectives.language_modeling import CausalLMObjective, CausalLMWithLoss
 
 
 def test_an_llm_loads_unchanged_and_gives_the_same_logits(kit) -> None:
@@ -35,7 +35,7 @@ def test_an_llm_loads_unchanged_and_gives_the_same_logits(kit) -> None:
 def test_the_pretraining_loss_is_transformers_own(kit) -> None:
     model = AutoModelForCausalLM.from_pretrained(kit.llm)
     corpus = Corpus(kit.corpus)
-    objective = LanguageObjective(LanguageModule(model), corpus, None)
+    objective = CausalLMObjective(CausalLMWithLoss(model), corpus, None)
     batch = objective.collate([objective.sample(index, index) for index in range(4)])
     ours = objective.loss(batch).total / objective.weight(batch)
     torch.testing.assert_close(ours, model(batch["input_ids"], labels=batch["input_ids"]).loss)
@@ -191,5 +191,5 @@ def test_scaled_and_capped_logits_give_the_models_own_loss(family: str, fields: 
         model.get_output_embeddings().weight.mul_(20)
     ids = torch.arange(24).reshape(2, 12)
     expected = model(input_ids=ids, labels=ids).loss
-    ours = LanguageModule(model)(ids, ids) / count_targets(ids)
+    ours = CausalLMWithLoss(model)(ids, ids) / count_targets(ids)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)

@@ -27,7 +27,7 @@ class Killer:
 
 
 PLACES: dict[str, tuple[Any, str]] = {
-    "a step": (loop, "_backward"),
+    "a step": (loop, "forward_backward"),
     "saving the state": (checkpoint, "save_file"),
     "moving the state into place": (checkpoint, "replace_durably"),
     "a write to the disk": (os, "fsync"),

@@ -17,8 +17,8 @@ from priorkit.data.images.augmentation import View
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.kernels.cross_entropy import token_loss
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.engine.objective import Loss
 from priorkit.training.finetuning.objective import InstructionObjective, Sample, Views
+from priorkit.training.objectives.base import Loss
 
 
 @dataclass(frozen=True)

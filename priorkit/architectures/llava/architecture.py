@@ -27,7 +27,7 @@ from priorkit.models.multimodal.llava import (
 )
 from priorkit.models.vision.image_tower import TOWER_CONCAT, image_tower_config, replace_image_tower
 from priorkit.models.vision.loading import check_encoder, load_config, load_encoder
-from priorkit.training.engine.memory_estimate import footprint
+from priorkit.training.engine.resource_estimates import footprint
 from priorkit.training.finetuning.conversation_source import check_sources, mean_length, read_samples
 from priorkit.training.finetuning.finetune import Prepared, part_table
 from priorkit.training.finetuning.objective import InstructionObjective

@@ -26,7 +26,7 @@ PACKED_BLOCK_ROWS = 128
 def choose_attention(model: Any, device_type: str) -> str:
     """Set the implementation to train with; the choice is not saved with the model.
 
-    Decoders of the families in ``PLAIN_SCORES`` get ``priorkit_packed``; others, and image towers, get
+    Decoders of the families in ``PACKED_MODEL_TYPES`` get ``priorkit_packed``; others, and image towers, get
     plain softmax on CPUs and torch's fused attention on GPUs. torch's fused attention has a slow backward
     pass on CPUs: on a ViT of width 128 with 37 tokens and 128 images it takes 134 of 229 ms of a step;
     with plain softmax the whole step takes 99 ms (in bf16; where it is emulated the gain was not shown).
@@ -41,7 +41,7 @@ def choose_attention(model: Any, device_type: str) -> str:
     _register()
     plain = "eager" if device_type == "cpu" else "sdpa"
     text = model.config.get_text_config()
-    decoder = PACKED if text.model_type in PLAIN_SCORES else plain
+    decoder = PACKED if text.model_type in PACKED_MODEL_TYPES else plain
     if text is model.config:
         model.set_attn_implementation(decoder)
     else:
@@ -50,7 +50,7 @@ def choose_attention(model: Any, device_type: str) -> str:
     return text._attn_implementation
 
 
-PLAIN_SCORES = frozenset(
+PACKED_MODEL_TYPES = frozenset(
     {
         "gemma",
         "gpt2",

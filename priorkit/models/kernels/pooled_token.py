@@ -21,7 +21,7 @@ _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "out_proj")
 
 
 @contextmanager
-def pooled_token_alone(*models: Any) -> Generator[None]:
+def pooled_token_only(*models: Any) -> Generator[None]:
     """Compute the last blocks of these encoders at their pooled token alone, within the context.
 
     Encoders of other families than CLIP and SigLIP, and towers with attention dropout, stay as they are.

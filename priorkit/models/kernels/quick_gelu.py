@@ -38,7 +38,7 @@ class QuickGelu(nn.Module):
 
 
 @contextmanager
-def quick_gelu_in_one(*models: nn.Module) -> Generator[None]:
+def fused_quick_gelu(*models: nn.Module) -> Generator[None]:
     """Let these models use :class:`QuickGelu` where they use transformers' within the context."""
     owners = [
         module

@@ -26,7 +26,7 @@ from priorkit.training.engine.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands.
 
     Attributes:
@@ -42,7 +42,7 @@ class Progress:
     seconds: float
 
 
-class Saver:
+class CheckpointWriter:
     """Writes states in the background, one at a time, while training goes on.
 
     The tensors are copied first, which takes memory for one state and a fraction of the time of writing.
@@ -57,17 +57,17 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
-    def save(self, module: nn.Module, optimizer: Optimizer, progress: Progress) -> None:
+    def save(self, module: nn.Module, optimizer: Optimizer, progress: TrainingProgress) -> None:
         """Begin to save the state of a step; waits for the one before. Every process calls this."""
         tensors = {
-            "trained": gathered(_trained(module)),
-            "optimizer": gathered(_optimizer_tensors(module, optimizer)),
+            "trained": gather_to_cpu(_trained(module)),
+            "optimizer": gather_to_cpu(_optimizer_tensors(module, optimizer)),
         }
         self.wait()
         if rank() == 0:
             self._writing = self._thread.submit(_write, self._folder, tensors, progress, self._keep)
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -81,7 +81,7 @@ class Saver:
             self._writing = None
 
 
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def gather_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in the first process's main memory, of all processes' parts where these share a tensor.
 
     Every process calls this; the others, which write nothing, get an empty table.
@@ -94,7 +94,9 @@ def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progress, keep: int) -> None:
+def _write(
+    folder: Path, tensors: dict[str, dict[str, Tensor]], progress: TrainingProgress, keep: int
+) -> None:
     def write(temporary: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -112,7 +114,7 @@ def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progre
         shutil.rmtree(old)
 
 
-def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> Progress | None:
+def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> TrainingProgress | None:
     """Load the newest readable state into the module and the optimiser.
 
     It is read into main memory and goes to the device tensor by tensor: whole, moments included, it would
@@ -125,7 +127,7 @@ def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> Progress |
         try:
             trained = load_file(path / "trained.safetensors")
             moments = load_file(path / "optimizer.safetensors")
-            progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
+            progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             console.warn(f"the saved state {path.name} cannot be read and is passed over: {error}")
             continue
@@ -135,7 +137,7 @@ def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> Progress |
             continue
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(like(trained[name], value))
+                value.copy_(distribute_like(trained[name], value))
         _load_optimizer(module, optimizer, moments)
         return progress
     return None
@@ -145,7 +147,7 @@ def _saved(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
 
 
-def like(value: Tensor, own: Tensor) -> Tensor:
+def distribute_like(value: Tensor, own: Tensor) -> Tensor:
     """A whole tensor, shared among the processes as another one is."""
     mesh = getattr(own, "device_mesh", None)
     if mesh is None:
@@ -176,5 +178,5 @@ def _load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: dict[str, 
         owner, _, key = name.rpartition("|")
         parameter = parameters[owner]
         optimizer.state_of(parameter)[key] = (
-            like(value, parameter) if value.ndim else value.to(parameter.device)
+            distribute_like(value, parameter) if value.ndim else value.to(parameter.device)
         )

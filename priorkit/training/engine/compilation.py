@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from priorkit.training.remediation.trainable_parameters import IMAGE_TOWERS, blocks_of
+from priorkit.models.blocks import IMAGE_TOWERS, transformer_blocks
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def compiled_blocks(*models: nn.Module) -> Generator[None]:
         block
         for model in models
         for tower in _towers(model)
-        for block in blocks_of(tower)[1]
+        for block in transformer_blocks(tower)[1]
         if "forward" not in vars(block)
     ]
     for block in blocks:

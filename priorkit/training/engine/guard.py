@@ -13,15 +13,15 @@ from priorkit.core import distributed
 from priorkit.core.errors import GuardError
 from priorkit.core.runtime import Runtime
 from priorkit.data.shuffling import sample_ids
-from priorkit.training.engine.micro_batches import positions_of
-from priorkit.training.engine.objective import Objective, to_device
+from priorkit.training.engine.micro_batches import step_positions
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.objectives.base import Objective, to_device
 
-LASTING = 5
+SUSTAINED_STEPS = 5
 """Steps whose median is judged beside the single step: divergence lasts, a hard batch does not."""
 
 
-def leap(loss: float, recent: Sequence[float], limit: float) -> str:
+def describe_spike(loss: float, recent: Sequence[float], limit: float) -> str:
     """What is wrong with a loss that leaps; empty where nothing is.
 
     A single loss is held against the largest of the recent ones, as batches may differ much among themselves:
@@ -38,16 +38,16 @@ def leap(loss: float, recent: Sequence[float], limit: float) -> str:
     largest, usual = max(recent), statistics.median(recent)
     if loss > limit * largest:
         return f"the loss {loss:.4g} is over {limit:g} times the largest of the recent steps, {largest:.4g}"
-    lasting = statistics.median([*recent[1 - LASTING :], loss])
+    lasting = statistics.median([*recent[1 - SUSTAINED_STEPS :], loss])
     if lasting > limit * usual:
         return (
-            f"the loss of the last {LASTING} steps, {lasting:.4g}, is over {limit:g} times the recent steps' "
+            f"the loss of the last {SUSTAINED_STEPS} steps, {lasting:.4g}, is over {limit:g} times the recent steps' "
             f"{usual:.4g}"
         )
     return ""
 
 
-def stopped(
+def guard_error(
     what: str, objective: Objective, settings: TrainingSettings, step: int, finite: bool
 ) -> GuardError:
     """The error that stops a run, with the step's samples by name.
@@ -62,7 +62,7 @@ def stopped(
     kept = "; the state before this step is kept" if step else ""
     if kept and finite:
         kept += ", to go on from it run again with --spike-limit 0"
-    positions = positions_of(step, settings.batch_size)
+    positions = step_positions(step, settings.batch_size)
     ids = sample_ids(settings.seed, positions.start, positions.stop, len(objective))
     shown = ", ".join(str(int(index)) for index in ids[:8]) + (", ..." if len(ids) > 8 else "")
     return GuardError(
@@ -72,7 +72,7 @@ def stopped(
     )
 
 
-def first_non_finite(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> str:
+def first_non_finite_tensor(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> str:
     """The first tensor that is not finite, in the order of computing: a weight, an output, a gradient.
 
     The forward pass is taken again with every module watched; the weights are still those of the step.

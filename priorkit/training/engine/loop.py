@@ -24,11 +24,11 @@ from priorkit.core.console import console
 from priorkit.core.errors import InputError, Interrupted, UsageError
 from priorkit.core.runtime import Runtime, rank, world_size
 from priorkit.training.engine import checkpoint, guard
-from priorkit.training.engine.metrics_log import METRICS, Log, open_board
-from priorkit.training.engine.micro_batches import stream
-from priorkit.training.engine.objective import Objective, to_device
+from priorkit.training.engine.metrics_log import METRICS, MetricsLog, open_tensorboard
+from priorkit.training.engine.micro_batches import load_micro_batches
 from priorkit.training.engine.optimizer import build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.objectives.base import Objective, to_device
 
 SPIKE_STEPS = 50
 """Steps whose losses a spike is measured against."""
@@ -39,7 +39,7 @@ far; what it returns is logged with the step. It must be a function of these and
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrainingSummary:
     """What a training run came to.
 
     Attributes:
@@ -67,7 +67,7 @@ def train(
     total_steps: int,
     title: str,
     after_step: AfterStep | None = None,
-) -> Summary:
+) -> TrainingSummary:
     """Train an objective's module to the end, resuming from a saved state where there is one.
 
     Args:
@@ -90,20 +90,20 @@ def train(
     distributed.start(runtime)
     trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(objective, settings)
-    progress = checkpoint.restore(state, objective.module, optimizer)
-    progress = progress or checkpoint.Progress(0, 0, 0, 0.0)
+    progress = checkpoint.load_latest(state, objective.module, optimizer)
+    progress = progress or checkpoint.TrainingProgress(0, 0, 0, 0.0)
     if progress.step:
         console.say(f"resuming at step {progress.step} of {total_steps}")
-    log = Log(state / METRICS, progress.metrics_bytes)
-    board = open_board(settings.tensorboard)
+    log = MetricsLog(state / METRICS, progress.metrics_bytes)
+    board = open_tensorboard(settings.tensorboard)
     clock = _Clock(progress.seconds)
     saved, weight_so_far = progress.step, progress.weight
     objective.module.train()
     steps = range(progress.step, total_steps)
-    batches_of = stream(objective, settings, steps)
+    batches_of = load_micro_batches(objective, settings, steps)
     with (
         _signals() as stopping,
-        checkpoint.Saver(state, settings.keep) as saver,
+        checkpoint.CheckpointWriter(state, settings.keep) as saver,
         console.progress(title, total_steps, progress.step, "step") as bar,
     ):
 
@@ -114,7 +114,7 @@ def train(
             saved = finished
             with clock.spent("checkpoint"):
                 size = log.flush() if rank() == 0 else 0
-                mark = checkpoint.Progress(finished, size, weight_so_far, clock.seconds)
+                mark = checkpoint.TrainingProgress(finished, size, weight_so_far, clock.seconds)
                 saver.save(objective.module, optimizer, mark)
 
         for step in steps:
@@ -124,20 +124,20 @@ def train(
             optimizer.set_learning_rate(rate)
             # Dropout, where a model has it, is a function of the step, so that a resumed run repeats it.
             torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
-            sums = _backward(objective, batches, runtime)
+            sums = forward_backward(objective, batches, runtime)
             distributed.sum_gradients(trained)
             gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
             total_norm = nn.utils.get_total_norm(gradients)
             loss, norm = sums["loss"], float(distributed.local(total_norm))
-            wrong = guard.leap(loss, log.last(SPIKE_STEPS), settings.spike_limit)
+            wrong = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
-                place = guard.first_non_finite(objective, batches, runtime)
+                place = guard.first_non_finite_tensor(objective, batches, runtime)
                 wrong = f"loss {loss}; the first non-finite tensor is {place}"
             if wrong:
                 save(step)
                 saver.wait()
-                raise guard.stopped(wrong, objective, settings, step, finite)
+                raise guard.guard_error(wrong, objective, settings, step, finite)
             # After the guard: scaling by a norm that is not finite would hide where it came from.
             if settings.clip:
                 nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
@@ -181,7 +181,7 @@ def train(
         "checkpoint_share": clock.share("checkpoint"),
         **_gpu_memory(runtime),
     }
-    return Summary(total_steps, weight_so_far, log.recent(total_steps), clock.seconds, cost)
+    return TrainingSummary(total_steps, weight_so_far, log.recent(total_steps), clock.seconds, cost)
 
 
 class _Clock:
@@ -231,7 +231,7 @@ def _check(objective: Objective, settings: TrainingSettings) -> None:
         )
 
 
-def _backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> dict[str, float]:
+def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> dict[str, float]:
     """Accumulate the gradient of a step over its micro-batches.
 
     Returns:

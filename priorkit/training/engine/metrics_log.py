@@ -14,7 +14,7 @@ from priorkit.core.runtime import rank
 METRICS = "metrics.jsonl"
 
 
-class Log:
+class MetricsLog:
     """What each step came to.
 
     Args:
@@ -58,7 +58,7 @@ class Log:
         return [loss for loss, _ in self._losses[-steps:]] if len(self._losses) >= steps else []
 
 
-def open_board(folder: str | None) -> Any:
+def open_tensorboard(folder: str | None) -> Any:
     """TensorBoard's writer into a folder, in the first process; None where none is asked for.
 
     Raises:

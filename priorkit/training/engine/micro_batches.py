@@ -11,16 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from priorkit.core import distributed
 from priorkit.data.shuffling import sample_ids
-from priorkit.training.engine.objective import Objective
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.objectives.base import Objective
 
 
-def positions_of(step: int, batch_size: int) -> range:
+def step_positions(step: int, batch_size: int) -> range:
     """The positions in the sample stream that a step (counted from 0) learns from."""
     return range(step * batch_size, (step + 1) * batch_size)
 
 
-def stream(objective: Objective, settings: TrainingSettings, steps: range) -> Iterator[list[Any]]:
+def load_micro_batches(objective: Objective, settings: TrainingSettings, steps: range) -> Iterator[list[Any]]:
     """Yield this process's micro-batches of each step, prepared ahead by worker processes where there are any."""
     loader = DataLoader(
         _Steps(objective, settings, steps),
@@ -44,7 +44,7 @@ class _Steps(Dataset[Any]):
 
     def __getitem__(self, number: int) -> list[Any]:
         settings = self._settings
-        positions = positions_of(self._steps[number], settings.batch_size)
+        positions = step_positions(self._steps[number], settings.batch_size)
         ids = sample_ids(settings.seed, positions.start, positions.stop, len(self._objective))
         own = distributed.share(settings.batch_size)
         samples = [self._objective.sample(int(ids[i]), positions[i]) for i in own]

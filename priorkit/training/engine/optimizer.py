@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.core.errors import ResourceError
-from priorkit.training.engine.objective import Objective
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.objectives.base import Objective
 
 
 class Optimizer:

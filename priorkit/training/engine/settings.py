@@ -13,7 +13,7 @@ from priorkit.core.settings import RuntimeSettings, Settings, option
 from priorkit.core.values import Count
 
 
-class OptimisationSettings(Settings):
+class OptimizationSettings(Settings):
     """How long and how fast to learn."""
 
     group: ClassVar[str] = "optimisation"
@@ -52,7 +52,7 @@ class OptimisationSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> OptimisationSettings:
+    def _one_length(self) -> OptimizationSettings:
         given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"the length is given more than once: {', '.join(given)}")
@@ -104,7 +104,7 @@ class MemorySettings(Settings):
     )
 
 
-class TrainingSettings(RuntimeSettings, OptimisationSettings, CheckpointSettings, MonitorSettings):
+class TrainingSettings(RuntimeSettings, OptimizationSettings, CheckpointSettings, MonitorSettings):
     """Base of a training step's settings."""
 
     def total_steps(self, samples: int, tokens_per_sample: float) -> int:
@@ -135,7 +135,7 @@ class TrainingSettings(RuntimeSettings, OptimisationSettings, CheckpointSettings
         return self.learning_rate * (self.final_learning_rate + (1 - self.final_learning_rate) * shape)
 
 
-def check_sharing(settings: TrainingSettings) -> None:
+def check_sharding(settings: TrainingSettings) -> None:
     """Check that what is to be shared among processes can be.
 
     Raises:

@@ -17,7 +17,7 @@ EVALUATED_TOKENS = 1 << 18
 """Tokens of a source that are evaluated; the first ones, so that every evaluation sees the same."""
 
 
-class HeldOut:
+class ValidationText:
     """The first rows of a held-out source.
 
     Args:
@@ -95,8 +95,8 @@ class HeldOut:
         return {"loss": total / tokens, "bits_per_byte": total / seen / math.log(2)}
 
 
-def evaluate_all(
-    sources: Sequence[tuple[str, HeldOut]], module: nn.Module, runtime: Runtime
+def validation_metrics(
+    sources: Sequence[tuple[str, ValidationText]], module: nn.Module, runtime: Runtime
 ) -> dict[str, float]:
     """The figures of all sources, as ``eval/NAME/loss`` and ``eval/NAME/bits_per_byte``."""
     return {

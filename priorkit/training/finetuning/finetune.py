@@ -18,10 +18,10 @@ from priorkit.core.specs import option_specs
 from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
 from priorkit.training.engine.loop import train
-from priorkit.training.engine.objective import Objective
+from priorkit.training.engine.resource_estimates import TUNING_FORMULA, tuning_throughput
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
-from priorkit.training.engine.throughput import TUNING_FORMULA, tuning_speed
 from priorkit.training.finetuning.objective import InstructionObjective
+from priorkit.training.objectives.base import Objective
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
     work.cost.update(summary.cost)
     own = prepared.objective
     if isinstance(own, InstructionObjective) and set(prepared.parts) <= {*PARTS, "placeholder"}:
-        work.cost.update(tuning_speed(own.config, prepared.parts, own.counted, summary, runtime))
+        work.cost.update(tuning_throughput(own.config, prepared.parts, own.counted, summary, runtime))
         work.metrics["flops_formula"] = TUNING_FORMULA
     work.cost.update(
         samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),

@@ -15,13 +15,13 @@ from priorkit.core.errors import InputError
 from priorkit.core.runtime import Runtime
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.conversations.sample_packing import FINE, into_rows
+from priorkit.models.blocks import transformer_blocks
 from priorkit.models.kernels.attention import PACKED, document_mask, document_positions
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
 from priorkit.models.language.chat_template import ChatTokenizer, Encoded
 from priorkit.training.engine.activation_checkpointing import Activations, checkpoint_activations
-from priorkit.training.engine.objective import Loss
-from priorkit.training.engine.throughput import Counted
-from priorkit.training.remediation.trainable_parameters import blocks_of
+from priorkit.training.engine.resource_estimates import TuningCounts
+from priorkit.training.objectives.base import Loss
 
 KEEP_TOKENS = 32 << 20
 """Tokenised conversations are kept in each process up to this many tokens; beyond, they are tokenised anew."""
@@ -153,7 +153,7 @@ class InstructionObjective:
         self._packs = packing and not obstacle
         self._kept: dict[int, Encoded] = {}
         self._kept_tokens = 0
-        self.counted = Counted()
+        self.counted = TuningCounts()
         self._positions = 0
         self._whole: Whole | None = None
 
@@ -163,7 +163,7 @@ class InstructionObjective:
     @property
     def useful_share(self) -> float:
         """Share of all positions computed so far that were no padding."""
-        return self.counted.positions / max(1, self._positions)
+        return self.counted.tokens / max(1, self._positions)
 
     @property
     def config(self) -> Any:
@@ -179,7 +179,7 @@ class InstructionObjective:
         checkpoint_activations(self._subject.model, activations)
         if shard:
             self.module = self._whole = Whole(self.module)
-            distributed.shard(self._whole, blocks_of(self._subject.decoder)[1], runtime)
+            distributed.shard(self._whole, transformer_blocks(self._subject.decoder)[1], runtime)
 
     def sample(self, index: int, position: int) -> Sample:
         """A tokenised conversation with its images' numbers."""
@@ -279,15 +279,15 @@ class InstructionObjective:
         # The first T odd numbers sum to T squared.
         sums = (used.sum(), ((2 * positions + 1) * used).sum(), (batch["labels"][:, 1:] != IGNORE).sum())
         own, squares, targets = torch.stack(sums).tolist()
-        self.counted.positions += own
-        self.counted.squares += squares
-        self.counted.targets += targets
+        self.counted.tokens += own
+        self.counted.squared_lengths += squares
+        self.counted.supervised_tokens += targets
         if features is not None:
             images, tokens = features.shape[:2]
-            self.counted.shown += images * tokens
+            self.counted.projected_patches += images * tokens
             if "pixels" in batch:
-                self.counted.looked += images * tokens
-                self.counted.look_squares += images * tokens**2
+                self.counted.encoded_patches += images * tokens
+                self.counted.encoded_squared_lengths += images * tokens**2
 
     def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         """What the model wants to know of a batch beyond tokens and images."""

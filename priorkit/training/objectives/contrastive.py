@@ -17,7 +17,7 @@ from priorkit.core.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.encoder import Encoder, l2_normalize
-from priorkit.training.engine.objective import Loss
+from priorkit.training.objectives.base import Loss
 
 MAX_LOGIT_SCALE = 100.0
 """CLIP's bound on the inverse temperature (Radford et al. 2021, section 2.5)."""
@@ -49,10 +49,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, keys: Tensor)
         scale: the inverse temperature.
         keys: int64 ``[batch]``, equal for equal texts.
     """
-    all_images, all_texts, all_keys = gather(images), gather(texts), gather(keys)
+    all_images, all_texts, all_keys = all_gather(images), all_gather(texts), all_gather(keys)
     positives = keys[:, None] == all_keys[None, :]
-    by_image = soft_cross_entropy(similarity(images, all_texts, scale), positives)
-    by_text = soft_cross_entropy(similarity(texts, all_images, scale), positives)
+    by_image = soft_cross_entropy(similarity_logits(images, all_texts, scale), positives)
+    by_text = soft_cross_entropy(similarity_logits(texts, all_images, scale), positives)
     return (by_image + by_text).sum() / 2
 
 
@@ -68,12 +68,12 @@ def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, key
         bias: added to every logit; starts low, as nearly all pairs are negatives.
         keys: int64 ``[batch]``, equal for equal texts.
     """
-    positives = keys[:, None] == gather(keys)[None, :]
-    logits = similarity(images, gather(texts), scale) + bias.float()
+    positives = keys[:, None] == all_gather(keys)[None, :]
+    logits = similarity_logits(images, all_gather(texts), scale) + bias.float()
     return -nn.functional.logsigmoid(torch.where(positives, logits, -logits)).sum()
 
 
-def similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
+def similarity_logits(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
     """Scaled inner products in fp32, whatever the run's precision.
 
     Early in training all features are nearly parallel; bf16 cannot tell cosines apart that differ by
@@ -91,7 +91,7 @@ def similarity(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
         return scale.float() * rows.float() @ columns.float().T
 
 
-def gather(values: Tensor) -> Tensor:
+def all_gather(values: Tensor) -> Tensor:
     """The rows of all processes, in order; gradients flow back to each."""
     if not dist.is_initialized():
         return values
@@ -103,10 +103,12 @@ def gather(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def in_parts(tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], size: int) -> Tensor:
+def gradient_cached_features(
+    tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], size: int
+) -> Tensor:
     """Features of a batch, computed a part at a time with the activations of one part alone in memory.
 
-    See :func:`several_in_parts`.
+    See :func:`gradient_cached_forward`.
 
     Args:
         tower: makes features ``[rows, dim]`` of a part.
@@ -116,10 +118,10 @@ def in_parts(tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tens
     Returns:
         ``[batch, dim]``.
     """
-    return several_in_parts(lambda part: (tower(part),), batch, size)[0]
+    return gradient_cached_forward(lambda part: (tower(part),), batch, size)[0]
 
 
-def several_in_parts(
+def gradient_cached_forward(
     tower: Callable[[dict[str, Tensor]], tuple[Tensor, ...]], batch: dict[str, Tensor], size: int
 ) -> tuple[Tensor, ...]:
     """What a tower makes of a batch, a part at a time with the activations of one part alone in memory.
@@ -219,7 +221,7 @@ class ContrastiveObjective:
         seed: the run's seed.
         loss: ``clip`` or ``siglip``; the latter needs a model with ``logit_bias``.
         gradient_cache: pairs whose activations are kept at once, 0 for the whole batch; see
-            :func:`in_parts`.
+            :func:`gradient_cached_features`.
     """
 
     unit = "images"
@@ -265,9 +267,9 @@ class ContrastiveObjective:
         model, part = self._encoder.model, self._part
         pixels = {"pixels": batch["pixels"]}
         images = l2_normalize(
-            in_parts(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, part)
+            gradient_cached_features(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, part)
         )
-        texts = l2_normalize(in_parts(self._encoder.text_features, batch["tokens"], part))
+        texts = l2_normalize(gradient_cached_features(self._encoder.text_features, batch["tokens"], part))
         if self._loss == "siglip":
             scale, bias = model.logit_scale.exp(), model.logit_bias
             return Loss(sigmoid_loss(images, texts, scale, bias, batch["keys"]))

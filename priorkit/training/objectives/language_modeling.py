@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from priorkit.data.corpus.reader import Corpus
 from priorkit.models.kernels.attention import document_mask, document_positions
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
-from priorkit.training.engine.objective import Loss
+from priorkit.training.objectives.base import Loss
 
 
-def padding(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
+def padding_mask(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
     """Where rows are filled up: the run of padding at their end, bool ``[batch, time]``.
 
     Args:
@@ -32,7 +32,7 @@ def padding(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
     return run
 
 
-class LanguageModule(nn.Module):
+class CausalLMWithLoss(nn.Module):
     """A causal LM with its loss, so that whoever shares parameters among processes sees one forward pass.
 
     Args:
@@ -60,7 +60,7 @@ class LanguageModule(nn.Module):
         return token_loss(hidden, labels, output_head(self.model))
 
 
-class LanguageObjective:
+class CausalLMObjective:
     """Mean cross-entropy of the next token over the rows of a corpus.
 
     Args:
@@ -75,7 +75,7 @@ class LanguageObjective:
 
     def __init__(
         self,
-        module: LanguageModule,
+        module: CausalLMWithLoss,
         corpus: Corpus,
         pad_token_id: int | None,
         within_documents: bool = False,
@@ -100,7 +100,7 @@ class LanguageObjective:
         ids = torch.from_numpy(np.stack([row for row, _ in samples]))
         labels = ids
         if self._pad_token_id is not None:
-            labels = ids.masked_fill(padding(ids, self._pad_token_id, self._pad_ends_documents), IGNORE)
+            labels = ids.masked_fill(padding_mask(ids, self._pad_token_id, self._pad_ends_documents), IGNORE)
         numbers = [documents for _, documents in samples if documents is not None]
         if not numbers:
             return {"input_ids": ids, "labels": labels}

@@ -24,7 +24,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Point:
+class TradeOffPoint:
     """One encoder on the line.
 
     Attributes:
@@ -49,7 +49,7 @@ class Point:
         return values
 
 
-class Measurement:
+class TradeOffMeasurement:
     """Rank_e on held-out images and retrieval on general pairs, of any encoder on the line.
 
     All of it in fp32, whatever the precision of training: bf16 features tie massively among many names.
@@ -73,13 +73,13 @@ class Measurement:
         self._names, self._templates, self._seed = names, templates, seed
         self._held_out, self._general = held_out, general
 
-    def point(self, encoder: Encoder, share: float) -> Point:
+    def point(self, encoder: Encoder, share: float) -> TradeOffPoint:
         """Measure an encoder."""
         with torch.autocast(encoder.device.type, enabled=False):
             ranks = self._ranks(encoder) if self._held_out is not None else None
             retrieval = self._retrieval(encoder) if self._general is not None else None
         overall = overall_ranks(ranks, seed=self._seed) if ranks is not None else {}
-        return Point(share, ranks, overall, retrieval)
+        return TradeOffPoint(share, ranks, overall, retrieval)
 
     def _ranks(self, encoder: Encoder) -> EntityRanks:
         held_out = self._held_out
@@ -122,7 +122,7 @@ def _batches(encoder: Encoder, images: Sequence[ImageRef]) -> Iterator[Tensor | 
         yield encoder.batch([encoder.prepare(decode(ref)) for ref in images[start : start + BATCH]])
 
 
-class Line:
+class InterpolationPath:
     """The weights between the original encoder and the tuned one (Wortsman et al. 2022, WiSE-FT).
 
     Args:
@@ -149,9 +149,11 @@ class Line:
             parameters[name].copy_(after if share == 1.0 else torch.lerp(before, after, share))
 
 
-def walk(line: Line, measurement: Measurement, encoder: Encoder, shares: Sequence[float]) -> list[Point]:
+def measure_path(
+    line: InterpolationPath, measurement: TradeOffMeasurement, encoder: Encoder, shares: Sequence[float]
+) -> list[TradeOffPoint]:
     """Measure the encoder at each share, in the order given."""
-    found: list[Point] = []
+    found: list[TradeOffPoint] = []
     for share in console.track(list(shares), "trade-off", len(shares), "points"):
         line.set(share)
         found.append(measurement.point(encoder, share))

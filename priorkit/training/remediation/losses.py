@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from priorkit.core.runtime import rank
 from priorkit.models.vision.encoder import l2_normalize
-from priorkit.training.objectives.contrastive import contrastive_loss, gather, similarity
+from priorkit.training.objectives.contrastive import all_gather, contrastive_loss, similarity_logits
 
 
-def over_all_names(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
+def name_cross_entropy(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
     """Cross-entropy of each image over all names (FLYP's target with a zero-shot head, Goyal et al. 2023).
 
     Unlike contrast within a batch it has no false negatives when names repeat, and every name is a
@@ -27,10 +27,10 @@ def over_all_names(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor)
         entity: int64 ``[batch]``, rows of ``names``.
         scale: the inverse temperature.
     """
-    return nn.functional.cross_entropy(similarity(images, names, scale), entity, reduction="sum")
+    return nn.functional.cross_entropy(similarity_logits(images, names, scale), entity, reduction="sum")
 
 
-def within_batch(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
+def info_nce(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
     """InfoNCE in both directions within the batch of all processes; images of one entity are positives
     of its name together (Khosla et al. 2020, L_out).
 
@@ -43,7 +43,7 @@ def within_batch(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -
     return contrastive_loss(images, names[entity], scale, entity)
 
 
-def each_name_by_itself(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def name_sigmoid_loss(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """A sigmoid for every image and name (Zhai et al. 2023, equation 1, over all names).
 
     Args:
@@ -53,12 +53,12 @@ def each_name_by_itself(images: Tensor, names: Tensor, entity: Tensor, scale: Te
         scale: the inverse temperature.
         bias: added to every logit.
     """
-    logits = similarity(images, names, scale) + bias.float()
+    logits = similarity_logits(images, names, scale) + bias.float()
     sign = torch.full_like(logits, -1.0).scatter_(1, entity[:, None], 1.0)
     return -nn.functional.logsigmoid(sign * logits).sum()
 
 
-def feature_distance(mapped: Tensor, teacher: Tensor) -> Tensor:
+def feature_distillation_loss(mapped: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the student's mapped features to the teacher's, summed over the batch.
 
     Args:
@@ -85,8 +85,8 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     """
     inverse = torch.tensor(1.0 / temperature, device=student.device)
     ours, theirs = (
-        similarity(student, gather(student), inverse),
-        similarity(teacher, gather(teacher), inverse),
+        similarity_logits(student, all_gather(student), inverse),
+        similarity_logits(teacher, all_gather(teacher), inverse),
     )
     rows, columns = ours.shape
     if columns < 3:

@@ -27,18 +27,18 @@ from torch import Tensor, nn
 
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.vision.encoder import Encoder, l2_normalize
-from priorkit.training.engine.objective import Loss
+from priorkit.training.objectives.base import Loss
 from priorkit.training.objectives.contrastive import (
     MAX_LOGIT_SCALE,
     Captions,
     contrastive_loss,
-    in_parts,
-    several_in_parts,
-    similarity,
+    gradient_cached_features,
+    gradient_cached_forward,
+    similarity_logits,
 )
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.settings import CONTRASTIVE
-from priorkit.training.remediation.teachers import Teacher, Views
+from priorkit.training.remediation.teachers import Teacher, ViewSchedule
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Replay:
         weight: ``rho``.
     """
 
-    views: Views
+    views: ViewSchedule
     captions: Captions
     per_image: int
     weight: float
 
 
 @dataclass(frozen=True)
-class Names:
+class NameFeatures:
     """Text features of all names.
 
     Attributes:
@@ -92,14 +92,14 @@ class Names:
         return self.fixed if self.anew is None else self.anew()
 
 
-class TrainedHead:
+class TrainableNameHead:
     """The names' text features by a text tower that trains: see :func:`priorkit.models.vision.encoder.zero_shot_head`.
 
     Args:
         encoder: whose text tower it is.
         names: the names.
         templates: texts in which ``{}`` stands for the name.
-        part: texts whose activations are kept at once, 0 for all; see :func:`in_parts`.
+        part: texts whose activations are kept at once, 0 for all; see :func:`gradient_cached_features`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class TrainedHead:
         device = self._encoder.device
         features = (
             l2_normalize(
-                in_parts(
+                gradient_cached_features(
                     self._encoder.text_features,
                     {name: value.to(device) for name, value in tokens.items()},
                     self._part,
@@ -141,7 +141,7 @@ class RemediationObjective:
         original: a frozen copy of the encoder as it was, for the keep-term; None without.
         seed: the run's seed.
         gradient_cache: images whose activations are kept at once, 0 for the whole batch; see
-            :func:`priorkit.training.objectives.contrastive.several_in_parts`.
+            :func:`priorkit.training.objectives.contrastive.gradient_cached_forward`.
     """
 
     unit = "images"
@@ -149,9 +149,9 @@ class RemediationObjective:
     def __init__(
         self,
         encoder: Encoder,
-        views: Views,
+        views: ViewSchedule,
         entity_of: Sequence[int],
-        names: Names,
+        names: NameFeatures,
         terms: Terms,
         feature_layer: int,
         teachers: Sequence[Teacher],
@@ -222,7 +222,7 @@ class RemediationObjective:
         """The weighted sum of the terms; each is logged by its own name."""
         terms, count = self._terms, self.weight(batch)
         # Entity images first, replayed ones after.
-        every, *kept = several_in_parts(self._see, {"pixels": batch["pixels"]}, self._part)
+        every, *kept = gradient_cached_forward(self._see, {"pixels": batch["pixels"]}, self._part)
         units, scale = every[:count], self._scale()
         names = self._names.features()
 
@@ -232,7 +232,7 @@ class RemediationObjective:
             weighted["contrastive"] = (terms.contrastive_weight, loss)
         for number, (teacher, target) in enumerate(zip(self._teachers, batch["teachers"], strict=True)):
             if teacher.weight:
-                loss = losses.feature_distance(self._projections[number](units), target)
+                loss = losses.feature_distillation_loss(self._projections[number](units), target)
                 weighted[f"teacher_{number}"] = (teacher.weight, loss)
             if teacher.relational_weight:
                 loss = losses.relational_loss(units, target, terms.relational_temperature)
@@ -273,14 +273,14 @@ class RemediationObjective:
 
     def _alignment(self, units: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
         if self._terms.contrastive == "infonce":
-            return losses.within_batch(units, names, entity, scale)
+            return losses.info_nce(units, names, entity, scale)
         if self._terms.contrastive == "sigmoid":
-            return losses.each_name_by_itself(units, names, entity, scale, self._bias)
-        return losses.over_all_names(units, names, entity, scale)
+            return losses.name_sigmoid_loss(units, names, entity, scale, self._bias)
+        return losses.name_cross_entropy(units, names, entity, scale)
 
     def _caption_features(self, tokens: dict[str, Tensor]) -> Tensor:
         with torch.set_grad_enabled(self._names.anew is not None and torch.is_grad_enabled()):
-            return in_parts(self._encoder.text_features, tokens, self._part)
+            return gradient_cached_features(self._encoder.text_features, tokens, self._part)
 
     @torch.no_grad()
     def _first_bias(self) -> Tensor:
@@ -296,7 +296,7 @@ class RemediationObjective:
         images = l2_normalize(
             self._encoder.image_features(torch.stack([pixels[i] for i in some]).to(self._names.fixed.device))
         )
-        logits = similarity(images, self._names.fixed, self._scale())
+        logits = similarity_logits(images, self._names.fixed, self._scale())
         return -(logits.mean() + torch.tensor(float(max(2, logits.shape[1]))).log().to(logits.device))
 
     def learning_rate_scale(self, name: str) -> float:

@@ -12,14 +12,14 @@ from priorkit.core.settings import Settings, option
 from priorkit.core.values import Count, Numbers
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.training.engine.settings import TrainingSettings
-from priorkit.training.objectives.contrastive_settings import GradientCacheSettings
+from priorkit.training.objectives.settings import GradientCacheSettings
 
 CONTRASTIVE = Literal["cross-entropy", "infonce", "sigmoid"]
 """Over all names; in both directions within the batch; a yes or no for every name."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainedParts:
+class TrainableParameters:
     """What of an encoder trains.
 
     Attributes:
@@ -93,7 +93,7 @@ class TermSettings(Settings):
         return bool(self.replay and self.replay_weight)
 
 
-class TrainedPartsSettings(Settings):
+class TrainableSettings(Settings):
     """What trains."""
 
     group: ClassVar[str] = "trained weights"
@@ -155,7 +155,7 @@ class TradeOffSettings(Settings):
 class RemediationSettings(
     GradientCacheSettings,
     TermSettings,
-    TrainedPartsSettings,
+    TrainableSettings,
     TradeOffSettings,
     AugmentationSettings,
     TrainingSettings,
@@ -164,7 +164,7 @@ class RemediationSettings(
 
     group: ClassVar[str] = "terms"
 
-    def contradictions(self, layers: int) -> Problems:
+    def conflicts(self, layers: int) -> Problems:
         """Settings that do not go together.
 
         Args:
@@ -211,7 +211,7 @@ class RemediationSettings(
 
     def _check_trained(self, problems: Problems) -> None:
         try:
-            parts = self.trained_parts
+            parts = self.trainable_parameters
         except ValueError as error:
             problems.add(str(error), where="--trainable")
             return
@@ -239,7 +239,7 @@ class RemediationSettings(
             )
 
     @property
-    def trained_parts(self) -> TrainedParts:
+    def trainable_parameters(self) -> TrainableParameters:
         """What of the encoder trains.
 
         Raises:
@@ -247,27 +247,27 @@ class RemediationSettings(
         """
         wanted = self.trainable or ("lora" if self.lora_rank else "full")
         if wanted == "lora":
-            return TrainedParts(lora_rank=self.lora_rank or 16, text=self.train_text)
+            return TrainableParameters(lora_rank=self.lora_rank or 16, text=self.train_text)
         match = re.fullmatch(r"full|last-([1-9][0-9]*)", wanted)
         if match is None:
             raise ValueError(f"expected full, lora or last-K such as last-4, got '{wanted}'")
-        return TrainedParts(last_blocks=int(match[1] or 0), text=self.train_text)
+        return TrainableParameters(last_blocks=int(match[1] or 0), text=self.train_text)
 
-    def in_vain(self, layers: int) -> Iterator[str]:
+    def ineffective_options(self, layers: int) -> Iterator[str]:
         """What would be learnt or asked for without any use, in words.
 
         Args:
             layers: number of layers of the image tower.
         """
         read = self.feature_layer if self.feature_layer >= 0 else layers + 1 + self.feature_layer
-        first = layers - self.trained_parts.last_blocks
-        if self.trained_parts.last_blocks and first >= read:
+        first = layers - self.trainable_parameters.last_blocks
+        if self.trainable_parameters.last_blocks and first >= read:
             yield (
                 f"the trained blocks ({first} and up) come after hidden state {read}, which the multimodal "
                 "model reads: Rank_e will change, the multimodal model will not; train more blocks "
                 f"(--trainable last-{layers - read + 1}), or set --feature-layer to the layer it reads"
             )
-        if self.trained_parts.last_blocks > layers:
+        if self.trainable_parameters.last_blocks > layers:
             yield f"--trainable {self.trainable}: the image tower has {layers} blocks; all of them train"
         if self.replay and not self.replay_weight:
             yield "--replay has no effect with --replay-weight 0"

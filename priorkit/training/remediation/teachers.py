@@ -27,7 +27,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Views:
+class ViewSchedule:
     """How each image is seen, and when.
 
     Attributes:
@@ -79,7 +79,7 @@ def cache_key(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def teacher_features(encoder: Encoder, pixels: Pixels, views: Views, title: str, key: str) -> Tensor:
+def teacher_features(encoder: Encoder, pixels: Pixels, views: ViewSchedule, title: str, key: str) -> Tensor:
     """A teacher's features of every fixed view of every image, from the cache where they are there.
 
     Args:
@@ -108,7 +108,7 @@ def teacher_features(encoder: Encoder, pixels: Pixels, views: Views, title: str,
     return features
 
 
-def _batches(encoder: Encoder, pixels: Pixels, views: Views) -> Iterator[Tensor | list[Tensor]]:
+def _batches(encoder: Encoder, pixels: Pixels, views: ViewSchedule) -> Iterator[Tensor | list[Tensor]]:
     for number in range(max(1, views.fixed)):
         for start in range(0, len(pixels), BATCH):
             indices = range(start, min(start + BATCH, len(pixels)))

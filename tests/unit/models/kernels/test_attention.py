@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from priorkit.models.kernels import attention
 from priorkit.models.kernels.attention import (
     PACKED,
-    PLAIN_SCORES,
+    PACKED_MODEL_TYPES,
     choose_attention,
     document_mask,
     document_positions,
@@ -55,7 +55,7 @@ def logits(model: Any, documents: torch.Tensor | None, implementation: str) -> t
     return model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
 
 
-@pytest.mark.parametrize("family", sorted(PLAIN_SCORES))
+@pytest.mark.parametrize("family", sorted(PACKED_MODEL_TYPES))
 def test_equals_plain_attention_in_every_family(family: str) -> None:
     model = build(family)
     assert choose_attention(model, "cpu") == PACKED

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from priorkit.models.kernels.pooled_token import pooled_token_alone
+from priorkit.models.kernels.pooled_token import pooled_token_only
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
 
@@ -39,7 +39,7 @@ def test_features_and_gradients_are_those_of_the_whole_block(loss: Any, attentio
     encoder.model.set_attn_implementation(attention)
     pixels = torch.randint(0, 255, (4, 3, 48, 48), generator=torch.Generator().manual_seed(2)).byte()
     plain, expected = gradients(encoder, pixels)
-    with pooled_token_alone(encoder.model):
+    with pooled_token_only(encoder.model):
         ours, found = gradients(encoder, pixels)
         last = encoder.forward_vision(pixels, hidden_states=True).last_hidden_state
         if loss == "clip":

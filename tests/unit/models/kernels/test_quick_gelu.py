@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from transformers.activations import QuickGELUActivation
 
-from priorkit.models.kernels.quick_gelu import QuickGelu, quick_gelu_in_one
+from priorkit.models.kernels.quick_gelu import QuickGelu, fused_quick_gelu
 from priorkit.models.vision.building import build_encoder
 
 
@@ -31,7 +31,7 @@ def test_models_get_their_own_back() -> None:
     encoder = build_encoder("pocket-tiny", ["a"], [Image.linear_gradient("L").convert("RGB")], 300, 1)
     mlp = encoder.model.vision_model.encoder.layers[0].mlp
     before, names = mlp.activation_fn, set(encoder.model.state_dict())
-    with quick_gelu_in_one(encoder.model):
+    with fused_quick_gelu(encoder.model):
         assert isinstance(mlp.activation_fn, QuickGelu)
         assert set(encoder.model.state_dict()) == names
     assert mlp.activation_fn is before

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
-from priorkit.models.kernels.pooled_token import pooled_token_alone
+from priorkit.models.kernels.pooled_token import pooled_token_only
 from priorkit.training.engine.compilation import compiled_blocks
 
 SIDE = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
@@ -32,7 +32,7 @@ def test_compiled_blocks_give_the_features_and_gradients_of_plain_ones() -> None
     found: list[list[torch.Tensor]] = []
     for compiles in (False, True):
         own = copy.deepcopy(model)
-        with pooled_token_alone(own), compiled_blocks(own) if compiles else nullcontext():
+        with pooled_token_only(own), compiled_blocks(own) if compiles else nullcontext():
             blocks = [block for tower in (own.vision_model, own.text_model) for block in tower.encoder.layers]
             # The last block of each tower computes its pooled token alone, in a forward pass of its own.
             wanted = 4 if compiles else 0

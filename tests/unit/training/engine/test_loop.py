@@ -17,13 +17,13 @@ from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
 from priorkit.core.specs import build
 from priorkit.data.shuffling import sample_ids
 from priorkit.training.engine import checkpoint
-from priorkit.training.engine.guard import leap
-from priorkit.training.engine.loop import Summary, train
-from priorkit.training.engine.metrics_log import Log
-from priorkit.training.engine.micro_batches import positions_of
-from priorkit.training.engine.objective import Loss, to_device
+from priorkit.training.engine.guard import describe_spike
+from priorkit.training.engine.loop import TrainingSummary, train
+from priorkit.training.engine.metrics_log import MetricsLog
+from priorkit.training.engine.micro_batches import step_positions
 from priorkit.training.engine.optimizer import Optimizer, build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.objectives.base import Loss, to_device
 
 
 class Regression:
@@ -75,7 +75,7 @@ def settings(**values: Any) -> TrainingSettings:
     return build(TrainingSettings, {**defaults, **values})
 
 
-def learn(folder: Path, objective: Regression, **values: Any) -> Summary:
+def learn(folder: Path, objective: Regression, **values: Any) -> TrainingSummary:
     folder.mkdir(parents=True, exist_ok=True)
     chosen = settings(**values)
     started = runtime.start(chosen.seed, "cpu", "fp32")
@@ -120,7 +120,7 @@ def test_the_optimiser_is_torchs_adamw_with_decay_of_matrices_alone(tmp_path: Pa
         betas=(0.9, 0.95),
     )
     for step in range(3):
-        positions = positions_of(step, 8)
+        positions = step_positions(step, 8)
         ids = torch.from_numpy(sample_ids(42, positions.start, positions.stop, 20))
         weight = 1 + ids % 3
         error = (reference.module(reference.points[ids]) - reference.targets[ids]).square()[:, 0]
@@ -207,21 +207,21 @@ def test_a_checkpoint_reads_back_bitwise(tmp_path: Path) -> None:
     optimizer = build_optimizer(objective, settings())
     objective.loss(objective.collate([(0, 1)])).total.backward()
     optimizer.step()
-    mark = checkpoint.Progress(7, 11, 13, 1.5)
-    with checkpoint.Saver(tmp_path, keep=1) as saver:
+    mark = checkpoint.TrainingProgress(7, 11, 13, 1.5)
+    with checkpoint.CheckpointWriter(tmp_path, keep=1) as saver:
         saver.save(objective.module, optimizer, mark)
     other = Regression(seed=9)
     fresh = build_optimizer(other, settings())
-    assert checkpoint.restore(tmp_path, other.module, fresh) == mark
+    assert checkpoint.load_latest(tmp_path, other.module, fresh) == mark
     assert weights(other) == weights(objective)
     for one, two in zip(objective.module.parameters(), other.module.parameters(), strict=True):
         kept, found = optimizer.state_of(one), fresh.state_of(two)
         assert set(kept) == set(found) == {"step", "exp_avg", "exp_avg_sq"}
         assert all(torch.equal(value, found[key]) for key, value in kept.items())
-    assert checkpoint.restore(tmp_path / "none", other.module, fresh) is None
+    assert checkpoint.load_latest(tmp_path / "none", other.module, fresh) is None
     stranger = nn.Linear(2, 2)
     alone = Optimizer(torch.optim.AdamW(stranger.parameters()))
-    assert checkpoint.restore(tmp_path, stranger, alone) is None
+    assert checkpoint.load_latest(tmp_path, stranger, alone) is None
 
 
 def test_a_non_finite_loss_stops_with_step_samples_and_tensor(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_non_finite_loss_stops_with_step_samples_and_tensor(tmp_path: Path) ->
     assert "step 3: loss nan; the first non-finite tensor is the gradient of 3.bias" in text
     assert f"samples {ids[16]}, {ids[17]}" in text
     assert "--learning-rate" in text
-    saved = checkpoint.restore(tmp_path / "state", before.module, build_optimizer(before, settings()))
+    saved = checkpoint.load_latest(tmp_path / "state", before.module, build_optimizer(before, settings()))
     assert saved is not None
     assert saved.step == 2
 
@@ -272,7 +272,7 @@ def test_a_kill_while_the_metrics_are_cut_loses_no_line(tmp_path: Path) -> None:
     line = json.dumps({"step": 1, "loss": 0.5, "weight": 1}) + "\n"
     path.write_text(line + line + "half")
     inode = path.stat().st_ino
-    Log(path, len(line))
+    MetricsLog(path, len(line))
     assert path.read_text() == line
     assert path.stat().st_ino == inode
 
@@ -316,7 +316,7 @@ def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_leap_is(loss: float, recent: list[float], limit: float, leaps: bool) -> None:
-    assert bool(leap(loss, recent, limit)) is leaps
+    assert bool(describe_spike(loss, recent, limit)) is leaps
 
 
 class TwoLayers(Regression):
@@ -345,7 +345,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
         torch.optim.AdamW([hidden.bias], lr=0.01, weight_decay=0.0, betas=(0.9, 0.95)),
     ]
     for step in range(3):
-        positions = positions_of(step, 8)
+        positions = step_positions(step, 8)
         ids = torch.from_numpy(sample_ids(42, positions.start, positions.stop, 20))
         batch = reference.collate([(int(i), 1 + int(i) % 3) for i in ids])
         (reference.loss(batch).total / reference.weight(batch)).backward()

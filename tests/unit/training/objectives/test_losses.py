@@ -26,7 +26,7 @@ from priorkit.training.objectives.contrastive import (
     soft_cross_entropy,
     text_key,
 )
-from priorkit.training.objectives.language_modeling import padding
+from priorkit.training.objectives.language_modeling import padding_mask
 
 STILL, MOVING = AugmentationSettings(), AugmentationSettings(augment_shift=3)
 
@@ -189,9 +189,9 @@ def test_samples_move_with_their_position_alone(encoder: Encoder, images: list[I
 
 def test_padding_is_the_run_at_the_end() -> None:
     ids = torch.tensor([[5, 0, 7, 0, 0], [0, 0, 0, 0, 0], [1, 2, 3, 4, 5]])
-    apart = padding(ids, 0, ends_document=False)
+    apart = padding_mask(ids, 0, ends_document=False)
     assert apart.int().tolist() == [[0, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
-    shared = padding(ids, 0, ends_document=True)
+    shared = padding_mask(ids, 0, ends_document=True)
     assert shared.int().tolist() == [[0, 0, 0, 0, 1], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]]
 
 

@@ -19,17 +19,17 @@ from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.training.objectives.contrastive import Captions, contrastive_loss
 from priorkit.training.remediation import losses
-from priorkit.training.remediation.interpolation import Line
+from priorkit.training.remediation.interpolation import InterpolationPath
 from priorkit.training.remediation.objective import (
-    Names,
+    NameFeatures,
     RemediationObjective,
     Replay,
     Terms,
-    TrainedHead,
+    TrainableNameHead,
 )
-from priorkit.training.remediation.settings import TrainedParts
-from priorkit.training.remediation.teachers import Teacher, Views, cache_key, teacher_features
-from priorkit.training.remediation.trainable_parameters import choose_trained, fold
+from priorkit.training.remediation.settings import TrainableParameters
+from priorkit.training.remediation.teachers import Teacher, ViewSchedule, cache_key, teacher_features
+from priorkit.training.remediation.trainable_parameters import merge_lora, set_trainable
 
 ENTITY_OF = (0, 0, 1, 1, 2, 2)
 STILL = AugmentationSettings()
@@ -60,7 +60,7 @@ def remediation(
     encoder: Encoder, images: list[ImageRef], terms: Terms, **changes: Any
 ) -> RemediationObjective:
     options: dict[str, Any] = {
-        "names": Names(features(3, 6, 32)),
+        "names": NameFeatures(features(3, 6, 32)),
         "feature_layer": -2,
         "teachers": [],
         "replay": None,
@@ -68,7 +68,7 @@ def remediation(
         "seed": 3,
         **changes,
     }
-    views = Views(Pixels(images, encoder.prepare), STILL, 3, 1 if options["teachers"] else 0)
+    views = ViewSchedule(Pixels(images, encoder.prepare), STILL, 3, 1 if options["teachers"] else 0)
     return RemediationObjective(encoder, views, ENTITY_OF, terms=terms, **options)
 
 
@@ -224,7 +224,7 @@ def test_the_relational_term_needs_no_projection(encoder: Encoder, images: list[
 
 def test_the_replay_term_is_clips_loss_on_the_general_pairs(encoder: Encoder, images: list[ImageRef]) -> None:
     texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
-    general = Views(Pixels(images, encoder.prepare), STILL, 4, 0)
+    general = ViewSchedule(Pixels(images, encoder.prepare), STILL, 4, 0)
     replay = Replay(general, Captions(encoder, texts), per_image=2, weight=0.5)
     objective = remediation(encoder, images, terms(), replay=replay)
     batch = batch_of(objective, range(3))
@@ -246,7 +246,7 @@ def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
     original = copy.deepcopy(encoder.model).requires_grad_(False)
     with torch.no_grad():
         original.vision_model.encoder.layers[0].mlp.fc2.weight.add_(0.1)
-    general = Views(Pixels(images, encoder.prepare), STILL, 4, 0)
+    general = ViewSchedule(Pixels(images, encoder.prepare), STILL, 4, 0)
     texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
     names = ["heron", "egret", "ibis"]
     most = [0]
@@ -260,7 +260,7 @@ def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
     for size in (0, part):
         objective = remediation(
             encoder, images, terms(1.0, 0.7, "infonce"), teachers=[Teacher(features(6, 9, 7)[None], 0.7, 0.3)],
-            names=Names(zero_shot_head(encoder, names, ["a {}"]), TrainedHead(encoder, names, ["a {}"], size)),
+            names=NameFeatures(zero_shot_head(encoder, names, ["a {}"]), TrainableNameHead(encoder, names, ["a {}"], size)),
             replay=Replay(general, Captions(encoder, texts), per_image=1, weight=0.5),
             original=replace(encoder, model=original), gradient_cache=size,
         )  # fmt: skip
@@ -308,7 +308,7 @@ def test_sums_over_micro_batches_are_those_of_the_batch(
 
 def test_a_text_tower_that_trains_gives_the_same_head_with_gradients(encoder: Encoder) -> None:
     names, templates = ["heron", "little egret"], ["a {}", "a photo of a {}"]
-    head = TrainedHead(encoder, names, templates)()
+    head = TrainableNameHead(encoder, names, templates)()
     torch.testing.assert_close(head, zero_shot_head(encoder, names, templates), rtol=1e-4, atol=1e-5)
     assert head.requires_grad
 
@@ -316,27 +316,35 @@ def test_a_text_tower_that_trains_gives_the_same_head_with_gradients(encoder: En
 @pytest.mark.parametrize(
     ("parts", "trained", "frozen"),
     [
-        (TrainedParts(), {"vision_model.embeddings", "visual_projection"}, {"text_model", "logit_scale"}),
         (
-            TrainedParts(last_blocks=1),
+            TrainableParameters(),
+            {"vision_model.embeddings", "visual_projection"},
+            {"text_model", "logit_scale"},
+        ),
+        (
+            TrainableParameters(last_blocks=1),
             {"vision_model.encoder.layers.1", "vision_model.post_layernorm"},
             {"vision_model.encoder.layers.0", "vision_model.embeddings", "text_model"},
         ),
-        (TrainedParts(lora_rank=2), {"lora_A", "lora_B"}, {"text_model", "base_layer", "visual_projection"}),
-        (TrainedParts(text=True), {"text_model.encoder", "text_projection"}, {"logit_scale"}),
+        (
+            TrainableParameters(lora_rank=2),
+            {"lora_A", "lora_B"},
+            {"text_model", "base_layer", "visual_projection"},
+        ),
+        (TrainableParameters(text=True), {"text_model.encoder", "text_projection"}, {"logit_scale"}),
     ],
 )
 def test_what_trains_is_what_was_asked_for(
-    encoder: Encoder, parts: TrainedParts, trained: set[str], frozen: set[str]
+    encoder: Encoder, parts: TrainableParameters, trained: set[str], frozen: set[str]
 ) -> None:
     model = copy.deepcopy(encoder.model)
-    choose_trained(model, parts)
+    set_trainable(model, parts)
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for word in trained:
         assert any(on for name, on in flags.items() if word in name), word
     for word in frozen:
         assert not any(on for name, on in flags.items() if word in name), word
-    fold(model, parts)
+    merge_lora(model, parts)
     assert set(model.state_dict()) == set(encoder.model.state_dict())
 
 
@@ -346,7 +354,7 @@ def test_the_line_ends_exactly_at_both_encoders(encoder: Encoder) -> None:
         for number, parameter in enumerate(tuned.vision_model.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
     after = copy.deepcopy(tuned.state_dict())
-    line = Line(tuned, encoder.model)
+    line = InterpolationPath(tuned, encoder.model)
     line.set(0.25)
     for name, value in tuned.state_dict().items():
         expected = 0.75 * encoder.model.state_dict()[name] + 0.25 * after[name]
@@ -373,7 +381,7 @@ def test_teachers_features_are_those_of_the_views_and_are_kept(
 ) -> None:
     monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
     moving = AugmentationSettings(augment_shift=4, augment_crop=0.4)
-    views = Views(Pixels(images, encoder.prepare), moving, 3, 2)
+    views = ViewSchedule(Pixels(images, encoder.prepare), moving, 3, 2)
     large = Pixels(
         images, lambda image: torch.from_numpy(np.asarray(image.resize((96, 96))).copy()).permute(2, 0, 1)
     )
@@ -401,10 +409,10 @@ def test_the_student_sees_the_view_that_its_teachers_features_are_of(
     encoder: Encoder, images: list[ImageRef]
 ) -> None:
     moving = AugmentationSettings(augment_shift=4)
-    views = Views(Pixels(images, encoder.prepare), moving, 3, 2)
+    views = ViewSchedule(Pixels(images, encoder.prepare), moving, 3, 2)
     taught = features(12, 9).view(2, 6, 5)
     objective = RemediationObjective(
-        encoder, views, ENTITY_OF, Names(features(3, 6, 32)), terms(), -2, [Teacher(taught, 1.0)], None, None, 3
+        encoder, views, ENTITY_OF, NameFeatures(features(3, 6, 32)), terms(), -2, [Teacher(taught, 1.0)], None, None, 3
     )  # fmt: skip
     for position, number in ((2, 0), (8, 1), (14, 0)):
         batch = objective.collate([objective.sample(4, position)])

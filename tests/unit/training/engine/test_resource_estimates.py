@@ -12,8 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from priorkit.architectures.llava.architecture import chat_of
 from priorkit.core.runtime import Runtime
 from priorkit.data.images.pixels import Pixels
-from priorkit.training.engine.loop import Summary
-from priorkit.training.engine.throughput import Counted, flops_per_token, tuning_flops, tuning_speed
+from priorkit.training.engine.loop import TrainingSummary
+from priorkit.training.engine.resource_estimates import (
+    TuningCounts,
+    flops_per_token,
+    tuning_flops,
+    tuning_throughput,
+)
 from priorkit.training.finetuning.finetune import part_table
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import FreshViews, KeptViews
@@ -64,7 +69,7 @@ def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: 
 
 def test_positions_are_counted_alike_packed_and_padded(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
-    counted: list[Counted] = []
+    counted: list[TuningCounts] = []
     for packing in (True, False):
         objective = objective_of(multimodal, tmp_path, packing)
         batch = stepped(objective, range(len(TALKS)))
@@ -72,14 +77,14 @@ def test_positions_are_counted_alike_packed_and_padded(tokenizer: Any, tmp_path:
         lengths = [len(objective.sample(index, index).encoded.input_ids) for index in range(len(TALKS))]
     tokens = multimodal.image_tokens
     assert counted[0] == counted[1]
-    assert counted[0] == Counted(
+    assert counted[0] == TuningCounts(
         sum(lengths), sum(length**2 for length in lengths), objective.weight(batch), 3 * tokens, 3 * tokens,
         3 * tokens**2,
     )  # fmt: skip
     multimodal.model.model.vision_tower.requires_grad_(False)
     kept = objective_of(multimodal, tmp_path, packing=True, kept=True)
     stepped(kept, range(len(TALKS)))
-    assert (kept.counted.shown, kept.counted.looked) == (3 * tokens, 0)
+    assert (kept.counted.projected_patches, kept.counted.encoded_patches) == (3 * tokens, 0)
 
 
 def test_text_alone_takes_what_pretraining_takes_but_for_the_head(tokenizer: Any) -> None:
@@ -87,9 +92,11 @@ def test_text_alone_takes_what_pretraining_takes_but_for_the_head(tokenizer: Any
     config = multimodal.model.config
     parts = part_table(multimodal.model, multimodal.part_of, dict.fromkeys(PARTS, 1.0), ("llm",))
     length = 50
-    found = tuning_flops(config, {"llm": parts["llm"]}, Counted(length, length**2, length))
+    found = tuning_flops(config, {"llm": parts["llm"]}, TuningCounts(length, length**2, length))
     assert found == pytest.approx(length * flops_per_token(config, parts["llm"].total, length))
-    summary = Summary(1, 50, 0.0, 2.0, {"tokens_per_second": 25.0})
-    speed = tuning_speed(config, {"llm": parts["llm"]}, Counted(length, length**2, length), summary, RUNTIME)
+    summary = TrainingSummary(1, 50, 0.0, 2.0, {"tokens_per_second": 25.0})
+    speed = tuning_throughput(
+        config, {"llm": parts["llm"]}, TuningCounts(length, length**2, length), summary, RUNTIME
+    )
     assert speed == {"model_flops_per_second": pytest.approx(found / 2)}
-    assert tuning_speed(config, {"llm": parts["llm"]}, Counted(), summary, RUNTIME) == {}
+    assert tuning_throughput(config, {"llm": parts["llm"]}, TuningCounts(), summary, RUNTIME) == {}
