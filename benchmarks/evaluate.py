@@ -181,29 +181,29 @@ LOADED: dict[Path, Any] = {}
 def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
     import torch
 
-    from priorkit.evaluation.runner.prompts import Prompter
-    from priorkit.evaluation.runner.request_runner import Asking
+    from priorkit.evaluation.runner.prompts import PromptBuilder
+    from priorkit.evaluation.runner.request_runner import RequestOptions
     from priorkit.inference.model_adapter import check_model, load_subject
 
     if path not in LOADED:
         LOADED[path] = load_subject(check_model(path), torch.device("cpu"))
     subject = LOADED[path]
     subject.forget()
-    return subject, Asking(Prompter(subject.tokenizer, kind, form), 16, 16)
+    return subject, RequestOptions(PromptBuilder(subject.tokenizer, kind, form), 16, 16)
 
 
 def put(
     path: Path, items: list[Any], task: Any, way: Any, kind: Any = "plain", form: Any = "text"
 ) -> list[Any]:
     from priorkit.data.io.rejects import Rejects
-    from priorkit.evaluation.runner.request_runner import ask
+    from priorkit.evaluation.runner.request_runner import run_requests
     from priorkit.inference.answer_cache import AnswerCache
 
     subject, how = asking(path, kind, form)
     with tempfile.TemporaryDirectory() as folder:
-        return ask(subject, how, items, task, way, Rejects(0.0), "benchmark", AnswerCache(Path(folder), "b"))[
-            1
-        ]
+        return run_requests(
+            subject, how, items, task, way, Rejects(0.0), "benchmark", AnswerCache(Path(folder), "b")
+        )[1]
 
 
 def our_choices(path: Path, items: list[dict[str, Any]]) -> list[list[float]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from priorkit.data.images.decoding import image_key
-from priorkit.inference.prefill import Filled, Images, can_join, join, prefill
+from priorkit.inference.prefill import PrefillState, PromptImages, can_join, join, prefill
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Subject
@@ -18,7 +18,9 @@ REFILLS = 8
 """A unit of work, which is answered again after a kill, is as many batches: enough to keep places taken."""
 
 
-def batches(prompts: Sequence[Sequence[int]], images: Sequence[Images], batch_size: int) -> list[list[int]]:
+def batches(
+    prompts: Sequence[Sequence[int]], images: Sequence[PromptImages], batch_size: int
+) -> list[list[int]]:
     """Numbers of prompts answered together, longest first; prompts about one image stand together."""
     keys = [tuple(image_key(image) for image in own) for own in images]
     lengths: dict[tuple[str, ...], int] = {}
@@ -41,7 +43,7 @@ def batches(prompts: Sequence[Sequence[int]], images: Sequence[Images], batch_si
 def generate_batch(
     subject: Subject,
     rows: Sequence[Sequence[int]],
-    images: Sequence[Images],
+    images: Sequence[PromptImages],
     *,
     max_new_tokens: int,
     stop: Collection[int],
@@ -67,7 +69,7 @@ def generate_batch(
     places = at_once or len(rows)
     answers: list[list[int]] = [[] for _ in rows]
     room = [min(max_new_tokens, subject.max_length - len(row)) for row in rows]
-    filled: Filled | None = None
+    filled: PrefillState | None = None
     alive: list[int] = []
     begun = 0
     while begun < len(rows) or alive:
@@ -100,10 +102,10 @@ def generate_batch(
     return answers
 
 
-def _step(subject: Subject, filled: Filled, tokens: Sequence[int]) -> Filled:
+def _step(subject: Subject, filled: PrefillState, tokens: Sequence[int]) -> PrefillState:
     """Feed one token per row."""
     fed = torch.tensor(tokens)[:, None]
     positions = filled.mask.sum(1, keepdim=True)
     mask = torch.cat([filled.mask, torch.ones_like(fed)], dim=1)
     logits, cache = subject.forward(fed, mask, positions, keep=1, cache=filled.cache, use_cache=True)
-    return Filled(logits[:, -1], cache, mask)
+    return PrefillState(logits[:, -1], cache, mask)

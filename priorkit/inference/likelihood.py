@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from priorkit.data.images.decoding import image_key
-from priorkit.inference.micro_batching import CACHED_BYTES, passes
-from priorkit.inference.prefill import Filled, Images, pad_left, prefill
-from priorkit.inference.requests import Ids, Request
+from priorkit.inference.micro_batching import CACHED_BYTES, micro_batches
+from priorkit.inference.prefill import PrefillState, PromptImages, pad_left, prefill
+from priorkit.inference.requests import Ids, LikelihoodRequest
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Subject
@@ -25,7 +25,7 @@ HEAD_ROWS = 256
 
 @torch.no_grad()
 def score_batch(
-    subject: Subject, requests: Sequence[Request], images: Sequence[Images]
+    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages]
 ) -> list[tuple[float, ...]]:
     """Summed natural log-probabilities of all continuations of a batch of requests.
 
@@ -50,12 +50,12 @@ def score_batch(
     score = _whole if single else _packed
     return [
         own
-        for part in passes(subject, [_tokens(request) for request in requests])
+        for part in micro_batches(subject, [_tokens(request) for request in requests])
         for own in score(subject, requests[part.start : part.stop])
     ]
 
 
-def _tokens(request: Request) -> int:
+def _tokens(request: LikelihoodRequest) -> int:
     """Positions of a request's row: the last token of a continuation is predicted, never read."""
     return len(request.context) + sum(map(len, request.continuations)) - len(request.continuations)
 
@@ -65,7 +65,7 @@ def _vocabulary(subject: Subject) -> int:
 
 
 def batches(
-    subject: Subject, requests: Sequence[Request], images: Sequence[Images], batch_size: int
+    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages], batch_size: int
 ) -> list[list[int]]:
     """Numbers of requests that pass together, longest first.
 
@@ -80,7 +80,7 @@ def batches(
 
 
 def _batches(
-    requests: Sequence[Request],
+    requests: Sequence[LikelihoodRequest],
     keys: Sequence[tuple[str, ...]],
     lengths: Mapping[tuple[str, ...], int],
     batch_size: int,
@@ -113,11 +113,11 @@ def _batches(
         yield batch
 
 
-def _longest(request: Request) -> int:
+def _longest(request: LikelihoodRequest) -> int:
     return max(map(len, request.continuations))
 
 
-def _whole(subject: Subject, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+def _whole(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
     """Context and continuation in one pass, where each request has one continuation."""
     wanted = [request.continuations[0] for request in requests]
     inputs = [request.context + ids[:-1] for request, ids in zip(requests, wanted, strict=True)]
@@ -158,7 +158,7 @@ def _at_continuations(
     return [(float(own.sum()),) for own in parts]
 
 
-def _packed(subject: Subject, requests: Sequence[Request]) -> list[tuple[float, ...]]:
+def _packed(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
     """One pass: all continuations stand behind their context and see it and themselves, not each other."""
     sizes = [_tokens(request) for request in requests]
     ids = torch.zeros(len(requests), max(sizes), dtype=torch.long)
@@ -198,7 +198,7 @@ def _packed(subject: Subject, requests: Sequence[Request]) -> list[tuple[float, 
 
 
 def _shared(
-    subject: Subject, requests: Sequence[Request], images: Sequence[Images]
+    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages]
 ) -> list[tuple[float, ...]]:
     """One pass over the contexts, then one over the continuations' further tokens."""
     further = any(_longest(request) > 1 for request in requests)
@@ -214,7 +214,7 @@ def _shared(
     return [tuple(next(values) for _ in request.continuations) for request in requests]
 
 
-def _rest(subject: Subject, filled: Filled, rows: Sequence[tuple[int, Ids]]) -> list[float]:
+def _rest(subject: Subject, filled: PrefillState, rows: Sequence[tuple[int, Ids]]) -> list[float]:
     """Summed log-probabilities of the continuations' tokens after the first."""
     filled.select([row for row, _ in rows], subject.device)
     length = max(len(own) for _, own in rows) - 1

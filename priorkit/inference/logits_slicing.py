@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def last_positions_alone(decoder: Any, keep: int) -> Generator[None]:
+def slice_last_mlp(decoder: Any, keep: int) -> Generator[None]:
     """Within the context, the decoder's last hidden state is right at the last ``keep`` positions alone.
 
     Keys and values of all layers stay as they are. Decoders whose layers are not called ``layers`` or

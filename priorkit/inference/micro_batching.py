@@ -20,7 +20,7 @@ LEAST_TOKENS = 256
 """Tokens of a pass, at least: below, reading the weights takes longer than multiplying by them."""
 
 
-def passes(subject: Subject, lengths: Sequence[int]) -> Iterator[range]:
+def micro_batches(subject: Subject, lengths: Sequence[int]) -> Iterator[range]:
     """Places of the rows that go together, in order; on a GPU all of them.
 
     Args:

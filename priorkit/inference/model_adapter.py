@@ -21,7 +21,7 @@ from priorkit.core.inputs import Input, resolve
 from priorkit.core.safetensors_header import read_header
 from priorkit.data.images.decoding import ImageRef, decode, image_key
 from priorkit.data.io.threads import in_threads
-from priorkit.inference.logits_slicing import last_positions_alone
+from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.language.causal_lm import check_llm, load_llm
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
@@ -226,7 +226,7 @@ class Subject:
         """Only the last positions' output is wanted; LION's layers hold adapters of their own and stay whole."""
         if getattr(self.multimodal, "asks_for_looks", False):
             return nullcontext()
-        return last_positions_alone(self.model.get_decoder(), keep)
+        return slice_last_mlp(self.model.get_decoder(), keep)
 
     def logits_at(
         self, ids: Tensor, keep: Tensor, positions: Tensor | None = None, allowed: Tensor | None = None

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 WORTH_SHARING = 16
 """Tokens that a common beginning must save per row before it gets a pass of its own."""
 
-Images = Sequence["ImageRef"]
+PromptImages = Sequence["ImageRef"]
 
 
 @dataclass
-class Filled:
+class PrefillState:
     """A batch after its prompts.
 
     Attributes:
@@ -61,7 +61,7 @@ def can_join(cache: Any) -> bool:
     )
 
 
-def join(first: Filled, second: Filled) -> Filled:
+def join(first: PrefillState, second: PrefillState) -> PrefillState:
     """The rows of both batches as one; the shorter one is padded on the left."""
     first.trim()
     length = max(first.mask.shape[1], second.mask.shape[1])
@@ -71,7 +71,7 @@ def join(first: Filled, second: Filled) -> Filled:
     mask = torch.cat(
         [torch.nn.functional.pad(own.mask, (length - own.mask.shape[1], 0)) for own in (first, second)]
     )
-    return Filled(torch.cat([first.logits, second.logits]), first.cache, mask)
+    return PrefillState(torch.cat([first.logits, second.logits]), first.cache, mask)
 
 
 def _longer(values: Tensor, length: int) -> Tensor:
@@ -79,8 +79,8 @@ def _longer(values: Tensor, length: int) -> Tensor:
 
 
 def prefill(
-    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[Images], *, cached: bool
-) -> Filled:
+    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[PromptImages], *, cached: bool
+) -> PrefillState:
     """Read all prompts of a batch.
 
     Prompts about the same image begin alike up to the image's last position; prompts without images may
@@ -100,7 +100,7 @@ def prefill(
         logits, cache = subject.forward(
             ids, mask, positions, keep=1, images=seen, task_types=kinds, use_cache=cached
         )
-        return Filled(logits[:, -1], cache, mask)
+        return PrefillState(logits[:, -1], cache, mask)
     lengths, number, first = shared
     ids, mask, positions = pad_left([rows[place][: lengths[place]] for place in first])
     seen = [image for place in first for image in images[place]]
@@ -112,11 +112,11 @@ def prefill(
     positions = (mask.cumsum(1) - 1).clamp(min=0) + before.sum(1, keepdim=True)
     whole = torch.cat([before, mask], dim=1)
     logits, cache = subject.forward(ids, whole, positions, keep=1, cache=cache, use_cache=True)
-    return Filled(logits[:, -1], cache, whole)
+    return PrefillState(logits[:, -1], cache, whole)
 
 
 def _shared_beginnings(
-    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[Images]
+    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[PromptImages]
 ) -> tuple[list[int], list[int], list[int]] | None:
     """Which rows begin alike: length of each row's beginning, its number, the first row of each number.
 

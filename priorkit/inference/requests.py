@@ -16,7 +16,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class LikelihoodRequest:
     """Continuations of one context whose log-probabilities are wanted.
 
     Attributes:
@@ -53,7 +53,9 @@ def split_pair(encode: Encode, context: str, continuation: str, prefix: int) -> 
     return own, encode(stripped + continuation)[len(own) :]
 
 
-def requests_of(item: int, pairs: Sequence[tuple[list[int], list[int]]], limit: int) -> list[Request]:
+def requests_of(
+    item: int, pairs: Sequence[tuple[list[int], list[int]]], limit: int
+) -> list[LikelihoodRequest]:
     """The requests for an item's pairs of context and continuation; equal contexts are joined.
 
     Context and continuation beyond ``limit + 1`` tokens lose their beginning.
@@ -72,25 +74,25 @@ def requests_of(item: int, pairs: Sequence[tuple[list[int], list[int]]], limit: 
         kept = context[max(0, len(context) + len(continuation) - limit - 1) :]
         grouped.setdefault(tuple(kept), []).append((place, tuple(continuation)))
     return [
-        Request(item, context, tuple(ids for _, ids in own), tuple(place for place, _ in own))
+        LikelihoodRequest(item, context, tuple(ids for _, ids in own), tuple(place for place, _ in own))
         for context, own in grouped.items()
     ]
 
 
-def rolling_requests(item: int, ids: Sequence[int], prefix: int, limit: int) -> list[Request]:
+def rolling_requests(item: int, ids: Sequence[int], prefix: int, limit: int) -> list[LikelihoodRequest]:
     """Windows in which every token of a text is predicted once.
 
     The first window begins with the prefix token; each later one predicts up to ``limit`` further tokens
     from exactly ``limit`` inputs, the last one filled up with earlier tokens as context.
     """
     tokens = [prefix, *ids]
-    found: list[Request] = []
+    found: list[LikelihoodRequest] = []
     done = 0
     while done < len(ids):
         stop = min(done + limit, len(ids))
         # tokens[k] is the input that predicts ids[k].
         start = 0 if done == 0 else max(0, stop - limit)
         context, continuation = tuple(tokens[start : done + 1]), tuple(ids[done:stop])
-        found.append(Request(item, context, (continuation,), (len(found),)))
+        found.append(LikelihoodRequest(item, context, (continuation,), (len(found),)))
         done = stop
     return found

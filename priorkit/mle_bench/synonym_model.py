@@ -81,8 +81,8 @@ class SynonymModel:
     def __init__(self, checked: Checked, batch_size: int, started: Runtime, state: Path) -> None:
         import torch
 
-        from priorkit.evaluation.runner.prompts import Prompter, Wording
-        from priorkit.evaluation.runner.request_runner import Asking
+        from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
+        from priorkit.evaluation.runner.request_runner import RequestOptions
         from priorkit.inference.model_adapter import load_subject
 
         # Only read, never trained: its weights can be as narrow as the arithmetic.
@@ -91,13 +91,13 @@ class SynonymModel:
         self._started, self._state, self._rounds = started, state, 0
         chat = bool(self._subject.tokenizer.chat_template)
         self._form = CHAT if chat else PLAIN
-        wording = Wording("{question}", "{question}")
-        prompter = Prompter(self._subject.tokenizer, "chat" if chat else "plain", "text", own=wording)
-        self._asking = Asking(prompter, batch_size, 1)
+        wording = PromptWording("{question}", "{question}")
+        prompter = PromptBuilder(self._subject.tokenizer, "chat" if chat else "plain", "text", own=wording)
+        self._asking = RequestOptions(prompter, batch_size, 1)
 
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """Judge pairs, each in both orders; the log-odds of yes are the mean of both, so order has no say."""
-        from priorkit.evaluation.runner.request_runner import ask
+        from priorkit.evaluation.runner.request_runner import run_requests
 
         turns = [own for first, second in pairs for own in ((first, second), (second, first))]
         items = [
@@ -107,7 +107,7 @@ class SynonymModel:
         self._rounds += 1
         journal = AnswerCache(self._state, f"synonyms-{self._rounds}")
         with self._started.autocast():
-            _, answers = ask(
+            _, answers = run_requests(
                 self._subject, self._asking, items, YES_NO, "likelihood", Rejects(0.0), "synonyms", journal
             )
         odds = [yes - no for yes, no in (answer.loglikelihoods for answer in answers)]

@@ -29,10 +29,10 @@ from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.presets.loading import expand, suite, suite_names
 from priorkit.evaluation.results.comparison import compare, lines_of
 from priorkit.evaluation.results.rescore import read_origin, read_suites
-from priorkit.evaluation.results.results import Evaluated, summarise, summarise_suites, write_results
+from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
 from priorkit.evaluation.results.summary import say_results
 from priorkit.evaluation.runner.answers import ask_model, judge_all, score_again, score_predictions
-from priorkit.evaluation.runner.plan import GROUP_BY, Job, benchmark_sources, plan
+from priorkit.evaluation.runner.plan import GROUP_BY, EvaluationPlan, benchmark_sources, plan
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
@@ -190,7 +190,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
 
 def execute(settings: EvaluateSettings, work: Work) -> None:
     """Ask, read, score, and put an interval on every number."""
-    job: Job = work.plan.payload
+    job: EvaluationPlan = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     begun = time.monotonic()
     done, about = _answers(settings, work, job, rejects)
@@ -210,8 +210,8 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
 
 
 def _answers(
-    settings: EvaluateSettings, work: Work, job: Job, rejects: Rejects
-) -> tuple[list[Evaluated], dict[str, Any]]:
+    settings: EvaluateSettings, work: Work, job: EvaluationPlan, rejects: Rejects
+) -> tuple[list[ScoredBenchmark], dict[str, Any]]:
     """Scored answers to each benchmark, and what the results say of their origin."""
     about: dict[str, Any] = {"model": None}
     if settings.rescore:
@@ -226,7 +226,7 @@ def _answers(
 
 
 def _summarise(
-    settings: EvaluateSettings, work: Work, done: Sequence[Evaluated], about: dict[str, Any]
+    settings: EvaluateSettings, work: Work, done: Sequence[ScoredBenchmark], about: dict[str, Any]
 ) -> None:
     """Metrics with intervals of benchmarks and suites: written, told, and put in the manifest."""
     found = {

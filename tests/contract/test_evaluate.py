@@ -638,7 +638,7 @@ def test_blind_shuffled_strict_and_compared(
         str(tmp_path / "no"),
     )
     assert "no benchmark in common: existence, open here, first, second there" in err
-    assert "answered already" not in err
+    assert "already answered" not in err
     assert not (tmp_path / "no.partial").exists()
     assert "not an evaluation" in fail(
         capsys,

@@ -12,9 +12,9 @@ import pytest
 
 from priorkit.cli.main import run
 from priorkit.evaluation.presets.loading import preset
-from priorkit.evaluation.results.results import Evaluated, summarise, summarise_suites, write_results
-from priorkit.evaluation.tasks.base import Rules
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
+from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.scoring.answers.boxes import Box
 
@@ -29,17 +29,19 @@ class Made:
 
 def made(
     folder: Path,
-    benchmarks: Mapping[str, tuple[Sequence[Item], Sequence[Answer]]],
+    benchmarks: Mapping[str, tuple[Sequence[Item], Sequence[ModelAnswer]]],
     groups: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> Made:
     """An evaluation of presets, written as the step writes it, without a model."""
-    done: list[Evaluated] = []
+    done: list[ScoredBenchmark] = []
     for name, (items, answers) in benchmarks.items():
         own = preset(name)
-        scored = TASKS[own.task].score(items, answers, Rules(strict=own.scoring.reading == "strict"))
+        scored = TASKS[own.task].score(items, answers, ScoringOptions(strict=own.scoring.reading == "strict"))
         way = TASKS[own.task].ways[0] if answers[0].loglikelihoods else "generation"
         done.append(
-            Evaluated(name, TASKS[own.task], way, "d", items, answers, scored, 0, own.scoring, own.version)
+            ScoredBenchmark(
+                name, TASKS[own.task], way, "d", items, answers, scored, 0, own.scoring, own.version
+            )
         )
     found = {own.name: summarise(own, group_by=(), seed=42, resamples=100) for own in done}
     about: dict[str, Any] = {"model": {"path": "m", "kind": "mllm", "digest": "m", "blind": True}}
@@ -61,13 +63,13 @@ def rescored(given: Made, out: Path, *more: str) -> dict[str, Any]:
     return read(out)
 
 
-def yes_no(answers: Sequence[str], **groups: str) -> tuple[list[Item], list[Answer]]:
+def yes_no(answers: Sequence[str], **groups: str) -> tuple[list[Item], list[ModelAnswer]]:
     """Questions whose truth is yes and no in turn, about two images."""
     items = [
         Item(id=n, question="?", answer=("yes", "no")[n % 2], cluster=f"image {n // 2}", groups=groups)
         for n in range(len(answers))
     ]
-    return items, [Answer(text, "?") for text in answers]
+    return items, [ModelAnswer(text, "?") for text in answers]
 
 
 def test_the_presets_reading_and_headline_are_kept(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_the_presets_reading_and_headline_are_kept(tmp_path: Path) -> None:
 def test_the_presets_cluster_is_kept(tmp_path: Path) -> None:
     """Questions are right or wrong by halves, so that resampling halves widens the interval."""
     items = [Item(id=n, question="?", answer="yes", groups={"image_id": str(n % 2)}) for n in range(16)]
-    answers = [Answer(("yes", "no")[n % 2]) for n in range(16)]
+    answers = [ModelAnswer(("yes", "no")[n % 2]) for n in range(16)]
     first = made(tmp_path / "e", {"pope-random": (items, answers)})
     again = rescored(first, tmp_path / "again")["benchmarks"]["pope-random"]
     assert again["metrics"] == first.results["benchmarks"]["pope-random"]["metrics"]
@@ -93,7 +95,7 @@ def test_the_presets_cluster_is_kept(tmp_path: Path) -> None:
 def test_boxes_are_read_anew_in_another_space(tmp_path: Path) -> None:
     """Pixels that were taken for shares are malformed; the size that reading them needs is in the samples."""
     items = [Item(id=n, question="?", box=Box(0, 0, 0.5, 0.5), image_size=(200, 100)) for n in range(4)]
-    first = made(tmp_path / "e", {"refcoco-val": (items, [Answer("[0, 0, 100, 50]")] * 4)})
+    first = made(tmp_path / "e", {"refcoco-val": (items, [ModelAnswer("[0, 0, 100, 50]")] * 4)})
     assert first.results["benchmarks"]["refcoco-val"]["unparsed"] == 4
     again = rescored(first, tmp_path / "again", "--box-space", "pixels")["benchmarks"]["refcoco-val"]
     assert (again["unparsed"], again["metrics"]["mean_iou"]["value"]) == (0, 1.0)
@@ -119,19 +121,19 @@ def test_suites_with_their_full_scores_and_the_model_are_kept(tmp_path: Path) ->
     assert again["rescored"] == str(first.folder)
 
 
-def measured() -> dict[str, tuple[list[Item], list[Answer]]]:
+def measured() -> dict[str, tuple[list[Item], list[ModelAnswer]]]:
     """Answers to tasks that compare, and are never written."""
     return {
         "visdial": (
             [Item(id=n, question="?", choices=("red", "blue", "no"), answer=n % 3) for n in range(6)],
             [
-                Answer("red", "?", 0, (-1.0, -3.0, -2.0 - n), (1, 2, 1), ("red", "blue", "no"))
+                ModelAnswer("red", "?", 0, (-1.0, -3.0, -2.0 - n), (1, 2, 1), ("red", "blue", "no"))
                 for n in range(6)
             ],
         ),
         "lambada": (
             [Item(id=n, question="a b", choices=("c",), answer=0) for n in range(6)],
-            [Answer("c", "a b", 0, (-0.5 - n,), (1,), ("c",)) for n in range(6)],
+            [ModelAnswer("c", "a b", 0, (-0.5 - n,), (1,), ("c",)) for n in range(6)],
         ),
     }
 
@@ -148,8 +150,10 @@ def test_what_was_compared_is_scored_anew(tmp_path: Path, name: str) -> None:
 def test_ranks_among_texts_are_scored_anew(tmp_path: Path) -> None:
     task = TASKS["retrieval"]
     items = [Item(id=n, text=f"star {n}") for n in range(4)]
-    answers = [Answer("star 0", taken=0, rank=float(n + 1)) for n in range(4)]
-    own = Evaluated("pairs", task, "similarity", "d", items, answers, task.score(items, answers, Rules()), 0)
+    answers = [ModelAnswer("star 0", taken=0, rank=float(n + 1)) for n in range(4)]
+    own = ScoredBenchmark(
+        "pairs", task, "similarity", "d", items, answers, task.score(items, answers, ScoringOptions()), 0
+    )
     entry = summarise(own, group_by=(), seed=42, resamples=100).entry
     (tmp_path / "e").mkdir()
     write_results(tmp_path / "e", [own], {"pairs": entry}, {"model": None})

@@ -113,7 +113,7 @@ def test_other_settings_do_not_take_over_the_answers(tmp_path: Path, given: list
     journal = tmp_path / "journal"
     from priorkit.inference.answer_cache import AnswerCache
 
-    first = AnswerCache(journal, "b").answered(
+    first = AnswerCache(journal, "b").get_or_compute(
         [[1, 0], [2]], lambda batch: [f"a{n}" for n in batch], "t", key="one"
     )
     assert first == ["a0", "a1", "a2"]
@@ -121,6 +121,6 @@ def test_other_settings_do_not_take_over_the_answers(tmp_path: Path, given: list
     def never(batch: Any) -> Any:
         raise AssertionError(batch)
 
-    assert AnswerCache(journal, "b").answered([[1, 0], [2]], never, "t", key="one") == first
-    other = AnswerCache(journal, "b").answered([[1, 0], [2]], list, "t", key="two")
+    assert AnswerCache(journal, "b").get_or_compute([[1, 0], [2]], never, "t", key="one") == first
+    other = AnswerCache(journal, "b").get_or_compute([[1, 0], [2]], list, "t", key="two")
     assert other == [0, 1, 2]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference import generation, likelihood
-from priorkit.inference.requests import Request
+from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import Multimodal, compose
@@ -56,7 +56,7 @@ def picture(number: int, side: int = 40) -> bytes:
 
 
 def score_all(
-    subject: Any, requests: Sequence[Request], images: Sequence[ImageRef | None], batch_size: int
+    subject: Any, requests: Sequence[LikelihoodRequest], images: Sequence[ImageRef | None], batch_size: int
 ) -> list[tuple[float, ...]]:
     """All requests in their batches, in order."""
     seen = [() if image is None else (image,) for image in images]

@@ -9,7 +9,7 @@ from typing import Any, Self
 from priorkit.core.console import console
 from priorkit.data.conversations.task_conversations import IMAGE_LEVEL, REGION
 from priorkit.data.images.decoding import ImageRef
-from priorkit.evaluation.runner.prompts import Prompt
+from priorkit.evaluation.runner.prompts import ItemPrompt
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item
 
@@ -53,7 +53,7 @@ def shown(item: Item) -> Shown:
     return Shown(item.images, item.task_type)
 
 
-def looks(subject: Any, items: Sequence[Item], prompts: Sequence[Prompt], task: Task) -> list[Item]:
+def looks(subject: Any, items: Sequence[Item], prompts: Sequence[ItemPrompt], task: Task) -> list[Item]:
     """The items with their images as looks, for a model that asks for it; as they are for any other.
 
     Grounding is region-level, everything else image-level, unless the item says otherwise. An item without

@@ -30,7 +30,7 @@ LANGUAGE = ("loss", "bits_per_byte", "perplexity", "byte_perplexity", "word_perp
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ScoredItem:
     """One item of a benchmark with the answer that was given.
 
     Attributes:
@@ -64,7 +64,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
+class BenchmarkResult:
     """One benchmark's results.
 
     Attributes:
@@ -97,14 +97,14 @@ class Evaluation:
         suites: by suite, the mean of each ability group.
     """
 
-    benchmarks: Mapping[str, Benchmark]
-    samples: Sequence[Sample]
+    benchmarks: Mapping[str, BenchmarkResult]
+    samples: Sequence[ScoredItem]
     suites: Mapping[str, Mapping[str, float]] = field(default_factory=dict[str, Mapping[str, float]])
 
     @cached_property
-    def by_benchmark(self) -> dict[str, list[Sample]]:
+    def by_benchmark(self) -> dict[str, list[ScoredItem]]:
         """The scored items of each benchmark."""
-        found: dict[str, list[Sample]] = {}
+        found: dict[str, list[ScoredItem]] = {}
         for sample in self.samples:
             if sample.score is not None:
                 found.setdefault(sample.benchmark, []).append(sample)
@@ -159,7 +159,7 @@ def _read_suites(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def read_results(folder: Path) -> dict[str, Benchmark]:
+def read_results(folder: Path) -> dict[str, BenchmarkResult]:
     """Read ``results.json``: benchmark name -> results.
 
     Raises:
@@ -175,8 +175,8 @@ def read_results(folder: Path) -> dict[str, Benchmark]:
         raise InputError(f"not the results of an evaluation: {error!r}", where=str(file)) from None
 
 
-def _benchmark(name: str, table: Mapping[str, Any]) -> Benchmark:
-    return Benchmark(
+def _benchmark(name: str, table: Mapping[str, Any]) -> BenchmarkResult:
+    return BenchmarkResult(
         name=name,
         metrics=_metrics(table["metrics"]),
         items=int(table.get("items", 0)),
@@ -196,18 +196,18 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _read_samples(file: Path) -> list[Sample]:
+def _read_samples(file: Path) -> list[ScoredItem]:
     if not file.is_file():
         raise InputError("no such file", where=str(file))
     if not file.stat().st_size:
         return []
     rejects = Rejects(0.0)
-    samples: list[Sample] = []
+    samples: list[ScoredItem] = []
     for number, row in read_rows(file, rejects):
         try:
             score = row["score"]
             samples.append(
-                Sample(
+                ScoredItem(
                     benchmark=str(row["benchmark"]),
                     id=str(row["id"]),
                     score=None if score is None else float(score),

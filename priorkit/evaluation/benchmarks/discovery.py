@@ -25,7 +25,7 @@ _SPLITS = ("test", "validation", "val", "dev", "train")
 
 
 @dataclass(frozen=True)
-class Source:
+class BenchmarkSource:
     """A benchmark that has been found.
 
     Attributes:
@@ -60,7 +60,7 @@ class Source:
 
 def find_benchmarks(
     inputs: Mapping[str, Input], task: Task | None, image_folders: Mapping[str, Path] | None = None
-) -> list[Source]:
+) -> list[BenchmarkSource]:
     """All benchmarks that the inputs name, in order.
 
     A file is one benchmark; so is a benchmark artifact and a hub data set (its split ``test``, else
@@ -79,7 +79,7 @@ def find_benchmarks(
     """
     problems = Problems(InputError)
     folders = image_folders or {}
-    found: list[Source] = []
+    found: list[BenchmarkSource] = []
     for label, item in inputs.items():
         field, place, own = (*label.split(".", 2), "", "")[:3]
         try:
@@ -94,7 +94,7 @@ def find_benchmarks(
                 ]
         except InputError as error:
             problems.extend(error)
-    seen: dict[str, Source] = {}
+    seen: dict[str, BenchmarkSource] = {}
     for source in found:
         if source.name in seen:
             problems.add(
@@ -132,7 +132,7 @@ def image_folders(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Source:
+def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> BenchmarkSource:
     """A preset with its files found and its columns checked against the first of them."""
     task = task_named(own.task, own.name)
     _check_scoring(own, task)
@@ -155,7 +155,7 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Sourc
     given = tuple(own.columns)
     visual = "image" in given or bool(tables)
     check_columns((*given, *(("image",) if tables else ())), task, own.name)
-    return Source(own.name, files, task, visual, given, own, tables, image_folder, rows)
+    return BenchmarkSource(own.name, files, task, visual, given, own, tables, image_folder, rows)
 
 
 def _check_scoring(own: Preset, task: Task) -> None:
@@ -242,7 +242,7 @@ def stem_of(path: Path) -> str:
 
 def _source(
     name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
-) -> Source:
+) -> BenchmarkSource:
     first = files[0]
     if suffix_of(first, SUFFIXES) is None:
         raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
@@ -261,7 +261,7 @@ def _source(
         )
     check_columns(columns, task, str(first))
     visual = "image" in columns
-    return Source(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
+    return BenchmarkSource(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
 
 
 def table_of(files: Sequence[Path]) -> tuple[list[str], int]:

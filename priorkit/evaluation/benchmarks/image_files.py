@@ -11,11 +11,11 @@ from priorkit.data.images.decoding import BrokenImageError, below
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows, suffix_of
 from priorkit.evaluation.benchmarks.column_mapping import image_value
-from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 
 
 def image_files(
-    sources: Sequence[Source], inputs: Sequence[Input]
+    sources: Sequence[BenchmarkSource], inputs: Sequence[Input]
 ) -> dict[str, tuple[Path, tuple[str, ...]]]:
     """Image files by benchmark: their folder, and their names below it, sorted.
 
@@ -38,7 +38,7 @@ def image_files(
     return found
 
 
-def _names(source: Source, file: Path) -> Iterator[str]:
+def _names(source: BenchmarkSource, file: Path) -> Iterator[str]:
     if not source.visual or not _may_name(source, file):
         return
     for _, row in read_rows(file, Rejects(1.0)):
@@ -52,7 +52,7 @@ def _names(source: Source, file: Path) -> Iterator[str]:
                 yield own
 
 
-def _may_name(source: Source, file: Path) -> bool:
+def _may_name(source: BenchmarkSource, file: Path) -> bool:
     """Whether images may stand beside a table: in parquet they are named where the column holds text."""
     if suffix_of(file, (".txt",)):
         return False

@@ -23,7 +23,7 @@ from priorkit.data.io.rows import read_rows, suffix_of
 from priorkit.data.io.threads import in_threads
 from priorkit.data.text.documents import read_documents
 from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
-from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import Row, Task, check_text, numbers_cell, text_cell
 from priorkit.evaluation.tasks.item import Item
 
@@ -42,7 +42,13 @@ _PLAIN = ("id", "prediction", "prompt", "question", "image", "image_size", "task
 
 
 def read_items(
-    source: Source, rejects: Rejects, *, group_by: Sequence[str], limit: int, see: bool, workers: int = 0
+    source: BenchmarkSource,
+    rejects: Rejects,
+    *,
+    group_by: Sequence[str],
+    limit: int,
+    see: bool,
+    workers: int = 0,
 ) -> list[Item]:
     """The usable items of a benchmark, in order.
 
@@ -144,7 +150,7 @@ def _broken_images(items: Sequence[Item], workers: int) -> dict[str, str]:
     return {key: why for key, why in reasons if why}
 
 
-def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, Path, int, Row]]:
+def _rows(source: BenchmarkSource, rejects: Rejects) -> Iterator[tuple[Path, Path, int, Row]]:
     """File, folder of the image files, number and row."""
     images = _image_table(source) if source.images else None
     for file in source.files:
@@ -164,7 +170,7 @@ def _rows(source: Source, rejects: Rejects) -> Iterator[tuple[Path, Path, int, R
                 rejects.add(str(file), number, str(error))
 
 
-def _image_table(source: Source) -> dict[str, Any]:
+def _image_table(source: BenchmarkSource) -> dict[str, Any]:
     """Images by key, still encoded."""
     table = source.preset.data.images if source.preset else None
     if table is None:

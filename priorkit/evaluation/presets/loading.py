@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.evaluation.tasks.base import BoxSpace
 
-Reader = Literal[
+CellReader = Literal[
     "letter", "index", "number", "text", "label", "answer", "list", "commas", "yes-no", "xywh", "xyxy"
 ]  # fmt: skip
 Cleanup = Literal[
@@ -36,7 +36,7 @@ class Cell(_Table):
     column: str | tuple[str, ...] = ()
     template: str = ""
     value: Any = None
-    read: Reader | None = Field(None, alias="as")
+    read: CellReader | None = Field(None, alias="as")
     labels: str = ""
     map: dict[str, Any] = {}
     apply: tuple[Cleanup, ...] = ()
@@ -84,7 +84,7 @@ class ImageTable(_Table):
         return _patterns(self.files, self.config, self.split)
 
 
-class Data(_Table):
+class PresetData(_Table):
     """Where a benchmark's rows are, and which of them count."""
 
     hub: str = ""
@@ -109,7 +109,7 @@ def _patterns(files: tuple[str, ...], config: str, split: str) -> tuple[str, ...
     return files or ((f"{config}/{split}-*.parquet",) if config else (f"data/{split}-*.parquet",))
 
 
-class Prompt(_Table):
+class PresetPrompt(_Table):
     """How items are put; empty texts leave it to ``prompts.toml``."""
 
     chat: str = ""
@@ -130,7 +130,7 @@ class Prompt(_Table):
         return text
 
 
-class Scoring(_Table):
+class PresetScoring(_Table):
     """How answers count."""
 
     metric: str = "accuracy"
@@ -154,10 +154,10 @@ class Preset(_Table):
     source: str = ""
     note: str = ""
     checked: str = ""
-    data: Data = Data()
+    data: PresetData = PresetData()
     columns: dict[str, Cell]
-    prompt: Prompt = Prompt()
-    scoring: Scoring = Scoring()
+    prompt: PresetPrompt = PresetPrompt()
+    scoring: PresetScoring = PresetScoring()
     folder: Path = Path()
 
     def digest(self) -> str:
@@ -334,7 +334,7 @@ def read_preset(path: Path) -> Preset:
 
 
 def _nearest_key(place: tuple[int | str, ...]) -> str:
-    tables = {"data": Data, "prompt": Prompt, "scoring": Scoring}
+    tables = {"data": PresetData, "prompt": PresetPrompt, "scoring": PresetScoring}
     model = tables.get(str(place[0]), Cell) if len(place) > 1 else Preset
     return nearest(str(place[len(place) - 1]), sorted(model.model_fields), only_close=True)
 

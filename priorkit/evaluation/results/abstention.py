@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Scored
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import TaskScores
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.refusals import abstains
 from priorkit.scoring.statistics.bootstrap import Floats
 
@@ -21,7 +21,7 @@ CONFIDENT = 0.5
 """An option compared by likelihood is taken with confidence where it holds at least this share."""
 
 
-def with_abstention(items: Sequence[Item], answers: Sequence[Answer], scored: Scored) -> Scored:
+def with_abstention(items: Sequence[Item], answers: Sequence[ModelAnswer], scored: TaskScores) -> TaskScores:
     """Add ``abstention_rate`` and ``confident_rate`` over the questions that need the image withheld.
 
     A written answer abstains by :func:`priorkit.scoring.answers.refusals.abstains`, and is confident where it could
@@ -53,6 +53,6 @@ def with_abstention(items: Sequence[Item], answers: Sequence[Answer], scored: Sc
     return replace(scored, counts=np.concatenate([scored.counts, np.array(rows)], axis=1), metrics=metrics)
 
 
-def _share_taken(answer: Answer) -> float:
+def _share_taken(answer: ModelAnswer) -> float:
     largest = max(answer.loglikelihoods)
     return 1 / math.fsum(math.exp(value - largest) for value in answer.loglikelihoods)

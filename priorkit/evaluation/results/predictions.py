@@ -20,7 +20,7 @@ from priorkit.data.io.rows import open_lines, suffix_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, predicted, read_predictions
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.choice import LETTERS
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 
 _IDS = ("id", "question_id", "questionId", "index", "pid")
 _CHOICES = ("choices", "options", "endings")
@@ -28,7 +28,7 @@ _CHOICES = ("choices", "options", "endings")
 
 def read_answers(
     path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
-) -> tuple[list[Item], list[Answer]]:
+) -> tuple[list[Item], list[ModelAnswer]]:
     """Items and answers of a file of predictions or of a harness's sample log.
 
     Args:
@@ -43,10 +43,10 @@ def read_answers(
     """
     if not _is_log(path):
         items = read_predictions(path, task, rejects, group_by, limit)
-        return items, [Answer(item.prediction or "") for item in items]
+        return items, [ModelAnswer(item.prediction or "") for item in items]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
     items: list[Item] = []
-    answers: list[Answer] = []
+    answers: list[ModelAnswer] = []
     seen: set[str] = set()
     for number, row in islice(_rows(path, rejects), limit or None):
         try:
@@ -95,7 +95,7 @@ def _rows(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
     yield from read_rows(path, rejects)
 
 
-def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tuple[Item, Answer]:
+def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tuple[Item, ModelAnswer]:
     document = row.get("doc") if isinstance(row.get("doc"), dict) else {}
     document = dict(document or {})
     found: dict[str, Any] = {
@@ -117,9 +117,9 @@ def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tup
         taken = max(range(len(values)), key=lambda place: values[place])
         options = tuple(found["choices"])
         item = predicted(task, {**found, "prediction": options[taken]}, columns)
-        return item, Answer(options[taken], "", taken, tuple(values), (1,) * len(values), options)
+        return item, ModelAnswer(options[taken], "", taken, tuple(values), (1,) * len(values), options)
     item = predicted(task, {**found, "prediction": prediction}, columns)
-    return item, Answer(prediction)
+    return item, ModelAnswer(prediction)
 
 
 def _loglikelihoods(responses: Any) -> list[float] | None:

@@ -12,17 +12,17 @@ from typing import Any
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
-from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import predicted
-from priorkit.evaluation.presets.loading import Scoring, preset, preset_names, suite, suite_names
-from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.presets.loading import PresetScoring, preset, preset_names, suite, suite_names
+from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import LETTERS
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import task_named
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredBenchmark:
     """One benchmark of an evaluation as it was answered.
 
     Attributes:
@@ -37,11 +37,11 @@ class Kept:
 
     name: str
     task: Task
-    way: Way | None
+    way: AnswerMode | None
     entry: Mapping[str, Any]
     items: Sequence[Item]
-    answers: Sequence[Answer]
-    scoring: Scoring | None
+    answers: Sequence[ModelAnswer]
+    scoring: PresetScoring | None
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
@@ -81,7 +81,9 @@ def _document(folder: Path) -> dict[str, Any]:
     return document
 
 
-def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[Source], where: str) -> None:
+def check_versions(
+    entries: Mapping[str, Mapping[str, Any]], sources: Sequence[BenchmarkSource], where: str
+) -> None:
     """Refuse results of another version of a benchmark.
 
     Args:
@@ -114,7 +116,7 @@ def check_versions(entries: Mapping[str, Mapping[str, Any]], sources: Sequence[S
     problems.raise_if_any()
 
 
-def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept]:
+def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[StoredBenchmark]:
     """All benchmarks of an evaluation with items and answers.
 
     Args:
@@ -134,10 +136,10 @@ def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept
             raise InputError("a sample of no benchmark in results.json", where=f"{path}:{number}")
         rows[str(row["benchmark"])].append(row)
     rejects.judge()
-    kept: list[Kept] = []
+    kept: list[StoredBenchmark] = []
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))
-        way: Way | None = None if entry["by"] == "predictions" else entry["by"]
+        way: AnswerMode | None = None if entry["by"] == "predictions" else entry["by"]
         lettered = entry.get("compared") == "letters"
         own = rows[name][: limit or None]
         try:
@@ -151,23 +153,23 @@ def read_kept(folder: Path, columns: Sequence[str], limit: int = 0) -> list[Kept
             raise InputError(
                 f"not a sample of '{name}' that could be scored anew: {error}", where=str(path)
             ) from None
-        kept.append(Kept(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
+        kept.append(StoredBenchmark(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
     return kept
 
 
-def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> Scoring | None:
+def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> PresetScoring | None:
     """How the preset counted answers; results that do not say so were made with one that comes with the kit."""
     if "scoring" not in entry:
         return preset(name).scoring if entry.get("version") and name in preset_names() else None
     try:
-        return Scoring(**entry["scoring"])
+        return PresetScoring(**entry["scoring"])
     except (ValueError, TypeError) as error:
         raise InputError(
             f"'{name}': not the scoring of a preset: {error}", where=str(folder / "results.json")
         ) from None
 
 
-def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[Answer]) -> None:
+def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[ModelAnswer]) -> None:
     """What a task compares must be there: a rank, or a log-likelihood and a length for every option.
 
     Raises:
@@ -184,18 +186,18 @@ def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[Answer]
             )
 
 
-def _answer(item: Item, row: Mapping[str, Any], way: Way | None, *, lettered: bool) -> Answer:
+def _answer(item: Item, row: Mapping[str, Any], way: AnswerMode | None, *, lettered: bool) -> ModelAnswer:
     compared = way in ("likelihood", "similarity")
     values = tuple(float(value) for value in row.get("loglikelihoods", ()))
     tokens = row.get("tokens", ())
     options = tuple(LETTERS[: len(item.choices)]) if lettered else item.choices
     parsed = row.get("parsed")
     taken = parsed if compared and isinstance(parsed, int) else None
-    turns: list[Answer] = []
+    turns: list[ModelAnswer] = []
     for by, text in enumerate(row.get("turns", ()), start=1):
         index = row["rotations"][by - 1] if compared else None
-        turns.append(Answer(text, taken=None if index is None else (index - by) % len(item.choices)))
-    return Answer(
+        turns.append(ModelAnswer(text, taken=None if index is None else (index - by) % len(item.choices)))
+    return ModelAnswer(
         str(row.get("prediction", "")),
         str(row.get("prompt", "")),
         taken,

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from priorkit.core.interval import finite
-from priorkit.evaluation.presets.loading import Scoring
+from priorkit.evaluation.presets.loading import PresetScoring
 from priorkit.evaluation.results.abstention import with_abstention
-from priorkit.evaluation.tasks.base import Scored, Task, Way
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import AnswerMode, Task, TaskScores
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.refusals import abstains
-from priorkit.scoring.statistics.bootstrap import Measured, as_json, detectable, mean_of, resample
+from priorkit.scoring.statistics.bootstrap import BootstrapEstimate, as_json, detectable, mean_of, resample
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class ScoredBenchmark:
     """One benchmark with the model's answers and their scores.
 
     Attributes:
@@ -30,18 +30,18 @@ class Evaluated:
 
     name: str
     task: Task
-    way: Way | None
+    way: AnswerMode | None
     digest: str
     items: Sequence[Item]
-    answers: Sequence[Answer]
-    scored: Scored
+    answers: Sequence[ModelAnswer]
+    scored: TaskScores
     rejected: int
-    scoring: Scoring | None = None
+    scoring: PresetScoring | None = None
     version: int = 0
 
 
 @dataclass(frozen=True)
-class Summary:
+class BenchmarkSummary:
     """A benchmark's entry in ``results.json``, and what suites need of it.
 
     Attributes:
@@ -52,12 +52,12 @@ class Summary:
 
     entry: dict[str, Any]
     headline: str
-    measured: Measured
+    measured: BootstrapEstimate
 
 
 def summarise(
-    done: Evaluated, *, group_by: Sequence[str], seed: int, resamples: int, cluster: str = ""
-) -> Summary:
+    done: ScoredBenchmark, *, group_by: Sequence[str], seed: int, resamples: int, cluster: str = ""
+) -> BenchmarkSummary:
     """Metrics with intervals, overall and per group.
 
     ``macro_accuracy``, the unweighted mean over the values of ``sub_task``, stands beside the
@@ -71,7 +71,7 @@ def summarise(
         cluster: column whose values are resampled together, the entity in rank experiments, say; the
             preset's or else the image where empty.
     """
-    scoring = done.scoring or Scoring()
+    scoring = done.scoring or PresetScoring()
     cluster = cluster or scoring.cluster
     if any(item.withheld for item in done.items):
         done = replace(done, scored=with_abstention(done.items, done.answers, done.scored))
@@ -106,21 +106,21 @@ def summarise(
             own = _measured(done, rows, seed, resamples, None, cluster)
             groups.setdefault(column, {})[value] = _part(done, rows, own)
     entry = {**entry, "groups": groups} if groups else entry
-    return Summary(entry, headline, measured[headline])
+    return BenchmarkSummary(entry, headline, measured[headline])
 
 
-def _names(scored: Scored) -> list[str]:
+def _names(scored: TaskScores) -> list[str]:
     return list(scored.metrics(scored.counts.sum(0, keepdims=True)))
 
 
 def _measured(
-    done: Evaluated,
+    done: ScoredBenchmark,
     rows: Sequence[int],
     seed: int,
     resamples: int,
     strata: Sequence[str] | None,
     cluster: str,
-) -> dict[str, Measured]:
+) -> dict[str, BootstrapEstimate]:
     items = [done.items[row] for row in rows]
     keys = [
         (item.groups.get(cluster) if cluster else None) or item.cluster or f"#{row}"
@@ -130,7 +130,9 @@ def _measured(
     return resample(counts, done.scored.metrics, seed=seed, resamples=resamples, clusters=keys, strata=strata)
 
 
-def _part(done: Evaluated, rows: Sequence[int], measured: dict[str, Measured]) -> dict[str, Any]:
+def _part(
+    done: ScoredBenchmark, rows: Sequence[int], measured: dict[str, BootstrapEstimate]
+) -> dict[str, Any]:
     unparsed = sum(done.scored.unparsed[row] for row in rows)
     return {
         "metrics": as_json({name: own.interval for name, own in measured.items()}),
@@ -142,7 +144,7 @@ def _part(done: Evaluated, rows: Sequence[int], measured: dict[str, Measured]) -
 
 def summarise_suites(
     groups: Mapping[str, Mapping[str, Sequence[str]]],
-    found: Mapping[str, Summary],
+    found: Mapping[str, BenchmarkSummary],
     full_scores: Mapping[str, float],
 ) -> dict[str, Any]:
     """Means of suites: overall the unweighted mean over the benchmarks' headline numbers, and by group.
@@ -166,10 +168,10 @@ def summarise_suites(
 
 
 def _mean(
-    names: Sequence[str], found: Mapping[str, Summary], full_scores: Mapping[str, float]
+    names: Sequence[str], found: Mapping[str, BenchmarkSummary], full_scores: Mapping[str, float]
 ) -> dict[str, Any]:
     parts = [
-        Measured(
+        BootstrapEstimate(
             found[name].measured.value / full_scores.get(name, 1.0),
             found[name].measured.replicates / full_scores.get(name, 1.0),
         )
@@ -180,7 +182,7 @@ def _mean(
 
 
 def write_results(
-    folder: Path, done: Sequence[Evaluated], entries: dict[str, Any], about: dict[str, Any]
+    folder: Path, done: Sequence[ScoredBenchmark], entries: dict[str, Any], about: dict[str, Any]
 ) -> None:
     """Write all three files.
 
@@ -200,7 +202,7 @@ def write_results(
     _write_scores(folder / "scores.safetensors", done)
 
 
-def sample(done: Evaluated, place: int) -> dict[str, Any]:
+def sample(done: ScoredBenchmark, place: int) -> dict[str, Any]:
     """One line of ``samples.jsonl``; its keys fit ``--predictions``, so that it can be scored anew."""
     item, answer, scored = done.items[place], done.answers[place], done.scored
     return {
@@ -221,7 +223,7 @@ def sample(done: Evaluated, place: int) -> dict[str, Any]:
     }
 
 
-def _write_scores(path: Path, done: Sequence[Evaluated]) -> None:
+def _write_scores(path: Path, done: Sequence[ScoredBenchmark]) -> None:
     """``NAME.score`` float64 ``[items]``; ``NAME.loglikelihood`` float64, the options of all items in a
     row, with ``NAME.options`` int64 ``[items]``, their number per item."""
     from safetensors.numpy import save_file

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from priorkit.core.console import console
-from priorkit.evaluation.results.results import Summary
+from priorkit.evaluation.results.results import BenchmarkSummary
 
 
-def say_results(found: Mapping[str, Summary], suites: Mapping[str, Any]) -> None:
+def say_results(found: Mapping[str, BenchmarkSummary], suites: Mapping[str, Any]) -> None:
     """Say the first metrics of every benchmark, the means of suites, and the power of the first benchmark."""
     for name, own in found.items():
         console.say(f"  {name}: {_line(own.entry)}")

@@ -9,16 +9,16 @@ from priorkit.core import runtime
 from priorkit.core.console import console
 from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.benchmarks.discovery import Source, stem_of
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, read_items
-from priorkit.evaluation.presets.loading import Scoring
+from priorkit.evaluation.presets.loading import PresetScoring
 from priorkit.evaluation.results.predictions import read_answers
-from priorkit.evaluation.results.rescore import Kept, read_kept
-from priorkit.evaluation.results.results import Evaluated
+from priorkit.evaluation.results.rescore import StoredBenchmark, read_stored
+from priorkit.evaluation.results.results import ScoredBenchmark
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.runner.judging import load_judge, read_rubric
-from priorkit.evaluation.runner.runner import Asker, Manner, load_asker
-from priorkit.evaluation.tasks.base import Rules, Way
+from priorkit.evaluation.runner.runner import ModelRunner, RunnerOptions, load_runner
+from priorkit.evaluation.tasks.base import AnswerMode, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.inference.answer_cache import AnswerCache
 
@@ -34,31 +34,35 @@ def ask_model(
     settings: EvaluateSettings,
     work: Work,
     model: Checked,
-    benchmarks: Sequence[tuple[Source, Way]],
+    benchmarks: Sequence[tuple[BenchmarkSource, AnswerMode]],
     rejects: Rejects,
-) -> list[Evaluated]:
+) -> list[ScoredBenchmark]:
     """All benchmarks in order; under torchrun the processes share the items of each."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.core import distributed
 
     distributed.start(started)
     distributed.barrier()  # The first process has claimed the artifact's folder.
-    manner = Manner(
+    manner = RunnerOptions(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
         settings.workers,
     )  # fmt: skip
-    asker = load_asker(model, manner, started)
+    asker = load_runner(model, manner, started)
     done = [_ask_benchmark(settings, work, source, way, rejects, asker) for source, way in benchmarks]
     distributed.barrier()
     return done
 
 
 def _ask_benchmark(
-    settings: EvaluateSettings, work: Work, source: Source, way: Way, rejects: Rejects, asker: Asker
-) -> Evaluated:
-    from priorkit.core import distributed
+    settings: EvaluateSettings,
+    work: Work,
+    source: BenchmarkSource,
+    way: AnswerMode,
+    rejects: Rejects,
+    asker: ModelRunner,
+) -> ScoredBenchmark:
 
     own = Rejects(settings.reject_limit)
     items = read_items(
@@ -75,45 +79,49 @@ def _ask_benchmark(
         )
     if settings.shuffle_images and source.visual:
         items = shuffle_images(items, settings.seed, source.name)
-    journal = AnswerCache(work.state / "answers", source.name, distributed.barrier)
+    journal = AnswerCache(work.state / "answers", source.name)
     items, answers = asker(items, source, way, own, journal)
     rejects.good(own.seen - len(own))
     for row in own.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None
     scored = source.task.score(items, answers, _rules(settings, scoring))
-    return Evaluated(
+    return ScoredBenchmark(
         source.name, source.task, way, source.digest(), items, answers, scored, len(own),
         scoring, source.preset.version if source.preset else 0,
     )  # fmt: skip
 
 
-def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) -> Evaluated:
+def score_predictions(settings: EvaluateSettings, work: Work, rejects: Rejects) -> ScoredBenchmark:
     """The answers of ``--predictions``."""
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
     items, answers = read_answers(given.path, task, rejects, _kept(settings), settings.limit)
     scored = task.score(items, answers, _rules(settings, None))
-    return Evaluated(stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects))
+    return ScoredBenchmark(
+        stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects)
+    )
 
 
-def score_again(settings: EvaluateSettings, work: Work) -> list[Evaluated]:
+def score_again(settings: EvaluateSettings, work: Work) -> list[ScoredBenchmark]:
     """The answers of the evaluation ``--rescore`` names."""
     columns = (*GROUP_COLUMNS, *_kept(settings))
-    found = read_kept(work.inputs["rescore"].path, columns, settings.limit)
+    found = read_stored(work.inputs["rescore"].path, columns, settings.limit)
     return [_rescored(settings, kept) for kept in found]
 
 
-def _rescored(settings: EvaluateSettings, kept: Kept) -> Evaluated:
+def _rescored(settings: EvaluateSettings, kept: StoredBenchmark) -> ScoredBenchmark:
     version = int(kept.entry.get("version", 0))
     scored = kept.task.score(kept.items, kept.answers, _rules(settings, kept.scoring))
-    return Evaluated(
+    return ScoredBenchmark(
         kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
         int(kept.entry["rejected"]), kept.scoring, version,
     )  # fmt: skip
 
 
-def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated]) -> list[Evaluated]:
+def judge_all(
+    settings: EvaluateSettings, work: Work, done: Sequence[ScoredBenchmark]
+) -> list[ScoredBenchmark]:
     """Soundness and depth of what was written; benchmarks that were compared have nothing to judge."""
     from priorkit.core import distributed
 
@@ -122,9 +130,7 @@ def judge_all(settings: EvaluateSettings, work: Work, done: Sequence[Evaluated])
     rubric = read_rubric(work.inputs["rubric"].path if settings.rubric else None)
     judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
     judged = [
-        judge(own, AnswerCache(work.state / "verdicts", own.name, distributed.barrier))
-        if own.way in ("generation", None)
-        else own
+        judge(own, AnswerCache(work.state / "verdicts", own.name)) if own.way in ("generation", None) else own
         for own in done
     ]
     distributed.barrier()
@@ -136,10 +142,10 @@ def _kept(settings: EvaluateSettings) -> tuple[str, ...]:
     return (*settings.group_by, *([settings.cluster] if settings.cluster else []))
 
 
-def _rules(settings: EvaluateSettings, scoring: Scoring | None) -> Rules:
+def _rules(settings: EvaluateSettings, scoring: PresetScoring | None) -> ScoringOptions:
     reading, box_space = settings.reading, settings.box_space
     if reading == "auto" and scoring is not None:
         reading = scoring.reading
     if box_space == "auto":
         box_space = scoring.box_space if scoring is not None else "unit"
-    return Rules(settings.parser, strict=reading == "strict", box_space=box_space)
+    return ScoringOptions(settings.parser, strict=reading == "strict", box_space=box_space)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.evaluation.benchmarks.discovery import Source
-from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
+from priorkit.evaluation.tasks.base import AnswerMode, Task
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
@@ -38,7 +38,7 @@ def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | Non
 
 
 def check_sight(
-    model: str, checked: Checked, sources: Sequence[Source], *, blind: bool, shuffle: bool = False
+    model: str, checked: Checked, sources: Sequence[BenchmarkSource], *, blind: bool, shuffle: bool = False
 ) -> None:
     """A language model sees no images, an encoder nothing else; without images there is nothing to shuffle.
 
@@ -69,7 +69,7 @@ def check_sight(
     problems.raise_if_any()
 
 
-def way_of(task: Task, kind: str, by: str) -> Way:
+def way_of(task: Task, kind: str, by: str) -> AnswerMode:
     """How a model of a kind is asked items of a task.
 
     Raises:

@@ -19,10 +19,10 @@ import numpy as np
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.results.results import Evaluated
-from priorkit.evaluation.tasks.base import Scored
+from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.tasks.base import TaskScores
 from priorkit.evaluation.tasks.choice import LETTERS
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.scoring.statistics.bootstrap import Floats
 
@@ -99,7 +99,7 @@ def check_judge(folder: Path) -> Checked:
 
 def load_judge(
     folder: Path, rubric: Rubric, batch_size: int, started: Runtime
-) -> Callable[[Evaluated, AnswerCache], Evaluated]:
+) -> Callable[[ScoredBenchmark, AnswerCache], ScoredBenchmark]:
     """Load the judge; what is returned adds ``soundness`` and ``depth`` to a benchmark.
 
     Raises:
@@ -109,7 +109,7 @@ def load_judge(
 
     subject = load_subject(check_model(folder), started.device)
 
-    def judged(own: Evaluated, journal: AnswerCache) -> Evaluated:
+    def judged(own: ScoredBenchmark, journal: AnswerCache) -> ScoredBenchmark:
         with started.autocast():
             sound = judge(subject, rubric, own.items, own.answers, batch_size, journal)
         return replace(own, scored=with_judgement(own.scored, own.answers, sound))
@@ -121,7 +121,7 @@ def judge(
     subject: Subject,
     rubric: Rubric,
     items: Sequence[Item],
-    answers: Sequence[Answer],
+    answers: Sequence[ModelAnswer],
     batch_size: int,
     journal: AnswerCache,
 ) -> list[bool]:
@@ -137,8 +137,8 @@ def judge(
         batch_size: traces per pass.
         journal: keeps verdicts.
     """
-    from priorkit.evaluation.runner.prompts import Prompter
-    from priorkit.evaluation.runner.request_runner import Asking, ask
+    from priorkit.evaluation.runner.prompts import PromptBuilder
+    from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
     from priorkit.evaluation.tasks.yes_no import YES_NO
 
     asked = [
@@ -146,9 +146,16 @@ def judge(
         for place, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]
     kind = "chat" if subject.tokenizer.chat_template else "plain"
-    prompter = Prompter(subject.tokenizer, kind, "text")
-    _, verdicts = ask(
-        subject, Asking(prompter, batch_size, 1), asked, YES_NO, "likelihood", Rejects(0.0), "judge", journal
+    prompter = PromptBuilder(subject.tokenizer, kind, "text")
+    _, verdicts = run_requests(
+        subject,
+        RequestOptions(prompter, batch_size, 1),
+        asked,
+        YES_NO,
+        "likelihood",
+        Rejects(0.0),
+        "judge",
+        journal,
     )
     return [verdict.prediction == "yes" for verdict in verdicts]
 
@@ -162,7 +169,7 @@ def _filled(prompt: str, item: Item, trace: str) -> str:
     return before.replace("{question}", question) + trace.strip() + after.replace("{question}", question)
 
 
-def with_judgement(scored: Scored, answers: Sequence[Answer], sound: Sequence[bool]) -> Scored:
+def with_judgement(scored: TaskScores, answers: Sequence[ModelAnswer], sound: Sequence[bool]) -> TaskScores:
     """Add ``soundness``, the share of sound answers, and ``depth``, their mean length in words."""
     words = [len(answer.prediction.split()) for answer in answers]
     rows = np.array([[1.0, float(own), float(count)] for own, count in zip(sound, words, strict=True)])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from priorkit.core.safetensors_header import read_header
 from priorkit.data.io.rows import suffix_of
-from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.models.folder import tensor_files
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SAMPLE_BYTES = 2000
 """A line of ``samples.jsonl`` and the same answer in the state of the run: with prompt and options, rounded up."""
 
 
-def memory_of(models: Sequence[Checked], sources: Sequence[Source], device: str) -> int:
+def memory_of(models: Sequence[Checked], sources: Sequence[BenchmarkSource], device: str) -> int:
     """Bytes of main memory: the weights of the largest model in fp32, and the benchmarks' rows.
 
     Images within a table stay in memory, encoded, as long as the run; those in files of their own do not. What
@@ -35,7 +35,7 @@ def memory_of(models: Sequence[Checked], sources: Sequence[Source], device: str)
     return weights + sum(file.stat().st_size for own in sources for file in (*own.files, *own.images))
 
 
-def disk_of(sources: Sequence[Source], limit: int) -> int:
+def disk_of(sources: Sequence[BenchmarkSource], limit: int) -> int:
     """Bytes of the artifact with the state of an interrupted run: a sample per item, texts once more.
 
     Args:

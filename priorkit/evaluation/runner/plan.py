@@ -12,14 +12,14 @@ from priorkit.core.inputs import Input
 from priorkit.core.specs import option_specs
 from priorkit.core.templates import check_templates
 from priorkit.core.work import Plan
-from priorkit.evaluation.benchmarks.discovery import Source, find_benchmarks, image_folders, stem_of
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders, stem_of
 from priorkit.evaluation.results.comparison import shared_benchmarks
 from priorkit.evaluation.results.predictions import answer_columns
 from priorkit.evaluation.results.rescore import check_versions, read_entries
 from priorkit.evaluation.runner.compatibility import check_groups, check_sight, way_of
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
-from priorkit.evaluation.tasks.base import Way
+from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ ASKING = (
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationPlan:
     """What ``plan`` found: the model and, for each benchmark, how it is to be asked."""
 
     model: Checked | None
-    benchmarks: tuple[tuple[Source, Way], ...]
+    benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
 
 
 def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
@@ -66,7 +66,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     columns = {column for source in sources for column in source.columns}
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
-    jobs: list[tuple[Source, Way]] = [
+    jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
         (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
@@ -75,7 +75,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
         facts,
         disk_bytes=disk_of(sources, settings.limit),
         memory_bytes=memory_of([checked, *judges], sources, settings.device),
-        payload=Job(checked, tuple(jobs)),
+        payload=EvaluationPlan(checked, tuple(jobs)),
     )
 
 
@@ -109,7 +109,7 @@ def _by(settings: EvaluateSettings) -> str:
     return "generation" if settings.explain else settings.by
 
 
-def benchmark_sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[Source]:
+def benchmark_sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
     """The benchmarks that the inputs hold.
 
     Raises:
@@ -148,7 +148,7 @@ def _plan_without(
         facts,
         disk_bytes=2 * answers.stat().st_size if answers.is_file() else 0,
         memory_bytes=memory_of(judges, (), settings.device),
-        payload=Job(None, ()),
+        payload=EvaluationPlan(None, ()),
     )
 
 

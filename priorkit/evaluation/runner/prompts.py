@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, tag_sentence
-from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item
 from priorkit.models.language.chat_template import ChatTokenizer
@@ -20,7 +20,7 @@ PromptKind = Literal["chat", "plain"]
 ChoiceForm = Literal["letter", "text"]
 
 
-def without_reserved(text: str) -> str:
+def remove_special_text(text: str) -> str:
     """A benchmark's text without what has a meaning of its own: an image's placeholder, the soft prompt's token."""
     while IMAGE in text or SOFT_TOKEN in text:  # Taking one out may put another together.
         text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
@@ -36,7 +36,7 @@ def instructions() -> dict[str, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class ItemPrompt:
     """One item as a model meets it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptWording:
     """A benchmark's own wording; empty texts leave it to ``prompts.toml``.
 
     Attributes:
@@ -69,7 +69,7 @@ class Wording:
 
 
 @dataclass(frozen=True)
-class Prompter:
+class PromptBuilder:
     """Makes prompts.
 
     Attributes:
@@ -84,9 +84,9 @@ class Prompter:
     kind: PromptKind
     choices: ChoiceForm
     tags: str = "off"
-    own: Wording = Wording()
+    own: PromptWording = PromptWording()
 
-    def __call__(self, item: Item, task: Task, way: Way) -> Prompt:
+    def __call__(self, item: Item, task: Task, way: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
         key = self._key(item, task, way)
         lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
@@ -96,24 +96,24 @@ class Prompter:
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
             asked = form.format(question=item.question.strip(), options=options)
-            text = without_reserved(asked.strip("\n"))
+            text = remove_special_text(asked.strip("\n"))
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, way))
             return replace(prompt, asked=text)
         joiner = self.own.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, way))
         if item.contexts and way == "likelihood":
-            ending = (joiner + without_reserved(item.text),)
-            contexts = tuple(placeholder + without_reserved(text) for text in item.contexts)
-            return Prompt(contexts[0], (ending,) * len(contexts), contexts)
+            ending = (joiner + remove_special_text(item.text),)
+            contexts = tuple(placeholder + remove_special_text(text) for text in item.contexts)
+            return ItemPrompt(contexts[0], (ending,) * len(contexts), contexts)
         # lm-evaluation-harness scores a blank at the end of the context with the option, so that here the
         # question is not stripped.
         bare = form == "{question}"
         question = item.question if bare else item.question.strip()
-        asked = without_reserved(form.format(question=question, options=options))
-        return Prompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
+        asked = remove_special_text(form.format(question=question, options=options))
+        return ItemPrompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
 
-    def _key(self, item: Item, task: Task, way: Way) -> str:
+    def _key(self, item: Item, task: Task, way: AnswerMode) -> str:
         """Which instruction of ``prompts.toml`` asks an item."""
         if task.prompt == "mixed":
             return "choice-letter" if item.choices else "short"
@@ -121,7 +121,7 @@ class Prompter:
             return f"choice-{'letter' if way == 'generation' else self.choices}"
         return task.prompt
 
-    def options(self, item: Item, task: Task, way: Way) -> tuple[tuple[str, ...], ...]:
+    def options(self, item: Item, task: Task, way: AnswerMode) -> tuple[tuple[str, ...], ...]:
         """What is compared: letters, the options' own texts, or both spellings of yes and of no."""
         if way != "likelihood":
             return ()
@@ -129,13 +129,13 @@ class Prompter:
             return (("yes", "Yes"), ("no", "No"))
         if self.choices == "letter" and task.name not in ("ranking", "continuation") and not item.contexts:
             return tuple((LETTERS[place],) for place in range(len(item.choices)))
-        return tuple((without_reserved(choice),) for choice in item.choices)
+        return tuple((remove_special_text(choice),) for choice in item.choices)
 
-    def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> Prompt:
+    def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
         chat = ChatTokenizer(self.tokenizer, 1, 0)
         turn = ("user", text)
         before = chat.text([turn], generate=True)
-        return Prompt(
+        return ItemPrompt(
             before,
             tuple(tuple(self._continuation(chat, turn, before, own) for own in group) for group in options),
         )

@@ -10,21 +10,21 @@ from functools import lru_cache, partial
 from priorkit.architectures.lion.evaluation_inputs import looks, shown
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.runner.prompts import Prompt, Prompter, without_reserved
-from priorkit.evaluation.tasks.base import Task, Way
+from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder, remove_special_text
+from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import rotated
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference import generation, likelihood
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.model_adapter import Subject
-from priorkit.inference.requests import Request, requests_of, rolling_requests, split_pair
+from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class RequestOptions:
     """How a model is asked.
 
     Attributes:
@@ -34,22 +34,22 @@ class Asking:
         circular: whether choices are asked in all rotations of their options.
     """
 
-    prompter: Prompter
+    prompter: PromptBuilder
     batch_size: int
     max_new_tokens: int
     circular: bool = False
 
 
-def ask(
+def run_requests(
     subject: Subject,
-    asking: Asking,
+    asking: RequestOptions,
     items: list[Item],
     task: Task,
-    way: Way,
+    way: AnswerMode,
     rejects: Rejects,
     name: str,
     journal: AnswerCache,
-) -> tuple[list[Item], list[Answer]]:
+) -> tuple[list[Item], list[ModelAnswer]]:
     """All answers of a model; items whose image and question exceed its length go to ``rejects``.
 
     Returns:
@@ -75,7 +75,7 @@ def ask(
     chosen = looks(subject, chosen, prompts, task)
     answer = _compare if way == "likelihood" else _write
     answers = answer(subject, asking, chosen, prompts, task, name, journal)
-    collected: dict[int, list[Answer]] = {}
+    collected: dict[int, list[ModelAnswer]] = {}
     for unit, own in zip(kept, answers, strict=True):
         collected.setdefault(asked[unit][0], []).append(own)
     return [items[place] for place in collected], [
@@ -83,16 +83,16 @@ def ask(
     ]
 
 
-def _encoder(subject: Subject, asking: Asking) -> Callable[[str], list[int]]:
+def _encoder(subject: Subject, asking: RequestOptions) -> Callable[[str], list[int]]:
     """Text to token ids; the last texts' are remembered."""
     return lru_cache(maxsize=_REMEMBERED)(partial(subject.encode, chat=asking.prompter.kind == "chat"))
 
 
 def _unfit(
     subject: Subject,
-    asking: Asking,
+    asking: RequestOptions,
     asked: Sequence[tuple[int, Item]],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ItemPrompt],
     rejects: Rejects,
     name: str,
 ) -> set[int]:
@@ -115,15 +115,15 @@ def _unfit(
 
 def _compare(
     subject: Subject,
-    asking: Asking,
+    asking: RequestOptions,
     items: Sequence[Item],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ItemPrompt],
     task: Task,
     name: str,
     journal: AnswerCache,
-) -> list[Answer]:
+) -> list[ModelAnswer]:
     encode = _encoder(subject, asking)
-    requests: list[Request] = []
+    requests: list[LikelihoodRequest] = []
     for place, prompt in enumerate(prompts):
         contexts = prompt.contexts or (prompt.text,) * len(prompt.options)
         pairs = [
@@ -145,8 +145,8 @@ def _compare(
 
 def _scored(
     subject: Subject,
-    asking: Asking,
-    requests: Sequence[Request],
+    asking: RequestOptions,
+    requests: Sequence[LikelihoodRequest],
     items: Sequence[Item],
     name: str,
     journal: AnswerCache,
@@ -158,12 +158,14 @@ def _scored(
         seen = [images[request.item] for request in own]
         return [list(values) for values in likelihood.score_batch(subject, own, seen)]
 
-    return journal.answered(likelihood.batches(subject, requests, images, asking.batch_size), score, name)
+    return journal.get_or_compute(
+        likelihood.batches(subject, requests, images, asking.batch_size), score, name
+    )
 
 
 def _answer(
-    item: Item, prompt: Prompt, scores: dict[int, tuple[float, int]], task: Task, prompter: Prompter
-) -> Answer:
+    item: Item, prompt: ItemPrompt, scores: dict[int, tuple[float, int]], task: Task, prompter: PromptBuilder
+) -> ModelAnswer:
     """Take the best option: the first of the largest value.
 
     Probabilities of an option's spellings are added. Options are compared by the log-likelihood of their
@@ -180,7 +182,7 @@ def _answer(
     taken = max(range(len(sums)), key=lambda index: sums[index])
     options = tuple(group[0] for group in prompter.options(item, task, "likelihood"))
     prediction = item.choices[taken] if item.choices else options[taken]
-    return Answer(prediction, prompt.text, taken, tuple(sums), tuple(tokens), options)
+    return ModelAnswer(prediction, prompt.text, taken, tuple(sums), tuple(tokens), options)
 
 
 def _log_sum(values: Sequence[float]) -> float:
@@ -192,13 +194,13 @@ def _log_sum(values: Sequence[float]) -> float:
 
 def _write(
     subject: Subject,
-    asking: Asking,
+    asking: RequestOptions,
     items: Sequence[Item],
-    prompts: Sequence[Prompt],
+    prompts: Sequence[ItemPrompt],
     task: Task,
     name: str,
     journal: AnswerCache,
-) -> list[Answer]:
+) -> list[ModelAnswer]:
     room = max(1, subject.max_length - asking.max_new_tokens)
     plain = asking.prompter.kind == "plain"
     encode = _encoder(subject, asking)
@@ -221,9 +223,9 @@ def _write(
         )
         return subject.tokenizer.batch_decode(written, skip_special_tokens=True)
 
-    texts = journal.answered(generation.batches(rows, images, asking.batch_size), write, name)
+    texts = journal.get_or_compute(generation.batches(rows, images, asking.batch_size), write, name)
     return [
-        Answer(_first_line(text) if plain else text.strip(), prompt.text)
+        ModelAnswer(_first_line(text) if plain else text.strip(), prompt.text)
         for text, prompt in zip(texts, prompts, strict=True)
     ]
 
@@ -234,11 +236,11 @@ def _first_line(text: str) -> str:
 
 
 def _read_documents(
-    subject: Subject, asking: Asking, items: Sequence[Item], name: str, journal: AnswerCache
-) -> list[Answer]:
-    requests: list[Request] = []
+    subject: Subject, asking: RequestOptions, items: Sequence[Item], name: str, journal: AnswerCache
+) -> list[ModelAnswer]:
+    requests: list[LikelihoodRequest] = []
     lengths: list[int] = []
-    texts = subject.encode_all([without_reserved(item.text) for item in items])
+    texts = subject.encode_all([remove_special_text(item.text) for item in items])
     for place, ids in enumerate(texts):
         lengths.append(len(ids))
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)
@@ -249,5 +251,6 @@ def _read_documents(
     for request, (value,) in zip(requests, scores, strict=True):
         sums[request.item] += value
     return [
-        Answer(loglikelihoods=(total,), tokens=(count,)) for total, count in zip(sums, lengths, strict=True)
+        ModelAnswer(loglikelihoods=(total,), tokens=(count,))
+        for total, count in zip(sums, lengths, strict=True)
     ]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from priorkit.core.console import console
 from priorkit.data.images.decoding import image_key, upright_size
-from priorkit.evaluation.benchmarks.discovery import Source
-from priorkit.evaluation.tasks.base import Way
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
+from priorkit.evaluation.tasks.base import AnswerMode
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from priorkit.data.io.rejects import Rejects
     from priorkit.inference.model_adapter import Checked
 
-Asked = tuple[list[Item], list[Answer]]
+Answered = tuple[list[Item], list[ModelAnswer]]
 
 
 @dataclass(frozen=True)
-class Manner:
+class RunnerOptions:
     """How the user wants a model asked; what a benchmark says for itself comes before ``auto``.
 
     Attributes:
@@ -47,12 +47,18 @@ class Manner:
     workers: int = 0
 
 
-class Asker(Protocol):
+class ModelRunner(Protocol):
     """Puts a benchmark's items to a model."""
 
     def __call__(
-        self, items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
-    ) -> Asked:
+        self,
+        items: list[Item],
+        source: BenchmarkSource,
+        way: AnswerMode,
+        rejects: Rejects,
+        journal: AnswerCache,
+        /,
+    ) -> Answered:
         """The items that could be asked, and their answers; the others go to ``rejects``."""
         ...
 
@@ -61,7 +67,7 @@ NEW_TOKENS = 32
 """Longest written answer where neither user nor benchmark says."""
 
 
-def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
+def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> ModelRunner:
     """Load a model.
 
     Raises:
@@ -69,15 +75,15 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
     """
     if checked.kind == "encoder":
         return _encoder(checked.folder, manner, started)
-    from priorkit.evaluation.runner.prompts import Prompter, Wording
-    from priorkit.evaluation.runner.request_runner import Asking, ask
+    from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
+    from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
     from priorkit.inference.model_adapter import load_subject
 
     subject = load_subject(checked, started.device, workers=manner.workers)
 
     def ask_subject(
-        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
-    ) -> Asked:
+        items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
+    ) -> Answered:
         own: Any = source.preset
         kind = manner.prompt
         if kind == "auto":
@@ -87,16 +93,16 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
             form = own.prompt.choices if own is not None else "auto"
         if form == "auto":
             form = "letter" if kind == "chat" else "text"
-        wording = Wording()
+        wording = PromptWording()
         if own is not None:
-            wording = Wording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
+            wording = PromptWording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
         if manner.instruction:
             # Braces of the instruction's own are text; those of a form are not.
             text = manner.instruction.replace("{", "{{").replace("}", "}}")
             explained = text.replace("{{question}}", "{question}\n{options}")
-            wording = Wording(explained, explained + "\n")
-        asking = Asking(
-            Prompter(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
+            wording = PromptWording(explained, explained + "\n")
+        asking = RequestOptions(
+            PromptBuilder(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
             manner.batch_size,
             manner.max_new_tokens or (own.scoring.max_new_tokens if own is not None else None) or NEW_TOKENS,
             manner.circular or (own is not None and own.scoring.circular),
@@ -104,7 +110,7 @@ def load_asker(checked: Checked, manner: Manner, started: Runtime) -> Asker:
         if checked.kind == "mllm" and source.task.name == "grounding":
             _warn_of_misfits(checked.folder, items, source.name)
         with started.autocast():
-            answered = ask(subject, asking, items, source.task, way, rejects, source.name, journal)
+            answered = run_requests(subject, asking, items, source.task, way, rejects, source.name, journal)
         subject.forget()
         return answered
 
@@ -121,7 +127,7 @@ def _warn_of_misfits(model: Path, items: list[Item], name: str) -> None:
         console.warn(f"{name}: {text}")
 
 
-def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
+def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunner:
     from priorkit.evaluation.runner.zero_shot import compare
     from priorkit.models.vision.loading import load_encoder
 
@@ -129,8 +135,8 @@ def _encoder(folder: Path, manner: Manner, started: Runtime) -> Asker:
     encoder.model.to(started.device)
 
     def ask_encoder(
-        items: list[Item], source: Source, way: Way, rejects: Rejects, journal: AnswerCache, /
-    ) -> Asked:
+        items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
+    ) -> Answered:
         with started.autocast():
             answers = compare(
                 encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,

@@ -11,7 +11,7 @@ from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import decode, image_key
 from priorkit.data.io.threads import in_threads
 from priorkit.evaluation.tasks.base import Task
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
@@ -27,7 +27,7 @@ def compare(
     name: str,
     journal: AnswerCache,
     workers: int = 0,
-) -> list[Answer]:
+) -> list[ModelAnswer]:
     """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
 
     Raises:
@@ -41,15 +41,15 @@ def compare(
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
     head = zero_shot_head(encoder, texts, templates).cpu()
     row = {text: place for place, text in enumerate(texts)}
-    answers: list[Answer] = []
+    answers: list[ModelAnswer] = []
     for item, image in zip(items, images, strict=True):
         cosines = head[[row[choice] for choice in item.choices]] @ image
         taken = int(cosines.argmax())
-        answers.append(Answer(item.choices[taken], templates[0], taken))
+        answers.append(ModelAnswer(item.choices[taken], templates[0], taken))
     return answers
 
 
-def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[Answer]:
+def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[ModelAnswer]:
     texts = list(dict.fromkeys(item.text for item in items))
     row = {text: place for place, text in enumerate(texts)}
     features = torch.cat(list(encoder.encode_texts(texts)))
@@ -57,7 +57,7 @@ def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list
     ranks = true_ranks(images, features, truth)
     nearest = most_similar(images, features, 1)[1][:, 0]
     return [
-        Answer(texts[found], taken=found, rank=rank)
+        ModelAnswer(texts[found], taken=found, rank=rank)
         for found, rank in zip(nearest.tolist(), ranks.tolist(), strict=True)
     ]
 
@@ -76,6 +76,6 @@ def _embed_images(
         pixels = encoder.batch(in_threads(lambda image: encoder.prepare(decode(image)), own, workers))
         return encoder.encode_images([pixels]).float().cpu().tolist()
 
-    features = torch.tensor(journal.answered(batches, embed, name))
+    features = torch.tensor(journal.get_or_compute(batches, embed, name))
     row = {key: place for place, key in enumerate(refs)}
     return features[[row[image_key(item.image)] for item in items if item.image is not None]]

@@ -9,16 +9,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats, MetricFunction
 
 Row = Mapping[str, Any]
-Way = Literal["likelihood", "generation", "similarity"]
+AnswerMode = Literal["likelihood", "generation", "similarity"]
 BoxSpace = Literal["unit", "1000", "pixels"]
 
 
 @dataclass(frozen=True)
-class Rules:
+class ScoringOptions:
     """How written answers are read.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TaskScores:
     """A scored benchmark.
 
     Attributes:
@@ -57,7 +57,9 @@ class Scored:
 class Scorer(Protocol):
     """Scores all answers of a benchmark."""
 
-    def __call__(self, items: Sequence[Item], answers: Sequence[Answer], rules: Rules, /) -> Scored:
+    def __call__(
+        self, items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions, /
+    ) -> TaskScores:
         """Score the answers; both sequences have one entry per item, in the benchmark's order."""
         ...
 
@@ -82,7 +84,7 @@ class Task:
     needs: tuple[str, ...]
     read: Callable[[Row], dict[str, Any]]
     score: Scorer
-    ways: tuple[Way, ...] = ("generation",)
+    ways: tuple[AnswerMode, ...] = ("generation",)
     prompt: str = "short"
     from_predictions: bool = True
     metrics: tuple[str, ...] = ("accuracy",)

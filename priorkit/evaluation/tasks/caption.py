@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, texts_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, texts_cell
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.captions import BleuCounts, score_captions
 from priorkit.scoring.statistics.bootstrap import Floats
 
@@ -18,7 +18,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"references": texts_cell(row, "references")}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Corpus metrics; an item's own score is its CIDEr-D.
 
     Document frequencies are those of the whole benchmark, also for the metrics of a group and in the
@@ -35,7 +35,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     )
     unparsed = [not answer.prediction.strip() for answer in answers]
     parsed = [None if missing else text for missing, text in zip(unparsed, found.parsed, strict=True)]
-    return Scored(found.cider.captions, parsed, unparsed, counts, corpus_metrics)
+    return TaskScores(found.cider.captions, parsed, unparsed, counts, corpus_metrics)
 
 
 def corpus_metrics(sums: Floats) -> dict[str, Floats]:

@@ -9,8 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, cell, is_number, text_cell, texts_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import (
+    Row,
+    ScoringOptions,
+    Task,
+    TaskScores,
+    cell,
+    is_number,
+    text_cell,
+    texts_cell,
+)
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import predict_choice
 from priorkit.scoring.answers.mcq.parser import read_choice, read_choice_lsbs
 from priorkit.scoring.statistics.bootstrap import Floats
@@ -75,7 +84,7 @@ def _index(answer: Any, choices: Sequence[str]) -> int:
     return index
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Accuracy; where all answers carry likelihoods also ``acc`` and ``acc_norm`` of lm-evaluation-harness.
 
     ``acc`` takes the option of the largest summed log-probability, ``acc_norm`` divides it by the
@@ -112,10 +121,10 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)}
 
     unparsed = [index is None for index in parsed]
-    return Scored(scores, list(parsed), unparsed, np.stack(columns, axis=1), metrics, extra)
+    return TaskScores(scores, list(parsed), unparsed, np.stack(columns, axis=1), metrics, extra)
 
 
-def taken_option(item: Item, answer: Answer, rules: Rules) -> int | None:
+def taken_option(item: Item, answer: ModelAnswer, rules: ScoringOptions) -> int | None:
     """The option that an answer takes, None where it cannot be read."""
     if answer.taken is not None:
         return answer.taken
@@ -129,7 +138,7 @@ def rotated(item: Item, by: int) -> Item:
     return replace(item, choices=item.choices[by:] + item.choices[:by], answer=(_gold(item) - by) % count)
 
 
-def _turns(item: Item, answer: Answer, rules: Rules) -> tuple[int | None, ...]:
+def _turns(item: Item, answer: ModelAnswer, rules: ScoringOptions) -> tuple[int | None, ...]:
     """What the rotated askings took, as indices of the options in their own order."""
     found = (taken_option(rotated(item, by), own, rules) for by, own in enumerate(answer.turns, start=1))
     count = len(item.choices)

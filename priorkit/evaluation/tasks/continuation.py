@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, text_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, text_cell
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats
 
 
@@ -17,7 +17,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"choices": (text_cell(row, "answer", blank=False),), "answer": 0}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """``perplexity`` of the texts, each counted once whatever its tokens, as in lm-evaluation-harness.
 
     An item's score is the log-probability of its text.
@@ -29,7 +29,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
         "tokens": [answer.tokens[0] for answer in answers],
     }
-    return Scored(scores, [None] * len(items), [False] * len(items), counts, _metrics, extra)
+    return TaskScores(scores, [None] * len(items), [False] * len(items), counts, _metrics, extra)
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:

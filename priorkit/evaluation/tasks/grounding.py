@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from priorkit.core.errors import InputError
-from priorkit.evaluation.tasks.base import BoxSpace, Row, Rules, Scored, Task, numbers_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import BoxSpace, Row, ScoringOptions, Task, TaskScores, numbers_cell
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.boxes import Box, accuracy_at, iou, read_box
 from priorkit.scoring.statistics.bootstrap import Floats
 
@@ -29,7 +29,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"box": box}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Accuracy at every threshold of the IoU curve, and mean IoU; without a well-formed box all are 0.
 
     Raises:
@@ -45,7 +45,9 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
     columns = [np.ones((len(items), 1)), np.array(overlaps)[:, None], np.array(reached)]
     counts = np.concatenate(columns, axis=1)
     parsed = [None if box is None else list(box) for box in boxes]
-    return Scored(scores, parsed, [box is None for box in boxes], counts, _metrics, {"iou": list(overlaps)})
+    return TaskScores(
+        scores, parsed, [box is None for box in boxes], counts, _metrics, {"iou": list(overlaps)}
+    )
 
 
 def _edges(item: Item, space: BoxSpace) -> tuple[float, float]:

@@ -76,7 +76,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelAnswer:
     """What a model gave for one item.
 
     Attributes:
@@ -97,4 +97,4 @@ class Answer:
     tokens: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
     rank: float = 0.0
-    turns: tuple[Answer, ...] = ()
+    turns: tuple[ModelAnswer, ...] = ()

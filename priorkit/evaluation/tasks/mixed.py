@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, cell, mean_scores, text_cell
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, cell, mean_scores, text_cell
 from priorkit.evaluation.tasks.choice import LETTERS, index_cell, options_cell, taken_option
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.short_answer import score_open
 
 
@@ -22,7 +22,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"choices": choices, "answer": index_cell(row, choices)}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Accuracy over both kinds; an answer that cannot be read is wrong."""
     parsed: list[Any] = []
     scores: list[float] = []
@@ -36,7 +36,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
             parsed.append(reading.parsed or None)
             scores.append(reading.score)
     counts, metrics = mean_scores(scores, "accuracy")
-    return Scored(scores, parsed, [own is None for own in parsed], counts, metrics)
+    return TaskScores(scores, parsed, [own is None for own in parsed], counts, metrics)
 
 
 MIXED = Task("mixed", ("answer",), read_row, score, ("generation",), "mixed")

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, text_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, text_cell
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import RollingText, bits_per_byte
 from priorkit.scoring.statistics.bootstrap import Floats
 
@@ -19,7 +19,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"text": text_cell(row, "text", blank=False)}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """``perplexity`` per token, per word and per byte, and bits per byte; an item's score is the last.
 
     Sums over all documents come first, then one division and the exponential, as in
@@ -41,7 +41,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
         "tokens": [answer.tokens[0] for answer in answers],
     }
-    return Scored(scores, [None] * len(items), [False] * len(items), counts, _metrics, extra)
+    return TaskScores(scores, [None] * len(items), [False] * len(items), counts, _metrics, extra)
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores
 from priorkit.evaluation.tasks.choice import index_cell, options_cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats
 
 MOST = 1000
@@ -22,7 +22,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"choices": choices, "answer": index_cell(row, choices)}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Mean reciprocal rank, recall at 1, 5 and 10, mean rank; an item's score is its reciprocal rank.
 
     Candidates are ordered by the mean log-probability of their tokens, as VisDial's generative models
@@ -37,10 +37,10 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         "tokens": [list(answer.tokens) for answer in answers],
     }
     parsed = [answer.prediction for answer in answers]
-    return Scored((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
+    return TaskScores((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
 
 
-def _rank(item: Item, answer: Answer) -> float:
+def _rank(item: Item, answer: ModelAnswer) -> float:
     values = np.array(answer.loglikelihoods) / np.maximum(np.array(answer.tokens), 1)
     true = values[int(item.answer or 0)]
     return 1.0 + float((values > true).sum()) + float((values == true).sum() - 1) / 2

@@ -7,15 +7,15 @@ from typing import Any
 
 from priorkit.evaluation.tasks.base import (
     Row,
-    Rules,
-    Scored,
     Scorer,
+    ScoringOptions,
     Task,
+    TaskScores,
     mean_scores,
     text_cell,
     texts_cell,
 )
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers import short_answer
 from priorkit.scoring.answers.score import Scored as Reading
 from priorkit.scoring.answers.vqa import score_textvqa, score_vqa
@@ -50,7 +50,7 @@ def _scorer(read: Callable[[Item, str, bool], Reading]) -> Scorer:
         read: the rule, of the item, the answer and whether known bugs of the official rule are mended.
     """
 
-    def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+    def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
         found = [
             read(item, answer.prediction, rules.strict) for item, answer in zip(items, answers, strict=True)
         ]
@@ -63,7 +63,7 @@ def _scorer(read: Callable[[Item, str, bool], Reading]) -> Scorer:
         ]
         scores = [reading.score for reading in found]
         counts, metrics = mean_scores(scores, "accuracy")
-        return Scored(scores, parsed, unparsed, counts, metrics)
+        return TaskScores(scores, parsed, unparsed, counts, metrics)
 
     return score
 

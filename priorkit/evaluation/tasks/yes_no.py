@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, Rules, Scored, Task, cell
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, cell
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.pairs import pair_scores
 from priorkit.scoring.answers.yes_no import read_label, read_yes_no, read_yes_no_strict
 from priorkit.scoring.statistics.bootstrap import Floats, MetricFunction
@@ -28,7 +28,7 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"answer": read_label(answer)}
 
 
-def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Scored:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of answers read as yes.
 
     POPE's rule reads every answer, also a blank one (as yes), which scores so and is counted as unparsed;
@@ -51,7 +51,7 @@ def score(items: Sequence[Item], answers: Sequence[Answer], rules: Rules) -> Sco
         counts = np.concatenate([counts, pairs], axis=1)
         metrics = lambda sums: {**rates(sums[..., :6]), **of_pairs(sums[..., 6:])}  # noqa: E731
     unparsed = unread | np.array([not answer.prediction.strip() for answer in answers])
-    return Scored(scores, list(readings), unparsed.tolist(), counts, metrics)
+    return TaskScores(scores, list(readings), unparsed.tolist(), counts, metrics)
 
 
 def rates(sums: Floats) -> dict[str, Floats]:

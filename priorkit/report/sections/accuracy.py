@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, RETRIEVAL, Benchmark, Evaluation, Sample
+from priorkit.data.results.evaluations import (
+    ACCURACIES,
+    LANGUAGE,
+    RETRIEVAL,
+    BenchmarkResult,
+    Evaluation,
+    ScoredItem,
+)
 from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apart
 from priorkit.report.blocks import Plot as PlotBlock
@@ -38,7 +45,7 @@ def answering(members: Members) -> list[Member]:
     ]
 
 
-def asks(benchmark: Benchmark) -> bool:
+def asks(benchmark: BenchmarkResult) -> bool:
     """Whether a benchmark asks questions: it is neither held-out text nor retrieval."""
     return benchmark.primary is not None and benchmark.primary not in (*LANGUAGE, *RETRIEVAL)
 
@@ -182,8 +189,8 @@ def _groups(
     return found
 
 
-def _split(samples: Sequence[Sample], column: str) -> dict[str, list[Sample]]:
-    parts: dict[str, list[Sample]] = {}
+def _split(samples: Sequence[ScoredItem], column: str) -> dict[str, list[ScoredItem]]:
+    parts: dict[str, list[ScoredItem]] = {}
     for sample in samples:
         value = sample.groups.get(column)
         if value:

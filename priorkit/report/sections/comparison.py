@@ -10,7 +10,7 @@ import numpy as np
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.data.results.evaluations import LANGUAGE, Sample
+from priorkit.data.results.evaluations import LANGUAGE, ScoredItem
 from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table
 from priorkit.report.blocks import Plot as PlotBlock
@@ -63,12 +63,14 @@ def _pairs(found: Sequence[Member]) -> list[tuple[Member, Member]]:
     return [(found[0], other) for other in found[1:]]
 
 
-def _paired(first: Member, second: Member, benchmark: str) -> list[tuple[Sample, Sample]]:
+def _paired(first: Member, second: Member, benchmark: str) -> list[tuple[ScoredItem, ScoredItem]]:
     other = {sample.id: sample for sample in second.evaluation.by_benchmark[benchmark]}
     return [(s, other[s.id]) for s in first.evaluation.by_benchmark[benchmark] if s.id in other]
 
 
-def _row(title: str, name: str, items: Sequence[tuple[Sample, Sample]], members: Members) -> list[Cell]:
+def _row(
+    title: str, name: str, items: Sequence[tuple[ScoredItem, ScoredItem]], members: Members
+) -> list[Cell]:
     first = np.array([one.score for one, _ in items], dtype=np.float64)
     second = np.array([other.score for _, other in items], dtype=np.float64)
     entities = [one.groups.get("entity") or "" for one, _ in items]

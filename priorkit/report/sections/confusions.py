@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from priorkit.data.results.artifact_graph import Member
-from priorkit.data.results.evaluations import Sample
+from priorkit.data.results.evaluations import ScoredItem
 from priorkit.report.blocks import Cell, Table, told_apart
 
 MOST = 15
@@ -70,7 +70,7 @@ def _confusions(name: str, having: Sequence[Member]) -> Table | None:
     )
 
 
-def _has_options(sample: Sample) -> bool:
+def _has_options(sample: ScoredItem) -> bool:
     """Whether a sample holds options as text, the number of the right one, and the number read or none."""
     choices, answer, parsed = (sample.row.get(key) for key in ("choices", "answer", "parsed"))
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(own, str) for own in choices):
@@ -82,7 +82,7 @@ def _is_place(value: object, count: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < count
 
 
-def _wrong(samples: Sequence[Sample]) -> Iterator[_Pair]:
+def _wrong(samples: Sequence[ScoredItem]) -> Iterator[_Pair]:
     """Truth and read answer of every wrong one."""
     for sample in samples:
         choices, answer, parsed = (sample.row[key] for key in ("choices", "answer", "parsed"))

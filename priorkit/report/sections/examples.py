@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.data.results.evaluations import Sample
+from priorkit.data.results.evaluations import ScoredItem
 from priorkit.report.blocks import Answer, Box, Example, Gallery, Section
 from priorkit.report.pictures import item_pictures
 from priorkit.report.sections.accuracy import answering, asks
@@ -16,7 +16,7 @@ PER_BENCHMARK = 3
 MOST = 36
 LONGEST = 400
 
-Answers = Mapping[str, Mapping[tuple[str, str], Sample]]
+Answers = Mapping[str, Mapping[tuple[str, str], ScoredItem]]
 
 
 def examples_section(members: Members) -> Section | None:
@@ -78,7 +78,7 @@ def _example(key: tuple[str, str], found: Sequence[Member], answers: Answers, im
     )
 
 
-def _answer(member: Member, sample: Sample) -> Answer:
+def _answer(member: Member, sample: ScoredItem) -> Answer:
     parsed = sample.row.get("parsed")
     exact = sample.score in (0.0, 1.0)
     return Answer(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.data.results.evaluations import Benchmark
+from priorkit.data.results.evaluations import BenchmarkResult
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, told_apart
 from priorkit.report.plots.accuracy import iou_curves
 from priorkit.report.sections.pools import colors_of
@@ -37,7 +37,7 @@ def grounding_section(members: Members) -> Section | None:
     return Section("grounding", "Grounding", intro, blocks)
 
 
-def curve_of(benchmark: Benchmark) -> dict[float, Interval]:
+def curve_of(benchmark: BenchmarkResult) -> dict[float, Interval]:
     """Accuracy by IoU threshold, ascending; at most one threshold where there is no curve."""
     found = {
         float(match[1]): interval

@@ -9,7 +9,7 @@ import numpy as np
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.data.results.evaluations import Evaluation, Sample
+from priorkit.data.results.evaluations import Evaluation, ScoredItem
 from priorkit.scoring.statistics.intervals import bootstrap_mean, percentile_interval, resampled
 
 
@@ -25,12 +25,12 @@ class Pool:
     members: Sequence[Member]
     items: Mapping[str, Sequence[str]]
 
-    def samples(self, member: Member, benchmark: str) -> list[Sample]:
+    def samples(self, member: Member, benchmark: str) -> list[ScoredItem]:
         """One evaluation's answers to the shared items of a benchmark."""
         found = {sample.id: sample for sample in member.evaluation.by_benchmark[benchmark]}
         return [found[key] for key in self.items[benchmark]]
 
-    def all_samples(self, member: Member) -> list[Sample]:
+    def all_samples(self, member: Member) -> list[ScoredItem]:
         """One evaluation's answers to all shared items."""
         return [sample for name in self.items for sample in self.samples(member, name)]
 
@@ -84,7 +84,7 @@ def mean_of_benchmarks(pool: Pool, member: Member, members: Members) -> Interval
     return percentile_interval(float(np.mean([values.mean() for values in scores])), replicates, 0.95)
 
 
-def pooled(samples: Sequence[Sample], members: Members) -> Interval:
+def pooled(samples: Sequence[ScoredItem], members: Members) -> Interval:
     """Mean score over items; resamples entities where every item names one, items else."""
     entities = [sample.groups.get("entity") or "" for sample in samples]
     return bootstrap_mean(

@@ -27,7 +27,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Measured:
+class BootstrapEstimate:
     """A metric with its bootstrap replicates, ``[resamples]``."""
 
     value: float
@@ -54,10 +54,12 @@ def detectable(error: float) -> float:
     return 1.959964 * math.sqrt(2) * error
 
 
-def mean_of(parts: Sequence[Measured]) -> Measured:
+def mean_of(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
     """The unweighted mean of metrics of different benchmarks, which vary independently."""
     values = [part.value for part in parts]
-    return Measured(math.fsum(values) / len(values), np.mean([part.replicates for part in parts], axis=0))
+    return BootstrapEstimate(
+        math.fsum(values) / len(values), np.mean([part.replicates for part in parts], axis=0)
+    )
 
 
 def measure(
@@ -82,7 +84,7 @@ def resample(
     resamples: int,
     clusters: Sequence[Hashable] | None = None,
     strata: Sequence[str] | None = None,
-) -> dict[str, Measured]:
+) -> dict[str, BootstrapEstimate]:
     """All metrics of a set of items with their bootstrap replicates.
 
     Args:
@@ -106,7 +108,7 @@ def resample(
         [_multiplicities(draw, len(flat)) @ flat for draw in resampled(len(flat), resamples, seed)]
     )
     replicates = _all_metrics(sums.reshape(-1, *stacked.shape[1:]), metrics, bool(labels))
-    return {name: Measured(float(values[name][0]), replicates[name]) for name in values}
+    return {name: BootstrapEstimate(float(values[name][0]), replicates[name]) for name in values}
 
 
 def _by_cluster(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:

@@ -21,7 +21,7 @@ from priorkit.analysis.prior_accuracy import (
     rank_correlations,
 )
 from priorkit.core.errors import InputError
-from priorkit.data.results.evaluations import Evaluation, Sample
+from priorkit.data.results.evaluations import Evaluation, ScoredItem
 
 DRAWS = {"seed": 3, "resamples": 200}
 RANDOM = np.random.default_rng(5)
@@ -46,8 +46,8 @@ def joined() -> PriorAccuracy:
     return join_by_entity(TABLE, {"first": accuracy(KNOWN), "second": accuracy(np.clip(KNOWN + 0.1, 0, 1))})
 
 
-def answered(benchmark: str, entity: str, score: float | None) -> Sample:
-    return Sample(benchmark, "0", score, {"entity": entity} if entity else {}, {})
+def answered(benchmark: str, entity: str, score: float | None) -> ScoredItem:
+    return ScoredItem(benchmark, "0", score, {"entity": entity} if entity else {}, {})
 
 
 def test_accuracy_is_the_mean_over_an_entitys_items() -> None:

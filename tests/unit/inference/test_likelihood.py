@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from priorkit.data.images.decoding import ImageRef, decode
-from priorkit.evaluation.runner.prompts import Prompter
+from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.choice import CHOICE
 from priorkit.evaluation.tasks.item import Item
 from priorkit.inference.model_adapter import Subject, check_model, load_subject
-from priorkit.inference.requests import Request, requests_of, rolling_requests, split_pair
+from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 from priorkit.models.language.chat_template import ChatTokenizer
 from tests.support.evaluation_models import score_all
 
@@ -36,7 +36,7 @@ def test_choices_equal_lm_evaluation_harness(
     golden: list[dict[str, Any]], golden_model: Subject, batch_size: int
 ) -> None:
     cases = [case for case in golden if case["input"]["kind"] == "multiple_choice"]
-    requests: list[Request] = []
+    requests: list[LikelihoodRequest] = []
     for number, case in enumerate(cases):
         pairs = [
             split_pair(golden_model.encode, case["input"]["context"], " " + choice, golden_model.prefix)
@@ -100,7 +100,7 @@ def naive(subject: Subject, prompt: list[int], option: list[int], image: ImageRe
 def test_shared_contexts_equal_a_pass_per_option(
     llava: Subject, images: list[ImageRef], form: Any, batch_size: int
 ) -> None:
-    prompter = Prompter(llava.tokenizer, "chat", form)
+    prompter = PromptBuilder(llava.tokenizer, "chat", form)
     items = [
         Item(
             id=number,
@@ -127,7 +127,7 @@ def test_shared_contexts_equal_a_pass_per_option(
 
 def test_chat_prompt_is_the_chat_tokenizers(llava: Subject, images: list[ImageRef]) -> None:
     item = Item(id=0, question="What is <image> shown?", image=images[0], choices=("one", "two"), answer=1)
-    prompt = Prompter(llava.tokenizer, "chat", "letter")(item, CHOICE, "likelihood")
+    prompt = PromptBuilder(llava.tokenizer, "chat", "letter")(item, CHOICE, "likelihood")
     assert llava.multimodal is not None
     chat = ChatTokenizer(llava.tokenizer, llava.multimodal.image_tokens, llava.max_length)
     question = (

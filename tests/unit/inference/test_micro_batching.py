@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from priorkit.inference import micro_batching
-from priorkit.inference.logits_slicing import last_positions_alone
+from priorkit.inference.logits_slicing import slice_last_mlp
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -27,7 +27,7 @@ def subject(width: int, kind: str = "cpu") -> Any:
 
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=40), st.sampled_from([64, 2816, 1 << 20]))
 def test_passes_hold_every_row_once_and_no_more_tokens_than_fit(lengths: list[int], width: int) -> None:
-    found = list(micro_batching.passes(subject(width), lengths))
+    found = list(micro_batching.micro_batches(subject(width), lengths))
     assert [place for part in found for place in part] == list(range(len(lengths)))
     room = micro_batching.CACHED_BYTES * torch.get_num_threads() // (4 * width)
     for part in found:
@@ -36,7 +36,7 @@ def test_passes_hold_every_row_once_and_no_more_tokens_than_fit(lengths: list[in
 
 
 def test_a_gpu_takes_all_rows_together() -> None:
-    assert list(micro_batching.passes(subject(2816, "cuda"), [500] * 40)) == [range(40)]
+    assert list(micro_batching.micro_batches(subject(2816, "cuda"), [500] * 40)) == [range(40)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -54,7 +54,7 @@ def test_last_positions_keep_their_logits_and_the_cache_its_keys(family: str) ->
     ids = torch.randint(2, 50, (3, 9))
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=True)
-        with last_positions_alone(model.get_decoder(), 2):
+        with slice_last_mlp(model.get_decoder(), 2):
             found = model(input_ids=ids, use_cache=True)
         again = model(input_ids=ids)
     torch.testing.assert_close(found.logits[:, -2:], expected.logits[:, -2:])

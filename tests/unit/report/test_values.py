@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
-from priorkit.data.results.evaluations import Evaluation, Sample, read_evaluation
+from priorkit.data.results.evaluations import Evaluation, ScoredItem, read_evaluation
 from priorkit.data.results.named_artifacts import Labelled
 from priorkit.report import numbers
 from priorkit.report.blocks import Pictures, Shown, Signed, Table
@@ -116,8 +116,8 @@ def test_empty_columns_can_be_left_out() -> None:
     assert list(TABLE.without_empty().columns) == ["name", "value", "change", "p", "pictures"]
 
 
-def scored(benchmark: str, score: float | None, **row: object) -> Sample:
-    return Sample(benchmark, str(row.get("id", 0)), score, {}, row)
+def scored(benchmark: str, score: float | None, **row: object) -> ScoredItem:
+    return ScoredItem(benchmark, str(row.get("id", 0)), score, {}, row)
 
 
 def test_chance_follows_from_the_choices() -> None:

@@ -13,16 +13,16 @@ from priorkit.architectures.lion.evaluation_inputs import Look, looks, shown
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
 from priorkit.data.images.decoding import ImageRef, image_key
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.benchmarks.discovery import Source
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
-from priorkit.evaluation.runner.prompts import Prompter
+from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.inference.likelihood import score_batch
 from priorkit.inference.model_adapter import Subject
 from priorkit.inference.prefill import prefill
-from priorkit.inference.requests import Request
+from priorkit.inference.requests import LikelihoodRequest
 from tests.support.lion_models import build_lion, disturb, png
 
 SHORT = (
@@ -98,7 +98,7 @@ def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
     subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
     pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
     item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
-    prompt = Prompter(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
+    prompt = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
     (seen,) = looks(subject, [item], [prompt], TASKS["vqa"])
     assert [look.task_type for look in seen.images] == ["region-level"] * 2
     assert {look.question for look in seen.images} == {prompt.asked}
@@ -114,7 +114,7 @@ def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
         Item("2", "What is it?", image, task_type="region-level"),
         Item("3", "Without an image?"),
     ]
-    prompter = Prompter(lion.tokenizer, "chat", "letter", lion.tags)
+    prompter = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)
     prompts = [prompter(item, TASKS["vqa"], "generation") for item in items]
     assert SOFT_TOKEN in prompts[0].text
     assert SOFT_TOKEN not in prompts[1].text
@@ -143,7 +143,7 @@ def test_the_reserved_token_is_not_asked(base, kind: str) -> None:
         Item("2", f"{mark} Which?", image, choices=(mark, "c"), answer=0),
         Item("3", image=image, choices=("c", "d"), contexts=(mark, "e"), text=mark, answer=0),
     ]
-    prompter = Prompter(lion.tokenizer, kind, "text", "hard")
+    prompter = PromptBuilder(lion.tokenizer, kind, "text", "hard")
     for item, task in zip(items, ("vqa", "choice", "choice"), strict=True):
         for way in ("generation", "likelihood"):
             if task == "vqa" and way == "likelihood":
@@ -178,7 +178,7 @@ def test_withheld_images_take_their_tags_along(tmp_path: Path) -> None:
     ]
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
-    source = Source("rows", (file,), TASKS["vqa"], visual=True, columns=tuple(rows[0]))
+    source = BenchmarkSource("rows", (file,), TASKS["vqa"], visual=True, columns=tuple(rows[0]))
     for see, tags in ((True, ("red", "circle")), (False, None)):
         first, second = read_items(source, Rejects(0), group_by=(), limit=0, see=see)
         assert first.tags == tags
@@ -207,7 +207,7 @@ def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
         Item("1", "Where?", withheld=True),
         Item("2", "Where?", withheld=True, task_type="image-level"),
     ]
-    prompter = Prompter(lion.tokenizer, "chat", "letter", lion.tags)
+    prompter = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)
     prompts = [prompter(item, TASKS["grounding"], "generation") for item in items]
     seen = looks(subject, items, prompts, TASKS["grounding"])
     assert [item.task_type for item in seen] == ["region-level", "image-level"]
@@ -220,7 +220,7 @@ def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
     assert not torch.allclose(found.logits[0], found.logits[1], atol=1e-3)
     # Options are scored under the same types.
     token = int(expected[0].argmax())
-    requests = [Request(place, tuple(own), ((token,),), (0,)) for place, own in enumerate(ids)]
+    requests = [LikelihoodRequest(place, tuple(own), ((token,),), (0,)) for place, own in enumerate(ids)]
     scores = score_batch(subject, requests, [shown(item) for item in seen])
     wanted = expected.log_softmax(-1)[:, token].tolist()
     assert [value for (value,) in scores] == pytest.approx(wanted, abs=1e-3)

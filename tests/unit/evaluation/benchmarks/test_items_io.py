@@ -13,10 +13,10 @@ from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.benchmarks.discovery import Source, find_benchmarks
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks
 from priorkit.evaluation.benchmarks.items_io import read_items, read_predictions
-from priorkit.evaluation.tasks.base import Rules
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 
 
@@ -25,7 +25,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def find(path: Path, task: str | None = None) -> list[Source]:
+def find(path: Path, task: str | None = None) -> list[BenchmarkSource]:
     item = resolve(str(path), "benchmarks.0", ("benchmark", "world"))
     return find_benchmarks({item.setting: item}, TASKS[task] if task else None)
 
@@ -156,7 +156,7 @@ def test_numbers_as_truth_stand_for_their_digits(
 ) -> None:
     file = write(tmp_path / "p.jsonl", [{"id": 0, "prediction": prediction, **truth}])
     items, _ = predictions(file, task)
-    assert TASKS[task].score(items, [Answer(prediction)], Rules()).scores == [1.0]
+    assert TASKS[task].score(items, [ModelAnswer(prediction)], ScoringOptions()).scores == [1.0]
 
 
 def test_missing_keys_repeats_and_damage_are_named(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from priorkit.evaluation.benchmarks.column_mapping import mapped
 from priorkit.evaluation.presets.loading import preset, suite
-from priorkit.evaluation.tasks.base import Rules
+from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.continuation import CONTINUATION
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 
 ROWS = {
@@ -93,8 +93,11 @@ def test_the_suites_are_the_papers() -> None:
 
 def test_perplexity_of_continuations() -> None:
     items = [Item("a", choices=("x",), answer=0), Item("b", choices=("y",), answer=0)]
-    answers = [Answer(loglikelihoods=(-1.0,), tokens=(1,)), Answer(loglikelihoods=(-3.0,), tokens=(2,))]
-    scored = CONTINUATION.score(items, answers, Rules())
+    answers = [
+        ModelAnswer(loglikelihoods=(-1.0,), tokens=(1,)),
+        ModelAnswer(loglikelihoods=(-3.0,), tokens=(2,)),
+    ]
+    scored = CONTINUATION.score(items, answers, ScoringOptions())
     assert scored.metrics(scored.counts.sum(0))["perplexity"] == pytest.approx(np.exp(2.0))
     assert scored.scores == [-1.0, -3.0]
     with pytest.raises(ValueError, match="'answer'"):

@@ -15,11 +15,11 @@ from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.column_mapping import mapped
-from priorkit.evaluation.benchmarks.discovery import Source, find_benchmarks, image_folders
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.presets.loading import expand, preset, preset_names, read_preset, suite, suite_names
-from priorkit.evaluation.tasks.base import Rules
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import task_named
 from tests.support.evaluation_models import picture
 
@@ -118,7 +118,7 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def items_of(given: str, folder: Path | None = None) -> tuple[Source, list[Item]]:
+def items_of(given: str, folder: Path | None = None) -> tuple[BenchmarkSource, list[Item]]:
     inputs = {
         f"benchmarks.0{suffix}": resolve(own, f"benchmarks.0{suffix}", ())
         for suffix, own in expand(given).items()
@@ -169,7 +169,7 @@ def test_every_vision_preset_is_tried_and_says_what_it_is() -> None:
 @pytest.mark.parametrize(("answer", "score"), [("A", 1.0), ("a.", 1.0), (" A ", 1.0), ("B", 0.0), ("", 0.0)])
 def test_a_letter_counts_in_any_case_and_dress(tmp_path: Path, answer: str, score: float) -> None:
     source, items = items_of(f"realworldqa={layout(tmp_path, 'realworldqa')}", tmp_path)
-    assert source.task.score(items, [Answer(answer)], Rules()).scores == [score]
+    assert source.task.score(items, [ModelAnswer(answer)], ScoringOptions()).scores == [score]
 
 
 def test_what_was_checked_does_not_make_another_version() -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from priorkit.evaluation.tasks.base import Rules
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 
 
-def scores(task: str, items: list[Item], answers: list[str], rules: Rules) -> list[float]:
-    return TASKS[task].score(items, [Answer(text) for text in answers], rules).scores
+def scores(task: str, items: list[Item], answers: list[str], rules: ScoringOptions) -> list[float]:
+    return TASKS[task].score(items, [ModelAnswer(text) for text in answers], rules).scores
 
 
 @pytest.mark.parametrize("task", ["vqa", "textvqa"])
 def test_full_stops_of_vqa(task: str) -> None:
     items = [Item(id=0, answers=("3",) * 9 + ("4",))]
-    assert scores(task, items, ["3."], Rules()) == [1.0]
-    assert scores(task, items, ["3."], Rules(strict=True)) == [0.0]
+    assert scores(task, items, ["3."], ScoringOptions()) == [1.0]
+    assert scores(task, items, ["3."], ScoringOptions(strict=True)) == [0.0]
 
 
 def test_capitals_of_formulas() -> None:
     items = [Item(id=0, answers=("X^2",), groups={"dataset": "HME100k"}), Item(id=1, answers=("Exit",))]
-    assert scores("ocr", items, ["X^2", "EXIT"], Rules()) == [0.0, 1.0]
-    assert scores("ocr", items, ["X^2", "EXIT"], Rules(strict=True)) == [1.0, 1.0]
+    assert scores("ocr", items, ["X^2", "EXIT"], ScoringOptions()) == [0.0, 1.0]
+    assert scores("ocr", items, ["X^2", "EXIT"], ScoringOptions(strict=True)) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_people_may_leave_an_answer_of_vqa_blank() -> None:
 
 def test_a_blank_answer_is_read_as_yes_and_counted() -> None:
     items = [Item(id=0, answer="yes"), Item(id=1, answer="no"), Item(id=2, answer="no")]
-    answers = [Answer(" "), Answer(""), Answer("no")]
-    official = TASKS["yes-no"].score(items, answers, Rules())
+    answers = [ModelAnswer(" "), ModelAnswer(""), ModelAnswer("no")]
+    official = TASKS["yes-no"].score(items, answers, ScoringOptions())
     assert official.scores == [1.0, 0.0, 1.0]
     assert official.unparsed == [True, True, False]
     assert official.parsed == ["yes", "yes", "no"]
-    strict = TASKS["yes-no"].score(items, answers, Rules(strict=True))
+    strict = TASKS["yes-no"].score(items, answers, ScoringOptions(strict=True))
     assert strict.scores == [0.0, 0.0, 1.0]
     assert strict.unparsed == [True, True, False]
     assert strict.parsed == [None, None, "no"]

@@ -18,10 +18,10 @@ from priorkit.evaluation.results.abstention import with_abstention
 from priorkit.evaluation.results.comparison import compare
 from priorkit.evaluation.results.predictions import read_answers
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
-from priorkit.evaluation.tasks.base import BoxSpace, Rules, Scored
+from priorkit.evaluation.tasks.base import BoxSpace, ScoringOptions, TaskScores
 from priorkit.evaluation.tasks.choice import CHOICE, rotated
 from priorkit.evaluation.tasks.grounding import GROUNDING
-from priorkit.evaluation.tasks.item import Answer, Item
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.mixed import MIXED
 from priorkit.evaluation.tasks.ranking import RANKING
 from priorkit.evaluation.tasks.registry import TASKS
@@ -33,7 +33,7 @@ from priorkit.scoring.answers.short_answer import score_open
 from priorkit.scoring.answers.yes_no import read_yes_no, read_yes_no_strict
 
 
-def metrics(scored: Scored) -> dict[str, float]:
+def metrics(scored: TaskScores) -> dict[str, float]:
     return {name: float(value) for name, value in scored.metrics(scored.counts.sum(0)).items()}
 
 
@@ -61,13 +61,13 @@ def test_yes_or_no_strict_and_official(answer: str, strict: str | None, official
 
 def test_what_is_neither_is_wrong_and_no_yes() -> None:
     items = [Item(id=n, answer=truth) for n, truth in enumerate(["yes", "no", "yes", "no"])]
-    answers = [Answer("yes"), Answer("no"), Answer("perhaps"), Answer("")]
-    strict = YES_NO.score(items, answers, Rules(strict=True))
+    answers = [ModelAnswer("yes"), ModelAnswer("no"), ModelAnswer("perhaps"), ModelAnswer("")]
+    strict = YES_NO.score(items, answers, ScoringOptions(strict=True))
     assert strict.unparsed == [False, False, True, True]
     assert metrics(strict) == {
         "accuracy": 0.5, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "yes_ratio": 0.25,
     }  # fmt: skip
-    official = YES_NO.score(items, answers, Rules())
+    official = YES_NO.score(items, answers, ScoringOptions())
     assert metrics(official)["accuracy"] == 0.75
     assert official.unparsed == [False, False, False, True]
 
@@ -80,15 +80,15 @@ def test_pairs_are_scored_as_in_mme() -> None:
         for n, category in enumerate(["count", "count", "count", "count", "code_reasoning", "code_reasoning"])
     ]
     said = ["no", "yes", "no", "no", "no", "yes"]
-    found = metrics(YES_NO.score(items, [Answer(text) for text in said], Rules()))
+    found = metrics(YES_NO.score(items, [ModelAnswer(text) for text in said], ScoringOptions()))
     assert found["mme_perception"] == pytest.approx(100 * (3 / 4 + 1 / 2))
     assert found["mme_cognition"] == pytest.approx(200)
 
 
 def test_ranking_is_by_mean_log_probability_and_ties_count_half() -> None:
     item = Item(id=0, choices=("a", "b", "c", "d"), answer=1)
-    answer = Answer(loglikelihoods=(-2.0, -4.0, -1.0, -2.0), tokens=(1, 2, 1, 1))
-    scored = RANKING.score([item], [answer], Rules())
+    answer = ModelAnswer(loglikelihoods=(-2.0, -4.0, -1.0, -2.0), tokens=(1, 2, 1, 1))
+    scored = RANKING.score([item], [answer], ScoringOptions())
     assert scored.extra["rank"] == [3.0]  # one better, two of its own value: half of each
     assert metrics(scored)["mrr"] == pytest.approx(1 / 3)
 
@@ -105,7 +105,7 @@ def test_mixed_items_by_option_number_and_words() -> None:
         ({"answer": "7"}, "seven", 0.0),
     ]
     items = [Item(id=n, **MIXED.read(row)) for n, (row, _, _) in enumerate(rows)]
-    scored = MIXED.score(items, [Answer(text) for _, text, _ in rows], Rules())
+    scored = MIXED.score(items, [ModelAnswer(text) for _, text, _ in rows], ScoringOptions())
     assert scored.scores == [expected for _, _, expected in rows]
     assert scored.unparsed == [False] * 7 + [True]
     assert score_open("1,200", "1200").score == 1.0
@@ -117,14 +117,18 @@ def test_ocr_wants_the_text_anywhere_and_formulas_without_blanks() -> None:
         Item(id=1, answers=("x ^ 2",), groups={"dataset": "HME100k"}),
         Item(id=2, answers=("X ^ 2",), groups={"dataset": "HME100k"}),
     ]
-    scored = OCR.score(items, [Answer("the sign says Centre."), Answer("x^2 + 1"), Answer("X^2")], Rules())
+    scored = OCR.score(
+        items,
+        [ModelAnswer("the sign says Centre."), ModelAnswer("x^2 + 1"), ModelAnswer("X^2")],
+        ScoringOptions(),
+    )
     assert scored.scores == [1.0, 1.0, 0.0]
 
 
 def test_the_iou_curve_has_accuracy_at_every_tenth() -> None:
     items = [Item(id=n, box=Box(0, 0, 1, 1)) for n in range(3)]
-    answers = [Answer("[0, 0, 0.5, 0.5]"), Answer("[0, 0, 1, 0.9]"), Answer("none")]
-    found = metrics(GROUNDING.score(items, answers, Rules()))
+    answers = [ModelAnswer("[0, 0, 0.5, 0.5]"), ModelAnswer("[0, 0, 1, 0.9]"), ModelAnswer("none")]
+    found = metrics(GROUNDING.score(items, answers, ScoringOptions()))
     assert set(found) == set(GROUNDING.metrics)
     assert list(found)[:2] == ["accuracy_at_0.5", "mean_iou"]
     assert found["mean_iou"] == pytest.approx((0.25 + 0.9) / 3)
@@ -139,17 +143,19 @@ def test_the_iou_curve_has_accuracy_at_every_tenth() -> None:
 def test_boxes_are_read_in_the_space_that_was_declared(space: BoxSpace, answer: str) -> None:
     truth = Box(0.25, 0.5, 0.75, 1.0)
     item = Item(id=0, box=truth, image_size=(640, 480))
-    scored = GROUNDING.score([item], [Answer(answer)], Rules(box_space=space))
+    scored = GROUNDING.score([item], [ModelAnswer(answer)], ScoringOptions(box_space=space))
     assert scored.parsed == [list(truth)]
     assert metrics(scored)["mean_iou"] == 1.0
-    outside = GROUNDING.score([item], [Answer("[0, 0, 1, 2000]")], Rules(box_space=space))
+    outside = GROUNDING.score([item], [ModelAnswer("[0, 0, 1, 2000]")], ScoringOptions(box_space=space))
     assert outside.unparsed == [True]
 
 
 def test_pixels_need_the_size_of_the_image() -> None:
     with pytest.raises(InputError, match="the size of the image of item 7 is not known"):
         GROUNDING.score(
-            [Item(id=7, box=Box(0, 0, 1, 1))], [Answer("[1, 1, 2, 2]")], Rules(box_space="pixels")
+            [Item(id=7, box=Box(0, 0, 1, 1))],
+            [ModelAnswer("[1, 1, 2, 2]")],
+            ScoringOptions(box_space="pixels"),
         )
 
 
@@ -160,12 +166,12 @@ def test_rotations_bring_every_option_to_every_letter() -> None:
         (("b", "c", "a"), 1),
         (("c", "a", "b"), 0),
     ]
-    always_c = Answer("C", turns=(Answer("C"), Answer("C")))
-    scored = CHOICE.score([item], [always_c], Rules())
+    always_c = ModelAnswer("C", turns=(ModelAnswer("C"), ModelAnswer("C")))
+    scored = CHOICE.score([item], [always_c], ScoringOptions())
     assert metrics(scored) == {"accuracy": 1.0, "circular_accuracy": 0.0}
-    right = Answer("C", turns=(Answer("B"), Answer("A")))
-    assert CHOICE.score([item], [right], Rules()).scores == [1.0]
-    assert CHOICE.score([item], [right], Rules()).extra["rotations"] == [[2, 2]]
+    right = ModelAnswer("C", turns=(ModelAnswer("B"), ModelAnswer("A")))
+    assert CHOICE.score([item], [right], ScoringOptions()).scores == [1.0]
+    assert CHOICE.score([item], [right], ScoringOptions()).extra["rotations"] == [[2, 2]]
 
 
 @pytest.mark.parametrize(
@@ -192,12 +198,12 @@ def test_blind_answers_abstain_or_are_confident() -> None:
         replace(item, id=2),
         replace(item, id=3, groups={"needs_image": "false"}),
     ]
-    answers = [Answer("I cannot see the image."), Answer("A"), Answer("hm"), Answer("A")]
-    found = metrics(with_abstention(items, answers, CHOICE.score(items, answers, Rules())))
+    answers = [ModelAnswer("I cannot see the image."), ModelAnswer("A"), ModelAnswer("hm"), ModelAnswer("A")]
+    found = metrics(with_abstention(items, answers, CHOICE.score(items, answers, ScoringOptions())))
     assert found["abstention_rate"] == pytest.approx(1 / 3)
     assert found["confident_rate"] == pytest.approx(1 / 3)
-    compared = [Answer("red", taken=0, loglikelihoods=(-0.1, -5.0), options=("red", "blue"))] * 4
-    found = metrics(with_abstention(items, compared, CHOICE.score(items, compared, Rules())))
+    compared = [ModelAnswer("red", taken=0, loglikelihoods=(-0.1, -5.0), options=("red", "blue"))] * 4
+    found = metrics(with_abstention(items, compared, CHOICE.score(items, compared, ScoringOptions())))
     assert (found["abstention_rate"], found["confident_rate"]) == (0.0, 1.0)
 
 
@@ -230,7 +236,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
     )
     assert (item.id, item.choices, item.answer) == (4, ("red", "blue"), 1)
     assert (answer.taken, answer.loglikelihoods) == (1, (-3.5, -1.25))
-    scored = CHOICE.score([item], [answer], Rules())
+    scored = CHOICE.score([item], [answer], ScoringOptions())
     assert metrics(scored) == {"accuracy": 1.0, "acc": 1.0, "acc_norm": 1.0}
     assert set(metrics(scored)) < set(CHOICE.metrics)
     written = {
