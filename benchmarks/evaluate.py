@@ -461,9 +461,6 @@ def main() -> None:
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}"
     )
-    from priorkit.core.console import console
-
-    console.quiet = True
     works: dict[str, Callable[[], None]] = {
         "choices": lambda: language(given.runs, "choices"),
         "perplexity": lambda: language(given.runs, "perplexity"),

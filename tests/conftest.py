@@ -83,16 +83,14 @@ Cli = Callable[..., Result]
 
 
 def _run(*args: object) -> Result:
-    from priorkit.cli import main
-    from priorkit.core.console import console
+    from priorkit.cli import main, output
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             code = main.run([str(arg) for arg in args])
         finally:
-            console.quiet = False
-            console.prefix = "priorkit"
+            output.configure()
     return Result(code, out.getvalue(), err.getvalue())
 
 

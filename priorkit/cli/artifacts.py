@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from priorkit.cli.output import print_result
 from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import read_header
+
+logger = logging.getLogger(__name__)
 
 ArtifactPath = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Directory of a finished artifact.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -28,7 +31,7 @@ def inspect(path: ArtifactPath, as_json: Json = False) -> None:
     """Show what an artifact is, what it was made from, and its figures."""
     found = _open(path)
     if as_json:
-        console.result(json.dumps(found.to_json(), ensure_ascii=False))
+        print_result(json.dumps(found.to_json(), ensure_ascii=False))
         return
     manifest = found.manifest
     size = sum(record.size for record in manifest.files.values())
@@ -47,7 +50,7 @@ def inspect(path: ArtifactPath, as_json: Json = False) -> None:
         *_tree(manifest.settings),
         "versions  " + ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
     ]
-    console.result("\n".join(lines))
+    print_result("\n".join(lines))
 
 
 def _files(found: Artifact, most: int = 12) -> list[str]:
@@ -90,8 +93,8 @@ def verify(path: ArtifactPath) -> None:
     known = {*found.manifest.files, artifact.MANIFEST}
     extra = [name for name in artifact.files_below(found.path) if name not in known]
     if extra:
-        console.warn(f"{len(extra)} files are not in the manifest, such as {extra[0]}")
-    console.result(f"{path}: {len(found.manifest.files)} files as recorded")
+        logger.warning(f"{len(extra)} files are not in the manifest, such as {extra[0]}")
+    print_result(f"{path}: {len(found.manifest.files)} files as recorded")
 
 
 def diff(
@@ -121,13 +124,13 @@ def diff(
     }
     found = {table: rows for table, rows in found.items() if rows}
     if as_json:
-        console.result(json.dumps(found, ensure_ascii=False))
+        print_result(json.dumps(found, ensure_ascii=False))
         return
     lines: list[str] = [] if found else ["no difference"]
     for table, rows in found.items():
         lines.append(table)
         lines.extend(f"  {name}: {_cell(a)} -> {_cell(b)}" for name, (a, b) in rows.items())
-    console.result("\n".join(lines))
+    print_result("\n".join(lines))
 
 
 def _cell(value: Any) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from priorkit.cli import table
-from priorkit.core.console import console
+from priorkit.cli import output, table
+from priorkit.cli.output import print_error, print_result
 from priorkit.core.errors import PriorkitError, ResourceError, UsageError, nearest
 
 INTERRUPTED = 130
@@ -33,7 +35,11 @@ class StepGroup(TyperGroup):
         from priorkit.cli.options import step_command
 
         step = table.load(cmd_name)
-        return step_command(step.settings, step.run, table.description(cmd_name))
+
+        def run(settings: Any) -> Any:
+            return step.run(settings, _print_plan if settings.json_output else None)
+
+        return step_command(step.settings, run, table.description(cmd_name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; an unknown one is answered with the nearest."""
@@ -91,7 +97,7 @@ def application() -> typer.Typer:
         if version:
             from importlib import metadata
 
-            console.result(f"priorkit {metadata.version('priorkit')}")
+            print_result(f"priorkit {metadata.version('priorkit')}")
             raise typer.Exit
         if context.invoked_subcommand is None:
             raise UsageError("no step is given", hint="priorkit --help lists the steps")
@@ -100,6 +106,10 @@ def application() -> typer.Typer:
     for command in (artifacts.inspect, artifacts.verify, artifacts.diff):
         app.command()(command)
     return app
+
+
+def _print_plan(rows: Mapping[str, str]) -> None:
+    print_result(json.dumps({"plan": dict(rows)}, ensure_ascii=False))
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -115,34 +125,38 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line and exit with the contract's code."""
     signal.signal(signal.SIGTERM, _terminate)
+    output.open_standard_streams()
     # Our progress and messages stand in for those of the libraries below.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    output.flush_standard_streams()
+    sys.exit(code)
 
 
 def run(args: list[str]) -> int:
     """Run the command line and return the exit code."""
+    output.configure()
     command = typer.main.get_command(application())
     try:
         code = int(command.main(args=args, prog_name="priorkit", standalone_mode=False) or 0)
         if code == INTERRUPTED:  # Typer's answer to a KeyboardInterrupt
-            console.error([STOPPED])
+            print_error([STOPPED])
         return code
     except PriorkitError as error:
-        console.error(line for problem in error.problems for line in problem.lines())
+        print_error(line for problem in error.problems for line in problem.lines())
         return error.exit_code
     except KeyboardInterrupt:
-        console.error([STOPPED])
+        print_error([STOPPED])
         return INTERRUPTED
     except Exception as error:
         if _out_of_memory(error):
-            console.error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
+            print_error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
             return ResourceError.exit_code
         # Typer's own usage errors; their class lives in click or inside Typer, depending on its version.
         message = getattr(error, "format_message", None)
         if callable(message) and getattr(error, "exit_code", None) == UsageError.exit_code:
-            console.error([str(message())])
+            print_error([str(message())])
             return UsageError.exit_code
         raise

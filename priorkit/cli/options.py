@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from priorkit.cli import output
 from priorkit.cli.table import STEPS
 from priorkit.core import recipe
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import OptionSpec, build, flag_of, key_of, option_specs
@@ -245,17 +245,16 @@ def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str
     name = model.step
 
     def callback(**given: Any) -> None:
-        console.quiet = bool(given.get("quiet"))
-        console.prefix = f"priorkit {name}"
+        output.configure(f"priorkit {name}", quiet=bool(given.get("quiet")))
         settings = read_settings(model, given)
-        console.quiet = settings.quiet
+        output.configure(f"priorkit {name}", quiet=settings.quiet)
         made = run(settings)
         if made is None:
             return
         if settings.json_output:
-            console.result(json.dumps(made.to_json(), ensure_ascii=False))
+            output.print_result(json.dumps(made.to_json(), ensure_ascii=False))
         else:
-            console.result(str(made.path))
+            output.print_result(str(made.path))
 
     callback.__signature__ = inspect.Signature(parameters(model))  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from priorkit.cli import table
+from priorkit.cli.output import print_result
 from priorkit.core import recipe
-from priorkit.core.console import console
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
 from priorkit.core.specs import build, key_of, option_specs
 
@@ -23,7 +23,7 @@ def list_recipes() -> None:
     for name, path in recipe.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")
         rows.append(f"{name:<29} {first} ({', '.join(recipe.read_toml(path))})")
-    console.result("\n".join(rows))
+    print_result("\n".join(rows))
 
 
 @app.command()
@@ -33,9 +33,9 @@ def show(
     """Print a recipe, or every key of a step with its default and meaning."""
     if name in table.STEPS:
         model = table.load(name).settings
-        console.result(recipe.template(model).rstrip())
+        print_result(recipe.template(model).rstrip())
         return
-    console.result(recipe.find(name).read_text(encoding="utf-8").rstrip())
+    print_result(recipe.find(name).read_text(encoding="utf-8").rstrip())
 
 
 @app.command()
@@ -74,7 +74,7 @@ def check(
         except PriorkitError as error:
             problems.extend(error)
     problems.raise_if_any()
-    console.result(f"{path}: {', '.join(steps)}: all keys and values are valid")
+    print_result(f"{path}: {', '.join(steps)}: all keys and values are valid")
 
 
 @app.command()
@@ -83,4 +83,4 @@ def schema(step: Annotated[str, typer.Argument(metavar="STEP", help="Name of a s
     if step not in table.STEPS:
         raise UsageError(f"no step '{step}'", hint=nearest(step, table.STEPS))
     model = table.load(step).settings
-    console.result(json.dumps(recipe.settings_schema(model), indent=2, ensure_ascii=False))
+    print_result(json.dumps(recipe.settings_schema(model), indent=2, ensure_ascii=False))

@@ -1,1 +1,1 @@
-"""Artifacts, recipes, settings, errors, console, runtime; no torch at import."""
+"""Artifacts, recipes, settings, errors, progress, runtime; no torch at import."""

@@ -7,6 +7,7 @@ or an entry of the Hugging Face hub. Artifacts are checked against their manifes
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -18,8 +19,9 @@ from urllib.parse import urlsplit
 
 from priorkit.core import artifact
 from priorkit.core.artifact import Artifact, FileRecord, InputRecord
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, nearest
+
+logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+(?:/[\w.-]+)*)?(#\S+)?")
 """``owner/name``, a revision behind ``@`` (``refs/convert/parquet`` too), globs of the files wanted behind ``#``, separated by commas."""
@@ -201,7 +203,7 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
     fetch = typing.cast("typing.Any", huggingface_hub).snapshot_download
     whole, _, globs = given.partition("#")
     name, _, revision = whole.partition("@")
-    console.say(f"looking for {whole} on the hub")
+    logger.info(f"looking for {whole} on the hub")
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"] if hub == "model" else None
     patterns = globs.split(",") if globs else patterns
     try:

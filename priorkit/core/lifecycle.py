@@ -6,7 +6,7 @@ Every step runs through :func:`produce`, so that all steps start, stop, resume a
 from __future__ import annotations
 
 import errno
-import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -19,7 +19,6 @@ from safetensors import SafetensorError
 from priorkit.core import artifact, recipe, runtime
 from priorkit.core.artifact import Artifact
 from priorkit.core.capacity import check_capacity, readable_bytes
-from priorkit.core.console import console
 from priorkit.core.energy import EnergyMeter
 from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
 from priorkit.core.inputs import Input, resolve
@@ -36,6 +35,8 @@ from priorkit.core.settings import StepSettings
 from priorkit.core.specs import default_values, input_values, result_settings
 from priorkit.core.work import SCRATCH, Inputs, Plan, Work
 
+logger = logging.getLogger(__name__)
+
 S = TypeVar("S", bound=StepSettings)
 
 
@@ -43,7 +44,10 @@ P = TypeVar("P")
 
 
 def produce(
-    settings: S, plan: Callable[[S, Inputs], Plan[P]], execute: Callable[[S, Work[P]], None]
+    settings: S,
+    plan: Callable[[S, Inputs], Plan[P]],
+    execute: Callable[[S, Work[P]], None],
+    show_plan: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Artifact | None:
     """Make a step's artifact, or find that it is made already.
 
@@ -51,6 +55,7 @@ def produce(
         settings: the step's validated settings.
         plan: validates the inputs from headers and sizes the work; raises all problems it finds.
         execute: does the work, writing into ``work.path``.
+        show_plan: what to do with the plan's rows where the settings ask to check only; logs them where not given.
 
     Returns:
         The artifact; None after ``--check``.
@@ -72,7 +77,7 @@ def produce(
     if finished is not None:
         differences = _differences(settings, inputs, finished)
         if not differences:
-            console.say(f"{settings.step}: up to date")
+            logger.info(f"{settings.step}: up to date")
             return finished
         if not settings.force:
             raise UsageError(
@@ -91,7 +96,7 @@ def produce(
     check_capacity(out, planned.disk_bytes, planned.memory_bytes)
     if settings.check:
         refuse_other_run(partial_of(out), settings, [item.record() for item in inputs.values()])
-        _print_plan(settings, out, planned)
+        (show_plan or log_plan)(_plan_rows(settings, out, planned))
         return None
     if whole is not None and not _differences(settings, inputs, whole):
         return _put_in_place(settings, out, inputs)
@@ -158,18 +163,20 @@ def _check_target(out: Path) -> None:
         )
 
 
-def _print_plan(settings: StepSettings, out: Path, plan: Plan[Any]) -> None:
+def _plan_rows(settings: StepSettings, out: Path, plan: Plan[Any]) -> dict[str, str]:
     rows = [("step", settings.step), ("makes", f"{plan.kind or settings.kind} at {out}"), *plan.facts]
     if plan.memory_bytes:
         rows.append(("memory", f"about {readable_bytes(plan.memory_bytes)}"))
     if plan.disk_bytes:
         rows.append(("disk", f"about {readable_bytes(plan.disk_bytes)}"))
-    if settings.json_output:
-        console.result(json.dumps({"plan": dict(rows)}, ensure_ascii=False))
-        return
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        console.say(f"{name:<{width}}  {value}")
+    return dict(rows)
+
+
+def log_plan(rows: Mapping[str, str]) -> None:
+    """Log a plan, a line per row."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        logger.info(f"{name:<{width}}  {value}")
 
 
 def _make(
@@ -203,7 +210,7 @@ def _put_in_place(settings: StepSettings, out: Path, inputs: Mapping[str, Input]
     ):
         _bare(partial)
         move_into_place(partial, out)
-    console.say(f"{settings.step}: was made, is now in place")
+    logger.info(f"{settings.step}: was made, is now in place")
     return artifact.open_artifact(out)
 
 

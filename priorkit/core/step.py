@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,10 +34,12 @@ class Step(Generic[S, P]):
         """The command's name, such as ``blind-tune``."""
         return self.settings.step
 
-    def run(self, settings: S) -> Artifact | None:
-        """Make the artifact, or find it complete; None after ``check``.
+    def run(
+        self, settings: S, show_plan: Callable[[Mapping[str, str]], None] | None = None
+    ) -> Artifact | None:
+        """Make the artifact, or find it complete; None after ``check``, which shows the plan.
 
         Raises:
             PriorkitError: see its subclasses for the exit codes.
         """
-        return produce(settings, self.plan, self.execute)
+        return produce(settings, self.plan, self.execute, show_plan)

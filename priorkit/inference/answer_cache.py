@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from priorkit.core import runtime
-from priorkit.core.console import console
+from priorkit.core.progress import progress_bar
+
+logger = logging.getLogger(__name__)
 
 
 class AnswerCache:
@@ -54,11 +57,11 @@ class AnswerCache:
         missing = [number for number in range(len(batches)) if number not in done and number % world == rank]
         if done:
             answered = sum(len(batches[number]) for number in done)
-            console.say(f"  {title}: {answered} of {units} already answered")
+            logger.info(f"  {title}: {answered} of {units} already answered")
         remaining = sum(len(batches[number]) for number in missing)
         with (
             path.open("a", encoding="utf-8") as stream,
-            console.progress(title, remaining, unit="items") as bar,
+            progress_bar(title, remaining, unit="items") as bar,
         ):
             for number in missing:
                 results = list(compute(batches[number]))

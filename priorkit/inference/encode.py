@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core import runtime
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.data.images.decoding import KINDS, BrokenImageError, ImageRef, decode
 from priorkit.data.io.rejects import Rejects
 
@@ -102,7 +102,7 @@ def _compute(
     good = torch.zeros(len(refs), dtype=torch.int64)
     unusual = torch.zeros(len(KINDS), dtype=torch.int64)
     with torch.no_grad():
-        for rows, prepared, kinds in console.track(batches, "embed images", -(-total // size), "batches"):
+        for rows, prepared, kinds in track(batches, "embed images", -(-total // size), "batches"):
             if not rows:
                 continue
             pixels = encoder.batch(prepared)

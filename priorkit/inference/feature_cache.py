@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -14,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from priorkit.core import artifact, runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 _FILE = "features.safetensors"
 _FORM = 2
@@ -63,7 +65,7 @@ class FeatureStore:
             found = artifact.open_artifact(self.path)
             artifact.verify_files(self.path, found.manifest.files)
         except InputError as error:
-            console.warn(f"kept features cannot be used: {error.problems[0].what} ({self.path})")
+            logger.warning(f"kept features cannot be used: {error.problems[0].what} ({self.path})")
             return None
         return load_file(self.path / _FILE)
 
@@ -85,4 +87,4 @@ class FeatureStore:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
-            console.warn(f"the features are not kept: {error.strerror} ({self.folder})")
+            logger.warning(f"the features are not kept: {error.strerror} ({self.folder})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
 from priorkit.core.safetensors_header import read_header
@@ -27,6 +27,8 @@ from priorkit.models.language.causal_lm import check_llm, load_llm
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
 from priorkit.models.multimodal.llava import Multimodal, check_multimodal, load_multimodal
 from priorkit.models.vision.loading import check_encoder
+
+logger = logging.getLogger(__name__)
 
 ModelKind = Literal["llm", "mllm", "encoder"]
 
@@ -354,7 +356,7 @@ def _adapted(model: Any, checked: Checked) -> Any:
         return model
     from peft import PeftModel
 
-    console.say(f"  adapter {checked.adapter} on {checked.folder}")
+    logger.info(f"  adapter {checked.adapter} on {checked.folder}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core import runtime
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.data.images.entities import EntityImages, candidates, fold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from priorkit.models.vision.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 PART = 8192
 """Names embedded and counted at once; their features are let go after."""
@@ -88,7 +91,7 @@ def rank_names(
     nearest = Nearest(centroids(features, truth, count), confusions + 1)
     parts = _parts(len(names), count)
     mine = parts[runtime.rank() :: runtime.world_size()]
-    for first, stop in console.track(mine, "rank names", len(mine), f"x {PART} names"):
+    for first, stop in track(mine, "rank names", len(mine), f"x {PART} names"):
         if stop <= count:
             heads = [head[first:stop] for head in own]
         else:
@@ -122,10 +125,10 @@ def _names(entities: EntityImages, extra: Sequence[str]) -> tuple[Sequence[str],
     listed = {fold(name) for name in extra}
     added = sum(fold(name) not in listed for name in known)
     if added:
-        console.warn(f"the candidate file lacks {added} of the entities' names; they are added")
+        logger.warning(f"the candidate file lacks {added} of the entities' names; they are added")
     repeats = len(extra) - (len(names) - added)
     if repeats:
-        console.say(f"  {repeats} candidate names repeat others but for case or Unicode form; left out")
+        logger.info(f"  {repeats} candidate names repeat others but for case or Unicode form; left out")
     return names, {"names_added": added, "candidates_repeated": repeats}
 
 

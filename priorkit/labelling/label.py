@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core.console import console
+from priorkit.core.progress import progress_bar
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 from priorkit.data.text.labelled_text import label_column
 from priorkit.data.text.segments import SegmentStore
@@ -54,7 +54,7 @@ def label_by_linear(
     """
     scores = np.zeros((count, len(linear.labels)), dtype=np.float32)
     done = 0
-    with console.progress("label", count, unit="segments") as progress:
+    with progress_bar("label", count, unit="segments") as progress:
         for batch in store.texts():
             scores[done : done + len(batch)] = linear.score(batch)
             done += len(batch)
@@ -93,7 +93,7 @@ def score_by_model(
         labeller = load()
         with (
             file.open("r+b" if file.is_file() else "w+b") as stream,
-            console.progress("label", len(numbers), start=done, unit="segments") as progress,
+            progress_bar("label", len(numbers), start=done, unit="segments") as progress,
         ):
             stream.truncate(done * row_bytes)
             stream.seek(done * row_bytes)

@@ -6,6 +6,7 @@ read once: the keys and values of its text are kept and shared by the questions,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.inference.model_adapter import Subject
 from priorkit.labelling.prompt import Form, LabelPrompt
+
+logger = logging.getLogger(__name__)
 
 Ids = list[int]
 
@@ -152,7 +154,7 @@ class LanguageModelLabeller:
                 return self._read_off(self._after_cache(heads), len(heads))
             except (AttributeError, NotImplementedError, TypeError) as error:
                 self._shares_cache = False
-                console.warn(
+                logger.warning(
                     f"this model cannot share its cache ({error}); each question reads the text again"
                 )
         return self._read_off(self._whole(heads), len(heads))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.console import console
 from priorkit.data.text.concepts import CONCEPT_LABELS, NONE, LabelSet
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from priorkit.data.text.segments import SegmentStore
     from priorkit.labelling.label import Labelled
     from priorkit.steps.label_corpus import LabelCorpusSettings
+
+logger = logging.getLogger(__name__)
 
 
 def write_text_of_sources(
@@ -104,9 +106,9 @@ def write_figures(
         found = proportions_of(labelled.present[part], store.lengths(number), known)
         rows.append({"source": name, "documents": cuts["documents"][name], **found})
         shown = ", ".join(f"{label} {found[label]:.1%}" for label in (*_groups(known), NONE))
-        console.say(f"  {name:<16} {found['segments']:,} segments, {shown} of tokens")
+        logger.info(f"  {name:<16} {found['segments']:,} segments, {shown} of tokens")
     if labelled.by_model.any() and not labelled.present[labelled.by_model].any():
-        console.warn("the model gives no label to any segment; see --prompt, --calibrate and --threshold")
+        logger.warning("the model gives no label to any segment; see --prompt, --calibrate and --threshold")
     write_table({key: [row[key] for row in rows] for key in rows[0]}, work.path / "table.parquet")
     names = [*(own for group in _groups(known) for own in (*known.combinations.get(group, ()), group)), NONE]
     figure = label_proportions(

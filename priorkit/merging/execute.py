@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problem
+from priorkit.core.progress import progress_bar
 from priorkit.merging.deltas import Changes
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import (
@@ -100,7 +100,7 @@ def in_parallel(
 
     pool = ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1))
     try:
-        with threadpool_limits(1), console.progress(title, len(names), unit="tensors") as progress:
+        with threadpool_limits(1), progress_bar(title, len(names), unit="tensors") as progress:
             futures = [pool.submit(job, name) for name in names]
             # In order, so that of several failures the same one is told every time.
             for name, future in zip(names, futures, strict=True):

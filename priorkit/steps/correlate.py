@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
@@ -18,6 +18,8 @@ from priorkit.data.results.named_artifacts import Labelled
 
 if TYPE_CHECKING:
     from priorkit.analysis.prior_accuracy import EntityAccuracy, PriorAccuracy, RankBin
+
+logger = logging.getLogger(__name__)
 
 
 class CorrelateSettings(StepSettings):
@@ -123,7 +125,7 @@ def execute(settings: CorrelateSettings, work: Work) -> None:
     table = read_table(work.inputs["ranks"].path / "table.parquet")
     data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
     if data.only_ranked or data.only_answered:
-        console.warn(
+        logger.warning(
             f"{data.only_ranked} entities have a rank but no answers in every evaluation, "
             f"{data.only_answered} have answers but no rank; {len(data.entities)} are compared"
         )
@@ -170,7 +172,7 @@ def _frequencies(settings: CorrelateSettings, file: Path, entities: Sequence[str
     frequencies = entity_frequencies(file, settings.frequency_column, entities)
     missing = int(np.isnan(frequencies).sum())
     if missing:
-        console.warn(
+        logger.warning(
             f"{missing} entities have no frequency; the partial correlations given frequency leave them out"
         )
     return frequencies
@@ -180,7 +182,7 @@ def _drop_undefined_partials(evaluations: Mapping[str, dict[str, Any]]) -> None:
     for evaluation in evaluations.values():
         for name, value in evaluation["partial"].items():
             if value is None:
-                console.warn(f"too few entities have a value for {name}; skipping that partial correlation")
+                logger.warning(f"too few entities have a value for {name}; skipping that partial correlation")
         evaluation["partial"] = {n: value for n, value in evaluation["partial"].items() if value is not None}
 
 
@@ -212,8 +214,8 @@ def _report(rho: Mapping[str, Interval], entities: int, sign: str) -> None:
 
     width = max(map(len, rho))
     for label, coefficient in rho.items():
-        console.say(f"  {label:<{width}}  Spearman {numbers.with_interval(coefficient)}, {entities} entities")
-    console.say(f"  {sign}")
+        logger.info(f"  {label:<{width}}  Spearman {numbers.with_interval(coefficient)}, {entities} entities")
+    logger.info(f"  {sign}")
 
 
 STEP = Step(CorrelateSettings, plan, execute)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from priorkit.training.remediation.interpolation import TradeOffPoint
     from priorkit.training.remediation.objective import NameFeatures, Replay
     from priorkit.training.remediation.teachers import Teacher, ViewSchedule
+
+logger = logging.getLogger(__name__)
 
 
 class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
@@ -89,13 +91,13 @@ def plan(settings: DistillEncoderSettings, inputs: Mapping[str, Input]) -> Plan:
         if label.startswith("teacher."):
             check_encoder(item.path, text=False)
             if item.path.resolve() == inputs["encoder"].path.resolve():
-                console.warn(
+                logger.warning(
                     "a teacher is the encoder itself; --keep-weight does the same with no projection"
                 )
         elif label in ("replay", "off_domain"):
             check_pairs(item.path)
     for text in settings.ineffective_options(layers):
-        console.warn(text)
+        logger.warning(text)
     return Plan(
         [
             ("encoder", f"{config['model_type']}, image tower of {layers} layers"),
@@ -310,7 +312,7 @@ def _report(work: Work, points: Sequence[TradeOffPoint], saved: float) -> None:
     (work.path / "trade_off.png").write_bytes(figures.to_png(figure))
     if before.retrieval and after.retrieval:
         old, new = before.retrieval.value, after.retrieval.value
-        console.say(f"  off-domain retrieval (MRR): {old:.3f} before, {new:.3f} after")
+        logger.info(f"  off-domain retrieval (MRR): {old:.3f} before, {new:.3f} after")
     if before.ranks is None:
         return
     columns = {"entity": before.ranks.entity, "images": before.ranks.images}
@@ -319,7 +321,7 @@ def _report(work: Work, points: Sequence[TradeOffPoint], saved: float) -> None:
             columns[f"mean_rank_at_{point.share:g}"] = point.ranks.mean_rank
     write_table(columns, work.path / "held_out_ranks.parquet")
     old, new = before.overall["mean_rank"].value, after.overall["mean_rank"].value
-    console.say(f"  mean Rank_e on held-out images: {old:.2f} before, {new:.2f} after (low: strong prior)")
+    logger.info(f"  mean Rank_e on held-out images: {old:.2f} before, {new:.2f} after (low: strong prior)")
 
 
 STEP = Step(DistillEncoderSettings, plan, execute)

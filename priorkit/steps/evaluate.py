@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, model_validator
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import PriorkitError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import (
@@ -36,6 +36,8 @@ from priorkit.evaluation.runner.plan import GROUP_BY, EvaluationPlan, benchmark_
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
+
+logger = logging.getLogger(__name__)
 
 TaskName = Literal[
     "choice", "yes-no", "vqa", "textvqa", "gqa", "exact", "relaxed", "caption", "grounding", "perplexity",
@@ -202,7 +204,7 @@ def execute(settings: EvaluateSettings, work: Work) -> None:
         compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
         compared.write(work.path / "comparison.json")
         for line in lines_of(compared):
-            console.say(f"  {line}")
+            logger.info(f"  {line}")
     rejects.write(work.path)
     items = sum(len(own.items) for own in done)
     work.metrics.update(items=items, rejected=len(rejects))

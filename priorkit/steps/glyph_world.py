@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
-from priorkit.core.console import console
 from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, option
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
 from priorkit.world.options import WorldOptions
+
+logger = logging.getLogger(__name__)
 
 
 class GlyphWorldSettings(WorldOptions, StepSettings):
@@ -47,7 +49,7 @@ def execute(settings: GlyphWorldSettings, work: Work) -> None:
     from priorkit.world.build import build_world
 
     workers = settings.workers or processors()
-    counts = build_world(settings, work.path, lambda line: console.say(f"  {line}"), workers)
+    counts = build_world(settings, work.path, lambda line: logger.info(f"  {line}"), workers)
     work.metrics.update(counts)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
 from priorkit.core.artifact import write_text
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.core.progress import track
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.step import Step
 from priorkit.core.values import Count, Named, NamedNumbers
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from priorkit.labelling.language_model import LanguageModelLabeller
     from priorkit.labelling.linear import LinearLabeller
     from priorkit.labelling.prompt import LabelPrompt
+
+logger = logging.getLogger(__name__)
 
 ALL_LABELS = "all"
 """Stands for every label in ``--threshold``."""
@@ -335,7 +338,7 @@ def _cut(settings: LabelCorpusSettings, work: Work, tokenizer: Any, folder: Path
                 documents[name] += 1
                 yield record
 
-        tracked = console.track(records(), f"cut {name}", total=0, unit="documents")
+        tracked = track(records(), f"cut {name}", total=0, unit="documents")
         length = sys.maxsize if settings.labels == "abilities" else settings.segment_tokens
         counts[name] = store.write(number, segments_of(tracked, name, tokenizer, length))
     rejects.judge()
@@ -377,7 +380,7 @@ def _label_by_model(
     )  # fmt: skip
     work.metrics["truncated"] = truncated
     if truncated:
-        console.say(f"  {truncated:,} segments exceed the model's context; it did not see their middle")
+        logger.info(f"  {truncated:,} segments exceed the model's context; it did not see their middle")
     if settings.calibrate:
         work.metrics["leaning"] = json.loads((work.state / LEANING).read_text(encoding="utf-8"))
     present = scores >= own
@@ -446,13 +449,13 @@ def _distil(
     linear.save(work.path / LABELLER, {"learnt_from": len(learnt), "agreement": rows})
     load_tokenizer(job.tokenizer).save_pretrained(work.path / LABELLER)
     work.metrics["agreement"] = {row["label"]: {k: v for k, v in row.items() if k != "label"} for row in rows}
-    console.say(f"  agreement with the model on {held:,} held-out segments:")
+    logger.info(f"  agreement with the model on {held:,} held-out segments:")
     for row in rows:
         measures = ("precision", "recall", "f1", "kappa")
         values = ", ".join(
             f"{key} {'-' if row[key] is None else format(row[key], '.2f')}" for key in measures
         )
-        console.say(f"    {row['label']:<20} {row['given']:,} given, {values}")
+        logger.info(f"    {row['label']:<20} {row['given']:,} given, {values}")
     return linear
 
 

@@ -10,12 +10,12 @@ adapters of LION's stages 1 and 2 into the start of stage 3; with --base it make
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import Settings, StepSettings, argument, option
@@ -26,6 +26,8 @@ from priorkit.core.work import Plan, Work
 if TYPE_CHECKING:
     from priorkit.merging.deltas import Device
     from priorkit.merging.plan import MergePlan
+
+logger = logging.getLogger(__name__)
 
 MethodName = Literal[
     "linear",
@@ -271,7 +273,7 @@ def _warn_of_other_base(merge: MergePlan, base: Input | None) -> None:
     for source in merge.sources:
         named = source.adapter.base_name.rstrip("/") if source.adapter else ""
         if named and Path(named).name != Path(base.given.rstrip("/")).name and named != base.given:
-            console.warn(f"{source.label} names '{named}' as its base, not '{base.given}'; the shapes fit")
+            logger.warning(f"{source.label} names '{named}' as its base, not '{base.given}'; the shapes fit")
 
 
 def _facts(settings: MergeAdaptersSettings, merge: MergePlan) -> list[tuple[str, str]]:
@@ -357,13 +359,13 @@ def execute(settings: MergeAdaptersSettings, work: Work) -> None:
 
 
 def _tell(report: Mapping[str, Any]) -> None:
-    console.say(
+    logger.info(
         f"  change {report['change_norm']:.4g}" + _share(report.get("relative_change"), " of the base")
     )
     if "relative_error" in report:
-        console.say(f"  rank {report['rank']}, truncation error" + _share(report["relative_error"], ""))
+        logger.info(f"  rank {report['rank']}, truncation error" + _share(report["relative_error"], ""))
     if left_out := report.get("left_out"):
-        console.warn(
+        logger.warning(
             f"{len(left_out)} tensors changed that a LoRA cannot change, such as {next(iter(left_out))}; "
             "merge.json lists them"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.core.progress import progress_bar, track
 from priorkit.core.runtime import peak_memory_of_children
 from priorkit.core.settings import StepSettings, option, reject_limit_option
 from priorkit.core.step import Step
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from priorkit.data.corpus.selection import HeldOut, Marks
     from priorkit.data.corpus.token_store import Reading, TokenisedSource
     from priorkit.data.corpus.tokenization import Chunk, TokeniseOptions, TokenizerFiles
+
+logger = logging.getLogger(__name__)
 
 
 def _amount(value: Any) -> Any:
@@ -254,7 +257,7 @@ def execute(settings: MixSettings, work: Work) -> None:
     else:
         own = of_shard(chunks, settings.shard) if settings.shard else chunks
         results = tokenise(own, tokenizer, options, work.scratch, workers)
-        tracked = console.track(results, "tokenise", total=len(own), unit="chunks")
+        tracked = track(results, "tokenise", total=len(own), unit="chunks")
         reading = collect(tracked, names, options, work.scratch)
         work.cost.update(largest_worker_bytes=peak_memory_of_children())
         if settings.shard:
@@ -343,7 +346,7 @@ def _select(
                     where="--deduplicate",
                     hint="leave the source out",
                 )
-            console.say(f"  {source.name:<16} {count:,} of {source.documents:,} documents are duplicates")
+            logger.info(f"  {source.name:<16} {count:,} of {source.documents:,} documents are duplicates")
         problems.raise_if_any()
     if settings.held_out is not None:
         held = hold_out(sources, marks, settings.held_out, settings.seed)
@@ -404,7 +407,7 @@ def _mix(
     length = settings.context_length
     rows = pack(draw(pools, sources, wanted, settings.seed), length, settings.packing)
     total = sum(wanted)
-    with console.progress("pack", total, unit="tokens") as progress:
+    with progress_bar("pack", total, unit="tokens") as progress:
         written = write_rows(
             rows, pools, sources, length, tokenizer.padding, work.path, work.scratch, progress.advance
         )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import (
@@ -41,6 +41,8 @@ from priorkit.mle_bench.synonyms import Synonyms, read_synonyms
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
+
+logger = logging.getLogger(__name__)
 
 VERDICTS = "synonyms.jsonl"
 """Pairs of names that a model has judged, in the artifact."""
@@ -194,7 +196,7 @@ def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:
             hint="give it a longer name",
         )
     if job.synonyms.count and not job.synonyms.known(vocabulary):
-        console.warn(f"no group of synonyms holds one of the {len(vocabulary)} categories")
+        logger.warning(f"no group of synonyms holds one of the {len(vocabulary)} categories")
 
 
 def _leave_out(
@@ -261,7 +263,7 @@ def _judge(
     (work.path / VERDICTS).write_text(text, encoding="utf-8")
     same = sum(bool(line["same"]) for line in lines)
     work.metrics.update(pairs_judged=len(lines), pairs_same=same)
-    console.say(f"  {len(lines):,} pairs of names judged, {same:,} called synonyms")
+    logger.info(f"  {len(lines):,} pairs of names judged, {same:,} called synonyms")
 
 
 _ROWS_AT_ONCE = 100

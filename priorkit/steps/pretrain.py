@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import export, sibling
@@ -26,6 +26,8 @@ from priorkit.training.engine.settings import (
     TrainingSettings,
     check_sharding,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class ScaleSettings(Settings):
@@ -239,7 +241,7 @@ def _export(settings: PretrainSettings, work: Work, model: Any, tokenizer: Any, 
             {"tokens": tokens},
             lambda folder: _save(model, tokenizer, folder, weights),
         )
-        console.say(f"wrote {path}")
+        logger.info(f"wrote {path}")
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

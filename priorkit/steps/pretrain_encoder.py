@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option, redefault, reject_limit_option
@@ -19,6 +19,8 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.inference.shared_image_check import image_check
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
+
+logger = logging.getLogger(__name__)
 
 
 class PretrainEncoderSettings(
@@ -81,7 +83,7 @@ def plan(settings: PretrainEncoderSettings, inputs: Mapping[str, Input]) -> Plan
             hint="leave it at 0; to save memory use --gradient-cache, which gives the whole batch's gradient",
         )
     if settings.gradient_cache > settings.batch_size:
-        console.warn(
+        logger.warning(
             f"--gradient-cache {settings.gradient_cache} is larger than the batch of {settings.batch_size} "
             "and has no effect"
         )

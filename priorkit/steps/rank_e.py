@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.settings import (
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from priorkit.models.vision.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 SIGN = "a low mean rank is a strong prior"
 """The sign convention, written on every output."""
@@ -196,7 +198,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             batch_size=settings.batch_size, threads=settings.workers,
         )  # fmt: skip
         if kept:
-            console.say(f"  image features kept from before: {store.path}")
+            logger.info(f"  image features kept from before: {store.path}")
         rejects.write(work.path)
         entities = listed if len(rows) == len(listed.images) else listed.keep(rows)
         without = tell_without(entities, "they have no rank")
@@ -234,7 +236,7 @@ def _rank_centroids(settings: RankSettings, entities: EntityImages, features: Te
             hint="--by centroids needs two images or more per entity",
         )  # fmt: skip
     if alone:
-        console.warn(f"{alone} entities have a single image, which cannot be held out; they have no rank")
+        logger.warning(f"{alone} entities have a single image, which cannot be held out; they have no rank")
     heads = centroids(features, group, len(entities.entities))
     confused: list[list[str]] = []
     if settings.confusions:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import ClassVar
 
 from priorkit.core.artifact import Artifact
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
 from priorkit.data.results.named_artifacts import KINDS, Labelled
+
+logger = logging.getLogger(__name__)
 
 
 class ReportSettings(StepSettings):
@@ -96,8 +98,8 @@ def execute(settings: ReportSettings, work: Work) -> None:
         sections=[section.anchor for section in sections],
     )
     for table in page.headline(sections):
-        console.say(f"\n{table.text()}")
-    console.say("")
+        logger.info(f"\n{table.text()}")
+    logger.info("")
 
 
 STEP = Step(ReportSettings, plan, execute)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
+from priorkit.core.progress import track
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from priorkit.models.vision.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 
 class AlignmentSettings(RuntimeSettings, StepSettings):
@@ -192,13 +195,13 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
             f"{len(pairs)} pairs are too few for {settings.neighbours} neighbours", where=settings.pairs
         )
     if repeated:
-        console.warn(f"{repeated} texts repeat others; their neighbours are arbitrary among equals")
+        logger.warning(f"{repeated} texts repeat others; their neighbours are arbitrary among equals")
     with started.autocast():
         texts = _text_side(settings, work, pairs, started.device)
     text_bound = _bound(texts, settings.clamp)
     near_texts = [
         _neighbours(texts.layer(place, text_bound), settings.neighbours, started.device)
-        for place in console.track(range(len(texts.layers)), "language model", len(texts.layers), "layers")
+        for place in track(range(len(texts.layers)), "language model", len(texts.layers), "layers")
     ]
     tensors: dict[str, Any] = {"llm_layers": torch.tensor(texts.layers)}
     rows: list[dict[str, Any]] = []
@@ -209,7 +212,7 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
         bound = _bound(images, settings.clamp)
         near = [
             _neighbours(images.layer(place, bound), settings.neighbours, started.device)
-            for place in console.track(
+            for place in track(
                 range(len(images.layers)), f"encoder {number + 1}", len(images.layers), "layers"
             )
         ]
@@ -234,7 +237,7 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
             f"overlap.{number}": overlap,
             f"encoder_layers.{number}": torch.tensor(images.layers),
         }
-        console.say(f"  {given}: mutual k-NN {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]")
+        logger.info(f"  {given}: mutual k-NN {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]")
     mean = bootstrap_mean(
         torch.stack(overlaps).mean(0).numpy(), seed=settings.seed, resamples=settings.resamples
     )
@@ -285,7 +288,7 @@ def _image_side(settings: AlignmentSettings, work: Work, number: int, pairs: Pai
     # The stages of convolutional and hierarchical nets have widths of their own: only the last feature.
     flat = settings.encoder_pooling == "pooled" or len(set(shape.widths)) != 1
     if flat and settings.encoder_pooling != "pooled":
-        console.warn(f"{settings.encoder[number]}: its layers differ in width; its pooled feature is taken")
+        logger.warning(f"{settings.encoder[number]}: its layers differ in width; its pooled feature is taken")
     if settings.encoder_pooling == "class" and not shape.prefix:
         raise InputError(
             "has no class token", where=settings.encoder[number], hint="use --encoder-pooling mean or auto"
@@ -329,7 +332,7 @@ def _written(
     file: Any = None
     done = 0
     path: Path = work.scratch / f"{name}-{runtime.rank()}.f32"
-    for batch in console.track(batches, name, -(-items // batch_size), "batches"):
+    for batch in track(batches, name, -(-items // batch_size), "batches"):
         if file is None:
             file = np.memmap(path, np.float32, "w+", shape=(len(layers), items, batch.shape[2]))
         file[:, done : done + len(batch)] = batch.transpose(0, 1).numpy()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from priorkit.analysis.mixes import Mixes
     from priorkit.scoring.statistics.response_surface import CrossValidation, Surface
+
+logger = logging.getLogger(__name__)
 
 
 class SuggestMixSettings(StepSettings):
@@ -301,17 +303,17 @@ def _draw(
 def _say(content: Mapping[str, Any], partial: str) -> None:
     for name, quality in content["cross_validation"].items():
         values = ", ".join(f"{key} {'-' if v is None else format(v, '.3g')}" for key, v in quality.items())
-        console.say(f"  {name}: {values} (each mix predicted from the others)")
+        logger.info(f"  {name}: {values} (each mix predicted from the others)")
     chosen = content["cross_validation"][content["surface"]]
     if chosen["r2"] is None or chosen["r2"] <= 0:
-        console.warn(
+        logger.warning(
             "the surface predicts unseen mixes no better than their mean does; what it suggests is weakly founded"
         )
     for name in ("best", "next"):
         score, shares = content[name]["score"], content[name]["shares"]
         mix = ", ".join(f"{component} {share:.1%}" for component, share in shares.items())
-        console.say(f"  {name}: {mix}: {score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}]")
-    console.say(f"  recipes: {partial.removesuffix('.partial')}/best-mix.toml, next-mix.toml")
+        logger.info(f"  {name}: {mix}: {score['value']:.4g} [{score['low']:.4g}, {score['high']:.4g}]")
+    logger.info(f"  recipes: {partial.removesuffix('.partial')}/best-mix.toml, next-mix.toml")
 
 
 STEP = Step(SuggestMixSettings, plan, execute)

@@ -6,15 +6,16 @@ there already are kept, which is how noise is put on true tags.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.core.progress import progress_bar
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.step import Step
 from priorkit.core.templates import check_templates
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from priorkit.data.images.decoding import BrokenImageError
     from priorkit.data.io.tagged_tables import Row
     from priorkit.models.vision.tagger import Tagger, TaggerKind
+
+logger = logging.getLogger(__name__)
 
 
 class TagImagesSettings(RuntimeSettings, StepSettings):
@@ -218,7 +221,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
         return noisy
 
     rows = 0
-    with console.progress("tag-images", len(job.files), unit="files") as progress:
+    with progress_bar("tag-images", len(job.files), unit="files") as progress:
         for file in job.files:
             target = work.path / f"{file.name.split('.')[0]}.parquet"
             if target.exists():
@@ -232,7 +235,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
     work.metrics.update(
         rows=rows, tagged=len(counts), tags_per_image=sum(counts) / len(counts), rejected=len(rejects)
     )
-    console.say(f"  {len(counts)} images, {sum(counts) / len(counts):.2f} tags each")
+    logger.info(f"  {len(counts)} images, {sum(counts) / len(counts):.2f} tags each")
 
 
 def _held(row: dict[str, Any], column: str) -> list[str] | None:
@@ -351,7 +354,7 @@ def _thresholds(
     )
     _plot(curve, precision, recall, folder / "precision_recall.png")
     work.metrics.update(precision=precision, recall=recall, labelled=len(scores))
-    console.say(f"  calibrated: precision {precision:.3f}, recall {recall:.3f} on the other half")
+    logger.info(f"  calibrated: precision {precision:.3f}, recall {recall:.3f} on the other half")
     return thresholds
 
 

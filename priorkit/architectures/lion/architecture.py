@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.pretrained_qformer import PretrainedQueries, check_queries, load_queries
 from priorkit.architectures.lion.samples import LionSample, encode_all, images_of, of_types, read
 from priorkit.architectures.lion.settings import contradicted, lion_values, shape_of
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
@@ -40,6 +40,8 @@ from priorkit.models.vision.image_tower import TOWER_CONCAT
 from priorkit.training.finetuning.conversation_source import sources_of
 from priorkit.training.finetuning.finetune import Prepared, part_table
 from priorkit.training.finetuning.vision_features import FreshViews, views_of
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 64
 """Images by which fresh branches are scaled."""
@@ -244,9 +246,9 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     _warn_of_misfits(planned.base.path, encoded)
     truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
-        console.warn(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
+        logger.warning(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
     if truncated:
-        console.warn(f"{truncated} answers are cut to fit {chat.max_length} tokens")
+        logger.warning(f"{truncated} answers are cut to fit {chat.max_length} tokens")
     pixels = Pixels(images_of(encoded), lion.prepare)
     if planned.start is None and len(pixels):
         first = range(min(len(pixels), CALIBRATION_IMAGES))
@@ -311,7 +313,7 @@ def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
         for number, image in zip(sample.numbers, sample.images, strict=True)
     }
     if text := misfit_warning(misfit, {number: upright_size(image) for number, image in placed.items()}):
-        console.warn(text)
+        logger.warning(text)
 
 
 def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:

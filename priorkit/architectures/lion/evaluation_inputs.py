@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from priorkit.core.console import console
 from priorkit.data.conversations.task_conversations import IMAGE_LEVEL, REGION
 from priorkit.data.images.decoding import ImageRef
 from priorkit.evaluation.runner.prompts import ItemPrompt
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def looks(subject: Any, items: Sequence[Item], prompts: Sequence[ItemPrompt], ta
     way = subject.multimodal.tags
     open_items = [item for item in items if not item.withheld]
     if way != "off" and open_items and all(item.tags is None for item in open_items):
-        console.warn(f"the model was tuned with {way} tags, and the benchmark has no column 'tags'")
+        logger.warning(f"the model was tuned with {way} tags, and the benchmark has no column 'tags'")
     usual = REGION if task.name == "grounding" else IMAGE_LEVEL
     found: list[Item] = []
     for item, prompt in zip(items, prompts, strict=True):

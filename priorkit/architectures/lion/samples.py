@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 
 from priorkit.architectures.lion.modeling.configuration import task_index
 from priorkit.architectures.lion.modeling.processing import question_ids
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.conversation_store import mixture
@@ -26,6 +26,8 @@ from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer, Encoded
+
+logger = logging.getLogger(__name__)
 
 
 def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[Routed]:
@@ -81,7 +83,7 @@ def of_types(samples: Sequence[Routed], task_types: Sequence[str]) -> tuple[list
         )
     kept = [sample for sample in samples if sample.task_type in task_types]
     if len(kept) < len(samples):
-        console.say(f"  {len(samples) - len(kept)} samples of the other task type are left out")
+        logger.info(f"  {len(samples) - len(kept)} samples of the other task type are left out")
     return kept, counts
 
 

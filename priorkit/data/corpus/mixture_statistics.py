@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.corpus.label_targets import TOLERANCE, carries, label_budgets
 from priorkit.data.corpus.mixing import Pool, budgets, document_budgets
 from priorkit.data.corpus.token_store import TokenisedSource
 from priorkit.data.text.concepts import LABELS
+
+logger = logging.getLogger(__name__)
 
 
 def pool_budgets(
@@ -90,11 +92,11 @@ def realised_shares(
     for number, name in enumerate(names):
         share, of_documents = found["shares"][name], found["document_shares"][name]
         epochs = found["epochs"][name]
-        console.say(
+        logger.info(
             f"  {name:<16} {share:7.2%} of tokens, {of_documents:7.2%} of documents, {epochs:.2f} epochs"
         )
         if abs(share - asked_of[number] / asked) > TOLERANCE:
-            console.warn(
+            logger.warning(
                 f"'{name}' has {share:.2%} of the tokens, {asked_of[number] / asked:.2%} were asked for: "
                 "packing discarded more of some sources than of others"
             )
@@ -103,7 +105,7 @@ def realised_shares(
         found["labels"] = labels
         problems = Problems(InputError)
         for label, share in targets.items():
-            console.say(f"  {label:<20} {labels[label]:7.2%} of tokens, target {share:.2%}")
+            logger.info(f"  {label:<20} {labels[label]:7.2%} of tokens, target {share:.2%}")
             if abs(labels[label] - share) > TOLERANCE:
                 problems.add(
                     f"{label} has {labels[label]:.2%} of the packed tokens, the target is {share:.2%}: packing "

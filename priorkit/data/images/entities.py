@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
 from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+
+logger = logging.getLogger(__name__)
 
 NAME_COLUMNS = ("entity", "label", "name", "text")
 """Columns that may hold an entity's name, the first that is there."""
@@ -208,7 +210,7 @@ def tell_without(entities: EntityImages, effect: str) -> int:
     """
     count = len(entities.without)
     if count:
-        console.warn(f"entities without a usable image: {count}, such as '{entities.without[0]}'; {effect}")
+        logger.warning(f"entities without a usable image: {count}, such as '{entities.without[0]}'; {effect}")
     return count
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.artifact import replace_durably
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.core.runtime import rank, world_size
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.images.decoding import (
@@ -23,6 +24,8 @@ from priorkit.data.images.decoding import (
 )
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.threads import streamed_in_threads
+
+logger = logging.getLogger(__name__)
 
 CHUNK = 32
 """Images that a thread takes at a time, and that a process takes before it is the next one's turn."""
@@ -82,7 +85,7 @@ class ImageCheck:
         if self.exchange is not None:
             chunks = chunks[rank() :: world_size()]
         found: dict[int, Look] = {}
-        tracked = console.track(
+        tracked = track(
             streamed_in_threads(lambda places: [_look(refs[place]) for place in places], chunks),
             "check images", len(chunks), f"x {CHUNK} images",
         )  # fmt: skip
@@ -152,7 +155,7 @@ def _keep(file: Path, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
-        console.warn(f"what was found about the images is not kept: {error.strerror} ({file.parent})")
+        logger.warning(f"what was found about the images is not kept: {error.strerror} ({file.parent})")
 
 
 def decodable(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.runtime import rank
 from priorkit.data.images.decoding import KINDS
+
+logger = logging.getLogger(__name__)
 
 REJECTS = "rejects.jsonl"
 
@@ -72,7 +74,7 @@ class Rejects:
                 text,
                 hint=f"mend or remove them, or allow a larger share with --reject-limit (now {self.limit})",
             )
-        console.warn(text)
+        logger.warning(text)
 
     def write(self, folder: Path) -> None:
         """Write the broken rows beside the result, where there are any."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.conversations.task_conversations import tags_of, task_type_of
 from priorkit.data.images.decoding import (
@@ -26,6 +26,8 @@ from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import Row, Task, check_text, numbers_cell, text_cell
 from priorkit.evaluation.tasks.item import Item
+
+logger = logging.getLogger(__name__)
 
 GROUP_COLUMNS = (
     "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
@@ -127,7 +129,7 @@ def read_predictions(
     if not items:
         raise InputError("the file holds no usable prediction", where=str(path))
     if unused:
-        console.say(f"  not used by the task type '{task.name}': {', '.join(list(unused)[:8])}")
+        logger.info(f"  not used by the task type '{task.name}': {', '.join(list(unused)[:8])}")
     return items
 
 

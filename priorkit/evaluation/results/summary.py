@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from priorkit.core.console import console
 from priorkit.evaluation.results.results import BenchmarkSummary
+
+logger = logging.getLogger(__name__)
 
 
 def say_results(found: Mapping[str, BenchmarkSummary], suites: Mapping[str, Any]) -> None:
     """Say the first metrics of every benchmark, the means of suites, and the power of the first benchmark."""
     for name, own in found.items():
-        console.say(f"  {name}: {_line(own.entry)}")
+        logger.info(f"  {name}: {_line(own.entry)}")
     for name, own in suites.items():
         overall = own["overall"]
-        console.say(f"  {name}: {_number(overall['value'])} over {overall['benchmarks']} benchmarks")
+        logger.info(f"  {name}: {_number(overall['value'])} over {overall['benchmarks']} benchmarks")
     first = next(iter(found.values()), None)
     if first is not None and first.entry["detectable_difference"]:
-        console.say(
+        logger.info(
             f"  differences of {first.headline} under {_number(first.entry['detectable_difference'])} cannot be "
             f"told apart with {first.entry['items']} items, unless models are compared on the same ones (--compare)"
         )

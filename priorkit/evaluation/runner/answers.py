@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from priorkit.core import runtime
-from priorkit.core.console import console
 from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
@@ -25,6 +25,8 @@ from priorkit.inference.answer_cache import AnswerCache
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
     from priorkit.steps.evaluate import EvaluateSettings
+
+logger = logging.getLogger(__name__)
 
 EXPLANATION_TOKENS = 256
 """Longest written answer with --explain, where --max-new-tokens says nothing."""
@@ -74,7 +76,7 @@ def _ask_benchmark(
         workers=settings.workers,
     )
     if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
-        console.warn(
+        logger.warning(
             f"{source.name} has {len(items)} items, {source.preset.data.items} were expected: another release?"
         )
     if settings.shuffle_images and source.visual:

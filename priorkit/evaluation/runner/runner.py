@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from priorkit.core.console import console
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
     from priorkit.data.io.rejects import Rejects
     from priorkit.inference.model_adapter import Checked
+
+logger = logging.getLogger(__name__)
 
 Answered = tuple[list[Item], list[ModelAnswer]]
 
@@ -124,7 +126,7 @@ def _warn_of_misfits(model: Path, items: list[Item], name: str) -> None:
         return
     sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
     if text := misfit_warning(misfit, sizes):
-        console.warn(f"{name}: {text}")
+        logger.warning(f"{name}: {text}")
 
 
 def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunner:

@@ -7,12 +7,14 @@ tokens of its own document alone. Where no numbers are given it is plain causal 
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from priorkit.core.console import console
+logger = logging.getLogger(__name__)
+
 
 PACKED = "priorkit_packed"
 BLOCK_ROWS = 256
@@ -283,7 +285,7 @@ def _xformers() -> Any:
 
             _loaded.append(ops)
         except (ImportError, OSError) as error:
-            console.say(f"xformers is not used ({error}); packed attention runs on torch's masked one")
+            logger.info(f"xformers is not used ({error}); packed attention runs on torch's masked one")
             _loaded.append(None)
     return _loaded[0]
 

@@ -7,6 +7,7 @@ all buffers), ``optimizer.safetensors`` and ``progress.json``. Nothing is pickle
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 
 from priorkit.core import distributed
 from priorkit.core.artifact import replace_durably, sync
-from priorkit.core.console import console
 from priorkit.core.runtime import rank
 from priorkit.training.engine.optimizer import Optimizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,11 @@ def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> Traini
             moments = load_file(path / "optimizer.safetensors")
             progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
-            console.warn(f"the saved state {path.name} cannot be read and is passed over: {error}")
+            logger.warning(f"the saved state {path.name} cannot be read and is passed over: {error}")
             continue
         own = _trained(module)
         if set(own) != set(trained):
-            console.warn(f"the saved state {path.name} is of another model and is passed over")
+            logger.warning(f"the saved state {path.name} is of another model and is passed over")
             continue
         with torch.no_grad():
             for name, value in own.items():

@@ -6,6 +6,7 @@ order depends neither on the number of processes nor on the number of workers.
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import signal
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.core import distributed
-from priorkit.core.console import console
 from priorkit.core.errors import InputError, Interrupted, UsageError
+from priorkit.core.progress import progress_bar
 from priorkit.core.runtime import Runtime, rank, world_size
 from priorkit.training.engine import checkpoint, guard
 from priorkit.training.engine.metrics_log import METRICS, MetricsLog, open_tensorboard
@@ -29,6 +30,8 @@ from priorkit.training.engine.micro_batches import load_micro_batches
 from priorkit.training.engine.optimizer import build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.objectives.base import Objective, to_device
+
+logger = logging.getLogger(__name__)
 
 SPIKE_STEPS = 50
 """Steps whose losses a spike is measured against."""
@@ -93,7 +96,7 @@ def train(
     progress = checkpoint.load_latest(state, objective.module, optimizer)
     progress = progress or checkpoint.TrainingProgress(0, 0, 0, 0.0)
     if progress.step:
-        console.say(f"resuming at step {progress.step} of {total_steps}")
+        logger.info(f"resuming at step {progress.step} of {total_steps}")
     log = MetricsLog(state / METRICS, progress.metrics_bytes)
     board = open_tensorboard(settings.tensorboard)
     clock = _Clock(progress.seconds)
@@ -104,7 +107,7 @@ def train(
     with (
         _signals() as stopping,
         checkpoint.CheckpointWriter(state, settings.keep) as saver,
-        console.progress(title, total_steps, progress.step, "step") as bar,
+        progress_bar(title, total_steps, progress.step, "step") as bar,
     ):
 
         def save(finished: int) -> None:
@@ -265,7 +268,7 @@ def _signals() -> Iterator[list[int]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        console.say("stopping after this step; once more stops at once")
+        logger.info("stopping after this step; once more stops at once")
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

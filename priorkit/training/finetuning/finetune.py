@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from priorkit.core import distributed
-from priorkit.core.console import console
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.runtime import Runtime, rank
 from priorkit.core.settings import Settings
@@ -22,6 +22,8 @@ from priorkit.training.engine.resource_estimates import TUNING_FORMULA, tuning_t
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.objectives.base import Objective
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
     """Train a prepared objective to the end and save the result with its figures."""
     for part, row in prepared.parts.items():
         rate = f", learning rate {row.learning_rate:g}" if row.learning_rate else ""
-        console.say(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
+        logger.info(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
     if isinstance(settings, MemorySettings) and isinstance(prepared.objective, InstructionObjective):
         prepared.objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
     samples = len(prepared.objective)

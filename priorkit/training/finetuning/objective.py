@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from priorkit.core import distributed
-from priorkit.core.console import console
 from priorkit.core.errors import InputError
 from priorkit.core.runtime import Runtime
 from priorkit.data.conversations.conversation import Conversation
@@ -22,6 +22,8 @@ from priorkit.models.language.chat_template import ChatTokenizer, Encoded
 from priorkit.training.engine.activation_checkpointing import Activations, checkpoint_activations
 from priorkit.training.engine.resource_estimates import TuningCounts
 from priorkit.training.objectives.base import Loss
+
+logger = logging.getLogger(__name__)
 
 KEEP_TOKENS = 32 << 20
 """Tokenised conversations are kept in each process up to this many tokens; beyond, they are tokenised anew."""
@@ -149,7 +151,7 @@ class InstructionObjective:
         self._per_octave = lengths_per_octave
         obstacle = packing_obstacle(subject.model.config, chat.max_length) if packing else ""
         if obstacle:
-            console.say(f"conversations are padded, not packed: {obstacle}")
+            logger.info(f"conversations are padded, not packed: {obstacle}")
         self._packs = packing and not obstacle
         self._kept: dict[int, Encoded] = {}
         self._kept_tokens = 0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.core.runtime import Runtime, world_size
 from priorkit.data.images.pixels import Pixels
 
@@ -69,7 +69,7 @@ class KeptViews:
     def __init__(self, multimodal: Any, pixels: Pixels, runtime: Runtime, workers: int) -> None:
         self._device = runtime.device
         loader: Any = DataLoader(pixels, batch_size=LOOK_AT, num_workers=workers, collate_fn=torch.stack)  # pyright: ignore[reportArgumentType]
-        batches = console.track(loader, "look at images", -(-len(pixels) // LOOK_AT), "batches")
+        batches = track(loader, "look at images", -(-len(pixels) // LOOK_AT), "batches")
         with torch.no_grad(), runtime.autocast():
             found = [multimodal.patch_features(batch.to(runtime.device)).cpu() for batch in batches]
         self._features = torch.cat(found)

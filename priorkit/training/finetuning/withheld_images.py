@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from priorkit.core import distributed
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.core.runtime import Runtime
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
 from priorkit.data.conversations.refusal import REFUSAL
@@ -103,7 +103,7 @@ def answer_gains(
         objective = InstructionObjective(subject, Viewed(samples, view), chat, packing=packing)
         starts = range(own.start, own.stop, SCORED_TOGETHER)
         title = "likelihood of answers, " + ("with" if row == 0 else "without") + " questions"
-        for start in console.track(starts, title, len(starts), "batches"):
+        for start in track(starts, title, len(starts), "batches"):
             indices = range(start, min(start + SCORED_TOGETHER, own.stop))
             with torch.no_grad(), runtime.autocast():
                 found[row, indices.start : indices.stop] = mean_log_likelihoods(objective, subject, indices)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from priorkit.core.console import console
 from priorkit.core.interval import Interval
+from priorkit.core.progress import track
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.images.pairs import Pairs
@@ -154,7 +154,7 @@ def measure_path(
 ) -> list[TradeOffPoint]:
     """Measure the encoder at each share, in the order given."""
     found: list[TradeOffPoint] = []
-    for share in console.track(list(shares), "trade-off", len(shares), "points"):
+    for share in track(list(shares), "trade-off", len(shares), "points"):
         line.set(share)
         found.append(measurement.point(encoder, share))
     return found

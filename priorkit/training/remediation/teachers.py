@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from priorkit.core.artifact import replace_durably
-from priorkit.core.console import console
+from priorkit.core.progress import track
 from priorkit.core.runtime import rank
 from priorkit.core.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.pixels import Pixels
 from priorkit.inference.feature_cache import cache_folder, decisive_versions
 from priorkit.models.vision.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 BATCH = 64
 """Images per forward pass of a teacher."""
@@ -96,11 +99,9 @@ def teacher_features(encoder: Encoder, pixels: Pixels, views: ViewSchedule, titl
     count = max(1, views.fixed)
     found = _cached(file, count, len(pixels))
     if found is not None:
-        console.say(f"  {title}: features from the cache ({file})")
+        logger.info(f"  {title}: features from the cache ({file})")
         return found
-    batches = console.track(
-        _batches(encoder, pixels, views), title, count * -(-len(pixels) // BATCH), "batches"
-    )
+    batches = track(_batches(encoder, pixels, views), title, count * -(-len(pixels) // BATCH), "batches")
     features = encoder.encode_images(batches)
     features = features.view(count, len(pixels), -1).contiguous()
     if rank() == 0:
@@ -130,4 +131,4 @@ def _keep(file: Path, features: Tensor) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(file, lambda temporary: save_file({"features": features}, temporary))
     except (OSError, SafetensorError) as error:
-        console.warn(f"the teacher's features cannot be kept for later runs: {error}")
+        logger.warning(f"the teacher's features cannot be kept for later runs: {error}")

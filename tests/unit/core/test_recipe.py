@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit.cli import table
@@ -106,6 +106,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 printable = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
+@settings(deadline=None)
 @given(title=printable, words=st.lists(printable, max_size=3), weights=st.dictionaries(
     printable.filter(lambda s: s.strip() == s != "" and "=" not in s and "," not in s),
     st.floats(0, 1e12), max_size=3), rate=st.floats(1e-12, 1e12), deep=st.booleans(),

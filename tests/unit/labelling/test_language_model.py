@@ -129,7 +129,7 @@ def test_scores_do_not_depend_on_batches_or_neighbours(subject: Subject) -> None
     assert labeller.score([], 4).scores.shape == (0, len(CONCEPTS))
 
 
-def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, capsys) -> None:
+def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, caplog) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     wanted = texts(9)
     shared = labeller.score(wanted, 4).scores
@@ -140,7 +140,7 @@ def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, 
     monkeypatch.setattr(LanguageModelLabeller, "_after_cache", refuse)
     apart = LanguageModelLabeller(subject, prompt(), "plain").score(wanted, 4).scores
     np.testing.assert_allclose(apart, shared, atol=TOLERANCE)
-    assert capsys.readouterr().err.count("each question reads the text again") == 1
+    assert caplog.text.count("each question reads the text again") == 1
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mistral"])

@@ -71,11 +71,11 @@ def test_what_was_found_is_kept_and_not_looked_for_again(
 
 
 def test_a_disk_that_cannot_keep_it_costs_nothing_but_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
     assert list(ImageCheck(kept=tmp_path / "file" / "x.json").looks(refs(5, broken=(1,)))) == [1]
-    assert "is not kept" in capsys.readouterr().err
+    assert "is not kept" in caplog.text
 
 
 def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

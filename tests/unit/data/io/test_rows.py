@@ -201,13 +201,13 @@ def test_a_plain_text_too_large_for_one_document_is_refused(
         assert "split -C" in caught.value.problems[0].hint
 
 
-def test_rejects_are_tolerated_up_to_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rejects_are_tolerated_up_to_the_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rejects = Rejects(0.1)
     rejects.judge()
     rejects.good(9)
     rejects.add("f", 4, "bad")
     rejects.judge()
-    assert "1 of 10 rows are broken (10.00%); the first: f:4: bad" in capsys.readouterr().err
+    assert "1 of 10 rows are broken (10.00%); the first: f:4: bad" in caplog.text
     rejects.add("f", 5, "bad")
     with pytest.raises(InputError, match=r"2 of 11 rows .*--reject-limit \(now 0.1\)|2 of 11"):
         rejects.judge()
