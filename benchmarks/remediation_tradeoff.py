@@ -21,11 +21,11 @@ import math
 import statistics
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import tomli
 from scipy.stats import t as student
 
 VARIANTS = {
@@ -54,7 +54,7 @@ def measure(
     home.mkdir(parents=True, exist_ok=True)
     own = Path(str(recipe))
     known = own if own.is_file() else Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
-    table = tomllib.loads(known.read_text(encoding="utf-8"))
+    table = tomli.loads(known.read_text(encoding="utf-8"))
 
     def steps(step: str) -> list[object]:
         return ["--steps", max(1, round(scale * table[step]["optimisation"]["steps"]))]

@@ -8,10 +8,10 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 class EnergyMeter:
-    """Counts joules from its making on.
+    """Counts joules from its creation.
 
-    The counters cover whole processor packages, all processes on them, and neither GPUs nor the rest of the
-    machine. They wrap around (after about an hour at 70 W), which is made good for one turn between two readings.
+    The counters cover complete processor packages with all processes on them, but neither GPUs nor the rest of the
+    machine. They wrap around (after about an hour at 70 W); one wrap between two readings is corrected.
 
     Args:
         folder: where the counters are.
@@ -19,28 +19,28 @@ class EnergyMeter:
 
     def __init__(self, folder: Path = POWERCAP) -> None:
         self._folder = folder
-        self._begun = self._read()
+        self._start = self._read()
 
     def _read(self) -> dict[Path, int]:
         """Microjoules by package; empty where there are no counters or they may not be read."""
-        found: dict[Path, int] = {}
+        energy: dict[Path, int] = {}
         # Subzones (cores, memory), which have a second number, are part of their package.
         for zone in sorted(self._folder.glob("intel-rapl:[0-9]*")):
             if zone.name.count(":") == 1:
                 try:
-                    found[zone] = int((zone / "energy_uj").read_text(encoding="ascii"))
+                    energy[zone] = int((zone / "energy_uj").read_text(encoding="ascii"))
                 except (OSError, ValueError):
                     return {}
-        return found
+        return energy
 
     def joules(self) -> float | None:
-        """Energy since the beginning; None where it cannot be measured."""
+        """Energy since the meter was created; None where it cannot be measured."""
         now = self._read()
-        if not self._begun or set(now) != set(self._begun):
+        if not self._start or set(now) != set(self._start):
             return None
         total = 0
         for zone, value in now.items():
-            spent = value - self._begun[zone]
+            spent = value - self._start[zone]
             if spent < 0:
                 try:
                     spent += int((zone / "max_energy_range_uj").read_text(encoding="ascii"))

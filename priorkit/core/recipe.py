@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 import typing
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import tomli
+import tomli_w
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.settings import Settings, StepSettings
@@ -57,7 +58,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as stream:
-            return tomllib.load(stream)
+            return tomli.load(stream)
     except FileNotFoundError:
         folder = path.parent
         names = sorted(item.name for item in folder.glob("*.toml")) if folder.is_dir() else []
@@ -66,7 +67,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
@@ -220,18 +221,14 @@ def _values_comment(spec: OptionSpec) -> str:
 
 
 def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
+    """A value on one line: tomli_w writes arrays and tables over several, and no comments."""
     if isinstance(value, Mapping):
         pairs = typing.cast("Mapping[str, Any]", value)
         inner = ", ".join(f"{_toml(str(k))} = {_toml(v)}" for k, v in pairs.items())
         return "{ " + inner + " }" if inner else "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in typing.cast("list[Any]", value)) + "]"
-    if isinstance(value, str):
-        # TOML's basic strings escape as JSON does, but for DEL, which JSON leaves bare.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").rstrip("\n")
 
 
 def settings_schema(model: type[Settings]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+
+import tomli
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
@@ -58,8 +59,8 @@ def read_prompts(path: Path | None = None, known: LabelSet = CONCEPT_LABELS) -> 
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the prompt file cannot be read: {error}", where=where) from None
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
         raise InputError(f"not valid TOML: {error}", where=where) from None
     problems = Problems(InputError)
     _check_keys(document, {"chat": True, "plain": True, "labels": True}, where, problems)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomli
 
 from priorkit.cli import table
 from priorkit.core import recipe
@@ -32,7 +32,7 @@ def test_every_step_that_takes_the_recipe_has_a_table_in_it(script: Path) -> Non
     text = script.read_text("utf-8")
     name = re.search(r"recipe=\$\{\w+:-([\w-]+)\}|--recipe ([\w-]+)", text)
     assert name is not None
-    settings = tomllib.loads(recipe.find(name[1] or name[2]).read_text("utf-8"))
+    settings = tomli.loads(recipe.find(name[1] or name[2]).read_text("utf-8"))
     commands = re.findall(r"(?<![\w-])make ([a-z][a-z-]*)", re.sub(r"^#.*$", "", text, flags=re.MULTILINE))
     assert commands
     assert set(commands) <= set(settings)

@@ -8,7 +8,6 @@ published; the rubric here is a file, and the judge compares the likelihood of y
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tomli
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
@@ -63,8 +63,8 @@ def read_rubric(path: Path | None) -> Rubric:
             if path
             else resources.files("priorkit.evaluation.runner").joinpath("rubric.toml").read_text("utf-8")
         )
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        table = tomli.loads(text)
+    except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise InputError(f"not a rubric: {error}", where=where) from None
     problems = Problems(InputError)
     wanted = {"instruction": ("{question}",), "prompt": ("{question}", "{trace}")}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
+
+import tomli
 
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, tag_sentence
@@ -30,7 +31,7 @@ def remove_special_text(text: str) -> str:
 @cache
 def instructions() -> dict[str, dict[str, str]]:
     """The instructions of ``prompts.toml`` by kind of prompt and task."""
-    return tomllib.loads(
+    return tomli.loads(
         resources.files("priorkit.evaluation.runner").joinpath("prompts.toml").read_text("utf-8")
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import tomli
 
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.models.folder import read_config, read_json, tensor_files
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def presets() -> dict[str, dict[str, Any]]:
     """The presets by name: fields of ``LlamaConfig``."""
     text = resources.files("priorkit.models.language").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomli.loads(text)
 
 
 def preset_fields(name: str) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import tomli
 import torch
 
 from priorkit.core.errors import InputError, UsageError, nearest
@@ -31,7 +31,7 @@ _SHAPE_FIELDS = (
 def presets() -> dict[str, dict[str, Any]]:
     """The presets by name; each has ``projection_dim`` and the fields of ``vision`` and ``text``."""
     text = resources.files("priorkit.models.vision").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return tomli.loads(text)
 
 
 def preset_shape(name: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ and instructions show it (``instructed``).
 from __future__ import annotations
 
 import random
-import tomllib
 import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from importlib.resources import files
 from typing import Literal, TypeVar
 
 import numpy as np
+import tomli
 
 from priorkit.core.errors import UsageError
 from priorkit.world.options import WorldOptions
@@ -97,7 +97,7 @@ def readable_name(character: str, ending: str = "") -> str:
 @cache
 def catalogue() -> tuple[Symbol, ...]:
     """All symbols that typefaces draw, that look different and have different names."""
-    table = tomllib.loads(files("priorkit.world.scenes").joinpath("symbols.toml").read_text(encoding="utf-8"))
+    table = tomli.loads(files("priorkit.world.scenes").joinpath("symbols.toml").read_text(encoding="utf-8"))
     symbols = [
         Symbol(
             readable_name(character, entry.get("ending", "")),

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,7 +143,7 @@ def test_inputs_are_rendered_by_label(tmp_path: Path) -> None:
 def test_the_template_of_every_step_parses_and_holds_its_defaults(step: str, tmp_path: Path) -> None:
     model = table.load(step).settings
     text = recipe.template(model)
-    tomllib.loads(text)
+    tomli.loads(text)
     values = recipe.step_values(write(tmp_path, text), model, table.STEPS)
     for name, value in values.items():
         default = model.model_fields[name].get_default(call_default_factory=True)
