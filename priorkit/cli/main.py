@@ -65,7 +65,7 @@ class StepGroup(TyperGroup):
             "Recipes and artifacts:",
             *(f"  {name:<{width}}{text}" for name, text in own.items()),
             "",
-            "priorkit STEP --help shows a step's options with examples;",
+            "priorkit STEP --help shows a step's main options with examples, --help-all all of them;",
             "priorkit --install-completion sets up completion in your shell.",
             "",
             "Examples:",

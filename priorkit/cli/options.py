@@ -141,6 +141,10 @@ class StepCommand(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse options; an unknown one is answered with the nearest valid."""
         args = _by_name(self.model, args)
+        if HELP_ALL in _before_separator(args) and HELP_ALL not in _option_values(self, args):
+            text = render_help(self.model, self.help or "", ctx.command_path, advanced=True)
+            output.print_result(text.rstrip("\n"))
+            ctx.exit()
         known = {flag for param in self.params for flag in (*param.opts, *param.secondary_opts)}
         unknown = [
             arg.split("=")[0]
@@ -148,9 +152,11 @@ class StepCommand(TyperCommand):
             if arg.startswith("--") and len(arg) > 2 and arg.split("=")[0] not in known
         ]
         values = _option_values(self, args)
-        unknown = [arg for arg in unknown if arg not in values and arg not in ("--help",)]
+        unknown = [arg for arg in unknown if arg not in values and arg != "--help"]
         if unknown:
-            raise UsageError(f"unknown option {unknown[0]}", hint=nearest(unknown[0], sorted(known)))
+            raise UsageError(
+                f"unknown option {unknown[0]}", hint=nearest(unknown[0], sorted({*known, HELP_ALL}))
+            )
         return super().parse_args(ctx, args)
 
 
@@ -186,13 +192,24 @@ def _option_values(command: TyperCommand, args: list[str]) -> set[str]:
     return {value for flag, value in itertools.pairwise(args) if flag in takes_value}
 
 
+HELP_ALL = "--help-all"
+"""The option that shows the help with all options."""
+
 _WIDTH = 100
 _INDENT = 30
 
 
-def render_help(model: type[StepSettings], text: str, command: str) -> str:
-    """The help of a step: usage, text, options by group, examples."""
-    specs = list(option_specs(model).values())
+def render_help(model: type[StepSettings], text: str, command: str, advanced: bool = False) -> str:
+    """The help of a step: usage, text, options by group, examples.
+
+    Args:
+        model: the step's settings.
+        text: what the step does.
+        command: how it was called.
+        advanced: show advanced options too.
+    """
+    declared = list(option_specs(model).values())
+    specs = [spec for spec in declared if advanced or not spec.advanced]
     names = [spec.metavar + ("..." if spec.multiple else "") for spec in specs if spec.positional]
     lines = [f"Usage: {command} {' '.join(names)} --out DIR [options]".replace("  ", " "), ""]
     for paragraph in inspect.cleandoc(text).split("\n\n"):
@@ -206,6 +223,8 @@ def render_help(model: type[StepSettings], text: str, command: str) -> str:
             lines.append(f"{group.capitalize()}:")
         lines += _help_rows(spec)
     lines += _help_rows_of("--recipe FILE", RECIPE_HELP)
+    if hidden := len(declared) - len(specs):
+        lines += ["", f"{hidden} more options: {command} {HELP_ALL}"]
     lines += ["", "Examples:", *(f"  {example}" for example in model.examples), ""]
     return "\n".join(lines)
 

@@ -49,6 +49,7 @@ def option(
     hub: str = "",
     flag: str = "",
     changes_result: bool = True,
+    advanced: bool = False,
     **checks: Any,
 ) -> Any:
     """Declare an option.
@@ -61,7 +62,8 @@ def option(
         hub: ``"model"`` or ``"dataset"`` where a hub id is accepted too.
         flag: its spelling on the command line (and, without dashes, in a recipe) where the field's
             name is a Python keyword.
-        changes_result: False for options that leave the artifact's bytes alone (progress, workers).
+        changes_result: False for options that do not change the artifact's bytes (progress, workers).
+        advanced: shown by ``--help-all`` only.
         **checks: pydantic constraints (``ge``, ``gt``, ``le`` ...).
     """
     extra: dict[str, Any] = {
@@ -70,6 +72,7 @@ def option(
         "hub": hub,
         "flag": flag,
         "changes_result": changes_result,
+        "advanced": advanced,
         "checks": checks,
     }
     return _field(default, help, extra, checks)
@@ -85,16 +88,25 @@ def extra_of(field: FieldInfo) -> dict[str, Any]:
     return extra.get(_EXTRA, {})
 
 
-def redefault(model: type[Settings], name: str, default: Any) -> Any:
-    """A shared option with another default for one step; help and checks stay declared once."""
+def redefault(model: type[Settings], name: str, default: Any, *, advanced: bool | None = None) -> Any:
+    """A shared option with another default for one step; help and checks stay declared once.
+
+    Args:
+        model: the group that declares the option.
+        name: the field.
+        default: the step's default.
+        advanced: whether only ``--help-all`` shows it; as declared where not given.
+    """
     field = model.model_fields[name]
     extra = extra_of(field)
+    if advanced is not None:
+        extra = {**extra, "advanced": advanced}
     return _field(default, field.description or "", extra, extra.get("checks", {}))
 
 
 def reject_limit_option(things: str) -> Any:
     """Declare how many of the things a step reads may be broken before it stops."""
-    return option(0.01, f"Share of broken {things} tolerated, 0 to 1.", ge=0, le=1)
+    return option(0.01, f"Share of broken {things} tolerated, 0 to 1.", advanced=True, ge=0, le=1)
 
 
 class Settings(BaseModel):
@@ -122,9 +134,13 @@ class OutputSettings(Settings):
         "Print the manifest as one JSON object in place of the path.",
         flag="--json",
         changes_result=False,
+        advanced=True,
     )
     quiet: bool = option(
-        False, "Say nothing on standard error but warnings and errors.", changes_result=False
+        False,
+        "Say nothing on standard error but warnings and errors.",
+        changes_result=False,
+        advanced=True,
     )
 
 

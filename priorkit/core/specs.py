@@ -33,6 +33,7 @@ class OptionSpec:
     accepts: tuple[str, ...]
     hub: str
     changes_result: bool
+    advanced: bool
 
     @property
     def key(self) -> str:
@@ -95,6 +96,7 @@ def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
         accepts=accepts,
         hub=str(extra.get("hub", "")),
         changes_result=bool(extra.get("changes_result", True)),
+        advanced=bool(extra.get("advanced", False)),
     )
 
 

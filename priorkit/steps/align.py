@@ -53,6 +53,7 @@ class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepS
         accepts=("encoder",),
         hub="model",
         metavar="ENCODER",
+        advanced=True,
     )
     feature_layer: Layers = option(
         (-2,),
@@ -60,7 +61,9 @@ class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepS
         metavar="N",
     )
     class_token: bool = option(
-        False, "Let the projector read the encoder's class token beside the patches; LLaVA drops it."
+        False,
+        "Let the projector read the encoder's class token beside the patches; LLaVA drops it.",
+        advanced=True,
     )
     projector: Literal["mlp", "linear"] = option(
         "mlp", "Two layers with GELU between them as in LLaVA 1.5, or one linear map."
@@ -76,6 +79,7 @@ class AlignSettings(MemorySettings, TrainingSettings, InstructionSettings, StepS
         None,
         "How images become squares: the middle cut out, both sides scaled (normalised boxes stay valid), or "
         "padded by the mean colour as LLaVA 1.5 does. As the encoder was trained where not given.",
+        advanced=True,
     )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)

@@ -45,6 +45,7 @@ class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, S
         0,
         "Positions of the learnt embeddings; 0 for as many as an image takes (1 in a language model).",
         ge=0,
+        advanced=True,
     )
     control: Literal["none", "text", "sighted"] = option(
         "none",
@@ -52,15 +53,19 @@ class BlindTuneSettings(MemorySettings, TrainingSettings, InstructionSettings, S
     )
     shuffle_answers: bool = option(False, "Give every conversation the answers of another.")
     answerable_only: bool = option(
-        False, "Leave out questions about images that language alone does not help to answer."
+        False,
+        "Leave out questions about images that language alone does not help to answer.",
+        advanced=True,
     )
     abstain: bool = option(
         False,
         "Let questions about images that language alone does not help to answer be answered by a refusal.",
+        advanced=True,
     )
     answerable_gain: float = option(
         0.0,
         "What helps: the question must raise the blind log-likelihood of its answer by more than this, in nats per token.",
+        advanced=True,
     )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)

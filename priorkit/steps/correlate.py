@@ -58,7 +58,7 @@ class CorrelateSettings(StepSettings):
     frequency_column: str = option(
         "pairs", "Column of that table with the number of times an entity was seen."
     )
-    resamples: int = option(1000, "Bootstrap resamples of entities for the intervals.", ge=100)
+    resamples: int = option(1000, "Bootstrap resamples of entities for the intervals.", ge=100, advanced=True)
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 

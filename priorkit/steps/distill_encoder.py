@@ -65,9 +65,12 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
         "File of further names to tell the entities apart from, one per line.",
         accepts=("world",),
         metavar="FILE",
+        advanced=True,
     )
     template: tuple[str, ...] = option(
-        ("a photo of a {}",), "Text that stands for an entity, {} being its name; repeat to average several."
+        ("a photo of a {}",),
+        "Text that stands for an entity, {} being its name; repeat to average several.",
+        advanced=True,
     )
     augment_shift: int = redefault(AugmentationSettings, "augment_shift", 3)
     reject_limit: float = reject_limit_option("images")

@@ -105,7 +105,9 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         metavar="TASK",
     )
     blind: bool = option(False, "Withhold the images, to see what language alone answers.")
-    shuffle_images: bool = option(False, "Show every question the image of another one, as a control.")
+    shuffle_images: bool = option(
+        False, "Show every question the image of another one, as a control.", advanced=True
+    )
     circular: bool = option(
         False, "Ask choices in every rotation of their options; right is who is always right (MMBench)."
     )
@@ -119,36 +121,45 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         "auto",
         "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain.",
     )
-    explain: bool = option(False, "Ask for a thinking process and read the answer from what is written.")
+    explain: bool = option(
+        False, "Ask for a thinking process and read the answer from what is written.", advanced=True
+    )
     judge: str | None = option(
         None,
         "Local language model that judges whether what was written is sound reasoning.",
         accepts=("llm",),
         hub="model",
         metavar="LLM",
+        advanced=True,
     )
     rubric: str | None = option(
         None,
         "TOML file with the instruction of --explain and the judge's question.",
         accepts=("rubric",),
         metavar="FILE",
+        advanced=True,
     )
     parser: Literal["careful", "lsbs"] = option(
         "careful",
         "How a written choice is read: as a careful reader would, or by the rule of the LSBS paper.",
+        advanced=True,
     )
     reading: Literal["auto", "official", "strict"] = option(
         "auto",
         "Read answers by the benchmark's official rule; or strictly: what is no clear answer is unparsed, and "
         "known bugs of the rule are mended; auto: as the benchmark says, else official.",
+        advanced=True,
     )
     box_space: Literal["auto", "unit", "1000", "pixels"] = option(
         "auto",
         "What the boxes in answers are written in: shares of the image, thousandths of it, or pixels; auto: as "
         "the benchmark says, else shares.",
+        advanced=True,
     )
     template: tuple[str, ...] = option(
-        ("a photo of a {}",), "Text that stands for an option before an encoder; repeat to average several."
+        ("a photo of a {}",),
+        "Text that stands for an option before an encoder; repeat to average several.",
+        advanced=True,
     )
     limit: Count = option(0, "Take the first items of each benchmark only; 0 takes all.", metavar="N")
     group_by: Words = option(
@@ -158,12 +169,13 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         None,
         "Column whose values are resampled together in intervals; the image where not given.",
         metavar="COLUMN",
+        advanced=True,
     )
     batch_size: int = option(32, "Questions per forward pass.", ge=1)
     max_new_tokens: int | None = option(
         None, "Longest written answer in tokens; the benchmark's own or 32 where not given.", ge=1
     )
-    resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100)
+    resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100, advanced=True)
     reject_limit: float = reject_limit_option("items")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 

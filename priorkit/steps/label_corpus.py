@@ -79,7 +79,9 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     distil_labeller: bool = option(
         False, "Let the model label a sample only, and a linear labeller learnt from it the rest."
     )
-    sample: Count = option(2000, "Segments that the model labels for --distil-labeller.", metavar="N", ge=20)
+    sample: Count = option(
+        2000, "Segments that the model labels for --distil-labeller.", metavar="N", ge=20, advanced=True
+    )
     held_out: float = option(
         0.2, "Share of the sample on which the linear labeller is compared with the model.", gt=0, lt=1
     )
@@ -104,12 +106,16 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
         metavar="FILE",
     )
     form: Literal["auto", "chat", "plain"] = option(
-        "auto", "Chat template or plain text; auto: chat where the model's tokenizer has a template."
+        "auto",
+        "Chat template or plain text; auto: chat where the model's tokenizer has a template.",
+        advanced=True,
     )
     calibrate: bool = option(
-        False, "Take off the model's leaning to yes or no, measured on texts that say nothing."
+        False,
+        "Take off the model's leaning to yes or no, measured on texts that say nothing.",
+        advanced=True,
     )
-    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N")
+    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
     text_column: str = column_option()
     reject_limit: float = reject_limit_option("rows")

@@ -59,26 +59,40 @@ class MethodSettings(Settings):
         None, "Divide by the sum of the weights that count; linear, ties and della do unless told not to."
     )
     rescale: bool | None = option(
-        None, "Make up for dropped entries; dare_* and della* do unless told not to."
+        None,
+        "Make up for dropped entries; dare_* and della* do unless told not to.",
+        advanced=True,
     )
     lambda_: float | None = option(
         None, "Factor on the merged change (default 1).", flag="--lambda", metavar="X"
     )
     t: float | None = option(
         None, "slerp: position from the first (0) to the second (1); from the weights where not given.",
-        ge=0, le=1,
+        ge=0, le=1, advanced=True,
     )  # fmt: skip
     gamma: float | None = option(
-        None, "breadcrumbs*: share of the largest entries to drop (default 0.01).", ge=0, lt=1
+        None,
+        "breadcrumbs*: share of the largest entries to drop (default 0.01).",
+        ge=0,
+        lt=1,
+        advanced=True,
     )
     epsilon: float | None = option(
-        None, "della*: half the range of keeping probabilities around the density (default 0.15).", gt=0, lt=1
+        None,
+        "della*: half the range of keeping probabilities around the density (default 0.15).",
+        gt=0,
+        lt=1,
+        advanced=True,
     )
     select_topk: float | None = option(
-        None, "sce: share of the entries that vary most to keep (default 1).", gt=0, le=1
+        None,
+        "sce: share of the entries that vary most to keep (default 1).",
+        gt=0,
+        le=1,
+        advanced=True,
     )
-    max_iter: int | None = option(None, "karcher: most iterations (default 10).", ge=1)
-    tol: float | None = option(None, "karcher: angle at which it stops (default 1e-5).", gt=0)
+    max_iter: int | None = option(None, "karcher: most iterations (default 10).", ge=1, advanced=True)
+    tol: float | None = option(None, "karcher: angle at which it stops (default 1e-5).", gt=0, advanced=True)
 
 
 class AdapterSettings(Settings):
@@ -93,7 +107,11 @@ class AdapterSettings(Settings):
         None, "Largest rank of the merged adapter; the sum of the ranks, which is exact, if not given.", ge=1
     )
     energy: float | None = option(
-        None, "Least share of the squared singular values that the merged adapter keeps, 0 to 1.", gt=0, le=1
+        None,
+        "Least share of the squared singular values that the merged adapter keeps, 0 to 1.",
+        gt=0,
+        le=1,
+        advanced=True,
     )
 
 
@@ -147,9 +165,12 @@ class MergeAdaptersSettings(MethodSettings, AdapterSettings, MergeRuntimeSetting
         "Weights of parts, as [INPUT:]PATTERN=W: PATTERN is a part of a tensor's name, a shell pattern or "
         "layers.A-B; several values W1,W2,... are spread over the depth. The last rule that fits holds.",
         metavar="RULE",
+        advanced=True,
     )
     analyse: bool = option(
-        False, "Compare the inputs' changes (cosine, signs, norms, ranks) in place of merging them."
+        False,
+        "Compare the inputs' changes (cosine, signs, norms, ranks) in place of merging them.",
+        advanced=True,
     )
 
 

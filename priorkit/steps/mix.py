@@ -78,7 +78,9 @@ class MixSettings(StepSettings):
     weight: NamedNumbers = option(
         {}, "A source's share, on any scale; by size where none is given.", metavar="NAME=W"
     )
-    weight_unit: Literal["tokens", "documents"] = option("tokens", "What the weights are shares of.")
+    weight_unit: Literal["tokens", "documents"] = option(
+        "tokens", "What the weights are shares of.", advanced=True
+    )
     target: NamedNumbers = option(
         {},
         "A label's share of the tokens, 0 to 1, for sources made by label-corpus.",
@@ -86,7 +88,10 @@ class MixSettings(StepSettings):
     )
     max_epochs: float = option(4.0, "How often a source may be repeated to meet its share.", gt=0)
     source_epochs: NamedNumbers = option(
-        {}, "A source's own limit in place of --max-epochs.", metavar="NAME=X"
+        {},
+        "A source's own limit in place of --max-epochs.",
+        metavar="NAME=X",
+        advanced=True,
     )
     held_out: Annotated[float | None, BeforeValidator(_amount)] = option(
         None,
@@ -103,17 +108,23 @@ class MixSettings(StepSettings):
     )
     seed: int = option(42, "Seed of the order of documents.", ge=0, lt=1 << 32)
     text_column: str = column_option()
-    subset: Named = option({}, "Subset of a source that is a hub dataset.", metavar="NAME=SUBSET")
-    split: str = option("train", "Split that is read of sources that are hub datasets.")
+    subset: Named = option(
+        {}, "Subset of a source that is a hub dataset.", metavar="NAME=SUBSET", advanced=True
+    )
+    split: str = option("train", "Split that is read of sources that are hub datasets.", advanced=True)
     reject_limit: float = reject_limit_option("rows")
     shard: Annotated[str | None, AfterValidator(_shard)] = option(
-        None, "Tokenise only part I of N, to be joined with --parts later.", metavar="I/N"
+        None,
+        "Tokenise only part I of N, to be joined with --parts later.",
+        metavar="I/N",
+        advanced=True,
     )
     parts: Words = option(
         (),
         "Parts made with --shard by the same command, to be joined.",
         accepts=("corpus-part",),
         metavar="DIR",
+        advanced=True,
     )
     workers: int = option(
         0, "Processes that tokenise, 0 for one per processor.", ge=0, changes_result=False, metavar="N"

@@ -90,7 +90,11 @@ class MleBenchSettings(StepSettings):
         metavar="MODEL",
     )
     synonym_threshold: float = option(
-        0.5, "Probability of yes, against no, from which on the model calls two names synonyms.", ge=0, le=1
+        0.5,
+        "Probability of yes, against no, from which on the model calls two names synonyms.",
+        ge=0,
+        le=1,
+        advanced=True,
     )
     templates: str | None = option(
         None,
@@ -98,6 +102,7 @@ class MleBenchSettings(StepSettings):
         "Three wordings of the paper where not given.",
         accepts=("text",),
         metavar="FILE",
+        advanced=True,
     )
     per_bin: Count = option(0, "Most questions of each size; 0 takes all.", metavar="N")
     seed: int = option(42, "Seed of targets, options and their order.", ge=0)

@@ -38,6 +38,7 @@ class ScaleSettings(Settings):
     document_mask: bool = option(
         False,
         "Keep attention within documents, and begin positions anew in each; without, rows are seen whole.",
+        advanced=True,
     )
 
 
@@ -56,7 +57,7 @@ class ProgressSettings(Settings):
         metavar="NAME=SOURCE",
         flag="--eval",
     )
-    eval_every: int = option(250, "Steps between two evaluations on held-out text.", ge=1)
+    eval_every: int = option(250, "Steps between two evaluations on held-out text.", ge=1, advanced=True)
 
 
 class PretrainSettings(
@@ -83,6 +84,7 @@ class PretrainSettings(
     )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
+    compile: bool = redefault(CompileSettings, "compile", False, advanced=False)
     spike_limit: float = redefault(TrainingSettings, "spike_limit", 3.0)
 
 

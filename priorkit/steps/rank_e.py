@@ -88,18 +88,26 @@ class RankSettings(RuntimeSettings, StepSettings):
     reverse: bool = option(
         False, "Also rank the images for each name: how many images of others come before its own."
     )
-    folds: int = option(5, "Folds that an entity's images are dealt into, for --by centroids.", ge=2)
+    folds: int = option(
+        5, "Folds that an entity's images are dealt into, for --by centroids.", ge=2, advanced=True
+    )
     batch_size: int = option(64, "Images or texts per forward pass.", ge=1)
     confusions: int = option(
-        3, "Names reported per entity that are most similar to its images without being its own.", ge=0
+        3,
+        "Names reported per entity that are most similar to its images without being its own.",
+        ge=0,
+        advanced=True,
     )
-    resamples: int = option(1000, "Bootstrap resamples of the intervals over entities.", ge=100)
+    resamples: int = option(
+        1000, "Bootstrap resamples of the intervals over entities.", ge=100, advanced=True
+    )
     reject_limit: float = reject_limit_option("images")
     features: str | None = option(
         None,
         "Folder that keeps image features for later runs; the user's cache folder where not given.",
         metavar="DIR",
         changes_result=False,
+        advanced=True,
     )
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 

@@ -42,7 +42,7 @@ class ReportSettings(StepSettings):
         metavar="FILE",
     )
     title: str = option("What the models see and know", "Heading of the page.")
-    resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100)
+    resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100, advanced=True)
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 

@@ -78,13 +78,13 @@ class AlignmentSettings(RuntimeSettings, StepSettings):
     )
     clamp: float = option(
         0.95, "Quantile of absolute values that features are clamped to, as in platonic-rep; 1 clamps none.",
-        gt=0, le=1,
+        gt=0, le=1, advanced=True,
     )  # fmt: skip
     cka: bool = option(True, "Also linear CKA, plain and unbiased, of the pair of layers that aligns best.")
     limit: Count = option(0, "Use the first N pairs; 0 uses all.")
-    max_length: int = option(512, "Tokens of a text that are read.", ge=1)
+    max_length: int = option(512, "Tokens of a text that are read.", ge=1, advanced=True)
     batch_size: int = option(16, "Images or texts per forward pass.", ge=1)
-    resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100)
+    resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100, advanced=True)
     reject_limit: float = reject_limit_option("pairs")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 

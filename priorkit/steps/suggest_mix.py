@@ -76,9 +76,13 @@ class SuggestMixSettings(StepSettings):
     minimum: NamedNumbers = option({}, "Smallest share of a component, 0 to 1.", metavar="NAME=X")
     maximum: NamedNumbers = option({}, "Largest share of a component, 0 to 1.", metavar="NAME=X")
     recipe_key: Literal["auto", "weight", "target"] = option(
-        "auto", "Which option of mix the recipes set; auto: target where the components are labels."
+        "auto",
+        "Which option of mix the recipes set; auto: target where the components are labels.",
+        advanced=True,
     )
-    resamples: int = option(400, "Bootstrap samples, or draws of the surface, behind intervals.", ge=50)
+    resamples: int = option(
+        400, "Bootstrap samples, or draws of the surface, behind intervals.", ge=50, advanced=True
+    )
     seed: int = option(42, "Seed of resampling and search.", ge=0)
 
 

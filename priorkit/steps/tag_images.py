@@ -79,9 +79,13 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     )
     most: Count = option(0, "Most tags of an image, the highest scores first; 0 for all.", metavar="N")
     tags_column: str = option("tags", "Column of the tags, made or read.", metavar="COLUMN")
-    drop: float = option(0.0, "Probability that a tag is dropped, 0 to 1.", ge=0, le=1)
+    drop: float = option(0.0, "Probability that a tag is dropped, 0 to 1.", ge=0, le=1, advanced=True)
     corrupt: float = option(
-        0.0, "Probability that a tag is replaced by a wrong one of the vocabulary, 0 to 1.", ge=0, le=1
+        0.0,
+        "Probability that a tag is replaced by a wrong one of the vocabulary, 0 to 1.",
+        ge=0,
+        le=1,
+        advanced=True,
     )
     batch_size: int = option(64, "Images per forward pass.", ge=1)
     reject_limit: float = reject_limit_option("images")

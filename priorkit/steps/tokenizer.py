@@ -33,7 +33,7 @@ class TokenizerSettings(StepSettings):
     sources: Named = sources_argument()
     vocab_size: Count = option(4096, "Number of tokens, special ones included.", metavar="N", ge=300)
     text_column: str = column_option()
-    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N")
+    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     reject_limit: float = reject_limit_option("rows")
 
 

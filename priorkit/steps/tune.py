@@ -52,26 +52,38 @@ class TuneSettings(
         ("projector", "llm"), "Parts to train, of projector, llm and encoder.", metavar="PART"
     )
     projector_learning_rate: float | None = option(
-        None, "Peak learning rate of the projector where it differs.", gt=0
+        None,
+        "Peak learning rate of the projector where it differs.",
+        gt=0,
+        advanced=True,
     )
     llm_learning_rate: float | None = option(
-        None, "Peak learning rate of the language model where it differs.", gt=0
+        None,
+        "Peak learning rate of the language model where it differs.",
+        gt=0,
+        advanced=True,
     )
     encoder_learning_rate: float | None = option(
-        None, "Peak learning rate of the encoder where it differs.", gt=0
+        None,
+        "Peak learning rate of the encoder where it differs.",
+        gt=0,
+        advanced=True,
     )
     lora_rank: int = option(
         0, "Rank of LoRA on the language model's matrices; 0 trains them whole. Makes an adapter.", ge=0
     )
-    lora_alpha: int = option(0, "LoRA's alpha; twice the rank where 0.", ge=0)
-    lora_dropout: float = option(0.0, "Dropout before LoRA's matrices, 0 to 1.", ge=0, lt=1)
-    dora: bool = option(False, "Train magnitudes apart from directions (DoRA) beside LoRA's matrices.")
+    lora_alpha: int = option(0, "LoRA's alpha; twice the rank where 0.", ge=0, advanced=True)
+    lora_dropout: float = option(0.0, "Dropout before LoRA's matrices, 0 to 1.", ge=0, lt=1, advanced=True)
+    dora: bool = option(
+        False, "Train magnitudes apart from directions (DoRA) beside LoRA's matrices.", advanced=True
+    )
     export_encoder: str | None = option(
         None,
         "Also write the tuned encoder, as OUT/encoder; names the encoder that the model was aligned with, "
         "whose text tower goes along.",
         accepts=("encoder",),
         hub="model",
+        advanced=True,
     )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)

@@ -67,13 +67,30 @@ def test_every_option_is_one_clear_sentence(step: str) -> None:
 @pytest.mark.parametrize("step", table.STEPS)
 def test_help_shows_every_option_and_both_examples(step: str, cli) -> None:
     model = table.load(step).settings
-    text = cli(step, "--help").out
+    text = cli(step, "--help-all").out
     assert text.startswith(f"Usage: priorkit {step} ")
     for spec in option_specs(model).values():
         assert (spec.metavar if spec.positional else spec.flag) in text
     for example in model.examples:
         assert example in text
     assert max(map(len, text[: text.index("Examples:")].splitlines())) <= 100
+
+
+SHOWN = 25
+"""How many options the help of a step may show."""
+
+
+@pytest.mark.parametrize("step", table.STEPS)
+def test_help_shows_the_main_options_and_how_to_get_the_rest(step: str, cli) -> None:
+    specs = option_specs(table.load(step).settings).values()
+    main = [spec for spec in specs if not spec.advanced]
+    text = cli(step, "--help").out
+    shown = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
+    assert shown == {spec.flag for spec in main if not spec.positional} | {"--recipe"}
+    assert len(main) + 1 <= SHOWN
+    assert not any(spec.required for spec in specs if spec.advanced)
+    assert f"{len(specs) - len(main)} more options: priorkit {step} --help-all" in text
+    assert "more options" not in cli(step, "--help-all").out
 
 
 @pytest.mark.parametrize("step", table.STEPS)

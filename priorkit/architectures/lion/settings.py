@@ -29,19 +29,25 @@ class LionSettings(Settings):
     branches: Words = option(
         (),
         "Where visual tokens come from: qformer, aggregator, projector (LLaVA's); by stage where not given.",
+        advanced=True,
     )
     adapters: Words = option(
         (),
         "Adapters beside every MLP: region, image, shared (one for all), or none; by stage where not given.",
+        advanced=True,
     )
     router: bool | None = option(
-        None, "Learn the gates of two adapters; else each task type has its own adapter. By stage."
+        None,
+        "Learn the gates of two adapters; else each task type has its own adapter. By stage.",
+        advanced=True,
     )
-    adapter_width: int = option(64, "Width of the adapters' bottleneck.", ge=1)
+    adapter_width: int = option(64, "Width of the adapters' bottleneck.", ge=1, advanced=True)
     adapter_input: Literal["residual", "normed"] = option(
-        "residual", "What adapters read: the stream before the MLP's norm (the paper), or behind it."
+        "residual",
+        "What adapters read: the stream before the MLP's norm (the paper), or behind it.",
+        advanced=True,
     )
-    queries: int = option(32, "Query tokens of the Q-Former.", ge=1)
+    queries: int = option(32, "Query tokens of the Q-Former.", ge=1, advanced=True)
     qformer: str | None = option(
         None,
         "BLIP-2 or InstructBLIP model (safetensors) whose Q-Former and queries are the start; drawn where not "
@@ -49,38 +55,53 @@ class LionSettings(Settings):
         accepts=("mllm",),
         metavar="MODEL",
         hub="model",
+        advanced=True,
     )
-    qformer_width: int = option(768, "Width of the Q-Former.", ge=1)
-    qformer_layers: int = option(12, "Layers of the Q-Former.", ge=1)
-    qformer_heads: int = option(12, "Heads of the Q-Former.", ge=1)
+    qformer_width: int = option(768, "Width of the Q-Former.", ge=1, advanced=True)
+    qformer_layers: int = option(12, "Layers of the Q-Former.", ge=1, advanced=True)
+    qformer_heads: int = option(12, "Heads of the Q-Former.", ge=1, advanced=True)
     instruction_length: int = option(
-        128, "Most tokens of a question that the Q-Former reads; longer ones lose their beginning.", ge=1
+        128,
+        "Most tokens of a question that the Q-Former reads; longer ones lose their beginning.",
+        ge=1,
+        advanced=True,
     )
     aggregator_layers: Counts = option(
         (),
         "Encoder blocks i,j,k of the aggregator from 0: queries from the first, keys from the two shallower "
         "ones; the paper's fractions of the depth where not given.",
         metavar="N",
+        advanced=True,
     )
-    aggregator_heads: int = option(16, "Heads of the aggregator's attention.", ge=1)
+    aggregator_heads: int = option(16, "Heads of the aggregator's attention.", ge=1, advanced=True)
     aggregator_ffn: Count = option(
-        0, "Width of its feed-forward layers; 0 for the paper's ratio to the encoder's, 3072 to 1408."
+        0,
+        "Width of its feed-forward layers; 0 for the paper's ratio to the encoder's, 3072 to 1408.",
+        advanced=True,
     )
-    aggregator_dropout: float = option(0.1, "Dropout in the aggregator, 0 to 1.", ge=0, lt=1)
+    aggregator_dropout: float = option(0.1, "Dropout in the aggregator, 0 to 1.", ge=0, lt=1, advanced=True)
     aggregator_learning_rate: float | None = option(
-        None, "Peak learning rate of the aggregator where it differs.", gt=0
+        None,
+        "Peak learning rate of the aggregator where it differs.",
+        gt=0,
+        advanced=True,
     )
     tags: Literal["off", "hard", "soft"] = option(
-        "off", "Image tags before the question: none, as text, or with the learnt soft prompt."
+        "off",
+        "Image tags before the question: none, as text, or with the learnt soft prompt.",
+        advanced=True,
     )
-    tags_column: str = option("tags", "Column of the tags.", metavar="COLUMN")
+    tags_column: str = option("tags", "Column of the tags.", metavar="COLUMN", advanced=True)
     task_column: str = option(
         "task_type",
         "Column of the task type, region-level or image-level; told from boxes in the text where it is empty.",
         metavar="COLUMN",
+        advanced=True,
     )
     batches: Literal["mixed", "alternating"] = option(
-        "mixed", "Both task types in every batch as they come, or batches of one type in turn (1:1)."
+        "mixed",
+        "Both task types in every batch as they come, or batches of one type in turn (1:1).",
+        advanced=True,
     )
 
 

@@ -27,15 +27,25 @@ class AugmentationSettings(Settings):
         "Smallest share of an image's area that a random resized crop keeps; 1 for the whole image.",
         gt=0,
         le=1,
+        advanced=True,
     )
     augment_shift: int = option(
-        0, "Images are moved by up to this many pixels each time they are seen.", ge=0
+        0,
+        "Images are moved by up to this many pixels each time they are seen.",
+        ge=0,
+        advanced=True,
     )
     augment_flip: bool = option(
-        False, "Mirror every second image; off where names tell left from right, or letters are shown."
+        False,
+        "Mirror every second image; off where names tell left from right, or letters are shown.",
+        advanced=True,
     )
     augment_jitter: float = option(
-        0.0, "Brightness, contrast and saturation vary by up to this share.", ge=0, lt=1
+        0.0,
+        "Brightness, contrast and saturation vary by up to this share.",
+        ge=0,
+        lt=1,
+        advanced=True,
     )
 
     @property

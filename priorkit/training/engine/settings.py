@@ -25,7 +25,10 @@ class OptimizationSettings(Settings):
     )
     batch_size: int = option(32, "Samples per optimiser step, over all processes.", ge=1)
     micro_batch_size: int = option(
-        0, "Samples per forward pass and process, 0 for all at once; smaller ones save memory.", ge=0
+        0,
+        "Samples per forward pass and process, 0 for all at once; smaller ones save memory.",
+        ge=0,
+        advanced=True,
     )
     learning_rate: float = option(3e-4, "Peak learning rate.", gt=0)
     warmup_steps: int = option(0, "Steps of linear warm-up from zero to the peak.", ge=0)
@@ -33,22 +36,31 @@ class OptimizationSettings(Settings):
         "cosine", "Course of the learning rate after the warm-up; wsd is constant, then falls linearly."
     )
     decay_share: float = option(
-        0.1, "Share of the steps, at the end, over which the schedule wsd falls.", gt=0, le=1
+        0.1,
+        "Share of the steps, at the end, over which the schedule wsd falls.",
+        gt=0,
+        le=1,
+        advanced=True,
     )
-    final_learning_rate: float = option(0.0, "Learning rate at the end, as a share of the peak.", ge=0, le=1)
+    final_learning_rate: float = option(
+        0.0, "Learning rate at the end, as a share of the peak.", ge=0, le=1, advanced=True
+    )
     optimizer: Literal["adamw", "muon"] = option(
-        "adamw", "Optimiser; muon takes the matrices between embedding and head, adamw the rest."
+        "adamw",
+        "Optimiser; muon takes the matrices between embedding and head, adamw the rest.",
+        advanced=True,
     )
     weight_decay: float = option(0.1, "Decoupled weight decay of matrices; vectors have none.", ge=0)
-    adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", ge=0, lt=1)
-    adam_beta2: float = option(0.95, "AdamW's decay of the second moment.", ge=0, lt=1)
-    clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0)
+    adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", ge=0, lt=1, advanced=True)
+    adam_beta2: float = option(0.95, "AdamW's decay of the second moment.", ge=0, lt=1, advanced=True)
+    clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0, advanced=True)
     spike_limit: float = option(
         0.0,
         "Stop when the loss exceeds this multiple of the largest of the last 50 steps, or the median of 5 "
         "steps this multiple of their median; 0 for never.",
         changes_result=False,
         ge=0,
+        advanced=True,
     )
 
     @model_validator(mode="after")
@@ -67,7 +79,9 @@ class CheckpointSettings(Settings):
     checkpoint_every: int = option(
         250, "Steps between two saves of the training state.", ge=1, changes_result=False
     )
-    keep: int = option(1, "How many training states to keep while running.", ge=1, changes_result=False)
+    keep: int = option(
+        1, "How many training states to keep while running.", ge=1, changes_result=False, advanced=True
+    )
 
 
 class MonitorSettings(Settings):
@@ -80,6 +94,7 @@ class MonitorSettings(Settings):
         "Folder for TensorBoard's log of losses and speed (needs the package tensorboard).",
         metavar="DIR",
         changes_result=False,
+        advanced=True,
     )
 
 
@@ -88,7 +103,9 @@ class CompileSettings(Settings):
 
     group: ClassVar[str] = "model"
 
-    compile: bool = option(False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).")
+    compile: bool = option(
+        False, "Compile the model with torch.compile (needs a C++ compiler on CPUs).", advanced=True
+    )
 
 
 class MemorySettings(Settings):
@@ -97,10 +114,14 @@ class MemorySettings(Settings):
     group: ClassVar[str] = "model"
 
     checkpoint_activations: Literal["none", "selective", "full"] = option(
-        "none", "What to compute again in the backward pass to save memory: all but matrix products, or all."
+        "none",
+        "What to compute again in the backward pass to save memory: all but matrix products, or all.",
+        advanced=True,
     )
     shard: bool = option(
-        False, "Share weights, gradients and moments among the processes of torchrun (FSDP2)."
+        False,
+        "Share weights, gradients and moments among the processes of torchrun (FSDP2).",
+        advanced=True,
     )
 
 

@@ -34,25 +34,38 @@ class InstructionSettings(Settings):
     group: ClassVar[str] = "conversations"
 
     weight: NamedNumbers = option(
-        {}, "A source's share of the samples, on any scale; by size where none is given.", metavar="NAME=W"
+        {},
+        "A source's share of the samples, on any scale; by size where none is given.",
+        metavar="NAME=W",
+        advanced=True,
     )
     subset: Count | None = option(
         None,
         "Samples of the mixture, drawn by the seed, such as 1M; as many as use no sample twice where not given.",
         metavar="N",
         ge=1,
+        advanced=True,
     )
-    max_epochs: float = option(4.0, "How often a source's samples may be repeated in the mixture.", gt=0)
+    max_epochs: float = option(
+        4.0, "How often a source's samples may be repeated in the mixture.", gt=0, advanced=True
+    )
     ability: Words = option(
-        (), "Keep only samples of these groups of abilities (their key 'ability').", metavar="GROUP"
+        (),
+        "Keep only samples of these groups of abilities (their key 'ability').",
+        metavar="GROUP",
+        advanced=True,
     )
     max_length: Count = option(
         0, "Longest conversation in tokens, images included; 0 for what the model takes.", metavar="N"
     )
     reject_limit: float = reject_limit_option("samples")
     packing: bool = option(
-        True, "Put several conversations into a row, each blind to the others; else one to a row, padded."
+        True,
+        "Put several conversations into a row, each blind to the others; else one to a row, padded.",
+        advanced=True,
     )
     compile: bool = option(
-        False, "Compile the language model with torch.compile (needs a C++ compiler on CPUs)."
+        False,
+        "Compile the language model with torch.compile (needs a C++ compiler on CPUs).",
+        advanced=True,
     )

@@ -13,4 +13,5 @@ class GradientCacheSettings(Settings):
         0,
         "Images or pairs whose activations are in memory at once, for batches that do not fit; 0 for the "
         "whole batch. The gradient is the same; a step takes about a third longer.",
+        advanced=True,
     )

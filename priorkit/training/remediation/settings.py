@@ -49,7 +49,9 @@ class TermSettings(Settings):
         "Alignment of images with names: cross-entropy over all names, InfoNCE within the batch with all "
         "images of an entity as positives, or a sigmoid for every name.",
     )
-    contrastive_weight: float = option(1.0, "Weight of the alignment of images with entity names.", ge=0)
+    contrastive_weight: float = option(
+        1.0, "Weight of the alignment of images with entity names.", ge=0, advanced=True
+    )
     teacher: tuple[str, ...] = option(
         (),
         "Encoder whose image features are distilled, at its own resolution; repeat for several.",
@@ -57,16 +59,27 @@ class TermSettings(Settings):
         hub="model",
     )
     teacher_weight: Numbers = option(
-        (), "Weight of each teacher's feature term, in order; 1 where not given."
+        (),
+        "Weight of each teacher's feature term, in order; 1 where not given.",
+        advanced=True,
     )
     teacher_views: Count = option(
-        4, "Augmented views of each image, fixed so that the teachers' features can be kept.", ge=1
+        4,
+        "Augmented views of each image, fixed so that the teachers' features can be kept.",
+        ge=1,
+        advanced=True,
     )
     relational_weight: float = option(
-        0.0, "Weight, for each teacher, of the likenesses between images as it sees them.", ge=0
+        0.0,
+        "Weight, for each teacher, of the likenesses between images as it sees them.",
+        ge=0,
+        advanced=True,
     )
     relational_temperature: float = option(
-        0.1, "Temperature of those likenesses; low ones look at the nearest images alone.", gt=0
+        0.1,
+        "Temperature of those likenesses; low ones look at the nearest images alone.",
+        gt=0,
+        advanced=True,
     )
     keep_weight: float = option(
         1.0, "Weight of staying close to the original encoder's patch tokens and feature.", ge=0
@@ -79,8 +92,10 @@ class TermSettings(Settings):
         hub="dataset",
         metavar="PAIRS",
     )
-    replay_weight: float = option(1.0, "Weight of the contrastive loss on the replayed pairs.", ge=0)
-    replay_per_image: int = option(1, "Replayed pairs per entity image.", ge=1)
+    replay_weight: float = option(
+        1.0, "Weight of the contrastive loss on the replayed pairs.", ge=0, advanced=True
+    )
+    replay_per_image: int = option(1, "Replayed pairs per entity image.", ge=1, advanced=True)
 
     @property
     def teacher_weights(self) -> tuple[float, ...]:
@@ -103,11 +118,14 @@ class TrainableSettings(Settings):
         "What of the image tower trains: full, last-K (its last K blocks) or lora; full where neither this "
         "nor --lora-rank is given.",
         metavar="full|last-K|lora",
+        advanced=True,
     )
     lora_rank: int = option(
         0, "Rank of LoRA on the image tower, merged at the end; 16 with --trainable lora.", ge=0
     )
-    train_text: bool = option(False, "Train the text tower too; Rank_e is then no longer comparable.")
+    train_text: bool = option(
+        False, "Train the text tower too; Rank_e is then no longer comparable.", advanced=True
+    )
 
 
 class TradeOffSettings(Settings):
@@ -121,9 +139,14 @@ class TradeOffSettings(Settings):
         accepts=("world",),
         hub="dataset",
         metavar="IMAGES",
+        advanced=True,
     )
     held_out_share: float = option(
-        0.0, "Share of each entity's images held out of training in place of --held-out.", ge=0, lt=1
+        0.0,
+        "Share of each entity's images held out of training in place of --held-out.",
+        ge=0,
+        lt=1,
+        advanced=True,
     )
     off_domain: str | None = option(
         None,
@@ -131,14 +154,20 @@ class TradeOffSettings(Settings):
         accepts=("world",),
         hub="dataset",
         metavar="PAIRS",
+        advanced=True,
     )
     interpolate: Numbers = option(
         (1.0,),
         "Shares of the tuned weights, the rest being the original's (WiSE-FT), at which gain and cost are "
         "measured.",
+        advanced=True,
     )
     keep_share: float | None = option(
-        None, "The share that is saved; the largest of --interpolate where not given.", ge=0, le=1
+        None,
+        "The share that is saved; the largest of --interpolate where not given.",
+        ge=0,
+        le=1,
+        advanced=True,
     )
 
     @property
