@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
+from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, read_rows, suffix_of
+from priorkit.data.io.rows import read_rows
 
 
 def read_mix_table(path: Path) -> dict[str, list[Any]]:
@@ -19,7 +20,7 @@ def read_mix_table(path: Path) -> dict[str, list[Any]]:
     """
     if not path.is_file():
         raise InputError("expected a file", where=str(path))
-    if suffix_of(path, (*TABLE_SUFFIXES, ".csv")) == ".csv":
+    if suffix_of(path, (".csv",)):
         rows = _csv_rows(path)
     else:
         rejects = Rejects(0.0)

@@ -10,8 +10,9 @@ from pathlib import Path
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, below, decode, image_of
+from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.io.rows import column_names, files_of, read_rows
 from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import sources
 
@@ -99,7 +100,7 @@ def _belongs(file: Path, benchmark: str, wanted: Mapping[str, Sequence[str]]) ->
 def _tables(path: Path) -> list[Path]:
     """The files below a path that hold items with images."""
     try:
-        return [file for file in files_of(path, TABLE_SUFFIXES) if _has_items(file)]
+        return [file for file in files_of(path) if _has_items(file)]
     except InputError:
         return []
 
@@ -113,7 +114,7 @@ def _has_items(file: Path) -> bool:
 
 def _images(file: Path, ids: set[str]) -> list[tuple[str, ImageRef]]:
     """Items of a benchmark's file with their images."""
-    columns = ["id", "image"] if suffix_of(file, TABLE_SUFFIXES) == ".parquet" else None
+    columns = ["id", "image"] if suffix_of(file, (".parquet",)) else None
     found: list[tuple[str, ImageRef]] = []
     for _, row in read_rows(file, Rejects(1.0), columns):
         key = str(row.get("id"))

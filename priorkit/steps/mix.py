@@ -24,6 +24,7 @@ from priorkit.data.text.documents import (
     LABEL_COLUMN,
     check_text_source,
     column_option,
+    is_plain_text,
     sources_argument,
 )
 
@@ -221,10 +222,10 @@ def _files(settings: MixSettings, name: str, source: Input) -> list[Path]:
             raise InputError("only hub datasets have subsets", where=where)
         files = check_text_source(source.path, settings.text_column)
     if settings.target:
-        from priorkit.data.io.rows import column_names, suffix_of
+        from priorkit.data.io.rows import column_names
 
         for file in files:
-            if suffix_of(file, (".txt",)) or LABEL_COLUMN not in column_names(file):
+            if is_plain_text(file) or LABEL_COLUMN not in column_names(file):
                 raise InputError(
                     f"no column '{LABEL_COLUMN}', which --target needs",
                     where=str(file),

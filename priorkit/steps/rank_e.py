@@ -22,14 +22,14 @@ from priorkit.core.step import Step
 from priorkit.core.templates import check_templates
 from priorkit.core.work import Plan, Work
 from priorkit.data.images.entities import (
-    NAME_FILES,
     EntityImages,
+    name_suffixes,
     read_entities,
     read_names,
     tell_without,
 )
+from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import suffix_of
 from priorkit.data.io.tables import write_table
 from priorkit.inference.name_ranking import Ranked, rank_names, wrong_names
 from priorkit.inference.shared_image_check import image_check
@@ -144,9 +144,9 @@ def plan(settings: RankSettings, inputs: Mapping[str, Input]) -> Plan:
     problems.raise_if_any()
     if settings.candidates:
         path = inputs["candidates"].path
-        if not path.is_file() or suffix_of(path, NAME_FILES) is None:
+        if not path.is_file() or suffix_of(path, name_suffixes()) is None:
             raise InputError(
-                f"expected a file of names ({', '.join(NAME_FILES)})",
+                f"expected a file of names ({', '.join(name_suffixes())})",
                 where=f"--candidates {settings.candidates}",
             )
     what = f"{len(templates)} templates" if len(templates) > 1 else "".join(templates)

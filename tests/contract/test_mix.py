@@ -13,12 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from safetensors.numpy import load_file
 
 from priorkit.core.artifact import open_artifact
 from priorkit.data.corpus.reader import Corpus
-from priorkit.data.io import rows as rows_module
+from priorkit.data.io import json_lines, parquet
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.concepts import CONCEPTS
 from priorkit.data.text.documents import read_documents
@@ -70,12 +69,17 @@ def sources(tmp_path_factory) -> dict[str, Path]:
     }
 
 
+def zstd(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)
+
+
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are cut into many parts."""
-    monkeypatch.setattr(rows_module, "PART_BYTES", 3000)
-    monkeypatch.setattr(rows_module, "COMPRESSED_PART_BYTES", 1000)
-    monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 700)
+    for module in (json_lines, parquet):
+        monkeypatch.setattr(module, "PART_BYTES", 3000)
+    monkeypatch.setattr(json_lines, "COMPRESSED_PART_BYTES", 1000)
+    monkeypatch.setattr(json_lines, "_BLOCK_BYTES", 700)
     monkeypatch.setattr("priorkit.data.corpus.tokenization.PART_BYTES", 3000)
 
 
@@ -207,9 +211,7 @@ def test_every_format_gives_every_document_once(mix, tmp_path: Path, suffix: str
     elif suffix == ".json":
         path.write_text(json.dumps([{"text": text} for text in documents]))
     else:
-        path.write_bytes(
-            {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstandard.compress}[suffix](lines)
-        )
+        path.write_bytes({".jsonl": bytes, ".jsonl.gz": gzip.compress, ".jsonl.zst": zstd}[suffix](lines))
     corpus = mix(
         "corpus",
         "--packing",

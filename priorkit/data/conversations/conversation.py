@@ -11,7 +11,7 @@ from typing import Any
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
+from priorkit.data.io.rows import column_names, files_of, read_rows
 
 PLACEHOLDER = "<image>"
 
@@ -55,7 +55,7 @@ def check_conversations(path: Path) -> list[Path]:
     Raises:
         InputError: no file of a known type, or no conversations in it.
     """
-    files = files_of(path, TABLE_SUFFIXES)
+    files = files_of(path)
     for file in files:
         columns = column_names(file)
         if "conversations" not in columns:

@@ -14,7 +14,7 @@ from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, 
 from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions
 from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
+from priorkit.data.io.rows import column_names, files_of, read_rows
 
 REGION, IMAGE_LEVEL = "region-level", "image-level"
 
@@ -94,7 +94,7 @@ def check_routed(path: Path, tags_column: str = "") -> list[Path]:
     Raises:
         InputError: no file of a known type, neither conversations nor regions in it, or no such tags.
     """
-    files = files_of(path, TABLE_SUFFIXES)
+    files = files_of(path)
     for file in files:
         columns = column_names(file)
         if "conversations" not in columns and not set(REGION_COLUMNS) & set(columns):

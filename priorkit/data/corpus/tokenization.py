@@ -22,7 +22,8 @@ import numpy as np
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import PART_BYTES, Part, parts_of
+from priorkit.data.io.row_format import PART_BYTES, FilePart
+from priorkit.data.io.rows import parts_of
 from priorkit.data.io.worker_processes import Result, Task, Workers, serve
 from priorkit.data.text.documents import DocumentReader
 
@@ -154,7 +155,7 @@ class Chunk:
     """Parts of files of one source that are tokenised as one task."""
 
     source: int
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
 
 
 def chunks_of(sources: Sequence[Sequence[Path]]) -> list[Chunk]:
@@ -165,7 +166,7 @@ def chunks_of(sources: Sequence[Sequence[Path]]) -> list[Chunk]:
     """
     chunks: list[Chunk] = []
     for number, files in enumerate(sources):
-        waiting: list[Part] = []
+        waiting: list[FilePart] = []
         size = 0
         for file in files:
             for part in parts_of(file):
@@ -348,7 +349,7 @@ def _batches(task: Task, rejects: Rejects, result: Result) -> Iterator[list[tupl
 
 def _documents(task: Mapping[str, Any], rejects: Rejects, result: Result) -> Iterator[tuple[str, int]]:
     for number, (path, index, count) in enumerate(task["parts"]):
-        reader = DocumentReader(Part(Path(path), index, count), rejects, task["column"], task["labelled"])
+        reader = DocumentReader(FilePart(Path(path), index, count), rejects, task["column"], task["labelled"])
         yield from reader
         result["lines"].append(reader.lines)
         result["broken"].extend([number, row["row"], row["reason"]] for row in rejects.rows)

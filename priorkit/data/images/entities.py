@@ -13,8 +13,9 @@ from typing import Any
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
 from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
+from priorkit.data.io.formats import format_of, row_suffixes
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.io.rows import column_names, files_of, read_rows
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +149,9 @@ def fold(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-NAME_FILES = (".txt", *TABLE_SUFFIXES)
-"""Types of files that names are read from."""
+def name_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that names are read from."""
+    return (".txt", *row_suffixes())
 
 
 def read_names(path: Path) -> list[str]:
@@ -160,7 +162,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: the file is empty, not UTF-8, or has no column of names.
     """
-    names = _names_of_table(path) if suffix_of(path, TABLE_SUFFIXES) else _names_of_lines(path)
+    names = _names_of_table(path) if format_of(path) else _names_of_lines(path)
     if not names:
         raise InputError("the file holds no names", where=str(path))
     return names

@@ -13,8 +13,9 @@ from priorkit.data.conversations.conversation import conversations_of
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_of
 from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
 from priorkit.data.io import webdataset
+from priorkit.data.io.formats import row_suffixes
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows
+from priorkit.data.io.rows import column_names, files_of, read_rows
 
 IMAGE_COLUMNS = ("image", "file_name", "jpg", "png")
 TEXT_COLUMNS = ("text", "caption", "txt")
@@ -45,7 +46,7 @@ def check_pairs(path: Path) -> list[Path]:
     elif path.is_file() and path.name.lower().endswith(webdataset.COMPRESSED_SUFFIXES):
         files = [path]
     else:
-        files = files_of(path, (*TABLE_SUFFIXES, webdataset.SHARD_SUFFIX))
+        files = files_of(path, (*row_suffixes(), webdataset.SHARD_SUFFIX))
     for file in files:
         if not _is_table(file):
             if next(webdataset.samples_of(file), None) is None:

@@ -1,4 +1,4 @@
-"""JSON arrays of any size, an element at a time: what is held is a piece of the file and one element."""
+"""JSON arrays of any size, read element by element: memory holds a piece of the file and one element."""
 
 from __future__ import annotations
 
@@ -7,31 +7,47 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.row_format import NumberedRow, RowFormat
 
 PIECE_BYTES = 1 << 20
-"""Bytes read at one time; more where an element does not end within them."""
+"""Bytes read at a time; more where an element does not end within them."""
 
 MAX_ELEMENT_CHARACTERS = 256 << 20
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_NAMES = {"{": "dict", '"': "str", "t": "bool", "f": "bool", "n": "NoneType"}
+_TYPE_NAMES = {"{": "dict", '"': "str", "t": "bool", "f": "bool", "n": "NoneType"}
 
 _AFTER_ELEMENT = " \t\n\r,]"
 
 _LONGEST_WORD = 16
-"""Within so many characters of the end an error may be a word or escape of which the rest is not read yet."""
+"""An error within so many characters of the buffer's end may be a word or escape that is not read completely."""
 
 
-class _Text:
-    """A file as text that grows at its end and is forgotten at its beginning.
+class JsonArray(RowFormat):
+    """One JSON array of objects; a file of it is one part."""
+
+    suffixes = (".json",)
+    ambiguous = True
+
+    def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
+        for number, row in enumerate(array_elements(path), start=1):
+            if isinstance(row, dict):
+                yield number, cast("dict[str, Any]", row)
+            else:
+                rejects.add(str(path), number, f"expected a JSON object, got {type(row).__name__}")
+
+
+class _Buffer:
+    """A sliding piece of a text file.
 
     Attributes:
-        held: the part at hand.
-        at: where in it the next thing begins.
-        ended: whether nothing follows it.
+        text: the piece.
+        position: in the piece, where the next value or sign begins.
+        ended: whether the file is read to its end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,107 +55,109 @@ class _Text:
         self._stream = path.open("rb")
         # Some editors begin UTF-8 with a byte order mark.
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._lines = 0
-        self.held, self.at, self.ended = "", 0, False
+        self._lines_before = 0
+        self.text, self.position, self.ended = "", 0, False
 
-    def grow(self) -> None:
-        """Read on, at least as much as is held."""
-        self._lines += self.held.count("\n", 0, self.at)
-        self.held, self.at = self.held[self.at :], 0
-        content = self._stream.read(max(PIECE_BYTES, len(self.held)))
+    def read_more(self) -> None:
+        """Drop what was read and append at least as much as is left."""
+        self._lines_before += self.text.count("\n", 0, self.position)
+        self.text, self.position = self.text[self.position :], 0
+        content = self._stream.read(max(PIECE_BYTES, len(self.text)))
         self.ended = not content
         try:
-            self.held += self._decoder.decode(content, final=self.ended)
+            self.text += self._decoder.decode(content, final=self.ended)
         except UnicodeDecodeError as error:
             raise InputError(
                 f"not valid JSON: not UTF-8 text: {error.reason}", where=str(self._path)
             ) from None
 
-    def look(self) -> str:
-        """The next character that is no white space; empty at the end."""
+    def next_character(self) -> str:
+        """Skip white space; the character at the new position, empty at the end of the file."""
         while True:
-            self.at = _SPACE.match(self.held, self.at).end()  # pyright: ignore[reportOptionalMemberAccess]
-            if self.at < len(self.held) or self.ended:
-                return self.held[self.at : self.at + 1]
-            self.grow()
+            space = _SPACE.match(self.text, self.position)
+            self.position = space.end() if space else self.position
+            if self.position < len(self.text) or self.ended:
+                return self.text[self.position : self.position + 1]
+            self.read_more()
 
     def line(self, position: int) -> int:
-        """The number of the line, from 1, of a place in the part at hand."""
-        return self._lines + self.held.count("\n", 0, position) + 1
+        """The number of the line, from 1, of a position in the piece."""
+        return self._lines_before + self.text.count("\n", 0, position) + 1
+
+    def error(self, position: int, place: str, reason: str) -> InputError:
+        """The error that the file is not valid JSON at a position in the piece."""
+        return InputError(
+            f"not valid JSON {place}, line {self.line(position)}: {reason}", where=str(self._path)
+        )
 
     def close(self) -> None:
         self._stream.close()
 
 
-def array_elements(path: Path) -> Iterator[Any]:
+def array_elements(path: Path) -> Iterator[object]:
     """Yield the elements of a file that holds one JSON array.
 
     Raises:
-        InputError: it is no JSON, or no array; elements before the fault are yielded first.
+        InputError: it is not JSON or not an array; elements before the fault are yielded first.
     """
-    text = _Text(path)
+    buffer = _Buffer(path)
     try:
-        yield from _elements(text, path)
+        yield from _elements(buffer, path)
     finally:
-        text.close()
+        buffer.close()
 
 
-def _elements(text: _Text, path: Path) -> Iterator[Any]:
-    first = text.look()
+def _elements(buffer: _Buffer, path: Path) -> Iterator[object]:
+    first = buffer.next_character()
     if first != "[":
-        _refuse_other(text, first, path)
-    text.at += 1
+        raise _not_an_array(buffer, first, path)
+    buffer.position += 1
     number = 0
-    if text.look() == "]":
-        text.at += 1
+    if buffer.next_character() == "]":
+        buffer.position += 1
     else:
         while True:
             number += 1
-            yield _element(text, number, path)
-            sign = text.look()
+            yield _element(buffer, number, path)
+            sign = buffer.next_character()
             if sign not in (",", "]"):
-                raise _broken(text, text.at, f"in element {number}", "Expecting ',' delimiter", path)
-            text.at += 1
+                raise buffer.error(buffer.position, f"in element {number}", "Expecting ',' delimiter")
+            buffer.position += 1
             if sign == "]":
                 break
-            text.look()
-    if text.look():
-        raise _broken(text, text.at, "at the end", "Extra data", path)
+            buffer.next_character()
+    if buffer.next_character():
+        raise buffer.error(buffer.position, "at the end", "Extra data")
 
 
-def _element(text: _Text, number: int, path: Path) -> Any:
-    """The element that begins at hand; more is read until it ends there."""
+def _element(buffer: _Buffer, number: int, path: Path) -> object:
+    """The element at the buffer's position; more is read until it ends there."""
     decoder = json.JSONDecoder()
     while True:
         try:
-            value, end = decoder.raw_decode(text.held, text.at)
+            value, end = decoder.raw_decode(buffer.text, buffer.position)
         except RecursionError as error:
-            raise _broken(text, text.at, f"in element {number}", str(error), path) from None
+            raise buffer.error(buffer.position, f"in element {number}", str(error)) from None
         except json.JSONDecodeError as error:
-            unfinished = error.msg.startswith("Unterminated") or error.pos > len(text.held) - _LONGEST_WORD
-            if text.ended or not unfinished:
-                raise _broken(text, error.pos, f"in element {number}", error.msg, path) from None
+            incomplete = error.msg.startswith("Unterminated") or error.pos > len(buffer.text) - _LONGEST_WORD
+            if buffer.ended or not incomplete:
+                raise buffer.error(error.pos, f"in element {number}", error.msg) from None
         else:
-            # A number may go on behind the part: of 0.5 the part may hold 0 or 0. alone.
-            whole = text.held[end : end + 1] in _AFTER_ELEMENT and end < len(text.held)
-            if whole or text.ended or end < len(text.held) - _LONGEST_WORD:
-                text.at = end
-                return value
-        if len(text.held) - text.at > MAX_ELEMENT_CHARACTERS:
+            # A number may continue after the piece: of 0.5 the piece may hold only 0 or 0.
+            complete = end < len(buffer.text) and buffer.text[end] in _AFTER_ELEMENT
+            if complete or buffer.ended or end < len(buffer.text) - _LONGEST_WORD:
+                buffer.position = end
+                return cast("object", value)
+        if len(buffer.text) - buffer.position > MAX_ELEMENT_CHARACTERS:
             raise InputError(
                 f"element {number} has more than {MAX_ELEMENT_CHARACTERS:,} characters", where=str(path)
             )
-        text.grow()
+        buffer.read_more()
 
 
-def _broken(text: _Text, position: int, what: str, reason: str, path: Path) -> InputError:
-    return InputError(f"not valid JSON {what}, line {text.line(position)}: {reason}", where=str(path))
-
-
-def _refuse_other(text: _Text, first: str, path: Path) -> None:
-    """A file that begins with anything but an array."""
-    name = _NAMES.get(first) or ("number" if first in "-0123456789" and first else "")
+def _not_an_array(buffer: _Buffer, first: str, path: Path) -> InputError:
+    name = _TYPE_NAMES.get(first) or ("number" if first in "-0123456789" and first else "")
     if not name:
-        raise _broken(text, text.at, "at the beginning", "Expecting value", path)
+        return buffer.error(buffer.position, "at the beginning", "Expecting value")
     hint = "name it .jsonl if it holds a row per line" if name == "dict" else ""
-    raise InputError(f"expected a JSON array of objects, got {name}", where=str(path), hint=hint)
+    return InputError(f"expected a JSON array of objects, got {name}", where=str(path), hint=hint)

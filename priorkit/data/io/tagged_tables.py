@@ -9,9 +9,10 @@ from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_schema import NULL, Shape, arrow_type, fitted_row, joined, shape_of
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.io.rows import column_names, files_of, read_rows
 
 BATCH = 256
 """Rows that are held at one time."""
@@ -29,13 +30,11 @@ def find_tables(path: Path) -> list[Path]:
     Raises:
         InputError: neither images nor a table with them.
     """
-    if path.is_dir() and not any(
-        suffix_of(file, TABLE_SUFFIXES) for file in path.rglob("*") if file.is_file()
-    ):
+    if path.is_dir() and not any(format_of(file) for file in path.rglob("*") if file.is_file()):
         if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
             raise InputError("no images and no table here", where=str(path))
         return [path]
-    files = files_of(path, TABLE_SUFFIXES)
+    files = files_of(path)
     for file in files:
         if not has_column(file, "image"):
             raise InputError(f"no column 'image'; got {', '.join(column_names(file))}", where=str(file))
@@ -46,7 +45,7 @@ def has_column(file: Path, name: str) -> bool:
     """Whether a table has a column; of JSON, whether any row has the key, read up to the first that has."""
     if file.is_dir():
         return name == "image"
-    if suffix_of(file, TABLE_SUFFIXES) == ".parquet":
+    if suffix_of(file, (".parquet",)):
         return name in column_names(file)
     return any(name in row for _, row in read_rows(file, Rejects(1.0)))
 

@@ -9,19 +9,21 @@ from typing import Any
 from priorkit.core.artifact import is_artifact
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.settings import argument, option
+from priorkit.data.io.formats import row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import (
-    TABLE_SUFFIXES,
-    Part,
-    PartReader,
-    column_names,
-    files_of,
-    read_rows,
-    suffix_of,
-)
+from priorkit.data.io.row_format import FilePart
+from priorkit.data.io.rows import PartReader, column_names, files_of, read_rows
 from priorkit.data.text.concepts import LABELS, with_combinations
 
-TEXT_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
+
+def text_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that text is read from."""
+    return (*row_suffixes(), ".txt")
+
+
+def is_plain_text(file: Path) -> bool:
+    """Whether a file is a ``.txt``, which is one document."""
+    return file.name.lower().endswith(".txt")
 
 
 def sources_argument() -> Any:
@@ -49,8 +51,8 @@ def text_files(path: Path) -> list[Path]:
     """
     inner = path / "text"
     if is_artifact(path) and inner.is_dir():
-        return [file for file in files_of(inner, TEXT_SUFFIXES) if file.parent == inner]
-    return files_of(path, TEXT_SUFFIXES)
+        return [file for file in files_of(inner, text_suffixes()) if file.parent == inner]
+    return files_of(path, text_suffixes())
 
 
 def check_text_source(path: Path, column: str = "text") -> list[Path]:
@@ -63,12 +65,11 @@ def check_text_source(path: Path, column: str = "text") -> list[Path]:
     for file in files:
         if file.stat().st_size == 0:
             raise InputError("the file is empty", where=str(file))
-        suffix = suffix_of(file, TEXT_SUFFIXES)
-        if suffix == ".parquet":
+        if suffix_of(file, (".parquet",)):
             names = column_names(file)
             if column not in names:
                 raise InputError(f"no column '{column}'", where=str(file), hint=nearest(column, names))
-        elif suffix == ".txt":
+        elif is_plain_text(file):
             check_plain_text(file)
     return files
 
@@ -86,7 +87,7 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
     """
     before = rejects.seen
     for file in text_files(path):
-        if suffix_of(file, TEXT_SUFFIXES) == ".txt":
+        if is_plain_text(file):
             yield _plain_text(file, rejects)
             continue
         for number, row in read_rows(file, rejects, [column]):
@@ -152,14 +153,14 @@ class DocumentReader:
         lines: see :class:`priorkit.data.io.rows.PartReader`.
     """
 
-    def __init__(self, part: Part, rejects: Rejects, column: str, labelled: bool = False) -> None:
+    def __init__(self, part: FilePart, rejects: Rejects, column: str, labelled: bool = False) -> None:
         self._part, self._rejects, self._column, self._labelled = part, rejects, column, labelled
         self.lines = 0
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
         """Yield ``(text, label bits)``; the bits are 0 where labels are not asked for."""
         file = self._part.path
-        if suffix_of(file, TEXT_SUFFIXES) == ".txt":
+        if is_plain_text(file):
             yield _plain_text(file, self._rejects), 0
             return
         columns = [self._column, LABEL_COLUMN] if self._labelled else [self._column]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows, suffix_of
-from priorkit.data.text.documents import TEXT_SUFFIXES, read_documents, text_files
+from priorkit.data.io.rows import read_rows
+from priorkit.data.text.documents import is_plain_text, read_documents, text_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,7 +80,7 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
     """
     count = 0
     for file in text_files(path):
-        if suffix_of(file, TEXT_SUFFIXES) == ".txt":
+        if is_plain_text(file):
             for text in read_documents(file, rejects):
                 yield Record(file.stem, text, "")
                 count += 1

@@ -13,13 +13,14 @@ from priorkit.core.artifact import hash_file
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
 from priorkit.data.images.pairs import TEXT_COLUMNS
+from priorkit.data.io.formats import ROW_FORMATS, suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import column_names, read_rows, suffix_of
+from priorkit.data.io.rows import column_names, read_rows
+from priorkit.data.text.documents import text_suffixes
 from priorkit.evaluation.presets.loading import Preset, preset, read_preset
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.registry import task_named, task_of
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".txt")
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
 _SPLITS = ("test", "validation", "val", "dev", "train")
 
@@ -218,11 +219,17 @@ def _tables(folder: Path) -> list[Path]:
     """The tables of a folder: all of the first type that is there, in it or else below it."""
     for files in (folder.glob("*"), folder.rglob("*")):
         present = sorted(file for file in files if file.is_file())
-        for suffixes in ((".parquet",), (".jsonl", ".jsonl.gz", ".jsonl.zst"), (".txt",)):
+        for suffixes in _searched_suffixes():
             found = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
             if found:
                 return found
-    raise InputError(f"no benchmark here; expected {', '.join(SUFFIXES)}", where=str(folder))
+    raise InputError(f"no benchmark here; expected {', '.join(text_suffixes())}", where=str(folder))
+
+
+def _searched_suffixes() -> list[tuple[str, ...]]:
+    """What a folder is searched for in turn; a ``.json`` in it may be anything."""
+    tables = [row_format.suffixes for row_format in ROW_FORMATS if not row_format.ambiguous]
+    return [*sorted(tables, key=lambda suffixes: ".parquet" not in suffixes), (".txt",)]
 
 
 def _by_stem(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
@@ -236,7 +243,7 @@ def _by_stem(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 def stem_of(path: Path) -> str:
     """A file's name without its known suffix, ``.jsonl.gz`` and the like in one."""
-    suffix = suffix_of(path, SUFFIXES)
+    suffix = suffix_of(path, text_suffixes())
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
@@ -244,8 +251,8 @@ def _source(
     name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
 ) -> BenchmarkSource:
     first = files[0]
-    if suffix_of(first, SUFFIXES) is None:
-        raise InputError(f"file type not known; expected {', '.join(SUFFIXES)}", where=str(first))
+    if suffix_of(first, text_suffixes()) is None:
+        raise InputError(f"unknown file type; expected {', '.join(text_suffixes())}", where=str(first))
     if any(file.stat().st_size == 0 for file in files):
         raise InputError("the file is empty", where=str(next(f for f in files if f.stat().st_size == 0)))
     columns, count = (["text"], 0) if suffix_of(first, (".txt",)) else table_of(files)

@@ -8,8 +8,9 @@ from typing import Any
 
 from priorkit.core.inputs import Input
 from priorkit.data.images.decoding import BrokenImageError, below
+from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows, suffix_of
+from priorkit.data.io.rows import read_rows
 from priorkit.evaluation.benchmarks.column_mapping import image_value
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 

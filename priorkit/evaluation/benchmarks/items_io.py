@@ -18,8 +18,9 @@ from priorkit.data.images.decoding import (
     image_of,
     upright_size,
 )
+from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows, suffix_of
+from priorkit.data.io.rows import read_rows
 from priorkit.data.io.threads import in_threads
 from priorkit.data.text.documents import read_documents
 from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
@@ -109,7 +110,7 @@ def read_predictions(
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
     """
-    if suffix_of(path, (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")) is None:
+    if format_of(path) is None:
         raise InputError("expected predictions as JSON Lines", where=str(path))
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
     items: list[Item] = []

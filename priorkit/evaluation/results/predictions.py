@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
+from priorkit.data.io.formats import suffix_of
+from priorkit.data.io.json_lines import JsonLines, open_lines
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import open_lines, suffix_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, predicted, read_predictions
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.choice import LETTERS
@@ -79,7 +80,7 @@ def answer_columns(path: Path) -> set[str]:
 
 
 def _is_log(path: Path) -> bool:
-    if suffix_of(path, (".jsonl", ".jsonl.gz", ".jsonl.zst")) is None:
+    if suffix_of(path, JsonLines.suffixes) is None:
         return False
     with open_lines(path) as stream:
         try:

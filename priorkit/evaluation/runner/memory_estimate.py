@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.safetensors_header import read_header
-from priorkit.data.io.rows import suffix_of
+from priorkit.data.io.formats import suffix_of
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.models.folder import tensor_files
 

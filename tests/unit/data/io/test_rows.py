@@ -9,16 +9,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
 from priorkit.data.io import json_array
+from priorkit.data.io.formats import row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import TABLE_SUFFIXES, column_names, files_of, read_rows, suffix_of
+from priorkit.data.io.rows import column_names, files_of, read_rows
 from priorkit.data.text import documents
 from priorkit.data.text.documents import check_text_source, read_documents
+
+
+def zstd(content: bytes) -> bytes:
+    return pa.compress(content, codec="zstd", asbytes=True)
+
 
 ROWS = [{"text": f"row {n}", "n": n} for n in range(200)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -31,9 +36,9 @@ def write(path: Path) -> Path:
         content = {
             ".jsonl": LINES,
             ".jsonl.gz": gzip.compress(LINES),
-            ".jsonl.zst": zstandard.compress(LINES),
+            ".jsonl.zst": zstd(LINES),
             ".json": json.dumps(ROWS).encode(),
-        }[suffix_of(path, TABLE_SUFFIXES) or ""]
+        }[suffix_of(path, row_suffixes()) or ""]
         path.write_bytes(content)
     return path
 
@@ -45,7 +50,7 @@ def read_and_judge(path: Path) -> None:
     rejects.judge()
 
 
-@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+@pytest.mark.parametrize("suffix", row_suffixes())
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}")
     rejects = Rejects(0)
@@ -55,7 +60,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert list(read_documents(path, rejects)) == [row["text"] for row in ROWS]
 
 
-@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+@pytest.mark.parametrize("suffix", row_suffixes())
 def test_a_truncated_file_is_told(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}")
     path.write_bytes(path.read_bytes()[:-40])
@@ -71,7 +76,7 @@ def test_a_file_of_another_type_is_told(tmp_path: Path, suffix: str) -> None:
         list(read_rows(path, Rejects(0)))
 
 
-@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+@pytest.mark.parametrize("suffix", row_suffixes())
 def test_an_empty_file_is_told(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"")
@@ -81,7 +86,7 @@ def test_an_empty_file_is_told(tmp_path: Path, suffix: str) -> None:
 
 def test_zstd_frames_in_a_row_and_large_ones(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.zst"
-    path.write_bytes(zstandard.compress(LINES) + zstandard.compress(LINES * 500))
+    path.write_bytes(zstd(LINES) + zstd(LINES * 500))
     assert sum(1 for _ in read_rows(path, Rejects(0))) == 501 * len(ROWS)
 
 
@@ -220,13 +225,13 @@ def test_the_files_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for name in ("b.jsonl", "a.jsonl.gz", "sub/c.parquet", "sub/notes.md"):
         (tmp_path / name).write_bytes(b"x")
-    assert [path.name for path in files_of(tmp_path, TABLE_SUFFIXES)] == [
+    assert [path.name for path in files_of(tmp_path, row_suffixes())] == [
         "a.jsonl.gz",
         "b.jsonl",
         "c.parquet",
     ]
-    with pytest.raises(InputError, match="file type not known"):
-        files_of(tmp_path / "sub" / "notes.md", TABLE_SUFFIXES)
+    with pytest.raises(InputError, match="unknown file type"):
+        files_of(tmp_path / "sub" / "notes.md", row_suffixes())
     with pytest.raises(InputError, match="no file of a known type"):
         files_of(tmp_path, (".csv",))
 
