@@ -31,6 +31,11 @@ def cache_folder() -> Path:
     return base.expanduser() / "features"
 
 
+def image_status_folder() -> Path:
+    """Where the statuses of checked images are kept; see :mod:`priorkit.data.images.image_check`."""
+    return cache_folder().with_name("images")
+
+
 def decisive_versions() -> dict[str, str | None]:
     """Versions of the libraries that decide the bytes of features."""
     versions = runtime.versions()

@@ -25,9 +25,10 @@ from priorkit.data.images.entities import (
     tell_without,
 )
 from priorkit.data.images.entity_split import split
+from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.shared_image_check import image_check
+from priorkit.inference.feature_cache import image_status_folder
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.remediation.settings import RemediationSettings
 
@@ -214,9 +215,9 @@ def _images(
     """What is trained on, and what is held out."""
 
     def read(label: str) -> EntityImages:
-        return read_entities(
-            work.inputs[label].path, rejects, check=image_check(work, label, started, "entities")
-        )
+        source = work.inputs[label]
+        check = image_check(work, source, started, image_status_folder(), "entities")
+        return read_entities(source.path, rejects, check=check)
 
     entities = read("images")
     if settings.held_out:
@@ -233,7 +234,9 @@ def _images(
 
 
 def _pairs(work: Work, label: str, rejects: Rejects, started: runtime.Runtime) -> Pairs:
-    return read_pairs(work.inputs[label].path, rejects, image_check(work, label, started))
+    source = work.inputs[label]
+    check = image_check(work, source, started, image_status_folder())
+    return read_pairs(source.path, rejects, check)
 
 
 def _names(settings: DistillEncoderSettings, encoder: Encoder, names: Sequence[str]) -> NameFeatures:

@@ -14,9 +14,10 @@ from priorkit.core.step import Step
 from priorkit.core.values import Count
 from priorkit.core.work import Plan, Work
 from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.shared_image_check import image_check
+from priorkit.inference.feature_cache import image_status_folder
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
 
@@ -118,7 +119,9 @@ def execute(settings: PretrainEncoderSettings, work: Work) -> None:
     from priorkit.training.objectives.contrastive import ContrastiveObjective
 
     rejects = Rejects(settings.reject_limit)
-    pairs = read_pairs(work.inputs["pairs"].path, rejects, image_check(work, "pairs", started))
+    source = work.inputs.one("pairs")
+    check = image_check(work, source, started, image_status_folder())
+    pairs = read_pairs(source.path, rejects, check)
     rejects.write(work.path)
     sample = [decode(ref) for ref in pairs.images[:: max(1, len(pairs) // STATISTICS_IMAGES)]]
     encoder = build_encoder(

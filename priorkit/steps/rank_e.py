@@ -28,11 +28,11 @@ from priorkit.data.images.entities import (
     read_names,
     tell_without,
 )
+from priorkit.data.images.image_check import image_check
 from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
 from priorkit.inference.name_ranking import Ranked, rank_names, wrong_names
-from priorkit.inference.shared_image_check import image_check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,9 +178,7 @@ def execute(settings: RankSettings, work: Work) -> None:
     distributed.start(started)
     rejects = Rejects(settings.reject_limit)
     source = work.inputs["images"]
-    listed = read_entities(
-        source.path, rejects, verify=False, check=image_check(work, "images", started, keep=False)
-    )
+    listed = read_entities(source.path, rejects, verify=False, check=image_check(work, source, started, None))
     loaded: list[Encoder] = []
 
     def encoder() -> Encoder:

@@ -23,10 +23,11 @@ from priorkit.core.settings import (
 from priorkit.core.step import Step
 from priorkit.core.values import Count, Words
 from priorkit.core.work import Plan, Work
+from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
-from priorkit.inference.shared_image_check import image_check
+from priorkit.inference.feature_cache import image_status_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,8 +187,9 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
     from priorkit.scoring.statistics.intervals import bootstrap_mean
 
     rejects = Rejects(settings.reject_limit)
-    check = image_check(work, "pairs", started, keep=not settings.limit)
-    pairs = read_pairs(work.inputs["pairs"].path, rejects, check, settings.limit)
+    source = work.inputs.one("pairs")
+    check = image_check(work, source, started, None if settings.limit else image_status_folder())
+    pairs = read_pairs(source.path, rejects, check, settings.limit)
     rejects.write(work.path)
     repeated = len(pairs) - len(set(pairs.texts))
     if len(pairs) <= settings.neighbours:

@@ -291,8 +291,8 @@ def conversations(folder: Path, count: int) -> Path:
 
 
 def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Path) -> None:
-    from priorkit.data.conversations.conversation import read_conversations
     from priorkit.data.io.rejects import Rejects
+    from tests.support.conversations import all_conversations
 
     prompt = tmp_path / "prompt.toml"
     prompt.write_text(ABILITIES)
@@ -323,8 +323,8 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
     share = {row["source"]: row for row in pq.read_table(found.path / "table.parquet").to_pylist()}["mix"]
     for kind in ("perception", "reasoning", "none"):
         assert share[f"{kind}_segments"] == pytest.approx(sum(own == kind for own, _ in rows) / 29)
-    world = read_conversations(found.path / "conversations" / "world", Rejects(0.0))
-    before = read_conversations(kit.instructions, Rejects(0.0))
+    world = all_conversations(found.path / "conversations" / "world", Rejects(0.0))
+    before = all_conversations(kit.instructions, Rejects(0.0))
     assert {own.turns for own in world} == {own.turns for own in before}
     assert len(world) == len(before)
     kinds = sorted(item.name for item in (found.path / "conversations" / "world").iterdir())

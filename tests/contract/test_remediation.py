@@ -123,7 +123,7 @@ def test_images_are_looked_at_once_and_unusual_ones_are_counted(
     counted = {"cmyk": 6, "sixteen_bit": 0, "animated": 0, "rotated": 6}
     assert manifest(one.path)["metrics"]["unusual_images"] == counted
     monkeypatch.setattr(
-        "priorkit.data.images.image_check.decode_and_tell", lambda ref: pytest.fail("decoded again")
+        "priorkit.data.images.image_check.decode_with_kinds", lambda ref: pytest.fail("decoded again")
     )
     two = cli(
         "pretrain-encoder", tmp_path / "pairs.jsonl", *NEW, "--learning-rate", 1e-4, "--out", tmp_path / "2"

@@ -10,11 +10,11 @@ from peft import PeftModel
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
-from priorkit.data.conversations.conversation import read_conversations
 from priorkit.data.images.decoding import decode
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.multimodal.llava import load_multimodal
+from tests.support.conversations import all_conversations
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cpu")
 
@@ -34,7 +34,7 @@ def our_logits(
 
 
 def test_llava_and_auto_processor_give_the_same_logits(kit) -> None:
-    sample = next(s for s in read_conversations(kit.captions, Rejects(0)) if s.images)
+    sample = next(s for s in all_conversations(kit.captions, Rejects(0)) if s.images)
     image = decode(sample.images[0])
     question = sample.turns[0].text.replace("<image>\n", "")
     model = LlavaForConditionalGeneration.from_pretrained(kit.mllm).eval()

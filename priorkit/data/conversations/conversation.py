@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, nearest
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_of
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
+from priorkit.data.io.threads import streamed_in_threads
 
 PLACEHOLDER = "<image>"
 
@@ -83,20 +84,25 @@ def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, C
                 rejects.add(str(file), number, str(error))
 
 
-def read_conversations(path: Path, rejects: Rejects) -> list[Conversation]:
-    """Read conversations into memory; unusable samples go to ``rejects`` with the reason.
+def drop_broken_images(
+    conversations: Iterable[tuple[str, int, Conversation]], rejects: Rejects
+) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield the conversations all of whose images decode; the others go to ``rejects``, in order."""
+    for item, reason in streamed_in_threads(lambda item: _image_fault(item[2]), conversations):
+        if reason:
+            rejects.add(item[0], item[1], reason)
+        else:
+            yield item
 
-    Raises:
-        InputError: nothing is left, or a file is damaged.
-    """
-    found: list[Conversation] = []
-    for _, _, conversation in conversations_of(path, rejects):
-        found.append(conversation)
-        rejects.good()
-    rejects.judge()
-    if not found:
-        raise InputError("no conversations here", where=str(path))
-    return found
+
+def _image_fault(conversation: Conversation) -> str:
+    """Why an image of a conversation cannot be used; empty where all can."""
+    for image in conversation.images:
+        try:
+            decode(image)
+        except BrokenImageError as error:
+            return f"{conversation.id}: {error}"
+    return ""
 
 
 def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversation:

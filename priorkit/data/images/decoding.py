@@ -111,7 +111,7 @@ def decode(ref: ImageRef) -> Image.Image:
     return _decoded(ref, tell=False)[0]
 
 
-def decode_and_tell(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
+def decode_with_kinds(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
     """Decode an image as :func:`decode` does, and tell which of :data:`KINDS` it is, as its header says."""
     return _decoded(ref, tell=True)
 

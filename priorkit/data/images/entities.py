@@ -12,7 +12,7 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
-from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
+from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io.formats import format_of, row_suffixes
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -56,7 +56,7 @@ class EntityImages:
 
 
 def read_entities(
-    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = PLAIN
+    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = IN_MEMORY_CHECK
 ) -> EntityImages:
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
 
@@ -66,7 +66,7 @@ def read_entities(
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
             the caller counts good and broken images and judges.
-        check: how the images are looked at.
+        check: how the images are checked.
 
     Raises:
         InputError: there are no images, or two entities are the same name in other spelling.
@@ -76,16 +76,16 @@ def read_entities(
     found = [(entity, ref.spooled(spool)) for entity, ref in _references(path, rejects, listed)]
     if spool is not None:
         spool.flush()
-    looks = check.looks([ref for _, ref in found]) if verify else {}
+    statuses = check.statuses([ref for _, ref in found]) if verify else {}
     kept: list[tuple[str, ImageRef]] = []
     for place, (entity, ref) in enumerate(found):
-        look = looks.get(place, FINE)
-        if look.fault:
-            rejects.add(str(path), place + 1, f"{ref.name}: {look.fault}")
+        status = statuses.get(place, USABLE)
+        if status.fault:
+            rejects.add(str(path), place + 1, f"{ref.name}: {status.fault}")
             continue
         if verify:
             rejects.good()
-            rejects.unusual.update(look.kinds)
+            rejects.unusual.update(status.kinds)
         kept.append((entity, ref))
     if verify:
         rejects.judge()

@@ -5,38 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from priorkit.core import distributed
 from priorkit.core.artifact import replace_durably
+from priorkit.core.inputs import Input
 from priorkit.core.progress import track
-from priorkit.core.runtime import rank, world_size
-from priorkit.data.conversations.conversation import Conversation
+from priorkit.core.runtime import Runtime, rank, world_size
+from priorkit.core.work import Work
 from priorkit.data.images.decoding import (
     MAX_PIXELS,
     BrokenImageError,
     ImageRef,
     Spool,
-    decode,
-    decode_and_tell,
+    decode_with_kinds,
 )
-from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.threads import streamed_in_threads
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 32
-"""Images that a thread takes at a time, and that a process takes before it is the next one's turn."""
+"""Images that a thread, or under torchrun a process, takes at a time."""
 
-_FORM = 1
-"""Raised when the same images would be judged otherwise."""
+_VERSION = 1
+"""Raised when the same images would get another status."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What decoding an image has told.
+class ImageStatus:
+    """The result of decoding an image.
 
     Attributes:
         fault: why it cannot be used; empty where it can.
@@ -47,133 +47,144 @@ class Look:
     kinds: tuple[str, ...] = ()
 
 
-FINE = Look()
-
-Exchange = Callable[[str], Sequence[str]]
-"""Gives the texts of all processes, in their order, for this one's."""
+USABLE = ImageStatus()
 
 
 @dataclass(frozen=True)
 class ImageCheck:
-    """How the images of a source are looked at before they are used.
+    """How the images of a source are checked before they are used.
 
     Attributes:
-        spool: folder in which images embedded in tables are put into an unnamed file; None leaves them in
-            memory.
-        kept: where to keep what was found, so that later runs over the same source need not look again.
-        exchange: shares the work among processes; None for one that looks at everything itself.
+        spool_folder: where images embedded in tables are put into an unnamed file; None leaves them in memory.
+        cache_file: where statuses are kept, so that later runs over the same source need not decode its
+            images again; None keeps nothing.
+        shared: whether the processes of a process group share the work; else each checks everything.
     """
 
-    spool: Path | None = None
-    kept: Path | None = None
-    exchange: Exchange | None = None
+    spool_folder: Path | None = None
+    cache_file: Path | None = None
+    shared: bool = False
 
     def open_spool(self) -> Spool | None:
         """A new file for embedded images, where they are not to stay in memory."""
-        return None if self.spool is None else Spool(self.spool)
+        return None if self.spool_folder is None else Spool(self.spool_folder)
 
-    def looks(self, refs: Sequence[ImageRef]) -> Mapping[int, Look]:
+    def statuses(self, refs: Sequence[ImageRef]) -> Mapping[int, ImageStatus]:
         """Decode all images once.
 
         Returns:
-            Place -> what was found, of the images that are broken or unusual; :data:`FINE` are all others.
+            The statuses of broken and unusual images by their index; all others are :data:`USABLE`.
         """
-        known = self._known(len(refs))
-        if known is not None:
-            return known
+        cached = self._cached(len(refs))
+        if cached is not None:
+            return cached
         chunks = [range(start, min(start + CHUNK, len(refs))) for start in range(0, len(refs), CHUNK)]
-        if self.exchange is not None:
+        if self.shared:
             chunks = chunks[rank() :: world_size()]
-        found: dict[int, Look] = {}
+        statuses: dict[int, ImageStatus] = {}
         tracked = track(
-            streamed_in_threads(lambda places: [_look(refs[place]) for place in places], chunks),
+            streamed_in_threads(lambda indices: [_status(refs[index]) for index in indices], chunks),
             "check images", len(chunks), f"x {CHUNK} images",
         )  # fmt: skip
-        for places, looks in tracked:
-            found.update((place, look) for place, look in zip(places, looks, strict=True) if look != FINE)
-        if self.exchange is not None:
-            for text in self.exchange(_as_text(found, len(refs))):
-                found.update(_from_text(text, len(refs)) or {})
-        found = dict(sorted(found.items()))
-        if self.kept is not None and rank() == 0:
-            _keep(self.kept, _as_text(found, len(refs)))
-        return found
+        for indices, results in tracked:
+            statuses.update(
+                (index, status) for index, status in zip(indices, results, strict=True) if status != USABLE
+            )
+        if self.shared:
+            for text in distributed.all_texts(_as_text(statuses, len(refs))):
+                statuses.update(_from_text(text, len(refs)) or {})
+        statuses = dict(sorted(statuses.items()))
+        if self.cache_file is not None and rank() == 0:
+            _write_cache(self.cache_file, _as_text(statuses, len(refs)))
+        return statuses
 
-    def _known(self, count: int) -> Mapping[int, Look] | None:
-        """What an earlier run found; the first process tells the others, which need not see its disk."""
+    def _cached(self, count: int) -> Mapping[int, ImageStatus] | None:
+        """The statuses from an earlier run; the first process sends them to the others, which may lack its disk."""
         text = ""
-        if self.kept is not None and rank() == 0:
+        if self.cache_file is not None and rank() == 0:
             try:
-                text = self.kept.read_text(encoding="utf-8")
+                text = self.cache_file.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError):
                 text = ""
-        if self.exchange is not None:
-            text = self.exchange(text)[0]
+        if self.shared:
+            text = distributed.all_texts(text)[0]
         return _from_text(text, count)
 
 
-PLAIN = ImageCheck()
-"""In memory, by this process, nothing kept."""
+IN_MEMORY_CHECK = ImageCheck()
+"""In memory, by this process only, nothing cached."""
 
 
-def name_of_kept(**source: Any) -> str:
-    """A file name for what is found about a source's images, by all that it depends on."""
+def image_check(
+    work: Work[Any], source: Input, started: Runtime, cache_folder: Path | None, reader: str = "pairs"
+) -> ImageCheck:
+    """How a step checks the images of one of its inputs.
+
+    Embedded images are spooled next to the artifact. Under torchrun the processes share the work.
+
+    Args:
+        work: the running step's.
+        source: the input.
+        started: the run's device; the process group is joined here.
+        cache_folder: where statuses are kept, by the source's stamp or digest, so that neither a resumed
+            run nor another one over the same images decodes them all again; None where not all of the
+            source is checked.
+        reader: what reads the source, as that decides which images it has.
+    """
+    distributed.start(started)
+    return ImageCheck(
+        spool_folder=next(folder for folder in work.path.absolute().parents if folder.is_dir()),
+        cache_file=cache_folder / cache_name(source, reader) if cache_folder is not None else None,
+        shared=world_size() > 1,
+    )
+
+
+def cache_name(source: Input, reader: str) -> str:
+    """The name of the file for a source's statuses, from everything that they depend on."""
     import PIL
 
     text = json.dumps(
-        {"form": _FORM, "pillow": PIL.__version__, "pixels": MAX_PIXELS, **source}, sort_keys=True
+        {
+            "form": _VERSION,
+            "pillow": PIL.__version__,
+            "pixels": MAX_PIXELS,
+            "reader": reader,
+            "source": source.stamp() or source.digest(),
+            # The hub's revision is that of a repository; which of its files are meant is in what was given.
+            "given": source.given if source.revision else "",
+        },
+        sort_keys=True,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:32] + ".json"
 
 
-def _look(ref: ImageRef) -> Look:
+def _status(ref: ImageRef) -> ImageStatus:
     try:
-        return Look(kinds=decode_and_tell(ref)[1])
+        return ImageStatus(kinds=decode_with_kinds(ref)[1])
     except BrokenImageError as error:
-        return Look(str(error))
+        return ImageStatus(str(error))
 
 
-def _as_text(found: Mapping[int, Look], count: int) -> str:
-    rows = [[place, look.fault, list(look.kinds)] for place, look in found.items()]
+def _as_text(statuses: Mapping[int, ImageStatus], count: int) -> str:
+    rows = [[index, status.fault, list(status.kinds)] for index, status in statuses.items()]
     return json.dumps({"images": count, "found": rows}, ensure_ascii=False)
 
 
-def _from_text(text: str, count: int) -> dict[int, Look] | None:
-    """None where there is nothing, or it is about other images."""
+def _from_text(text: str, count: int) -> dict[int, ImageStatus] | None:
+    """None where there are none, or they are of other images."""
     try:
         content = json.loads(text)
         if content["images"] != count:
             return None
-        return {int(place): Look(str(fault), tuple(kinds)) for place, fault, kinds in content["found"]}
+        return {int(index): ImageStatus(str(fault), tuple(kinds)) for index, fault, kinds in content["found"]}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
 
 
-def _keep(file: Path, text: str) -> None:
-    """Keep a text; a disk that does not let us costs time in the next run, not this run."""
+def _write_cache(file: Path, text: str) -> None:
+    """Write a text; where the disk does not allow it, the next run decodes again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         replace_durably(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
-        logger.warning(f"what was found about the images is not kept: {error.strerror} ({file.parent})")
-
-
-def decodable(
-    conversations: Iterable[tuple[str, int, Conversation]], rejects: Rejects
-) -> Iterator[tuple[str, int, Conversation]]:
-    """Let through the conversations all of whose images decode; the others go to ``rejects``, in order."""
-    for item, reason in streamed_in_threads(lambda item: _fault(item[2]), conversations):
-        if reason:
-            rejects.add(item[0], item[1], reason)
-        else:
-            yield item
-
-
-def _fault(conversation: Conversation) -> str:
-    """Why an image of a conversation cannot be used; empty where all can."""
-    for image in conversation.images:
-        try:
-            decode(image)
-        except BrokenImageError as error:
-            return f"{conversation.id}: {error}"
-    return ""
+        logger.warning(f"the images' statuses are not cached: {error.strerror} ({file.parent})")

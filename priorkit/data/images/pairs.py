@@ -11,7 +11,7 @@ from pathlib import Path
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import conversations_of
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_of
-from priorkit.data.images.image_check import FINE, PLAIN, ImageCheck
+from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io import webdataset
 from priorkit.data.io.formats import row_suffixes
 from priorkit.data.io.rejects import Rejects
@@ -64,13 +64,13 @@ def check_pairs(path: Path) -> list[Path]:
     return files
 
 
-def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = PLAIN, limit: int = 0) -> Pairs:
+def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK, limit: int = 0) -> Pairs:
     """Read image-text pairs; rows without text or with an image that does not decode go to ``rejects``.
 
     Args:
         path: where they are.
         rejects: takes what is broken, in the order of the files.
-        check: how the images are looked at.
+        check: how the images are checked.
         limit: read only until there are so many good pairs; 0 reads all.
 
     Raises:
@@ -86,17 +86,17 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = PLAIN, limit: i
         part = _Part(islice(rows, limit - len(texts) if limit else None), read)
         if spool is not None:
             spool.flush()
-        looks = check.looks(part.images)
+        statuses = check.statuses(part.images)
         for place, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
             # What could not be read before this row comes first, as if they were looked at one by one.
             taken = rejects.take(read, taken, part.broken_before[place])
-            look = looks.get(place, FINE)
-            if look.fault:
+            status = statuses.get(place, USABLE)
+            if status.fault:
                 file = str(part.files[part.file_of[place]])
-                rejects.add(file, part.numbers[place], f"{ref.name}: {look.fault}")
+                rejects.add(file, part.numbers[place], f"{ref.name}: {status.fault}")
                 continue
             rejects.good()
-            rejects.unusual.update(look.kinds)
+            rejects.unusual.update(status.kinds)
             images.append(ref)
             texts.append(text)
         if not limit or not part.images or len(texts) == limit:

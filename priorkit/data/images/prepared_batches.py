@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode_and_tell
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode_with_kinds
 from priorkit.data.io.threads import streamed_in_threads
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def prepared_batches(
 
     def one(row: int) -> tuple[Tensor, tuple[str, ...]] | None:
         try:
-            image, kinds = decode_and_tell(refs[row])
+            image, kinds = decode_with_kinds(refs[row])
             return prepare(image), kinds
         except BrokenImageError:
             return None

@@ -15,9 +15,9 @@ from priorkit.data.conversations.conversation import (
     Conversation,
     check_conversations,
     conversations_of,
+    drop_broken_images,
 )
 from priorkit.data.conversations.conversation_store import Samples, gather
-from priorkit.data.images.image_check import decodable
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
 from priorkit.training.finetuning.objective import Conversations, encode
@@ -101,7 +101,7 @@ def read_samples(
     def read(path: Path) -> Iterator[Conversation]:
         seen = rejects.seen
         items: Iterable[tuple[str, int, Conversation]] = conversations_of(path, rejects)
-        for file, number, conversation in decodable(items, rejects) if images else items:
+        for file, number, conversation in drop_broken_images(items, rejects) if images else items:
             abilities.add(conversation.ability)
             reason = _unfit(fits(conversation) if fits else conversation, chat, fitted)
             if reason:

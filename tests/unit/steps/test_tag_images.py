@@ -210,10 +210,10 @@ def test_columns_of_json_are_those_of_all_rows(cli, tmp_path: Path) -> None:
     assert (found[-2]["x"], found[-1]["x"], found[-1]["note"]) == (1.5, 1.0, "{}")
     assert [found[0]["image"], len(found[1]["image"]), len(found[-2]["image"])] == [None, 1, 2]
     assert found[2]["tags"] == ["dog", "cat"]
-    from priorkit.data.conversations.conversation import read_conversations
     from priorkit.data.io.rejects import Rejects
+    from tests.support.conversations import all_conversations
 
-    read = read_conversations(tmp_path / "t" / "rows.parquet", Rejects(0.0))
+    read = all_conversations(tmp_path / "t" / "rows.parquet", Rejects(0.0))
     assert [len(own.images) for own in (read[0], read[1], read[-2])] == [0, 1, 2]
 
 

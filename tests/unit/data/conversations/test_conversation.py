@@ -12,12 +12,12 @@ from priorkit.data.conversations.conversation import (
     Conversation,
     Turn,
     check_conversations,
-    read_conversations,
+    drop_broken_images,
 )
 from priorkit.data.images.decoding import ImageRef
-from priorkit.data.images.image_check import decodable
 from priorkit.data.images.pairs import check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
+from tests.support.conversations import all_conversations
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
@@ -30,7 +30,7 @@ def read(folder: Path, *rows: dict[str, Any]) -> tuple[list[Conversation], list[
     path.write_text(json.dumps([good, *rows]))
     (folder / "a.png").write_bytes(b"not looked at yet")
     rejects = Rejects(1)
-    found = read_conversations(path, rejects)
+    found = all_conversations(path, rejects)
     return found[1:], [str(row["reason"]) for row in rejects.rows]
 
 
@@ -115,15 +115,12 @@ def test_a_file_without_conversations_is_told(tmp_path: Path) -> None:
         InputError, match=r"no key 'conversations'; got conversation\n.*did you mean 'conversation'"
     ):
         check_conversations(path)
-    path.write_text('{"conversations": []}\n')
-    with pytest.raises(InputError, match=r"1 of 1 rows|no conversations"):
-        read_conversations(path, Rejects(0))
 
 
 def test_images_that_do_not_decode_take_their_sample_along(tmp_path: Path) -> None:
     found, _ = read(tmp_path, {"image": "a.png", "conversations": turns("<image>q", "a")})
     rejects = Rejects(1)
-    assert list(decodable([("c.json", 2, found[0])], rejects)) == []
+    assert list(drop_broken_images([("c.json", 2, found[0])], rejects)) == []
     (row,) = rejects.rows
     assert (row["file"], row["row"]) == ("c.json", 2)
     assert "cannot identify image file" in str(row["reason"])

@@ -17,7 +17,7 @@ from priorkit.data.images.decoding import (
     ImageRef,
     Spool,
     decode,
-    decode_and_tell,
+    decode_with_kinds,
     image_of,
 )
 
@@ -100,7 +100,7 @@ def rotated(kind: str) -> ImageRef:
     ],
 )
 def test_what_is_unusual_about_an_image_is_told(ref: ImageRef, kinds: tuple[str, ...]) -> None:
-    found, told = decode_and_tell(ref)
+    found, told = decode_with_kinds(ref)
     assert told == kinds
     assert found.tobytes() == decode(ref).tobytes()
 
@@ -120,7 +120,7 @@ def test_sixteen_bit_colour_is_told_though_it_is_loaded_as_eight() -> None:
         chunk(b"IDAT", zlib.compress(b"\0" + b"\x80\0" * 3)),
         chunk(b"IEND", b""),
     ]
-    found, told = decode_and_tell(ImageRef("x", content=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+    found, told = decode_with_kinds(ImageRef("x", content=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
     assert (found.getpixel((0, 0)), told) == ((128, 128, 128), ("sixteen_bit",))
 
 

@@ -1,4 +1,4 @@
-"""Looking at the images of a source once: by threads, by processes, remembered; pairs and entities read with it."""
+"""Checking the images of a source once: by threads, by processes, cached; pairs and entities read with it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from priorkit.core.errors import InputError
+from priorkit.core.inputs import Input
 from priorkit.data.images import image_check
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import read_entities
-from priorkit.data.images.image_check import ImageCheck, Look, name_of_kept
+from priorkit.data.images.image_check import ImageCheck, ImageStatus, cache_name
 from priorkit.data.images.pairs import read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.threads import streamed_in_threads
@@ -46,50 +47,56 @@ def test_threads_keep_the_order() -> None:
     assert list(streamed_in_threads(slow, range(200))) == [(number, number * number) for number in range(200)]
 
 
-def test_broken_and_unusual_images_are_found_at_their_places() -> None:
-    found = ImageCheck().looks(refs(100, broken=(3, 64), unusual=(40,)))
+def test_broken_and_unusual_images_have_their_indices() -> None:
+    found = ImageCheck().statuses(refs(100, broken=(3, 64), unusual=(40,)))
     assert list(found) == [3, 40, 64]
-    assert found[40] == Look(kinds=("cmyk",))
+    assert found[40] == ImageStatus(kinds=("cmyk",))
     assert all(found[place].fault for place in (3, 64))
 
 
-def test_what_was_found_is_kept_and_not_looked_for_again(
+def test_statuses_are_cached_and_images_not_decoded_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = ImageCheck(kept=tmp_path / "cache" / name_of_kept(source="x"))
+    check = ImageCheck(cache_file=tmp_path / "cache" / "x.json")
     images = refs(40, broken=(3,), unusual=(39,))
-    found = check.looks(images)
+    found = check.statuses(images)
     with monkeypatch.context() as patched:
-        patched.setattr(image_check, "decode_and_tell", lambda ref: pytest.fail(f"{ref.name} was decoded"))
-        assert check.looks(images) == found
-    # Another number of images, or a damaged file: all are looked at.
-    assert list(check.looks(images[:39])) == [3]
-    assert check.kept is not None
-    check.kept.write_text("{")
-    assert check.looks(images) == found
-    assert name_of_kept(source="x") != name_of_kept(source="y")
+        patched.setattr(image_check, "decode_with_kinds", lambda ref: pytest.fail(f"{ref.name} was decoded"))
+        assert check.statuses(images) == found
+    # Another number of images, or a damaged file: all are decoded.
+    assert list(check.statuses(images[:39])) == [3]
+    assert check.cache_file is not None
+    check.cache_file.write_text("{")
+    assert check.statuses(images) == found
 
 
-def test_a_disk_that_cannot_keep_it_costs_nothing_but_time(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_cache_file_depends_on_source_and_reader(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").write_bytes(content((1, 2, 3)) + name.encode())
+    sources = [Input("pairs", str(tmp_path / name), tmp_path / name, "folder") for name in ("a", "b")]
+    names = {cache_name(source, reader) for source in sources for reader in ("pairs", "entities")}
+    assert len(names) == 4
+
+
+def test_an_unwritable_cache_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    assert list(ImageCheck(kept=tmp_path / "file" / "x.json").looks(refs(5, broken=(1,)))) == [1]
-    assert "is not kept" in caplog.text
+    assert list(ImageCheck(cache_file=tmp_path / "file" / "x.json").statuses(refs(5, broken=(1,)))) == [1]
+    assert "not cached" in caplog.text
 
 
 def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     images = refs(150, broken=(0, 33, 70), unusual=(140,))
-    alone = ImageCheck().looks(images)
+    alone = ImageCheck().statuses(images)
     monkeypatch.setenv("WORLD_SIZE", "2")
     seen: dict[int, list[str]] = {0: [], 1: []}
-    decode = image_check.decode_and_tell
+    decode = image_check.decode_with_kinds
 
-    def process(number: int, others: list[str]) -> dict[int, Look]:
+    def process(number: int, others: list[str]) -> dict[int, ImageStatus]:
         monkeypatch.setenv("RANK", str(number))
         names: list[str] = []
         monkeypatch.setattr(
-            image_check, "decode_and_tell", lambda ref: (names.append(ref.name), decode(ref))[1]
+            image_check, "decode_with_kinds", lambda ref: (names.append(ref.name), decode(ref))[1]
         )
         said: list[str] = []
 
@@ -98,9 +105,9 @@ def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPa
             other = others[len(said) - 1] if others else ""
             return [text, other] if number == 0 else [other, text]
 
-        found = ImageCheck(kept=tmp_path / "kept.json" if number == 0 else None, exchange=exchange).looks(
-            images
-        )
+        monkeypatch.setattr(image_check.distributed, "all_texts", exchange)
+        cache_file = tmp_path / "cache.json" if number == 0 else None
+        found = ImageCheck(cache_file=cache_file, shared=True).statuses(images)
         seen[number] = names
         process.said = said  # type: ignore[attr-defined]
         return dict(found)
@@ -110,8 +117,8 @@ def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPa
     assert found == dict(alone)
     assert sorted(map(int, seen[0] + seen[1])) == list(range(150))
     assert 64 <= len(seen[0]) <= 96
-    # What the first process kept, the second is told.
-    text = (tmp_path / "kept.json").read_text()
+    # The second process gets what the first one cached.
+    text = (tmp_path / "cache.json").read_text()
     assert process(1, [text]) == dict(alone)
     assert seen[1] == []
 
@@ -132,7 +139,7 @@ def test_spooled_pairs_are_those_in_memory_and_rejects_keep_their_order(tmp_path
     assert (rejects.seen, len(plain)) == (60, 55)
     assert rejects.unusual_images() == {"cmyk": 2, "sixteen_bit": 0, "animated": 0, "rotated": 0}
     again = Rejects(1.0)
-    spooled = read_pairs(path, again, ImageCheck(spool=tmp_path))
+    spooled = read_pairs(path, again, ImageCheck(spool_folder=tmp_path))
     assert again.rows == rejects.rows
     assert spooled.texts == plain.texts
     assert all(ref.content is None for ref in spooled.images)
