@@ -1,31 +1,29 @@
-"""A language model that says whether two names mean the same, by the likelihood of yes and no."""
+"""A language model that judges whether two names mean the same, by the likelihood of yes and no."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError
-from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.tasks.item import Item
-from priorkit.evaluation.tasks.yes_no import YES_NO
-from priorkit.inference.answer_cache import AnswerCache
 from priorkit.mle_bench.synonyms import Pair
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
     from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.requests import Request
 
-CHAT = (
+CHAT_QUESTION = (
     'Do the names "{first}" and "{second}" mean the same, so that every picture of one is a picture of the '
     "other? Answer yes or no."
 )
-"""The question to a model with a chat template."""
+"""The question for a model with a chat template."""
 
-PLAIN = (
+PLAIN_QUESTION = (
     "Do two names mean the same kind of thing?\n"
     "automobile and car: yes\n"
     "dog and car: no\n"
@@ -33,16 +31,19 @@ PLAIN = (
     "couch and sofa: yes\n"
     "{first} and {second}:"
 )
-"""What a model without one goes on with."""
+"""The few-shot prompt for a model without a chat template."""
+
+ANSWERS = (("yes", "Yes"), ("no", "No"))
+"""Spellings of yes and of no; the probabilities of a side's spellings are added."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a model says of a pair.
+    """The model's judgement of a pair.
 
     Attributes:
         pair: the two names.
-        yes: its probability of yes against no, 0 to 1, over both orders of the names, to six decimals.
+        yes: probability of yes against no, 0 to 1, over both orders of the names, rounded to six decimals.
     """
 
     pair: Pair
@@ -70,59 +71,102 @@ class SynonymModel:
 
     Args:
         checked: the model.
-        batch_size: questions per pass.
-        started: device and precision.
-        state: folder of what has been answered, so that an interrupted run goes on.
+        batch_size: questions per forward pass.
+        runtime: device and precision.
+        cache: folder of the answer cache, so that an interrupted run resumes.
 
     Raises:
         InputError: the model cannot be loaded.
     """
 
-    def __init__(self, checked: Checked, batch_size: int, started: Runtime, state: Path) -> None:
+    def __init__(self, checked: Checked, batch_size: int, runtime: Runtime, cache: Path) -> None:
         import torch
 
-        from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
-        from priorkit.evaluation.runner.request_runner import RequestOptions
         from priorkit.inference.model_adapter import load_subject
 
-        # Only read, never trained: its weights can be as narrow as the arithmetic.
-        dtype = torch.bfloat16 if started.precision == "bf16" else torch.float32
-        self._subject = load_subject(checked, started.device, dtype)
-        self._started, self._state, self._rounds = started, state, 0
-        chat = bool(self._subject.tokenizer.chat_template)
-        self._form = CHAT if chat else PLAIN
-        wording = PromptWording("{question}", "{question}")
-        prompter = PromptBuilder(self._subject.tokenizer, "chat" if chat else "plain", "text", own=wording)
-        self._asking = RequestOptions(prompter, batch_size, 1)
+        # Inference only, so the weights may be as narrow as the compute dtype.
+        dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
+        self._model = load_subject(checked, runtime.device, dtype)
+        self._is_chat = bool(self._model.tokenizer.chat_template)
+        self._batch_size, self._runtime, self._cache = batch_size, runtime, cache
+        self._calls = 0
 
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """Judge pairs, each in both orders; the log-odds of yes are the mean of both, so order has no say."""
-        from priorkit.evaluation.runner.request_runner import run_requests
-
-        turns = [own for first, second in pairs for own in ((first, second), (second, first))]
-        items = [
-            Item(id=place, question=self._worded(first, second), answer="yes")
-            for place, (first, second) in enumerate(turns)
-        ]
-        self._rounds += 1
-        journal = AnswerCache(self._state, f"synonyms-{self._rounds}")
-        with self._started.autocast():
-            _, answers = run_requests(
-                self._subject, self._asking, items, YES_NO, "likelihood", Rejects(0.0), "synonyms", journal
-            )
-        odds = [yes - no for yes, no in (answer.loglikelihoods for answer in answers)]
+        """Judge pairs, each in both orders; the mean of the two log-odds makes the verdict symmetric."""
+        ordered = [order for first, second in pairs for order in ((first, second), (second, first))]
+        odds = self._log_odds([self._question(first, second) for first, second in ordered])
         return [
             Verdict(pair, _probability((odds[2 * place] + odds[2 * place + 1]) / 2))
             for place, pair in enumerate(pairs)
         ]
 
-    def _worded(self, first: str, second: str) -> str:
-        before, _, after = self._form.partition("{first}")
-        # Put together and not formatted: a name may hold braces of its own.
-        between, _, end = after.partition("{second}")
-        return before + first + between + second + end
+    def _question(self, first: str, second: str) -> str:
+        from priorkit.inference.chat_prompts import remove_special_text
+
+        template = CHAT_QUESTION if self._is_chat else PLAIN_QUESTION
+        before, _, rest = template.partition("{first}")
+        # Concatenated instead of formatted: a name may contain braces.
+        between, _, after = rest.partition("{second}")
+        return remove_special_text(before + first + between + second + after)
+
+    def _log_odds(self, questions: Sequence[str]) -> list[float]:
+        """Log-odds of yes against no for each question."""
+        from priorkit.inference import likelihood
+        from priorkit.inference.answer_cache import AnswerCache
+
+        requests = [
+            request for place, text in enumerate(questions) for request in self._requests(place, text)
+        ]
+        no_images = [()] * len(questions)
+
+        def score(batch: Sequence[int]) -> list[list[float]]:
+            chosen = [requests[place] for place in batch]
+            scores = likelihood.score_batch(self._model, chosen, [()] * len(chosen))
+            return [list(values) for values in scores]
+
+        self._calls += 1
+        cache = AnswerCache(self._cache, f"synonyms-{self._calls}")
+        batches = likelihood.batches(self._model, requests, no_images, self._batch_size)
+        with self._runtime.autocast():
+            scores = cache.answered(batches, score, "synonyms")
+        of_question: list[dict[int, float]] = [{} for _ in questions]
+        for request, values in zip(requests, scores, strict=True):
+            of_question[request.item].update(zip(request.places, values, strict=True))
+        count = len(ANSWERS[0])
+        return [
+            _log_sum([values[place] for place in range(count)])
+            - _log_sum([values[place] for place in range(count, count + len(ANSWERS[1]))])
+            for values in of_question
+        ]
+
+    def _requests(self, number: int, question: str) -> list[Request]:
+        """The question with each spelling of yes, then of no."""
+        from priorkit.inference.chat_prompts import answer_in_chat
+        from priorkit.inference.requests import requests_of, split_pair
+        from priorkit.models.language.chat_template import ChatTokenizer
+
+        spellings = [spelling for side in ANSWERS for spelling in side]
+        context = question
+        if self._is_chat:
+            chat = ChatTokenizer(self._model.tokenizer, image_tokens=1, max_length=0)
+            turn = ("user", question)
+            context = chat.text([turn], generate=True)
+            continuations = [answer_in_chat(chat, turn, context, spelling) for spelling in spellings]
+        else:
+            continuations = [f" {spelling}" for spelling in spellings]
+        encode = partial(self._model.encode, chat=self._is_chat)
+        pairs = [split_pair(encode, context, text, self._model.prefix) for text in continuations]
+        return requests_of(number, pairs, self._model.max_length)
 
 
-def _probability(odds: float) -> float:
-    # Rounded, so that neither the batches nor the file that keeps it have a say in what reaches a threshold.
-    return round(0.5 * (1 + math.tanh(odds / 2)), 6)
+def _log_sum(logarithms: Sequence[float]) -> float:
+    """Logarithm of the sum of probabilities given as logarithms."""
+    largest = max(logarithms)
+    if math.isinf(largest):
+        return largest
+    return largest + math.log(math.fsum(math.exp(value - largest) for value in logarithms))
+
+
+def _probability(log_odds: float) -> float:
+    # Rounded, so that neither batching nor storing it in a file affects which side of a threshold it is on.
+    return round(0.5 * (1 + math.tanh(log_odds / 2)), 6)

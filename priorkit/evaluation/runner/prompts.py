@@ -9,23 +9,16 @@ from typing import Any, Literal
 
 import tomli
 
-from priorkit.core.errors import InputError
-from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, tag_sentence
+from priorkit.data.conversations.tag_prompt import tag_sentence
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item
+from priorkit.inference.chat_prompts import answer_in_chat, remove_special_text
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.language.tokenizer import IMAGE
 
 PromptKind = Literal["chat", "plain"]
 ChoiceForm = Literal["letter", "text"]
-
-
-def remove_special_text(text: str) -> str:
-    """A benchmark's text without what has a meaning of its own: an image's placeholder, the soft prompt's token."""
-    while IMAGE in text or SOFT_TOKEN in text:  # Taking one out may put another together.
-        text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
-    return text
 
 
 @cache
@@ -138,17 +131,5 @@ class PromptBuilder:
         before = chat.text([turn], generate=True)
         return ItemPrompt(
             before,
-            tuple(tuple(self._continuation(chat, turn, before, own) for own in group) for group in options),
+            tuple(tuple(answer_in_chat(chat, turn, before, own) for own in group) for group in options),
         )
-
-    def _continuation(self, chat: ChatTokenizer, turn: tuple[str, str], before: str, answer: str) -> str:
-        """How the chat template writes an answer behind the prompt: with a blank, a line break or nothing."""
-        whole = chat.text([turn, ("assistant", answer)], generate=False)
-        place = whole.find(answer.strip(), len(before))
-        if not whole.startswith(before) or place < 0:
-            raise InputError(
-                "the chat template does not keep the question as it is before an answer, so that no option "
-                "can be scored",
-                hint="use --by generation, --prompt plain, or another chat template",
-            )
-        return whole[len(before) : place + len(answer.strip())]

@@ -10,12 +10,13 @@ from functools import lru_cache, partial
 from priorkit.architectures.lion.evaluation_inputs import looks, shown
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder, remove_special_text
+from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import rotated
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference import generation, likelihood
 from priorkit.inference.answer_cache import AnswerCache
+from priorkit.inference.chat_prompts import remove_special_text
 from priorkit.inference.model_adapter import Subject
 from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 

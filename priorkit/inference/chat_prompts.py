@@ -1,0 +1,38 @@
+"""Text of chat prompts and of the answers that may follow them."""
+
+from __future__ import annotations
+
+from priorkit.core.errors import InputError
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
+from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.models.language.tokenizer import IMAGE
+
+
+def remove_special_text(text: str) -> str:
+    """A user's text without the reserved tokens: the image placeholder and the soft prompt's token."""
+    while IMAGE in text or SOFT_TOKEN in text:  # Removing one may join another.
+        text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
+    return text
+
+
+def answer_in_chat(chat: ChatTokenizer, turn: tuple[str, str], prompt: str, answer: str) -> str:
+    """An answer as the chat template writes it after the prompt: with a space, a line break or nothing before it.
+
+    Args:
+        chat: the chat template.
+        turn: the user's role and text.
+        prompt: the rendered turn, up to where the assistant answers.
+        answer: the assistant's text.
+
+    Raises:
+        InputError: the template rewrites the prompt when an answer follows.
+    """
+    rendered = chat.text([turn, ("assistant", answer)], generate=False)
+    start = rendered.find(answer.strip(), len(prompt))
+    if not rendered.startswith(prompt) or start < 0:
+        raise InputError(
+            "the chat template does not keep the question as it is before an answer, so that no option "
+            "can be scored",
+            hint="use --by generation, --prompt plain, or another chat template",
+        )
+    return rendered[len(prompt) : start + len(answer.strip())]
