@@ -1,4 +1,4 @@
-"""Labelling segments: the text read once for six questions, against once per question; the linear labeller.
+"""Labelling segments: the text encoded once for six questions, against once per question; the linear labeller.
 
     python benchmarks/labelling.py --rounds 3
 
@@ -51,27 +51,27 @@ def main() -> None:
         return tokenizer.decode(ids)
 
     texts = [segment() for _ in range(options.segments)]
-    shared = LanguageModelLabeller(subject, read_prompts()["plain"], "plain")
-    apart = LanguageModelLabeller(subject, read_prompts()["plain"], "plain")
-    apart._shares_cache = False
-    seconds: dict[str, list[float]] = {"text read once": [], "text read per question": []}
+    shared = LanguageModelLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
+    separate = LanguageModelLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
+    separate._shares_cache = False
+    seconds: dict[str, list[float]] = {"text encoded once": [], "text encoded per question": []}
     for _ in range(options.rounds):
-        for name, labeller in zip(seconds, (shared, apart), strict=True):
+        for name, labeller in zip(seconds, (shared, separate), strict=True):
             begun = time.perf_counter()
-            labeller.score(texts, 4)
+            labeller.score(texts)
             seconds[name].append(time.perf_counter() - begun)
     for name, values in seconds.items():
-        print(f"{name:<24} {1024 * len(texts) / statistics.median(values):10.0f} tokens/s")
+        print(f"{name:<25} {1024 * len(texts) / statistics.median(values):10.0f} tokens/s")
     once, each = (statistics.median(values) for values in seconds.values())
     print(f"ratio {each / once:.2f}")
     sample = [segment() for _ in range(300)]
     labels = np.random.default_rng(0).random((300, len(CONCEPTS))) < 0.3
     begun = time.perf_counter()
     linear = fit_linear_labeller(sample, labels, 0)
-    print(f"linear labeller learnt from 300 segments in {time.perf_counter() - begun:.1f} s")
+    print(f"linear labeller trained on 300 segments in {time.perf_counter() - begun:.1f} s")
     begun = time.perf_counter()
     linear.score(sample)
-    print(f"{'linear labeller':<24} {1024 * len(sample) / (time.perf_counter() - begun):10.0f} tokens/s")
+    print(f"{'linear labeller':<25} {1024 * len(sample) / (time.perf_counter() - begun):10.0f} tokens/s")
 
 
 if __name__ == "__main__":

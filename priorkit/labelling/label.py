@@ -1,13 +1,14 @@
-"""Labelling all segments of a corpus: by a model, by a linear labeller, or by both."""
+"""Labelling all segments of a corpus: with a language model, with a linear labeller, or with both."""
 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,61 +17,81 @@ from priorkit.core.progress import progress_bar
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 from priorkit.data.text.labelled_text import label_column
 from priorkit.data.text.segments import SegmentStore
+from priorkit.labelling.base import Labeller, SegmentScores
+from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 from priorkit.scoring.statistics.agreement import agreement
 
-if TYPE_CHECKING:
-    from priorkit.labelling.language_model import LanguageModelLabeller
-    from priorkit.labelling.linear import LinearLabeller
+logger = logging.getLogger(__name__)
 
 CHUNK = 64
-"""Segments whose scores are saved together: what an interruption costs, at most."""
+"""Segments whose scores are saved together: the most that an interruption costs."""
 
 
 @dataclass
-class Labelled:
-    """What the labellers said of all segments, in order.
+class SegmentLabels:
+    """The labels of all segments, in order.
 
     Attributes:
         scores: float32 ``[segments, labels]``, 0 to 1.
-        present: bool ``[segments, labels]``.
+        present: bool ``[segments, labels]``, whether the segment has the label.
         by_model: bool ``[segments]``, whether the language model labelled it.
+        thresholds: decision thresholds by labeller (``llm``, ``linear``), float64 ``[labels]``.
     """
 
     scores: NDArray[np.float32]
     present: NDArray[np.bool_]
     by_model: NDArray[np.bool_]
+    thresholds: dict[str, NDArray[np.float64]]
 
 
-def label_by_linear(
-    linear: LinearLabeller, store: SegmentStore, count: int, thresholds: NDArray[np.float64]
-) -> Labelled:
-    """Label all segments by a linear labeller.
+def decision_thresholds(
+    settings: LabelCorpusSettings, defaults: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Scores from which on a segment has each label, float64 ``[labels]``.
 
     Args:
-        linear: the labeller.
+        settings: the thresholds given.
+        defaults: those of a linear labeller; 0.5 for each label where None.
+    """
+    labels = settings.label_set.labels
+    thresholds = np.full(len(labels), 0.5) if defaults is None else defaults.copy()
+    given = dict(settings.threshold)
+    thresholds[:] = given.pop(ALL_LABELS, thresholds)
+    for name, value in given.items():
+        thresholds[labels.index(name)] = value
+    return thresholds
+
+
+def label_all(
+    labeller: Labeller, store: SegmentStore, count: int, thresholds: NDArray[np.float64]
+) -> SegmentLabels:
+    """Label all segments with a linear labeller.
+
+    Args:
+        labeller: the labeller.
         store: the segments.
         count: their number.
         thresholds: float64 ``[labels]``.
     """
-    scores = np.zeros((count, len(linear.labels)), dtype=np.float32)
+    scores = np.zeros((count, len(labeller.labels)), dtype=np.float32)
     done = 0
     with progress_bar("label", count, unit="segments") as progress:
-        for batch in store.texts():
-            scores[done : done + len(batch)] = linear.score(batch)
-            done += len(batch)
-            progress.advance(len(batch))
-    return Labelled(scores, scores >= thresholds, np.zeros(count, dtype=np.bool_))
+        for texts in store.texts():
+            scores[done : done + len(texts)] = labeller.score(texts).scores
+            done += len(texts)
+            progress.advance(len(texts))
+    by_model = np.zeros(count, dtype=np.bool_)
+    return SegmentLabels(scores, scores >= thresholds, by_model, {"linear": thresholds})
 
 
-def score_by_model(
-    load: Callable[[], LanguageModelLabeller],
+def score_resumably(
+    load: Callable[[], Labeller],
     store: SegmentStore,
     numbers: NDArray[np.int64],
     file: Path,
-    batch_size: int,
     labels: int,
-) -> tuple[NDArray[np.float32], int]:
-    """Scores of some segments by a language model; what a killed run has scored is read back.
+) -> SegmentScores:
+    """Score some segments with a language model; scores that an interrupted run saved are read back.
 
     Chunks are the same however often a run is interrupted, and so are the scores.
 
@@ -78,12 +99,8 @@ def score_by_model(
         load: loads the labeller; not called where everything is scored already.
         store: the segments.
         numbers: which segments, ascending.
-        file: keeps the scores, a row of float32 per segment: the labels', and 1 where it was truncated.
-        batch_size: segments per pass of the model.
-        labels: how many there are.
-
-    Returns:
-        float32 ``[numbers, labels]``, and how many segments the model did not see whole.
+        file: keeps the scores, one row of float32 per segment: the labels', and 1 where it was truncated.
+        labels: number of labels.
     """
     width = labels + 1
     row_bytes = 4 * width
@@ -98,14 +115,22 @@ def score_by_model(
             stream.truncate(done * row_bytes)
             stream.seek(done * row_bytes)
             for texts in _chunks(store.chosen(numbers[done:])):
-                scored = labeller.score(texts, batch_size)
+                scored = labeller.score(texts)
                 rows = np.concatenate([scored.scores, scored.truncated[:, None]], axis=1)
                 stream.write(rows.astype("<f4").tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
                 progress.advance(len(texts))
     rows = np.fromfile(file, dtype="<f4").reshape(-1, width)[: len(numbers)]
-    return rows[:, :-1].astype(np.float32), int(rows[:, -1].sum())
+    return SegmentScores(rows[:, :-1].astype(np.float32), rows[:, -1] > 0)
+
+
+def report_truncated(scored: SegmentScores) -> int:
+    """Number of truncated segments, also printed."""
+    truncated = int(scored.truncated.sum())
+    if truncated:
+        logger.info(f"  {truncated:,} segments exceed the model's context; their middle was left out")
+    return truncated
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
@@ -114,18 +139,20 @@ def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def compare_labels(
-    reference: NDArray[np.bool_], predicted: NDArray[np.bool_], known: LabelSet = CONCEPT_LABELS
+    reference: NDArray[np.bool_], predicted: NDArray[np.bool_], labels: LabelSet = CONCEPT_LABELS
 ) -> list[dict[str, Any]]:
     """Agreement of two labellers per label and combination; undefined values are None.
 
     Args:
         reference: bool ``[segments, labels]``.
         predicted: bool ``[segments, labels]``.
-        known: the labels.
+        labels: the labels.
     """
     rows: list[dict[str, Any]] = []
-    for name in known.all:
-        found = asdict(agreement(label_column(reference, name, known), label_column(predicted, name, known)))
-        plain = {key: None if value != value else value for key, value in found.items()}
-        rows.append({"label": name, **plain})
+    for name in labels.all:
+        measures = asdict(
+            agreement(label_column(reference, name, labels), label_column(predicted, name, labels))
+        )
+        defined = {key: None if value != value else value for key, value in measures.items()}
+        rows.append({"label": name, **defined})
     return rows

@@ -1,14 +1,16 @@
-"""Labelling segments of text by a causal language model: one yes-or-no question per label, by likelihood.
+"""Labelling segments of text with a causal language model: one yes-or-no question per label, by likelihood.
 
 The score of a label is ``P(yes) / (P(yes) + P(no))``, each side summed over its spellings. A segment is
-read once: the keys and values of its text are kept and shared by the questions, which follow it.
+encoded once: the questions that follow it share the keys and values of its text.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,40 +19,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from priorkit.core import runtime
+from priorkit.core.artifact import write_text
 from priorkit.core.errors import InputError
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import Subject, load_subject
+from priorkit.labelling.base import SegmentScores
+from priorkit.labelling.plan import LabelPlan
 from priorkit.labelling.prompt import Form, LabelPrompt
+from priorkit.labelling.settings import LabelCorpusSettings
 
 logger = logging.getLogger(__name__)
 
 Ids = list[int]
 
-LEAST_ROOM = 16
-"""Fewest tokens of a segment that must fit beside the question."""
+MIN_SEGMENT_TOKENS = 16
+"""Fewest tokens of a segment that must fit in the context with the prompt."""
 
 CONTENT_FREE = ("", "N/A", "[MASK]")
-"""Texts that say nothing, to learn how a model leans (Zhao et al. 2021, "Calibrate Before Use")."""
+"""Content-free inputs of contextual calibration (Zhao et al. 2021, "Calibrate Before Use")."""
 
-_HERE = "\ue000"
-"""Stands for the text while a chat template is rendered; of Unicode's private use."""
+CALIBRATION = "leaning.json"
+"""File in the state folder with the log-odds of yes on content-free inputs, by label."""
 
-
-@dataclass(frozen=True)
-class Scored:
-    """Scores of some segments.
-
-    Attributes:
-        scores: float32 ``[segments, labels]``, 0 to 1, labels in the order of the prompt's.
-        truncated: bool ``[segments]``, true where the model did not see the segment's middle.
-    """
-
-    scores: NDArray[np.float32]
-    truncated: NDArray[np.bool_]
+_TEXT_MARK = "\ue000"
+"""Placeholder for the text while a chat template is rendered, from Unicode's private use area."""
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """One spelling of an answer: its tokens, the label it is about, and the side it takes."""
+    """One spelling of an answer.
+
+    Attributes:
+        label: number of the label it is about.
+        yes: whether it gives the label.
+        ids: its tokens.
+    """
 
     label: int
     yes: bool
@@ -58,10 +61,10 @@ class _Answer:
 
 
 @dataclass(frozen=True)
-class _Tail:
-    """Tokens that follow the text, and the answers whose likelihood can be read off behind them.
+class _Question:
+    """Tokens that follow a segment, and the answers whose likelihood is read after them.
 
-    Answers share a tail if they differ in their last token alone, as all answers of one token do.
+    Answers that differ only in their last token share a question, as all answers of one token do.
     """
 
     ids: tuple[int, ...]
@@ -72,139 +75,161 @@ class LanguageModelLabeller:
     """A language model that answers for each label whether it fits a segment.
 
     Args:
-        subject: the model.
-        prompt: what it is asked.
-        form: whether the prompt is put into the tokenizer's chat template.
+        model: the model.
+        prompt: its prompt.
+        form: whether the prompt is rendered with the tokenizer's chat template.
+        batch_size: segments per forward pass.
 
     Raises:
-        InputError: an answer has no token, yes and no cannot be told apart, or the question leaves no
-            room for a text.
+        InputError: an answer has no token, yes and no are the same tokens, or the prompt leaves no room for a
+            text.
     """
 
-    def __init__(self, subject: Subject, prompt: LabelPrompt, form: Form) -> None:
-        self._subject = subject
-        before, after = _render(subject.tokenizer, prompt, form)
-        self._before = _beginning(subject, before, form)
-        self._tails = _tails(subject, after, prompt)
-        longest = max(len(tail.ids) + 1 for tail in self._tails)
-        self._room = subject.max_length - len(self._before) - longest
-        if self._room < LEAST_ROOM:
+    def __init__(self, model: Subject, prompt: LabelPrompt, form: Form, batch_size: int = 8) -> None:
+        self._model = model
+        before, after = _render(model.tokenizer, prompt, form)
+        self._before = _before_text(model, before, form)
+        self._questions = _questions(model, after, prompt)
+        longest = max(len(question.ids) + 1 for question in self._questions)
+        self._max_text = model.max_length - len(self._before) - longest
+        if self._max_text < MIN_SEGMENT_TOKENS:
             raise InputError(
-                f"the question takes {len(self._before) + longest} tokens, the model takes "
-                f"{subject.max_length} with the text",
-                hint="shorten the prompt (--prompt), or take a model with a longer context",
+                f"the prompt takes {len(self._before) + longest} tokens, the model takes "
+                f"{model.max_length} with the text",
+                hint="shorten the prompt (--prompt), or use a model with a longer context",
             )
         self._shares_cache = True
-        # A window counts the padding between text and question; beyond it each question reads the text.
-        self._window = getattr(subject.model.config, "sliding_window", None) or subject.max_length
-        self._count = len(prompt.after)
-        self._lean = np.zeros(self._count)
+        # A sliding window counts the padding between text and question; beyond it each question encodes the text.
+        self._window = getattr(model.model.config, "sliding_window", None) or model.max_length
+        self.labels = tuple(prompt.after)
+        self.batch_size = batch_size
+        self._content_free = np.zeros(len(self.labels))
 
     @property
-    def room(self) -> int:
-        """Tokens of a segment that the model sees; a longer one loses its middle."""
-        return self._room
+    def max_text_tokens(self) -> int:
+        """Most tokens of a segment that fit; a longer one loses its middle."""
+        return self._max_text
 
     def calibrate(self) -> NDArray[np.float64]:
-        """Learn how the model leans before a text that says nothing, and take that off every later score.
+        """Measure the log-odds of yes on content-free inputs; later scores are corrected by them.
 
         Returns:
             float64 ``[labels]``, the mean log-odds of yes.
         """
-        self._lean = np.zeros(self._count)
+        self._content_free = np.zeros(len(self.labels))
         texts = [self._text_ids(text)[0] for text in CONTENT_FREE]
-        self._lean = self._log_odds(texts, len(texts)).mean(0)
-        return self._lean
+        self._content_free = self._log_odds(texts, len(texts)).mean(0)
+        return self._content_free
 
-    def score(self, texts: Sequence[str], batch_size: int) -> Scored:
-        """Score segments, the longest first; scores do not depend on the batches but for rounding.
-
-        Args:
-            texts: the segments.
-            batch_size: segments per pass.
-        """
+    def score(self, texts: Sequence[str]) -> SegmentScores:
+        """Score segments, the longest first; scores do not depend on the batches, except for rounding."""
         encoded = [self._text_ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda place: (-len(encoded[place][0]), place))
-        scores = np.zeros((len(texts), self._count), dtype=np.float32)
-        odds = self._log_odds([encoded[place][0] for place in order], batch_size)
-        scores[order] = 1 / (1 + np.exp(-(odds - self._lean)))
-        return Scored(scores, np.array([cut for _, cut in encoded], dtype=np.bool_))
+        scores = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        odds = self._log_odds([encoded[place][0] for place in order], self.batch_size)
+        scores[order] = 1 / (1 + np.exp(-(odds - self._content_free)))
+        return SegmentScores(scores, np.array([truncated for _, truncated in encoded], dtype=np.bool_))
 
     def _text_ids(self, text: str) -> tuple[Ids, bool]:
-        """Tokens of a segment, its middle left out where it is too long."""
-        ids = _encode_plainly(self._subject.tokenizer, text)
-        if len(ids) <= self._room:
+        """Tokens of a segment, and whether its middle was left out because it is too long."""
+        ids = _encode_without_special(self._model.tokenizer, text)
+        if len(ids) <= self._max_text:
             return ids, False
-        head = (self._room + 1) // 2
-        return [*ids[:head], *ids[len(ids) - (self._room - head) :]], True
+        head = (self._max_text + 1) // 2
+        return [*ids[:head], *ids[len(ids) - (self._max_text - head) :]], True
 
     def _log_odds(self, texts: Sequence[Ids], batch_size: int) -> NDArray[np.float64]:
         """Log-odds of yes, float64 ``[segments, labels]``."""
-        found = [
+        batches = [
             self._batch([self._before + ids for ids in texts[start : start + batch_size]])
             for start in range(0, len(texts), batch_size)
         ]
-        return np.concatenate(found) if found else np.zeros((0, self._count))
+        return np.concatenate(batches) if batches else np.zeros((0, len(self.labels)))
 
     @torch.no_grad()
-    def _batch(self, heads: Sequence[Ids]) -> NDArray[np.float64]:
-        longest = max(map(len, heads)) + max(len(tail.ids) for tail in self._tails)
+    def _batch(self, contexts: Sequence[Ids]) -> NDArray[np.float64]:
+        longest = max(map(len, contexts)) + max(len(question.ids) for question in self._questions)
         if self._shares_cache and longest <= self._window:
             try:
-                return self._read_off(self._after_cache(heads), len(heads))
+                return self._log_odds_of(self._cached_logits(contexts), len(contexts))
             except (AttributeError, NotImplementedError, TypeError) as error:
                 self._shares_cache = False
                 logger.warning(
-                    f"this model cannot share its cache ({error}); each question reads the text again"
+                    f"this model cannot share its cache ({error}); each question encodes the text again"
                 )
-        return self._read_off(self._whole(heads), len(heads))
+        return self._log_odds_of(self._uncached_logits(contexts), len(contexts))
 
-    def _keep(self) -> int:
-        """Positions at the end of a row whose logits are read."""
-        return max(len(answer.ids) for tail in self._tails for answer in tail.answers)
+    @property
+    def _last(self) -> int:
+        """Positions at the end of a row whose logits are needed."""
+        return max(len(answer.ids) for question in self._questions for answer in question.answers)
 
-    def _after_cache(self, heads: Sequence[Ids]) -> Tensor:
-        """Logits ``[segments * tails, keep, vocabulary]``, the texts read once."""
-        ids, mask, positions = _padded(heads)
-        _, cache = self._subject.forward(ids, mask, positions, keep=1, use_cache=True)
+    def _cached_logits(self, contexts: Sequence[Ids]) -> Tensor:
+        """Logits ``[segments * questions, last, vocabulary]``, each text encoded once."""
+        ids, mask, positions = _padded(contexts)
+        _, cache = self._model.forward(ids, mask, positions, keep=1, use_cache=True)
         if cache is None:
             raise NotImplementedError("it has none")
-        index = torch.arange(len(heads)).repeat_interleave(len(self._tails))  # [segments * tails]
-        cache.batch_select_indices(index.to(self._subject.device))
-        tails, tail_mask, tail_positions = _padded([tail.ids for tail in self._tails])
-        # The padding stands between the text and its question, where the mask hides it.
-        rows = len(heads)
-        whole = torch.cat([mask[index], tail_mask.repeat(rows, 1)], dim=1)
-        begin = mask.sum(1)[index].unsqueeze(1)
-        logits, _ = self._subject.forward(
-            tails.repeat(rows, 1), whole, begin + tail_positions.repeat(rows, 1),
-            keep=self._keep(), cache=cache, use_cache=True,
+        rows = torch.arange(len(contexts)).repeat_interleave(len(self._questions))  # [segments * questions]
+        cache.batch_select_indices(rows.to(self._model.device))
+        ids, question_mask, offsets = _padded([question.ids for question in self._questions])
+        # The padding is between the text and its question, where the mask hides it.
+        segments = len(contexts)
+        full_mask = torch.cat([mask[rows], question_mask.repeat(segments, 1)], dim=1)
+        start = mask.sum(1)[rows].unsqueeze(1)
+        logits, _ = self._model.forward(
+            ids.repeat(segments, 1), full_mask, start + offsets.repeat(segments, 1),
+            keep=self._last, cache=cache, use_cache=True,
         )  # fmt: skip
         return logits
 
-    def _whole(self, heads: Sequence[Ids]) -> Tensor:
-        """The same logits, each question with its text in a row of its own."""
-        rows = [[*head, *tail.ids] for head in heads for tail in self._tails]
+    def _uncached_logits(self, contexts: Sequence[Ids]) -> Tensor:
+        """The same logits, each question in a separate row with its text."""
+        rows = [[*context, *question.ids] for context in contexts for question in self._questions]
         ids, mask, positions = _padded(rows)
-        logits, _ = self._subject.forward(ids, mask, positions, keep=self._keep())
+        logits, _ = self._model.forward(ids, mask, positions, keep=self._last)
         return logits
 
-    def _read_off(self, logits: Tensor, segments: int) -> NDArray[np.float64]:
-        """Log-odds of yes ``[segments, labels]`` from the logits behind every tail."""
-        keep = logits.shape[1]
-        logprobs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (segments, len(self._tails)))
-        sides = np.full((2, segments, self._count), -np.inf)
-        for place, tail in enumerate(self._tails):
-            for answer in tail.answers:
+    def _log_odds_of(self, logits: Tensor, segments: int) -> NDArray[np.float64]:
+        """Log-odds of yes ``[segments, labels]`` from the logits after every question."""
+        last = logits.shape[1]
+        logprobs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (segments, len(self._questions)))
+        sides = np.full((2, segments, len(self.labels)), -np.inf)
+        for place, question in enumerate(self._questions):
+            for answer in question.answers:
                 count = len(answer.ids)
                 targets = torch.tensor(answer.ids, device=logits.device)
-                taken = logprobs[:, place, keep - count :].gather(
+                taken = logprobs[:, place, last - count :].gather(
                     -1, targets.view(1, count, 1).expand(segments, count, 1)
                 )  # [segments, count, 1]
                 total = taken.double().sum((1, 2)).cpu().numpy()
-                own = sides[int(answer.yes), :, answer.label]
-                sides[int(answer.yes), :, answer.label] = np.logaddexp(own, total)
+                side = sides[int(answer.yes)]
+                side[:, answer.label] = np.logaddexp(side[:, answer.label], total)
         return sides[1] - sides[0]
+
+
+def load_language_model(settings: LabelCorpusSettings, plan: LabelPlan, state: Path) -> LanguageModelLabeller:
+    """Load the planned language model; with ``--calibrate`` calibrate it and keep the result in the state folder.
+
+    Raises:
+        InputError: the model cannot be loaded, or the prompt does not fit it.
+    """
+    started = runtime.start_portable(settings.seed, settings.device, settings.precision)
+    if plan.model is None or plan.prompt is None or plan.form is None:
+        raise TypeError("no language model was planned")
+    # Inference only, so the weights may be as narrow as the compute dtype.
+    dtype = torch.bfloat16 if started.precision == "bf16" else torch.float32
+    model = load_subject(plan.model, started.device, dtype)
+    labeller = LanguageModelLabeller(model, plan.prompt, plan.form, settings.batch_size)
+    if settings.calibrate:
+        log_odds = dict(zip(labeller.labels, labeller.calibrate().tolist(), strict=True))
+        write_text(state / CALIBRATION, json.dumps(log_odds))
+    return labeller
+
+
+def read_calibration(state: Path) -> dict[str, float]:
+    """Log-odds of yes on content-free inputs, by label."""
+    return json.loads((state / CALIBRATION).read_text(encoding="utf-8"))
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -216,29 +241,29 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _render(tokenizer: Any, prompt: LabelPrompt, form: Form) -> tuple[str, dict[str, str]]:
-    """The prompt before the text, and behind it for each label."""
+    """The prompt before the text, and after it for each label."""
     if form == "plain":
         return prompt.before, dict(prompt.after)
     before, after = "", dict[str, str]()
     for name, question in prompt.after.items():
-        user = f"{prompt.before}{_HERE}{question}"
-        rendered = _chat(tokenizer, prompt.system, user)
-        before, sign, after[name] = rendered.partition(_HERE)
-        if not sign:
-            raise InputError("the chat template leaves the question out", hint="use --form plain")
+        user = f"{prompt.before}{_TEXT_MARK}{question}"
+        rendered = _render_chat(tokenizer, prompt.system, user)
+        before, mark, after[name] = rendered.partition(_TEXT_MARK)
+        if not mark:
+            raise InputError("the chat template drops the question", hint="use --form plain")
     return before, after
 
 
-def _chat(tokenizer: Any, system: str, user: str) -> str:
-    """Render a chat up to the answer; the system message goes to the user where the template has none."""
+def _render_chat(tokenizer: Any, system: str, user: str) -> str:
+    """Render a chat up to the answer; where the template has no system message, the user's begins with it."""
     from jinja2 import TemplateError
 
-    own = [{"role": "user", "content": user}]
+    turn = [{"role": "user", "content": user}]
     joined = [{"role": "user", "content": f"{system}\n\n{user}" if system else user}]
-    tried = [[{"role": "system", "content": system}, *own], joined] if system else [own]
-    for messages in tried:
+    variants = [[{"role": "system", "content": system}, *turn], joined] if system else [turn]
+    for messages in variants:
         try:
-            # Templates of models that think before they answer read the switch; others pass over it.
+            # Templates of reasoning models know enable_thinking; others ignore it.
             text = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
             )
@@ -249,44 +274,44 @@ def _chat(tokenizer: Any, system: str, user: str) -> str:
     raise InputError("the tokenizer's chat template cannot be rendered", hint="use --form plain")
 
 
-def _beginning(subject: Subject, before: str, form: Form) -> Ids:
-    """Tokens before the text; in plain form with the beginning-of-text token if the tokenizer puts one."""
-    ids = subject.encode(before)
-    bos = subject.tokenizer.bos_token_id
-    puts: Ids = subject.tokenizer("")["input_ids"]
-    if form == "plain" and bos is not None and puts[:1] == [bos] and ids[:1] != [bos]:
+def _before_text(model: Subject, before: str, form: Form) -> Ids:
+    """Tokens before the text; in plain form with a beginning-of-text token if the tokenizer adds one."""
+    ids = model.encode(before)
+    bos = model.tokenizer.bos_token_id
+    added: Ids = model.tokenizer("")["input_ids"]
+    if form == "plain" and bos is not None and added[:1] == [bos] and ids[:1] != [bos]:
         ids = [int(bos), *ids]
-    return ids or [subject.prefix]
+    return ids or [model.prefix]
 
 
-def _tails(subject: Subject, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Tail]:
+def _questions(model: Subject, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Question]:
     grouped: dict[tuple[int, ...], list[_Answer]] = {}
     for label, name in enumerate(after):
-        # White space at the question's end belongs to the answer, as models tokenise it so.
+        # Spaces at the end of the question belong to the answer's first token.
         question = after[name].rstrip(" ")
-        blank = after[name][len(question) :]
-        own = subject.encode(question)
+        spaces = after[name][len(question) :]
+        question_ids = model.encode(question)
         answers: dict[tuple[int, ...], bool] = {}
         for yes, spellings in ((True, prompt.yes), (False, prompt.no)):
             for spelling in spellings:
-                ids = tuple(subject.encode(blank + spelling))
+                ids = tuple(model.encode(spaces + spelling))
                 if not ids:
                     raise InputError(f"the answer '{spelling}' has no token", where="--prompt")
                 if answers.setdefault(ids, yes) != yes:
                     raise InputError(
-                        f"the answer '{spelling}' is the same tokens on both sides", where="--prompt"
+                        f"the answer '{spelling}' has the same tokens on both sides", where="--prompt"
                     )
         for ids, yes in answers.items():
-            grouped.setdefault((*own, *ids[:-1]), []).append(_Answer(label, yes, ids))
-    return [_Tail(ids, tuple(answers)) for ids, answers in grouped.items()]
+            grouped.setdefault((*question_ids, *ids[:-1]), []).append(_Answer(label, yes, ids))
+    return [_Question(ids, tuple(answers)) for ids, answers in grouped.items()]
 
 
-def _encode_plainly(tokenizer: Any, text: str) -> Ids:
-    """Tokens of a text in which the names of special tokens are mere text."""
+def _encode_without_special(tokenizer: Any, text: str) -> Ids:
+    """Tokens of a text in which the names of special tokens are ordinary text."""
     backend = tokenizer.backend_tokenizer
-    known = backend.encode_special_tokens
+    before = backend.encode_special_tokens
     backend.encode_special_tokens = True
     try:
         return list(backend.encode(text, add_special_tokens=False).ids)
     finally:
-        backend.encode_special_tokens = known
+        backend.encode_special_tokens = before

@@ -1,9 +1,9 @@
-"""A fast labeller: hashed word n-grams and one logistic regression per label, learnt from a model's labels.
+"""A fast labeller: hashed word n-grams and one logistic regression per label, trained on a model's labels.
 
-A folder of it holds ``labeller.json`` (how texts become features, thresholds, agreement with the model it
-was learnt from) and ``labeller.safetensors`` (``coefficients`` float32 ``[labels, features]``,
-``intercepts`` float32 ``[labels]``). Words are hashed by MurmurHash3 as in scikit-learn's
-``HashingVectorizer``, so there is no vocabulary to keep.
+Its folder holds ``labeller.json`` (feature options, thresholds, agreement with the model whose labels it was
+trained on) and ``labeller.safetensors`` (``coefficients`` float32 ``[labels, features]``, ``intercepts``
+float32 ``[labels]``). Words are hashed by MurmurHash3 as in scikit-learn's ``HashingVectorizer``, so there is
+no vocabulary to store.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import read_header
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
+from priorkit.labelling.base import SegmentScores
 from priorkit.models.folder import read_json
 
 CONFIG = "labeller.json"
@@ -31,19 +32,21 @@ FEATURES = 1 << 18
 """Buckets that n-grams are hashed into."""
 
 LONGEST = 2
-"""Words of the longest n-gram."""
+"""Length of the longest n-gram in words."""
 
-WORDS = r"(?u)\w+|[^\w\s]"
-"""A run of letters and digits, or one sign: brackets and operators tell code and mathematics from prose."""
+TOKEN_PATTERN = r"(?u)\w+|[^\w\s]"
+"""A run of letters and digits, or one symbol: brackets and operators distinguish code and mathematics from prose."""
 
-STRENGTH = 30.0
-"""scikit-learn's C, the inverse of the regularisation."""
+INVERSE_REGULARIZATION = 30.0
+"""scikit-learn's ``C``."""
 
 FOLDS = 3
-"""Parts of the sample that are predicted from the others, to set the thresholds."""
+"""Cross-validation folds from whose predictions the thresholds are set."""
 
 _CERTAIN = 20.0
-_TEXTS_AT_ONCE = 1024
+"""Log-odds of a label that all or no texts have."""
+
+_BATCH_TEXTS = 1024
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ class LinearLabeller:
     Attributes:
         coefficients: float32 ``[labels, features]``.
         intercepts: float32 ``[labels]``.
-        thresholds: float64 ``[labels]``; a score from it on gives the label.
-        options: number of features and length of n-grams.
-        labels: their names.
+        thresholds: decision thresholds, float64 ``[labels]``.
+        options: number of features, and length of the longest n-gram.
+        labels: names of the labels.
     """
 
     coefficients: NDArray[np.float32]
@@ -64,14 +67,14 @@ class LinearLabeller:
     options: dict[str, int]
     labels: tuple[str, ...] = CONCEPT_LABELS.labels
 
-    def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Scores 0 to 1, float32 ``[segments, labels]``; each text's depend on that text alone."""
-        found = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            features = _features(texts[start : start + _TEXTS_AT_ONCE], self.options)
+    def score(self, texts: Sequence[str]) -> SegmentScores:
+        """Score segments, never truncated; a segment's scores depend only on its text."""
+        scores = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
+        for start in range(0, len(texts), _BATCH_TEXTS):
+            features = _features(texts[start : start + _BATCH_TEXTS], self.options)
             odds = np.asarray(features @ self.coefficients.T) + self.intercepts
-            found[start : start + _TEXTS_AT_ONCE] = 1 / (1 + np.exp(-odds.astype(np.float64)))
-        return found
+            scores[start : start + _BATCH_TEXTS] = 1 / (1 + np.exp(-odds.astype(np.float64)))
+        return SegmentScores(scores, np.zeros(len(texts), dtype=np.bool_))
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write a folder that :func:`load_linear_labeller` reads; ``about`` goes into its ``labeller.json``."""
@@ -95,12 +98,12 @@ def is_linear_labeller(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def check_linear_labeller(folder: Path, known: LabelSet | None = None) -> dict[str, Any]:
+def check_linear_labeller(folder: Path, label_set: LabelSet | None = None) -> dict[str, Any]:
     """Check a linear labeller from its headers; returns its ``labeller.json``.
 
     Args:
-        folder: the labeller's.
-        known: the labels that it should give; any known set where None.
+        folder: folder of the labeller.
+        label_set: the labels that it should give; either set where None.
 
     Raises:
         InputError: a file is missing or damaged, or it is of another kind.
@@ -109,10 +112,10 @@ def check_linear_labeller(folder: Path, known: LabelSet | None = None) -> dict[s
     where = str(folder / CONFIG)
     if content.get("kind") != KIND:
         raise InputError(f"expected a labeller of kind '{KIND}', got {content.get('kind')!r}", where=where)
-    sets = [known] if known else [CONCEPT_LABELS, ABILITY_LABELS]
-    if content.get("labels") not in [list(own.labels) for own in sets]:
-        wanted = " or ".join(", ".join(own.labels) for own in sets)
-        raise InputError(f"expected the labels {wanted}", where=where)
+    label_sets = [label_set] if label_set else [CONCEPT_LABELS, ABILITY_LABELS]
+    if content.get("labels") not in [list(each.labels) for each in label_sets]:
+        expected = " or ".join(", ".join(each.labels) for each in label_sets)
+        raise InputError(f"expected the labels {expected}", where=where)
     names = [str(name) for name in content["labels"]]
     try:
         features = int(content["features"])
@@ -121,7 +124,7 @@ def check_linear_labeller(folder: Path, known: LabelSet | None = None) -> dict[s
         if not all(np.isfinite(thresholds)):
             raise ValueError("a threshold is not finite")
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not the description of a labeller: {error!r}", where=where) from None
+        raise InputError(f"not a valid description of a labeller: {error!r}", where=where) from None
     header = read_header(folder / WEIGHTS)
     shapes = {"coefficients": (len(names), features), "intercepts": (len(names),)}
     for name, shape in shapes.items():
@@ -149,23 +152,22 @@ def load_linear_labeller(folder: Path) -> LinearLabeller:
 def fit_linear_labeller(
     texts: Sequence[str], labels: NDArray[np.bool_], seed: int, names: tuple[str, ...] = CONCEPT_LABELS.labels
 ) -> LinearLabeller:
-    """Learn from labelled texts.
+    """Train on labelled texts.
 
-    A label's threshold is set so that texts predicted from the other folds get it as often as they have
-    it: proportions of labelled corpora then come out without the bias towards common labels that a
-    threshold of one half has.
+    A label's threshold is set so that the cross-validated predictions give it as often as the texts have it:
+    a threshold of one half would bias the proportions of labelled corpora towards common labels.
 
     Args:
         texts: the segments.
         labels: bool ``[segments, labels]``.
-        seed: of the folds.
-        names: of the labels.
+        seed: seed of the folds.
+        names: names of the labels.
 
     Raises:
         InputError: there is no text.
     """
     if not len(texts):
-        raise InputError("there is no labelled text to learn from")
+        raise InputError("there is no labelled text to train on")
     options = {"features": FEATURES, "longest": LONGEST}
     features = _features(texts, options)
     fold = np.random.Generator(np.random.PCG64(seed)).permutation(len(texts)) % FOLDS
@@ -173,21 +175,21 @@ def fit_linear_labeller(
     intercepts = np.zeros(len(names), dtype=np.float32)
     thresholds = np.full(len(names), 0.5)
     for number in range(len(names)):
-        own = labels[:, number]
-        weights, intercepts[number] = _fit(features, own)
+        has_label = labels[:, number]
+        weights, intercepts[number] = _fit(features, has_label)
         coefficients[number] = weights
         held_out = np.zeros(len(texts))
         for part in range(FOLDS):
             rest, chosen = fold != part, fold == part
             if chosen.any() and rest.any():
-                weights, intercept = _fit(features[rest], own[rest])
+                weights, intercept = _fit(features[rest], has_label[rest])
                 held_out[chosen] = np.asarray(features[chosen] @ weights) + intercept
-        thresholds[number] = _matching_threshold(held_out, int(own.sum()))
+        thresholds[number] = _matching_threshold(held_out, int(has_label.sum()))
     return LinearLabeller(coefficients, intercepts, thresholds, options, names)
 
 
 def _matching_threshold(odds: NDArray[np.float64], count: int) -> float:
-    """The score from which on ``count`` items get the label; halfway to the next item's."""
+    """The threshold at which ``count`` items get the label: midway between the scores of the last and the next."""
     if count in (0, len(odds)):
         return 0.5
     ordered = np.sort(odds)[::-1]
@@ -196,14 +198,16 @@ def _matching_threshold(odds: NDArray[np.float64], count: int) -> float:
 
 
 def _fit(features: Any, labels: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
-    """Coefficients and intercept of one label; a label that all or none have is predicted always or never."""
+    """Coefficients and intercept of one label; a label that all or no texts have is predicted always or never."""
     from sklearn.linear_model import LogisticRegression
 
     if labels.all() or not labels.any():
         return np.zeros(features.shape[1], dtype=np.float32), _CERTAIN if labels.all() else -_CERTAIN
-    # Buckets without an n-gram keep a coefficient of zero; the solver need not see them.
+    # Buckets without an n-gram keep a coefficient of zero, so they are left out of the fit.
     used = np.unique(features.indices)
-    model = LogisticRegression(C=STRENGTH, solver="lbfgs", max_iter=1000).fit(features[:, used], labels)
+    model = LogisticRegression(C=INVERSE_REGULARIZATION, solver="lbfgs", max_iter=1000).fit(
+        features[:, used], labels
+    )
     weights = np.zeros(features.shape[1], dtype=np.float32)
     weights[used] = model.coef_[0]
     return weights, float(model.intercept_[0])
@@ -217,7 +221,7 @@ def _features(texts: Sequence[str], options: dict[str, int]) -> Any:
     vectorizer = HashingVectorizer(
         n_features=options["features"],
         ngram_range=(1, options["longest"]),
-        token_pattern=WORDS,
+        token_pattern=TOKEN_PATTERN,
         lowercase=True,
         norm="l2",
         alternate_sign=False,

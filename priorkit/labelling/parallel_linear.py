@@ -1,4 +1,4 @@
-"""A linear labeller whose work several processes share: hashing words holds the interpreter's lock."""
+"""A linear labeller that scores on several processes; hashing words holds the interpreter lock."""
 
 from __future__ import annotations
 
@@ -9,62 +9,75 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from priorkit.data.io.worker_processes import Result, Task, Workers, serve
+from priorkit.data.text.segments import SegmentStore
+from priorkit.labelling.base import SegmentScores
+from priorkit.labelling.label import SegmentLabels, decision_thresholds, label_all
 from priorkit.labelling.linear import LinearLabeller, load_linear_labeller
+from priorkit.labelling.settings import LabelCorpusSettings
 
 
 @dataclass(frozen=True)
-class _Shared(LinearLabeller):
-    """The labeller with the processes that score for it.
+class ParallelLinearLabeller(LinearLabeller):
+    """A linear labeller with its worker processes.
 
     Attributes:
-        folder: where it is stored.
+        folder: where the labeller is stored; the processes load it from there.
         pool: the processes.
-        count: their number.
+        processes: their number.
     """
 
     folder: Path = Path()
     pool: Workers | None = None
-    count: int = 1
+    processes: int = 1
 
-    def score(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Scores as of the labeller itself: each text's depend on that text alone."""
+    def score(self, texts: Sequence[str]) -> SegmentScores:
+        """Score segments; the scores are those of the labeller itself."""
         if self.pool is None or not texts:
             return super().score(texts)
-        step = -(-len(texts) // self.count)
+        size = -(-len(texts) // self.processes)
         tasks = [
-            {"folder": str(self.folder.resolve()), "texts": list(texts[start : start + step])}
-            for start in range(0, len(texts), step)
+            {"folder": str(self.folder.resolve()), "texts": list(texts[start : start + size])}
+            for start in range(0, len(texts), size)
         ]
-        parts = [np.array(own["scores"], dtype=np.float32) for own in self.pool.map(tasks)]
-        return np.concatenate(parts)
+        parts = [np.array(result["scores"], dtype=np.float32) for result in self.pool.map(tasks)]
+        return SegmentScores(np.concatenate(parts), np.zeros(len(texts), dtype=np.bool_))
 
 
 @contextmanager
-def shared(linear: LinearLabeller, folder: Path, workers: int) -> Iterator[LinearLabeller]:
-    """A labeller that scores on several processes; itself where fewer than two are wanted.
+def in_processes(linear: LinearLabeller, folder: Path, processes: int) -> Iterator[LinearLabeller]:
+    """A labeller that scores on several processes; the given one for fewer than two.
 
     Args:
         linear: the labeller.
         folder: where it is stored.
-        workers: number of processes.
+        processes: their number.
     """
-    if workers < 2:
+    if processes < 2:
         yield linear
         return
-    held = {field.name: getattr(linear, field.name) for field in fields(linear)}
-    with Workers("priorkit.labelling.parallel_linear", workers) as pool:
-        yield _Shared(**held, folder=folder, pool=pool, count=workers)
+    state = {field.name: getattr(linear, field.name) for field in fields(linear)}
+    with Workers("priorkit.labelling.parallel_linear", processes) as pool:
+        yield ParallelLinearLabeller(**state, folder=folder, pool=pool, processes=processes)
+
+
+def label_with_linear(
+    settings: LabelCorpusSettings, folder: Path, store: SegmentStore, segments: int
+) -> SegmentLabels:
+    """Label all segments with the linear labeller of a folder, on ``--workers`` processes."""
+    linear = load_linear_labeller(folder)
+    thresholds = decision_thresholds(settings, linear.thresholds)
+    with in_processes(linear, folder, settings.workers) as labeller:
+        return label_all(labeller, store, segments, thresholds)
 
 
 _load_once = cache(load_linear_labeller)
 
 
 def work(task: Task) -> Result:
-    """Score the texts of a task; what a worker process does."""
-    return {"scores": _load_once(Path(task["folder"])).score(task["texts"]).tolist()}
+    """Score the texts of a task, in a worker process."""
+    return {"scores": _load_once(Path(task["folder"])).score(task["texts"]).scores.tolist()}
 
 
 if __name__ == "__main__":

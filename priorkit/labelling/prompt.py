@@ -1,4 +1,4 @@
-"""The question that a labelling model is asked, read from a TOML file that users can change."""
+"""The prompt of a labelling model, read from a TOML file that users can change."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 Form = Literal["chat", "plain"]
 
 TEXT = "{text}"
-_OWN = ("{label}", "{definition}")
+_LABEL_FIELDS = ("{label}", "{definition}")
 
 
 @dataclass(frozen=True)
 class LabelPrompt:
-    """What is asked in one form.
+    """The prompt in one form.
 
     Attributes:
         system: the system message of a chat; may be empty.
-        before: what stands before the segment's text in the question.
-        after: for each label what stands behind the text.
+        before: the prompt before the segment's text.
+        after: the prompt after the text, by label.
         yes: spellings of the answer that gives the label.
         no: spellings of the answer that does not.
     """
@@ -38,19 +38,19 @@ class LabelPrompt:
     no: tuple[str, ...]
 
 
-def read_prompts(path: Path | None = None, known: LabelSet = CONCEPT_LABELS) -> dict[Form, LabelPrompt]:
-    """Read a prompt file; the shipped one where none is given.
+def read_prompts(path: Path | None = None, label_set: LabelSet = CONCEPT_LABELS) -> dict[Form, LabelPrompt]:
+    """Read a prompt file.
 
     Args:
-        path: the file.
-        known: the labels that it must define.
+        path: the file; the shipped one where None.
+        label_set: the labels that it must define.
 
     Raises:
         InputError: it cannot be read, or its tables and keys are not those of the shipped file; all
-            problems are named.
+            problems are listed.
     """
     if path is None:
-        where = "labelling.toml" if known == CONCEPT_LABELS else "abilities.toml"
+        where = "labelling.toml" if label_set == CONCEPT_LABELS else "abilities.toml"
         text = resources.files("priorkit.labelling").joinpath(where).read_text(encoding="utf-8")
     else:
         where = str(path)
@@ -65,8 +65,8 @@ def read_prompts(path: Path | None = None, known: LabelSet = CONCEPT_LABELS) -> 
     problems = Problems(InputError)
     _check_keys(document, {"chat": True, "plain": True, "labels": True}, where, problems)
     labels = document.get("labels", {})
-    _check_keys(labels, dict.fromkeys(known.labels, True), f"{where} [labels]", problems)
-    for name in known.labels:
+    _check_keys(labels, dict.fromkeys(label_set.labels, True), f"{where} [labels]", problems)
+    for name in label_set.labels:
         keys = {"label": True, "definition": True}
         _check_keys(labels.get(name, {}), keys, f"{where} [labels.{name}]", problems, "text")
     if len(problems):
@@ -82,7 +82,7 @@ def read_prompts(path: Path | None = None, known: LabelSet = CONCEPT_LABELS) -> 
 def _check_keys(
     table: Any, known: Mapping[str, bool], where: str, problems: Problems, values: str = ""
 ) -> None:
-    """Note unknown and missing keys of a table, and values that are no text where they should be."""
+    """Add a problem for each unknown or missing key of a table, and each value that should be text and is not."""
     if not isinstance(table, dict):
         problems.add(f"expected a table, got {type(table).__name__}", where=where)
         return
@@ -107,31 +107,31 @@ def _prompt(
         template, system = TEXT, ""
     template = template.lstrip("\n")
     if template.count(TEXT) != 1:
-        problems.add(f"{TEXT} must stand in '{key}' once, got {template.count(TEXT)}", where=where)
+        problems.add(f"{TEXT} must appear in '{key}' once, got {template.count(TEXT)}", where=where)
     before, _, after = template.partition(TEXT)
-    if any(name in before for name in _OWN):
+    if any(name in before for name in _LABEL_FIELDS):
         problems.add(
-            f"{' and '.join(_OWN)} must stand behind {TEXT}",
+            f"{' and '.join(_LABEL_FIELDS)} must come after {TEXT}",
             where=where,
-            hint="the model reads what stands before the question once for all labels",
+            hint="what precedes the question is encoded once for all labels",
         )
-    if template.count(TEXT) == 1 and not any(name in after for name in _OWN):
-        problems.add(f"neither {' nor '.join(_OWN)} stands in '{key}'", where=where)
+    if template.count(TEXT) == 1 and not any(name in after for name in _LABEL_FIELDS):
+        problems.add(f"neither {' nor '.join(_LABEL_FIELDS)} appears in '{key}'", where=where)
     answers = {side: _spellings(table.get(side), side, where, problems) for side in ("yes", "no")}
-    both = [own for own in answers["yes"] if own in answers["no"]]
+    both = [spelling for spelling in answers["yes"] if spelling in answers["no"]]
     if both:
-        problems.add(f"'{both[0]}' stands for both yes and no", where=where)
-    own = {
+        problems.add(f"'{both[0]}' means both yes and no", where=where)
+    questions = {
         name: after.replace("{label}", str(labels[name]["label"])).replace(
             "{definition}", str(labels[name]["definition"])
         )
         for name in labels
     }
-    return LabelPrompt(system, before, own, answers["yes"], answers["no"])
+    return LabelPrompt(system, before, questions, answers["yes"], answers["no"])
 
 
 def _spellings(value: Any, side: str, where: str, problems: Problems) -> tuple[str, ...]:
-    if isinstance(value, list) and value and all(isinstance(own, str) and own.strip() for own in value):
+    if isinstance(value, list) and value and all(isinstance(each, str) and each.strip() for each in value):
         return tuple(dict.fromkeys(value))
     if value is not None:
         problems.add(f"'{side}' should be a list of answers, none of them empty", where=where)

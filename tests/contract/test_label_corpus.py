@@ -40,7 +40,7 @@ def sources(kit) -> list[str]:
 
 @pytest.fixture(scope="module")
 def asked(kit, prompt) -> tuple:
-    """Two sources labelled by the kit's model, which leans neither way."""
+    """Two sources labelled by a random model, calibrated so that it favours neither answer."""
     return (
         "label-corpus", *sources(kit), "--labeller", kit.llm, "--prompt", prompt, "--segment-tokens", 48,
         "--calibrate", "--form", "plain", "--max-documents", 60, *CPU,
@@ -66,7 +66,7 @@ def documents(path: Path, count: int) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()[:count]]
 
 
-def test_text_comes_back_whole_with_its_labels(by_model, kit) -> None:
+def test_the_text_is_unchanged_and_has_its_labels(by_model, kit) -> None:
     made = artifact.open_artifact(by_model.path)
     assert made.kind == "text"
     for name in ("facts", "code"):
@@ -134,17 +134,15 @@ def test_the_same_inputs_give_the_same_bytes(cli, asked, by_model, tmp_path: Pat
 
 
 @pytest.mark.parametrize("torn", [0, 13])
-def test_an_interrupted_run_goes_on_where_it_was(
-    cli, asked, by_model, tmp_path: Path, monkeypatch, torn: int
-) -> None:
+def test_an_interrupted_run_resumes(cli, asked, by_model, tmp_path: Path, monkeypatch, torn: int) -> None:
     out = tmp_path / "out"
     whole, calls = LanguageModelLabeller.score, []
 
-    def counted(self, texts, batch_size):
+    def counted(self, texts):
         calls.append(len(texts))
         if len(calls) == 2 and len(calls) == interrupt:
             raise KeyboardInterrupt
-        return whole(self, texts, batch_size)
+        return whole(self, texts)
 
     monkeypatch.setattr(LanguageModelLabeller, "score", counted)
     interrupt = 2
@@ -219,13 +217,13 @@ def test_refusals(cli, kit, distilled, tmp_path: Path) -> None:
         assert "Traceback" not in found.err
 
     found = cli(*base, "--labeller", kit.llm, "--threshold", "math=0.5,visual=0.1", "--threshold", "all=2")
-    refused(2, "no label is called 'math'", "set the thresholds of those", "between 0 and 1, got 2")
+    refused(2, "unknown label 'math'", "set their thresholds instead", "between 0 and 1, got 2")
     found = cli(*base, "--labeller", kit.mllm)
     refused(3, "LABELLER" if "LABELLER" in found.err else "--labeller", "mllm")
     found = cli(*base, "--labeller", kit.world)
     refused(3, "world")
     found = cli(*base, "--labeller", distilled.path, "--calibrate", "--distil-labeller")
-    refused(2, "--calibrate: this labeller is a linear one", "--distil-labeller: this labeller")
+    refused(2, "--calibrate: no effect with a linear labeller", "--distil-labeller: no effect")
     bad = tmp_path / "bad.toml"
     bad.write_text(PROMPT.replace("[labels.math_reasoning]", "[labels.math]"))
     found = cli(*base, "--labeller", kit.llm, "--prompt", bad, "--check")
@@ -244,10 +242,10 @@ def test_refusals(cli, kit, distilled, tmp_path: Path) -> None:
     refused(3, "no such file")
 
 
-def test_check_tells_what_would_be_done(cli, asked, tmp_path: Path) -> None:
+def test_check_prints_the_plan(cli, asked, tmp_path: Path) -> None:
     found = cli(*asked, "--distil-labeller", "--out", tmp_path / "out", "--check")
     assert found.code == 0
-    assert "asked in plain form for 2,000 segments" in found.err
+    assert "plain prompt for 2,000 segments" in found.err
     assert not (tmp_path / "out").exists()
 
 
@@ -350,12 +348,12 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
 @pytest.mark.parametrize(
     ("extra", "code", "message"),
     [
-        (("--segment-tokens", 48), 2, "--segment-tokens: conversations are labelled whole"),
-        (("--threshold", "visual=0.5"), 2, "no label is called 'visual'"),
+        (("--segment-tokens", 48), 2, "--segment-tokens: no effect on conversations"),
+        (("--threshold", "visual=0.5"), 2, "unknown label 'visual'"),
         (("--prompt", "PROMPT"), 3, "the key 'perception' is missing"),
     ],
 )
-def test_what_conversations_are_not_labelled_by(
+def test_options_that_do_not_apply_to_conversations(
     cli, kit, prompt, tmp_path: Path, extra: tuple, code: int, message: str
 ) -> None:
     extra = tuple(prompt if word == "PROMPT" else word for word in extra)
@@ -374,15 +372,15 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
     cli, kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that knows the answer: colours are perception, sums reasoning, multiples of five neither."""
-    from priorkit.labelling.language_model import Scored
+    from priorkit.labelling.base import SegmentScores
 
-    def score(self: LanguageModelLabeller, texts: list[str], batch_size: int) -> Scored:
+    def score(self: LanguageModelLabeller, texts: list[str]) -> SegmentScores:
         assert all(text.startswith("Question: what") and "<image>" not in text for text in texts)
         found = [
             (0.1, 0.2) if int(t.split()[-1]) % 5 == 0 else (0.9, 0.6) if "colour" in t else (0.6, 0.9)
             for t in texts
         ]
-        return Scored(np.array(found, dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
+        return SegmentScores(np.array(found, dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
 
     monkeypatch.setattr(LanguageModelLabeller, "score", score)
     source = conversations(tmp_path, 30)
@@ -401,12 +399,12 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
     assert seen == set(range(30)) - {1}
 
 
-def test_the_likelier_of_two_abilities_is_kept() -> None:
-    from priorkit.data.conversations.labelled_conversations import Abilities, likelier
+def test_the_most_likely_of_two_abilities_is_kept() -> None:
+    from priorkit.data.conversations.labelled_conversations import Abilities, most_likely
 
     scores = np.array([[0.6, 0.9], [0.9, 0.6], [0.7, 0.7], [0.9, 0.6], [0.1, 0.2]], dtype=np.float32)
     present = np.array([[1, 1], [1, 1], [1, 1], [0, 1], [0, 0]], dtype=bool)
-    kept = likelier(scores, present)
+    kept = most_likely(scores, present)
     assert kept.tolist() == [[False, True], [True, False], [True, False], [False, True], [False, False]]
     found = Abilities(["0:1", "0:3", "1:1", "1:2", "1:9"], kept)
     names = ["reasoning", "perception", "perception", "reasoning", "none"]

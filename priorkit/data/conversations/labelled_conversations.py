@@ -60,7 +60,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
         raise InputError("no conversations here", where=str(path))
 
 
-def likelier(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def most_likely(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """At most one label a row: of several that are present the one with the highest score, the first of equals.
 
     Args:

@@ -13,6 +13,7 @@ from priorkit.core.errors import InputError
 from priorkit.data.text.concepts import CONCEPTS
 from priorkit.inference.model_adapter import Subject, check_model, load_subject
 from priorkit.labelling import language_model
+from priorkit.labelling.base import SegmentScores
 from priorkit.labelling.language_model import LanguageModelLabeller
 from priorkit.labelling.prompt import LabelPrompt, read_prompts
 from priorkit.models.language.causal_lm import build_config, build_llm
@@ -21,7 +22,7 @@ from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, t
 TOLERANCE = 1e-5
 """fp32 against float64, on a model whose activations are large."""
 
-LEAST = language_model.LEAST_ROOM
+LEAST = language_model.MIN_SEGMENT_TOKENS
 
 WORDS = [
     "the",
@@ -73,6 +74,11 @@ def prompt(yes: tuple[str, ...] = (" yes", " Yes"), no: tuple[str, ...] = (" no"
     return LabelPrompt("Be sure.", "Text: ", after, yes, no)
 
 
+def score(labeller: LanguageModelLabeller, texts: list[str], batch_size: int) -> SegmentScores:
+    labeller.batch_size = batch_size
+    return labeller.score(texts)
+
+
 def texts(count: int = 23) -> list[str]:
     draw = random.Random(3)
     return [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 25))) for _ in range(count)]
@@ -111,7 +117,7 @@ def oracle(subject: Subject, text: str, own: LabelPrompt) -> np.ndarray:
 )
 def test_scores_equal_a_plain_forward_pass(subject: Subject, own: LabelPrompt) -> None:
     wanted = texts()
-    found = LanguageModelLabeller(subject, own, "plain").score(wanted, 7)
+    found = score(LanguageModelLabeller(subject, own, "plain"), wanted, 7)
     expected = np.stack([oracle(subject, text, own) for text in wanted])
     np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)
     assert found.scores.dtype == np.float32
@@ -122,25 +128,25 @@ def test_scores_equal_a_plain_forward_pass(subject: Subject, own: LabelPrompt) -
 def test_scores_do_not_depend_on_batches_or_neighbours(subject: Subject) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     wanted = texts()
-    once = labeller.score(wanted, 4).scores
-    np.testing.assert_allclose(labeller.score(wanted, 1).scores, once, atol=TOLERANCE)
-    np.testing.assert_allclose(labeller.score(wanted[::-1], 23).scores[::-1], once, atol=TOLERANCE)
-    assert labeller.score(wanted, 4).scores.tobytes() == once.tobytes()
-    assert labeller.score([], 4).scores.shape == (0, len(CONCEPTS))
+    once = score(labeller, wanted, 4).scores
+    np.testing.assert_allclose(score(labeller, wanted, 1).scores, once, atol=TOLERANCE)
+    np.testing.assert_allclose(score(labeller, wanted[::-1], 23).scores[::-1], once, atol=TOLERANCE)
+    assert score(labeller, wanted, 4).scores.tobytes() == once.tobytes()
+    assert score(labeller, [], 4).scores.shape == (0, len(CONCEPTS))
 
 
 def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, caplog) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     wanted = texts(9)
-    shared = labeller.score(wanted, 4).scores
+    shared = score(labeller, wanted, 4).scores
 
-    def refuse(self, heads):
+    def refuse(self, contexts):
         raise NotImplementedError("no cache of that kind")
 
-    monkeypatch.setattr(LanguageModelLabeller, "_after_cache", refuse)
-    apart = LanguageModelLabeller(subject, prompt(), "plain").score(wanted, 4).scores
+    monkeypatch.setattr(LanguageModelLabeller, "_cached_logits", refuse)
+    apart = score(LanguageModelLabeller(subject, prompt(), "plain"), wanted, 4).scores
     np.testing.assert_allclose(apart, shared, atol=TOLERANCE)
-    assert caplog.text.count("each question reads the text again") == 1
+    assert caplog.text.count("each question encodes the text again") == 1
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "mistral"])
@@ -154,9 +160,9 @@ def test_other_families_agree_with_themselves_without_cache(tokenizer, kind: str
     own = subject_of(tokenizer, **fields)
     wanted = texts(9)
     labeller = LanguageModelLabeller(own, prompt(), "plain")
-    shared = labeller.score(wanted, 4).scores
+    shared = score(labeller, wanted, 4).scores
     monkeypatch.setattr(labeller, "_shares_cache", False)
-    np.testing.assert_allclose(labeller.score(wanted, 1).scores, shared, atol=TOLERANCE)
+    np.testing.assert_allclose(score(labeller, wanted, 1).scores, shared, atol=TOLERANCE)
 
 
 def test_a_long_segment_loses_its_middle(tokenizer) -> None:
@@ -164,19 +170,19 @@ def test_a_long_segment_loses_its_middle(tokenizer) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     ids = tokenizer(" ".join(texts(20)), add_special_tokens=False)["input_ids"]
     long = tokenizer.decode(ids)
-    room = labeller.room
+    room = labeller.max_text_tokens
     assert LEAST <= room < len(ids)
     seen, cut = labeller._text_ids(long)
     assert cut
     assert seen == ids[: (room + 1) // 2] + ids[len(ids) - room // 2 :]
-    found = labeller.score([long, "the cat"], 2)
+    found = score(labeller, [long, "the cat"], 2)
     assert found.truncated.tolist() == [True, False]
     assert np.isfinite(found.scores).all()
     with pytest.raises(InputError, match="the model takes 40 with the text"):
         LanguageModelLabeller(subject_of(tokenizer, 40), prompt(), "plain")
 
 
-def test_names_of_special_tokens_in_a_text_are_mere_text(subject: Subject) -> None:
+def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: Subject) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     ids, _ = labeller._text_ids("a</s>b")
     assert subject.tokenizer.eos_token_id not in ids
@@ -184,15 +190,15 @@ def test_names_of_special_tokens_in_a_text_are_mere_text(subject: Subject) -> No
     assert subject.encode("</s>") == [subject.tokenizer.eos_token_id]
 
 
-def test_calibration_takes_off_the_leaning(subject: Subject) -> None:
+def test_calibration_corrects_by_content_free_inputs(subject: Subject) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
-    plain = labeller.score(["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
-    lean = labeller.calibrate()
+    plain = score(labeller, ["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
+    log_odds = labeller.calibrate()
     odds = np.log(plain / (1 - plain))
-    np.testing.assert_allclose(lean, odds.mean(0), atol=1e-4)
-    corrected = labeller.score(["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
+    np.testing.assert_allclose(log_odds, odds.mean(0), atol=1e-4)
+    corrected = score(labeller, ["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
     np.testing.assert_allclose(np.log(corrected / (1 - corrected)).mean(0), 0, atol=1e-4)
-    np.testing.assert_array_equal(labeller.calibrate(), lean)
+    np.testing.assert_array_equal(labeller.calibrate(), log_odds)
 
 
 def test_chat_form_is_the_template_around_text_and_question(subject: Subject) -> None:
@@ -211,11 +217,11 @@ def test_chat_form_is_the_template_around_text_and_question(subject: Subject) ->
     wanted = texts(5)
     plain = LanguageModelLabeller(subject, whole, "plain")
     np.testing.assert_allclose(
-        labeller.score(wanted, 2).scores, plain.score(wanted, 2).scores, atol=TOLERANCE
+        score(labeller, wanted, 2).scores, score(plain, wanted, 2).scores, atol=TOLERANCE
     )
 
 
-def test_a_template_without_system_messages_gets_it_from_the_user(tokenizer, subject: Subject) -> None:
+def test_a_template_without_system_messages_gets_it_in_the_user_turn(tokenizer, subject: Subject) -> None:
     import copy
 
     other = copy.deepcopy(tokenizer)
@@ -242,13 +248,13 @@ def test_a_model_with_weights_from_disk() -> None:
         check_model(Path(__file__).parents[2] / "golden" / "tiny-llama"), torch.device("cpu")
     )
     own = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
-    found = LanguageModelLabeller(subject, own, "plain").score(["a cat", "1 + 1"], 2)
+    found = score(LanguageModelLabeller(subject, own, "plain"), ["a cat", "1 + 1"], 2)
     np.testing.assert_allclose(
         found.scores, np.stack([oracle(subject, t, own) for t in ["a cat", "1 + 1"]]), atol=TOLERANCE
     )
 
 
-def test_the_shipped_prompt_is_whole() -> None:
+def test_the_shipped_prompt_is_complete() -> None:
     prompts = read_prompts()
     assert set(prompts) == {"chat", "plain"}
     for own in prompts.values():
@@ -279,14 +285,14 @@ def test_a_prompt_file_is_refused_with_all_its_problems(tmp_path: Path) -> None:
         read_prompts(file)
     text = str(caught.value)
     for part in (
-        "must stand in 'user' once, got 0",
-        "must stand in 'text' once",
+        "must appear in 'user' once, got 0",
+        "must appear in 'text' once",
         "unknown key 'sistem'",
-        "both yes and no",
+        "means both yes and no",
     ):
         assert part in text
     file.write_text(shipped.replace("\nText:\n{text}", "{label}\n{text}"))
-    with pytest.raises(InputError, match="must stand behind"):
+    with pytest.raises(InputError, match="must come after"):
         read_prompts(file)
     file.write_text("x = [")
     with pytest.raises(InputError, match="not valid TOML"):

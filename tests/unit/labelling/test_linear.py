@@ -1,4 +1,4 @@
-"""The linear labeller: learns what words tell, keeps proportions, is the same after a round trip."""
+"""The linear labeller: learns from words, keeps proportions, is the same after a round trip."""
 
 from __future__ import annotations
 
@@ -70,13 +70,15 @@ def labelled(count: int, seed: int, rare: float = 0.25) -> tuple[list[str], np.n
 
 
 @pytest.fixture(scope="module")
-def learnt():
+def linear():
     return fit_linear_labeller(*labelled(500, 1), 42)
 
 
-def test_it_learns_what_the_words_tell(learnt) -> None:
+def test_it_learns_from_words(linear) -> None:
     texts, labels = labelled(400, 2)
-    rows = {row["label"]: row for row in compare_labels(labels, learnt.score(texts) >= learnt.thresholds)}
+    rows = {
+        row["label"]: row for row in compare_labels(labels, linear.score(texts).scores >= linear.thresholds)
+    }
     assert set(rows) == {*CONCEPTS, "visual", "reasoning"}
     for name, row in rows.items():
         if name != "math_reasoning":  # 15 examples among 500
@@ -86,18 +88,18 @@ def test_it_learns_what_the_words_tell(learnt) -> None:
     assert all(abs(row["predicted"] - row["given"]) <= 0.05 * row["items"] for row in rows.values())
 
 
-def test_a_text_has_its_own_score(learnt) -> None:
+def test_scores_depend_only_on_the_text(linear) -> None:
     texts, _ = labelled(50, 3)
-    once = learnt.score(texts)
-    assert (once == learnt.score(texts[::-1])[::-1]).all()
-    assert (once[7] == learnt.score([texts[7]])[0]).all()
+    once = linear.score(texts).scores
+    assert (once == linear.score(texts[::-1]).scores[::-1]).all()
+    assert (once[7] == linear.score([texts[7]]).scores[0]).all()
     assert ((once >= 0) & (once <= 1)).all()
-    assert np.isfinite(learnt.score([""])).all()
+    assert np.isfinite(linear.score([""]).scores).all()
 
 
-def test_processes_share_the_texts(learnt, tmp_path: Path) -> None:
+def test_processes_share_the_texts(linear, tmp_path: Path) -> None:
     texts, _ = labelled(301, 4)
-    learnt.save(tmp_path, {})
+    linear.save(tmp_path, {})
     asked: list[int] = []
 
     class Counted(Workers):
@@ -107,45 +109,45 @@ def test_processes_share_the_texts(learnt, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(parallel_linear, "Workers", Counted)
-        with parallel_linear.shared(learnt, tmp_path, 2) as several:
-            found = several.score(texts)
-            assert several.score([]).shape == (0, len(CONCEPTS))
+        with parallel_linear.in_processes(linear, tmp_path, 2) as parallel:
+            found = parallel.score(texts).scores
+            assert parallel.score([]).scores.shape == (0, len(CONCEPTS))
     assert sorted(asked) == [150, 151]
     assert found.dtype == np.float32
-    assert (found == learnt.score(texts)).all()
-    with parallel_linear.shared(learnt, tmp_path, 1) as alone:
-        assert alone is learnt
+    assert (found == linear.score(texts).scores).all()
+    with parallel_linear.in_processes(linear, tmp_path, 1) as single:
+        assert single is linear
 
 
-def test_the_same_sample_gives_the_same_bytes(learnt, tmp_path: Path) -> None:
+def test_the_same_sample_gives_the_same_bytes(linear, tmp_path: Path) -> None:
     again = fit_linear_labeller(*labelled(500, 1), 42)
-    for name, own in (("a", learnt), ("b", again)):
+    for name, own in (("a", linear), ("b", again)):
         own.save(tmp_path / name, {"learnt_from": 500})
     for file in (CONFIG, WEIGHTS):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     loaded = load_linear_labeller(tmp_path / "a")
     texts, _ = labelled(20, 4)
-    np.testing.assert_array_equal(loaded.score(texts), learnt.score(texts))
-    np.testing.assert_array_equal(loaded.thresholds, learnt.thresholds)
+    np.testing.assert_array_equal(loaded.score(texts).scores, linear.score(texts).scores)
+    np.testing.assert_array_equal(loaded.thresholds, linear.thresholds)
     assert set(load_file(tmp_path / "a" / WEIGHTS)) == {"coefficients", "intercepts"}
 
 
-def test_labels_that_all_or_none_have(learnt) -> None:
+def test_labels_that_all_or_none_have(linear) -> None:
     texts, labels = labelled(60, 5)
     labels[:, 0], labels[:, 1] = True, False
     found = fit_linear_labeller(texts, labels, 1)
-    present = found.score(texts) >= found.thresholds
+    present = found.score(texts).scores >= found.thresholds
     assert present[:, 0].all()
     assert not present[:, 1].any()
     single = fit_linear_labeller(["one text"], np.ones((1, 6), dtype=bool), 1)
-    assert (single.score(["another"]) >= single.thresholds).all()
+    assert (single.score(["another"]).scores >= single.thresholds).all()
     with pytest.raises(InputError, match="no labelled text"):
         fit_linear_labeller([], np.zeros((0, 6), dtype=bool), 1)
 
 
-def test_a_damaged_labeller_is_refused(learnt, tmp_path: Path) -> None:
+def test_a_damaged_labeller_is_refused(linear, tmp_path: Path) -> None:
     folder = tmp_path / "l"
-    learnt.save(folder, {})
+    linear.save(folder, {})
     content = json.loads((folder / CONFIG).read_text())
 
     def refused(change: dict, match: str) -> None:
@@ -155,7 +157,7 @@ def test_a_damaged_labeller_is_refused(learnt, tmp_path: Path) -> None:
 
     refused({"kind": "other"}, "of kind")
     refused({"labels": ["a"]}, "expected the labels")
-    refused({"thresholds": {}}, "not the description")
+    refused({"thresholds": {}}, "not a valid description")
     refused({"features": 12}, r"expected the tensor coefficients of shape \(6, 12\)")
     (folder / CONFIG).write_text(json.dumps(content))
     save_file({"coefficients": np.zeros((6, 3), dtype=np.float32)}, folder / WEIGHTS)

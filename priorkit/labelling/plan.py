@@ -1,0 +1,191 @@
+"""Planning ``label-corpus`` from headers: sources, thresholds, prompt and labeller."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from priorkit.core import runtime
+from priorkit.core.errors import InputError, Problems, UsageError, nearest
+from priorkit.core.specs import flag_of
+from priorkit.data.text.documents import check_text_source
+from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
+
+if TYPE_CHECKING:
+    from priorkit.inference.model_adapter import Checked
+    from priorkit.labelling.prompt import LabelPrompt
+
+LABELLER = "labeller"
+"""Folder of an artifact that holds the linear labeller it was made with."""
+
+Facts = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """A checked labelling run.
+
+    Attributes:
+        folder: folder of the labeller.
+        tokenizer: folder of the tokenizer that counts the tokens of a segment.
+        model: the language model; None for a linear labeller.
+        prompt: the language model's prompt; None for a linear labeller.
+        form: form of the prompt; None for a linear labeller.
+    """
+
+    folder: Path
+    tokenizer: Path
+    model: Checked | None = None
+    prompt: LabelPrompt | None = None
+    form: Literal["chat", "plain"] | None = None
+
+    def describe(self, settings: LabelCorpusSettings) -> str:
+        """The labeller in words."""
+        if self.model is None:
+            return "a linear labeller"
+        text = f"{self.model.kind}, {self.form} prompt"
+        if settings.distil_labeller:
+            text += f" for {settings.sample:,} segments, a linear labeller trained on them for the rest"
+        return text
+
+
+def check_usage(settings: LabelCorpusSettings) -> None:
+    """Check options against one another.
+
+    Raises:
+        UsageError: an option that does not apply, or a name that cannot be used; all of them are listed.
+    """
+    if runtime.world_size() > 1:
+        raise UsageError("label-corpus runs in one process", hint="split the sources over several runs")
+    problems = Problems(UsageError)
+    if settings.labels == "abilities":
+        for name in ("segment_tokens", "text_column"):
+            if getattr(settings, name) != LabelCorpusSettings.model_fields[name].default:
+                problems.add(
+                    "no effect on conversations, which are labelled as a whole from their key 'conversations'",
+                    where=flag_of(LabelCorpusSettings, name),
+                    hint="leave it out",
+                )
+    for name in settings.sources:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            problems.add(
+                f"'{name}' cannot name a file", where="NAME=SOURCE", hint="use letters, digits, '-', '_', '.'"
+            )
+    _check_thresholds(settings, problems)
+    problems.raise_if_any()
+
+
+def _check_thresholds(settings: LabelCorpusSettings, problems: Problems) -> None:
+    labels = settings.label_set
+    names = (*labels.labels, ALL_LABELS)
+    for name, value in settings.threshold.items():
+        if name in labels.combinations:
+            problems.add(
+                f"'{name}' follows from {', '.join(labels.combinations[name])}",
+                where="--threshold",
+                hint="set their thresholds instead",
+            )
+        elif name not in names:
+            problems.add(f"unknown label '{name}'", where="--threshold", hint=nearest(name, names))
+        elif not 0 <= value <= 1:
+            problems.add(f"expected a score between 0 and 1, got {value}", where=f"--threshold {name}")
+
+
+def check_sources(
+    settings: LabelCorpusSettings, sources: Mapping[str, Path], problems: Problems
+) -> tuple[Facts, int]:
+    """Check the sources by their headers.
+
+    Returns:
+        What ``--check`` prints of each, and their size in bytes.
+    """
+    from priorkit.data.conversations.conversation import check_conversations
+
+    facts: Facts = []
+    size = 0
+    for name, path in sources.items():
+        try:
+            if settings.labels == "abilities":
+                files = check_conversations(path)
+            else:
+                files = check_text_source(path, settings.text_column)
+        except InputError as error:
+            problems.extend(error)
+            continue
+        length = sum(file.stat().st_size for file in files)
+        size += length
+        facts.append((name, f"{len(files)} files, {length / 1e6:.1f} MB"))
+    return facts, size
+
+
+def plan_labeller(
+    settings: LabelCorpusSettings, labeller: Path, tokenizer: Path | None, prompt: Path | None
+) -> LabelPlan:
+    """Check the labeller from its headers.
+
+    Args:
+        settings: the options.
+        labeller: folder of a language model, a linear labeller, or an artifact that holds one.
+        tokenizer: folder of the tokenizer; the labeller's own where None.
+        prompt: the prompt file; the shipped one where None.
+
+    Raises:
+        UsageError: options that have no effect with a linear labeller.
+        InputError: the labeller, the tokenizer or the prompt file cannot be used.
+    """
+    from priorkit.inference.model_adapter import check_model
+    from priorkit.labelling.linear import is_linear_labeller
+    from priorkit.labelling.prompt import read_prompts
+
+    folder = labeller / LABELLER if is_linear_labeller(labeller / LABELLER) else labeller
+    if is_linear_labeller(folder):
+        return _plan_linear(settings, folder, tokenizer or folder)
+    checked = check_model(folder)
+    if checked.kind != "llm":
+        raise InputError(
+            f"expected a language model, got a model of kind '{checked.kind}'", where=settings.labeller
+        )
+    tokenizer = tokenizer or checked.folder
+    _check_tokenizer(tokenizer)
+    _check_tokenizer(checked.folder)
+    prompts = read_prompts(prompt, settings.label_set)
+    form = settings.form
+    if form == "auto":
+        form = "chat" if _has_chat_template(checked.folder) else "plain"
+    return LabelPlan(folder, tokenizer, checked, prompts[form], form)
+
+
+def _plan_linear(settings: LabelCorpusSettings, folder: Path, tokenizer: Path) -> LabelPlan:
+    from priorkit.labelling.linear import check_linear_labeller
+
+    problems = Problems(UsageError)
+    for name in ("distil_labeller", "prompt", "calibrate", "form"):
+        if getattr(settings, name) != LabelCorpusSettings.model_fields[name].default:
+            problems.add(
+                "no effect with a linear labeller",
+                where=flag_of(LabelCorpusSettings, name),
+                hint="leave it out",
+            )
+    problems.raise_if_any()
+    check_linear_labeller(folder, settings.label_set)
+    _check_tokenizer(tokenizer)
+    return LabelPlan(folder, tokenizer)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            "no tokenizer.json", where=str(folder), hint="name a fast tokenizer with --tokenizer"
+        )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    from priorkit.models.folder import read_json
+
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(read_json(config).get("chat_template"))

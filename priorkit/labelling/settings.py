@@ -1,0 +1,91 @@
+"""Settings of ``priorkit label-corpus``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
+from priorkit.core.values import Count, Named, NamedNumbers
+from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
+from priorkit.data.text.documents import column_option
+
+ALL_LABELS = "all"
+"""Sets the threshold of every label in ``--threshold``."""
+
+
+class LabelCorpusSettings(RuntimeSettings, StepSettings):
+    """Options of ``priorkit label-corpus``."""
+
+    step: ClassVar[str] = "label-corpus"
+    kind: ClassVar[str] = "text"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit label-corpus facts=world/text/facts.jsonl code=world/text/code.jsonl --labeller llm "
+        "--segment-tokens 128 --out labelled",
+        "priorkit label-corpus facts=world/text/facts.jsonl code=world/text/code.jsonl --labeller llm "
+        "--segment-tokens 128 --distil-labeller --sample 200 --out labelled-fast",
+    )
+
+    sources: Named = argument(
+        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id; with "
+        "--labels abilities conversations in LLaVA's format.",
+        accepts=("world", "text"),
+        metavar="NAME=SOURCE",
+        hub="dataset",
+    )
+    labels: Literal["concepts", "abilities"] = option(
+        "concepts",
+        "Label set: six concepts for each segment of text; or for each conversation whether it trains "
+        "perception, reasoning or neither, written back with the key 'ability', one folder per label.",
+    )
+    labeller: str = option(
+        ...,
+        "Language model, or the linear labeller of an earlier --distil-labeller (its folder or artifact).",
+        accepts=("llm", "adapter", "text", "instructions"),
+        hub="model",
+        metavar="MODEL",
+    )
+    distil_labeller: bool = option(
+        False,
+        "Label only a sample with the model, train a linear labeller on it and label the rest with that.",
+    )
+    sample: Count = option(
+        2000, "Segments that the model labels for --distil-labeller.", metavar="N", ge=20, advanced=True
+    )
+    held_out: float = option(
+        0.2, "Share of the sample held out to compare the linear labeller with the model.", gt=0, lt=1
+    )
+    segment_tokens: Count = option(1024, "Length of a segment in tokens.", metavar="N", ge=1)
+    tokenizer: str | None = option(
+        None,
+        "Tokenizer that counts the tokens of a segment (default: the labeller's).",
+        accepts=("tokenizer", "llm", "corpus", "mllm"),
+        hub="model",
+    )
+    threshold: NamedNumbers = option(
+        {},
+        "Decision threshold per label; all=X sets every label. Default: 0.5 with a language model, fitted to "
+        "the sample's label frequencies with a linear labeller.",
+        metavar="LABEL=X",
+    )
+    prompt: str | None = option(
+        None,
+        "Prompt of the language model: a TOML file like the shipped labelling/labelling.toml (abilities: "
+        "labelling/abilities.toml).",
+        accepts=("text",),
+        metavar="FILE",
+    )
+    form: Literal["auto", "chat", "plain"] = option(
+        "auto",
+        "Chat template or plain text; auto: chat where the model's tokenizer has a template.",
+        advanced=True,
+    )
+    calibrate: bool = option(False, "Contextual calibration on content-free inputs.", advanced=True)
+    max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
+    batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
+    text_column: str = column_option()
+    reject_limit: float = reject_limit_option("rows")
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels to give."""
+        return CONCEPT_LABELS if self.labels == "concepts" else ABILITY_LABELS
