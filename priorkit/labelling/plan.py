@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.specs import flag_of
+from priorkit.core.specs import refuse_changed
 from priorkit.data.text.documents import check_text_source
 from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 
@@ -62,13 +62,13 @@ def check_usage(settings: LabelCorpusSettings) -> None:
         raise UsageError("label-corpus runs in one process", hint="split the sources over several runs")
     problems = Problems(UsageError)
     if settings.labels == "abilities":
-        for name in ("segment_tokens", "text_column"):
-            if getattr(settings, name) != LabelCorpusSettings.model_fields[name].default:
-                problems.add(
-                    "no effect on conversations, which are labelled as a whole from their key 'conversations'",
-                    where=flag_of(LabelCorpusSettings, name),
-                    hint="leave it out",
-                )
+        refuse_changed(
+            settings,
+            ("segment_tokens", "text_column"),
+            problems,
+            "no effect on conversations, which are labelled as a whole from their key 'conversations'",
+            hint="leave it out",
+        )
     for name in settings.sources:
         if not re.fullmatch(r"\w[\w.-]*", name):
             problems.add(
@@ -107,17 +107,14 @@ def check_sources(
     facts: Facts = []
     size = 0
     for name, path in sources.items():
-        try:
+        with problems.collecting():
             if settings.labels == "abilities":
                 files = check_conversations(path)
             else:
                 files = check_text_source(path, settings.text_column)
-        except InputError as error:
-            problems.extend(error)
-            continue
-        length = sum(file.stat().st_size for file in files)
-        size += length
-        facts.append((name, f"{len(files)} files, {length / 1e6:.1f} MB"))
+            length = sum(file.stat().st_size for file in files)
+            size += length
+            facts.append((name, f"{len(files)} files, {length / 1e6:.1f} MB"))
     return facts, size
 
 
@@ -162,13 +159,8 @@ def _plan_linear(settings: LabelCorpusSettings, folder: Path, tokenizer: Path) -
     from priorkit.labelling.linear import check_linear_labeller
 
     problems = Problems(UsageError)
-    for name in ("distil_labeller", "prompt", "calibrate", "form"):
-        if getattr(settings, name) != LabelCorpusSettings.model_fields[name].default:
-            problems.add(
-                "no effect with a linear labeller",
-                where=flag_of(LabelCorpusSettings, name),
-                hint="leave it out",
-            )
+    options = ("distil_labeller", "prompt", "calibrate", "form")
+    refuse_changed(settings, options, problems, "no effect with a linear labeller", hint="leave it out")
     problems.raise_if_any()
     check_linear_labeller(folder, settings.label_set)
     _check_tokenizer(tokenizer)

@@ -28,23 +28,21 @@ def plan(settings: LabelCorpusSettings, inputs: Inputs) -> Plan[LabelPlan]:
     problems = Problems(InputError)
     facts, size = check_sources(settings, _sources(inputs), problems)
     tokenizer, prompt = inputs.optional("tokenizer"), inputs.optional("prompt")
-    found: LabelPlan | None = None
-    try:
-        found = plan_labeller(
+    labeller: LabelPlan | None = None
+    with problems.collecting():
+        labeller = plan_labeller(
             settings,
             inputs.one("labeller").path,
             tokenizer.path if tokenizer else None,
             prompt.path if prompt else None,
         )
-    except InputError as error:
-        problems.extend(error)
     problems.raise_if_any()
-    assert found is not None
-    facts += [("labeller", found.describe(settings)), ("labels", ", ".join(settings.label_set.labels))]
+    assert labeller is not None
+    facts += [("labeller", labeller.describe(settings)), ("labels", ", ".join(settings.label_set.labels))]
     if settings.labels == "abilities":
-        return Plan(facts, disk_bytes=4 * size, payload=found, kind="instructions")
+        return Plan(facts, disk_bytes=4 * size, payload=labeller, kind="instructions")
     facts += [("segments of", f"{settings.segment_tokens:,} tokens")]
-    return Plan(facts, disk_bytes=4 * size, payload=found)
+    return Plan(facts, disk_bytes=4 * size, payload=labeller)
 
 
 def execute(settings: LabelCorpusSettings, work: Work[LabelPlan]) -> None:
