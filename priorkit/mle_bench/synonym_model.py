@@ -15,7 +15,7 @@ from priorkit.mle_bench.synonyms import Pair
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
     from priorkit.inference.model_adapter import Checked
-    from priorkit.inference.requests import Request
+    from priorkit.inference.requests import LikelihoodRequest
 
 CHAT_QUESTION = (
     'Do the names "{first}" and "{second}" mean the same, so that every picture of one is a picture of the '
@@ -128,7 +128,7 @@ class SynonymModel:
         cache = AnswerCache(self._cache, f"synonyms-{self._calls}")
         batches = likelihood.batches(self._model, requests, no_images, self._batch_size)
         with self._runtime.autocast():
-            scores = cache.answered(batches, score, "synonyms")
+            scores = cache.get_or_compute(batches, score, "synonyms")
         of_question: list[dict[int, float]] = [{} for _ in questions]
         for request, values in zip(requests, scores, strict=True):
             of_question[request.item].update(zip(request.places, values, strict=True))
@@ -139,7 +139,7 @@ class SynonymModel:
             for values in of_question
         ]
 
-    def _requests(self, number: int, question: str) -> list[Request]:
+    def _requests(self, number: int, question: str) -> list[LikelihoodRequest]:
         """The question with each spelling of yes, then of no."""
         from priorkit.inference.chat_prompts import answer_in_chat
         from priorkit.inference.requests import requests_of, split_pair
