@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_the_transformers_model(folder: Path, tmp_pat
 
 def test_order_of_the_names_and_batches_do_not_matter(folder: Path, tmp_path: Path) -> None:
     verdicts = load(folder, tmp_path / "a").judge(PAIRS)
-    swapped = load(folder, tmp_path / "b", batch_size=3).judge([pair[::-1] for pair in PAIRS])
+    swapped = load(folder, tmp_path / "b", batch_size=3).judge([(second, first) for first, second in PAIRS])
     assert [verdict.yes for verdict in verdicts] == [verdict.yes for verdict in swapped]
 
 
