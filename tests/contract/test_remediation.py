@@ -271,7 +271,7 @@ def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_
         "distill-encoder", kit.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
     )
     assert found.code == 0, found.err
-    assert "entities without a usable image: 1, such as 'ibis'; nothing is learnt about them" in found.err
+    assert "entities without a usable image: 1, such as 'ibis'; nothing is learned about them" in found.err
     metrics = manifest(found.path)["metrics"]
     assert (metrics["entities"], metrics["entities_without_images"], metrics["names"]) == (2, 1, 3)
 
@@ -297,14 +297,14 @@ def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
     ("words", "message"),
     [
         (("--trainable", "half"), "expected full, lora or last-K such as last-4, got 'half'"),
-        (("--trainable", "last-1", "--lora-rank", 4), "leaves --lora-rank without effect"),
-        (("--lora-rank", 4, "--train-text"), "LoRA trains the image tower alone"),
-        (("--relational-weight", 1), "there is none"),
-        (("--contrastive", "infonce", "--micro-batch-size", 2), "cannot be cut into micro-batches"),
+        (("--trainable", "last-1", "--lora-rank", 4), "--lora-rank has no effect with --trainable last-1"),
+        (("--lora-rank", 4, "--train-text"), "LoRA trains only the image tower"),
+        (("--relational-weight", 1), "--relational-weight: requires a --teacher"),
+        (("--contrastive", "infonce", "--micro-batch-size", 2), "cannot be split into micro-batches"),
         (("--interpolate", "0,1"), "not trained on"),
         (("--interpolate", "0,2", "--held-out-share", 0.5), "between 0 and 1"),
-        (("--contrastive-weight", 0), "nothing to learn"),
-        (("--train-text", "--contrastive-weight", 0, "--teacher", "SELF"), "has nothing to learn from"),
+        (("--contrastive-weight", 0), "nothing to train on"),
+        (("--train-text", "--contrastive-weight", 0, "--teacher", "SELF"), "no term trains the text tower"),
         (("--teacher-weight", "1,2", "--teacher", "SELF"), "2 weights for 1 teachers"),
         (("--held-out", "IMAGES", "--held-out-share", 0.5), "use one of the two"),
     ],
@@ -322,13 +322,13 @@ def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, c
     [
         (("--trainable", "last-1"), "come after hidden state 1, which the multimodal model reads"),
         (("--interpolate", 0), "the saved encoder is the original one"),
-        (("--trainable", "last-9"), "the image tower has 2 blocks; all of them train"),
+        (("--trainable", "last-9"), "the image tower has 2 blocks; all of them are trained"),
         (("--replay", "PAIRS", "--replay-weight", 0), "has no effect"),
         (("--gradient-cache", 128), "has no effect: a forward pass has 128 images"),
-        ((), "nothing tells what is gained and what it costs"),
+        ((), "neither gain nor cost is measured"),
     ],
 )
-def test_remediations_in_vain_are_warned_of(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
+def test_options_without_effect_are_warned_of(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
     words = tuple({"PAIRS": kit.pairs}.get(word, word) for word in words)
     found = cli(
         "distill-encoder", kit.encoder, kit.images, *words, "--check", "--quiet", "--out", tmp_path / "x"

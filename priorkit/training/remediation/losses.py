@@ -1,6 +1,6 @@
 """Losses of encoder remediation, each a pure function of features.
 
-All features are L2-normalised before they are compared, all distances are *summed* over width and all
+All features are L2-normalized before they are compared, all distances are *summed* over width and all
 losses summed over the images of the batch, so that a weight means the same at any width. CLIP-KD (Yang
 et al. 2024) averages over width instead: its weight of 2000 at 512 dimensions is 3.9 here.
 """
@@ -16,14 +16,14 @@ from priorkit.training.objectives.contrastive import all_gather, contrastive_los
 
 
 def name_cross_entropy(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:
-    """Cross-entropy of each image over all names (FLYP's target with a zero-shot head, Goyal et al. 2023).
+    """Cross-entropy of each image over all names (FLYP's objective with a zero-shot head, Goyal et al. 2023).
 
-    Unlike contrast within a batch it has no false negatives when names repeat, and every name is a
+    Unlike a contrastive loss within the batch it has no false negatives when names repeat, and every name is a
     negative at every step.
 
     Args:
-        images: L2-normalised ``[batch, dim]``.
-        names: L2-normalised ``[names, dim]``.
+        images: L2-normalized ``[batch, dim]``.
+        names: L2-normalized ``[names, dim]``.
         entity: int64 ``[batch]``, rows of ``names``.
         scale: the inverse temperature.
     """
@@ -35,8 +35,8 @@ def info_nce(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Te
     of its name together (Khosla et al. 2020, L_out).
 
     Args:
-        images: L2-normalised ``[batch, dim]``.
-        names: L2-normalised ``[names, dim]``.
+        images: L2-normalized ``[batch, dim]``.
+        names: L2-normalized ``[names, dim]``.
         entity: int64 ``[batch]``, rows of ``names``.
         scale: the inverse temperature.
     """
@@ -44,11 +44,11 @@ def info_nce(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Te
 
 
 def name_sigmoid_loss(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """A sigmoid for every image and name (Zhai et al. 2023, equation 1, over all names).
+    """Sigmoid loss for every pair of image and name (Zhai et al. 2023, equation 1, over all names).
 
     Args:
-        images: L2-normalised ``[batch, dim]``.
-        names: L2-normalised ``[names, dim]``.
+        images: L2-normalized ``[batch, dim]``.
+        names: L2-normalized ``[names, dim]``.
         entity: int64 ``[batch]``, rows of ``names``.
         scale: the inverse temperature.
         bias: added to every logit.
@@ -62,46 +62,49 @@ def feature_distillation_loss(mapped: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the student's mapped features to the teacher's, summed over the batch.
 
     Args:
-        mapped: ``[batch, teacher width]``, of any length.
-        teacher: L2-normalised ``[batch, teacher width]``.
+        mapped: ``[batch, teacher width]``, not normalized.
+        teacher: L2-normalized ``[batch, teacher width]``.
     """
     return (l2_normalize(mapped) - teacher).square().sum()
 
 
 def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """How differently student and teacher see an image's likeness to the others of the batch.
+    """Divergence of the student's similarities between the images of the batch from the teacher's.
 
     ``sum_i KL(softmax_j(cos_teacher_ij / T) || softmax_j(cos_student_ij / T))`` over ``j != i`` in the
-    batch of all processes. Only cosines are compared, so widths may differ and no projection is learnt
+    batch of all processes. Only cosines are compared, so widths may differ and no projection is needed
     (affinity mimicking, Wu et al. 2023, TinyCLIP, within the images).
 
     Args:
-        student: L2-normalised ``[batch, student width]``, this process's.
-        teacher: L2-normalised ``[batch, teacher width]``, this process's.
-        temperature: ``T``; low ones look at the nearest images alone.
+        student: L2-normalized ``[batch, student width]``, this process's.
+        teacher: L2-normalized ``[batch, teacher width]``, this process's.
+        temperature: ``T``; lower values emphasize the nearest images.
 
     Returns:
         Scalar, summed over this process's images; 0 where there are fewer than three images to compare.
     """
     inverse = torch.tensor(1.0 / temperature, device=student.device)
-    ours, theirs = (
-        similarity_logits(student, all_gather(student), inverse),
-        similarity_logits(teacher, all_gather(teacher), inverse),
-    )
-    rows, columns = ours.shape
+    student_logits = similarity_logits(student, all_gather(student), inverse)
+    teacher_logits = similarity_logits(teacher, all_gather(teacher), inverse)
+    rows, columns = student_logits.shape
     if columns < 3:
-        return ours.sum() * 0.0
-    # This process's images stand after those of the processes before it.
-    own = torch.arange(rows, device=ours.device) + rank() * rows
-    others = torch.arange(columns, device=ours.device)[None, :] != own[:, None]
-    ours, theirs = (values[others].view(rows, columns - 1) for values in (ours, theirs))
+        return student_logits.sum() * 0.0
+    # This process's images come after those of the processes before it.
+    self_column = torch.arange(rows, device=student_logits.device) + rank() * rows
+    others = torch.arange(columns, device=student_logits.device)[None, :] != self_column[:, None]
+    student_others, teacher_others = (
+        logits[others].view(rows, columns - 1) for logits in (student_logits, teacher_logits)
+    )
     return nn.functional.kl_div(
-        ours.log_softmax(dim=-1), theirs.log_softmax(dim=-1), reduction="sum", log_target=True
+        student_others.log_softmax(dim=-1),
+        teacher_others.log_softmax(dim=-1),
+        reduction="sum",
+        log_target=True,
     )
 
 
 def keep_loss(student: Tensor, original: Tensor) -> Tensor:
-    """Squared distance of L2-normalised tokens to those of the original encoder.
+    """Squared distance of L2-normalized tokens to those of the original encoder.
 
     Args:
         student, original: ``[batch, tokens, width]`` or ``[batch, width]``.

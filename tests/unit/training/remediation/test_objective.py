@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import copy
-import io
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,21 +13,17 @@ from torch.nn.functional import cross_entropy, normalize
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.training.objectives.contrastive import Captions, contrastive_loss
 from priorkit.training.remediation import losses
-from priorkit.training.remediation.interpolation import InterpolationPath
 from priorkit.training.remediation.objective import (
     NameFeatures,
     RemediationObjective,
     Replay,
-    Terms,
     TrainableNameHead,
 )
-from priorkit.training.remediation.settings import TrainableParameters
-from priorkit.training.remediation.teachers import Teacher, ViewSchedule, cache_key, teacher_features
-from priorkit.training.remediation.trainable_parameters import merge_lora, set_trainable
+from priorkit.training.remediation.settings import RemediationSettings
+from priorkit.training.remediation.views import ViewSchedule
 
 ENTITY_OF = (0, 0, 1, 1, 2, 2)
 STILL = AugmentationSettings()
@@ -39,70 +33,53 @@ def features(rows: int, seed: int, width: int = 5) -> Tensor:
     return normalize(torch.randn(rows, width, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    texts = ["a photo of a heron", "an egret"]
-    return build_encoder("pocket-tiny", texts, [Image.linear_gradient("L").convert("RGB")], 300, seed=1)
-
-
-@pytest.fixture(scope="module")
-def images() -> list[ImageRef]:
-    found: list[ImageRef] = []
-    for seed in range(6):
-        pixels = np.random.default_rng(seed).integers(0, 255, (48, 48, 3), dtype=np.uint8)
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")
-        found.append(ImageRef(str(seed), content=stream.getvalue()))
-    return found
-
-
 def remediation(
-    encoder: Encoder, images: list[ImageRef], terms: Terms, **changes: Any
+    encoder: Encoder, images: list[ImageRef], settings: RemediationSettings, **changes: Any
 ) -> RemediationObjective:
     options: dict[str, Any] = {
         "names": NameFeatures(features(3, 6, 32)),
-        "feature_layer": -2,
         "teachers": [],
-        "replay": None,
-        "original": None,
-        "seed": 3,
         **changes,
     }
     views = ViewSchedule(Pixels(images, encoder.prepare), STILL, 3, 1 if options["teachers"] else 0)
-    return RemediationObjective(encoder, views, ENTITY_OF, terms=terms, **options)
+    return RemediationObjective(encoder, views, ENTITY_OF, settings=settings, **options)
 
 
 def batch_of(objective: RemediationObjective, indices: range) -> Any:
     return objective.collate([objective.sample(index, index) for index in indices])
 
 
-def terms(contrastive: float = 0.0, keep: float = 0.0, form: Any = "cross-entropy") -> Terms:
-    return Terms(form, contrastive, keep)
+def weighted(
+    contrastive: float = 0.0, keep: float = 0.0, form: Any = "cross-entropy", **options: Any
+) -> RemediationSettings:
+    return RemediationSettings(
+        seed=3, contrastive=form, contrastive_weight=contrastive, keep_weight=keep, **options
+    )
 
 
-def seen_by(encoder: Encoder, objective: RemediationObjective, batch: Any) -> Tensor:
+def student_features(encoder: Encoder, objective: RemediationObjective, batch: Any) -> Tensor:
     count = objective.weight(batch)
     return normalize(encoder.image_features(batch["pixels"][:count]), dim=-1)
 
 
 def test_the_entity_term_is_cross_entropy_over_all_names(encoder: Encoder, images: list[ImageRef]) -> None:
-    objective = remediation(encoder, images, terms(2.0))
+    objective = remediation(encoder, images, weighted(2.0))
     batch = batch_of(objective, range(6))
     loss = objective.loss(batch)
     with torch.no_grad():
         scale = encoder.model.logit_scale.exp().clamp(max=100.0)
-        logits = scale * seen_by(encoder, objective, batch) @ features(3, 6, 32).T
+        logits = scale * student_features(encoder, objective, batch) @ features(3, 6, 32).T
         expected = cross_entropy(logits, torch.tensor(ENTITY_OF), reduction="sum")
     torch.testing.assert_close(loss.metrics["contrastive"], expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.total, 2 * expected, rtol=1e-5, atol=1e-5)
 
 
 def test_infonce_takes_all_images_of_an_entity_as_positives(encoder: Encoder, images: list[ImageRef]) -> None:
-    objective = remediation(encoder, images, terms(1.0, form="infonce"))
+    objective = remediation(encoder, images, weighted(1.0, form="infonce"))
     batch = batch_of(objective, range(6))
     with torch.no_grad():
         found = objective.loss(batch).total
-        seen, names = seen_by(encoder, objective, batch), features(3, 6, 32)[list(ENTITY_OF)]
+        seen, names = student_features(encoder, objective, batch), features(3, 6, 32)[list(ENTITY_OF)]
         logits = encoder.model.logit_scale.exp() * seen @ names.T
         expected = 0.0
         for rows in (logits, logits.T):
@@ -112,17 +89,17 @@ def test_infonce_takes_all_images_of_an_entity_as_positives(encoder: Encoder, im
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_sigmoid_asks_every_name_by_itself(encoder: Encoder, images: list[ImageRef]) -> None:
-    objective = remediation(encoder, images, terms(1.0, form="sigmoid"))
+def test_the_sigmoid_form_is_a_sigmoid_loss_for_every_name(encoder: Encoder, images: list[ImageRef]) -> None:
+    objective = remediation(encoder, images, weighted(1.0, form="sigmoid"))
     batch = batch_of(objective, range(6))
     bias = objective.module.get_parameter("bias.0")
     found = objective.loss(batch).total
     with torch.no_grad():
-        seen, names = seen_by(encoder, objective, batch).double(), features(3, 6, 32).double()
+        seen, names = student_features(encoder, objective, batch).double(), features(3, 6, 32).double()
         logits = encoder.model.logit_scale.exp().double() * seen @ names.T + bias.double()
         truth = torch.nn.functional.one_hot(torch.tensor(ENTITY_OF)).bool()
         expected = -(logits[truth].sigmoid().log().sum() + (1 - logits[~truth].sigmoid()).log().sum())
-        # Before any training, an image says yes to one name in all.
+        # Before training, an image matches one name in expectation.
         assert float((logits.mean()).sigmoid()) == pytest.approx(1 / 3, abs=0.09)
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     found.backward()
@@ -133,7 +110,7 @@ def test_the_sigmoid_asks_every_name_by_itself(encoder: Encoder, images: list[Im
 def test_the_keep_term_is_zero_at_the_start_and_grows(encoder: Encoder, images: list[ImageRef]) -> None:
     original = copy.deepcopy(encoder.model)
     changed = Encoder(copy.deepcopy(encoder.model), encoder.image_processor, encoder.tokenizer)
-    objective = remediation(changed, images, terms(keep=0.5), original=replace(encoder, model=original))
+    objective = remediation(changed, images, weighted(keep=0.5), original=replace(encoder, model=original))
     batch = batch_of(objective, range(6))
     assert float(objective.loss(batch).metrics["keep"]) == 0.0
     with torch.no_grad():
@@ -168,24 +145,18 @@ def test_a_last_layers_update_is_invisible_at_the_layer_that_llava_reads(
     assert not torch.equal(one.pooler_output, two.pooler_output)
 
 
-def test_keep_loss_by_hand() -> None:
-    one, two = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 5.0]])
-    keep_loss = losses.keep_loss
-    assert keep_loss(one, one).tolist() == [0.0]
-    assert keep_loss(one, two).tolist() == [2.0]
-    assert keep_loss(torch.stack([one, one], dim=1), torch.stack([two, one], dim=1)).tolist() == [1.0]
-
-
 def test_the_teachers_term_is_the_squared_distance_through_a_projection(
     encoder: Encoder, images: list[ImageRef]
 ) -> None:
     taught = features(6, 9, 7)
-    objective = remediation(encoder, images, terms(), teachers=[Teacher(taught[None], 0.7)])
+    objective = remediation(
+        encoder, images, weighted(teacher=("a",), teacher_weight=(0.7,)), teachers=[taught[None]]
+    )
     batch = batch_of(objective, range(6))
     loss = objective.loss(batch)
     projection = objective.module.get_submodule("projections.0")
     with torch.no_grad():
-        mapped = normalize(projection(seen_by(encoder, objective, batch)), dim=-1)
+        mapped = normalize(projection(student_features(encoder, objective, batch)), dim=-1)
         expected = (2 - 2 * (mapped * taught).sum(-1)).sum()
     torch.testing.assert_close(loss.metrics["teacher_0"], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss.total, 0.7 * expected, rtol=1e-4, atol=1e-5)
@@ -193,31 +164,17 @@ def test_the_teachers_term_is_the_squared_distance_through_a_projection(
     assert next(projection.parameters()).grad is not None
 
 
-def test_likenesses_are_compared_without_oneself() -> None:
-    student, teacher = features(5, 1, 4).requires_grad_(), features(5, 2, 9)
-    found = losses.relational_loss(student, teacher, 0.2)
-    expected = 0.0
-    for row in range(5):
-        others = [c for c in range(5) if c != row]
-        p = ((teacher[row] @ teacher[others].T) / 0.2).double().softmax(0)
-        q = ((student[row] @ student[others].T) / 0.2).double().softmax(0)
-        expected += float((p * (p / q).log()).sum())
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-    assert float(losses.relational_loss(teacher, teacher, 0.2)) == pytest.approx(0.0, abs=1e-6)
-    # A rotation keeps all likenesses.
-    turned = teacher @ torch.linalg.qr(torch.randn(9, 9))[0]
-    assert float(losses.relational_loss(turned, teacher, 0.2)) == pytest.approx(0.0, abs=1e-4)
-    assert float(losses.relational_loss(student[:2], teacher[:2], 0.2)) == 0.0
-    found.backward()
-    assert bool(student.grad is not None and student.grad.isfinite().all())
-
-
 def test_the_relational_term_needs_no_projection(encoder: Encoder, images: list[ImageRef]) -> None:
     taught = features(6, 9, 7)
-    objective = remediation(encoder, images, terms(), teachers=[Teacher(taught[None], 0.0, 2.0)])
+    objective = remediation(
+        encoder,
+        images,
+        weighted(teacher=("a",), teacher_weight=(0.0,), relational_weight=2.0),
+        teachers=[taught[None]],
+    )
     batch = batch_of(objective, range(6))
     loss = objective.loss(batch)
-    expected = losses.relational_loss(seen_by(encoder, objective, batch), taught, 0.1)
+    expected = losses.relational_loss(student_features(encoder, objective, batch), taught, 0.1)
     assert set(loss.metrics) == {"relational_0"}
     torch.testing.assert_close(loss.total, 2 * expected, rtol=1e-4, atol=1e-5)
 
@@ -225,8 +182,9 @@ def test_the_relational_term_needs_no_projection(encoder: Encoder, images: list[
 def test_the_replay_term_is_clips_loss_on_the_general_pairs(encoder: Encoder, images: list[ImageRef]) -> None:
     texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
     general = ViewSchedule(Pixels(images, encoder.prepare), STILL, 4, 0)
-    replay = Replay(general, Captions(encoder, texts), per_image=2, weight=0.5)
-    objective = remediation(encoder, images, terms(), replay=replay)
+    replay = Replay(general, Captions(encoder, texts))
+    settings = weighted(replay="pairs", replay_weight=0.5, replay_per_image=2)
+    objective = remediation(encoder, images, settings, replay=replay)
     batch = batch_of(objective, range(3))
     assert len(batch["pixels"]) == 9
     loss = objective.loss(batch)
@@ -259,10 +217,15 @@ def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
     found: list[tuple[Tensor, dict[str, Tensor], list[Tensor], int]] = []
     for size in (0, part):
         objective = remediation(
-            encoder, images, terms(1.0, 0.7, "infonce"), teachers=[Teacher(features(6, 9, 7)[None], 0.7, 0.3)],
+            encoder, images,
+            weighted(
+                1.0, 0.7, "infonce", teacher=("a",), teacher_weight=(0.7,), relational_weight=0.3,
+                replay="pairs", replay_weight=0.5, gradient_cache=size,
+            ),
+            teachers=[features(6, 9, 7)[None]],
             names=NameFeatures(zero_shot_head(encoder, names, ["a {}"]), TrainableNameHead(encoder, names, ["a {}"], size)),
-            replay=Replay(general, Captions(encoder, texts), per_image=1, weight=0.5),
-            original=replace(encoder, model=original), gradient_cache=size,
+            replay=Replay(general, Captions(encoder, texts)),
+            original=replace(encoder, model=original),
         )  # fmt: skip
         objective.module.zero_grad()
         batch = batch_of(objective, range(6))
@@ -295,9 +258,11 @@ def test_sums_over_micro_batches_are_those_of_the_batch(
     original = copy.deepcopy(encoder.model)
     with torch.no_grad():
         original.vision_model.encoder.layers[0].mlp.fc2.weight.add_(0.1)
-    teachers = [Teacher(features(6, 9)[None], 1.0)] if term == "teacher" else []
+    teachers = [features(6, 9)[None]] if term == "teacher" else []
     form = "sigmoid" if term == "sigmoid" else "cross-entropy"
-    chosen = terms(float(term in ("contrastive", "sigmoid")), float(term == "keep"), form)
+    chosen = weighted(
+        float(term in ("contrastive", "sigmoid")), float(term == "keep"), form, teacher=("a",) * len(teachers)
+    )
     kept = replace(encoder, model=original) if term == "keep" else None
     objective = remediation(encoder, images, chosen, teachers=teachers, original=kept)
     with torch.no_grad():
@@ -313,108 +278,14 @@ def test_a_text_tower_that_trains_gives_the_same_head_with_gradients(encoder: En
     assert head.requires_grad
 
 
-@pytest.mark.parametrize(
-    ("parts", "trained", "frozen"),
-    [
-        (
-            TrainableParameters(),
-            {"vision_model.embeddings", "visual_projection"},
-            {"text_model", "logit_scale"},
-        ),
-        (
-            TrainableParameters(last_blocks=1),
-            {"vision_model.encoder.layers.1", "vision_model.post_layernorm"},
-            {"vision_model.encoder.layers.0", "vision_model.embeddings", "text_model"},
-        ),
-        (
-            TrainableParameters(lora_rank=2),
-            {"lora_A", "lora_B"},
-            {"text_model", "base_layer", "visual_projection"},
-        ),
-        (TrainableParameters(text=True), {"text_model.encoder", "text_projection"}, {"logit_scale"}),
-    ],
-)
-def test_what_trains_is_what_was_asked_for(
-    encoder: Encoder, parts: TrainableParameters, trained: set[str], frozen: set[str]
-) -> None:
-    model = copy.deepcopy(encoder.model)
-    set_trainable(model, parts)
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for word in trained:
-        assert any(on for name, on in flags.items() if word in name), word
-    for word in frozen:
-        assert not any(on for name, on in flags.items() if word in name), word
-    merge_lora(model, parts)
-    assert set(model.state_dict()) == set(encoder.model.state_dict())
-
-
-def test_the_line_ends_exactly_at_both_encoders(encoder: Encoder) -> None:
-    tuned = copy.deepcopy(encoder.model)
-    with torch.no_grad():
-        for number, parameter in enumerate(tuned.vision_model.parameters()):
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)))
-    after = copy.deepcopy(tuned.state_dict())
-    line = InterpolationPath(tuned, encoder.model)
-    line.set(0.25)
-    for name, value in tuned.state_dict().items():
-        expected = 0.75 * encoder.model.state_dict()[name] + 0.25 * after[name]
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    line.set(0.0)
-    assert all(torch.equal(v, encoder.model.state_dict()[k]) for k, v in tuned.state_dict().items())
-    line.set(1.0)
-    assert all(torch.equal(v, after[k]) for k, v in tuned.state_dict().items())
-
-
-class Counting:
-    """A teacher that counts how often it looks."""
-
-    looks = 0
-    batch = staticmethod(torch.stack)
-
-    def encode_images(self, batches: Any) -> Tensor:
-        type(self).looks += 1
-        return torch.cat([normalize(batch.float().mean(dim=(2, 3)) + 1, dim=-1) for batch in batches])
-
-
-def test_teachers_features_are_those_of_the_views_and_are_kept(
-    encoder: Encoder, images: list[ImageRef], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
-    moving = AugmentationSettings(augment_shift=4, augment_crop=0.4)
-    views = ViewSchedule(Pixels(images, encoder.prepare), moving, 3, 2)
-    large = Pixels(
-        images, lambda image: torch.from_numpy(np.asarray(image.resize((96, 96))).copy()).permute(2, 0, 1)
-    )
-    key = cache_key(a=1)
-    found = teacher_features(Counting(), large, views, "teacher", key)
-    assert found.shape == (2, 6, 3)
-    for number in range(2):
-        for index in range(6):
-            seen = large.view(index, views.numbered(index, number))[None]
-            assert seen.shape == (1, 3, 96, 96)
-            torch.testing.assert_close(found[number, index], Counting().encode_images([seen])[0])
-    before = Counting.looks
-    assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
-    assert Counting.looks == before
-    assert cache_key(a=2) != key
-    monkeypatch.setattr("priorkit.core.runtime.versions", lambda: {"torch": "0.1"})
-    assert cache_key(a=1) != key
-    monkeypatch.undo()
-    monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
-    (tmp_path / "features" / f"{key}.safetensors").write_bytes(b"damaged")
-    assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
-
-
-def test_the_student_sees_the_view_that_its_teachers_features_are_of(
-    encoder: Encoder, images: list[ImageRef]
-) -> None:
+def test_the_student_gets_the_view_of_its_teachers_features(encoder: Encoder, images: list[ImageRef]) -> None:
     moving = AugmentationSettings(augment_shift=4)
     views = ViewSchedule(Pixels(images, encoder.prepare), moving, 3, 2)
     taught = features(12, 9).view(2, 6, 5)
     objective = RemediationObjective(
-        encoder, views, ENTITY_OF, NameFeatures(features(3, 6, 32)), terms(), -2, [Teacher(taught, 1.0)], None, None, 3
+        encoder, views, ENTITY_OF, NameFeatures(features(3, 6, 32)), weighted(teacher=("a",)), [taught]
     )  # fmt: skip
     for position, number in ((2, 0), (8, 1), (14, 0)):
         batch = objective.collate([objective.sample(4, position)])
         assert torch.equal(batch["teachers"][0][0], taught[number, 4])
-        assert torch.equal(batch["pixels"][0], views.pixels.view(4, views.numbered(4, number)))
+        assert torch.equal(batch["pixels"][0], views.pixels.view(4, views.fixed_view(4, number)))

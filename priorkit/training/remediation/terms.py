@@ -1,0 +1,208 @@
+"""The terms of the remediation loss: one table that objective, settings checks and metrics derive from.
+
+    L = c L_con + sum_m (w_m L_KD,m + r L_rel,m) + lambda L_keep + rho L_replay
+
+- ``L_con`` aligns an image with its entity's name, in one of three forms (``--contrastive``).
+- ``L_KD,m`` is the distance of the student's feature, mapped by a trained projection, to teacher *m*'s.
+- ``L_rel,m`` compares the similarities between the batch's images as teacher *m* and the student have them;
+  it needs no projection.
+- ``L_keep`` is the distance to the original encoder, on the patch tokens of the layer that the multimodal
+  model reads and on the pooled feature, over entity images and replayed ones. LLaVA reads an earlier layer
+  than the contrastive loss does, so tokens and feature are kept separately.
+- ``L_replay`` is CLIP's loss on general image-text pairs.
+
+A further term is a function in :mod:`priorkit.training.remediation.losses`, an option for its weight in
+:class:`priorkit.training.remediation.settings.TermSettings`, and a row of :data:`TERMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from priorkit.training.objectives.contrastive import contrastive_loss
+from priorkit.training.remediation import losses
+from priorkit.training.remediation.settings import TermSettings
+
+
+@dataclass(frozen=True)
+class TermInputs:
+    """What the terms are computed from: the features of one micro-batch.
+
+    Attributes:
+        images: the student's features of the entity images, L2-normalized fp32 ``[batch, dim]``.
+        entity: int64 ``[batch]``, rows of ``names``.
+        names: text features of all names, L2-normalized fp32 ``[names, dim]``.
+        scale: the inverse temperature of the encoder.
+        bias: trained scalar that the sigmoid form adds to every logit; None for the other forms.
+        original_names: ``names`` by the original text tower; None where the text tower is frozen.
+        distances: of all images (entity images, then replayed ones) to the original encoder's tokens and
+            features, fp32 ``[batch + replayed]``; None without a keep term.
+        replay_images, replay_texts: L2-normalized features ``[replayed, dim]`` of the replayed pairs; None
+            without replay.
+        replay_keys: int64 ``[replayed]``, equal for equal texts.
+        teacher: L2-normalized fp32 ``[batch, teacher width]``: features of the teacher that the term is
+            computed for; None in terms that need none.
+        projection: maps the student's features to the teacher's width.
+    """
+
+    images: Tensor
+    entity: Tensor
+    names: Tensor
+    scale: Tensor
+    bias: Tensor | None = None
+    original_names: Tensor | None = None
+    distances: Tensor | None = None
+    replay_images: Tensor | None = None
+    replay_texts: Tensor | None = None
+    replay_keys: Tensor | None = None
+    teacher: Tensor | None = None
+    projection: nn.Module | None = None
+
+    def with_replay(self, images: Tensor, texts: Tensor, keys: Tensor) -> TermInputs:
+        """The inputs with the features of the replayed pairs."""
+        return replace(self, replay_images=images, replay_texts=texts, replay_keys=keys)
+
+    def for_teacher(self, teacher: Tensor, projection: nn.Module) -> TermInputs:
+        """The inputs of a term that is computed for one teacher."""
+        return replace(self, teacher=teacher, projection=projection)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One term.
+
+    Attributes:
+        name: its metric; a term that requires a teacher gets the teacher's number, ``relational_0``.
+        weight: the setting that holds its weight, or a tuple of weights, one per teacher.
+        loss: gives the loss, summed over the batch's entity images.
+        form: the value of ``--contrastive`` that selects the term; empty for terms that always apply.
+        requires: the setting that the term cannot do without: ``teacher`` (it is then computed for each),
+            ``replay``, or empty.
+        regularizes: whether the term only keeps what the encoder knows, and cannot train it by itself.
+        compares_images: whether images of a batch are compared with one another, so that micro-batches
+            would change the loss.
+        trains_text: whether it has a gradient for a text tower that is trained.
+    """
+
+    name: str
+    weight: str
+    loss: Callable[[TermInputs, TermSettings], Tensor]
+    form: str = ""
+    requires: str = ""
+    regularizes: bool = False
+    compares_images: bool = False
+    trains_text: bool = False
+
+    def applies(self, settings: TermSettings) -> bool:
+        """Whether the settings select the term and give what it requires, whatever its weight."""
+        given = not self.requires or bool(getattr(settings, self.requires))
+        return given and self.form in ("", settings.contrastive)
+
+    def weights(self, settings: TermSettings) -> tuple[float, ...]:
+        """The weight, one per teacher for a term that is computed for each."""
+        weight = getattr(settings, self.weight)
+        count = len(settings.teacher) if self.requires == "teacher" else 1
+        return (weight or (1.0,) * count) if isinstance(weight, tuple) else (weight,) * count
+
+
+@dataclass(frozen=True)
+class ActiveTerm:
+    """A term whose weight is not 0.
+
+    Attributes:
+        name: its metric.
+        term: the row of the table.
+        weight: its weight.
+        teacher: the teacher's number; None for terms without one.
+    """
+
+    name: str
+    term: LossTerm
+    weight: float
+    teacher: int | None = None
+
+
+def active_terms(settings: TermSettings) -> list[ActiveTerm]:
+    """The terms that make up the loss: alignment first, then those of each teacher, then regularizers."""
+    active: list[ActiveTerm] = []
+    for term in TERMS:
+        if not term.applies(settings):
+            continue
+        for number, weight in enumerate(term.weights(settings)):
+            if weight and term.requires == "teacher":
+                active.append(ActiveTerm(f"{term.name}_{number}", term, weight, number))
+            elif weight:
+                active.append(ActiveTerm(term.name, term, weight))
+    return sorted(
+        active,
+        key=lambda row: (row.term.regularizes, row.teacher is not None, row.teacher or 0),
+    )
+
+
+def _present(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise ValueError("the term's inputs were not computed")
+    return value
+
+
+def _cross_entropy(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    return losses.name_cross_entropy(inputs.images, inputs.names, inputs.entity, inputs.scale)
+
+
+def _info_nce(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    return losses.info_nce(inputs.images, inputs.names, inputs.entity, inputs.scale)
+
+
+def _sigmoid(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    return losses.name_sigmoid_loss(
+        inputs.images, inputs.names, inputs.entity, inputs.scale, _present(inputs.bias)
+    )
+
+
+def _feature_distillation(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    if inputs.projection is None:
+        raise ValueError("the term needs a projection to the teacher's width")
+    return losses.feature_distillation_loss(inputs.projection(inputs.images), _present(inputs.teacher))
+
+
+def _relational(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    return losses.relational_loss(inputs.images, _present(inputs.teacher), settings.relational_temperature)
+
+
+def _keep(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    """Averaged over images, and over names where the text tower is trained; times the entity images."""
+    distance = _present(inputs.distances).mean()
+    if inputs.original_names is not None:
+        distance = distance + losses.keep_loss(inputs.names, inputs.original_names).mean()
+    return distance * len(inputs.entity)
+
+
+def _replay(inputs: TermInputs, settings: TermSettings) -> Tensor:
+    images, texts = _present(inputs.replay_images), _present(inputs.replay_texts)
+    loss = contrastive_loss(images, texts, inputs.scale, _present(inputs.replay_keys))
+    return loss / settings.replay_per_image
+
+
+TERMS: list[LossTerm] = [
+    LossTerm("contrastive", "contrastive_weight", _cross_entropy, form="cross-entropy", trains_text=True),
+    LossTerm(
+        "contrastive", "contrastive_weight", _info_nce, form="infonce", compares_images=True, trains_text=True
+    ),
+    LossTerm("contrastive", "contrastive_weight", _sigmoid, form="sigmoid", trains_text=True),
+    LossTerm("teacher", "teacher_weight", _feature_distillation, requires="teacher"),
+    LossTerm("relational", "relational_weight", _relational, requires="teacher", compares_images=True),
+    LossTerm("keep", "keep_weight", _keep, regularizes=True),
+    LossTerm(
+        "replay",
+        "replay_weight",
+        _replay,
+        requires="replay",
+        regularizes=True,
+        compares_images=True,
+        trains_text=True,
+    ),
+]
+"""All terms. The paper's own losses were not published; these are a documented reconstruction."""
