@@ -12,9 +12,9 @@ from priorkit.analysis.prior_accuracy import Floats, PriorAccuracy, RankBin
 from priorkit.core.interval import Interval
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
+    bootstrap_indices,
     percentile_interval,
     permutation_test,
-    resampled,
 )
 
 
@@ -68,7 +68,9 @@ def _paired_difference(first: Floats, second: Floats, *, seed: int, resamples: i
 def _difference_of_means(best: Floats, worst: Floats, *, seed: int, resamples: int) -> Interval:
     """Mean of the worst minus mean of the best bin's values, with both resampled independently."""
     best_means, worst_means = (
-        np.concatenate([values[draw].mean(1) for draw in resampled(len(values), resamples, seed + number)])
+        np.concatenate(
+            [values[draw].mean(1) for draw in bootstrap_indices(len(values), resamples, seed + number)]
+        )
         for number, values in enumerate((best, worst))
     )
     return percentile_interval(float(worst.mean() - best.mean()), worst_means - best_means, 0.95)

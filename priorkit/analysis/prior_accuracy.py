@@ -23,9 +23,9 @@ from priorkit.scoring.statistics.correlation import (
 )
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
+    bootstrap_indices,
     bootstrap_mean,
     percentile_interval,
-    resampled,
 )
 
 Floats = NDArray[np.float64]
@@ -260,7 +260,7 @@ def partial_correlation(
     replicates = np.array(
         [
             partial_spearman(ranks[draw], accuracy[draw], list(fixed[:, draw])).coefficient
-            for block in resampled(len(ranks), resamples, seed)
+            for block in bootstrap_indices(len(ranks), resamples, seed)
             for draw in block
         ]
     )

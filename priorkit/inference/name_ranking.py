@@ -81,14 +81,14 @@ def rank_names(
 
     from priorkit.core import distributed
     from priorkit.scoring.representations.centroids import centroids
-    from priorkit.scoring.representations.ranks import Nearest, RankCounter
+    from priorkit.scoring.representations.ranks import NearestCandidates, RankCounter
 
     names, facts = _names(entities, extra)
     device, count = features.device, len(entities.entities)
     truth = torch.tensor(entities.entity_of, device=device)
     own = _own_heads(encoder, names[:count], templates, batch_size, device)
     counters = [RankCounter(features, heads, truth) for heads in own]
-    nearest = Nearest(centroids(features, truth, count), confusions + 1)
+    nearest = NearestCandidates(centroids(features, truth, count), confusions + 1)
     parts = _parts(len(names), count)
     mine = parts[runtime.rank() :: runtime.world_size()]
     for first, stop in track(mine, "rank names", len(mine), f"x {PART} names"):

@@ -227,11 +227,11 @@ def execute(settings: RankSettings, work: Work) -> None:
 def _rank_centroids(settings: RankSettings, entities: EntityImages, features: Tensor) -> Ranked:
     import torch
 
-    from priorkit.scoring.representations.centroids import centroid_ranks, centroids, deal_folds
+    from priorkit.scoring.representations.centroids import assign_folds, centroid_ranks, centroids
     from priorkit.scoring.representations.ranks import most_similar
 
     group = torch.tensor(entities.entity_of, device=features.device)
-    folds = deal_folds(
+    folds = assign_folds(
         [ref.name for ref in entities.images], entities.entity_of, settings.folds, settings.seed
     )
     ranks = centroid_ranks(features, group, folds.to(features.device))
@@ -257,12 +257,12 @@ def _report(settings: RankSettings, work: Work, entities: EntityImages, found: R
     from safetensors.numpy import save_file
 
     from priorkit.report.plots.rank_overview import rank_overview
-    from priorkit.scoring.representations.rank_summary import overall_ranks, summarise_ranks
+    from priorkit.scoring.representations.rank_summary import overall_ranks, summarize_ranks
 
     def summary_of(ranks: Any) -> Any:
         known = ~np.isnan(ranks)
         shown = [name for name, ranked in zip(entities.shown, known, strict=True) if ranked]
-        return summarise_ranks(ranks[known], shown, found.candidates)
+        return summarize_ranks(ranks[known], shown, found.candidates)
 
     def overall(summary: Any) -> dict[str, dict[str, float | None]]:
         intervals = overall_ranks(summary, seed=settings.seed, resamples=settings.resamples)
@@ -275,7 +275,7 @@ def _report(settings: RankSettings, work: Work, entities: EntityImages, found: R
     reverse: dict[str, Any] = {}
     if found.reverse is not None:
         among = len(entities.images) - np.bincount(entities.entity_of) + 1
-        back = summarise_ranks(found.reverse.numpy(), entities.shown, 2)
+        back = summarize_ranks(found.reverse.numpy(), entities.shown, 2)
         tensors["image_reverse_rank"] = found.reverse.numpy()
         columns["reverse_mean_rank"] = back.mean_rank
         columns["reverse_percentile"] = (back.mean_rank - 1) / np.maximum(among - 1, 1)

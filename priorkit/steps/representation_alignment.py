@@ -183,7 +183,7 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from priorkit.scoring.representations.neighbours import neighbour_overlap
+    from priorkit.scoring.representations.neighbors import neighbor_overlap
     from priorkit.scoring.statistics.intervals import bootstrap_mean
 
     rejects = Rejects(settings.reject_limit)
@@ -218,11 +218,9 @@ def execute(settings: AlignmentSettings, work: Work) -> None:
                 range(len(images.layers)), f"encoder {number + 1}", len(images.layers), "layers"
             )
         ]
-        scores = torch.stack(
-            [torch.stack([neighbour_overlap(a, b).mean() for b in near]) for a in near_texts]
-        )
+        scores = torch.stack([torch.stack([neighbor_overlap(a, b).mean() for b in near]) for a in near_texts])
         first, second = divmod(int(scores.flatten().argmax()), len(near))
-        overlap = neighbour_overlap(near_texts[first], near[second])
+        overlap = neighbor_overlap(near_texts[first], near[second])
         overlaps.append(overlap)
         interval = bootstrap_mean(overlap.numpy(), seed=settings.seed, resamples=settings.resamples)
         rows.append(
@@ -346,7 +344,7 @@ def _written(
 
 def _bound(side: _Side, quantile: float) -> float:
     """The clamp over all layers together, as platonic-rep takes it; 0 for none."""
-    from priorkit.scoring.representations.neighbours import magnitude_quantile
+    from priorkit.scoring.representations.neighbors import magnitude_quantile
 
     if quantile == 1:
         return 0.0
@@ -354,9 +352,9 @@ def _bound(side: _Side, quantile: float) -> float:
 
 
 def _neighbours(features: Tensor, count: int, device: Any) -> Tensor:
-    from priorkit.scoring.representations.neighbours import nearest_neighbours
+    from priorkit.scoring.representations.neighbors import nearest_neighbors
 
-    return nearest_neighbours(features.to(device), count).cpu()
+    return nearest_neighbors(features.to(device), count).cpu()
 
 
 def _cka(settings: AlignmentSettings, texts: Tensor, images: Tensor) -> dict[str, float]:

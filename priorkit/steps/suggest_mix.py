@@ -89,7 +89,7 @@ class SuggestMixSettings(StepSettings):
 def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
     """Read the mixes and their scores, which are small, and check that a surface can be fitted."""
     from priorkit.analysis.mixes import Wanted, mixes_of_evaluations, mixes_of_table
-    from priorkit.scoring.statistics.response_surface import FEWEST
+    from priorkit.scoring.statistics.response_surface import MIN_MIXES
 
     if bool(settings.evaluations) == bool(settings.table):
         raise UsageError(
@@ -103,8 +103,8 @@ def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
         items = {name: inputs[f"evaluations.{name}"] for name in settings.evaluations}
         mixes = mixes_of_evaluations(items, wanted)
     _check_bounds(settings, mixes)
-    if len(mixes.names) < FEWEST:
-        raise InputError(f"a surface needs at least {FEWEST} mixes, got {len(mixes.names)}")
+    if len(mixes.names) < MIN_MIXES:
+        raise InputError(f"a surface needs at least {MIN_MIXES} mixes, got {len(mixes.names)}")
     goal = "least" if mixes.minimise else "most"
     return Plan(
         [
@@ -138,15 +138,17 @@ def execute(settings: SuggestMixSettings, work: Work) -> None:
     mixes: Mixes = work.plan.payload
     sign = -1.0 if mixes.minimise else 1.0
     values = sign * mixes.scores
-    tried: tuple[rs.Kind, ...] = rs.KINDS if settings.surface == "auto" else (settings.surface,)
+    tried: tuple[rs.SurfaceKind, ...] = (
+        rs.SURFACE_KINDS if settings.surface == "auto" else (settings.surface,)
+    )
     checked = {kind: rs.cross_validate(kind, mixes.shares, values, seed=settings.seed) for kind in tried}
     kind = min(tried, key=lambda name: checked[name].rmse)
     surface = rs.fit_surface(kind, mixes.shares, values, seed=settings.seed, resamples=settings.resamples)
     low = [settings.minimum.get(name, 0.0) for name in mixes.components]
     high = [settings.maximum.get(name, 1.0) for name in mixes.components]
-    region = rs.region_of(mixes.shares, settings.region, low, high)
+    region = rs.search_region(mixes.shares, settings.region, low, high)
     search = {"region": region, "starts": mixes.shares, "seed": settings.seed}
-    best, _ = rs.maximise(lambda points: surface.predict(points)[0], **search)
+    best, _ = rs.maximize(lambda points: surface.predict(points)[0], **search)
     reached = float(surface.predict(mixes.shares)[0].max())
 
     def wish(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -155,14 +157,14 @@ def execute(settings: SuggestMixSettings, work: Work) -> None:
             return deviation
         return rs.expected_improvement(mean, deviation, reached, checked[kind].rmse)
 
-    next_mix, gain = rs.maximise(wish, **search)
-    points = rs.candidates(region, mixes.shares, settings.seed, count=_COMPARED)
-    optima = rs.optimum_draws(surface, points, best)
+    next_mix, gain = rs.maximize(wish, **search)
+    points = rs.candidate_mixes(region, mixes.shares, settings.seed, count=_COMPARED)
+    optima = rs.best_mix_draws(surface, points, best)
     content = {
         "score": mixes.score,
         "goal": "minimise" if mixes.minimise else "maximise",
         "surface": kind,
-        "fit": surface.about,
+        "fit": surface.parameters,
         "cross_validation": {name: _quality(own) for name, own in checked.items()},
         "best": {
             "shares": _shares(mixes, best),

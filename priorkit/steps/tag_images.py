@@ -193,7 +193,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
     import numpy as np
 
     from priorkit.data.io.tagged_tables import write_tagged
-    from priorkit.scoring.answers.tagging import disturb
+    from priorkit.scoring.answers.tagging import corrupt_tags
 
     job: _Job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
@@ -219,7 +219,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
         for (number, _), own in zip(rows, found, strict=True):
             if isinstance(own, list):
                 seed = f"{settings.seed}/{file.name}/{number}"
-                own = disturb(own, vocabulary, settings.drop, settings.corrupt, seed)
+                own = corrupt_tags(own, vocabulary, settings.drop, settings.corrupt, seed)
                 counts.append(len(own))
             noisy.append(own)
         return noisy
@@ -315,7 +315,11 @@ def _thresholds(
         return np.full(len(tagger.tags), given)
     from priorkit.data.io.tables import write_table
     from priorkit.data.io.tagged_tables import rows_of
-    from priorkit.scoring.answers.tagging import calibrate, precision_recall, sweep
+    from priorkit.scoring.answers.tagging import (
+        calibrate_thresholds,
+        precision_recall,
+        precision_recall_curve,
+    )
 
     number = {tag: place for place, tag in enumerate(tagger.tags)}
     scores: list[NDArray[np.float64]] = []
@@ -343,8 +347,8 @@ def _thresholds(
             hint="both its odd and its even rows need true tags that stand in the vocabulary",
         )
     values = np.stack(scores)
-    thresholds = calibrate(values[::2], truth[::2])
-    curve = sweep(values[1::2], truth[1::2])
+    thresholds = calibrate_thresholds(values[::2], truth[::2])
+    curve = precision_recall_curve(values[1::2], truth[1::2])
     precision, recall = precision_recall(values[1::2] >= thresholds, truth[1::2])
     folder = work.path / "calibration"
     folder.mkdir(exist_ok=True)

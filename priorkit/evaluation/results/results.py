@@ -16,7 +16,13 @@ from priorkit.evaluation.results.abstention import with_abstention
 from priorkit.evaluation.tasks.base import AnswerMode, Task, TaskScores
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.refusals import abstains
-from priorkit.scoring.statistics.bootstrap import BootstrapEstimate, as_json, detectable, mean_of, resample
+from priorkit.scoring.statistics.bootstrap import (
+    BootstrapEstimate,
+    bootstrap_metrics,
+    detectable_difference,
+    mean_of_metrics,
+    metrics_to_dict,
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def summarise(
         **_part(done, every, measured),
         "rejected": done.rejected,
         "headline": headline,
-        "detectable_difference": finite(detectable(measured[headline].error)),
+        "detectable_difference": finite(detectable_difference(measured[headline].error)),
         "digest": done.digest,
     }
     if all(answer.options for answer in done.answers) and all(item.choices for item in done.items):
@@ -127,7 +133,9 @@ def _measured(
         for row, item in zip(rows, items, strict=True)
     ]
     counts = done.scored.counts[list(rows)]
-    return resample(counts, done.scored.metrics, seed=seed, resamples=resamples, clusters=keys, strata=strata)
+    return bootstrap_metrics(
+        counts, done.scored.metrics, seed=seed, resamples=resamples, clusters=keys, strata=strata
+    )
 
 
 def _part(
@@ -135,7 +143,7 @@ def _part(
 ) -> dict[str, Any]:
     unparsed = sum(done.scored.unparsed[row] for row in rows)
     return {
-        "metrics": as_json({name: own.interval for name, own in measured.items()}),
+        "metrics": metrics_to_dict({name: own.interval for name, own in measured.items()}),
         "items": len(rows),
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(rows),
@@ -177,8 +185,8 @@ def _mean(
         )
         for name in dict.fromkeys(names)
     ]
-    interval = mean_of(parts).interval
-    return {**as_json({"mean": interval})["mean"], "benchmarks": len(parts)}
+    interval = mean_of_metrics(parts).interval
+    return {**metrics_to_dict({"mean": interval})["mean"], "benchmarks": len(parts)}
 
 
 def write_results(

@@ -17,7 +17,7 @@ from priorkit.evaluation.tasks.base import (
 )
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers import short_answer
-from priorkit.scoring.answers.score import Scored as Reading
+from priorkit.scoring.answers.parsed_score import ParsedScore as Reading
 from priorkit.scoring.answers.vqa import score_textvqa, score_vqa
 
 

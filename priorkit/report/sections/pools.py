@@ -10,7 +10,7 @@ import numpy as np
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import Evaluation, ScoredItem
-from priorkit.scoring.statistics.intervals import bootstrap_mean, percentile_interval, resampled
+from priorkit.scoring.statistics.intervals import bootstrap_indices, bootstrap_mean, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def mean_of_benchmarks(pool: Pool, member: Member, members: Members) -> Interval
             np.concatenate(
                 [
                     values[draw].mean(1)
-                    for draw in resampled(len(values), members.resamples, members.seed + number)
+                    for draw in bootstrap_indices(len(values), members.resamples, members.seed + number)
                 ]
             )
             for number, values in enumerate(scores)

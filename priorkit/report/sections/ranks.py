@@ -17,9 +17,9 @@ from priorkit.report.pictures import entity_pictures
 from priorkit.report.plots.ranks import rank_distributions
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
+    bootstrap_indices,
     bootstrap_mean,
     percentile_interval,
-    resampled,
 )
 
 Floats = NDArray[np.float64]
@@ -158,7 +158,10 @@ def rank_table(images: ImageSet, members: Members) -> Table:
 def ratio(first: Floats, second: Floats, seed: int, resamples: int) -> Interval:
     """Ratio of two means over the same entities, with a paired bootstrap interval."""
     replicates = np.concatenate(
-        [first[draw].mean(1) / second[draw].mean(1) for draw in resampled(len(first), resamples, seed)]
+        [
+            first[draw].mean(1) / second[draw].mean(1)
+            for draw in bootstrap_indices(len(first), resamples, seed)
+        ]
     )
     return percentile_interval(float(first.mean() / second.mean()), replicates, 0.95)
 

@@ -1,8 +1,7 @@
-"""Boxes in answers: reading, intersection over union, accuracy at a threshold.
+"""Boxes in answers: parsing, intersection over union, accuracy at a threshold.
 
-No official scorer exists for boxes in text; the rule is strict so that a score never rests on a
-repair. lmms-eval's RefCOCO task is laxer: plain decimals only, no range check, a malformed box
-becomes [0, 0, 0, 0].
+There is no official scorer for boxes in text. Parsing is strict: a malformed box is never repaired.
+lmms-eval's RefCOCO task differs: plain decimals only, no range check, a malformed box becomes [0, 0, 0, 0].
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
 
 class Box(NamedTuple):
-    """A box by its corners, as shares of the image's width and height."""
+    """A box by its corners, normalized by the image's width and height."""
 
     x1: float
     y1: float
@@ -30,31 +29,31 @@ class Box(NamedTuple):
 
 
 def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None:
-    """Read the first ``[x1, y1, x2, y2]`` of an answer.
+    """Parse the first ``[x1, y1, x2, y2]`` of an answer.
 
-    Brackets with fewer or more than four numbers, or with anything else, are skipped. The first box
-    is final: with a number outside the image, or corners in the wrong order, it is malformed, and no later
-    box, swap or clipping saves it.
+    Brackets with fewer or more than four numbers, or with anything else, are skipped. Only the
+    first box counts: with a number outside the image, or corners in the wrong order, it is malformed; it is
+    neither clipped nor swapped, and later boxes are ignored.
 
     Args:
         answer: the text.
-        width: what the image's right edge is in the space that the answer is written in: 1, 1000, pixels.
-        height: what its lower edge is.
+        width: x of the image's right edge in the answer's coordinates: 1, 1000, or a number of pixels.
+        height: y of its lower edge.
 
     Returns:
-        The box in normalised corners, or None where there is none or it is malformed.
+        The box, or None if there is none or it is malformed.
     """
-    found = _BOX.search(answer)
-    if found is None:
+    match = _BOX.search(answer)
+    if match is None:
         return None
-    x1, y1, x2, y2 = map(float, found.groups())
+    x1, y1, x2, y2 = map(float, match.groups())
     box = Box(x1 / width, y1 / height, x2 / width, y2 / height)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None
 
 
 def iou(box: Box | None, truth: Box) -> float:
-    """Intersection over union of continuous areas, as ``torchvision.ops.box_iou``; 0 without a box."""
+    """Intersection over union as in ``torchvision.ops.box_iou``; 0 without a box."""
     if box is None:
         return 0.0
     width = min(box.x2, truth.x2) - max(box.x1, truth.x1)

@@ -1,13 +1,13 @@
 """Caption metrics over a corpus: CIDEr-D, BLEU-1 to 4 and ROUGE-L, equal to pycocoevalcap 1.2.
 
 Sources: ``cider_scorer.py``, ``bleu_scorer.py`` and ``rouge.py`` of salaniz/pycocoevalcap (ad63453).
-Everything works on tokens as :mod:`priorkit.scoring.answers.ptb_tokenizer` gives them. Quirks kept:
+All metrics use the tokens of :mod:`priorkit.scoring.answers.ptb_tokenizer`. Quirks kept:
 
-- What is called CIDEr there is CIDEr-D. Its length penalty compares numbers of *bigrams*, which are one
-  less than the words on both sides, so that the score is that by words. Document frequencies come from
-  the references of the very corpus, so one image alone scores 0.
-- BLEU per caption is smoothed by 1e-15 and 1e-9, the corpus value as well.
-- ROUGE-L takes the best precision and the best recall over the references apart, and an empty
+- What is called CIDEr there is CIDEr-D. Its length penalty compares numbers of *bigrams*, one less than
+  the number of words on both sides, so that the score equals that by words. Document frequencies come from
+  the references of the corpus itself, so that a corpus of one image scores 0.
+- BLEU is smoothed by 1e-15 and 1e-9, per caption and over the corpus.
+- ROUGE-L takes the best precision and the best recall over the references separately, and an empty
   sentence counts as one empty token.
 """
 
@@ -42,7 +42,7 @@ class CorpusScore:
 class CaptionScores:
     """All metrics of one corpus.
 
-    ``bleu[n - 1]`` is BLEU-n, ``bleu_counts`` what each caption adds to it; ``parsed`` holds the joined tokens.
+    ``bleu[n - 1]`` is BLEU-n, ``bleu_counts`` what each caption contributes; ``parsed`` holds the joined tokens.
     """
 
     cider: CorpusScore
@@ -53,7 +53,7 @@ class CaptionScores:
 
 
 def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
-    """Tokenise and score captions.
+    """Tokenize and score captions.
 
     Args:
         candidates: one caption per image.
@@ -67,7 +67,7 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
     counts = bleu_counts(candidate_tokens, reference_tokens)
     return CaptionScores(
         cider=cider(candidate_tokens, reference_tokens),
-        bleu=_bleu_of(counts),
+        bleu=bleu_scores(counts),
         rouge_l=rouge_l(candidate_tokens, reference_tokens),
         bleu_counts=counts,
         parsed=[" ".join(tokens) for tokens in candidate_tokens],
@@ -76,7 +76,7 @@ def score_captions(candidates: Sequence[str], references: Sequence[Sequence[str]
 
 def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> CorpusScore:
     """CIDEr-D, times ten as usual; arguments are the tokens of each caption."""
-    _check(candidates, references)
+    _check_lengths(candidates, references)
     reference_counts = [[_ngram_counts(tokens) for tokens in group] for group in references]
     frequency: Counter[_Gram] = Counter()
     for group in reference_counts:
@@ -92,24 +92,18 @@ def cider(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     return CorpusScore(sum(scores) / len(scores), scores)
 
 
-def bleu(
-    candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
-) -> tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]:
-    """BLEU-1 to BLEU-4 with the closest reference length; arguments are the tokens of each caption."""
-    return _bleu_of(bleu_counts(candidates, references))
-
-
 def bleu_counts(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[BleuCounts]:
-    """What each caption adds to the corpus value of BLEU; arguments are the tokens of each caption."""
-    _check(candidates, references)
+    """What each caption contributes to corpus BLEU; arguments are the tokens of each caption."""
+    _check_lengths(candidates, references)
     return [_bleu_counts(tokens, group) for tokens, group in zip(candidates, references, strict=True)]
 
 
-def _bleu_of(counts: Sequence[BleuCounts]) -> tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]:
-    per_caption = [own.scores() for own in counts]
+def bleu_scores(counts: Sequence[BleuCounts]) -> tuple[CorpusScore, CorpusScore, CorpusScore, CorpusScore]:
+    """BLEU-1 to BLEU-4 with the closest reference length."""
+    per_caption = [caption.scores() for caption in counts]
     total = BleuCounts(0, 0, (0,) * _MAX_N, (0,) * _MAX_N)
-    for own in counts:
-        total = total + own
+    for caption in counts:
+        total = total + caption
     one, two, three, four = (
         CorpusScore(corpus, [scores[order] for scores in per_caption])
         for order, corpus in enumerate(total.scores())
@@ -119,7 +113,7 @@ def _bleu_of(counts: Sequence[BleuCounts]) -> tuple[CorpusScore, CorpusScore, Co
 
 def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> CorpusScore:
     """ROUGE-L with beta 1.2; arguments are the tokens of each caption."""
-    _check(candidates, references)
+    _check_lengths(candidates, references)
     scores = [
         _rouge_l(list(tokens) or [""], [list(reference) or [""] for reference in group])
         for tokens, group in zip(candidates, references, strict=True)
@@ -127,7 +121,7 @@ def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]
     return CorpusScore(sum(scores) / len(scores), scores)
 
 
-def _check(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
+def _check_lengths(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> None:
     if not candidates or len(candidates) != len(references):
         raise InputError(f"{len(candidates)} captions for {len(references)} sets of references")
     for index, group in enumerate(references):
@@ -177,7 +171,7 @@ def _similarity(candidate: _Vector, reference: _Vector) -> float:
 
 @dataclass(frozen=True, slots=True)
 class BleuCounts:
-    """Lengths of a caption and of its closest reference, and its n-grams found there and all, n = 1 to 4."""
+    """Lengths of a caption and of its closest reference; matched and total n-grams, n = 1 to 4."""
 
     length: float
     reference_length: float
@@ -186,11 +180,11 @@ class BleuCounts:
 
     @classmethod
     def of_row(cls, row: Sequence[float]) -> BleuCounts:
-        """The counts, or sums of counts, from the numbers that :meth:`row` gives."""
+        """The counts, or sums of counts, from a :meth:`row`."""
         return cls(row[0], row[1], tuple(row[2 : 2 + _MAX_N]), tuple(row[2 + _MAX_N :]))
 
     def row(self) -> tuple[float, ...]:
-        """All numbers in a row, so that they can be summed and resampled."""
+        """All numbers as one row, for summing and resampling."""
         return (self.length, self.reference_length, *self.correct, *self.guessed)
 
     def __add__(self, other: BleuCounts) -> BleuCounts:
@@ -214,12 +208,12 @@ class BleuCounts:
 
 
 def _bleu_counts(tokens: Tokens, references: Sequence[Tokens]) -> BleuCounts:
-    ceiling: Counter[_Gram] = Counter()
+    max_counts: Counter[_Gram] = Counter()
     for reference in references:
-        ceiling |= _ngram_counts(reference)
+        max_counts |= _ngram_counts(reference)
     correct = [0] * _MAX_N
     for gram, count in _ngram_counts(tokens).items():
-        correct[len(gram) - 1] += min(count, ceiling[gram])
+        correct[len(gram) - 1] += min(count, max_counts[gram])
     closest = min((abs(len(reference) - len(tokens)), len(reference)) for reference in references)[1]
     guessed = tuple(max(0, len(tokens) - n + 1) for n in range(1, _MAX_N + 1))
     return BleuCounts(len(tokens), closest, tuple(correct), guessed)

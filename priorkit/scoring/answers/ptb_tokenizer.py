@@ -1,13 +1,12 @@
-"""The Penn Treebank tokenisation that the caption metrics are defined on, without Java.
+"""The Penn Treebank tokenization that the caption metrics are defined on, without Java.
 
 Target: ``PTBTokenizer`` of pycocoevalcap 1.2, which runs Stanford CoreNLP 3.4.1 with ``-preserveLines
--lowerCase`` and then drops a list of punctuation tokens. The lexer takes, at each position, the rule
-whose match reaches furthest (a rule's trailing context counts, though it is not consumed), the earlier
-rule on ties. Quirks kept: brackets come out as ``-lrb-`` in lower case and are therefore *not* on the
-list of dropped tokens, and neither are runs of marks such as ``!!!``.
+-lowerCase`` and then drops a list of punctuation tokens. At each position, the lexer applies the rule
+with the longest match (including its trailing context, which is not consumed); on ties, the earlier rule. Quirks kept: brackets become ``-lrb-`` in lower case and are therefore *not* dropped, and neither
+are runs of marks such as ``!!!``.
 
-The rules cover what captions contain. Not covered: addresses that are no web or e-mail address of the
-usual form, British spellings and currency names (left as they are), line separators inside a caption.
+The rules cover what captions contain. Not covered: web and e-mail addresses of unusual form, British
+spellings and currency names (left as they are), line separators inside a caption.
 """
 
 from __future__ import annotations

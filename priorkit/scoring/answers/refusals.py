@@ -1,6 +1,6 @@
-"""Whether an answer abstains: it declines, or says that there is nothing to see.
+"""Detects abstentions: answers that decline, or say that nothing can be seen.
 
-Ours: the phrases stand in ``refusals.txt``; LSBS (arXiv 2509.26625, appendix H) counts refusals by hand.
+Our own list of phrases, ``refusals.txt``; LSBS (arXiv 2509.26625, appendix H) counts refusals by hand.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 
 SENTENCES = 2
-"""An answer abstains at its beginning; further down such phrases weigh what has been answered."""
+"""Only the first sentences are searched; later, such phrases qualify an answer already given."""
 
 _SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 _SPELLED_OUT = (
@@ -23,19 +23,19 @@ _SPELLED_OUT = (
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], frozenset[str]]:
-    """The phrases that abstain within an answer, and those that do as the whole of it."""
+    """Phrases that mark an abstention anywhere, and those that do only as the entire answer."""
     text = resources.files("priorkit.scoring.answers").joinpath("refusals.txt").read_text("utf-8")
     phrases = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     inside = [phrase for phrase in phrases if not phrase.startswith("=")]
-    whole = frozenset(phrase[1:].strip() for phrase in phrases if phrase.startswith("="))
-    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, inside)) + r")(?!\w)"), whole
+    entire = frozenset(phrase[1:].strip() for phrase in phrases if phrase.startswith("="))
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, inside)) + r")(?!\w)"), entire
 
 
 def abstains(answer: str) -> bool:
     """Whether an answer declines in its first two sentences."""
     plain = answer.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").strip()
-    for pattern, words in _SPELLED_OUT:
-        plain = pattern.sub(words, plain)
-    inside, whole = _patterns()
-    begins = " ".join(_SENTENCE.split(plain)[:SENTENCES])
-    return plain.strip(" .!") in whole or inside.search(begins) is not None
+    for pattern, replacement in _SPELLED_OUT:
+        plain = pattern.sub(replacement, plain)
+    inside, entire = _patterns()
+    beginning = " ".join(_SENTENCE.split(plain)[:SENTENCES])
+    return plain.strip(" .!") in entire or inside.search(beginning) is not None

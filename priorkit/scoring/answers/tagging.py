@@ -1,4 +1,4 @@
-"""Tags from scores: a threshold per tag, precision and recall over thresholds, noise for experiments."""
+"""Tags from scores: thresholds, precision and recall, and synthetic tag noise."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Truth = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Sweep:
+class PrecisionRecallCurve:
     """Precision and recall over one threshold for all tags.
 
     Attributes:
-        threshold, precision, recall: float64 ``[steps]``, thresholds ascending. Precision is 1 where
+        threshold, precision, recall: float64 ``[steps]``, thresholds ascending. Precision is 1 if
             nothing is tagged.
     """
 
@@ -28,80 +28,82 @@ class Sweep:
 
 
 def best_threshold(scores: Scores, truth: Truth) -> tuple[float, float]:
-    """The threshold of the largest F1, and that F1.
+    """The threshold with the largest F1, and that F1.
 
-    A thing is tagged where its score is *at least* the threshold. Of several equally good ones the
-    highest is taken. Thresholds lie half-way between two neighbouring scores, so that they hold for
-    scores which are a little off.
+    An item is tagged if its score is *at least* the threshold. Of several equally good thresholds the
+    highest is returned. Thresholds lie halfway between two neighboring scores, which makes them robust to
+    small changes of the scores.
 
     Args:
         scores: ``[items]``.
-        truth: whether the tag is right; at least one is.
+        truth: whether the tag is correct, ``[items]``; at least one is.
     """
     order = np.argsort(-scores, kind="stable")
     sorted_scores, hits = scores[order], np.cumsum(truth[order])
-    taken = np.arange(1, len(scores) + 1)
-    # Equal scores are taken together.
+    tagged = np.arange(1, len(scores) + 1)
+    # Equal scores are on the same side of any threshold.
     last = np.append(sorted_scores[1:] != sorted_scores[:-1], True)
-    f1 = np.where(last, 2 * hits / (taken + truth.sum()), -1.0)
+    f1 = np.where(last, 2 * hits / (tagged + truth.sum()), -1.0)
     best = int(np.argmax(f1))
     below = sorted_scores[best + 1] if best + 1 < len(scores) else sorted_scores[best]
     return float((sorted_scores[best] + below) / 2), float(f1[best])
 
 
-def calibrate(scores: Scores, truth: Truth) -> Scores:
+def calibrate_thresholds(scores: Scores, truth: Truth) -> Scores:
     """A threshold for each tag.
 
-    Tags that are never right here, or always, get the threshold that is best for all tags together.
+    Tags that are never or always correct get the best common threshold of all tags.
 
     Args:
         scores: ``[images, tags]``.
-        truth: of the same shape; right somewhere.
+        truth: ``[images, tags]``; at least one is true.
 
     Returns:
         ``[tags]``.
     """
     shared, _ = best_threshold(scores.ravel(), truth.ravel())
-    found = np.full(scores.shape[1], shared)
+    thresholds = np.full(scores.shape[1], shared)
     for tag in range(scores.shape[1]):
         if truth[:, tag].any() and not truth[:, tag].all():
-            found[tag], _ = best_threshold(scores[:, tag], truth[:, tag])
-    return found
+            thresholds[tag], _ = best_threshold(scores[:, tag], truth[:, tag])
+    return thresholds
 
 
 def precision_recall(chosen: Truth, truth: Truth) -> tuple[float, float]:
-    """Micro-averaged precision (1 where nothing is chosen) and recall (1 where nothing is right)."""
+    """Micro-averaged precision (1 if nothing is chosen) and recall (1 if nothing is true)."""
     hits = int((chosen & truth).sum())
     return hits / max(1, int(chosen.sum())) if chosen.any() else 1.0, hits / int(
         truth.sum()
     ) if truth.any() else 1.0
 
 
-def sweep(scores: Scores, truth: Truth, steps: int = 101) -> Sweep:
+def precision_recall_curve(scores: Scores, truth: Truth, steps: int = 101) -> PrecisionRecallCurve:
     """Precision and recall at quantiles of the scores, one threshold for all tags."""
     thresholds = np.unique(np.quantile(scores, np.linspace(0, 1, steps)))
     pairs = [precision_recall(scores >= threshold, truth) for threshold in thresholds]
-    return Sweep(thresholds, np.array([own[0] for own in pairs]), np.array([own[1] for own in pairs]))
+    return PrecisionRecallCurve(
+        thresholds, np.array([precision for precision, _ in pairs]), np.array([recall for _, recall in pairs])
+    )
 
 
-def disturb(
+def corrupt_tags(
     tags: Sequence[str], vocabulary: Sequence[str], drop: float, corrupt: float, seed: str
 ) -> list[str]:
-    """Imperfect tags: each is dropped, or else replaced by a wrong one, independently.
+    """Add noise to tags: each is independently dropped, or else replaced by a wrong one.
 
     Args:
         tags: the image's.
-        vocabulary: where wrong tags are drawn from.
+        vocabulary: wrong tags are drawn from it.
         drop: probability of dropping a tag.
         corrupt: probability of replacing a tag that was kept.
-        seed: of this image's draws, so that they depend on no other image.
+        seed: of this image's draws, which do not depend on other images.
     """
     rng = random.Random(seed)
-    own = set(tags)
-    wrong = [tag for tag in vocabulary if tag not in own]
-    found: list[str] = []
+    correct = set(tags)
+    wrong = [tag for tag in vocabulary if tag not in correct]
+    noisy: list[str] = []
     for tag in tags:
         dropped, replaced, other = rng.random() < drop, rng.random() < corrupt, rng.random()
         if not dropped:
-            found.append(wrong[int(other * len(wrong))] if replaced and wrong else tag)
-    return list(dict.fromkeys(found))
+            noisy.append(wrong[int(other * len(wrong))] if replaced and wrong else tag)
+    return list(dict.fromkeys(noisy))

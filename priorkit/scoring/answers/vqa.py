@@ -1,15 +1,15 @@
 """VQA v2 and TextVQA accuracy: how many of the human answers agree with the prediction.
 
 Sources: ``vqaEval.py`` of GT-Vision-Lab/VQA (a013f00) and ``m4c_evaluators.py`` of
-facebookresearch/mmf (b0ffc7f). Their quirks are part of the published numbers and kept:
+facebookresearch/mmf (b0ffc7f). Their quirks affect published numbers and are kept:
 
-- VQA v2 compares raw strings where all human answers are the same, normalised ones elsewhere;
-  TextVQA always normalises.
-- The punctuation test looks at the whole original text: one mark beside a blank deletes all of
-  its kind, and a comma between digits deletes every mark instead of blanking it.
-- The full-stop pattern means to look behind for a digit but does not, and the flag passed as the
-  count stops it after 32 full stops. ``strict`` mends both, and nothing else.
-- Articles are dropped even where they are the answer; ``somebody'd`` becomes ``somebodyd``;
+- VQA v2 compares raw strings if all human answers are equal, normalized ones otherwise;
+  TextVQA always normalizes.
+- The punctuation test uses the original text: one mark next to a space deletes all of its kind, and a
+  comma between digits deletes every mark instead of replacing it by a space.
+- The pattern for periods was meant to check for a preceding digit but does not, and a flag passed as the
+  count stops it after 32 periods. ``strict`` fixes these two and nothing else.
+- Articles are dropped even if they are the answer; ``somebody'd`` becomes ``somebodyd``;
   contractions with a capital (``I'm``) are never restored, since the text is lower case by then.
 """
 
@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from priorkit.core.errors import InputError
-from priorkit.scoring.answers.score import Scored
+from priorkit.scoring.answers.parsed_score import ParsedScore
 
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-_FULL_STOP = re.compile(r"\.(?!\d)")
-_FULL_STOP_AS_MEANT = re.compile(r"(?<!\d)\.(?!\d)")
-_MOST_FULL_STOPS = 32
+_PERIOD = re.compile(r"\.(?!\d)")
+_PERIOD_STRICT = re.compile(r"(?<!\d)\.(?!\d)")
+_MAX_PERIODS = 32
 _NUMBER_WORDS = {"none": "0"} | {
     word: str(value)
     for value, word in enumerate(
@@ -35,7 +35,7 @@ _NUMBER_WORDS = {"none": "0"} | {
 }
 _ARTICLES = frozenset({"a", "an", "the"})
 
-# The contractions the official table restores. Its keys are these words with one apostrophe missing.
+# The contractions that the official table restores; its keys are these words with one apostrophe missing.
 _RESTORED = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't
 he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've
@@ -60,61 +60,51 @@ def _contraction_table() -> dict[str, str]:
 _CONTRACTIONS = _contraction_table()
 
 
-def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """VQA v2 accuracy of one prediction; see :func:`score_vqa`."""
-    return score_vqa(prediction, answers).score
-
-
-def textvqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """TextVQA accuracy of one prediction; see :func:`score_textvqa`."""
-    return score_textvqa(prediction, answers).score
-
-
-def score_vqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
+def score_vqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> ParsedScore:
     """Score one prediction by the official VQA v2 rule.
 
     Args:
         prediction: the model's answer.
-        answers: the human answers, ten in the official data; see :func:`agreement` for fewer.
-        strict: full stops go as the rule means it, not as it is written; see :func:`normalise_vqa`.
+        answers: the human answers, ten in the official data; see :func:`human_agreement` for fewer.
+        strict: remove periods as the rule intends, not as its code does; see :func:`normalize_vqa`.
 
     Returns:
-        The accuracy, and the prediction in the form that was compared.
+        The accuracy, and the prediction in the form compared.
 
     Raises:
         InputError: there is no answer.
     """
     stripped = [_strip(answer) for answer in answers]
     same = len(set(stripped)) <= 1
-    normalise = partial(normalise_vqa, strict=strict)
-    return _score(_strip(prediction), stripped, (lambda text: text) if same else normalise)
+    normalize = partial(normalize_vqa, strict=strict)
+    return _score(_strip(prediction), stripped, (lambda text: text) if same else normalize)
 
 
-def score_textvqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> Scored:
+def score_textvqa(prediction: str, answers: Sequence[str], *, strict: bool = False) -> ParsedScore:
     """Score one prediction by the TextVQA (M4C, EvalAI) rule; arguments as in :func:`score_vqa`."""
-    return _score(prediction, answers, partial(normalise_textvqa, strict=strict))
+    return _score(prediction, answers, partial(normalize_textvqa, strict=strict))
 
 
-def normalise_vqa(text: str, *, strict: bool = False) -> str:
-    """The VQA v2 form of an answer: marks, case, number words, articles, contractions.
+def normalize_vqa(text: str, *, strict: bool = False) -> str:
+    """The VQA v2 form of an answer: punctuation, case, number words, articles, contractions.
 
-    As written, the first 32 full stops go that no digit follows, so that ``3.`` is 3; as meant
-    (``strict``), all that stand beside no digit at all, and ``3.`` stays.
+    By default, the first 32 periods that no digit follows are removed, so that ``3.`` becomes 3; with
+    ``strict``, all that are not next to a digit, and ``3.`` stays.
     """
     return _digits_and_articles(_punctuation(_strip(text), strict))
 
 
-def normalise_textvqa(text: str, *, strict: bool = False) -> str:
-    """The TextVQA form: commas and question marks go first, ``'s`` is split off, then as VQA v2."""
+def normalize_textvqa(text: str, *, strict: bool = False) -> str:
+    """The TextVQA form: commas and question marks are removed, ``'s`` is split off, then as VQA v2."""
     text = text.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    return normalise_vqa(text, strict=strict)
+    return normalize_vqa(text, strict=strict)
 
 
-def agreement(prediction: str, answers: Sequence[str]) -> float:
+def human_agreement(prediction: str, answers: Sequence[str]) -> float:
     """Mean over the leave-one-out subsets of ``min(1, matches among the others / 3)``.
 
-    With ten answers 0, 1, 2, 3 and 4 or more matches give 0, 0.3, 0.6, 0.9 and 1. Fewer than four
-    answers cannot hold three others: then all others have to match, and a single answer itself.
+    With ten answers 0, 1, 2, 3 and 4 or more matches give 0, 0.3, 0.6, 0.9 and 1. With fewer than four
+    answers, all others must match; a single answer must match itself.
 
     Raises:
         InputError: there is no answer.
@@ -130,9 +120,9 @@ def agreement(prediction: str, answers: Sequence[str]) -> float:
     return (left_out_matches + left_out_differs) / len(answers)
 
 
-def _score(prediction: str, answers: Sequence[str], normalise: Callable[[str], str]) -> Scored:
-    parsed = normalise(prediction)
-    return Scored(agreement(parsed, [normalise(answer) for answer in answers]), parsed)
+def _score(prediction: str, answers: Sequence[str], normalize: Callable[[str], str]) -> ParsedScore:
+    parsed = normalize(prediction)
+    return ParsedScore(human_agreement(parsed, [normalize(answer) for answer in answers]), parsed)
 
 
 def _strip(text: str) -> str:
@@ -146,8 +136,8 @@ def _punctuation(text: str, strict: bool) -> str:
         delete = has_comma_in_number or f"{mark} " in text or f" {mark}" in text
         cleaned = cleaned.replace(mark, "" if delete else " ")
     if strict:
-        return _FULL_STOP_AS_MEANT.sub("", cleaned)
-    return _FULL_STOP.sub("", cleaned, count=_MOST_FULL_STOPS)
+        return _PERIOD_STRICT.sub("", cleaned)
+    return _PERIOD.sub("", cleaned, count=_MAX_PERIODS)
 
 
 def _digits_and_articles(text: str) -> str:

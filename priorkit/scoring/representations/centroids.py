@@ -1,8 +1,8 @@
-"""Rank of the nearest class centroid: what stands for Rank_e where an encoder has no text tower.
+"""Ranks by class centroids, the substitute for Rank_e for encoders without a text tower.
 
-Every image is ranked by the centroids of the images of *other* folds, so that it never helps its own
-entity. A documented substitute (VisPRE has none): it measures whether the encoder tells entities apart,
-not whether it knows their names.
+Every image is ranked against centroids of the images of *other* folds, so that it does not contribute to its
+entity's centroid. Our own substitute (VisPRE has none): it measures whether the encoder distinguishes
+entities, not whether it knows their names.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from priorkit.scoring.representations.ranks import true_ranks
 
 
-def deal_folds(names: Sequence[str], groups: Sequence[int], folds: int, seed: int) -> Tensor:
-    """Deal each group's images to folds, as evenly as can be, in an order drawn by the seed.
+def assign_folds(names: Sequence[str], groups: Sequence[int], folds: int, seed: int) -> Tensor:
+    """Assign each group's images to folds, as evenly as possible, in a seeded random order.
 
     Args:
-        names: a name per image, unique within a group; the draw depends on it and not on the order.
+        names: a name per image, unique within a group; the assignment depends on it, not on the order of images.
         groups: the group (entity) of each image.
         folds: their number.
-        seed: of the draw.
+        seed: of the order.
 
     Returns:
         [images] int64, from 0.
@@ -31,18 +31,18 @@ def deal_folds(names: Sequence[str], groups: Sequence[int], folds: int, seed: in
     members: dict[int, list[tuple[int, str, int]]] = {}
     for row, (name, group) in enumerate(zip(names, groups, strict=True)):
         members.setdefault(group, []).append((zlib.crc32(f"{seed}\0{name}".encode()), name, row))
-    dealt = torch.zeros(len(names), dtype=torch.int64)
+    fold = torch.zeros(len(names), dtype=torch.int64)
     for rows in members.values():
-        for place, (_, _, row) in enumerate(sorted(rows)):
-            dealt[row] = place % folds
-    return dealt
+        for position, (_, _, row) in enumerate(sorted(rows)):
+            fold[row] = position % folds
+    return fold
 
 
 def centroids(features: Tensor, group: Tensor, count: int) -> Tensor:
-    """Mean of the features of each group, at length one; zero where a group has none.
+    """L2-normalized mean of the features of each group; zero for a group without any.
 
     Args:
-        features: [items, width], L2-normalised.
+        features: [items, width], L2-normalized.
         group: [items] int64.
         count: number of groups.
 
@@ -55,12 +55,13 @@ def centroids(features: Tensor, group: Tensor, count: int) -> Tensor:
 
 
 def centroid_ranks(features: Tensor, group: Tensor, fold: Tensor) -> Tensor:
-    """Rank of each image's own centroid among all groups', none of them computed with its fold.
+    """Rank of the centroid of each image's group among all centroids, computed without the image's fold.
 
-    A group with a single image cannot be held out: its image gets NaN, and its centroid stays a candidate.
+    The image of a group with a single image cannot be held out: its rank is NaN, and the group's centroid
+    stays a candidate.
 
     Args:
-        features: [images, width], L2-normalised.
+        features: [images, width], L2-normalized.
         group: [images] int64, the entity of each.
         fold: [images] int64.
 
@@ -71,11 +72,11 @@ def centroid_ranks(features: Tensor, group: Tensor, fold: Tensor) -> Tensor:
     sizes = torch.bincount(group, minlength=count)
     ranks = torch.full((len(features),), torch.nan, dtype=torch.float64)
     for number in range(int(fold.max()) + 1):
-        held = fold == number
-        tested = (held & (sizes[group] > 1)).nonzero()[:, 0]
+        held_out = fold == number
+        tested = (held_out & (sizes[group] > 1)).nonzero()[:, 0]
         if not len(tested):
             continue
-        used = ~held | (sizes[group] == 1)
-        heads = centroids(features[used], group[used], count)
-        ranks[tested.cpu()] = true_ranks(features[tested], heads, group[tested])
+        used = ~held_out | (sizes[group] == 1)
+        means = centroids(features[used], group[used], count)
+        ranks[tested.cpu()] = true_ranks(features[tested], means, group[tested])
     return ranks

@@ -2,7 +2,7 @@
 
 Rank_e of an entity is the mean rank of its true name over its images; the percentile
 ``(Rank_e - 1) / (candidates - 1)`` compares candidate sets of different sizes. A *low* rank is a *strong*
-prior. This is a documented reconstruction of the metric of VisPRE (arXiv 2503.18034).
+prior. Reconstructed from the description in VisPRE (arXiv 2503.18034).
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class EntityRanks:
         return {name: getattr(self, name) for name in ("entity", "images", *RANK_MEASURES, "median_rank")}
 
 
-def summarise_ranks(ranks: Floats, entities: Sequence[str], candidates: int) -> EntityRanks:
-    """Average image ranks by entity.
+def summarize_ranks(ranks: Floats, entities: Sequence[str], candidates: int) -> EntityRanks:
+    """Average the ranks of images by entity.
 
     Args:
         ranks: [images] float64, from :func:`priorkit.scoring.representations.ranks.true_ranks`.
         entities: the entity of each image.
-        candidates: number of candidate names that were ranked.
+        candidates: number of candidate names.
 
     Raises:
         InputError: there is no image, or the lengths differ.
@@ -109,7 +109,7 @@ def _medians(ranks: Floats, group: NDArray[np.int64], images: NDArray[np.int64])
 def overall_ranks(
     summary: EntityRanks, *, seed: int, resamples: int = 1000, level: float = 0.95
 ) -> dict[str, Interval]:
-    """Mean over entities of each measure, with an interval that resamples entities."""
+    """Mean of each measure over entities, with a bootstrap interval over entities."""
     return {
         field.name: bootstrap_mean(getattr(summary, field.name), seed=seed, resamples=resamples, level=level)
         for field in fields(EntityRanks)

@@ -1,15 +1,16 @@
-"""Rank of the true name among all candidates, by cosine: the measurement behind Rank_e.
+"""Rank of the true name among all candidates by cosine similarity, which Rank_e averages.
 
     rank = 1 + #{others with a larger cosine} + 0.5 * #{others with an equal cosine}
 
-Scores are counted block by block and never stored or sorted. A block is scored in float32; the pairs
-that float32 cannot tell from the true score, by a rigorous bound on its error, are scored again in
-float64. So the ranks equal those of a float64 computation, and neither the block sizes nor the order of
-queries or candidates changes them.
+Scores are counted block by block and never stored or sorted. A block is scored in float32; pairs within a
+rigorous error bound of the true score are scored again in float64. The ranks therefore equal those of a
+float64 computation, and depend neither on block sizes nor on the order of queries or candidates.
 """
 
 from __future__ import annotations
 
+# torch is only partly typed.
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,15 +18,14 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 
 BLOCKS = {"cpu": (2000, 512), "cuda": (16384, 4096)}
-"""Queries and candidates scored at once: what stays in a processor's cache, what keeps a GPU busy."""
+"""Queries and candidates scored at a time, sized to a CPU cache and to occupy a GPU."""
 _ELEMENTS = 1 << 20
 """Elements converted to float64 at a time: 8 MB."""
-# Cosines are equal within the rounding of float64, far below what float32 features can tell apart. So a
-# candidate that is a multiple of the true one ties with it, whatever its length, and the order in which
-# a sum is taken cannot matter.
+# Cosines within float64 rounding are equal, far below the resolution of float32 features. So a candidate
+# that is a multiple of the true one ties with it at any length, and the order of summation does not matter.
 _EQUAL_WITHIN = 1e-14
 _UNIT_WITHIN = 1e-6
-"""Rows whose lengths differ from 1 by no more are used as they are; the margin allows for it."""
+"""Rows whose norms differ from 1 by at most this are not normalized; the error bound allows for it."""
 
 
 def true_ranks(
@@ -41,9 +41,9 @@ def true_ranks(
     Args:
         queries: [queries, width] features, of any length and floating dtype, e.g. of images.
         candidates: [candidates, width] features on the same device, e.g. of names.
-        true_index: [queries] int64, the row of ``candidates`` that is right for each query.
-        query_block: queries scored at once; 0 for what suits the device (:data:`BLOCKS`).
-        candidate_block: candidates scored at once, likewise.
+        true_index: [queries] int64, the row of the true candidate of each query.
+        query_block: queries scored at a time; 0 for the device's default (:data:`BLOCKS`).
+        candidate_block: candidates scored at a time, likewise.
 
     Returns:
         [queries] float64 on the CPU; 1 is best, ties share the mean of their ranks.
@@ -60,18 +60,18 @@ def true_ranks(
 
 
 class RankCounter:
-    """Counts ranks over candidates that come in parts, so that there may be more than fit in memory.
+    """Counts ranks over candidates given in parts, which need not fit in memory together.
 
-    Beside the features it holds one block of scores (4 MB on a CPU, 256 MB on a GPU) and a few numbers per
-    query. Features that are not float32 of length 1 are copied.
+    In addition to the features it holds one block of scores (4 MB on a CPU, 256 MB on a GPU) and a few numbers
+    per query. Features that are not float32 of length 1 are copied.
 
     Args:
         queries: [queries, width] features.
-        true_candidates: [some, width] features among which the right one of each query is.
-        true_index: [queries] int64, its row there; counted from 0 over all candidates that are added, so
-            the true candidates must be added first or have ``first`` given accordingly.
-        query_block: queries scored at once; 0 for what suits the device (:data:`BLOCKS`).
-        candidate_block: candidates scored at once, likewise.
+        true_candidates: [true candidates, width] features that contain the true candidate of each query.
+        true_index: [queries] int64, its row there, which must also be its number among all candidates that
+            are added (see ``first`` of :meth:`add`).
+        query_block: queries scored at a time; 0 for the device's default (:data:`BLOCKS`).
+        candidate_block: candidates scored at a time, likewise.
 
     Raises:
         InputError: shapes do not fit, an index is out of range, or a feature is zero or not finite.
@@ -104,9 +104,9 @@ class RankCounter:
         self._candidate_block = candidate_block or usual[1]
         size = self._query_block * self._candidate_block
         self._scores = torch.empty(size, dtype=torch.float32, device=device)
-        self._above, self._open = (torch.empty(size, dtype=torch.bool, device=device) for _ in range(2))
+        self._above, self._unsure = (torch.empty(size, dtype=torch.bool, device=device) for _ in range(2))
         self.counts = torch.zeros(len(queries), dtype=torch.float64, device=device)
-        """What was counted so far: larger ones, and half of the equal ones; sums over parts add up."""
+        """Candidates so far with a larger cosine, plus half of those with an equal one; additive over parts."""
 
     @property
     def ranks(self) -> Tensor:
@@ -118,7 +118,7 @@ class RankCounter:
 
         Args:
             candidates: [candidates, width] features on the queries' device.
-            first: the number of the first of them over all; the true one is told by it and passed over.
+            first: the number of the first of them among all candidates; identifies the true one, which is skipped.
 
         Raises:
             InputError: a feature is zero or not finite.
@@ -137,7 +137,7 @@ class RankCounter:
         shape = (len(queries), len(part))
         size = shape[0] * shape[1]
         scores, above, unsure = (
-            buffer[:size].view(shape) for buffer in (self._scores, self._above, self._open)
+            buffer[:size].view(shape) for buffer in (self._scores, self._above, self._unsure)
         )
         torch.mm(queries, units, out=scores)
         torch.gt(scores, self._upper[rows], out=above)
@@ -145,7 +145,7 @@ class RankCounter:
         unsure ^= above
         # 32 bits: twice as fast as the default 64 (0.16 against 0.39 ms for a block).
         self.counts[rows] += above.sum(1, dtype=torch.int32)
-        pairs = _where(unsure)
+        pairs = _true_positions(unsure)
         i, j = pairs // len(part) + begin, pairs % len(part)
         others = j + first != self._true[i]
         i, j = i[others], j[others]
@@ -156,24 +156,24 @@ class RankCounter:
     def _cosines(self, i: Tensor, candidates: Tensor, lengths: Tensor, j: Tensor) -> Tensor:
         """float64 cosines of pairs of rows."""
         size = max(1, _ELEMENTS // candidates.shape[1])
-        # index_select and a product in place: 0.55 ms for 600 pairs of width 512, 1.35 ms by plain indexing.
-        found = [
+        # index_select and an in-place product: 0.55 ms for 600 pairs of width 512, 1.35 ms by plain indexing.
+        products = [
             self._given.index_select(0, rows).double().mul_(candidates.index_select(0, columns)).sum(1)
             for rows, columns in zip(i.split(size), j.split(size), strict=True)
         ]
-        return torch.cat(found) / (self._lengths[i] * lengths[j])
+        return torch.cat(products) / (self._lengths[i] * lengths[j])
 
 
 def most_similar(
     queries: Tensor, candidates: Tensor, count: int, *, candidate_block: int = 1 << 14
 ) -> tuple[Tensor, Tensor]:
-    """The candidates nearest to each query by float32 cosine, best first.
+    """The candidates most similar to each query by float32 cosine, most similar first.
 
     Args:
         queries: [queries, width] features.
         candidates: [candidates, width] features.
-        count: how many to keep; at most all of them are.
-        candidate_block: candidates scored at once.
+        count: number to keep.
+        candidate_block: candidates scored at a time.
 
     Returns:
         Cosines [queries, count] float32 and candidate rows [queries, count] int64, on the CPU.
@@ -181,18 +181,18 @@ def most_similar(
     Raises:
         InputError: a feature is zero or not finite.
     """
-    nearest = Nearest(queries, count, candidate_block=candidate_block)
+    nearest = NearestCandidates(queries, count, candidate_block=candidate_block)
     nearest.add(candidates)
     return nearest.cosines.cpu(), nearest.rows.cpu()
 
 
-class Nearest:
-    """Keeps the candidates nearest to each query over candidates that come in parts.
+class NearestCandidates:
+    """Keeps the candidates most similar to each query, over candidates given in parts.
 
     Args:
         queries: [queries, width] features.
-        count: how many to keep.
-        candidate_block: candidates scored at once.
+        count: number to keep.
+        candidate_block: candidates scored at a time.
 
     Raises:
         InputError: a feature is zero or not finite.
@@ -207,13 +207,13 @@ class Nearest:
         """[queries, count] int64, the numbers of these candidates."""
 
     def add(self, candidates: Tensor, first: int = 0) -> None:
-        """Look at more candidates, the first of which has the number ``first``."""
+        """Compare more candidates, the first of which has the number ``first``."""
         with torch.autocast(candidates.device.type, enabled=False):
             for start in range(0, len(candidates), self._block):
                 part = candidates[start : start + self._block].detach()
-                self._look(_units(part, _lengths(part, "candidates", start)), first + start)
+                self._add_block(_units(part, _lengths(part, "candidates", start)), first + start)
 
-    def _look(self, units: Tensor, first: int) -> None:
+    def _add_block(self, units: Tensor, first: int) -> None:
         best: list[Tensor] = []
         rows: list[Tensor] = []
         for queries, kept, known in zip(
@@ -223,13 +223,13 @@ class Nearest:
             scores = queries @ units.T
             numbers = torch.arange(first, first + len(units), device=scores.device)
             merged = torch.cat([kept, scores], 1)
-            values, places = merged.topk(min(self._count, merged.shape[1]), dim=1)
+            values, columns = merged.topk(min(self._count, merged.shape[1]), dim=1)
             best.append(values)
-            rows.append(torch.cat([known, numbers.expand_as(scores)], 1).gather(1, places))
+            rows.append(torch.cat([known, numbers.expand_as(scores)], 1).gather(1, columns))
         self.cosines, self.rows = torch.cat(best), torch.cat(rows)
 
     def merge(self, cosines: Tensor, rows: Tensor) -> None:
-        """Join what others found; of equal cosines the lower number comes first."""
+        """Merge another process's candidates; of equal cosines the lower number comes first."""
         all_cosines, all_rows = torch.cat([self.cosines, cosines], 1), torch.cat([self.rows, rows], 1)
         order = np.lexsort((all_rows.cpu().numpy(), -all_cosines.cpu().numpy()))[:, : self._count]
         places = torch.from_numpy(np.ascontiguousarray(order)).to(all_rows.device)
@@ -239,7 +239,7 @@ class Nearest:
 def _check(queries: Tensor, candidates: Tensor, true_index: Tensor) -> None:
     if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1]:
         raise InputError(
-            f"features must be two matrices of one width, got {tuple(queries.shape)} and"
+            f"features must be two matrices of the same width, got {tuple(queries.shape)} and"
             f" {tuple(candidates.shape)}",
             hint="do both come from the same encoder?",
         )
@@ -254,7 +254,7 @@ def _check(queries: Tensor, candidates: Tensor, true_index: Tensor) -> None:
 
 
 def _lengths(rows: Tensor, name: str, first: int = 0) -> Tensor:
-    """Lengths of rows in float64.
+    """L2 norms of rows in float64.
 
     Raises:
         InputError: a row is zero or not finite.
@@ -268,7 +268,7 @@ def _lengths(rows: Tensor, name: str, first: int = 0) -> Tensor:
 
 
 def _units(rows: Tensor, lengths: Tensor) -> Tensor:
-    """Rows at length 1 in float32: the rows themselves where they are that already."""
+    """L2-normalized rows in float32; the rows themselves if they are normalized already."""
     if rows.dtype == torch.float32 and bool((lengths - 1).abs().max() <= _UNIT_WITHIN):
         return rows
     units = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
@@ -278,20 +278,20 @@ def _units(rows: Tensor, lengths: Tensor) -> Tensor:
     return units
 
 
-def _where(mask: Tensor) -> Tensor:
-    """Numbers of the true entries of a mask, flattened; five times as fast by numpy on a CPU."""
+def _true_positions(mask: Tensor) -> Tensor:
+    """Flat indices of the true entries of a mask; by numpy on a CPU, five times as fast."""
     if mask.device.type == "cpu":
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
     return mask.flatten().nonzero()[:, 0]
 
 
 def _float32_error(width: int) -> float:
-    """Largest possible error of a float32 dot product of two vectors whose lengths are nearly 1.
+    """Upper bound on the error of a float32 dot product of two vectors of norm close to 1.
 
-    Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1: ``width`` roundings, whatever
-    the order of the sum, and those of the vectors and thresholds. Where float32 products may be taken in
-    TF32 or bfloat16 (``torch.set_float32_matmul_precision``), their rounding adds; the ranks stay the
-    same, only more pairs are scored again.
+    Higham, "Accuracy and Stability of Numerical Algorithms" (2002), section 3.1: ``width`` roundings in
+    any order of summation, plus those of the vectors and thresholds. If float32 products may use TF32 or
+    bfloat16 (``torch.set_float32_matmul_precision``), their rounding is added; the ranks stay the same, but
+    more pairs are scored again.
     """
     product_error = {"highest": 0.0, "high": 2.0**-10, "medium": 2.0**-7}
     rounding = 1.01 * (width + 8) * 2.0**-24

@@ -1,7 +1,7 @@
-"""Agreement of two labellers on the same items, one yes-or-no label at a time.
+"""Agreement of two labelers on the same items, for one binary label.
 
 Source of kappa: Cohen (1960), "A Coefficient of Agreement for Nominal Scales". Values equal scikit-learn's
-``precision_recall_fscore_support`` and ``cohen_kappa_score``; what these leave undefined is NaN here.
+``precision_recall_fscore_support`` and ``cohen_kappa_score``; what is undefined there is NaN here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from priorkit.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well one labeller follows a reference.
+    """How well one labeler agrees with a reference.
 
     Attributes:
         items: number of items.
-        given: how many of them the reference gives the label.
-        predicted: how many the other one gives it.
-        precision: share of the predicted that the reference gives; NaN where none is predicted.
-        recall: share of the given that are predicted; NaN where none is given.
-        f1: harmonic mean of both, ``2 both / (given + predicted)``; NaN where neither gives the label.
-        kappa: agreement beyond chance, 0 by chance, 1 for equal labels; NaN where both are constant and equal.
+        given: number of items with the label in the reference.
+        predicted: number of items with the label from the other labeler.
+        precision: share of the predicted that the reference has; NaN if none is predicted.
+        recall: share of the reference's that are predicted; NaN if the reference has none.
+        f1: ``2 both / (given + predicted)``; NaN if neither has the label.
+        kappa: agreement beyond chance: 0 at chance, 1 for equal labels; NaN if both are constant and equal.
     """
 
     items: int
@@ -39,7 +39,7 @@ class Agreement:
 
 
 def agreement(reference: ArrayLike, predicted: ArrayLike) -> Agreement:
-    """Compare one label's presence on the same items.
+    """Compare a binary label on the same items.
 
     Args:
         reference: bool ``[items]``.
@@ -48,19 +48,19 @@ def agreement(reference: ArrayLike, predicted: ArrayLike) -> Agreement:
     Raises:
         InputError: there is no item, or the lengths differ.
     """
-    one, other = np.asarray(reference, dtype=bool).ravel(), np.asarray(predicted, dtype=bool).ravel()
-    if not len(one) or len(one) != len(other):
-        raise InputError(f"agreement needs the same items, got {len(one)} and {len(other)}")
-    items, given, found, both = len(one), int(one.sum()), int(other.sum()), int((one & other).sum())
-    observed = float((one == other).mean())
-    chance = (given * found + (items - given) * (items - found)) / items**2
+    first, second = np.asarray(reference, dtype=bool).ravel(), np.asarray(predicted, dtype=bool).ravel()
+    if not len(first) or len(first) != len(second):
+        raise InputError(f"agreement needs the same items, got {len(first)} and {len(second)}")
+    items, given, marked, both = len(first), int(first.sum()), int(second.sum()), int((first & second).sum())
+    observed = float((first == second).mean())
+    chance = (given * marked + (items - given) * (items - marked)) / items**2
     return Agreement(
         items=items,
         given=given,
-        predicted=found,
-        precision=_ratio(both, found),
+        predicted=marked,
+        precision=_ratio(both, marked),
         recall=_ratio(both, given),
-        f1=_ratio(2 * both, given + found),
+        f1=_ratio(2 * both, given + marked),
         kappa=math.nan if chance == 1 else (observed - chance) / (1 - chance),
     )
 

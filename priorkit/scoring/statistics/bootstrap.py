@@ -1,9 +1,9 @@
 """Metrics with bootstrap intervals: every metric is a function of sums over items.
 
-An item contributes a row of counts; a metric is computed from the column sums (a mean from the sum of
+Each item contributes a row of counts; a metric is computed from the column sums (a mean from the sum of
 scores and the number of items, F1 from four counts, BLEU from n-gram counts, perplexity from
-log-probabilities and tokens). So one mechanism resamples them all: draw items, sum their rows, compute
-the metrics of all resamples at once. Source: Efron and Tibshirani, "An Introduction to the Bootstrap"
+log-probabilities and tokens). All are resampled alike: draw items, sum their rows, compute the metrics of
+all resamples at once. Source: Efron and Tibshirani, "An Introduction to the Bootstrap"
 (1993), chapter 13 (percentile interval).
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.interval import Interval
-from priorkit.scoring.statistics.intervals import percentile_interval, resampled
+from priorkit.scoring.statistics.intervals import bootstrap_indices, percentile_interval
 
 Floats = NDArray[np.float64]
 MetricFunction = Callable[[Floats], dict[str, Floats]]
@@ -40,29 +40,29 @@ class BootstrapEstimate:
 
     @property
     def error(self) -> float:
-        """The bootstrap standard error; NaN where no replicate is defined."""
+        """The bootstrap standard error; NaN if fewer than two replicates are finite."""
         defined = self.replicates[np.isfinite(self.replicates)]
         return float(defined.std(ddof=1)) if len(defined) > 1 else math.nan
 
 
-def detectable(error: float) -> float:
-    """The smallest difference between two models that a 95 % interval tells from none.
+def detectable_difference(error: float) -> float:
+    """The smallest significant difference (95 %) between two models measured independently with this standard error.
 
-    ``1.96 * sqrt(2) * error``: both are measured with this standard error, independently of each other. A
-    paired comparison on the same items tells smaller ones apart, by as much as the models agree.
+    ``1.96 * sqrt(2) * error``. A paired comparison on the same items detects smaller differences, the more so
+    the more the models agree.
     """
     return 1.959964 * math.sqrt(2) * error
 
 
-def mean_of(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
-    """The unweighted mean of metrics of different benchmarks, which vary independently."""
+def mean_of_metrics(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
+    """The unweighted mean of metrics of different, independent benchmarks."""
     values = [part.value for part in parts]
     return BootstrapEstimate(
         math.fsum(values) / len(values), np.mean([part.replicates for part in parts], axis=0)
     )
 
 
-def measure(
+def metric_intervals(
     counts: Floats,
     metrics: MetricFunction,
     *,
@@ -71,12 +71,14 @@ def measure(
     clusters: Sequence[Hashable] | None = None,
     strata: Sequence[str] | None = None,
 ) -> dict[str, Interval]:
-    """All metrics of a set of items, each with its interval; see :func:`resample`."""
-    found = resample(counts, metrics, seed=seed, resamples=resamples, clusters=clusters, strata=strata)
-    return {name: own.interval for name, own in found.items()}
+    """Metrics of a set of items with their intervals; see :func:`bootstrap_metrics`."""
+    replicated = bootstrap_metrics(
+        counts, metrics, seed=seed, resamples=resamples, clusters=clusters, strata=strata
+    )
+    return {name: metric.interval for name, metric in replicated.items()}
 
 
-def resample(
+def bootstrap_metrics(
     counts: Floats,
     metrics: MetricFunction,
     *,
@@ -85,27 +87,26 @@ def resample(
     clusters: Sequence[Hashable] | None = None,
     strata: Sequence[str] | None = None,
 ) -> dict[str, BootstrapEstimate]:
-    """All metrics of a set of items with their bootstrap replicates.
+    """Metrics of a set of items with their bootstrap replicates.
 
     Args:
         counts: ``[items, columns]``, at least one item.
         metrics: computes the metrics from column sums.
         seed: of the resampling.
         resamples: number of bootstrap samples.
-        clusters: a key per item; whole clusters are resampled, since the questions about one image do
-            not vary independently.
+        clusters: a key per item; clusters are resampled, since questions about one image are not independent.
         strata: a label per item; adds ``macro_accuracy``, the unweighted mean over labels of
             ``accuracy``.
     """
     labels = list(dict.fromkeys(strata or ()))
     blocks = [counts]
     if strata is not None:
-        blocks += [counts * np.array([label == own for own in strata])[:, None] for label in labels]
+        blocks += [counts * np.array([label == stratum for stratum in strata])[:, None] for label in labels]
     stacked = _by_cluster(np.stack(blocks, axis=1), clusters)
     values = _all_metrics(stacked.sum(0, keepdims=True), metrics, bool(labels))
     flat = stacked.reshape(len(stacked), -1)
     sums = np.concatenate(
-        [_multiplicities(draw, len(flat)) @ flat for draw in resampled(len(flat), resamples, seed)]
+        [_multiplicities(draw, len(flat)) @ flat for draw in bootstrap_indices(len(flat), resamples, seed)]
     )
     replicates = _all_metrics(sums.reshape(-1, *stacked.shape[1:]), metrics, bool(labels))
     return {name: BootstrapEstimate(float(values[name][0]), replicates[name]) for name in values}
@@ -124,19 +125,19 @@ def _by_cluster(rows: Floats, clusters: Sequence[Hashable] | None) -> Floats:
 def _multiplicities(draw: NDArray[np.int64], items: int) -> Floats:
     """How often each resample draws each item, ``[resamples, items]``."""
     offsets = np.arange(len(draw))[:, None] * items
-    found = np.bincount((draw + offsets).ravel(), minlength=len(draw) * items)
-    return found.reshape(len(draw), items).astype(np.float64)
+    counts = np.bincount((draw + offsets).ravel(), minlength=len(draw) * items)
+    return counts.reshape(len(draw), items).astype(np.float64)
 
 
 def _all_metrics(sums: Floats, metrics: MetricFunction, stratified: bool) -> dict[str, Floats]:
-    """Metrics of sums ``[resamples, 1 + strata, columns]``; a stratum without items makes the macro NaN."""
+    """Metrics of sums ``[resamples, 1 + strata, columns]``; the macro accuracy is NaN if a stratum has no items."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        found = metrics(sums[:, 0])
+        values = metrics(sums[:, 0])
         if stratified:
-            found["macro_accuracy"] = metrics(sums[:, 1:])["accuracy"].mean(-1)
-    return found
+            values["macro_accuracy"] = metrics(sums[:, 1:])["accuracy"].mean(-1)
+    return values
 
 
-def as_json(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-    """Metrics as ``results.json`` holds them; what is not finite becomes null."""
-    return {name: found.to_dict() for name, found in metrics.items()}
+def metrics_to_dict(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    """Metrics as in ``results.json``; null if not finite."""
+    return {name: interval.to_dict() for name, interval in metrics.items()}

@@ -1,12 +1,14 @@
-"""Rank correlation between a prior and an accuracy, with intervals, controls and bins.
+"""Rank correlations with intervals, partial correlations, and bins of equal counts.
 
 Sources: Spearman and Kendall (tau-b) as in ``scipy.stats``; the partial Spearman correlation ranks every
 variable, removes the controls' ranks by least squares and correlates the residuals (Conover, "Practical
-Nonparametric Statistics", 1999). A coefficient over a constant is undefined and comes out as NaN.
+Nonparametric Statistics", 1999). The coefficient with a constant is undefined: NaN.
 """
 
 from __future__ import annotations
 
+# scipy has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
-from priorkit.scoring.statistics.intervals import bootstrap_mean, percentile_interval, resampled
+from priorkit.scoring.statistics.intervals import bootstrap_indices, bootstrap_mean, percentile_interval
 
 Floats = NDArray[np.float64]
 Method = Literal["spearman", "kendall"]
@@ -33,8 +35,8 @@ class Correlation:
 
 
 @dataclass(frozen=True, slots=True)
-class Bin:
-    """One of several bins with equal counts along x.
+class EqualCountBin:
+    """A bin along x; all bins have equal counts.
 
     Attributes:
         low: smallest x.
@@ -57,13 +59,13 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Correlation:
     Raises:
         InputError: fewer than three pairs, or lengths differ.
     """
-    first, second = _pairs(x, y)
+    first, second = _paired_arrays(x, y)
     return partial_spearman(first, second, [])
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> Correlation:
     """Kendall's tau-b; raises as :func:`spearman`."""
-    first, second = _pairs(x, y)
+    first, second = _paired_arrays(x, y)
     if _constant(first) or _constant(second):
         return Correlation(math.nan, math.nan, len(first))
     from scipy.stats import kendalltau
@@ -73,12 +75,12 @@ def kendall(x: ArrayLike, y: ArrayLike) -> Correlation:
 
 
 def partial_spearman(x: ArrayLike, y: ArrayLike, controls: Sequence[ArrayLike]) -> Correlation:
-    """Spearman's rho between what the controls leave of x and y.
+    """Spearman's rho between x and y, controlling for other variables.
 
     Args:
         x: [items].
         y: [items].
-        controls: variables [items] to hold fixed, e.g. name knowledge or frequency.
+        controls: variables [items] to control for, e.g. frequency.
 
     Returns:
         The coefficient; its p-value has ``items - 2 - len(controls)`` degrees of freedom.
@@ -86,18 +88,18 @@ def partial_spearman(x: ArrayLike, y: ArrayLike, controls: Sequence[ArrayLike]) 
     Raises:
         InputError: too few pairs for the controls, or lengths differ.
     """
-    first, second = _pairs(x, y)
+    first, second = _paired_arrays(x, y)
     freedom = len(first) - 2 - len(controls)
     if freedom < 1:
         raise InputError(f"{len(first)} items are too few for {len(controls)} controls")
-    fixed = [_ranks(_pairs(x, control)[1]) for control in controls]
+    fixed = [_ranks(_paired_arrays(x, control)[1]) for control in controls]
     design = np.column_stack([np.ones(len(first)), *fixed])
-    residuals = []
+    residuals: list[Floats] = []
     for ranks in (_ranks(first), _ranks(second)):
         weights = np.linalg.lstsq(design, ranks, rcond=None)[0]
-        rest = ranks - design @ weights
-        # What a perfect control leaves is rounding, not a signal.
-        residuals.append(np.where(np.abs(rest).max() < 1e-9 * len(ranks), 0.0, rest))
+        residual = ranks - design @ weights
+        # Residuals of a perfect control are rounding errors, not a signal.
+        residuals.append(np.where(np.abs(residual).max() < 1e-9 * len(ranks), 0.0, residual))
     coefficient = float(_row_correlations(residuals[0][None], residuals[1][None])[0])
     return Correlation(coefficient, _t_test(coefficient, freedom), len(first))
 
@@ -116,7 +118,7 @@ def correlation_interval(
     Raises:
         InputError: fewer than three pairs, or lengths differ.
     """
-    first, second = _pairs(x, y)
+    first, second = _paired_arrays(x, y)
     if method == "kendall":
         value = kendall(first, second).coefficient
         replicates = _resampled_kendall(first, second, resamples, seed)
@@ -125,57 +127,57 @@ def correlation_interval(
         replicates = np.concatenate(
             [
                 _row_correlations(_ranks(first[draw]), _ranks(second[draw]))
-                for draw in resampled(len(first), resamples, seed)
+                for draw in bootstrap_indices(len(first), resamples, seed)
             ]
         )
     return percentile_interval(value, replicates, level)
 
 
-_MATRIX_UP_TO = 4096
-"""Items whose signs of all pairs are held at once: three matrices of 64 MB in float32."""
+_MAX_ITEMS_IN_MATRIX = 4096
+"""Items up to which the signs of all pairs are stored: three matrices of 64 MB in float32."""
 
 
 def _resampled_kendall(x: Floats, y: Floats, resamples: int, seed: int) -> Floats:
-    """tau-b of bootstrap samples of the pairs.
+    """tau-b of bootstrap samples of the pairs: float64 ``[resamples]``.
 
     With ``c`` the number of times that each item was drawn and ``s`` the signs of all differences, tau-b is
-    ``c'(s_x s_y)c / sqrt(c'|s_x|c  c'|s_y|c)``: the signs are computed once, for all resamples.
+    ``c'(s_x s_y)c / sqrt(c'|s_x|c  c'|s_y|c)``: the signs are computed once for all resamples.
     """
-    if len(x) > _MATRIX_UP_TO:
-        draws = (row for block in resampled(len(x), resamples, seed) for row in block)
+    if len(x) > _MAX_ITEMS_IN_MATRIX:
+        draws = (row for block in bootstrap_indices(len(x), resamples, seed) for row in block)
         return np.array([kendall(x[draw], y[draw]).coefficient for draw in draws])
     signs = [np.sign(values[:, None] - values[None, :]).astype(np.float32) for values in (x, y)]
     forms = (signs[0] * signs[1], np.abs(signs[0]), np.abs(signs[1]))
-    found: list[Floats] = []
-    for block in resampled(len(x), resamples, seed):
-        # In slices, for the counts of all resamples of many items would not fit.
+    coefficients: list[Floats] = []
+    for block in bootstrap_indices(len(x), resamples, seed):
+        # In slices: the counts of all resamples of many items would not fit in memory.
         for draws in np.array_split(block, max(1, len(block) * len(x) >> 22)):
-            places = draws + np.arange(len(draws))[:, None] * len(x)
-            counts = np.bincount(places.ravel(), minlength=len(draws) * len(x)).reshape(len(draws), len(x))
+            offsets = draws + np.arange(len(draws))[:, None] * len(x)
+            counts = np.bincount(offsets.ravel(), minlength=len(draws) * len(x)).reshape(len(draws), len(x))
             weights = counts.astype(np.float32)
-            # Products of small whole numbers with signs: exact in float32 up to 2^24, far above these rows.
+            # Products of small integers with signs: exact in float32 up to 2^24, far more than the items here.
             agreed, untied_x, untied_y = (
                 ((weights @ form).astype(np.float64) * counts).sum(1) for form in forms
             )
             scale = np.sqrt(untied_x * untied_y)
-            found.append(np.divide(agreed, scale, out=np.full(len(draws), np.nan), where=scale > 0))
-    return np.concatenate(found)
+            coefficients.append(np.divide(agreed, scale, out=np.full(len(draws), np.nan), where=scale > 0))
+    return np.concatenate(coefficients)
 
 
 def equal_count_bins(
     x: ArrayLike, y: ArrayLike, bins: int, *, seed: int, resamples: int = 1000, level: float = 0.95
-) -> list[Bin]:
-    """Mean y in bins of x that hold equally many items (up to one), in the order of x.
+) -> list[EqualCountBin]:
+    """Mean y in bins of x with equal counts (up to one), in the order of x.
 
     Raises:
         InputError: fewer items than bins, fewer than three items, or lengths differ.
     """
-    first, second = _pairs(x, y)
+    first, second = _paired_arrays(x, y)
     if not 1 <= bins <= len(first):
         raise InputError(f"cannot put {len(first)} items into {bins} bins")
     order = np.argsort(first, kind="stable")
     return [
-        Bin(
+        EqualCountBin(
             low=float(first[rows[0]]),
             high=float(first[rows[-1]]),
             count=len(rows),
@@ -186,7 +188,7 @@ def equal_count_bins(
     ]
 
 
-def _pairs(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+def _paired_arrays(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     first, second = (np.asarray(values, dtype=np.float64).ravel() for values in (x, y))
     if len(first) != len(second):
         raise InputError(f"a correlation needs pairs, got {len(first)} and {len(second)} values")
@@ -200,7 +202,7 @@ def _constant(values: Floats) -> bool:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks along the last axis; ties get the mean of their ranks."""
+    """Ranks along the last axis; ties get their mean rank."""
     from scipy.stats import rankdata
 
     return np.asarray(rankdata(values, axis=-1), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Uncertainty of means: bootstrap intervals and paired tests.
+"""Bootstrap intervals of means, and paired tests.
 
 Sources: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile interval, chapter 13,
 and permutation test, chapter 15; Phipson and Smyth, "Permutation p-values should never be zero" (2010);
@@ -7,6 +7,8 @@ McNemar's test in its exact binomial form. Every resampling is a pure function o
 
 from __future__ import annotations
 
+# scipy has no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from collections.abc import Hashable, Iterator, Sequence
 from itertools import product
 
@@ -17,12 +19,12 @@ from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
 
 Floats = NDArray[np.float64]
-_DRAWS_AT_ONCE = 1 << 22
-_EXACT_UP_TO = 12
+_DRAWS_PER_BLOCK = 1 << 22
+_MAX_EXACT = 12
 
 
 def student_mean(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of a few independent values with Student's interval; without ends for a single value.
+    """Mean of a few independent values with Student's t interval; NaN ends for a single value.
 
     Args:
         values: one number per run.
@@ -33,13 +35,13 @@ def student_mean(values: ArrayLike, level: float = 0.95) -> Interval:
     """
     from scipy.stats import t
 
-    found = np.asarray(values, dtype=np.float64)
-    if not len(found):
+    numbers = np.asarray(values, dtype=np.float64)
+    if not len(numbers):
         raise InputError("no values to take a mean of")
-    mean = float(found.mean())
-    if len(found) < 2:
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
         return Interval(mean, float("nan"), float("nan"))
-    half = float(t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5)
+    half = float(t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / len(numbers) ** 0.5)
     return Interval(mean, mean - half, mean + half)
 
 
@@ -56,8 +58,8 @@ def bootstrap_mean(
     Args:
         values: one number per item.
         seed: of the resampling.
-        clusters: a key per item; whole clusters are then resampled, because items of one cluster (an
-            entity, an image) do not vary independently.
+        clusters: a key per item; clusters are then resampled, since items of one cluster (an entity, an
+            image) are not independent.
         resamples: number of bootstrap samples.
         level: coverage of the interval.
 
@@ -70,7 +72,7 @@ def bootstrap_mean(
     else:
         sums, sizes = _cluster_sums(numbers, clusters)
     means = np.concatenate(
-        [sums[draw].sum(1) / sizes[draw].sum(1) for draw in resampled(len(sums), resamples, seed)]
+        [sums[draw].sum(1) / sizes[draw].sum(1) for draw in bootstrap_indices(len(sums), resamples, seed)]
     )
     return percentile_interval(float(numbers.mean()), means, level)
 
@@ -106,9 +108,9 @@ def permutation_test(first: ArrayLike, second: ArrayLike, *, seed: int, resample
     if not len(difference):
         return 1.0
     observed = abs(difference.sum())
-    # Sums of the same numbers in another order differ by rounding; such a tie counts as a hit.
+    # The same sum in another order may differ by rounding; such a tie counts as a hit.
     reached = observed - 1e-12 * np.abs(difference).sum()
-    if len(difference) <= _EXACT_UP_TO:
+    if len(difference) <= _MAX_EXACT:
         signs = np.array(list(product((-1.0, 1.0), repeat=len(difference))))
         return float(np.mean(np.abs(signs @ difference) >= reached))
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -120,7 +122,7 @@ def permutation_test(first: ArrayLike, second: ArrayLike, *, seed: int, resample
 
 
 def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
-    """Two-sided exact McNemar p-value for two systems' right and wrong answers to the same items.
+    """Two-sided exact McNemar p-value for two models' right and wrong answers to the same items.
 
     Raises:
         InputError: there is no item, the lengths differ, or a score is neither 0 nor 1.
@@ -138,17 +140,17 @@ def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> float:
     return float(binomtest(wins, wins + losses, 0.5).pvalue)
 
 
-def resampled(items: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Bootstrap samples of row numbers, [some, items] at a time, ``resamples`` rows in all."""
+def bootstrap_indices(items: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Bootstrap samples of row indices in blocks of shape ``[resamples of the block, items]``, ``resamples`` in total."""
     generator = np.random.Generator(np.random.PCG64(seed))
     for count in _chunks(resamples, items):
         yield generator.integers(0, items, size=(count, items))
 
 
 def percentile_interval(value: float, replicates: Floats, level: float) -> Interval:
-    """A value with the central quantiles of its bootstrap replicates; undefined replicates are left out."""
+    """A value with the central quantiles of its bootstrap replicates; NaN replicates are ignored."""
     if not 0 < level < 1:
-        raise InputError(f"the level of an interval lies between 0 and 1, got {level}")
+        raise InputError(f"the level of an interval must be between 0 and 1, got {level}")
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
         return Interval(value, float("nan"), float("nan"))
@@ -158,7 +160,7 @@ def percentile_interval(value: float, replicates: Floats, level: float) -> Inter
 
 
 def _chunks(total: int, width: int) -> Iterator[int]:
-    size = max(1, _DRAWS_AT_ONCE // max(width, 1))
+    size = max(1, _DRAWS_PER_BLOCK // max(width, 1))
     for start in range(0, total, size):
         yield min(size, total - start)
 
@@ -171,10 +173,10 @@ def _numbers(values: ArrayLike) -> Floats:
 
 
 def _difference(first: ArrayLike, second: ArrayLike) -> Floats:
-    one, other = _numbers(first), _numbers(second)
-    if len(one) != len(other):
-        raise InputError(f"a paired comparison needs the same items, got {len(one)} and {len(other)}")
-    return one - other
+    x, y = _numbers(first), _numbers(second)
+    if len(x) != len(y):
+        raise InputError(f"a paired comparison needs the same items, got {len(x)} and {len(y)}")
+    return x - y
 
 
 def _cluster_sums(numbers: Floats, clusters: Sequence[Hashable]) -> tuple[Floats, Floats]:

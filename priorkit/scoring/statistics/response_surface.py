@@ -8,6 +8,8 @@ expected improvement with noisy scores. Both surfaces are scikit-learn's.
 
 from __future__ import annotations
 
+# scipy and scikit-learn have no type stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,29 +22,27 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 
 Floats = NDArray[np.float64]
-Kind = Literal["quadratic", "gaussian-process"]
-Acquisition = Literal["expected-improvement", "variance"]
-KINDS: tuple[Kind, ...] = ("quadratic", "gaussian-process")
+SurfaceKind = Literal["quadratic", "gaussian-process"]
+SURFACE_KINDS: tuple[SurfaceKind, ...] = ("quadratic", "gaussian-process")
 
-FEWEST = 4
-"""Fewest mixes that a surface is fitted to."""
+MIN_MIXES = 4
+"""A surface needs at least this many mixes."""
 
 _PENALTIES = tuple(float(10.0**power) for power in np.arange(-4, 3.1, 0.5))
-_CANDIDATES = 4096
+_MAX_CANDIDATES = 4096
 _ROUNDS = 12
 _RESTARTS = 2
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """How well a surface predicts mixes it was not fitted to, each left out in turn.
+    """Leave-one-out cross-validation of a surface.
 
     Attributes:
-        predicted: float64 ``[mixes]``, each mix's score from the others.
-        r2: 1 minus the squared errors over the squared deviations from the mean; 0 for one who knows the
-            mean alone, negative for worse.
-        rmse: root of the mean squared error, in the score's unit.
-        spearman: rank correlation of predicted and observed scores; NaN where one of them is constant.
+        predicted: float64 ``[mixes]``, each mix's score predicted from the others.
+        r2: coefficient of determination; 0 for predicting the mean, negative if worse; NaN for equal scores.
+        rmse: root mean squared error, in the score's unit.
+        spearman: rank correlation of predicted and observed scores; NaN if either is constant.
     """
 
     predicted: Floats
@@ -58,25 +58,27 @@ class Surface:
     Attributes:
         kind: its family.
         predict: shares float64 ``[points, components]`` -> mean and standard deviation, float64 ``[points]``
-            each; the deviation is the mean's own, without the noise of a single score.
+            each; the deviation is that of the mean, without observation noise.
         resample: shares -> the mean under bootstrap samples of the mixes (quadratic) or draws of
             the posterior (Gaussian process), ``[resamples, points]``.
-        about: what was chosen in fitting.
+        parameters: what fitting chose.
     """
 
-    kind: Kind
+    kind: SurfaceKind
     predict: Callable[[Floats], tuple[Floats, Floats]]
     resample: Callable[[Floats], Floats]
-    about: dict[str, Any]
+    parameters: dict[str, Any]
 
 
-def scheffe(shares: Floats) -> Floats:
-    """The terms of Scheffé's quadratic: all shares, then all products of two, ``[points, terms]``."""
+def scheffe_terms(shares: Floats) -> Floats:
+    """The terms of Scheffé's quadratic: all shares, then all pairwise products, ``[points, terms]``."""
     rows, columns = np.triu_indices(shares.shape[1], k=1)
     return np.concatenate([shares, shares[:, rows] * shares[:, columns]], axis=1)
 
 
-def fit_surface(kind: Kind, shares: Floats, scores: Floats, *, seed: int, resamples: int = 200) -> Surface:
+def fit_surface(
+    kind: SurfaceKind, shares: Floats, scores: Floats, *, seed: int, resamples: int = 200
+) -> Surface:
     """Fit a surface.
 
     Args:
@@ -87,11 +89,11 @@ def fit_surface(kind: Kind, shares: Floats, scores: Floats, *, seed: int, resamp
         resamples: bootstrap samples, or draws of the posterior.
 
     Raises:
-        InputError: fewer than :data:`FEWEST` mixes, or all of them the same.
+        InputError: fewer than :data:`MIN_MIXES` mixes, or all equal.
     """
-    if len(scores) < FEWEST:
+    if len(scores) < MIN_MIXES:
         raise InputError(
-            f"a surface needs at least {FEWEST} mixes, got {len(scores)}",
+            f"a surface needs at least {MIN_MIXES} mixes, got {len(scores)}",
             hint="train and evaluate more mixes",
         )
     if np.ptp(shares, axis=0).max() < 1e-9:
@@ -101,18 +103,18 @@ def fit_surface(kind: Kind, shares: Floats, scores: Floats, *, seed: int, resamp
 
 
 def _quadratic_model(shares: Floats, scores: Floats, penalty: float | None = None) -> Any:
-    """A ridge regression on Scheffé's terms, each in units of its deviation; its penalty chosen if not given."""
+    """A ridge regression on Scheffé's standardized terms; by default its penalty is chosen by leave-one-out."""
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # RidgeCV chooses by its closed form of leaving one out.
+    # RidgeCV uses the closed form of leave-one-out.
     ridge = RidgeCV(alphas=_PENALTIES) if penalty is None else Ridge(alpha=penalty)
-    return make_pipeline(StandardScaler(), ridge).fit(scheffe(shares), scores)
+    return make_pipeline(StandardScaler(), ridge).fit(scheffe_terms(shares), scores)
 
 
 def _coefficients(model: Any) -> Floats:
-    """Coefficients of the plain terms, then the constant, ``[terms + 1]``."""
+    """Coefficients of the unstandardized terms, then the intercept, ``[terms + 1]``."""
     scaler, ridge = model[0], model[-1]
     weights = ridge.coef_ / scaler.scale_
     return np.append(weights, ridge.intercept_ - weights @ scaler.mean_)
@@ -120,18 +122,18 @@ def _coefficients(model: Any) -> Floats:
 
 def _fit_quadratic(shares: Floats, scores: Floats, seed: int, resamples: int) -> Surface:
     model = _quadratic_model(shares, scores)
-    # The penalty stays that of the whole data: where rows repeat, leaving one out leaves its twin.
+    # The penalty is that of the full data: in a bootstrap sample, leave-one-out would keep duplicates of the row.
     penalty = float(model[-1].alpha_)
-    own = _coefficients(model)
+    fitted = _coefficients(model)
     generator = np.random.Generator(np.random.PCG64(seed))
     draws = generator.integers(0, len(scores), (resamples, len(scores)))
     replicates = np.stack([_coefficients(_quadratic_model(shares[d], scores[d], penalty)) for d in draws])
 
     def resample(points: Floats) -> Floats:
-        return replicates[:, :-1] @ scheffe(points).T + replicates[:, -1:]
+        return replicates[:, :-1] @ scheffe_terms(points).T + replicates[:, -1:]
 
     def predict(points: Floats) -> tuple[Floats, Floats]:
-        return scheffe(points) @ own[:-1] + own[-1], resample(points).std(0)
+        return scheffe_terms(points) @ fitted[:-1] + fitted[-1], resample(points).std(0)
 
     return Surface("quadratic", predict, resample, {"penalty": penalty})
 
@@ -141,13 +143,13 @@ def _process_model(shares: Floats, scores: Floats, seed: int) -> Any:
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-    # Distances in units of the mixes' own spread; scores in units of theirs.
+    # Distances in units of the spread of the mixes; scores standardized.
     kernel = ConstantKernel(1.0, (0.05, 50.0)) * RBF(1.0, (0.3, 30.0)) + WhiteKernel(0.1, (1e-4, 2.0))
     model = GaussianProcessRegressor(
         kernel, normalize_y=True, n_restarts_optimizer=_RESTARTS, random_state=seed
     )
     with warnings.catch_warnings():
-        # Its bounds are meant to hold: with a dozen mixes the likelihood may prefer no noise at all.
+        # The bounds on hyperparameters are intended: with a dozen mixes the likelihood may prefer zero noise.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(shares / _spread(shares), scores)
 
@@ -161,8 +163,8 @@ def _fit_process(shares: Floats, scores: Floats, seed: int, resamples: int) -> S
     model = _process_model(shares, scores, seed)
     spread = _spread(shares)
     constant, noise = model.kernel_.k1.k1.constant_value, model.kernel_.k2.noise_level
-    unit = float(model._y_train_std) ** 2  # scores are fitted in units of their deviation
-    about = {
+    unit = float(model._y_train_std) ** 2  # scores are standardized for fitting
+    parameters = {
         "length": float(model.kernel_.k1.k2.length_scale * spread),
         "signal_deviation": math.sqrt(constant * unit),
         "noise_deviation": math.sqrt(noise * unit),
@@ -180,21 +182,23 @@ def _fit_process(shares: Floats, scores: Floats, seed: int, resamples: int) -> S
         normal = generator.standard_normal((resamples, len(points)))
         return mean + normal @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
 
-    return Surface("gaussian-process", predict, resample, about)
+    return Surface("gaussian-process", predict, resample, parameters)
 
 
-def cross_validate(kind: Kind, shares: Floats, scores: Floats, *, seed: int) -> CrossValidation:
-    """Predict each mix from the others; everything that fitting chooses is chosen anew each time."""
+def cross_validate(kind: SurfaceKind, shares: Floats, scores: Floats, *, seed: int) -> CrossValidation:
+    """Predict each mix from the others, repeating all choices that fitting makes."""
     from scipy.stats import spearmanr
 
     predicted = np.zeros(len(scores))
-    for out in range(len(scores)):
-        rest = np.arange(len(scores)) != out
+    for left_out in range(len(scores)):
+        rest = np.arange(len(scores)) != left_out
         if kind == "quadratic":
-            predicted[out] = _quadratic_model(shares[rest], scores[rest]).predict(scheffe(shares[[out]]))[0]
+            predicted[left_out] = _quadratic_model(shares[rest], scores[rest]).predict(
+                scheffe_terms(shares[[left_out]])
+            )[0]
         else:
             model = _process_model(shares[rest], scores[rest], seed)
-            predicted[out] = model.predict(shares[[out]] / _spread(shares[rest]))[0]
+            predicted[left_out] = model.predict(shares[[left_out]] / _spread(shares[rest]))[0]
     errors = float(((predicted - scores) ** 2).sum())
     total = float(((scores - scores.mean()) ** 2).sum())
     constant = np.ptp(predicted) == 0 or np.ptp(scores) == 0
@@ -209,51 +213,53 @@ def cross_validate(kind: Kind, shares: Floats, scores: Floats, *, seed: int) -> 
 
 @dataclass(frozen=True)
 class Region:
-    """Where mixes are looked for.
+    """The set of mixes that is searched.
 
     Attributes:
-        corners: float64 ``[corners, components]``; every mix of the region is a mixture of these.
-        low, high: float64 ``[components]``, bounds on shares besides.
+        corners: float64 ``[corners, components]``; every mix of the region is a convex combination of them.
+        low, high: float64 ``[components]``, additional bounds on shares.
     """
 
     corners: Floats
     low: Floats
     high: Floats
 
-    def holds(self, points: Floats) -> NDArray[np.bool_]:
-        """Which points keep the bounds."""
+    def contains(self, points: Floats) -> NDArray[np.bool_]:
+        """Which points satisfy the bounds."""
         inside = (points >= self.low - 1e-9) & (points <= self.high + 1e-9)
         return np.asarray(inside.all(1))
 
 
-def maximise(
+def maximize(
     value: Callable[[Floats], Floats], region: Region, starts: Floats, *, seed: int
 ) -> tuple[Floats, float]:
-    """The point of a region with the largest value, by seeded search that narrows down.
+    """The point of a region with the largest value, by a seeded random search with shrinking steps.
 
     Args:
         value: points float64 ``[points, components]`` -> float64 ``[points]``.
         region: where to search.
-        starts: points to try beside random ones, such as the mixes that were tried.
+        starts: points to evaluate in addition to random ones, such as the mixes that were tried.
         seed: of the random points.
 
     Returns:
         The point float64 ``[components]`` and its value.
 
     Raises:
-        InputError: no point keeps the bounds.
+        InputError: no point satisfies the bounds.
     """
-    points = candidates(region, starts, seed)
+    points = candidate_mixes(region, starts, seed)
     generator = np.random.Generator(np.random.PCG64((seed, 1)))
     values = value(points)
     best = int(np.argmax(values))
     point, highest = points[best], float(values[best])
     step = 0.5
     for _ in range(_ROUNDS):
-        towards = candidates(region, starts, int(generator.integers(1 << 31)), count=_CANDIDATES // 8)
-        # Steps to and from random points of the region; convex towards them, so that they stay inside.
+        towards = candidate_mixes(
+            region, starts, int(generator.integers(1 << 31)), count=_MAX_CANDIDATES // 8
+        )
+        # Steps towards random points of the region: convex combinations, which stay inside its hull.
         tried = point + step * generator.random((len(towards), 1)) * (towards - point)
-        tried = tried[region.holds(tried)]
+        tried = tried[region.contains(tried)]
         if len(tried):
             values = value(tried)
             best = int(np.argmax(values))
@@ -263,11 +269,11 @@ def maximise(
     return point, highest
 
 
-def candidates(region: Region, starts: Floats, seed: int, count: int = _CANDIDATES) -> Floats:
-    """Points of a region: the starts, then random mixtures of few and of many corners.
+def candidate_mixes(region: Region, starts: Floats, seed: int, count: int = _MAX_CANDIDATES) -> Floats:
+    """Points of a region: the starts, then random mixtures of few and of many corners; float64 ``[points, components]``.
 
     Raises:
-        InputError: none keeps the bounds.
+        InputError: no point satisfies the bounds.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     corners = len(region.corners)
@@ -275,53 +281,53 @@ def candidates(region: Region, starts: Floats, seed: int, count: int = _CANDIDAT
         [generator.dirichlet(np.full(corners, alpha), count // 3) for alpha in (0.1, 0.4, 1.0)]
     )
     points = np.concatenate([starts, weights @ region.corners])
-    points = points[region.holds(points)]
+    points = points[region.contains(points)]
     if not len(points):
         raise InputError(
-            "no mix keeps the bounds",
+            "no mix satisfies the bounds",
             where="--minimum, --maximum",
-            hint="widen them, or use --region simplex",
+            hint="widen them, or search the whole simplex with --region simplex",
         )
     return points
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float, noise: float) -> Floats:
-    """How much better than ``best`` a point is expected to be, in the score's unit; never negative.
+    """Augmented expected improvement of points over ``best``, in the score's unit; never negative.
 
-    Where scores are noisy, what trying a point teaches shrinks with the share of noise in what would be
-    seen there (augmented expected improvement: Huang, Allen, Notz and Zeng 2006, equation 13).
+    Expected improvement times a factor that decreases with the share of noise in an observation at the point
+    (Huang, Allen, Notz and Zeng 2006, equation 13).
 
     Args:
         mean: predicted scores, float64 ``[points]``.
         deviation: of the predictions, float64 ``[points]``.
         best: predicted score of the best mix tried.
-        noise: deviation of a single score around the surface.
+        noise: standard deviation of a single score around the surface.
     """
     from scipy.stats import norm
 
     gain = mean - best
     ratio = np.divide(gain, deviation, out=np.zeros_like(gain), where=deviation > 0)
-    found = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
-    seen = np.sqrt(deviation**2 + noise**2)
-    learnt = 1 - np.divide(noise, seen, out=np.zeros_like(seen), where=seen > 0)
-    return np.maximum(np.where(deviation > 0, found * learnt, 0.0), 0.0)
+    improvement = gain * norm.cdf(ratio) + deviation * norm.pdf(ratio)
+    total = np.sqrt(deviation**2 + noise**2)
+    factor = 1 - np.divide(noise, total, out=np.zeros_like(total), where=total > 0)
+    return np.maximum(np.where(deviation > 0, improvement * factor, 0.0), 0.0)
 
 
-def optimum_draws(surface: Surface, points: Floats, best: Floats) -> Floats:
-    """Where the best point lies under each resample of the surface, float64 ``[resamples, components]``.
+def best_mix_draws(surface: Surface, points: Floats, best: Floats) -> Floats:
+    """The best point under each resample of the surface, float64 ``[resamples, components]``.
 
     Args:
         surface: the surface.
-        points: the points compared, float64 ``[points, components]``.
-        best: one point more, the best of the surface itself.
+        points: float64 ``[points, components]``, compared with each other.
+        best: one more point, the best of the fitted surface, float64 ``[components]``.
     """
     compared = np.concatenate([best[None], points])
     return compared[surface.resample(compared).argmax(1)]
 
 
-def region_of(
+def search_region(
     shares: Floats, kind: Literal["hull", "simplex"], low: Sequence[float], high: Sequence[float]
 ) -> Region:
-    """The mixtures of the mixes that were tried (``hull``), or of single components (``simplex``)."""
+    """Mixtures of the mixes that were tried (``hull``), or all mixes (``simplex``), within bounds."""
     corners = shares if kind == "hull" else np.eye(shares.shape[1])
     return Region(corners, np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64))

@@ -18,7 +18,7 @@ from priorkit.data.images.entities import EntityImages
 from priorkit.data.images.pairs import Pairs
 from priorkit.data.io.tables import write_table
 from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head
-from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarise_ranks
+from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarize_ranks
 from priorkit.scoring.representations.ranks import true_ranks
 from priorkit.scoring.statistics.intervals import bootstrap_mean
 from priorkit.training.objectives.contrastive import text_key
@@ -96,7 +96,7 @@ class TradeOffMeasurement:
         entity_of_image = [held_out.entities[index] for index in held_out.entity_of]
         truth = torch.tensor([row[name] for name in entity_of_image])
         images = encoder.encode_images(_batches(encoder, held_out.images))
-        return summarise_ranks(true_ranks(images, head, truth).numpy(), entity_of_image, len(self._names))
+        return summarize_ranks(true_ranks(images, head, truth).numpy(), entity_of_image, len(self._names))
 
     def _retrieval(self, encoder: Encoder) -> Interval:
         """MRR over both directions; pairs with the same text are correct for one another."""

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit.data.io.threads import in_threads
-from priorkit.scoring.answers.tagging import best_threshold, calibrate, disturb, precision_recall, sweep
+from priorkit.scoring.answers.tagging import (
+    best_threshold,
+    calibrate_thresholds,
+    corrupt_tags,
+    precision_recall,
+    precision_recall_curve,
+)
 from tests.support.lion_models import png
 
 
@@ -35,12 +41,12 @@ def test_the_best_threshold_is_the_best_of_all(rows: list[tuple[int, bool]]) -> 
 def test_each_tag_has_its_own_threshold_and_unseen_ones_the_shared() -> None:
     scores = np.array([[0.9, 0.30, 0.1], [0.8, 0.10, 0.2], [0.2, 0.35, 0.9], [0.1, 0.05, 0.3]])
     truth = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
-    found = calibrate(scores, truth)
+    found = calibrate_thresholds(scores, truth)
     assert found[0] == pytest.approx(0.5)
     assert found[1] == pytest.approx(0.2)
     assert found[2] == best_threshold(scores.ravel(), truth.ravel())[0]
     assert precision_recall(scores[:, :2] >= found[:2], truth[:, :2]) == (1.0, 1.0)
-    curve = sweep(scores, truth)
+    curve = precision_recall_curve(scores, truth)
     assert curve.recall[0] == 1.0
     assert np.all(np.diff(curve.recall) <= 0)
     assert precision_recall(np.zeros((1, 2), bool), np.zeros((1, 2), bool)) == (1.0, 1.0)
@@ -49,15 +55,15 @@ def test_each_tag_has_its_own_threshold_and_unseen_ones_the_shared() -> None:
 def test_noise_is_seeded_by_row_and_has_its_shares() -> None:
     vocabulary = [f"tag {number}" for number in range(50)]
     tags = vocabulary[:4]
-    assert disturb(tags, vocabulary, 0, 0, "s") == tags
-    assert disturb(tags, vocabulary, 1, 0, "s") == []
-    replaced = disturb(tags, vocabulary, 0, 1, "s")
+    assert corrupt_tags(tags, vocabulary, 0, 0, "s") == tags
+    assert corrupt_tags(tags, vocabulary, 1, 0, "s") == []
+    replaced = corrupt_tags(tags, vocabulary, 0, 1, "s")
     assert not set(replaced) & set(tags)
-    rows = [disturb(tags, vocabulary, 0.3, 0.5, f"7/{row}") for row in range(2000)]
-    assert rows[5] == disturb(tags, vocabulary, 0.3, 0.5, "7/5")
+    rows = [corrupt_tags(tags, vocabulary, 0.3, 0.5, f"7/{row}") for row in range(2000)]
+    assert rows[5] == corrupt_tags(tags, vocabulary, 0.3, 0.5, "7/5")
     kept = sum(len(set(row) & set(tags)) for row in rows) / 8000
     assert kept == pytest.approx(0.7 * 0.5, abs=0.03)
-    assert disturb(["犬", "a, b"], ["犬", "a, b"], 0, 1, "s") == ["犬", "a, b"]
+    assert corrupt_tags(["犬", "a, b"], ["犬", "a, b"], 0, 1, "s") == ["犬", "a, b"]
 
 
 def test_an_encoder_tags_by_calibrated_thresholds(kit, cli, tmp_path: Path) -> None:

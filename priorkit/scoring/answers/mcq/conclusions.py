@@ -90,7 +90,7 @@ _SAME_AGAIN = re.compile(r"[\s.,;!\"')\]]*(?:(?:the|correct|right|my)\s+)*", re.
 
 def conclusion(marked: MarkedAnswer) -> int | None:
     """The option (or ``OUT_OF_RANGE``) that the answer settles on; None for none or several."""
-    reading = _Reading(marked)
+    reading = _LiveMentions(marked)
     text = marked.text
     if reading.live and _UNDECIDED.search(text, reading.live[-1]):
         return None
@@ -110,7 +110,7 @@ def conclusion(marked: MarkedAnswer) -> int | None:
     return None
 
 
-class _Reading:
+class _LiveMentions:
     """The live mentions of an answer, and what statements name."""
 
     def __init__(self, marked: MarkedAnswer) -> None:

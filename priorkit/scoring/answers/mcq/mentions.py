@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from priorkit.scoring.answers.mcq.options import ROMAN, LabelStyle, Options, number_of
+from priorkit.scoring.answers.mcq.options import ROMAN, LabelStyle, Options, parse_number
 from priorkit.scoring.answers.mcq.text import plain
 
 OUT_OF_RANGE = -1
@@ -68,7 +68,7 @@ class MarkedAnswer:
 
     text: str
     count: int
-    mentions: list[Mention] = field(default_factory=list)
+    mentions: list[Mention] = field(default_factory=list[Mention])
 
     def at(self, position: int) -> Mention:
         """The mention whose character stands at a position."""
@@ -208,6 +208,6 @@ def _mark_ordinals(marked: MarkedAnswer) -> None:
         r"\b(?:option|choice|alternative)\s*(?:number|no\.?|#)?\s*(?P<number>\d{1,2}|[a-z]+)\b", re.I
     )
     for match in reversed(list(numbered.finditer(marked.text))):
-        value = number_of(match.group("number").lower())
+        value = parse_number(match.group("number").lower())
         if value is not None and 1 <= value <= count:
             marked.mark(*match.span(), Mention(value - 1, "ordinal"))

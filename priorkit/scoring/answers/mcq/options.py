@@ -127,7 +127,7 @@ def _label_style(labels: Sequence[str]) -> LabelStyle | None:
     return next((style for style, run in runs if list(labels) == run), None)
 
 
-def number_of(words: str) -> int | None:
+def parse_number(words: str) -> int | None:
     """The number that a word or digits say, None for neither."""
     if words.isascii() and words.isdigit():
         return int(words) if len(words) <= _MOST_DIGITS and str(int(words)) == words else None
@@ -157,7 +157,7 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(rf"(?<!\w)(?P<text>{catch_all[1]} of {_LISTED})(?!\w)", re.I)
     first, *rest = text.split(" ")
     words = [first, *(word for word in rest[:-1] if word not in _ARTICLES), *rest[-1:]]
-    value = number_of(text)
+    value = parse_number(text)
     if value is not None:
         body = _number(value)
     elif _SIDE.match(text):
@@ -180,7 +180,7 @@ def _joined(words: Sequence[str]) -> str:
 
 
 def _word(word: str) -> str:
-    value = number_of(word)
+    value = parse_number(word)
     if value is not None:
         return _number(value)
     if word in ("and", "&"):
@@ -205,7 +205,7 @@ def _word(word: str) -> str:
             body += r"\s?(?:%|percent|per cent)"
         elif piece.isalpha() and previous.isdigit():
             body += r"\s?" + re.escape(piece)
-        elif not previous and (following == "%" or following.isalpha()) and number_of(piece) is not None:
+        elif not previous and (following == "%" or following.isalpha()) and parse_number(piece) is not None:
             body += _number(int(piece))
         elif len(piece) == 1 and piece.isdigit() and not previous and following == ":":
             body += f"0?{piece}"

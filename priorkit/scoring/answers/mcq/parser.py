@@ -22,7 +22,7 @@ from priorkit.scoring.answers.mcq.conclusions import conclusion
 from priorkit.scoring.answers.mcq.grammar import drop_enumerations, join_units
 from priorkit.scoring.answers.mcq.mentions import OUT_OF_RANGE, mark_mentions
 from priorkit.scoring.answers.mcq.options import Options
-from priorkit.scoring.answers.mcq.text import plain, readable, turns
+from priorkit.scoring.answers.mcq.text import plain, prefixes_before_next_turn, readable
 
 _FILLERS = frozenset(["a", "an", "the", "on", "in", "at", "to", "of", "it", "is", "its", "there", "are"])
 _NUMBER_AND_UNIT = re.compile(r"(-?\d+(?:\.\d+)?)\s?[^\d\s]+")
@@ -39,7 +39,7 @@ def read_choice(answer: str, options: Sequence[str]) -> int | None:
         An index into ``options``, or None where the answer does not settle on one.
     """
     # An answer that runs on into another question is settled before it.
-    readings = (_read(text, options) for text in turns(readable(answer)))
+    readings = (_read(text, options) for text in prefixes_before_next_turn(readable(answer)))
     return next((reading for reading in readings if reading is not None), None)
 
 

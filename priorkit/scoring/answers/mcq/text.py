@@ -102,7 +102,7 @@ def option_words(option: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "$" else text
 
 
-def turns(text: str) -> list[str]:
+def prefixes_before_next_turn(text: str) -> list[str]:
     """The text up to each place where another question or speaker begins, then the whole."""
     return [*(text[: found.start()] for found in _NEXT_TURN.finditer(text)), text]
 

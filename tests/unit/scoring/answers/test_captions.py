@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
 from priorkit.scoring.answers import captions as captions_module
-from priorkit.scoring.answers.captions import bleu, cider, rouge_l, score_captions
+from priorkit.scoring.answers.captions import bleu_counts, bleu_scores, cider, rouge_l, score_captions
 from priorkit.scoring.answers.ptb_tokenizer import tokenize
 from tests.support.golden import cases, load
 
@@ -75,7 +75,11 @@ def test_bounds_and_order(corpus):
     forward, backward = cider(candidates, references), cider(candidates[::-1], references[::-1])
     assert forward.captions == pytest.approx(backward.captions[::-1], abs=1e-12)
     assert all(-1e-9 <= score <= 10 + 1e-9 for score in forward.captions)
-    assert all(0 <= score <= 1 + 1e-9 for order in bleu(candidates, references) for score in order.captions)
+    assert all(
+        0 <= score <= 1 + 1e-9
+        for order in bleu_scores(bleu_counts(candidates, references))
+        for score in order.captions
+    )
     assert all(0 <= score <= 1 + 1e-9 for score in rouge_l(candidates, references).captions)
 
 

@@ -14,11 +14,10 @@ from priorkit.scoring.answers.language_metrics import (
     bits_per_byte,
     count_bytes,
     count_words,
-    perplexity,
     predict_choice,
-    text_metrics,
 )
 from tests.support.golden import cases, load
+from tests.support.scoring_references import perplexity, text_metrics
 
 CHOICES = [case for case in cases("lm_harness") if case["input"]["kind"] == "multiple_choice"]
 TEXTS = [case for case in cases("lm_harness") if case["input"]["kind"] == "rolling"]

@@ -10,13 +10,11 @@ from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
 from priorkit.scoring.answers.vqa import (
-    agreement,
-    normalise_textvqa,
-    normalise_vqa,
+    human_agreement,
+    normalize_textvqa,
+    normalize_vqa,
     score_textvqa,
     score_vqa,
-    textvqa_accuracy,
-    vqa_accuracy,
 )
 from tests.support.golden import cases, load
 
@@ -27,14 +25,14 @@ def test_vqa_equals_the_official_scorer(case):
     assert scored.score == pytest.approx(case["expected"]["accuracy"], abs=1e-9)
     assert scored.parsed == case["expected"]["prediction_after"]
     if case["expected"]["normalised"]:
-        assert list(map(normalise_vqa, case["input"]["answers"])) == case["expected"]["answers_after"]
+        assert list(map(normalize_vqa, case["input"]["answers"])) == case["expected"]["answers_after"]
 
 
 def test_vqa_aggregate_by_answer_type():
     golden = load("vqa_accuracy")
     by_type = defaultdict(list)
     for case in golden["cases"]:
-        score = vqa_accuracy(case["input"]["prediction"], case["input"]["answers"])
+        score = score_vqa(case["input"]["prediction"], case["input"]["answers"]).score
         by_type[case["input"]["answer_type"]].append(score)
     for answer_type, percent in golden["aggregate"]["per_answer_type_percent"].items():
         scores = by_type[answer_type]
@@ -48,7 +46,7 @@ def test_textvqa_equals_the_m4c_evaluator(case):
     scored = score_textvqa(case["input"]["prediction"], case["input"]["answers"])
     assert scored.score == pytest.approx(case["expected"]["accuracy"], abs=1e-9)
     assert scored.parsed == case["expected"]["prediction_after"]
-    assert list(map(normalise_textvqa, case["input"]["answers"])) == case["expected"]["answers_after"]
+    assert list(map(normalize_textvqa, case["input"]["answers"])) == case["expected"]["answers_after"]
 
 
 @pytest.mark.parametrize(
@@ -56,35 +54,35 @@ def test_textvqa_equals_the_m4c_evaluator(case):
 )
 def test_ten_answers_give_tenths(matches, expected):
     answers = ["yes"] * matches + ["no"] * (10 - matches)
-    assert agreement("yes", answers) == pytest.approx(expected, abs=1e-12)
+    assert human_agreement("yes", answers) == pytest.approx(expected, abs=1e-12)
 
 
 @given(st.lists(st.sampled_from(["a1", "b2", "c3"]), min_size=4, max_size=14), st.sampled_from(["a1", "b2"]))
 def test_agreement_is_the_leave_one_out_mean(answers, prediction):
     subsets = [answers[:index] + answers[index + 1 :] for index in range(len(answers))]
     expected = sum(min(1, subset.count(prediction) / 3) for subset in subsets) / len(answers)
-    assert agreement(prediction, answers) == pytest.approx(expected, abs=1e-12)
+    assert human_agreement(prediction, answers) == pytest.approx(expected, abs=1e-12)
 
 
 @given(st.integers(1, 12))
 def test_full_agreement_is_one_for_any_number_of_answers(count):
-    assert vqa_accuracy("dog", ["dog"] * count) == 1
-    assert textvqa_accuracy("Dog.", ["dog"] * count) == 1
-    assert vqa_accuracy("cat", ["dog"] * count) == 0
+    assert score_vqa("dog", ["dog"] * count).score == 1
+    assert score_textvqa("Dog.", ["dog"] * count).score == 1
+    assert score_vqa("cat", ["dog"] * count).score == 0
 
 
 def test_few_answers_share_the_score():
-    assert agreement("a1", ["a1", "b2"]) == 0.5
-    assert agreement("a1", ["a1", "a1", "b2"]) == pytest.approx(2 / 3)
+    assert human_agreement("a1", ["a1", "b2"]) == 0.5
+    assert human_agreement("a1", ["a1", "a1", "b2"]) == pytest.approx(2 / 3)
 
 
 def test_no_answers_is_an_error():
     with pytest.raises(InputError, match="no answers"):
-        vqa_accuracy("dog", [])
+        score_vqa("dog", [])
 
 
 def test_only_32_full_stops_are_removed():
-    assert normalise_vqa("." * 40) == "." * 8
+    assert normalize_vqa("." * 40) == "." * 8
 
 
 @pytest.mark.parametrize(
@@ -98,9 +96,9 @@ def test_only_32_full_stops_are_removed():
     ],
 )
 def test_full_stops_as_the_rule_is_written_and_as_it_is_meant(text, written, meant):
-    for normalise in (normalise_vqa, normalise_textvqa):
-        assert normalise(text) == written
-        assert normalise(text, strict=True) == meant
+    for normalize in (normalize_vqa, normalize_textvqa):
+        assert normalize(text) == written
+        assert normalize(text, strict=True) == meant
 
 
 def test_the_strict_reading_changes_the_score():

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
-from priorkit.scoring.answers.yes_no import read_label, read_yes_no, yes_no_metrics
+from priorkit.scoring.answers.yes_no import read_label, read_yes_no
 from tests.support.golden import cases, load
+from tests.support.scoring_references import yes_no_metrics
 
 RATES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from priorkit.scoring.representations.centroids import centroid_ranks, deal_folds
+from priorkit.scoring.representations.centroids import assign_folds, centroid_ranks
 
 
 def data(seed: int = 0) -> tuple[torch.Tensor, list[int], list[str]]:
@@ -18,7 +18,7 @@ def data(seed: int = 0) -> tuple[torch.Tensor, list[int], list[str]]:
 
 def test_ranks_equal_plain_loops() -> None:
     features, groups, names = data()
-    folds = deal_folds(names, groups, 3, seed=1)
+    folds = assign_folds(names, groups, 3, seed=1)
     found = centroid_ranks(features, torch.tensor(groups), folds)
     values, group = features.double().numpy(), np.array(groups)
     for row in range(len(groups)):
@@ -35,9 +35,9 @@ def test_ranks_equal_plain_loops() -> None:
 
 def test_folds_are_even_and_do_not_depend_on_the_order() -> None:
     _, groups, names = data()
-    folds = deal_folds(names, groups, 3, seed=1)
+    folds = assign_folds(names, groups, 3, seed=1)
     assert sorted(folds[:7].tolist()) == [0, 0, 0, 1, 1, 2, 2]
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(3)).tolist()
-    shuffled = deal_folds([names[row] for row in order], [groups[row] for row in order], 3, seed=1)
+    shuffled = assign_folds([names[row] for row in order], [groups[row] for row in order], 3, seed=1)
     assert shuffled.tolist() == folds[order].tolist()
-    assert deal_folds(names, groups, 3, seed=2).tolist() != folds.tolist()
+    assert assign_folds(names, groups, 3, seed=2).tolist() != folds.tolist()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from priorkit.core.errors import InputError
-from priorkit.scoring.representations.rank_summary import overall_ranks, summarise_ranks
-from priorkit.scoring.representations.ranks import Nearest, RankCounter, most_similar, true_ranks
+from priorkit.scoring.representations.rank_summary import overall_ranks, summarize_ranks
+from priorkit.scoring.representations.ranks import NearestCandidates, RankCounter, most_similar, true_ranks
 from tests.support.golden import GOLDEN, cases, load
 
 
@@ -51,7 +51,7 @@ def test_golden_ties(case):
 def test_golden_summary_of_ties():
     golden = load("clip_rank_ties")
     ranks = np.array([case["expected"]["rank"] for case in golden["cases"]])
-    summary = summarise_ranks(ranks, [case["input"]["entity"] for case in golden["cases"]], candidates=16)
+    summary = summarize_ranks(ranks, [case["input"]["entity"] for case in golden["cases"]], candidates=16)
     expected = golden["aggregate"]
     assert dict(zip(summary.entity, summary.mean_rank, strict=True)) == pytest.approx(
         expected["mean_rank_per_entity"], abs=1e-12
@@ -142,7 +142,7 @@ def test_half_precision_features_are_accepted():
 
 def test_problems_are_named():
     query, candidate, true = features(4, 6, 8, seed=0)
-    with pytest.raises(InputError, match="one width"):
+    with pytest.raises(InputError, match="same width"):
         true_ranks(query[:, :7], candidate, true)
     with pytest.raises(InputError, match="true index 9 of query 2"):
         true_ranks(query, candidate, torch.tensor([0, 1, 9, 3]))
@@ -155,7 +155,7 @@ def test_problems_are_named():
 
 
 def test_summary_closed_form_and_intervals():
-    summary = summarise_ranks(np.array([1.0, 3.0, 6.0]), ["owl", "owl", "emu"], candidates=11)
+    summary = summarize_ranks(np.array([1.0, 3.0, 6.0]), ["owl", "owl", "emu"], candidates=11)
     assert summary.entity == ["owl", "emu"]
     assert summary.images.tolist() == [2, 1]
     assert summary.mean_rank.tolist() == [2, 6]
@@ -169,7 +169,7 @@ def test_summary_closed_form_and_intervals():
     assert (overall["mean_rank"].low, overall["mean_rank"].high) == (2, 6)
     assert list(summary.columns())[:3] == ["entity", "images", "mean_rank"]
     with pytest.raises(InputError, match="0 ranks"):
-        summarise_ranks(np.array([]), [], candidates=2)
+        summarize_ranks(np.array([]), [], candidates=2)
 
 
 @settings(max_examples=25, deadline=None)
@@ -180,7 +180,7 @@ def test_candidates_may_come_in_any_parts(seed, cuts, kept):
     true = true % 10
     bounds = sorted({10, 60, *(cut for cut in cuts if cut > 10)})
     counter = RankCounter(query, candidate[:10], true, query_block=5, candidate_block=7)
-    nearest = Nearest(query, kept, candidate_block=9)
+    nearest = NearestCandidates(query, kept, candidate_block=9)
     for first, stop in reversed(list(zip([0, *bounds], bounds, strict=False))):
         counter.add(candidate[first:stop], first)
         nearest.add(candidate[first:stop], first)

@@ -101,13 +101,13 @@ def test_problems_are_named():
 @pytest.mark.parametrize("levels", [3, 1000])
 def test_resampled_kendall_equals_scipy_on_every_resample(levels, monkeypatch):
     from priorkit.scoring.statistics import correlation
-    from priorkit.scoring.statistics.intervals import resampled
+    from priorkit.scoring.statistics.intervals import bootstrap_indices
 
     generator = np.random.default_rng(4)
     x, y = generator.integers(0, levels, 40).astype(float), generator.integers(0, levels, 40).astype(float)
     found = correlation._resampled_kendall(x, y, 50, 7)
-    draws = [row for block in resampled(40, 50, 7) for row in block]
+    draws = [row for block in bootstrap_indices(40, 50, 7) for row in block]
     expected = [scipy.stats.kendalltau(x[draw], y[draw]).statistic for draw in draws]
     assert found == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr(correlation, "_MATRIX_UP_TO", 10)
+    monkeypatch.setattr(correlation, "_MAX_ITEMS_IN_MATRIX", 10)
     assert correlation._resampled_kendall(x, y, 50, 7) == pytest.approx(expected, abs=1e-12)

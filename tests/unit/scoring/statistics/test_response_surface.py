@@ -32,29 +32,29 @@ def simplex(count: int, components: int, seed: int = 0) -> np.ndarray:
 
 def best_of(kind, shares: np.ndarray, scores: np.ndarray) -> np.ndarray:
     surface = rs.fit_surface(kind, shares, scores, seed=1, resamples=50)
-    region = rs.region_of(shares, "hull", [0] * shares.shape[1], [1] * shares.shape[1])
-    return rs.maximise(lambda points: surface.predict(points)[0], region, shares, seed=1)[0]
+    region = rs.search_region(shares, "hull", [0] * shares.shape[1], [1] * shares.shape[1])
+    return rs.maximize(lambda points: surface.predict(points)[0], region, shares, seed=1)[0]
 
 
 def test_scheffes_terms() -> None:
-    found = rs.scheffe(np.array([[0.2, 0.3, 0.5]]))
+    found = rs.scheffe_terms(np.array([[0.2, 0.3, 0.5]]))
     np.testing.assert_allclose(found, [[0.2, 0.3, 0.5, 0.06, 0.1, 0.15]])
 
 
 def test_the_quadratic_gives_a_quadratic_back() -> None:
     shares = simplex(60, 3)
     truth = np.array([1.0, 2.0, 0.5, 6.0, -1.0, 2.0])
-    scores = rs.scheffe(shares) @ truth
+    scores = rs.scheffe_terms(shares) @ truth
     surface = rs.fit_surface("quadratic", shares, scores, seed=0, resamples=50)
     new = simplex(20, 3, 1)
-    np.testing.assert_allclose(surface.predict(new)[0], rs.scheffe(new) @ truth, atol=1e-3)
+    np.testing.assert_allclose(surface.predict(new)[0], rs.scheffe_terms(new) @ truth, atol=1e-3)
     assert surface.predict(new)[1].max() < 1e-2
     checked = rs.cross_validate("quadratic", shares, scores, seed=0)
     assert checked.r2 > 0.999
     assert checked.spearman > 0.99
 
 
-@pytest.mark.parametrize("kind", rs.KINDS)
+@pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
 def test_the_best_mix_of_a_known_hill_is_its_top(kind) -> None:
     shares = simplex(60, 4, 3)
     top = np.array([0.35, 0.3, 0.2, 0.15])
@@ -63,7 +63,7 @@ def test_the_best_mix_of_a_known_hill_is_its_top(kind) -> None:
     np.testing.assert_allclose(best_of(kind, shares, scores), top, atol=0.06)
 
 
-@pytest.mark.parametrize("kind", rs.KINDS)
+@pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
 def test_leaving_one_out_is_refitting_without_it(kind) -> None:
     shares, scores = simplex(12, 3, 7), np.random.default_rng(8).standard_normal(12)
     found = rs.cross_validate(kind, shares, scores, seed=2).predicted
@@ -74,7 +74,7 @@ def test_leaving_one_out_is_refitting_without_it(kind) -> None:
 
 def test_quality_of_noise_is_no_quality() -> None:
     shares, scores = simplex(25, 3, 9), np.random.default_rng(10).standard_normal(25)
-    for kind in rs.KINDS:
+    for kind in rs.SURFACE_KINDS:
         assert rs.cross_validate(kind, shares, scores, seed=0).r2 < 0.3
 
 
@@ -105,14 +105,14 @@ def test_the_search_stays_in_the_region(components: int, mixes: int, seed: int) 
     shares = simplex(mixes, components, seed)
     low = shares.min(0) * 0.5
     high = np.minimum(1.0, shares.max(0))
-    region = rs.region_of(shares, "hull", low, high)
+    region = rs.search_region(shares, "hull", low, high)
     target = np.arange(components, dtype=np.float64)
-    point, value = rs.maximise(lambda points: points @ target, region, shares, seed=seed)
+    point, value = rs.maximize(lambda points: points @ target, region, shares, seed=seed)
     assert point.sum() == pytest.approx(1)
-    assert region.holds(point[None]).all()
+    assert region.contains(point[None]).all()
     # A linear function is largest at a corner of the hull.
     assert value == pytest.approx((shares @ target).max())
-    again, _ = rs.maximise(lambda points: points @ target, region, shares, seed=seed)
+    again, _ = rs.maximize(lambda points: points @ target, region, shares, seed=seed)
     np.testing.assert_array_equal(point, again)
 
 
@@ -121,9 +121,9 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         rs.fit_surface("quadratic", simplex(3, 2), np.zeros(3), seed=0)
     with pytest.raises(InputError, match="all mixes are the same"):
         rs.fit_surface("quadratic", np.tile([0.5, 0.5], (5, 1)), np.zeros(5), seed=0)
-    region = rs.region_of(simplex(5, 3), "hull", [0.99, 0, 0], [1, 1, 1])
-    with pytest.raises(InputError, match="no mix keeps the bounds"):
-        rs.candidates(region, simplex(5, 3), 0)
+    region = rs.search_region(simplex(5, 3), "hull", [0.99, 0, 0], [1, 1, 1])
+    with pytest.raises(InputError, match="no mix satisfies the bounds"):
+        rs.candidate_mixes(region, simplex(5, 3), 0)
 
 
 def test_slices_stay_on_the_simplex() -> None:
@@ -134,7 +134,7 @@ def test_slices_stay_on_the_simplex() -> None:
         assert (points[0, 0], points[-1, 0]) == (0, 1)
 
 
-@pytest.mark.parametrize("kind", rs.KINDS)
+@pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
 def test_the_papers_grid_has_its_optimum_where_the_paper_sees_it(kind) -> None:
     """Table 1: 60 % reasoning and 15 % visual text is best, 60 to 75 % with 15 % are close."""
     grid = columns("grid.csv")
@@ -146,7 +146,7 @@ def test_the_papers_grid_has_its_optimum_where_the_paper_sees_it(kind) -> None:
     assert checked.r2 > 0.6
 
 
-@pytest.mark.parametrize("kind", rs.KINDS)
+@pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
 def test_the_papers_mixes_have_their_optima_where_the_paper_sees_them(kind) -> None:
     """Table 2: overall mix 6 (52 % reasoning) is best; for vision alone mixes 9 and 10, for language mix 0."""
     mixes, labels = columns("mixes.csv"), columns("labels.csv")

@@ -1,4 +1,4 @@
-"""What a scorer takes from one prediction: the score and the text it read."""
+"""The score of one prediction, with the text it was parsed to."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ParsedScore:
     """One scored prediction.
 
     Attributes:
         score: between 0 and 1.
-        parsed: the prediction as it was compared with the truth.
+        parsed: the prediction in the form compared with the true answer.
     """
 
     score: float

@@ -7,17 +7,19 @@ import torch
 from safetensors.torch import load_file
 
 from priorkit.core.errors import InputError
-from priorkit.scoring.representations.cka import cka_interval, linear_cka
-from priorkit.scoring.representations.neighbours import (
-    clamp_outliers,
+from priorkit.scoring.representations.cka import cka_interval
+from priorkit.scoring.representations.neighbors import (
     magnitude_quantile,
-    mutual_knn,
-    mutual_knn_layers,
-    nearest_neighbours,
+    nearest_neighbors,
 )
 from tests.support.golden import GOLDEN, cases
+from tests.support.scoring_references import clamp_outliers, mutual_knn, mutual_knn_layers
 
 FEATURES = load_file(GOLDEN / "mutual_knn" / "features.safetensors")
+
+
+def linear_cka(x, y, *, unbiased=False):
+    return cka_interval(x, y, unbiased=unbiased).value
 
 
 @pytest.mark.parametrize("block", [7, 0])
@@ -37,7 +39,7 @@ def test_golden(case, block):
     else:
         assert mutual_knn(x, y, k, block=block) == pytest.approx(expected["score"], abs=1e-9)
         for name, rows in expected.get("first_rows_neighbours", {}).items():
-            found = nearest_neighbours({"x": x, "y": y}[name], k, block=block)
+            found = nearest_neighbors({"x": x, "y": y}[name], k, block=block)
             assert found[: len(rows)].tolist() == rows
 
 
