@@ -240,7 +240,7 @@ def test_a_vocabulary_that_does_not_fit(cli, kit, tmp_path: Path) -> None:
         "pretrain", kit.corpus, "--config", tmp_path / "config.json", "--out", tmp_path / "x", "--check"
     )
     assert found.code == 3
-    assert "rows of 32 tokens, the model takes 16" in found.err
+    assert "rows of 32 tokens, the model takes at most 16" in found.err
 
 
 def test_wrong_columns_name_the_nearest(refuses, kit, tmp_path: Path) -> None:

@@ -365,7 +365,7 @@ def test_a_shape_from_a_config_file(kit, cli, tmp_path: Path) -> None:
     new = ("--vocab-size", 400, *SHORT)
     both = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "both")
     assert both.code == 2
-    assert "--preset pocket-tiny: has no effect beside --config" in both.err
+    assert "--preset pocket-tiny: cannot be combined with --config" in both.err
     one = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "one")
     two = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "two")
     assert one.code == 0, one.err
