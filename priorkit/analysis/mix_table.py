@@ -25,7 +25,7 @@ def read_mix_table(path: Path) -> dict[str, list[Any]]:
     else:
         rejects = Rejects(0.0)
         rows = [row for _, row in read_rows(path, rejects)]
-        rejects.judge()
+        rejects.raise_if_over_limit()
     if not rows:
         raise InputError("there is no row", where=str(path))
     for number, row in enumerate(rows, start=1):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _ROUNDS = 4
 
 
-def mixed(value: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
+def mix_bits(value: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """A 64-bit finaliser (multiply, xor-shift) as the Feistel network's round function."""
     mixed = value + np.uint64(key)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -38,7 +38,7 @@ def permute(positions: NDArray[np.int64], count: int, key: int) -> NDArray[np.in
     def feistel(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = value >> np.uint64(half), value & mask
         for round_key in keys:
-            left, right = right, left ^ (mixed(right, round_key) & mask)
+            left, right = right, left ^ (mix_bits(right, round_key) & mask)
         return (left << np.uint64(half)) | right
 
     with np.errstate(over="ignore"):

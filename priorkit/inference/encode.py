@@ -154,5 +154,5 @@ def _judge(refs: Sequence[ImageRef], good: Sequence[int], rejects: Rejects, sour
         except BrokenImageError as error:
             reason = str(error)
         rejects.add(source, row + 1, f"{ref.name}: {reason}")
-    rejects.good(len(good))
-    rejects.judge()
+    rejects.accept(len(good))
+    rejects.raise_if_over_limit()

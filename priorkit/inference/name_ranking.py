@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from priorkit.core import runtime
 from priorkit.core.progress import track
-from priorkit.data.images.entities import EntityImages, candidates, fold
+from priorkit.data.images.entities import EntityImages, candidate_names, folded_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,11 +119,11 @@ def _names(entities: EntityImages, extra: Sequence[str]) -> tuple[Sequence[str],
     # An entity without a usable image has no rank, but its name is a candidate all the same: otherwise a
     # broken file would change the ranks of all others.
     known = entities.named
-    names = candidates(known, extra)
+    names = candidate_names(known, extra)
     if not extra:
         return names, {}
-    listed = {fold(name) for name in extra}
-    added = sum(fold(name) not in listed for name in known)
+    listed = {folded_name(name) for name in extra}
+    added = sum(folded_name(name) not in listed for name in known)
     if added:
         logger.warning(f"the candidate file lacks {added} of the entities' names; they are added")
     repeats = len(extra) - (len(names) - added)

@@ -57,7 +57,7 @@ def write_conversations(
         abilities = Abilities(ids, labels.present[source.rows])
         write_by_ability(sources[source.name], folder / source.name, abilities, rejects)
     if len(rejects) > before:
-        rejects.judge()
+        rejects.raise_if_over_limit()
 
 
 def label_shares(

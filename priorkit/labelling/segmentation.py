@@ -70,7 +70,7 @@ class Segmentation:
     def rejects(self, limit: float) -> Rejects:
         """The rejected rows, to which others can be added."""
         rejects = Rejects(limit)
-        rejects.rows, rejects.seen = list(self.rejected), self.seen
+        rejects.rows, rejects.total = list(self.rejected), self.seen
         return rejects
 
 
@@ -113,8 +113,8 @@ def cut_sources(
 
         tracked = track(counted(), f"cut {name}", total=0, unit="documents")
         counts[name] = store.write(number, segments_of(tracked, name, tokenizer, length))
-    rejects.judge()
-    found = Segmentation(counts, documents, rejects.seen, rejects.rows)
+    rejects.raise_if_over_limit()
+    found = Segmentation(counts, documents, rejects.total, rejects.rows)
     (folder / SEGMENTATION).write_text(json.dumps(asdict(found)), encoding="utf-8")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, below, decode
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, decode, path_within
 from priorkit.data.io.rejects import Rejects
 from priorkit.mle_bench.masks import Mask, decode_segmentation
 from priorkit.models.folder import read_json
@@ -112,16 +112,16 @@ def read_annotated(found: Annotations, rejects: Rejects) -> tuple[list[Annotated
     vocabulary, rows = readers[found.layout](found)
     for number, (name, path, areas) in enumerate(rows, start=1):
         try:
-            ref = ImageRef(name, path if isinstance(path, Path) else below(found.images, name))
+            ref = ImageRef(name, path if isinstance(path, Path) else path_within(found.images, name))
             size = decode(ref).size
             shares = areas(size)
         except (BrokenImageError, ValueError, KeyError, TypeError, OSError) as error:
             rejects.add(str(found.file), number, f"{name}: {error}")
             continue
-        rejects.good()
+        rejects.accept()
         if shares:
             images.append(AnnotatedImage(ref, shares))
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not images:
         raise InputError("no annotated image that can be used", where=str(found.file))
     return images, vocabulary
@@ -160,7 +160,7 @@ def _read_panoptic(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     by_image = {row.get("image_id"): row for row in document["annotations"]}
 
     def areas(row: dict[str, Any], size: tuple[int, int]) -> dict[str, float]:
-        colours = _png(below(_folder(found), str(row["file_name"])), size).astype(np.int64)
+        colours = _png(path_within(_folder(found), str(row["file_name"])), size).astype(np.int64)
         if colours.ndim != 3:
             raise ValueError("a panoptic PNG has three channels")
         segments = colours[..., 0] + 256 * colours[..., 1] + 65536 * colours[..., 2]
@@ -189,7 +189,7 @@ def _read_ade20k(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     )
 
     def areas(name: str, size: tuple[int, int]) -> dict[str, float]:
-        mask = _png(below(_folder(found), str(Path(name).with_suffix(".png"))), size)
+        mask = _png(path_within(_folder(found), str(Path(name).with_suffix(".png"))), size)
         if mask.ndim != 2:
             raise ValueError("a mask of class numbers has one channel")
         return _shares(mask.astype(np.int64), names)

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.images.decoding import ImageRef
-from priorkit.data.images.entities import fold
+from priorkit.data.images.entities import folded_name
 from priorkit.mle_bench.annotations import AnnotatedImage
 from priorkit.mle_bench.synonyms import Pair, Synonyms, pair_of
 
@@ -208,9 +208,9 @@ def read_wordings(path: Path) -> tuple[str, ...]:
             )
         elif not rest.strip():
             problems.add(f"the wording is {LISTED} alone", where=where)
-        elif fold(text) in found:
+        elif folded_name(text) in found:
             problems.add(f"'{text}' is there already but for case and blanks", where=where)
-        found.setdefault(fold(text), text)
+        found.setdefault(folded_name(text), text)
     if not found:
         problems.add("the file holds no wording", where=str(path))
     problems.raise_if_any()

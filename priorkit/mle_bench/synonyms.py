@@ -13,7 +13,7 @@ from priorkit.data.images import entities
 
 Pair: TypeAlias = tuple[str, str]
 
-fold = lru_cache(maxsize=1 << 16)(entities.fold)
+fold = lru_cache(maxsize=1 << 16)(entities.folded_name)
 """Names are compared over and over: a data set's few against each other, for every image."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, below, decode, image_of
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference, path_within
 from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -54,7 +54,7 @@ def entity_pictures(ranks: Artifact, entities: Sequence[str]) -> dict[str, tuple
 
 def _file_uri(folder: Path, name: str) -> str:
     try:
-        path = below(folder, name)
+        path = path_within(folder, name)
     except BrokenImageError:
         return ""
     return data_uri(ImageRef(name, path)) if path.is_file() else ""
@@ -121,7 +121,7 @@ def _images(file: Path, ids: set[str]) -> list[tuple[str, ImageRef]]:
         if key not in ids:
             continue
         try:
-            found.append((key, image_of(row.get("image"), file.parent, key)))
+            found.append((key, image_reference(row.get("image"), file.parent, key)))
         except BrokenImageError:
             continue
     return found

@@ -29,9 +29,9 @@ from priorkit.data.text.documents import (
 )
 
 if TYPE_CHECKING:
-    from priorkit.data.corpus.selection import HeldOut, Marks
-    from priorkit.data.corpus.token_store import Reading, TokenisedSource
-    from priorkit.data.corpus.tokenization import Chunk, TokeniseOptions, TokenizerFiles
+    from priorkit.data.corpus.selection import HeldOutDocuments, Marks
+    from priorkit.data.corpus.token_store import SourceStatistics, TokenizedSource
+    from priorkit.data.corpus.tokenization import Chunk, TokenizeOptions, TokenizerFiles
 
 logger = logging.getLogger(__name__)
 
@@ -234,10 +234,10 @@ def _files(settings: MixSettings, name: str, source: Input) -> list[Path]:
     return files
 
 
-def _options(settings: MixSettings) -> TokeniseOptions:
-    from priorkit.data.corpus.tokenization import TokeniseOptions
+def _options(settings: MixSettings) -> TokenizeOptions:
+    from priorkit.data.corpus.tokenization import TokenizeOptions
 
-    return TokeniseOptions(
+    return TokenizeOptions(
         column=settings.text_column,
         labelled=bool(settings.target),
         hashed=settings.deduplicate or settings.held_out is not None,
@@ -246,9 +246,9 @@ def _options(settings: MixSettings) -> TokeniseOptions:
 
 def execute(settings: MixSettings, work: Work) -> None:
     """Tokenise every source, choose and draw documents to the shares, pack them into rows."""
-    from priorkit.data.corpus.parts import of_shard, read_readings, write_part
+    from priorkit.data.corpus.parts import of_shard, read_part_statistics, write_part
     from priorkit.data.corpus.token_store import collect, open_collected, open_parts, save_part
-    from priorkit.data.corpus.tokenization import chunks_of, tokenise
+    from priorkit.data.corpus.tokenization import chunks_of, tokenize_chunks
     from priorkit.data.io.worker_processes import processors
 
     files, parts = work.plan.payload
@@ -259,7 +259,7 @@ def execute(settings: MixSettings, work: Work) -> None:
     )
     chunks = chunks_of(files)
     if parts:
-        reading, sources = read_readings(parts), open_parts(parts, names, work.scratch)
+        reading, sources = read_part_statistics(parts), open_parts(parts, names, work.scratch)
         if len(reading.documents) != len(chunks):
             raise InputError(
                 f"the parts hold {len(reading.documents)} chunks, the sources have {len(chunks)}",
@@ -268,7 +268,7 @@ def execute(settings: MixSettings, work: Work) -> None:
             )
     else:
         own = of_shard(chunks, settings.shard) if settings.shard else chunks
-        results = tokenise(own, tokenizer, options, work.scratch, workers)
+        results = tokenize_chunks(own, tokenizer, options, work.scratch, workers)
         tracked = track(results, "tokenise", total=len(own), unit="chunks")
         reading = collect(tracked, names, options, work.scratch)
         work.cost.update(largest_worker_bytes=peak_memory_of_children())
@@ -279,7 +279,7 @@ def execute(settings: MixSettings, work: Work) -> None:
             return
         sources = open_collected(work.scratch, names, tokenizer.dtype)
     rejects = reading.rejects(settings.reject_limit)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     rejects.write(work.path)
     _refuse_empty(settings, sources)
     marks, selected, held = _select(settings, work, sources)
@@ -328,7 +328,7 @@ def take_tokenizer(source: Path, folder: Path) -> TokenizerFiles:
     return read_tokenizer(folder)
 
 
-def _refuse_empty(settings: MixSettings, sources: Sequence[TokenisedSource]) -> None:
+def _refuse_empty(settings: MixSettings, sources: Sequence[TokenizedSource]) -> None:
     problems = Problems(InputError)
     for (name, given), source in zip(settings.sources.items(), sources, strict=True):
         if not source.documents:
@@ -337,13 +337,13 @@ def _refuse_empty(settings: MixSettings, sources: Sequence[TokenisedSource]) -> 
 
 
 def _select(
-    settings: MixSettings, work: Work, sources: Sequence[TokenisedSource]
-) -> tuple[Sequence[Marks] | None, dict[str, Any], list[HeldOut]]:
+    settings: MixSettings, work: Work, sources: Sequence[TokenizedSource]
+) -> tuple[Sequence[Marks] | None, dict[str, Any], list[HeldOutDocuments]]:
     """Mark duplicates and what is held out; returns marks, figures, and the held-out documents."""
     from priorkit.data.corpus.selection import hold_out, mark_duplicates, no_marks
 
     figures: dict[str, Any] = {"source_tokens": {source.name: source.tokens for source in sources}}
-    held: list[HeldOut] = []
+    held: list[HeldOutDocuments] = []
     if not settings.deduplicate and settings.held_out is None:
         return None, figures, held
     marks = no_marks(sources, work.scratch)
@@ -372,10 +372,10 @@ def _select(
 def _write_held_out(
     folder: Path,
     chunks: Sequence[Chunk],
-    reading: Reading,
+    reading: SourceStatistics,
     names: Sequence[str],
-    held: Sequence[HeldOut],
-    options: TokeniseOptions,
+    held: Sequence[HeldOutDocuments],
+    options: TokenizeOptions,
     workers: int,
 ) -> None:
     """Write ``held_out/NAME.jsonl``, a document a line under the key ``text``."""
@@ -396,7 +396,7 @@ def _mix(
     settings: MixSettings,
     work: Work,
     tokenizer: TokenizerFiles,
-    sources: Sequence[TokenisedSource],
+    sources: Sequence[TokenizedSource],
     marks: Sequence[Marks] | None,
 ) -> dict[str, Any]:
     """Draw documents, pack and write the rows; returns the corpus's header."""

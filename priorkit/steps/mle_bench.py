@@ -222,11 +222,11 @@ def _leave_out(
             hint="a larger vocabulary or fewer synonyms is needed",
         )
     number = {image.ref.name: place for place, image in enumerate(images, start=1)}
-    rejects.seen -= len(without)
+    rejects.total -= len(without)
     for target in without:
         name = target.ref.name
         rejects.add(str(found.file), number[name], f"{name}: {_short(target, vocabulary)}")
-    rejects.judge()
+    rejects.raise_if_over_limit()
 
 
 def _short(target: Target, vocabulary: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from priorkit.data.images.entities import (
     name_suffixes,
     read_entities,
     read_names,
-    tell_without,
+    warn_without_images,
 )
 from priorkit.data.images.image_check import image_check
 from priorkit.data.io.formats import suffix_of
@@ -207,7 +207,7 @@ def execute(settings: RankSettings, work: Work) -> None:
             logger.info(f"  image features kept from before: {store.path}")
         rejects.write(work.path)
         entities = listed if len(rows) == len(listed.images) else listed.keep(rows)
-        without = tell_without(entities, "they have no rank")
+        without = warn_without_images(entities, "they have no rank")
         if settings.by == "names":
             extra = read_names(work.inputs["candidates"].path) if settings.candidates else []
             found = rank_names(

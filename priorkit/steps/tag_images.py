@@ -232,7 +232,7 @@ def execute(settings: TagImagesSettings, work: Work) -> None:
                 raise InputError(f"two tables are called '{target.stem}'", where=str(file))
             rows += write_tagged(file, target, settings.tags_column, tag, rejects)
             progress.advance(1)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     rejects.write(work.path)
     if not counts:
         raise InputError("no row has an image", where=settings.images)
@@ -332,7 +332,7 @@ def _thresholds(
                 if not isinstance(values, np.ndarray):
                     rejects.add(str(file), at, str(values))
                     continue
-                rejects.good()
+                rejects.accept()
                 true = _held(row, settings.tags_column)
                 if true is not None:
                     scores.append(values)

@@ -65,10 +65,10 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
             yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
 
     tokenizer = train_bpe(documents(), settings.vocab_size)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     rejects.write(work.path)
     save_tokenizer(tokenizer, work.path)
-    work.metrics.update(vocab_size=tokenizer.get_vocab_size(), documents=rejects.seen, rejected=len(rejects))
+    work.metrics.update(vocab_size=tokenizer.get_vocab_size(), documents=rejects.total, rejected=len(rejects))
 
 
 STEP = Step(TokenizerSettings, plan, execute)

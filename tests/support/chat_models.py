@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from priorkit.data.conversations.conversation import Conversation, Turn
-from priorkit.data.conversations.conversation_store import Samples, gather
+from priorkit.data.conversations.conversation_store import ConversationMixture, mix_conversations
 from priorkit.data.images.decoding import ImageRef
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
@@ -68,5 +68,5 @@ def talk(number: int, images: int, words: int, turns: int = 1) -> Conversation:
     return Conversation(str(number), tuple(said), tuple(picture(number + 100 * n) for n in range(images)))
 
 
-def gathered(conversations: Sequence[Conversation], folder: Path) -> Samples:
-    return gather({"all": conversations}, folder, {}, None, 1.0, 0)
+def gathered(conversations: Sequence[Conversation], folder: Path) -> ConversationMixture:
+    return mix_conversations({"all": conversations}, folder, {}, None, 1.0, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.samples import encode_all
 from priorkit.data.conversations.conversation import Conversation, Turn
-from priorkit.data.conversations.task_conversations import Routed
+from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
@@ -20,17 +20,17 @@ PAIRS = [
 ]
 
 
-def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[Routed]:
+def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[TaskConversation]:
     found = []
     for number, (question, answer, kind) in enumerate(PAIRS):
         turns = Turn("user", f"<image>\n{question}"), Turn("assistant", answer)
         image = ImageRef(str(number), content=png(number))
-        found.append(Routed(Conversation(str(number), turns, (image,)), kind, tags))
+        found.append(TaskConversation(Conversation(str(number), turns, (image,)), kind, tags))
     return found
 
 
 def objective(
-    lion, data: list[Routed], alternating: int = 0, packing: bool = False, seed: int = 0
+    lion, data: list[TaskConversation], alternating: int = 0, packing: bool = False, seed: int = 0
 ) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from priorkit.data.corpus.mixing import Draw, Pool, joined
-from priorkit.data.corpus.token_store import TokenFile, TokenisedSource
+from priorkit.data.corpus.mixing import DocumentPool, DrawnDocuments, concatenated
+from priorkit.data.corpus.token_store import TokenFile, TokenizedSource
 
 
 def source(
@@ -19,7 +19,7 @@ def source(
     labels: Sequence[int] | None = None,
     path: Path | None = None,
     tokens: np.ndarray | None = None,
-) -> TokenisedSource:
+) -> TokenizedSource:
     """A source whose documents have these lengths; its tokens lie in ``path`` where they are read."""
     starts = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
     files = []
@@ -27,7 +27,7 @@ def source(
         content = np.arange(starts[-1]) if tokens is None else tokens
         content.astype(np.uint16).tofile(path)
         files.append(TokenFile(path, 0, int(starts[-1])))
-    return TokenisedSource(
+    return TokenizedSource(
         name,
         np.dtype(np.uint16),
         files,
@@ -37,17 +37,17 @@ def source(
     )
 
 
-def whole(sources: Sequence[TokenisedSource]) -> list[Pool]:
+def whole(sources: Sequence[TokenizedSource]) -> list[DocumentPool]:
     """A pool for each source."""
-    return [Pool(n, 0, s.name, None, s.documents, s.tokens) for n, s in enumerate(sources)]
+    return [DocumentPool(n, 0, s.name, None, s.documents, s.tokens) for n, s in enumerate(sources)]
 
 
-def stream(lengths: Sequence[int]) -> Draw:
+def stream(lengths: Sequence[int]) -> DrawnDocuments:
     """Documents of one pool in order."""
     if not lengths:
-        return joined([])
+        return concatenated([])
     ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
     count = len(lengths)
-    return Draw(
+    return DrawnDocuments(
         np.zeros(count, np.int64), np.arange(count), ends - np.asarray(lengths), np.asarray(lengths, np.int64)
     )

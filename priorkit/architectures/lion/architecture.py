@@ -27,7 +27,7 @@ from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Plan, Work
-from priorkit.data.conversations.task_conversations import REGION, check_routed
+from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
 from priorkit.data.images.decoding import upright_size
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
@@ -156,7 +156,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
         )
     column = settings.tags_column if fields["tags"] != "off" else ""
     for path in _sources(inputs).values():
-        check_routed(path, column)
+        check_task_conversations(path, column)
     trained = trained_parts(settings.stage, fields)
     name = base.given if base.revision else str(base.path.resolve())
     return Plan(

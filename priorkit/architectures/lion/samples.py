@@ -13,13 +13,13 @@ from priorkit.architectures.lion.modeling.configuration import task_index
 from priorkit.architectures.lion.modeling.processing import question_ids
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Turn
-from priorkit.data.conversations.conversation_store import mixture
+from priorkit.data.conversations.conversation_store import draw_mixture
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, clean_tag, tag_sentence
 from priorkit.data.conversations.task_conversations import (
     BOX,
-    Routed,
+    TaskConversation,
     questions_of,
-    read_routed,
+    read_task_conversations,
     with_sentence,
 )
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
@@ -30,12 +30,12 @@ from priorkit.models.language.chat_template import ChatTokenizer, Encoded
 logger = logging.getLogger(__name__)
 
 
-def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[Routed]:
+def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[TaskConversation]:
     """The usable samples of all sources, drawn as the mixture that the settings ask for."""
     column = settings.tags_column if tags != "off" else ""
-    kept: dict[str, list[Routed]] = {}
+    kept: dict[str, list[TaskConversation]] = {}
     for name, path in sources.items():
-        found = read_routed([path], rejects, settings.task_column, column, (SOFT_TOKEN,))
+        found = read_task_conversations([path], rejects, settings.task_column, column, (SOFT_TOKEN,))
         found = _decodable(found, rejects, name)
         if settings.ability:
             found = [own for own in found if own.conversation.ability in settings.ability]
@@ -46,12 +46,12 @@ def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects
     if not settings.weight and settings.subset is None:
         return every
     sizes = {name: len(found) for name, found in kept.items()}
-    drawn, _ = mixture(sizes, settings.weight, settings.subset, settings.max_epochs, settings.seed)
+    drawn, _ = draw_mixture(sizes, settings.weight, settings.subset, settings.max_epochs, settings.seed)
     return [every[int(place)] for place in drawn]
 
 
-def _decodable(samples: Sequence[Routed], rejects: Rejects, source: str) -> list[Routed]:
-    kept: list[Routed] = []
+def _decodable(samples: Sequence[TaskConversation], rejects: Rejects, source: str) -> list[TaskConversation]:
+    kept: list[TaskConversation] = []
     last: ImageRef | None = None
     for number, sample in enumerate(samples, start=1):
         try:
@@ -64,11 +64,13 @@ def _decodable(samples: Sequence[Routed], rejects: Rejects, source: str) -> list
             rejects.add(source, number, f"{sample.conversation.id}: {error}")
             continue
         kept.append(sample)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     return kept
 
 
-def of_types(samples: Sequence[Routed], task_types: Sequence[str]) -> tuple[list[Routed], dict[str, int]]:
+def of_types(
+    samples: Sequence[TaskConversation], task_types: Sequence[str]
+) -> tuple[list[TaskConversation], dict[str, int]]:
     """The samples of some task types, and how many there are of each.
 
     Raises:
@@ -105,11 +107,15 @@ class LionSample:
     numbers: tuple[int, ...]
     task: int
     questions: tuple[tuple[int, ...], ...]
-    routed: Routed
+    routed: TaskConversation
 
 
 def encode_all(
-    samples: Sequence[Routed], chat: ChatTokenizer, tags: str, rejects: Rejects, question_length: int
+    samples: Sequence[TaskConversation],
+    chat: ChatTokenizer,
+    tags: str,
+    rejects: Rejects,
+    question_length: int,
 ) -> tuple[list[LionSample], int]:
     """Tokenise conversations with their tags; those whose image or box would be cut go to ``rejects``.
 
@@ -133,7 +139,7 @@ def encode_all(
         numbers = tuple(known.setdefault(_identity(image), len(known)) for image in conversation.images)
         task = task_index(sample.task_type)
         found.append(LionSample(encoded, conversation.images, numbers, task, questions, sample))
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not found:
         raise InputError(f"no conversation fits into {chat.max_length} tokens")
     return found, shortened
@@ -155,7 +161,7 @@ def images_of(samples: Sequence[LionSample]) -> list[ImageRef]:
 
 
 def tokenise(
-    sample: Routed, chat: ChatTokenizer, tags: str, question_length: int
+    sample: TaskConversation, chat: ChatTokenizer, tags: str, question_length: int
 ) -> tuple[Encoded, tuple[tuple[int, ...], ...], bool]:
     """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
 
@@ -172,7 +178,7 @@ def tokenise(
     return encoded, questions, cut
 
 
-def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, bool]:
+def _fitted(sample: TaskConversation, chat: ChatTokenizer, way: str) -> tuple[Encoded, bool]:
     turns = sample.conversation.turns
     if way == "off" or sample.tags is None:
         return _encoded(chat, turns), False
@@ -194,7 +200,7 @@ def _fitted(sample: Routed, chat: ChatTokenizer, way: str) -> tuple[Encoded, boo
         count = count * 3 // 4
 
 
-def _refuse_cut_box(sample: Routed, chat: ChatTokenizer, way: str, cut: Encoded) -> None:
+def _refuse_cut_box(sample: TaskConversation, chat: ChatTokenizer, way: str, cut: Encoded) -> None:
     """Half a box would be learnt as an answer; answers that are left out whole, or have theirs, are fine."""
     unlimited = ChatTokenizer(chat.tokenizer, chat.image_tokens, sys.maxsize, chat.image_token)
     turns = sample.conversation.turns

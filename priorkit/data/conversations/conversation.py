@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, nearest
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
 from priorkit.data.io.threads import streamed_in_threads
@@ -117,7 +117,7 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
     turns = _turns(row.get("conversations"))
     value = row.get("image")
     cells = value if isinstance(value, list) else [] if value is None else [value]
-    images = tuple(image_of(cell, file.parent, f"{name}.{place}") for place, cell in enumerate(cells))
+    images = tuple(image_reference(cell, file.parent, f"{name}.{place}") for place, cell in enumerate(cells))
     wanted = sum(turn.text.count(PLACEHOLDER) for turn in turns)
     if wanted != len(images):
         raise ValueError(f"{wanted} image placeholders, {len(images)} images")

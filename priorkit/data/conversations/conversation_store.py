@@ -87,7 +87,7 @@ class ConversationStore(Sequence[Conversation]):
 
 
 @dataclass(frozen=True)
-class Samples:
+class ConversationMixture:
     """What a run learns from: conversations in the order drawn, with their images numbered through.
 
     Attributes:
@@ -127,12 +127,12 @@ class Samples:
         return dict(zip(self.names, counts.tolist(), strict=True))
 
     @property
-    def images(self) -> Images:
+    def images(self) -> StoredImages:
         """All images of the store, by number."""
-        return Images(self.store, self.first_image)
+        return StoredImages(self.store, self.first_image)
 
 
-class Images(Sequence[ImageRef]):
+class StoredImages(Sequence[ImageRef]):
     """The images of a store, read when asked for."""
 
     def __init__(self, store: ConversationStore, first: NDArray[np.int64]) -> None:
@@ -154,14 +154,14 @@ class Images(Sequence[ImageRef]):
         return self._store[owner].images[place - int(self._first[owner])]
 
 
-def gather(
+def mix_conversations(
     sources: Mapping[str, Iterable[Conversation]],
     folder: Path,
     weights: Mapping[str, float],
     subset: int | None,
     max_epochs: float,
     seed: int,
-) -> Samples:
+) -> ConversationMixture:
     """Store the conversations of all sources and draw the mixture.
 
     Args:
@@ -193,17 +193,17 @@ def gather(
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     drawn = np.arange(len(store), dtype=np.int64)
     if weights or subset is not None:
-        drawn, _ = mixture(sizes, weights, subset, max_epochs, seed)
+        drawn, _ = draw_mixture(sizes, weights, subset, max_epochs, seed)
     owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
-    return Samples(store, drawn, first_image, tuple(sizes), owners[drawn])
+    return ConversationMixture(store, drawn, first_image, tuple(sizes), owners[drawn])
 
 
-def mixture(
+def draw_mixture(
     sizes: Mapping[str, int], weights: Mapping[str, float], subset: int | None, max_epochs: float, seed: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Which samples of all sources after one another are drawn, and how many of each source.
 
-    Arguments and errors as :func:`gather`.
+    Arguments and errors as :func:`mix_conversations`.
     """
     try:
         wanted = budgets(sizes, weights, subset, dict.fromkeys(sizes, max_epochs), unit="samples")
@@ -230,9 +230,9 @@ def _as_subset(problem: Problem) -> Problem:
     return Problem(problem.what, problem.where, problem.hint.replace("--tokens", "--subset"))
 
 
-def changed(
-    samples: Samples, change: Callable[[int, Conversation], Conversation | None], folder: Path
-) -> Samples:
+def map_samples(
+    samples: ConversationMixture, change: Callable[[int, Conversation], Conversation | None], folder: Path
+) -> ConversationMixture:
     """Samples drawn from others, each replaced or, where ``change`` gives None, left out."""
     store = ConversationStore(folder)
     counts: list[int] = []
@@ -246,4 +246,4 @@ def changed(
     store.seal()
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     drawn, origin = np.arange(len(store), dtype=np.int64), samples.origin[np.array(kept, dtype=np.int64)]
-    return Samples(store, drawn, first_image, samples.names, origin)
+    return ConversationMixture(store, drawn, first_image, samples.names, origin)

@@ -53,7 +53,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
             except (BrokenImageError, ValueError) as error:
                 rejects.add(str(file), number, str(error))
                 continue
-            rejects.good()
+            rejects.accept()
             count += 1
             yield Record(f"{place}:{number}", text, "")
     if not count:

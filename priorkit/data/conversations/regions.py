@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_of
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
 """Columns of which one makes a row a region: RefCOCO's sentences or expression, Visual Genome's phrase
@@ -86,7 +86,7 @@ def conversations_of_regions(
         BrokenImageError: no image.
     """
     name = str(row.get("id", number))
-    image = image_of(_image_cell(row), file.parent, name)
+    image = image_reference(_image_cell(row), file.parent, name)
     found: list[Conversation] = []
     faults: list[Fault] = []
     regions, read = _regions(row, image)

@@ -30,7 +30,7 @@ BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class TaskConversation:
     """A conversation and what decides how LION meets it.
 
     Attributes:
@@ -88,7 +88,7 @@ def check_boxes(texts: Iterable[str]) -> None:
                 raise ValueError(f"the box {match[0]} has reversed corners; expected x1 < x2 and y1 < y2")
 
 
-def check_routed(path: Path, tags_column: str = "") -> list[Path]:
+def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
     """The files of a source, their columns checked from headers.
 
     Raises:
@@ -113,9 +113,9 @@ def check_routed(path: Path, tags_column: str = "") -> list[Path]:
     return files
 
 
-def read_routed(
+def read_task_conversations(
     paths: Sequence[Path], rejects: Rejects, task_column: str, tags_column: str, reserved: Sequence[str] = ()
-) -> list[Routed]:
+) -> list[TaskConversation]:
     """Read conversations and regions with task types and tags; unusable rows go to ``rejects``.
 
     Of a row of regions only those that cannot be used are rejected; each counts as a row.
@@ -130,15 +130,15 @@ def read_routed(
     Raises:
         InputError: nothing is left, or a file is damaged.
     """
-    found: list[Routed] = []
+    found: list[TaskConversation] = []
     for path in paths:
-        for file in check_routed(path, tags_column):
+        for file in check_task_conversations(path, tags_column):
             for number, row in read_rows(file, rejects):
                 try:
                     found += _routed(row, file, number, rejects, task_column, tags_column, reserved)
                 except (BrokenImageError, ValueError) as error:
                     rejects.add(str(file), number, str(error))
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not found:
         raise InputError("no conversations here", where=", ".join(map(str, paths)))
     return found
@@ -152,14 +152,14 @@ def _routed(
     task_column: str,
     tags_column: str,
     reserved: Sequence[str],
-) -> list[Routed]:
+) -> list[TaskConversation]:
     tags = tags_of(row.get(tags_column)) if tags_column else None
     if row.get("conversations") is None and set(REGION_COLUMNS) & set(row):
         made, faults = conversations_of_regions(row, file, number, reserved)
         for fault in faults:
             rejects.add(str(file), number, fault.reason, fault.region)
-        rejects.good(len(made) // 2)
-        return [Routed(own, REGION, tags) for own in made]
+        rejects.accept(len(made) // 2)
+        return [TaskConversation(own, REGION, tags) for own in made]
     conversation = conversation_of(dict(row), file, number)
     texts = [turn.text for turn in conversation.turns]
     for text in reserved:
@@ -168,8 +168,8 @@ def _routed(
     task_type = task_type_of(row.get(task_column), texts)
     if task_type == REGION:
         check_boxes(texts)
-    rejects.good()
-    return [Routed(conversation, task_type, tags)]
+    rejects.accept()
+    return [TaskConversation(conversation, task_type, tags)]
 
 
 def with_sentence(turns: Sequence[Turn], sentence: str) -> tuple[Turn, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import Problems, UsageError, nearest
-from priorkit.data.corpus.mixing import Pool, check_weights
+from priorkit.data.corpus.mixing import DocumentPool, check_weights
 from priorkit.data.text.concepts import LABELS
 
 TOLERANCE = 0.005
@@ -45,14 +45,14 @@ def check_targets(targets: Mapping[str, float]) -> None:
     problems.raise_if_any()
 
 
-def carries(pools: Sequence[Pool], label: str) -> NDArray[np.bool_]:
+def has_label(pools: Sequence[DocumentPool], label: str) -> NDArray[np.bool_]:
     """Which pools' documents carry a label."""
     bit = 1 << LABELS.index(label)
     return np.array([bool(pool.labels & bit) for pool in pools])
 
 
 def label_budgets(
-    pools: Sequence[Pool],
+    pools: Sequence[DocumentPool],
     names: Sequence[str],
     targets: Mapping[str, float],
     weights: Mapping[str, float],
@@ -95,10 +95,13 @@ def label_budgets(
 
 
 def _constraints(
-    pools: Sequence[Pool], names: Sequence[str], targets: Mapping[str, float], weights: Mapping[str, float]
+    pools: Sequence[DocumentPool],
+    names: Sequence[str],
+    targets: Mapping[str, float],
+    weights: Mapping[str, float],
 ) -> tuple[Floats, Floats]:
     """Rows ``[constraints, pools]`` and the shares that they are to sum to; the first row is the whole."""
-    rows = [np.ones(len(pools)), *(carries(pools, label).astype(float) for label in targets)]
+    rows = [np.ones(len(pools)), *(has_label(pools, label).astype(float) for label in targets)]
     shares = [1.0, *targets.values()]
     scale = sum(weights.values())
     for number, name in enumerate(names):
@@ -171,7 +174,7 @@ def _least_change(own: Floats, caps: Floats, rows: Floats, shares: Floats, feasi
 
 
 def _explain(
-    pools: Sequence[Pool],
+    pools: Sequence[DocumentPool],
     names: Sequence[str],
     targets: Mapping[str, float],
     weights: Mapping[str, float],
@@ -189,7 +192,7 @@ def _explain(
     kept = [0, *range(1 + len(targets), len(rows))]  # the whole and the sources' weights
     given = " at these weights" if weights else ""
     for number, (label, share) in enumerate(targets.items(), start=1):
-        has = carries(pools, label)
+        has = has_label(pools, label)
         low, high = (
             float(rows[number] @ found) if found is not None else np.nan
             for found in (
@@ -245,5 +248,5 @@ def _explain(
     problems.fail()
 
 
-def _tokens(pools: Sequence[Pool], source: int) -> int:
+def _tokens(pools: Sequence[DocumentPool], source: int) -> int:
     return sum(pool.tokens for pool in pools if pool.source == source)

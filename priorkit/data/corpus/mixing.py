@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import Problems, UsageError, nearest
 from priorkit.data.corpus.selection import TRAINED, Marks
-from priorkit.data.corpus.token_store import BLOCK, TokenisedSource, blocks, release
+from priorkit.data.corpus.token_store import BLOCK, TokenizedSource, blocks, release
 from priorkit.data.shuffling import sample_ids
 
 
 @dataclass(frozen=True)
-class Pool:
+class DocumentPool:
     """Documents that are drawn from together: a source's, or those of a source with the same labels.
 
     Attributes:
@@ -45,8 +45,8 @@ class Pool:
 
 
 def make_pools(
-    sources: Sequence[TokenisedSource], marks: Sequence[Marks] | None, by_labels: bool, scratch: Path
-) -> list[Pool]:
+    sources: Sequence[TokenizedSource], marks: Sequence[Marks] | None, by_labels: bool, scratch: Path
+) -> list[DocumentPool]:
     """Sort the documents that are to be trained on into pools.
 
     Args:
@@ -55,10 +55,10 @@ def make_pools(
         by_labels: whether documents with different labels go to different pools.
         scratch: for the lists of documents.
     """
-    pools: list[Pool] = []
+    pools: list[DocumentPool] = []
     for number, source in enumerate(sources):
         if marks is None and not by_labels:
-            pools.append(Pool(number, 0, source.name, None, source.documents, source.tokens))
+            pools.append(DocumentPool(number, 0, source.name, None, source.documents, source.tokens))
             continue
         counts: dict[int, tuple[int, int]] = {}
         stem = scratch / f"pool-{number:05d}"
@@ -80,7 +80,7 @@ def make_pools(
         for bits, (documents, tokens) in sorted(counts.items()):
             ids = np.memmap(stem.with_suffix(f".{bits}"), dtype=np.int64, mode="r")
             name = f"{source.name}\0{bits}" if by_labels else source.name
-            pools.append(Pool(number, bits, name, ids, documents, tokens))
+            pools.append(DocumentPool(number, bits, name, ids, documents, tokens))
     return pools
 
 
@@ -146,8 +146,8 @@ def budgets(
 
 
 def document_budgets(
-    pools: Sequence[Pool],
-    sources: Sequence[TokenisedSource],
+    pools: Sequence[DocumentPool],
+    sources: Sequence[TokenizedSource],
     weights: Mapping[str, float],
     tokens: int | None,
     epochs: Mapping[str, float],
@@ -173,7 +173,7 @@ def document_budgets(
     ]
 
 
-def _tokens_of_first(pool: Pool, source: TokenisedSource, count: int, seed: int) -> int:
+def _tokens_of_first(pool: DocumentPool, source: TokenizedSource, count: int, seed: int) -> int:
     epochs, rest = divmod(count, pool.documents)
     total = epochs * pool.tokens
     for part in blocks(rest, BLOCK):
@@ -182,7 +182,7 @@ def _tokens_of_first(pool: Pool, source: TokenisedSource, count: int, seed: int)
     return total
 
 
-def _visited(pool: Pool, seed: int, start: int, stop: int) -> NDArray[np.int64]:
+def _visited(pool: DocumentPool, seed: int, start: int, stop: int) -> NDArray[np.int64]:
     """The documents at positions ``start`` to ``stop`` of the pool's endless order."""
     places = sample_ids(_pool_seed(seed, pool.name), start, stop, pool.documents)
     if pool.ids is None:
@@ -199,7 +199,7 @@ def _pool_seed(seed: int, name: str) -> int:
 
 
 @dataclass(frozen=True)
-class Draw:
+class DrawnDocuments:
     """Documents of a corpus in order; all arrays are int64 ``[documents]``.
 
     Attributes:
@@ -217,20 +217,20 @@ class Draw:
     def __len__(self) -> int:
         return len(self.length)
 
-    def __getitem__(self, part: slice | NDArray[np.int64]) -> Draw:
-        return Draw(self.pool[part], self.document[part], self.begin[part], self.length[part])
+    def __getitem__(self, part: slice | NDArray[np.int64]) -> DrawnDocuments:
+        return DrawnDocuments(self.pool[part], self.document[part], self.begin[part], self.length[part])
 
 
-def joined(draws: Sequence[Draw]) -> Draw:
+def concatenated(draws: Sequence[DrawnDocuments]) -> DrawnDocuments:
     """Draws one after another."""
     empty = np.zeros(0, dtype=np.int64)
     columns = [(draw.pool, draw.document, draw.begin, draw.length) for draw in draws] or [(empty,) * 4]
-    return Draw(*(np.concatenate(column) for column in zip(*columns, strict=True)))
+    return DrawnDocuments(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
 def draw(
-    pools: Sequence[Pool], sources: Sequence[TokenisedSource], wanted: Sequence[int], seed: int
-) -> Iterator[Draw]:
+    pools: Sequence[DocumentPool], sources: Sequence[TokenizedSource], wanted: Sequence[int], seed: int
+) -> Iterator[DrawnDocuments]:
     """Choose and order documents so that every pool gives exactly its budget.
 
     Args:
@@ -264,12 +264,12 @@ def draw(
             (some[count:], progress[count:]) for (some, progress), count in zip(waiting, settled, strict=True)
         ]
         order = np.argsort(np.concatenate([progress for _, progress in parts]), kind="stable")
-        yield joined([some for some, _ in parts])[order]
+        yield concatenated([some for some, _ in parts])[order]
 
 
 def _stream(
-    number: int, pool: Pool, source: TokenisedSource, budget: int, seed: int
-) -> Iterator[tuple[Draw, NDArray[np.float64]]]:
+    number: int, pool: DocumentPool, source: TokenizedSource, budget: int, seed: int
+) -> Iterator[tuple[DrawnDocuments, NDArray[np.float64]]]:
     """A pool's documents in order, with how far through the budget the middle of each one stands."""
     given = position = 0
     step = min(BLOCK, pool.documents)
@@ -286,5 +286,8 @@ def _stream(
         )
         progress = (ends - lengths / 2) / budget
         lengths[-1] -= max(0, int(ends[-1]) - budget)
-        yield Draw(np.full(len(lengths), number, dtype=np.int64), documents, begins, lengths), progress
+        yield (
+            DrawnDocuments(np.full(len(lengths), number, dtype=np.int64), documents, begins, lengths),
+            progress,
+        )
         given, position = int(ends[-1]), position + step

@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.data.corpus.label_targets import TOLERANCE, carries, label_budgets
-from priorkit.data.corpus.mixing import Pool, budgets, document_budgets
-from priorkit.data.corpus.token_store import TokenisedSource
+from priorkit.data.corpus.label_targets import TOLERANCE, has_label, label_budgets
+from priorkit.data.corpus.mixing import DocumentPool, budgets, document_budgets
+from priorkit.data.corpus.token_store import TokenizedSource
 from priorkit.data.text.concepts import LABELS
 
 logger = logging.getLogger(__name__)
 
 
 def pool_budgets(
-    pools: Sequence[Pool],
-    sources: Sequence[TokenisedSource],
+    pools: Sequence[DocumentPool],
+    sources: Sequence[TokenizedSource],
     *,
     weights: Mapping[str, float],
     unit: str,
@@ -54,8 +54,8 @@ def pool_budgets(
 
 
 def realised_shares(
-    pools: Sequence[Pool],
-    sources: Sequence[TokenisedSource],
+    pools: Sequence[DocumentPool],
+    sources: Sequence[TokenizedSource],
     wanted: Sequence[int],
     kept: NDArray[np.int64],
     documents: NDArray[np.int64],
@@ -101,7 +101,7 @@ def realised_shares(
                 "packing discarded more of some sources than of others"
             )
     if targets:
-        labels = {label: float(kept[carries(pools, label)].sum() / total) for label in LABELS}
+        labels = {label: float(kept[has_label(pools, label)].sum() / total) for label in LABELS}
         found["labels"] = labels
         problems = Problems(InputError)
         for label, share in targets.items():

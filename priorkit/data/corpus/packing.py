@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.data.corpus.mixing import Draw, joined
+from priorkit.data.corpus.mixing import DrawnDocuments, concatenated
 
 Packing = Literal["concat", "best-fit-crop", "best-fit-decreasing"]
 
@@ -51,11 +51,11 @@ class Pieces:
     length: NDArray[np.int64]
     row: NDArray[np.int64]
     rows: int
-    draw: Draw
+    draw: DrawnDocuments
     new: NDArray[np.bool_]
 
 
-def pack(draws: Iterable[Draw], row_length: int, packing: Packing) -> Iterator[Pieces]:
+def pack(draws: Iterable[DrawnDocuments], row_length: int, packing: Packing) -> Iterator[Pieces]:
     """Pack a stream of documents into rows.
 
     Args:
@@ -81,12 +81,12 @@ def pack(draws: Iterable[Draw], row_length: int, packing: Packing) -> Iterator[P
             yield Pieces(document, start, length, row, int(row[-1]) + 1, window, new)
 
 
-def _windows(draws: Iterable[Draw], row_length: int) -> Iterator[Draw]:
+def _windows(draws: Iterable[DrawnDocuments], row_length: int) -> Iterator[DrawnDocuments]:
     """Regroup: a window ends with so many documents, or with the document that reaches so many tokens."""
     tokens = row_length * WINDOW_ROWS
-    waiting = joined([])
+    waiting = concatenated([])
     for some in draws:
-        waiting = joined([waiting, some])
+        waiting = concatenated([waiting, some])
         while True:
             reached = int(np.searchsorted(np.cumsum(waiting.length), tokens)) + 1
             count = min(reached, WINDOW_DOCUMENTS)
@@ -98,11 +98,14 @@ def _windows(draws: Iterable[Draw], row_length: int) -> Iterator[Draw]:
         yield waiting
 
 
-def _concat(windows: Iterable[Draw], row_length: int) -> Iterator[Pieces]:
+def _concat(windows: Iterable[DrawnDocuments], row_length: int) -> Iterator[Pieces]:
     """Cut the stream at every row's end; what fills no row yet is carried to the next window."""
-    rest, offset = joined([]), 0  # the unfilled row's documents; how much of the first is written already
+    rest, offset = (
+        concatenated([]),
+        0,
+    )  # the unfilled row's documents; how much of the first is written already
     for window in windows:
-        some = joined([rest, window])
+        some = concatenated([rest, window])
         ends = np.cumsum(some.length) - offset
         rows = int(ends[-1]) // row_length
         cuts = np.arange(1, rows + 1) * row_length

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
-from priorkit.data.corpus.token_store import Reading
-from priorkit.data.corpus.tokenization import TokeniseOptions
+from priorkit.data.corpus.token_store import SourceStatistics
+from priorkit.data.corpus.tokenization import TokenizeOptions
 
 PART = "part.json"
 
@@ -44,13 +44,15 @@ def of_shard(items: Sequence[T], shard: str) -> Sequence[T]:
     return items[len(items) * (index - 1) // count : len(items) * index // count]
 
 
-def write_part(folder: Path, shard: str, options: TokeniseOptions, dtype: str, reading: Reading) -> None:
+def write_part(
+    folder: Path, shard: str, options: TokenizeOptions, dtype: str, reading: SourceStatistics
+) -> None:
     """Write ``part.json``."""
     content = {"shard": shard, "dtype": dtype, **asdict(options), "reading": asdict(reading)}
     (folder / PART).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: TokeniseOptions) -> list[Path]:
+def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: TokenizeOptions) -> list[Path]:
     """Check that parts make up a whole and were made of these inputs; returns them in order.
 
     Raises:
@@ -91,7 +93,7 @@ def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: Tokeni
     return [shards[index].path for index in sorted(shards)]
 
 
-def read_readings(folders: Sequence[Path]) -> Reading:
+def read_part_statistics(folders: Sequence[Path]) -> SourceStatistics:
     """What the parts, in order, read of the files."""
     readings = [_reading(_content(folder)["reading"]) for folder in folders]
     whole = readings[0]
@@ -107,6 +109,6 @@ def _content(folder: Path) -> dict[str, Any]:
         raise InputError(f"{PART} cannot be read: {error}", where=str(folder)) from None
 
 
-def _reading(values: dict[str, Any]) -> Reading:
+def _reading(values: dict[str, Any]) -> SourceStatistics:
     broken = [(str(file), int(row), str(why)) for file, row, why in values["broken"]]
-    return Reading(values["seen"], values["documents"], values["lines"], broken)
+    return SourceStatistics(values["seen"], values["documents"], values["lines"], broken)

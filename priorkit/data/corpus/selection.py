@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.data.corpus.token_store import TokenisedSource, blocks, release
+from priorkit.data.corpus.token_store import TokenizedSource, blocks, release
 from priorkit.data.corpus.tokenization import HASH_BYTES
-from priorkit.data.shuffling import mixed
+from priorkit.data.shuffling import mix_bits
 
 TRAINED, DUPLICATE, HELD_OUT, HELD_OUT_COPY = 0, 1, 2, 3
 """What a document is used for; the marks of a source's documents."""
@@ -32,7 +32,7 @@ GROUP_DOCUMENTS = 1 << 20
 _RECORD = np.dtype([("hash", np.uint8, HASH_BYTES), ("document", np.int64)])
 
 
-def no_marks(sources: Sequence[TokenisedSource], scratch: Path) -> list[Marks]:
+def no_marks(sources: Sequence[TokenizedSource], scratch: Path) -> list[Marks]:
     """Marks of all documents of all sources, in files, all ``TRAINED``."""
     found: list[Marks] = []
     for number, source in enumerate(sources):
@@ -44,7 +44,7 @@ def no_marks(sources: Sequence[TokenisedSource], scratch: Path) -> list[Marks]:
 
 
 def mark_duplicates(
-    sources: Sequence[TokenisedSource],
+    sources: Sequence[TokenizedSource],
     marks: Sequence[Marks],
     scratch: Path,
     group_documents: int = GROUP_DOCUMENTS,
@@ -98,14 +98,14 @@ def mark_duplicates(
     return counts
 
 
-def _hashes(source: TokenisedSource) -> NDArray[np.uint8]:
+def _hashes(source: TokenizedSource) -> NDArray[np.uint8]:
     if source.hashes is None:
         raise ValueError(f"no hashes of '{source.name}' were asked for")
     return source.hashes
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutDocuments:
     """What is held out of one source.
 
     Attributes:
@@ -120,8 +120,8 @@ class HeldOut:
 
 
 def hold_out(
-    sources: Sequence[TokenisedSource], marks: Sequence[Marks], amount: float, seed: int
-) -> list[HeldOut]:
+    sources: Sequence[TokenizedSource], marks: Sequence[Marks], amount: float, seed: int
+) -> list[HeldOutDocuments]:
     """Choose the held-out documents of every source and mark them.
 
     A document's place in the order of choice is its hash mixed with the seed and the source's name, so
@@ -145,7 +145,7 @@ def hold_out(
         chosen.append((documents, tokens))
         texts.append(words)
     held = np.unique(np.concatenate(texts))
-    result: list[HeldOut] = []
+    result: list[HeldOutDocuments] = []
     for source, mark, (documents, tokens) in zip(sources, marks, chosen, strict=True):
         copies = left = 0
         for part in blocks(source.documents):
@@ -155,7 +155,7 @@ def hold_out(
             left += int((mark[part] == TRAINED).sum())
         mark[documents] = HELD_OUT
         release(mark)
-        result.append(HeldOut(documents, tokens, copies - len(documents)))
+        result.append(HeldOutDocuments(documents, tokens, copies - len(documents)))
         if left == 0:
             problems.add(
                 f"of '{source.name}' nothing is left to train on: "
@@ -167,7 +167,7 @@ def hold_out(
     return result
 
 
-def _words(source: TokenisedSource, part: slice) -> NDArray[np.uint64]:
+def _words(source: TokenizedSource, part: slice) -> NDArray[np.uint64]:
     """The first eight bytes of the documents' hashes."""
     hashes = _hashes(source)
     words = np.ascontiguousarray(hashes[part]).view(np.uint64).reshape(-1, 2)[:, 0].copy()
@@ -176,11 +176,11 @@ def _words(source: TokenisedSource, part: slice) -> NDArray[np.uint64]:
 
 
 def _keys(words: NDArray[np.uint64], name: str, seed: int) -> NDArray[np.uint64]:
-    return mixed(words, (seed << 32) | zlib.crc32(name.encode()))
+    return mix_bits(words, (seed << 32) | zlib.crc32(name.encode()))
 
 
 def _choose(
-    source: TokenisedSource, mark: Marks, amount: float, seed: int
+    source: TokenizedSource, mark: Marks, amount: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64], int]:
     """Distinct documents in the order of their keys until the amount is reached: numbers, hashes, tokens."""
     bins = np.zeros(1 << 16)
@@ -207,7 +207,7 @@ def _choose(
     return documents[:count][kept], words[:count], int(lengths[:count].sum())
 
 
-def _below(source: TokenisedSource, mark: Marks, seed: int, last: int) -> tuple[NDArray[Any], ...]:
+def _below(source: TokenizedSource, mark: Marks, seed: int, last: int) -> tuple[NDArray[Any], ...]:
     """Documents to train on whose key's first 16 bits are at most ``last``."""
     found: list[tuple[NDArray[Any], ...]] = []
     for part in blocks(source.documents):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import read_header
-from priorkit.data.corpus.tokenization import HASH_BYTES, Chunk, Result, TokeniseOptions
+from priorkit.data.corpus.tokenization import HASH_BYTES, Chunk, Result, TokenizeOptions
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tensor_file import map_tensor, write_raw
 
@@ -57,7 +57,7 @@ class TokenFile:
 
 
 @dataclass
-class TokenisedSource:
+class TokenizedSource:
     """The documents of one source.
 
     Attributes:
@@ -120,7 +120,7 @@ class TokenisedSource:
 
 
 @dataclass
-class Reading:
+class SourceStatistics:
     """What was read of the files of all sources: rows seen, lines counted, broken rows.
 
     Attributes:
@@ -148,7 +148,7 @@ class Reading:
             if result["lines"][number]:
                 self.lines[file] = before + result["lines"][number]
 
-    def join(self, later: Reading) -> None:
+    def join(self, later: SourceStatistics) -> None:
         """Take in what was read of the chunks that follow."""
         self.documents += later.documents
         self.seen = [a + b for a, b in zip(self.seen, later.seen, strict=True)]
@@ -161,7 +161,7 @@ class Reading:
         rejects = Rejects(limit)
         for row in self.broken:
             rejects.add(*row)
-        rejects.seen = sum(self.seen)
+        rejects.total = sum(self.seen)
         return rejects
 
 
@@ -172,15 +172,15 @@ def _stems(folder: Path, count: int) -> list[Path]:
 def collect(
     results: Iterable[tuple[Chunk, Result, Path]],
     names: Sequence[str],
-    options: TokeniseOptions,
+    options: TokenizeOptions,
     folder: Path,
-) -> Reading:
+) -> SourceStatistics:
     """Append the chunks' files, in order, to one set of files per source in ``folder``.
 
     Returns:
         What was read. The files are opened with :func:`open_collected` or kept with :func:`save_part`.
     """
-    reading = Reading([0] * len(names))
+    reading = SourceStatistics([0] * len(names))
     suffixes = _suffixes(options)
     with ExitStack() as stack:
         streams = {
@@ -199,14 +199,14 @@ def collect(
     return reading
 
 
-def _suffixes(options: TokeniseOptions) -> list[str]:
+def _suffixes(options: TokenizeOptions) -> list[str]:
     extra = {".hashes": options.hashed, ".labels": options.labelled}
     return [".tokens", ".lengths", *(suffix for suffix, wanted in extra.items() if wanted)]
 
 
-def open_collected(folder: Path, names: Sequence[str], dtype: str) -> list[TokenisedSource]:
+def open_collected(folder: Path, names: Sequence[str], dtype: str) -> list[TokenizedSource]:
     """Open what :func:`collect` wrote."""
-    opened: list[TokenisedSource] = []
+    opened: list[TokenizedSource] = []
     for name, stem in zip(names, _stems(folder, len(names)), strict=True):
         path = stem.with_suffix(".tokens")
         tokens = TokenFile(path, 0, path.stat().st_size // np.dtype(dtype).itemsize)
@@ -214,7 +214,7 @@ def open_collected(folder: Path, names: Sequence[str], dtype: str) -> list[Token
         starts = _starts([_mapped(lengths, np.int64)], stem.with_suffix(".starts"))
         hashes, labels = stem.with_suffix(".hashes"), stem.with_suffix(".labels")
         opened.append(
-            TokenisedSource(
+            TokenizedSource(
                 name,
                 np.dtype(dtype),
                 [tokens],
@@ -249,7 +249,7 @@ def _starts(lengths: Sequence[NDArray[np.int64]], path: Path) -> NDArray[np.int6
 PART_TENSORS = {".tokens": "tokens", ".lengths": "document_lengths", ".hashes": "hashes", ".labels": "labels"}
 
 
-def save_part(scratch: Path, count: int, options: TokeniseOptions, dtype: str, folder: Path) -> None:
+def save_part(scratch: Path, count: int, options: TokenizeOptions, dtype: str, folder: Path) -> None:
     """Keep what :func:`collect` wrote as ``source-00000.safetensors`` ..., a file per source."""
     for stem in _stems(scratch, count):
         tensors: dict[str, tuple[Path, Any, tuple[int, ...]]] = {}
@@ -264,13 +264,13 @@ def save_part(scratch: Path, count: int, options: TokeniseOptions, dtype: str, f
         write_raw(folder / f"{stem.name}.safetensors", tensors)
 
 
-def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> list[TokenisedSource]:
+def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> list[TokenizedSource]:
     """Open what :func:`save_part` kept, in the order of the parts; tokens stay where they are.
 
     Raises:
         InputError: a file is missing or damaged.
     """
-    opened: list[TokenisedSource] = []
+    opened: list[TokenizedSource] = []
     for name, stem in zip(names, _stems(scratch, len(names)), strict=True):
         paths = [folder / f"{stem.name}.safetensors" for folder in folders]
         headers = [read_header(path) for path in paths]
@@ -291,7 +291,7 @@ def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> 
         starts = _starts(lengths, stem.with_suffix(".starts"))
         hashes = _joined(arrays.get("hashes"), stem.with_suffix(".hashes"))
         opened.append(
-            TokenisedSource(
+            TokenizedSource(
                 name,
                 arrays["tokens"][0].dtype,
                 [TokenFile(info.file, info.offset, info.shape[0]) for info in token_infos],

@@ -181,7 +181,7 @@ def chunks_of(sources: Sequence[Sequence[Path]]) -> list[Chunk]:
 
 
 @dataclass(frozen=True)
-class TokeniseOptions:
+class TokenizeOptions:
     """How documents are read and what is noted of each beside its tokens.
 
     Attributes:
@@ -195,8 +195,8 @@ class TokeniseOptions:
     hashed: bool
 
 
-def tokenise(
-    chunks: Sequence[Chunk], tokenizer: TokenizerFiles, options: TokeniseOptions, folder: Path, workers: int
+def tokenize_chunks(
+    chunks: Sequence[Chunk], tokenizer: TokenizerFiles, options: TokenizeOptions, folder: Path, workers: int
 ) -> Iterator[tuple[Chunk, Result, Path]]:
     """Tokenise chunks, in order.
 
@@ -232,7 +232,7 @@ def copy_documents(
     chunks: Sequence[Chunk],
     counts: Sequence[int],
     wanted: Sequence[Sequence[int]],
-    options: TokeniseOptions,
+    options: TokenizeOptions,
     outputs: Sequence[Path],
     workers: int,
 ) -> None:
@@ -325,7 +325,7 @@ def work(task: Task) -> Result:
                 label_file.write(bytes(bits for _, bits in batch))
             documents += len(batch)
             tokens += len(ids)
-    return {**result, "documents": documents, "tokens": tokens, "seen": rejects.seen}
+    return {**result, "documents": documents, "tokens": tokens, "seen": rejects.total}
 
 
 def text_hash(text: str) -> bytes:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from priorkit.data.corpus.mixing import Pool
+from priorkit.data.corpus.mixing import DocumentPool
 from priorkit.data.corpus.packing import Pieces
-from priorkit.data.corpus.token_store import TokenisedSource
+from priorkit.data.corpus.token_store import TokenizedSource
 from priorkit.data.io.tensor_file import write_raw
 
 FILE_TOKENS = 64 << 20
@@ -23,7 +23,7 @@ SLICE_TOKENS = 1 << 20
 
 
 @dataclass
-class Written:
+class WrittenRows:
     """What was written.
 
     Attributes:
@@ -72,15 +72,15 @@ class _TokenFile:
 
 def write_rows(
     packed: Iterable[Pieces],
-    pools: Sequence[Pool],
-    sources: Sequence[TokenisedSource],
+    pools: Sequence[DocumentPool],
+    sources: Sequence[TokenizedSource],
     row_length: int,
     padding: int,
     folder: Path,
     scratch: Path,
     advance: Callable[[int], None] = lambda _: None,
     file_tokens: int = FILE_TOKENS,
-) -> Written:
+) -> WrittenRows:
     """Write packed rows as ``tokens-00000.safetensors`` ...
 
     ``document_starts`` of a file are the positions where a document, a piece of one that does not go on
@@ -97,7 +97,7 @@ def write_rows(
         advance: is told how many tokens were written.
         file_tokens: about how many tokens a file takes.
     """
-    written = Written([], 0, np.zeros(len(pools), np.int64), np.zeros(len(pools), np.int64))
+    written = WrittenRows([], 0, np.zeros(len(pools), np.int64), np.zeros(len(pools), np.int64))
     rows_per_file = max(1, file_tokens // row_length)
     file: _TokenFile | None = None
     for pieces in packed:
@@ -125,7 +125,7 @@ def write_rows(
     return written
 
 
-def _finish(file: _TokenFile, folder: Path, written: Written) -> None:
+def _finish(file: _TokenFile, folder: Path, written: WrittenRows) -> None:
     name = f"tokens-{len(written.files):05d}.safetensors"
     file.finish(folder / name)
     written.files.append(name)
@@ -135,8 +135,8 @@ def _gather(
     pieces: Pieces,
     first: int,
     last: int,
-    pools: Sequence[Pool],
-    sources: Sequence[TokenisedSource],
+    pools: Sequence[DocumentPool],
+    sources: Sequence[TokenizedSource],
     row_length: int,
     padding: int,
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:

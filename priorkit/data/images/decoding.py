@@ -210,7 +210,7 @@ def _white(mode: str, largest: float) -> float:
     return 1.0 if mode == "F" and largest <= 1 else 255.0
 
 
-def image_of(value: Any, folder: Path, name: str) -> ImageRef:
+def image_reference(value: Any, folder: Path, name: str) -> ImageRef:
     """Read an ``image`` cell: a path below the folder, or Hugging Face's ``{bytes, path}``.
 
     Raises:
@@ -225,13 +225,13 @@ def image_of(value: Any, folder: Path, name: str) -> ImageRef:
         return ImageRef(name, content=value)
     if not isinstance(value, str) or not value:
         raise BrokenImageError("no image given")
-    path = below(folder, value)
+    path = path_within(folder, value)
     if not path.is_file():
         raise BrokenImageError(f"no such image: {value}")
     return ImageRef(value, path)
 
 
-def below(folder: Path, name: str) -> Path:
+def path_within(folder: Path, name: str) -> Path:
     """A path inside a folder.
 
     Raises:

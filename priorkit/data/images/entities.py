@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io.formats import format_of, row_suffixes
 from priorkit.data.io.rejects import Rejects
@@ -84,11 +84,11 @@ def read_entities(
             rejects.add(str(path), place + 1, f"{ref.name}: {status.fault}")
             continue
         if verify:
-            rejects.good()
+            rejects.accept()
             rejects.unusual.update(status.kinds)
         kept.append((entity, ref))
     if verify:
-        rejects.judge()
+        rejects.raise_if_over_limit()
     if not kept:
         raise InputError(
             "no entity images here",
@@ -113,14 +113,14 @@ def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> En
     )
 
 
-def spelt_as(entities: EntityImages, known: Sequence[str]) -> EntityImages:
+def with_known_spelling(entities: EntityImages, known: Sequence[str]) -> EntityImages:
     """The same images under known names, where their own differ from these in case or Unicode form alone."""
-    spelling = {fold(name): name for name in known}
-    names = [spelling.get(fold(name), name) for name in entities.entities]
+    spelling = {folded_name(name): name for name in known}
+    names = [spelling.get(folded_name(name), name) for name in entities.entities]
     if tuple(names) == entities.entities:
         return entities
     shown = [names[index] for index in entities.entity_of]
-    without = [spelling.get(fold(name), name) for name in entities.without]
+    without = [spelling.get(folded_name(name), name) for name in entities.without]
     return _gathered(list(zip(shown, entities.images, strict=True)), (*names, *without))
 
 
@@ -133,7 +133,7 @@ def check_names(names: Sequence[str], where: str) -> None:
     problems = Problems(InputError)
     seen: dict[str, str] = {}
     for name in names:
-        folded = fold(name)
+        folded = folded_name(name)
         if folded in seen:
             problems.add(
                 f"'{seen[folded]}' and '{name}' are one name but for case or Unicode form",
@@ -144,7 +144,7 @@ def check_names(names: Sequence[str], where: str) -> None:
     problems.raise_if_any()
 
 
-def fold(name: str) -> str:
+def folded_name(name: str) -> str:
     """A name's form for comparison: Unicode compatibility form, case-folded, single blanks."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
@@ -190,20 +190,20 @@ def _names_of_table(path: Path) -> list[str]:
             names.append(value.strip())
         else:
             rejects.add(str(path), number, f"'{column}' is no name: {value!r}")
-    rejects.good(len(names))
-    rejects.judge()
+    rejects.accept(len(names))
+    rejects.raise_if_over_limit()
     return names
 
 
-def candidates(entities: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]:
+def candidate_names(entities: Sequence[str], extra: Sequence[str]) -> tuple[str, ...]:
     """The names to rank among: the entities, then further names that are none of them, without repeats."""
-    known = {fold(name) for name in entities}
-    further = [name for name in dict.fromkeys(extra) if fold(name) not in known]
-    unique = {fold(name): name for name in reversed(further)}
+    known = {folded_name(name) for name in entities}
+    further = [name for name in dict.fromkeys(extra) if folded_name(name) not in known]
+    unique = {folded_name(name): name for name in reversed(further)}
     return (*entities, *reversed(unique.values()))
 
 
-def tell_without(entities: EntityImages, effect: str) -> int:
+def warn_without_images(entities: EntityImages, effect: str) -> int:
     """Warn of entities without an image that can be used; returns how many there are.
 
     Args:
@@ -252,7 +252,7 @@ def _from_metadata(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[
             continue
         listed.append(row[column])
         try:
-            yield row[column], image_of(row.get("file_name"), path, "")
+            yield row[column], image_reference(row.get("file_name"), path, "")
         except BrokenImageError as error:
             rejects.add(str(file), number, str(error))
 
@@ -277,7 +277,7 @@ def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[t
                 continue
             listed.append(entity)
             try:
-                yield entity, image_of(row.get("image"), file.parent, f"{file.name}:{number}")
+                yield entity, image_reference(row.get("image"), file.parent, f"{file.name}:{number}")
             except BrokenImageError as error:
                 rejects.add(str(file), number, str(error))
 

@@ -8,7 +8,7 @@ from priorkit.data.images.entities import EntityImages
 from priorkit.data.shuffling import sample_ids
 
 
-def split(entities: EntityImages, share: float, seed: int) -> tuple[EntityImages, EntityImages]:
+def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[EntityImages, EntityImages]:
     """Hold a share of each entity's images out; one at least stays, so single images are trained on.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import conversations_of
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_of
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io import webdataset
 from priorkit.data.io.formats import row_suffixes
@@ -89,20 +89,20 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
         statuses = check.statuses(part.images)
         for place, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
             # What could not be read before this row comes first, as if they were looked at one by one.
-            taken = rejects.take(read, taken, part.broken_before[place])
+            taken = rejects.take_from(read, taken, part.broken_before[place])
             status = statuses.get(place, USABLE)
             if status.fault:
                 file = str(part.files[part.file_of[place]])
                 rejects.add(file, part.numbers[place], f"{ref.name}: {status.fault}")
                 continue
-            rejects.good()
+            rejects.accept()
             rejects.unusual.update(status.kinds)
             images.append(ref)
             texts.append(text)
         if not limit or not part.images or len(texts) == limit:
             break
-    rejects.take(read, taken, len(read))
-    rejects.judge()
+    rejects.take_from(read, taken, len(read))
+    rejects.raise_if_over_limit()
     if not texts:
         raise InputError("no image-text pairs here", where=str(path))
     return Pairs(tuple(images), tuple(texts))
@@ -166,7 +166,7 @@ def _from_table(file: Path, columns: list[str], rejects: Rejects) -> Iterator[tu
             rejects.add(str(file), number, f"'{text_column}' is empty or not text")
             continue
         try:
-            yield number, image_of(row.get(image_column), file.parent, f"{file.name}:{number}"), text
+            yield number, image_reference(row.get(image_column), file.parent, f"{file.name}:{number}"), text
         except BrokenImageError as error:
             rejects.add(str(file), number, str(error))
 

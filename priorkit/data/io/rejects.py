@@ -26,20 +26,20 @@ class Rejects:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self.rows: list[dict[str, str | int]] = []
-        self.seen = 0
+        self.total = 0
         self.unusual: Counter[str] = Counter()
         """Images that are used, by what is unusual about them."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def good(self, count: int = 1) -> None:
+    def accept(self, count: int = 1) -> None:
         """Count rows that are fine."""
-        self.seen += count
+        self.total += count
 
     def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
         """Note a broken row, or a region of one; both count from 1, as editors count lines."""
-        self.seen += 1
+        self.total += 1
         self.rows.append(
             {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
         )
@@ -48,13 +48,13 @@ class Rejects:
         """How many images of each kind were used, for the manifest."""
         return {kind: self.unusual[kind] for kind in KINDS}
 
-    def take(self, other: Rejects, start: int, stop: int) -> int:
+    def take_from(self, other: Rejects, start: int, stop: int) -> int:
         """Take some of the rows that another collected; returns where the next ones begin."""
         self.rows.extend(other.rows[start:stop])
-        self.seen += stop - start
+        self.total += stop - start
         return stop
 
-    def judge(self) -> None:
+    def raise_if_over_limit(self) -> None:
         """Pass if the share of broken rows is within the limit.
 
         Raises:
@@ -62,11 +62,11 @@ class Rejects:
         """
         if not self.rows:
             return
-        share = len(self.rows) / self.seen
+        share = len(self.rows) / self.total
         first = self.rows[0]
         region = f", region {first['region']}" if "region" in first else ""
         text = (
-            f"{len(self.rows)} of {self.seen} rows are broken ({share:.2%}); "
+            f"{len(self.rows)} of {self.total} rows are broken ({share:.2%}); "
             f"the first: {first['file']}:{first['row']}{region}: {first['reason']}"
         )
         if share > self.limit:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_of
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_schema import NULL, Shape, arrow_type, fitted_row, joined, shape_of
@@ -59,7 +59,7 @@ def row_image(row: dict[str, Any], file: Path, number: int) -> ImageRef | None:
     value = row.get("image")
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if _is_none(value) else image_of(value, _folder(file), f"{file.name}:{number}")
+    return None if _is_none(value) else image_reference(value, _folder(file), f"{file.name}:{number}")
 
 
 def _folder(file: Path) -> Path:
@@ -151,7 +151,7 @@ def write_rows(
                     continue
                 image = plain.get("image")
                 if image:
-                    rejects.good()
+                    rejects.accept()
                 cell = [image] if listed and isinstance(image, dict) else image
                 full.setdefault(target(value), []).append({**plain, "image": cell, column: value})
             for path, own in full.items():
@@ -180,7 +180,7 @@ def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
     def cell(own: Any) -> dict[str, Any] | None:
         if _is_none(own):
             return None
-        image = image_of(own, _folder(file), "")
+        image = image_reference(own, _folder(file), "")
         content = image.read()
         if content is None:
             content = (image.path or Path()).read_bytes()

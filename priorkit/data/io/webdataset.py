@@ -27,7 +27,7 @@ MAX_MEMBER_BYTES = 256 << 20
 
 
 @dataclass
-class Sample:
+class ShardSample:
     """The members of a shard that belong together.
 
     Attributes:
@@ -41,7 +41,7 @@ class Sample:
     broken: str = ""
 
 
-def samples_of(path: Path) -> Iterator[Sample]:
+def samples_of(path: Path) -> Iterator[ShardSample]:
     """Index a shard, sample by sample, in its order.
 
     Raises:
@@ -51,7 +51,7 @@ def samples_of(path: Path) -> Iterator[Sample]:
         raise InputError(
             "a compressed shard has no random access", where=str(path), hint="decompress it to .tar"
         )
-    current: Sample | None = None
+    current: ShardSample | None = None
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -63,7 +63,7 @@ def samples_of(path: Path) -> Iterator[Sample]:
                 if current is None or current.key != key:
                     if current is not None:
                         yield current
-                    current = Sample(key)
+                    current = ShardSample(key)
                 if not member.isreg() or member.issparse():
                     current.broken = f"{member.name} is no plain file"
                 elif member.size > MAX_MEMBER_BYTES:
@@ -87,7 +87,7 @@ def _check_end(path: Path, offset: int) -> None:
         raise tarfile.ReadError("its end is missing")
 
 
-def image_and_text(path: Path, sample: Sample) -> tuple[ImageRef, str]:
+def image_and_text(path: Path, sample: ShardSample) -> tuple[ImageRef, str]:
     """The image and the caption of a sample; the caption is read, the image is not.
 
     Raises:
@@ -101,7 +101,7 @@ def image_and_text(path: Path, sample: Sample) -> tuple[ImageRef, str]:
     return ImageRef(f"{path.name}:{sample.key}", path, span=image), _text(path, sample)
 
 
-def _text(path: Path, sample: Sample) -> str:
+def _text(path: Path, sample: ShardSample) -> str:
     plain = next((sample.members[name] for name in TEXT_MEMBERS if name in sample.members), None)
     span = plain or sample.members.get("json")
     if span is None:

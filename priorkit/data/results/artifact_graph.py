@@ -217,7 +217,7 @@ def entity_column(file: Path, column: str) -> dict[str, Any]:
     found = {
         str(row.get("entity")): row.get(column) for _, row in read_rows(file, rejects, ["entity", column])
     }
-    rejects.judge()
+    rejects.raise_if_over_limit()
     return found
 
 

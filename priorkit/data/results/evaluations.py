@@ -217,7 +217,7 @@ def _read_samples(file: Path) -> list[ScoredItem]:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"not an item of an evaluation: {error!r}", where=f"{file}:{number}") from None
-    rejects.judge()
+    rejects.raise_if_over_limit()
     return samples
 
 

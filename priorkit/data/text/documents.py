@@ -85,7 +85,7 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
     Raises:
         InputError: a file is empty or damaged.
     """
-    before = rejects.seen
+    before = rejects.total
     for file in text_files(path):
         if is_plain_text(file):
             yield _plain_text(file, rejects)
@@ -96,9 +96,9 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
             except ValueError as error:
                 rejects.add(str(file), number, str(error))
                 continue
-            rejects.good()
+            rejects.accept()
             yield text
-    if rejects.seen == before:
+    if rejects.total == before:
         raise InputError("no documents here", where=str(path))
 
 
@@ -172,7 +172,7 @@ class DocumentReader:
             except ValueError as error:
                 self._rejects.add(str(file), number, str(error))
                 continue
-            self._rejects.good()
+            self._rejects.accept()
             yield text, bits
         self.lines = reader.lines
 
@@ -207,5 +207,5 @@ def _plain_text(file: Path, rejects: Rejects) -> str:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(file)) from None
     if not text.strip():
         raise InputError("the file is empty", where=str(file))
-    rejects.good()
+    rejects.accept()
     return text

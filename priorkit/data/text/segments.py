@@ -88,7 +88,7 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
         for number, row in read_rows(file, rejects):
             text = row.get(column)
             if isinstance(text, str) and text:
-                rejects.good()
+                rejects.accept()
                 own = row.get("id")
                 named = isinstance(own, str | int) and not isinstance(own, bool) and own != ""
                 yield Record(str(own) if named else str(count), text, _metadata(row, column))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_of, upright_size
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_reference, upright_size
 from priorkit.evaluation.presets.loading import Cell, Preset
 
 Row = Mapping[str, Any]
@@ -214,7 +214,7 @@ def _normalised(value: Any, found: Row, folder: Path, *, corners: bool) -> list[
 def _size(value: Any, folder: Path) -> tuple[int, int]:
     """Of the upright image, which is what boxes are drawn on and what a model is shown."""
     try:
-        return upright_size(value if isinstance(value, ImageRef) else image_of(value, folder, "image"))
+        return upright_size(value if isinstance(value, ImageRef) else image_reference(value, folder, "image"))
     except BrokenImageError as error:
         raise ValueError(f"the image cannot be read: {error}") from None
 

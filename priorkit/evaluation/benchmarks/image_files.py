@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.inputs import Input
-from priorkit.data.images.decoding import BrokenImageError, below
+from priorkit.data.images.decoding import BrokenImageError, path_within
 from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
@@ -71,6 +71,6 @@ def _may_name(source: BenchmarkSource, file: Path) -> bool:
 
 def _is_there(folder: Path, name: str) -> bool:
     try:
-        return below(folder, name).is_file()
+        return path_within(folder, name).is_file()
     except (BrokenImageError, OSError, ValueError):
         return False

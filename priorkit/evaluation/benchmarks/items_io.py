@@ -15,7 +15,7 @@ from priorkit.data.images.decoding import (
     ImageRef,
     decode,
     image_key,
-    image_of,
+    image_reference,
     upright_size,
 )
 from priorkit.data.io.formats import format_of, suffix_of
@@ -92,9 +92,9 @@ def read_items(
         if isinstance(found, str) or reason:
             rejects.add(str(file), number, reason)
             continue
-        rejects.good()
+        rejects.accept()
         items.append(found)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not items:
         raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
     return items
@@ -123,10 +123,10 @@ def read_predictions(
         except ValueError as error:
             rejects.add(str(path), number, str(error))
             continue
-        rejects.good()
+        rejects.accept()
         items.append(item)
         unused.update(dict.fromkeys(key for key in row if key not in {*task.needs, *columns, *_PLAIN}))
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not items:
         raise InputError("the file holds no usable prediction", where=str(path))
     if unused:
@@ -193,7 +193,7 @@ def _item(
     if visual:
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
-            images = tuple(image_of(own, folder, name) for own in cells)
+            images = tuple(image_reference(own, folder, name) for own in cells)
             if task.name == "grounding" and images and size is None:
                 size = upright_size(images[0])
         except BrokenImageError:

@@ -143,7 +143,7 @@ def _samples(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for _, row in read_rows(folder / "samples.jsonl", rejects):
         found.setdefault(str(row.get("benchmark")), {})[str(row.get("id"))] = row
-    rejects.judge()
+    rejects.raise_if_over_limit()
     return found
 
 

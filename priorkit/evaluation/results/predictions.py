@@ -58,10 +58,10 @@ def read_answers(
             rejects.add(str(path), number, str(error) or type(error).__name__)
             continue
         seen.add(str(item.id))
-        rejects.good()
+        rejects.accept()
         items.append(item)
         answers.append(answer)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     if not items:
         raise InputError("the log holds no usable sample", where=str(path))
     return items, answers

@@ -135,7 +135,7 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
         if row.get("benchmark") not in entries:
             raise InputError("a sample of no benchmark in results.json", where=f"{path}:{number}")
         rows[str(row["benchmark"])].append(row)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     kept: list[StoredBenchmark] = []
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))

@@ -83,7 +83,7 @@ def _ask_benchmark(
         items = shuffle_images(items, settings.seed, source.name)
     journal = AnswerCache(work.state / "answers", source.name)
     items, answers = asker(items, source, way, own, journal)
-    rejects.good(own.seen - len(own))
+    rejects.accept(own.total - len(own))
     for row in own.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None

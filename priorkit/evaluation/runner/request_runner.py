@@ -110,7 +110,7 @@ def _unfit(
             unfit.add(place)
             reason = f"image and question take {needed} tokens, the model {subject.max_length}"
             rejects.add(name, place + 1, reason)
-    rejects.judge()
+    rejects.raise_if_over_limit()
     return unfit
 
 

@@ -15,7 +15,7 @@ from priorkit.core.errors import InputError
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.conversations.conversation import Conversation
-from priorkit.data.conversations.conversation_store import Samples, changed
+from priorkit.data.conversations.conversation_store import ConversationMixture, map_samples
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
@@ -163,7 +163,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[Samples, dict[str, Any]]:
+def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[ConversationMixture, dict[str, Any]]:
     """The conversations, drawn as every arm draws them, with images still counted."""
     sighted = settings.control == "sighted"
 
@@ -180,20 +180,20 @@ def _arm(
     settings: Any,
     work: Work,
     subject: Any,
-    samples: Samples,
+    samples: ConversationMixture,
     chat: ChatTokenizer,
     runtime: Runtime,
     figures: dict[str, Any],
-) -> Samples:
+) -> ConversationMixture:
     """Withhold the images, and do to questions and answers what the arm asks for."""
     room = next(parent for parent in work.path.absolute().parents if parent.is_dir())
     if settings.control == "text":
-        samples = changed(samples, lambda _, own: None if own.images else own, room)
+        samples = map_samples(samples, lambda _, own: None if own.images else own, room)
         if not len(samples):
             raise InputError("every sample has an image; there is no text to tune on", where="--control text")
-    made = changed(samples, lambda _, own: withheld_images.withheld(own, settings.placeholder), room)
+    made = map_samples(samples, lambda _, own: withheld_images.withheld(own, settings.placeholder), room)
     if settings.answerable_only or settings.abstain:
-        bare = changed(samples, lambda _, own: own.without_images(), room)
+        bare = map_samples(samples, lambda _, own: own.without_images(), room)
         gains = withheld_images.answer_gains(subject, bare, chat, settings.packing, runtime)
         dark = [
             len(samples.images_of(index)) > 0 and bool(gain <= settings.answerable_gain)
@@ -204,7 +204,7 @@ def _arm(
         other: Callable[[Conversation], Conversation | None] = (
             withheld_images.refused if settings.abstain else lambda own: None
         )
-        made = changed(made, lambda index, own: other(own) if dark[index] else own, room)
+        made = map_samples(made, lambda index, own: other(own) if dark[index] else own, room)
         if not len(made):
             raise InputError(
                 "no question is answerable without its image",
@@ -214,7 +214,7 @@ def _arm(
     if settings.shuffle_answers:
         plain = made
         partners, figures["unshuffled"] = withheld_images.shuffled_partners(plain, settings.seed)
-        made = changed(
+        made = map_samples(
             plain,
             lambda index, own: withheld_images.with_answers(
                 own, withheld_images.answers_of(plain[int(partners[index])])

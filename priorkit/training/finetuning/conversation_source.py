@@ -17,7 +17,7 @@ from priorkit.data.conversations.conversation import (
     conversations_of,
     drop_broken_images,
 )
-from priorkit.data.conversations.conversation_store import Samples, gather
+from priorkit.data.conversations.conversation_store import ConversationMixture, mix_conversations
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
 from priorkit.training.finetuning.objective import Conversations, encode
@@ -75,7 +75,7 @@ def read_samples(
     images: bool,
     change: Callable[[Conversation], Conversation | None] | None = None,
     fits: Callable[[Conversation], Conversation] | None = None,
-) -> tuple[Samples, dict[str, Any]]:
+) -> tuple[ConversationMixture, dict[str, Any]]:
     """Read the conversations that a setting names and draw the mixture.
 
     Args:
@@ -99,7 +99,7 @@ def read_samples(
     abilities: set[str] = set()
 
     def read(path: Path) -> Iterator[Conversation]:
-        seen = rejects.seen
+        seen = rejects.total
         items: Iterable[tuple[str, int, Conversation]] = conversations_of(path, rejects)
         for file, number, conversation in drop_broken_images(items, rejects) if images else items:
             abilities.add(conversation.ability)
@@ -107,19 +107,19 @@ def read_samples(
             if reason:
                 rejects.add(file, number, reason)
                 continue
-            rejects.good()
+            rejects.accept()
             if settings.ability and conversation.ability not in settings.ability:
                 continue
             made = change(conversation) if change else conversation
             if made is not None:
                 yield made
-        rejects.judge()
-        if rejects.seen == seen:
+        rejects.raise_if_over_limit()
+        if rejects.total == seen:
             raise InputError("no conversations here", where=str(path))
 
     found = sources_of(work.inputs, setting)
     try:
-        samples = gather(
+        samples = mix_conversations(
             {name: read(item.path) for name, item in found.items()},
             next(folder for folder in work.path.absolute().parents if folder.is_dir()),
             settings.weight,

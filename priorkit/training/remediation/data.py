@@ -10,13 +10,13 @@ from priorkit.core.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.entities import (
     EntityImages,
-    candidates,
+    candidate_names,
     read_entities,
     read_names,
-    spelt_as,
-    tell_without,
+    warn_without_images,
+    with_known_spelling,
 )
-from priorkit.data.images.entity_split import split
+from priorkit.data.images.entity_split import split_entities
 from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
@@ -81,10 +81,10 @@ def read_data(settings: DistillEncoderSettings, work: Work[Any], runtime: Runtim
     off_domain = read_pairs_of("off_domain") if settings.off_domain else None
     names_file = work.inputs.optional("names")
     extra_names = read_names(names_file.path) if names_file else []
-    without_images = tell_without(entities, "nothing is learned about them")
+    without_images = warn_without_images(entities, "nothing is learned about them")
     replay = read_pairs_of("replay") if settings.replays else None
     rejects.write(work.path)
-    names = candidates(entities.named, [*(held_out.named if held_out else ()), *extra_names])
+    names = candidate_names(entities.named, [*(held_out.named if held_out else ()), *extra_names])
     return RemediationData(entities, without_images, held_out, replay, off_domain, names, rejects)
 
 
@@ -101,12 +101,12 @@ def _read_entity_images(
     entities = read("images")
     if settings.held_out:
         # The same entity, however the two sources spell its name.
-        held_out = spelt_as(read("held_out"), entities.named)
-        tell_without(held_out, "they are not held out")
+        held_out = with_known_spelling(read("held_out"), entities.named)
+        warn_without_images(held_out, "they are not held out")
         return entities, held_out
     if not settings.held_out_share:
         return entities, None
-    trained, held_out = split(entities, settings.held_out_share, settings.seed)
+    trained, held_out = split_entities(entities, settings.held_out_share, settings.seed)
     if not held_out.images:
         raise UsageError("every entity has a single image; none can be held out", where="--held-out-share")
     return trained, held_out

@@ -23,7 +23,7 @@ from priorkit.data.conversations.region_augmentation import (
     swap_sides,
 )
 from priorkit.data.conversations.regions import box_text
-from priorkit.data.conversations.task_conversations import Routed, check_boxes
+from priorkit.data.conversations.task_conversations import TaskConversation, check_boxes
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
@@ -167,7 +167,7 @@ def test_what_may_stop_being_true_is_left_alone() -> None:
     assert fit_view(View(crop=(0.1, 0.1, 0.3, 0.3)), ["[0.5,0.5,1.0,1.0]"], SIZE).crop == (0.5, 0.5, 1.0, 1.0)
 
 
-def varied(lion, data: list[Routed], settings: Settings) -> LionObjective:
+def varied(lion, data: list[TaskConversation], settings: Settings) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
@@ -180,7 +180,7 @@ def test_a_sample_repeats_at_its_place_and_its_words_follow(base) -> None:
     lion = build_lion(base)
     turns = Turn("user", "<image>\nFind the left circle."), Turn("assistant", "[0.100,0.250,0.480,0.710]")
     image = samples()[1].conversation.images
-    data = [Routed(Conversation("a", turns, image), "region-level", ("red", "left arrow"))]
+    data = [TaskConversation(Conversation("a", turns, image), "region-level", ("red", "left arrow"))]
     own = varied(lion, data, AugmentationSettings(augment_flip=True))
     seen = [own.sample(0, place) for place in range(16)]
     assert [sample.views for sample in seen] == [own.sample(0, place).views for place in range(16)]
@@ -213,7 +213,7 @@ def test_conversations_of_several_images_keep_them_whole(base) -> None:
     images = tuple(sample.conversation.images[0] for sample in samples()[:2])
     own = varied(
         lion,
-        [Routed(Conversation("a", turns, images), "image-level", None)],
+        [TaskConversation(Conversation("a", turns, images), "image-level", None)],
         AugmentationSettings(augment_flip=True, augment_crop=0.3, augment_jitter=0.5),
     )
     for place in range(6):

@@ -17,7 +17,7 @@ from priorkit.architectures.lion.settings import LionSettings, lion_values, shap
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import resolve
 from priorkit.data.conversations.conversation import Conversation, Turn
-from priorkit.data.conversations.task_conversations import BOX, Routed
+from priorkit.data.conversations.task_conversations import BOX, TaskConversation
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.attention import choose_attention
@@ -89,7 +89,9 @@ def test_alternating_batches_take_every_sample_of_a_type_before_any_again(base) 
     lion = build_lion(base)
     turns = Turn("user", "<image>\nWhere?"), Turn("assistant", "Here.")
     data = [
-        Routed(Conversation(str(number), turns, (ImageRef(str(number), content=png(number)),)), kind)
+        TaskConversation(
+            Conversation(str(number), turns, (ImageRef(str(number), content=png(number)),)), kind
+        )
         for number, kind in enumerate(["image-level"] * 5 + ["region-level"])
     ]
 
@@ -150,7 +152,7 @@ def test_a_box_is_never_cut(base) -> None:
         Turn("user", "<image>\nFind the red circle."), Turn("assistant", first),
         Turn("user", "And the other?"), Turn("assistant", second),
     ]  # fmt: skip
-    sample = Routed(
+    sample = TaskConversation(
         Conversation("a", tuple(turns), (ImageRef("a", content=png(0)),)), "region-level", ("red",)
     )
 
@@ -214,7 +216,8 @@ def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Pa
 
     pairs = [(bytes_of(1), file("x")), (file("y"), bytes_of(2)), (bytes_of(2), bytes_of(1))]
     data = [
-        Routed(Conversation(str(number), turns, images), "image-level") for number, images in enumerate(pairs)
+        TaskConversation(Conversation(str(number), turns, images), "image-level")
+        for number, images in enumerate(pairs)
     ]
     lion = build_lion(base)
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
@@ -225,7 +228,7 @@ def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Pa
     # Images that no sample of the encoded ones shows have no number.
     tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     long = replace(data[0].conversation, turns=(Turn("user", "<image>\n" * 2 + "word " * 2000), turns[1]))
-    kept, _ = encode_all([Routed(long, "image-level"), data[1]], tight, "off", Rejects(1), 12)
+    kept, _ = encode_all([TaskConversation(long, "image-level"), data[1]], tight, "off", Rejects(1), 12)
     assert [sample.numbers for sample in kept] == [(0, 1)]
 
 

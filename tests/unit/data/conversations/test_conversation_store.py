@@ -10,10 +10,10 @@ import pytest
 from priorkit.core.errors import InputError, UsageError
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.conversation_store import (
+    ConversationMixture,
     ConversationStore,
-    Samples,
-    changed,
-    gather,
+    map_samples,
+    mix_conversations,
 )
 from priorkit.data.images.decoding import ImageRef
 
@@ -35,9 +35,9 @@ def talk(name: str, images: int = 0) -> Conversation:
 
 def made(
     tmp_path: Path, weights: dict[str, float] | None = None, subset: int | None = None, seed: int = 1
-) -> Samples:
+) -> ConversationMixture:
     sources = {"a": [talk(f"a{n}", n % 3) for n in range(30)], "b": [talk(f"b{n}") for n in range(10)]}
-    return gather(sources, tmp_path, weights or {}, subset, 4.0, seed)
+    return mix_conversations(sources, tmp_path, weights or {}, subset, 4.0, seed)
 
 
 def test_conversations_come_back_as_they_were(tmp_path: Path) -> None:
@@ -105,15 +105,15 @@ def test_a_mixture_that_cannot_be_drawn_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"100 samples of 'b' are wanted, it has 10.*\n.*--subset"):
         made(tmp_path, {"a": 1, "b": 1}, subset=200)
     with pytest.raises(InputError, match="no sample of b can be used"):
-        gather({"a": [talk("x")], "b": []}, tmp_path, {}, None, 1.0, 0)
+        mix_conversations({"a": [talk("x")], "b": []}, tmp_path, {}, None, 1.0, 0)
 
 
 def test_changed_samples_keep_their_numbers_of_images(tmp_path: Path) -> None:
     samples = made(tmp_path)
-    fewer = changed(samples, lambda index, own: own if index % 2 else None, tmp_path)
+    fewer = map_samples(samples, lambda index, own: own if index % 2 else None, tmp_path)
     assert [c.id for c in fewer] == [samples[n].id for n in range(1, 40, 2)]
     assert [len(fewer.images_of(n)) for n in range(len(fewer))] == [len(c.images) for c in fewer]
     assert np.array_equal(fewer.drawn, np.arange(20))
     assert fewer.sources == {"a": 15, "b": 5}
-    only = changed(samples, lambda _, own: own if own.id.startswith("b") else None, tmp_path)
+    only = map_samples(samples, lambda _, own: own if own.id.startswith("b") else None, tmp_path)
     assert only.sources == {"a": 0, "b": 10}

@@ -13,8 +13,8 @@ from priorkit.core.errors import InputError
 from priorkit.data.conversations.regions import box_text, conversations_of_regions
 from priorkit.data.conversations.task_conversations import (
     check_boxes,
-    check_routed,
-    read_routed,
+    check_task_conversations,
+    read_task_conversations,
     tags_of,
     task_type_of,
 )
@@ -42,7 +42,7 @@ def test_refcoco_rows_ask_both_ways(folder: Path) -> None:
         {"image": "a.png", "sentences": [{"sent": "left man"}, "the man"], "bbox": [4, 8, 20, 16]},
         {"image": "a.png", "expression": "a hat", "box": [0.44, 0.06, 0.65, 0.367]},
     )
-    found = read_routed([path], Rejects(0), "task_type", "")
+    found = read_task_conversations([path], Rejects(0), "task_type", "")
     texts = [[turn.text for turn in own.conversation.turns] for own in found]
     assert len(found) == 6
     assert {own.task_type for own in found} == {"region-level"}
@@ -61,7 +61,7 @@ def test_visual_genome_rows(folder: Path) -> None:
         {"image": "a.png", "regions": [region, {**region, "phrase": "sky"}]},
         {"image": "a.png", **region, "image_width": 100, "image_height": 50},
     )
-    found = read_routed([path], Rejects(0), "task_type", "")
+    found = read_task_conversations([path], Rejects(0), "task_type", "")
     assert len(found) == 6
     assert found[0].conversation.turns[1].text == "[0.250,0.000,0.750,0.762]"
     assert found[4].conversation.turns[1].text == "[0.100,0.000,0.300,0.610]"
@@ -98,7 +98,7 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
         {"image": "b.png", **good},
     )
     rejects = Rejects(1.0)
-    found = read_routed([path], rejects, "task_type", "", ("<soft_prompt>",))
+    found = read_task_conversations([path], rejects, "task_type", "", ("<soft_prompt>",))
     assert [own.conversation.id for own in found] == ["1.0.0", "1.0.1", "1.3.0", "1.3.1", "2.0.0", "2.0.1"]
     assert [(own["row"], own.get("region")) for own in rejects.rows] == [
         (1, 2), (1, 3), (2, 2), (2, 3), (3, None),
@@ -108,12 +108,12 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
     assert "no area" in reasons[1]
     assert "no text" in reasons[2]
     assert "holds <soft_prompt>" in reasons[3]
-    assert rejects.seen == 8
+    assert rejects.total == 8
     rejects.write(folder)
     written = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     assert written[0] == {"file": str(path), "row": 1, "region": 2, "reason": reasons[0]}
     with pytest.raises(InputError, match=r"5 of 8 rows are broken .*rows.jsonl:1, region 2: the box"):
-        read_routed([path], Rejects(0.5), "task_type", "", ("<soft_prompt>",))
+        read_task_conversations([path], Rejects(0.5), "task_type", "", ("<soft_prompt>",))
 
 
 @given(*(st.floats(0, 1) for _ in range(4)))
@@ -161,7 +161,7 @@ def test_conversations_with_bad_boxes_types_and_tokens_are_refused(folder: Path)
         (row("x", tags=7), "tags must be"),
     ):
         with pytest.raises(InputError, match=words):
-            read_routed(
+            read_task_conversations(
                 [write(folder, bad)],
                 Rejects(0),
                 "task_type",
@@ -169,6 +169,6 @@ def test_conversations_with_bad_boxes_types_and_tokens_are_refused(folder: Path)
                 ("<soft_prompt>",),
             )
     with pytest.raises(InputError, match="make it with priorkit tag-images"):
-        check_routed(write(folder, row("x")), "tags")
+        check_task_conversations(write(folder, row("x")), "tags")
     with pytest.raises(InputError, match="neither 'conversations' nor regions"):
-        check_routed(write(folder, {"image": "a.png", "text": "b"}))
+        check_task_conversations(write(folder, {"image": "a.png", "text": "b"}))

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit.core.errors import UsageError
-from priorkit.data.corpus.label_targets import TOLERANCE, carries, label_budgets
-from priorkit.data.corpus.mixing import Pool
+from priorkit.data.corpus.label_targets import TOLERANCE, has_label, label_budgets
+from priorkit.data.corpus.mixing import DocumentPool
 from priorkit.data.text.concepts import LABELS
 from priorkit.data.text.documents import label_bits
 
@@ -17,9 +17,9 @@ VISUAL, REASONING, BOTH = (
 )
 
 
-def pools_of(*tokens: tuple[int, int, int]) -> list[Pool]:
+def pools_of(*tokens: tuple[int, int, int]) -> list[DocumentPool]:
     """Pools of ``(source, label bits, tokens)``."""
-    return [Pool(source, bits, f"{source}-{bits}", None, 1, count) for source, bits, count in tokens]
+    return [DocumentPool(source, bits, f"{source}-{bits}", None, 1, count) for source, bits, count in tokens]
 
 
 WEB_AND_CODE = pools_of(
@@ -29,8 +29,8 @@ WEB_AND_CODE = pools_of(
 NAMES = ["web", "code"]
 
 
-def shares(counts: list[int], pools: list[Pool], label: str) -> float:
-    return float(np.array(counts)[carries(pools, label)].sum() / sum(counts))
+def shares(counts: list[int], pools: list[DocumentPool], label: str) -> float:
+    return float(np.array(counts)[has_label(pools, label)].sum() / sum(counts))
 
 
 def budgets(
@@ -57,7 +57,7 @@ def test_two_targets_are_met(tokens: int | None, weights: dict[str, float]) -> N
 def test_one_target_scales_what_carries_the_label_and_the_rest_alike() -> None:
     counts = np.array(budgets({"reasoning": 0.75}, {}, 40_000))
     own = np.array([pool.tokens for pool in WEB_AND_CODE])
-    has = carries(WEB_AND_CODE, "reasoning")
+    has = has_label(WEB_AND_CODE, "reasoning")
     factors = counts / own
     assert factors[has] == pytest.approx(0.75 * 40_000 / own[has].sum(), rel=1e-3)
     assert factors[~has] == pytest.approx(0.25 * 40_000 / own[~has].sum(), rel=1e-3)
@@ -66,14 +66,14 @@ def test_one_target_scales_what_carries_the_label_and_the_rest_alike() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_all_or_none(share: float) -> None:
     counts = np.array(budgets({"code_reasoning": share}, {}, 50_000))
-    has = carries(WEB_AND_CODE, "code_reasoning")
+    has = has_label(WEB_AND_CODE, "code_reasoning")
     assert counts[has].sum() == share * 50_000
     assert counts[~has].sum() == (1 - share) * 50_000
 
 
 def test_a_pool_that_may_be_repeated_no_more_leaves_the_rest_to_others() -> None:
     counts = budgets({"visual": 0.60}, {}, 100_000, limit=2)
-    visual = carries(WEB_AND_CODE, "visual")
+    visual = has_label(WEB_AND_CODE, "visual")
     caps = [2 * pool.tokens for pool in WEB_AND_CODE]
     assert all(count <= cap for count, cap in zip(counts, caps, strict=True))
     assert shares(counts, WEB_AND_CODE, "visual") == pytest.approx(0.60, abs=0.001)

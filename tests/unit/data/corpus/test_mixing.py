@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from priorkit.core.errors import UsageError
 from priorkit.data.corpus import mixing
-from priorkit.data.corpus.mixing import Draw, budgets, document_budgets, draw, joined, make_pools
+from priorkit.data.corpus.mixing import (
+    DrawnDocuments,
+    budgets,
+    concatenated,
+    document_budgets,
+    draw,
+    make_pools,
+)
 from priorkit.data.corpus.selection import DUPLICATE, no_marks
 from tests.support.token_sources import source, whole
 
@@ -20,12 +27,12 @@ def lengths(seed: int, documents: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(1, 50, documents)
 
 
-def drawn_of(sizes: Mapping[str, np.ndarray], wanted: Mapping[str, int], seed: int) -> Draw:
+def drawn_of(sizes: Mapping[str, np.ndarray], wanted: Mapping[str, int], seed: int) -> DrawnDocuments:
     sources = [source(name, own) for name, own in sizes.items()]
-    return joined(list(draw(whole(sources), sources, list(wanted.values()), seed)))
+    return concatenated(list(draw(whole(sources), sources, list(wanted.values()), seed)))
 
 
-def tokens_by_source(drawn: Draw, sources: int) -> list[int]:
+def tokens_by_source(drawn: DrawnDocuments, sources: int) -> list[int]:
     return [int(drawn.length[drawn.pool == number].sum()) for number in range(sources)]
 
 
@@ -160,7 +167,7 @@ def test_no_document_is_cut_where_weights_are_shares_of_documents() -> None:
     sources = [source(name, own) for name, own in sizes.items()]
     pools = whole(sources)
     wanted = document_budgets(pools, sources, {"a": 2, "b": 1}, None, {"a": 1, "b": 1}, 5)
-    drawn = joined(list(draw(pools, sources, wanted, 5)))
+    drawn = concatenated(list(draw(pools, sources, wanted, 5)))
     assert (drawn.pool == 0).sum() == 40
     assert (drawn.pool == 1).sum() == 20
     for pool, document, length in zip(drawn.pool, drawn.document, drawn.length, strict=True):

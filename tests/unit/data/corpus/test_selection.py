@@ -19,7 +19,7 @@ from priorkit.data.corpus.selection import (
     mark_duplicates,
     no_marks,
 )
-from priorkit.data.corpus.token_store import TokenisedSource
+from priorkit.data.corpus.token_store import TokenizedSource
 from tests.support.token_sources import source
 
 
@@ -27,7 +27,7 @@ def digest(text: int) -> bytes:
     return hashlib.blake2b(str(text).encode(), digest_size=16).digest()
 
 
-def made(name: str, texts: list[int]) -> TokenisedSource:
+def made(name: str, texts: list[int]) -> TokenizedSource:
     """A source whose documents' lengths follow from their texts."""
     return source(name, [text % 7 + 1 for text in texts], hashes=[digest(text) for text in texts])
 

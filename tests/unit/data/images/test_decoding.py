@@ -18,7 +18,7 @@ from priorkit.data.images.decoding import (
     Spool,
     decode,
     decode_with_kinds,
-    image_of,
+    image_reference,
 )
 
 
@@ -181,15 +181,15 @@ def test_damaged_images_are_broken_images_and_nothing_else(
 def test_cells_of_every_kind(tmp_path: Path) -> None:
     content = CONTENT["PNG"]
     (tmp_path / "a.png").write_bytes(content)
-    assert image_of("a.png", tmp_path, "n") == ImageRef("a.png", tmp_path / "a.png")
-    assert image_of({"bytes": content, "path": None}, tmp_path, "n") == ImageRef("n", content=content)
-    assert image_of({"bytes": None, "path": "a.png"}, tmp_path, "n").path == tmp_path / "a.png"
-    assert image_of(content, tmp_path, "n").content == content
+    assert image_reference("a.png", tmp_path, "n") == ImageRef("a.png", tmp_path / "a.png")
+    assert image_reference({"bytes": content, "path": None}, tmp_path, "n") == ImageRef("n", content=content)
+    assert image_reference({"bytes": None, "path": "a.png"}, tmp_path, "n").path == tmp_path / "a.png"
+    assert image_reference(content, tmp_path, "n").content == content
     for nothing in (None, "", {}, {"bytes": b""}, 3, b""):
         with pytest.raises(BrokenImageError, match="no image given"):
-            image_of(nothing, tmp_path, "n")
+            image_reference(nothing, tmp_path, "n")
     with pytest.raises(BrokenImageError, match=r"no such image: b\.png"):
-        image_of("b.png", tmp_path, "n")
+        image_reference("b.png", tmp_path, "n")
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "x/../../a.png"])
@@ -197,7 +197,7 @@ def test_paths_stay_in_their_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").write_bytes(CONTENT["PNG"])
     with pytest.raises(BrokenImageError, match="leaves its folder"):
-        image_of(name, tmp_path / "in", "n")
+        image_reference(name, tmp_path / "in", "n")
 
 
 def test_links_are_followed_as_image_folders_and_the_hubs_cache_consist_of_them(tmp_path: Path) -> None:
@@ -205,4 +205,4 @@ def test_links_are_followed_as_image_folders_and_the_hubs_cache_consist_of_them(
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "blobs" / "1").write_bytes(CONTENT["PNG"])
     (tmp_path / "snapshot" / "a.png").symlink_to("../blobs/1")
-    assert decode(image_of("a.png", tmp_path / "snapshot", "n")).size == (16, 16)
+    assert decode(image_reference("a.png", tmp_path / "snapshot", "n")).size == (16, 16)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.entities import (
-    candidates,
+    candidate_names,
     check_names,
-    fold,
+    folded_name,
     read_entities,
     read_names,
-    spelt_as,
+    with_known_spelling,
 )
 from priorkit.data.io.rejects import Rejects
 
@@ -71,10 +71,10 @@ def test_an_empty_folder_spelt_like_another_is_refused(tmp_path: Path) -> None:
 def test_names_of_a_second_source_take_the_spelling_of_the_first(tmp_path: Path) -> None:
     found = read_entities(folder(tmp_path, Heron=2, egret=1), Rejects(0))
     assert found.entities == ("Heron", "egret")
-    same = spelt_as(found, ["heron", "ibis"])
+    same = with_known_spelling(found, ["heron", "ibis"])
     assert (same.entities, same.entity_of) == (("egret", "heron"), (0, 1, 1))
     assert [ref.name for ref in same.images] == ["egret/0.png", "Heron/0.png", "Heron/1.png"]
-    assert spelt_as(found, ["Heron"]) is found
+    assert with_known_spelling(found, ["Heron"]) is found
 
 
 def test_a_data_set_of_the_hub_keeps_its_files_one_folder_down(tmp_path: Path) -> None:
@@ -144,13 +144,13 @@ def test_no_images_at_all(tmp_path: Path) -> None:
     ],
 )
 def test_one_name_in_two_spellings_is_refused(one: str, other: str) -> None:
-    assert fold(one) == fold(other)
+    assert folded_name(one) == folded_name(other)
     with pytest.raises(InputError, match="one name but for case or Unicode form"):
         check_names([one, other], "here")
 
 
 def test_candidates_come_after_the_entities_without_repeats() -> None:
-    assert candidates(("b", "a"), ["A", "c", "C", "d", "c"]) == ("b", "a", "c", "d")
+    assert candidate_names(("b", "a"), ["A", "c", "C", "d", "c"]) == ("b", "a", "c", "d")
 
 
 def test_names_from_a_file(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_spooled_pairs_are_those_in_memory_and_rejects_keep_their_order(tmp_path
     rejects = Rejects(1.0)
     plain = read_pairs(path, rejects)
     assert [row["row"] for row in rejects.rows] == [2, 3, 21, 51, 60]
-    assert (rejects.seen, len(plain)) == (60, 55)
+    assert (rejects.total, len(plain)) == (60, 55)
     assert rejects.unusual_images() == {"cmyk": 2, "sixteen_bit": 0, "animated": 0, "rotated": 0}
     again = Rejects(1.0)
     spooled = read_pairs(path, again, ImageCheck(spool_folder=tmp_path))
@@ -157,7 +157,7 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
         read_pairs(tmp_path / "p.jsonl", Rejects(0.3))
     rejects = Rejects(0.3)
     assert read_pairs(tmp_path / "p.jsonl", rejects, limit=4).texts == ("0", "2", "3", "4")
-    assert (rejects.seen, len(rejects)) == (5, 1)
+    assert (rejects.total, len(rejects)) == (5, 1)
 
 
 def test_spooled_entity_images_are_those_in_memory(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def write(path: Path) -> Path:
 def read_and_judge(path: Path) -> None:
     rejects = Rejects(0)
     for _ in read_rows(path, rejects):
-        rejects.good()
-    rejects.judge()
+        rejects.accept()
+    rejects.raise_if_over_limit()
 
 
 @pytest.mark.parametrize("suffix", row_suffixes())
@@ -208,14 +208,14 @@ def test_a_plain_text_too_large_for_one_document_is_refused(
 
 def test_rejects_are_tolerated_up_to_the_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rejects = Rejects(0.1)
-    rejects.judge()
-    rejects.good(9)
+    rejects.raise_if_over_limit()
+    rejects.accept(9)
     rejects.add("f", 4, "bad")
-    rejects.judge()
+    rejects.raise_if_over_limit()
     assert "1 of 10 rows are broken (10.00%); the first: f:4: bad" in caplog.text
     rejects.add("f", 5, "bad")
     with pytest.raises(InputError, match=r"2 of 11 rows .*--reject-limit \(now 0.1\)|2 of 11"):
-        rejects.judge()
+        rejects.raise_if_over_limit()
     rejects.write(tmp_path)
     lines = (tmp_path / "rejects.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == rejects.rows

@@ -151,4 +151,4 @@ def test_captions_in_llavas_format(tmp_path: Path) -> None:
         assert "no such image: missing.png" in words
         assert "leaves its folder" in words
         assert "2: 0 images, not one" in words
-        assert rejects.seen == 4
+        assert rejects.total == 4

@@ -92,7 +92,7 @@ def test_records_keep_ids_and_plain_metadata(tmp_path: Path) -> None:
         Record("1", "two", ""),
         Record("b", "three\n", ""),
     ]
-    assert (len(rejects), rejects.seen) == (1, 4)
+    assert (len(rejects), rejects.total) == (1, 4)
     (tmp_path / "c.jsonl").write_text("\n")
     with pytest.raises(InputError, match="no documents here"):
         list(read_records(tmp_path / "c.jsonl", Rejects(1)))
