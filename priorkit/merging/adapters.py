@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, UsageError
-from priorkit.merging.deltas import Changes, Values
-from priorkit.merging.execute import in_parallel
+from priorkit.merging.deltas import Deltas, Values
+from priorkit.merging.execute import map_tensors
 from priorkit.merging.factors import (
     concatenate,
     factor_gram,
@@ -22,10 +22,10 @@ from priorkit.merging.factors import (
     truncate_factors,
 )
 from priorkit.merging.lora import Layout, Lora, write_adapter
-from priorkit.merging.methods import PEFT_FACTOR_LINEAR
+from priorkit.merging.methods.registry import PEFT_FACTOR_LINEAR
 from priorkit.merging.names import in_memory
 from priorkit.merging.plan import MergePlan
-from priorkit.merging.tensors import FLOATS, Reader
+from priorkit.merging.tensors import FLOATS, TensorReader
 
 _NO_LORA = ("embed", "lm_head", "wte.", "wpe.", "classifier")
 """Parts of the names of matrices that extraction leaves alone."""
@@ -36,7 +36,7 @@ _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class MergedModule:
     """One module of a merged adapter.
 
     Attributes:
@@ -56,7 +56,7 @@ class Fitted:
 
 
 def write_merged(
-    plan: MergePlan, changes: Changes, reader: Reader, folder: Path, workers: int, base_name: str
+    plan: MergePlan, deltas: Deltas, reader: TensorReader, folder: Path, workers: int, base_name: str
 ) -> dict[str, Any]:
     """Write the merged adapter.
 
@@ -64,10 +64,10 @@ def write_merged(
         For ``merge.json``: rank, norm and error of every module, and what was left out.
     """
     names, left_out = _targets(plan)
-    fitted = in_parallel(
-        names, lambda name: _fit(plan, changes, reader, name), plan.tensor_bytes, workers, "merge"
+    fitted = map_tensors(
+        names, lambda name: _fit(plan, deltas, reader, name), plan.tensor_bytes, workers, "merge"
     )
-    saved, of_base = _saved(plan, changes, reader)
+    saved, of_base = _saved(plan, deltas, reader)
     modules: dict[str, tuple[Values, Values, Layout, tuple[int, ...]]] = {
         _module(plan, name): (fit.left, fit.right, fit.layout, fit.shape) for name, fit in fitted.items()
     }
@@ -86,15 +86,15 @@ def write_merged(
             }
             for name, fit in fitted.items()
         },
-        "left_out": {name: norm for name in left_out if (norm := _change_norm(changes, name)) > 0},
+        "left_out": {name: norm for name in left_out if (norm := _change_norm(deltas, name)) > 0},
         "saved_whole": of_base,
     }
 
 
 def _targets(plan: MergePlan) -> tuple[list[str], list[str]]:
     """Tensors that become LoRAs, and those that a LoRA cannot change."""
-    if all(source.adapter is not None for source in plan.sources):
-        return list(dict.fromkeys(name for source in plan.sources for name in source.loras)), []
+    if all(source.adapter is not None for source in plan.inputs):
+        return list(dict.fromkeys(name for source in plan.inputs for name in source.loras)), []
     matrices = [
         name
         for name, info in plan.reference.items()
@@ -108,17 +108,17 @@ def _targets(plan: MergePlan) -> tuple[list[str], list[str]]:
     return matrices, rest
 
 
-def _change_norm(changes: Changes, name: str) -> float:
-    merged = changes.merged(name)
+def _change_norm(deltas: Deltas, name: str) -> float:
+    merged = deltas.merged(name)
     total = 0.0
-    for start, count in changes.blocks(name):
+    for start, count in deltas.blocks(name):
         values = merged(start, count)
         total += float(np.dot(values, values))
     return math.sqrt(total)
 
 
 def _loras(plan: MergePlan, name: str) -> list[Lora | None]:
-    return [source.loras.get(name) for source in plan.sources]
+    return [source.loras.get(name) for source in plan.inputs]
 
 
 def _layout(plan: MergePlan, name: str) -> Layout:
@@ -128,15 +128,15 @@ def _layout(plan: MergePlan, name: str) -> Layout:
     return "transposed" if plan.model_type in _TRANSPOSED else "linear"
 
 
-def _fit(plan: MergePlan, changes: Changes, reader: Reader, name: str) -> Fitted:
+def _fit(plan: MergePlan, deltas: Deltas, reader: TensorReader, name: str) -> MergedModule:
     """One module's merged factors: exact where the method is a combination of plain LoRAs."""
     layout, shape = _layout(plan, name), plan.shape_of(name)
     loras = _loras(plan, name)
-    exact = not any(name in source.full for source in plan.sources) and not any(
+    exact = not any(name in source.full for source in plan.inputs) and not any(
         lora is not None and lora.magnitude is not None for lora in loras
     )
     if not exact or plan.method.select is not None:
-        return _fit_dense(plan, changes, name, layout, shape)
+        return _fit_dense(plan, deltas, name, layout, shape)
     scaled = plan.method.name != PEFT_FACTOR_LINEAR
     factors = [None if lora is None else lora.factors(reader, np.float32, scaled) for lora in loras]
     if not scaled:
@@ -147,35 +147,37 @@ def _fit(plan: MergePlan, changes: Changes, reader: Reader, name: str) -> Fitted
         products = factor_gram(factors) if plan.method.needs_gram else None
         weights = plan.weights.of(name)
         joined = concatenate(
-            factors, coefficients(products, weights, **plan.parameters) if coefficients else weights
+            factors, coefficients(products, weights, plan.parameters) if coefficients else weights
         )
     if joined is None:
         rows, columns = shape[0], math.prod(shape[1:])
-        return Fitted(np.zeros((rows, 1)), np.zeros((1, columns)), layout, shape, 0.0, 0.0)
+        return MergedModule(np.zeros((rows, 1)), np.zeros((1, columns)), layout, shape, 0.0, 0.0)
     left, right = joined
     if plan.rank is None and plan.energy is None:
         norm = math.sqrt(max(float(factor_gram([joined])[0, 0]), 0.0))
-        return Fitted(left, right, layout, shape, 0.0, norm)
+        return MergedModule(left, right, layout, shape, 0.0, norm)
     cut = truncate_factors(left, right, plan.rank, plan.energy)
-    return Fitted(cut.left, cut.right, layout, shape, cut.error, cut.norm)
+    return MergedModule(cut.left, cut.right, layout, shape, cut.error, cut.norm)
 
 
 def _fit_dense(
-    plan: MergePlan, changes: Changes, name: str, layout: Layout, shape: tuple[int, ...]
-) -> Fitted:
-    merged = changes.merged(name)
-    values = np.concatenate([merged(start, count) for start, count in changes.blocks(name)])
+    plan: MergePlan, deltas: Deltas, name: str, layout: Layout, shape: tuple[int, ...]
+) -> MergedModule:
+    merged = deltas.merged(name)
+    values = np.concatenate([merged(start, count) for start, count in deltas.blocks(name)])
     rank = plan.rank
     if rank is None and plan.energy is None:
         # A selection makes the change dense; the size of the exact sum is what can be compared with it.
         rank = sum(lora.rank for lora in _loras(plan, name) if lora is not None) or 1
     cut = truncate_dense(values.reshape(shape[0], -1), rank, plan.energy)
-    return Fitted(cut.left, cut.right, layout, shape, cut.error, cut.norm)
+    return MergedModule(cut.left, cut.right, layout, shape, cut.error, cut.norm)
 
 
-def _saved(plan: MergePlan, changes: Changes, reader: Reader) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def _saved(
+    plan: MergePlan, deltas: Deltas, reader: TensorReader
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Merge what adapters keep whole (``modules_to_save``)."""
-    sources = [source for source in plan.sources if source.adapter is not None]
+    sources = [source for source in plan.inputs if source.adapter is not None]
     names = list(dict.fromkeys(name for source in sources for name in _whole(plan, source.full)))
     merged: dict[str, NDArray[Any]] = {}
     for name in names:
@@ -185,10 +187,10 @@ def _saved(plan: MergePlan, changes: Changes, reader: Reader) -> tuple[dict[str,
                 where="--method",
                 hint="use linear, or fold into a model with --base",
             )
-        coefficients = plan.method.coefficients(None, plan.weights.of(name), **plan.parameters)
+        coefficients = plan.method.coefficients(None, plan.weights.of(name), plan.parameters)
         held = [
             (source.full[name], coefficient)
-            for source, coefficient in zip(plan.sources, coefficients, strict=True)
+            for source, coefficient in zip(plan.inputs, coefficients, strict=True)
             if name in source.full
         ]
         share = math.fsum(coefficient for _, coefficient in held)
@@ -207,7 +209,7 @@ def _saved(plan: MergePlan, changes: Changes, reader: Reader) -> tuple[dict[str,
 
 
 def _whole(plan: MergePlan, full: Mapping[str, Any]) -> list[str]:
-    loras = {name for source in plan.sources for name in source.loras}
+    loras = {name for source in plan.inputs for name in source.loras}
     return [name for name in full if name not in loras]
 
 
@@ -215,7 +217,7 @@ def _module(plan: MergePlan, name: str) -> str:
     """The module path that PEFT looks for."""
     if not plan.reference:
         return name
-    for source in plan.sources:
+    for source in plan.inputs:
         lora = source.loras.get(name)
         if source.adapter is not None and lora is not None:
             return next(module for module, known in source.adapter.modules.items() if known is lora)
@@ -224,7 +226,7 @@ def _module(plan: MergePlan, name: str) -> str:
 
 def _config(plan: MergePlan, base_name: str) -> dict[str, Any]:
     """The configuration that the merged adapter starts from: the first adapter's, or a plain one."""
-    for source in plan.sources:
+    for source in plan.inputs:
         if source.adapter is not None:
             config = dict(source.adapter.config)
             return {**config, "base_model_name_or_path": base_name or source.adapter.base_name}

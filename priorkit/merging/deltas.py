@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from priorkit.core import runtime
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.arrays import Array, inner
 from priorkit.merging.factors import concatenate, dora_change
+from priorkit.merging.inputs import MergeInput
+from priorkit.merging.methods.arrays import Array, inner, is_numpy
 from priorkit.merging.plan import MergePlan
-from priorkit.merging.sources import Source
-from priorkit.merging.tensors import Reader
+from priorkit.merging.tensors import TensorReader
 
 BLOCK = 1 << 16
 """Values merged at a time where a method allows it."""
@@ -23,7 +25,7 @@ BLOCK = 1 << 16
 Values = NDArray[np.floating[Any]]
 
 
-class Change(Protocol):
+class Delta(Protocol):
     """The difference of a tensor from the reference, by ranges of the flat tensor."""
 
     def __call__(self, start: int, count: int, base: Values | None = None) -> Values:
@@ -43,18 +45,33 @@ class Device:
             return values
         import torch
 
-        return torch.from_numpy(values).to(self._device)
+        return torch.as_tensor(values).to(self._device)
 
     def get(self, values: Array) -> Values:
         """Bring values back."""
-        return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        return values if is_numpy(values) else values.cpu().numpy()
 
 
-class Changes:
+def device_of(device: Literal["auto", "cpu", "cuda"], seed: int, plan: MergePlan) -> Device:
+    """The device of a merge: a GPU where ``cuda`` is given, or ``auto`` finds one and the method selects entries."""
+    worthwhile = plan.method.select is not None and Path("/proc/driver/nvidia/version").exists()
+    if device == "cuda" or (device == "auto" and worthwhile):
+        found = runtime.start(seed, device).device
+        if found.type == "cuda":
+            return Device(found)
+    return Device()
+
+
+class Deltas:
     """Reads the inputs' changes and merges them, a tensor at a time; used by several threads at once."""
 
     def __init__(
-        self, plan: MergePlan, reader: Reader, precision: type[np.floating[Any]], seed: int, device: Device
+        self,
+        plan: MergePlan,
+        reader: TensorReader,
+        precision: type[np.floating[Any]],
+        seed: int,
+        device: Device,
     ) -> None:
         self._plan, self._reader, self._precision, self._seed = plan, reader, precision, seed
         self._device = device
@@ -74,9 +91,9 @@ class Changes:
 
     def touched(self, name: str) -> bool:
         """Whether any input has something to say about a tensor."""
-        return any(name in source.full or name in source.loras for source in self._plan.sources)
+        return any(name in source.full or name in source.loras for source in self._plan.inputs)
 
-    def of(self, source: Source, name: str) -> Change | None:
+    def of(self, source: MergeInput, name: str) -> Delta | None:
         """What one input changes; None for nothing."""
         info, lora = source.full.get(name), source.loras.get(name)
         if lora is None:
@@ -96,7 +113,7 @@ class Changes:
             change = dora_change(begun, change, magnitude, lora.layout)
         return _slices((change + (begun - own)).reshape(-1))
 
-    def _difference(self, info: TensorInfo, name: str) -> Change:
+    def _difference(self, info: TensorInfo, name: str) -> Delta:
         def block(start: int, count: int, base: Values | None = None) -> Values:
             values = self._reader.values(info, self._precision, start, count)
             values -= self.base(name, start, count) if base is None else base
@@ -104,16 +121,16 @@ class Changes:
 
         return block
 
-    def _coefficients(self, name: str, parts: Sequence[Change | None]) -> list[float]:
+    def _coefficients(self, name: str, parts: Sequence[Delta | None]) -> list[float]:
         """A combination's coefficients for one tensor."""
         combination = self._plan.method.coefficients
         products = self._gram(name, parts) if self._plan.method.needs_gram else None
         if combination is None:
             return []
-        return combination(products, self._plan.weights.of(name), **self._plan.parameters)
+        return combination(products, self._plan.weights.of(name), self._plan.parameters)
 
-    def _gram(self, name: str, parts: Sequence[Change | None]) -> NDArray[np.float64]:
-        """Inner products of the inputs' changes, or of the inputs themselves where models are merged."""
+    def _gram(self, name: str, parts: Sequence[Delta | None]) -> NDArray[np.float64]:
+        """Inner products of the inputs' deltas, or of the inputs themselves where models are merged."""
         products = np.zeros((len(parts), len(parts)))
         for start, count in self.blocks(name):
             base = self.base(name, start, count) if self._plan.reference else None
@@ -127,7 +144,7 @@ class Changes:
                         products[row, column] += inner(one, other)
         return np.tril(products) + np.tril(products, -1).T
 
-    def merged(self, name: str) -> Change:
+    def merged(self, name: str) -> Delta:
         """The merged change of one tensor."""
         plan = self._plan
         if plan.method.select is not None:
@@ -135,7 +152,7 @@ class Changes:
         joined = self._joined_factors(name)
         if joined is not None:
             return joined
-        parts = [self.of(source, name) for source in plan.sources]
+        parts = [self.of(source, name) for source in plan.inputs]
         coefficients = self._coefficients(name, parts)
         used = [(part, self._precision(c)) for part, c in zip(parts, coefficients, strict=True) if part]
         # sum c_i t_i = base + sum c_i (t_i - base) + (sum c_i - 1) base
@@ -150,11 +167,11 @@ class Changes:
 
         return block
 
-    def _joined_factors(self, name: str) -> Change | None:
+    def _joined_factors(self, name: str) -> Delta | None:
         """Where all changes are plain LoRAs with given weights: one product of the joined factors."""
         plan = self._plan
-        loras = [source.loras.get(name) for source in plan.sources]
-        if plan.method.needs_gram or any(name in source.full for source in plan.sources):
+        loras = [source.loras.get(name) for source in plan.inputs]
+        if plan.method.needs_gram or any(name in source.full for source in plan.inputs):
             return None
         if any(lora is not None and lora.magnitude is not None for lora in loras):
             return None
@@ -169,7 +186,7 @@ class Changes:
         plan = self._plan
         shape, total = plan.shape_of(name), math.prod(plan.shape_of(name))
         deltas: list[Array] = []
-        for source in plan.sources:
+        for source in plan.inputs:
             change = self.of(source, name)
             values = np.zeros(total, self._precision)
             if change is not None:
@@ -185,14 +202,14 @@ class Changes:
         return self._device.get(select(deltas, **options)).reshape(-1) if select else np.zeros(0)
 
 
-def _slices(flat: Values) -> Change:
+def _slices(flat: Values) -> Delta:
     def block(start: int, count: int, base: Values | None = None) -> Values:
         return flat[start : start + count]
 
     return block
 
 
-def _rows(left: Values, right: Values) -> Change:
+def _rows(left: Values, right: Values) -> Delta:
     columns = right.shape[1]
 
     def block(start: int, count: int, base: Values | None = None) -> Values:

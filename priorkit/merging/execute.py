@@ -7,27 +7,27 @@ import math
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs]
 
 from priorkit.core.errors import InputError, Problem
 from priorkit.core.progress import progress_bar
-from priorkit.merging.deltas import Changes
+from priorkit.merging.deltas import Deltas
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import (
     FLOATS,
-    Reader,
     ShardWriter,
+    TensorReader,
     check_finite,
+    chunks,
     narrow,
-    passes,
     widen,
 )
 from priorkit.models.folder import read_json
@@ -39,7 +39,7 @@ IN_FLIGHT = 192 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TensorNorms:
     """What a merge did to one tensor.
 
     Attributes:
@@ -51,7 +51,7 @@ class Written:
     reference: float
 
 
-class _Budget:
+class _MemoryBudget:
     """Lets a job begin when its memory fits; one that never fits waits until it is alone."""
 
     def __init__(self, limit: int) -> None:
@@ -59,7 +59,7 @@ class _Budget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def holding(self, size: int) -> Iterator[None]:
+    def holding(self, size: int) -> Generator[None, None, None]:
         with self._changed:
             self._changed.wait_for(lambda: self._used == 0 or self._used + size <= self._limit)
             self._used += size
@@ -71,7 +71,7 @@ class _Budget:
                 self._changed.notify_all()
 
 
-def in_parallel(
+def map_tensors(
     names: Sequence[str],
     work: Callable[[str], T],
     need: Callable[[str], int],
@@ -85,7 +85,7 @@ def in_parallel(
     Raises:
         InputError: of the first job that fails, with the tensor's name.
     """
-    budget = _Budget(IN_FLIGHT)
+    budget = _MemoryBudget(IN_FLIGHT)
     results: dict[str, T] = {}
 
     def job(name: str) -> T:
@@ -112,8 +112,8 @@ def in_parallel(
 
 
 def write_model(
-    plan: MergePlan, changes: Changes, reader: Reader, folder: Path, workers: int
-) -> dict[str, Written]:
+    plan: MergePlan, deltas: Deltas, reader: TensorReader, folder: Path, workers: int
+) -> dict[str, TensorNorms]:
     """Write the merged model in the reference's shards.
 
     Returns:
@@ -132,9 +132,9 @@ def write_model(
             writers.update(dict.fromkeys(names, writer))
             total += writer.size
         order = [name for names in shards.values() for name in names]
-        written = in_parallel(
+        written = map_tensors(
             order,
-            lambda name: _write_tensor(plan, changes, reader, writers[name], name),
+            lambda name: _write_tensor(plan, deltas, reader, writers[name], name),
             plan.tensor_bytes,
             workers,
             "merge",
@@ -153,28 +153,28 @@ def write_model(
 
 
 def _write_tensor(
-    plan: MergePlan, changes: Changes, reader: Reader, writer: ShardWriter, name: str
-) -> Written:
+    plan: MergePlan, deltas: Deltas, reader: TensorReader, writer: ShardWriter, name: str
+) -> TensorNorms:
     info = plan.reference[name]
-    if info.dtype not in FLOATS or not changes.touched(name):
+    if info.dtype not in FLOATS or not deltas.touched(name):
         return _copy_tensor(plan, reader, writer, name)
-    merged = changes.merged(name)
+    merged = deltas.merged(name)
     moved = size = 0.0
     dtype = plan.stored_dtype(name)
-    for start, count in changes.blocks(name):
-        base = changes.base(name, start, count)
+    for start, count in deltas.blocks(name):
+        base = deltas.base(name, start, count)
         change = merged(start, count, base)
         moved += float(np.dot(change, change))
         size += float(np.dot(base, base))
         writer.write(name, narrow(np.add(base, change, out=base), dtype), start)
-    return Written(math.sqrt(moved), math.sqrt(size))
+    return TensorNorms(math.sqrt(moved), math.sqrt(size))
 
 
-def _copy_tensor(plan: MergePlan, reader: Reader, writer: ShardWriter, name: str) -> Written:
+def _copy_tensor(plan: MergePlan, reader: TensorReader, writer: ShardWriter, name: str) -> TensorNorms:
     """Copy what no input changes; only its type may change."""
     info, dtype = plan.reference[name], plan.stored_dtype(name)
     size = 0.0
-    for part in passes(info.count):
+    for part in chunks(info.count):
         raw = reader.raw(info, part.start, part.stop - part.start)
         if info.dtype in FLOATS:
             check_finite(raw, info)
@@ -184,18 +184,18 @@ def _copy_tensor(plan: MergePlan, reader: Reader, writer: ShardWriter, name: str
             if dtype != info.dtype:
                 raw = narrow(values, dtype)
         writer.write(name, raw, part.start)
-    return Written(0.0, math.sqrt(size))
+    return TensorNorms(0.0, math.sqrt(size))
 
 
 def _files(plan: MergePlan) -> Iterable[Path]:
     yield from (info.file for info in plan.reference.values())
-    for source in plan.sources:
+    for source in plan.inputs:
         yield from (info.file for info in source.full.values())
         for lora in source.loras.values():
             yield from (lora.a.file, lora.b.file)
 
 
-def open_inputs(plan: MergePlan, reader: Reader) -> None:
+def open_inputs(plan: MergePlan, reader: TensorReader) -> None:
     """Open all files of a plan's inputs."""
     reader.open(_files(plan))
 
@@ -236,7 +236,7 @@ def copy_companions(folders: Sequence[Path], target: Path, with_config: bool) ->
     return list(copied)
 
 
-def set_dtype(folder: Path, dtype: str) -> None:
+def note_dtype(folder: Path, dtype: str) -> None:
     """Note another type of the weights in ``config.json``, also for the parts of a multimodal model."""
     config = read_json(folder / "config.json")
 
@@ -246,14 +246,14 @@ def set_dtype(folder: Path, dtype: str) -> None:
                 table[key] = dtype
         for value in table.values():
             if isinstance(value, dict):
-                note(value, top=False)
+                note(cast("dict[str, Any]", value), top=False)
 
     note(config, top=True)
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def summary(written: Mapping[str, Written]) -> dict[str, Any]:
+def summary(written: Mapping[str, TensorNorms]) -> dict[str, Any]:
     """Norms of the change, in all and by tensor, for ``merge.json``."""
     tensors = {
         name: {
@@ -273,7 +273,7 @@ def summary(written: Mapping[str, Written]) -> dict[str, Any]:
 
 def sizes(plan: MergePlan) -> tuple[int, int]:
     """Expected memory and disk use in bytes."""
-    names = list(plan.reference) or list(dict.fromkeys(n for s in plan.sources for n in s.loras))
+    names = list(plan.reference) or list(dict.fromkeys(n for s in plan.inputs for n in s.loras))
     largest = max((plan.tensor_bytes(name) for name in names), default=0)
     memory = (120 << 20) + max(largest, min(IN_FLIGHT, sum(plan.tensor_bytes(name) for name in names)))
     return memory, plan.output_bytes

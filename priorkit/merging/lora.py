@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo, read_header
 from priorkit.merging.names import PEFT_PREFIX
-from priorkit.merging.tensors import FLOATS, Reader, narrow, write_file
+from priorkit.merging.tensors import FLOATS, TensorReader, narrow, write_file
 from priorkit.models.folder import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -61,7 +61,7 @@ class Lora:
         return (out, into) if self.layout == "linear" else (into, out)
 
     def factors(
-        self, reader: Reader, precision: type[np.floating[Any]], scaled: bool = True
+        self, reader: TensorReader, precision: type[np.floating[Any]], scaled: bool = True
     ) -> tuple[Matrix, Matrix]:
         """``left [rows, r]`` and ``right [r, columns]`` of the stored weight seen as a matrix."""
         a = reader.shaped(self.a, precision)
@@ -74,7 +74,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class LoraAdapter:
     """A LoRA adapter's folder, known from its headers.
 
     Attributes:
@@ -115,7 +115,7 @@ def is_adapter(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_adapter(folder: Path) -> Adapter:
+def read_adapter(folder: Path) -> LoraAdapter:
     """Read an adapter's configuration and headers.
 
     Raises:
@@ -156,7 +156,7 @@ _PART = re.compile(
 
 def _collect(
     folder: Path, config: dict[str, Any], tensors: Mapping[str, TensorInfo], problems: Problems
-) -> Adapter:
+) -> LoraAdapter:
     parts: dict[str, dict[str, TensorInfo]] = {}
     saved: dict[str, TensorInfo] = {}
     base_layers: dict[str, TensorInfo] = {}
@@ -183,7 +183,7 @@ def _collect(
     if not modules and not saved:
         problems.add("the adapter holds no LoRA", where=str(folder / WEIGHTS))
     problems.raise_if_any()
-    return Adapter(folder, config, modules, saved, base_layers)
+    return LoraAdapter(folder, config, modules, saved, base_layers)
 
 
 def _lora(config: Mapping[str, Any], module: str, found: Mapping[str, TensorInfo]) -> Lora | None:
@@ -202,8 +202,10 @@ def _lora(config: Mapping[str, Any], module: str, found: Mapping[str, TensorInfo
         layout = "convolution"
     elif config.get("fan_in_fan_out"):
         layout = "transposed"
-    patterns = config.get("alpha_pattern") or {}
-    alpha = next((patterns[key] for key in patterns if _fits(key, module)), config.get("lora_alpha", rank))
+    patterns: dict[str, float] = config.get("alpha_pattern") or {}
+    alpha: float = next(
+        (patterns[key] for key in patterns if _fits(key, module)), config.get("lora_alpha", rank)
+    )
     scale = float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Lora(a, b, scale, layout, found.get("lora_magnitude_vector"))
 

@@ -1,4 +1,4 @@
-"""Planning a merge from headers alone: what is asked for, what fits, and what it will take."""
+"""Planning a merge from headers: the request, its checks, and the memory it needs."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.lora import Adapter
-from priorkit.merging.methods import METHODS, PEFT_FACTOR_LINEAR, Method
-from priorkit.merging.sources import (
-    Source,
+from priorkit.merging.inputs import (
+    MergeInput,
     check_architectures,
     check_named_bases,
     check_tokenizers,
     check_types,
-    fit_sources,
-    read_all,
+    match_inputs,
+    read_inputs,
 )
+from priorkit.merging.lora import LoraAdapter
+from priorkit.merging.methods.registry import METHODS, PARAMETERS, PEFT_FACTOR_LINEAR, MergeMethod
 from priorkit.merging.tensors import FLOATS, item_size
 from priorkit.merging.weights import Weights, parse_rules
+from priorkit.models.folder import read_config
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked for, apart from the inputs.
+class MergeRequest:
+    """What to merge and how, without the inputs.
 
     Attributes:
-        method: its name.
-        weights: one for all, or one per input.
+        method: name of the method.
+        weights: one for all inputs, or one per input.
         density: likewise.
-        rules: weights for parts of the model; see :mod:`priorkit.merging.weights`.
-        parameters: the method's options that were given.
-        extract: make an adapter of the change, also from full models.
-        rank: the largest rank of a merged adapter.
-        energy: the least share of squared singular values it keeps.
-        dtype: the type to store, a key of :data:`DTYPES`; None for that of the base.
-        analyse: compare the inputs in place of merging them.
+        rules: weights of parts of the model; see :mod:`priorkit.merging.weights`.
+        parameters: the method's parameters that were given.
+        extract: write the delta as an adapter, also from full models.
+        rank: maximum rank of a merged adapter.
+        energy: minimum share of squared singular values that it keeps.
+        dtype: dtype to store, a key of :data:`DTYPES`; None for that of the base.
+        analyse: compare the inputs instead of merging them.
     """
 
     method: str = "linear"
@@ -58,29 +59,29 @@ class Request:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """A merge that is known to fit.
+    """A checked merge.
 
     Attributes:
-        method: what to compute.
-        parameters: all its options, defaults filled in.
-        density: one per input, for methods that have one.
+        method: the method.
+        parameters: all its parameters, with defaults.
+        density: one per input, for methods that have a density.
         weights: one per input and tensor.
-        sources: the inputs.
-        base: the base's tensors; empty without one.
-        reference: names, shapes and files of what is written: the base's, or the first model's.
-        folder: the reference's folder; None where only adapters are merged.
-        on_models: whether the models themselves are merged, not deltas.
+        inputs: the inputs.
+        base: tensors of the base; empty without one.
+        reference: names, shapes and files of the tensors to write: the base's, or the first model's.
+        folder: folder of the reference; None where only adapters are merged.
+        on_models: whether the models themselves are merged instead of deltas.
         to_adapter: whether an adapter is written.
-        rank, energy, dtype: see :class:`Request`.
-        model_type: the reference's, as its configuration names it.
-        ignored: tensors of the inputs that are left out, by label.
+        rank, energy, dtype: see :class:`MergeRequest`.
+        model_type: ``model_type`` of the reference's configuration.
+        ignored: tensors of the inputs that are not merged, by label.
     """
 
-    method: Method
+    method: MergeMethod
     parameters: Mapping[str, Any]
     density: tuple[float, ...]
     weights: Weights
-    sources: tuple[Source, ...]
+    inputs: tuple[MergeInput, ...]
     base: Mapping[str, TensorInfo]
     reference: Mapping[str, TensorInfo]
     folder: Path | None
@@ -92,63 +93,72 @@ class MergePlan:
     model_type: str = ""
     ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
+    @property
+    def kind(self) -> str:
+        """Artifact kind of the result."""
+        if self.to_adapter or self.folder is None:
+            return "adapter"
+        return kind_of(read_config(self.folder))
+
     def stored_dtype(self, name: str) -> str:
-        """The type in which a tensor of the reference is written."""
-        found = self.reference[name].dtype
-        return self.dtype if self.dtype and found in FLOATS else found
+        """The dtype in which a tensor of the reference is written."""
+        dtype = self.reference[name].dtype
+        return self.dtype if self.dtype and dtype in FLOATS else dtype
 
     @property
     def output_bytes(self) -> int:
-        """The size of the tensors that are written."""
+        """Size of the tensors to write."""
         if self.to_adapter:
-            loras = [lora for source in self.sources for lora in source.loras.values()]
+            loras = [lora for item in self.inputs for lora in item.loras.values()]
             return sum(4 * (lora.a.count + lora.b.count) for lora in loras)
         return sum(info.count * item_size(self.stored_dtype(name)) for name, info in self.reference.items())
 
     def tensor_bytes(self, name: str, precision: int = 4) -> int:
-        """Memory that merging one tensor needs at once."""
+        """Peak memory of merging one tensor."""
         count = math.prod(self.shape_of(name))
         if self.blockwise(name):
-            return (len(self.sources) + 3) * min(count, 1 << 16) * precision
-        # Decompositions are in float64: the matrix and a work copy of it.
+            return (len(self.inputs) + 3) * min(count, 1 << 16) * precision
+        # Decompositions are in float64: the matrix and a working copy of it.
         dense = 16 * count if self.to_adapter else 0
-        return dense + count * (2 + precision * (len(self.sources) + 2))
+        return dense + count * (2 + precision * (len(self.inputs) + 2))
 
     def shape_of(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor that is merged."""
+        """Shape of a merged tensor."""
         if name in self.reference:
             return self.reference[name].shape
-        return next(source.loras[name].shape for source in self.sources if name in source.loras)
+        return next(item.loras[name].shape for item in self.inputs if name in item.loras)
 
     def blockwise(self, name: str) -> bool:
         """Whether a tensor can be merged a block of rows at a time."""
         if self.method.select is not None:
             return False
-        return not any(name in s.loras and s.loras[name].magnitude is not None for s in self.sources)
+        return not any(name in item.loras and item.loras[name].magnitude is not None for item in self.inputs)
 
 
-def make(request: Request, folders: Sequence[tuple[str, Path]], base: tuple[str, Path] | None) -> MergePlan:
-    """Check everything that headers can tell.
+def plan_merge(
+    request: MergeRequest, folders: Sequence[tuple[str, Path]], base: tuple[str, Path] | None
+) -> MergePlan:
+    """Check the request and the inputs from headers.
 
     Args:
-        request: what to do.
+        request: what to merge and how.
         folders: the inputs, ``(label, folder)``.
         base: the base model likewise.
 
     Raises:
-        UsageError: options that do not go together.
-        InputError: inputs that are broken or do not fit together; all problems at once.
+        UsageError: options that exclude one another.
+        InputError: broken or incompatible inputs; all problems at once.
     """
     method = METHODS[request.method]
     parameters = _parameters(request, method, len(folders))
     rules = parse_rules(request.rules, len(folders))
     problems = Problems(InputError)
-    adapters, models, configs = read_all(folders, base, problems)
+    adapters, models, configs = read_inputs(folders, base, problems)
     problems.raise_if_any()
     _check_usage(request, method, adapters, models, base is not None)
     reference_label = base[0] if base else next(iter(models), None)
     reference = check_types(models[reference_label], reference_label, problems) if reference_label else {}
-    sources, ignored = fit_sources(
+    inputs, ignored = match_inputs(
         folders, adapters, models, reference, configs.get(reference_label or ""), problems
     )
     if reference_label:
@@ -157,11 +167,11 @@ def make(request: Request, folders: Sequence[tuple[str, Path]], base: tuple[str,
     check_tokenizers([*([base] if base else []), *folders], problems)
     problems.raise_if_any()
     to_adapter = not request.analyse and (request.extract or not reference)
-    names = list(reference) if reference else list(dict.fromkeys(n for s in sources for n in s.loras))
+    names = list(reference) if reference else list(dict.fromkeys(n for item in inputs for n in item.loras))
     weights = Weights(_spread(request.weights, len(folders)), rules, names)
     if weights.unused:
         raise UsageError(
-            f"no tensor fits {', '.join(weights.unused)}",
+            f"no tensor matches {', '.join(weights.unused)}",
             where="--weight-rule",
             hint=f"tensors are named like {names[len(names) // 2]}",
         )
@@ -170,7 +180,7 @@ def make(request: Request, folders: Sequence[tuple[str, Path]], base: tuple[str,
         parameters=parameters,
         density=_spread(request.density or (1.0,), len(folders)),
         weights=weights,
-        sources=tuple(sources),
+        inputs=tuple(inputs),
         base=reference if base else {},
         reference=reference,
         folder=dict([*folders, *([base] if base else [])])[reference_label] if reference_label else None,
@@ -183,7 +193,7 @@ def make(request: Request, folders: Sequence[tuple[str, Path]], base: tuple[str,
         ignored=ignored,
     )
     if not request.analyse:
-        _check_numbers(plan, names)
+        _check_weights(plan, names)
     return plan
 
 
@@ -191,18 +201,18 @@ def _spread(values: Sequence[float], count: int) -> tuple[float, ...]:
     return tuple(values) if len(values) == count else tuple(values) * count
 
 
-def _parameters(request: Request, method: Method, inputs: int) -> dict[str, Any]:
-    """The method's options with its defaults; options it does not have are refused."""
+def _parameters(request: MergeRequest, method: MergeMethod, inputs: int) -> dict[str, Any]:
+    """The method's parameters with its defaults; parameters it does not have are refused."""
     problems = Problems(UsageError)
     given = dict(request.parameters)
     if request.density:
         given["density"] = request.density
     for name in given:
         if name not in method.parameters:
-            flags = [flag_of(known) for known in method.parameters]
+            flags = [_flag_of(known) for known in method.parameters]
             problems.add(
                 f"{method.name} has no such parameter",
-                where=flag_of(name),
+                where=_flag_of(name),
                 hint=f"it takes {', '.join(flags)}" if flags else "it takes none",
             )
     for name, values in (("--weight", request.weights), ("--density", request.density)):
@@ -214,13 +224,13 @@ def _parameters(request: Request, method: Method, inputs: int) -> dict[str, Any]
             )
     for share in request.density:
         if not 0 < share <= 1:
-            problems.add(f"a share above 0 and up to 1 expected, got {share:g}", where="--density")
+            problems.add(f"expected a share above 0 and up to 1, got {share:g}", where="--density")
     low, high = method.inputs
     if not request.analyse and not low <= inputs <= high:
-        wanted = f"{low} inputs" if low == high else f"at least {low} inputs"
-        problems.add(f"{method.name} merges {wanted}, got {inputs}", where="INPUT")
+        expected = f"{low} inputs" if low == high else f"at least {low} inputs"
+        problems.add(f"{method.name} merges {expected}, got {inputs}", where="INPUT")
     if not method.takes_weights and (tuple(request.weights) != (1.0,) or request.rules):
-        problems.add(f"{method.name} finds its own weights", where="--weight", hint="leave it out")
+        problems.add(f"{method.name} computes its own weights", where="--weight", hint="leave it out")
     parameters = {**method.parameters, **given}
     if "epsilon" in method.parameters:
         for share in request.density:
@@ -234,15 +244,15 @@ def _parameters(request: Request, method: Method, inputs: int) -> dict[str, Any]
     return parameters
 
 
-def flag_of(parameter: str) -> str:
-    """The command-line spelling of a method's parameter."""
-    return "--" + parameter.rstrip("_").replace("_", "-")
+def _flag_of(parameter: str) -> str:
+    """The command-line option of a method's parameter."""
+    return PARAMETERS[parameter].flag if parameter in PARAMETERS else f"--{parameter}"
 
 
 def _check_usage(
-    request: Request,
-    method: Method,
-    adapters: Mapping[str, Adapter],
+    request: MergeRequest,
+    method: MergeMethod,
+    adapters: Mapping[str, LoraAdapter],
     models: Mapping[str, object],
     has_base: bool,
 ) -> None:
@@ -250,47 +260,42 @@ def _check_usage(
     full = len(models) - has_base
     if full and not has_base and (adapters or request.extract or request.analyse or not method.on_models):
         if adapters:
-            why = "models and adapters are merged as changes to a base"
+            why = "models and adapters are merged as deltas from a base"
         elif request.extract or request.analyse:
-            why = "the change of a full model is its difference from a base"
+            why = "the delta of a full model is its difference from a base"
         else:
-            why = f"{method.name} merges differences from a base"
+            why = f"{method.name} merges deltas from a base"
         problems.add(why, where="--base", hint="name the model that the inputs were trained from")
     if method.name == PEFT_FACTOR_LINEAR and (full or has_base):
         problems.add(
-            f"{method.name} makes an adapter of adapters alone", where="--base", hint="use --method linear"
+            f"{method.name} merges only adapters, into an adapter", where="--base", hint="use --method linear"
         )
     if (request.rank or request.energy) and models and not request.extract and not request.analyse:
         problems.add(
-            "a rank or an energy share is for adapters, and this makes a model",
+            "only adapters have a rank or an energy share, and the result is a model",
             where="--rank" if request.rank else "--energy",
-            hint="add --extract to write the change as an adapter",
+            hint="add --extract to write the delta as an adapter",
         )
     if request.extract and full and not request.rank and not request.energy and not adapters:
         problems.add("extracting an adapter needs a size", where="--extract", hint="add --rank or --energy")
     problems.raise_if_any()
 
 
-def _check_numbers(plan: MergePlan, names: Sequence[str]) -> None:
+def _check_weights(plan: MergePlan, names: Sequence[str]) -> None:
     """Find weights that cannot be normalized before any weight is read."""
-    if (plan.method.coefficients is not None and not plan.method.needs_gram) or (
-        plan.method.select is not None and not getattr(plan.method.select, "elect", True)
-    ):
-        normalize = bool(plan.parameters.get("normalize"))
-    else:
-        normalize = plan.method.name in ("karcher", "slerp") and plan.parameters.get("t") is None
-    if normalize:
-        for name in names:
-            if abs(math.fsum(plan.weights.of(name))) < 1e-8:
-                raise UsageError(
-                    f"the weights sum to 0 for {name} and cannot be normalized",
-                    where="--weight",
-                    hint="use --no-normalize" if "normalize" in plan.parameters else "give other weights",
-                )
+    if not plan.method.normalizes(plan.parameters):
+        return
+    for name in names:
+        if abs(math.fsum(plan.weights.of(name))) < 1e-8:
+            raise UsageError(
+                f"the weights sum to 0 for {name} and cannot be normalized",
+                where="--weight",
+                hint="use --no-normalize" if "normalize" in plan.parameters else "give other weights",
+            )
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """The artifact kind of a model, from its configuration."""
+    """Artifact kind of a model, from its configuration."""
     architectures = " ".join(config.get("architectures") or [])
     if "ForConditionalGeneration" in architectures and "vision_config" in config:
         return "mllm"

@@ -28,7 +28,7 @@ FLOATS: dict[str, np.dtype[Any]] = {
 }
 """Floating-point types by their safetensors name, as they are held in memory."""
 
-WHOLE: dict[str, np.dtype[Any]] = {
+BUFFERS: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -36,8 +36,13 @@ WHOLE: dict[str, np.dtype[Any]] = {
 }
 """Types of buffers, which are copied and never merged."""
 
-PASS = 1 << 16
+CHUNK = 1 << 16
 """Values handled in one pass of elementwise arithmetic: temporaries stay in the processor's cache."""
+
+
+def compute_dtype(precision: str) -> type[np.floating[Any]]:
+    """The dtype of ``--precision``: float64 for ``fp64``, else float32."""
+    return np.float64 if precision == "fp64" else np.float32
 
 
 def item_size(dtype: str) -> int:
@@ -46,24 +51,24 @@ def item_size(dtype: str) -> int:
     Raises:
         InputError: a packed or unknown type, as quantised weights have.
     """
-    known = FLOATS.get(dtype) or WHOLE.get(dtype)
+    known = FLOATS.get(dtype) or BUFFERS.get(dtype)
     if known is None:
         raise InputError(f"tensors of type {dtype} cannot be merged", hint="dequantise the model first")
     return known.itemsize
 
 
-def passes(count: int, step: int = PASS) -> Iterable[slice]:
+def chunks(count: int, step: int = CHUNK) -> Iterable[slice]:
     """Slices that cover ``count`` values in order."""
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-class Reader:
+class TensorReader:
     """Reads tensors, or ranges of them, by position; safe to share between threads."""
 
     def __init__(self) -> None:
         self._open: dict[Path, int] = {}
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> TensorReader:
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -83,7 +88,7 @@ class Reader:
         Raises:
             InputError: the file ends early.
         """
-        dtype = FLOATS.get(info.dtype) or WHOLE[info.dtype]
+        dtype = FLOATS.get(info.dtype) or BUFFERS[info.dtype]
         values = np.empty(info.count if count is None else count, dtype)
         self._fill(values, info, start)
         return values
@@ -107,8 +112,8 @@ class Reader:
             InputError: the file ends early, or a value is NaN or infinite.
         """
         widened = np.empty(info.count if count is None else count, precision)
-        raw = np.empty(min(PASS, widened.size), FLOATS[info.dtype])
-        for part in passes(widened.size):
+        raw = np.empty(min(CHUNK, widened.size), FLOATS[info.dtype])
+        for part in chunks(widened.size):
             piece = raw[: part.stop - part.start]
             self._fill(piece, info, start + part.start)
             check_finite(piece, info)

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from priorkit.cli.main import run
 from priorkit.core import recipe as recipes
+from priorkit.merging import deltas as deltas_module
 from priorkit.merging import tensors as tensors_module
 from priorkit.merging.deltas import Device
-from priorkit.steps import merge_adapters
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = GOLDEN / "tiny-llama"
@@ -280,7 +280,7 @@ def test_the_recipes_of_the_kit_run(name, models, merge):
 def test_torch_selects_what_numpy_selects(method, models, tmp_path, monkeypatch):
     found = []
     for number, device in enumerate((Device(), Device(torch.device("cpu")))):
-        monkeypatch.setattr(merge_adapters, "_device", lambda *_, device=device: device)
+        monkeypatch.setattr(deltas_module, "device_of", lambda *_, device=device: device)
         out = tmp_path / str(number)
         inputs = [models / "m1", models / "m2", "--base", models / "base", "--method", method]
         inputs += [] if method == "sce" else ["--density", 0.5]
@@ -307,8 +307,8 @@ USAGE = {
     "weights that sum to 0": (["m1", "m2", "--weight", "1", "--weight", "-1"], "sum to 0"),
     "too many weights": (["m1", "m2", "--weight", "1,2,3"], "3 values for 2 inputs"),
     "a density of 0": (["m1", "--base", "base", "--method", "ties", "--density", "0"], "share above 0"),
-    "ties without a base": (["m1", "m2", "--method", "ties"], "merges differences from a base"),
-    "a rule that fits nothing": (["m1", "m2", "--weight-rule", "vision=0"], "no tensor fits vision"),
+    "ties without a base": (["m1", "m2", "--method", "ties"], "merges deltas from a base"),
+    "a rule that fits nothing": (["m1", "m2", "--weight-rule", "vision=0"], "no tensor matches vision"),
     "an unreadable rule": (["m1", "m2", "--weight-rule", "mlp=lots"], "is no rule"),
     "a rank for a model": (["m1", "m2", "--rank", "4"], "--extract"),
     "extraction without a size": (
@@ -317,7 +317,7 @@ USAGE = {
     ),
     "weights for a method that finds its own": (
         ["m1", "m2", "--base", "base", "--method", "sce", "--weight", "0.5"],
-        "finds its own weights",
+        "computes its own weights",
     ),
     "no input": ([], "missing"),
 }

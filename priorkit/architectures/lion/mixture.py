@@ -19,7 +19,7 @@ from priorkit.architectures.lion.artifact import (
 )
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo, read_header
-from priorkit.merging.tensors import Reader
+from priorkit.merging.tensors import TensorReader
 
 ADAPTERS, TASKS = ("region", "image"), ("region", "image")
 
@@ -168,7 +168,7 @@ def write_mixture(plan: MixturePlan, folder: Path) -> dict[str, Any]:
     Returns:
         Figures for ``merge.json``.
     """
-    with Reader() as reader:
+    with TensorReader() as reader:
         reader.open(source / ADAPTER_MODEL for source in plan.folders)
         tensors = {name: reader.shaped(info, np.float32) for name, info in plan.tensors.items()}
     for layer in range(plan.layers):

@@ -19,7 +19,7 @@ from priorkit.merging.factors import (
     truncate_factors,
 )
 from priorkit.merging.lora import read_adapter
-from priorkit.merging.tensors import Reader
+from priorkit.merging.tensors import TensorReader
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 CASES = json.loads((GOLDEN / "lora_merge.json").read_text())
@@ -49,7 +49,7 @@ def test_golden_sums_of_adapters(number):
     case = CASES["cases"][number]
     adapters = [read_adapter(GOLDEN / path) for path in case["input"]["adapters"]]
     expected = load_file(GOLDEN / case["expected"]["file"])
-    with Reader() as reader:
+    with TensorReader() as reader:
         for adapter in adapters:
             reader.open([adapter.folder / "adapter_model.safetensors"])
         for name, delta in expected.items():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import read_header
-from priorkit.merging.tensors import Reader, ShardWriter, narrow, widen
+from priorkit.merging.tensors import ShardWriter, TensorReader, narrow, widen
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
@@ -38,7 +38,7 @@ def test_widening_is_exact(dtype, precision, tmp_path):
     tensor = torch.randn(300_000, generator=torch.Generator().manual_seed(0)).to(TYPES[dtype])
     save_file({"pad": torch.ones(3, dtype=torch.float64), "x": tensor}, tmp_path / "x.safetensors")
     info = read_header(tmp_path / "x.safetensors")["x"]
-    with Reader() as reader:
+    with TensorReader() as reader:
         reader.open([info.file])
         found = reader.values(info, precision)
         part = reader.values(info, precision, 70_001, 131_072)
@@ -54,7 +54,7 @@ def test_not_finite_inputs_are_refused(dtype, bad, tmp_path):
     tensor[69_999] = bad
     save_file({"x": tensor}, tmp_path / "x.safetensors")
     info = read_header(tmp_path / "x.safetensors")["x"]
-    with Reader() as reader:
+    with TensorReader() as reader:
         reader.open([info.file])
         with pytest.raises(InputError, match="NaN or infinite"):
             reader.values(info, np.float32)

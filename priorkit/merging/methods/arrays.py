@@ -9,52 +9,59 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 Array: TypeAlias = Any
 """A numpy array or a torch tensor of floats."""
 
-PASS = 1 << 16
+CHUNK = 1 << 16
 """Values handled at a time on the CPU: temporaries stay in the processor's cache."""
+
+
+def is_numpy(array: Array) -> TypeGuard[NDArray[Any]]:
+    """Whether an array is numpy's."""
+    return isinstance(array, np.ndarray)
 
 
 def library(array: Array) -> ModuleType:
     """numpy or torch, whichever an array belongs to."""
-    if isinstance(array, np.ndarray):
+    if is_numpy(array):
         return np
     import torch
 
     return torch
 
 
-def passes(array: Array) -> Iterable[slice]:
+def chunks(array: Array) -> Iterable[slice]:
     """Slices over a flat array: small ones on the CPU, all at once elsewhere."""
     count = math.prod(array.shape)
-    step = PASS if isinstance(array, np.ndarray) else max(count, 1)
+    step = CHUNK if is_numpy(array) else max(count, 1)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
-def like(array: Array, values: np.ndarray[Any, Any]) -> Array:
+def as_array_of(array: Array, values: np.ndarray[Any, Any]) -> Array:
     """numpy values in the library and on the device of an array."""
-    if isinstance(array, np.ndarray):
+    if is_numpy(array):
         return values
     import torch
 
-    return torch.from_numpy(values).to(array.device)
+    return torch.as_tensor(values).to(array.device)
 
 
 def scalar(array: Array, value: float) -> Any:
     """A number that, multiplied with booleans, gives the array's type."""
-    return array.dtype.type(value) if isinstance(array, np.ndarray) else value
+    return array.dtype.type(value) if is_numpy(array) else value
 
 
 def inner(a: Array, b: Array) -> float:
     """The inner product of two arrays, accumulated in float64."""
     first, second, total = a.reshape(-1), b.reshape(-1), 0.0
-    for part in passes(first):
-        if isinstance(first, np.ndarray):
+    on_cpu = isinstance(first, np.ndarray)
+    for part in chunks(first):
+        if on_cpu:
             x = first[part].astype(np.float64, copy=False)
             y = x if a is b else second[part].astype(np.float64, copy=False)
             total += float(np.dot(x, y))
@@ -75,8 +82,8 @@ def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
 def absolute_sum(array: Array) -> float:
     """The sum of magnitudes, accumulated in float64."""
     flat = array.reshape(-1)
-    if isinstance(flat, np.ndarray):
-        return math.fsum(float(np.abs(flat[part]).sum(dtype=np.float64)) for part in passes(flat))
+    if is_numpy(flat):
+        return math.fsum(float(np.abs(flat[part]).sum(dtype=np.float64)) for part in chunks(flat))
     return float(flat.abs().double().sum())
 
 
@@ -99,17 +106,17 @@ def rank_band(array: Array, start: int, stop: int) -> Array:
     low, high = _order_statistics(flat, start, stop - 1)
     xp = library(flat)
     mask = xp.empty_like(flat, dtype=bool if xp is np else xp.bool)
-    for part in passes(flat):
+    for part in chunks(flat):
         size = abs(flat[part])
         mask[part] = (size >= low) & (size <= high)
     if int(mask.sum()) != stop - start:
-        _settle_equals(flat, mask, (low, start), (high, stop))
+        _resolve_ties(flat, mask, (low, start), (high, stop))
     return mask
 
 
 def _order_statistics(flat: Array, first: int, second: int) -> tuple[Array, Array]:
     """The magnitudes of two ranks."""
-    if isinstance(flat, np.ndarray):
+    if is_numpy(flat):
         sizes = np.abs(flat)
         # Bit patterns of non-negative floats are ordered like the floats and are partitioned faster.
         bits = sizes.view(np.int32 if sizes.itemsize == 4 else np.int64)
@@ -123,13 +130,14 @@ def _order_statistics(flat: Array, first: int, second: int) -> tuple[Array, Arra
     return sizes.kthvalue(first + 1).values, sizes.kthvalue(second + 1).values
 
 
-def _settle_equals(flat: Array, mask: Array, start: tuple[Array, int], stop: tuple[Array, int]) -> None:
+def _resolve_ties(flat: Array, mask: Array, start: tuple[Array, int], stop: tuple[Array, int]) -> None:
     """Of the values that equal an edge of the band, drop those whose position puts them outside."""
     sizes = abs(flat)
 
     def places_and_cut(edge: Array, rank: int) -> tuple[Array, int]:
-        equal = (sizes == edge).nonzero()
-        places = equal[0] if isinstance(equal, tuple) else equal.reshape(-1)
+        equal: Any = (sizes == edge).nonzero()
+        # numpy returns a tuple of positions by dimension, torch a matrix of them.
+        places: Array = equal.reshape(-1) if library(flat) is not np else equal[0]
         return places, rank - int((sizes < edge).sum())
 
     if start[1] > 0:

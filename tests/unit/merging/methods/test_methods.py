@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from priorkit.core.errors import InputError, UsageError
-from priorkit.merging import linear, sparsify
-from priorkit.merging.arrays import gram, rank_band
+from priorkit.merging.methods import linear, sparsify
+from priorkit.merging.methods.arrays import gram, rank_band
 
 SHAPES = [(7,), (24, 17), (130, 70, 11)]
 WEIGHTS, DENSITY = (1.0, 0.4, -0.3), (0.5, 0.3, 0.8)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from priorkit.core.errors import InputError, UsageError
-from priorkit.merging.arrays import Array, gram, library, passes
+from priorkit.merging.methods.arrays import Array, chunks, gram, library
 
 Gram = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -128,7 +128,7 @@ def combine(tensors: Sequence[Array], coefficients: Sequence[float]) -> Array:
     """``sum_i c_i x_i``, accumulated in the inputs' precision."""
     merged = library(tensors[0]).empty_like(tensors[0])
     flat, inputs = merged.reshape(-1), [tensor.reshape(-1) for tensor in tensors]
-    for part in passes(flat):
+    for part in chunks(flat):
         total = inputs[0][part] * coefficients[0]
         for tensor, coefficient in zip(inputs[1:], coefficients[1:], strict=True):
             total += tensor[part] * coefficient

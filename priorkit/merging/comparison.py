@@ -1,5 +1,9 @@
 """Comparing the changes of several inputs: cosines, agreement of signs, norms by layer, rank spectra."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+# pyarrow, safetensors and matplotlib are not fully typed.
+
 from __future__ import annotations
 
 import math
@@ -10,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.merging.arrays import gram
-from priorkit.merging.deltas import Changes
-from priorkit.merging.execute import in_parallel
+from priorkit.merging.deltas import Deltas
+from priorkit.merging.execute import map_tensors
+from priorkit.merging.methods.arrays import gram
 from priorkit.merging.names import layer_of
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import FLOATS
@@ -28,7 +32,7 @@ class TensorComparison:
     """One tensor's figures.
 
     Attributes:
-        products: inner products of the inputs' changes, ``[n, n]``.
+        products: inner products of the inputs' deltas, ``[n, n]``.
         same_sign: entries where both changes are non-zero and agree in sign, ``[n, n]``.
         both: entries where both changes are non-zero, ``[n, n]``.
         base_norm: the norm of the base's tensor; NaN without a base.
@@ -43,7 +47,7 @@ class TensorComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Analysis:
+class DeltaComparison:
     """Figures of all tensors.
 
     Attributes:
@@ -56,7 +60,7 @@ class Analysis:
 
     @property
     def cosine(self) -> Floats:
-        """Cosines between the inputs' whole changes, ``[n, n]``; 0 where one is zero."""
+        """Cosines between the inputs' whole deltas, ``[n, n]``; 0 where one is zero."""
         products = sum((t.products for t in self.tensors.values()), np.zeros((len(self.labels),) * 2))
         sizes = np.sqrt(np.diag(products))
         scale = np.outer(sizes, sizes)
@@ -94,29 +98,29 @@ class Analysis:
         return np.divide(np.cumsum(energies, 1), total, out=np.zeros_like(energies), where=total > 0)
 
 
-def analyse(plan: MergePlan, changes: Changes, workers: int) -> Analysis:
+def compare_inputs(plan: MergePlan, deltas: Deltas, workers: int) -> DeltaComparison:
     """Compare the inputs, a tensor at a time."""
-    names = list(dict.fromkeys(name for s in plan.sources for name in (*s.loras, *s.full)))
+    names = list(dict.fromkeys(name for s in plan.inputs for name in (*s.loras, *s.full)))
     names = [name for name in names if name not in plan.reference or plan.reference[name].dtype in FLOATS]
-    labels = tuple(source.label for source in plan.sources)
+    labels = tuple(source.label for source in plan.inputs)
 
     def need(name: str) -> int:
         return math.prod(plan.shape_of(name)) * 4 * (len(labels) + 3)
 
-    return Analysis(
-        labels, in_parallel(names, lambda name: _compare(plan, changes, name), need, workers, "compare")
+    return DeltaComparison(
+        labels, map_tensors(names, lambda name: _compare(plan, deltas, name), need, workers, "compare")
     )
 
 
-def _compare(plan: MergePlan, changes: Changes, name: str) -> TensorComparison:
+def _compare(plan: MergePlan, deltas: Deltas, name: str) -> TensorComparison:
     shape = plan.shape_of(name)
-    count = len(plan.sources)
+    count = len(plan.inputs)
     values: list[NDArray[Any]] = []
-    for source in plan.sources:
-        change = changes.of(source, name)
+    for source in plan.inputs:
+        change = deltas.of(source, name)
         whole = np.zeros(math.prod(shape), np.float32)
         if change is not None:
-            for start, length in changes.blocks(name):
+            for start, length in deltas.blocks(name):
                 whole[start : start + length] = change(start, length)
         values.append(whole)
     same, both = np.zeros((count, count)), np.zeros((count, count))
@@ -134,7 +138,7 @@ def _compare(plan: MergePlan, changes: Changes, name: str) -> TensorComparison:
                 energies[index, : len(found)] = found
     base_norm = math.nan
     if name in plan.reference:
-        base = changes.base(name)
+        base = deltas.base(name)
         base_norm = math.sqrt(float(gram([base])[0, 0]))
     return TensorComparison(gram(values), same, both, base_norm, energies)
 
@@ -145,7 +149,7 @@ def _energies(matrix: NDArray[Any]) -> Floats:
     return np.maximum(np.linalg.eigvalsh(wide @ wide.T)[::-1], 0.0)
 
 
-def rows(analysis: Analysis) -> list[dict[str, Any]]:
+def rows(analysis: DeltaComparison) -> list[dict[str, Any]]:
     """The table: a row per tensor and input.
 
     Columns: ``tensor, layer, input, norm, relative_norm`` (to the base's tensor), ``stable_rank``
@@ -172,7 +176,7 @@ def rows(analysis: Analysis) -> list[dict[str, Any]]:
     return table
 
 
-def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
+def write_comparison(analysis: DeltaComparison, folder: Path) -> dict[str, Any]:
     """Write ``table.parquet``, ``scores.safetensors`` and ``analysis.png``.
 
     Returns:
@@ -202,7 +206,7 @@ def write_analysis(analysis: Analysis, folder: Path) -> dict[str, Any]:
     }
 
 
-def _plot(analysis: Analysis, path: Path) -> None:
+def _plot(analysis: DeltaComparison, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained")

@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.lora import Adapter, Lora, is_adapter, read_adapter
+from priorkit.merging.lora import Lora, LoraAdapter, is_adapter, read_adapter
 from priorkit.merging.names import NameMap
-from priorkit.merging.tensors import FLOATS, WHOLE, item_size
+from priorkit.merging.tensors import BUFFERS, FLOATS, item_size
 from priorkit.models.folder import read_config, tensor_files
 
 SHOWN = 40
@@ -20,7 +20,7 @@ SHOWN = 40
 
 
 @dataclass(frozen=True)
-class Source:
+class MergeInput:
     """One input as the merge sees it, its tensors by the reference's names.
 
     Attributes:
@@ -35,14 +35,14 @@ class Source:
     folder: Path
     full: Mapping[str, TensorInfo]
     loras: Mapping[str, Lora] = field(default_factory=dict[str, Lora])
-    adapter: Adapter | None = None
+    adapter: LoraAdapter | None = None
 
 
-def read_all(
+def read_inputs(
     folders: Sequence[tuple[str, Path]], base: tuple[str, Path] | None, problems: Problems
-) -> tuple[dict[str, Adapter], dict[str, dict[str, TensorInfo]], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, LoraAdapter], dict[str, dict[str, TensorInfo]], dict[str, dict[str, Any]]]:
     """Read configurations and headers of everything, the base first."""
-    adapters: dict[str, Adapter] = {}
+    adapters: dict[str, LoraAdapter] = {}
     models: dict[str, dict[str, TensorInfo]] = {}
     configs: dict[str, dict[str, Any]] = {}
     for label, folder in [*([base] if base else []), *folders]:
@@ -54,9 +54,10 @@ def read_all(
                 adapters[label] = read_adapter(folder)
                 continue
             config = read_config(folder)
-            quantised = config.get("quantization_config")
+            quantised: Any = config.get("quantization_config")
             if quantised:
-                kind = quantised.get("quant_method", "") if isinstance(quantised, dict) else ""
+                table = cast("dict[str, Any]", quantised) if isinstance(quantised, dict) else {}
+                kind = str(table.get("quant_method", ""))
                 raise InputError(
                     f"the model is quantised ({kind or 'quantization_config is set'})",
                     where=label,
@@ -70,7 +71,7 @@ def read_all(
 
 def check_types(tensors: dict[str, TensorInfo], label: str, problems: Problems) -> dict[str, TensorInfo]:
     """A model's tensors, refusing types that cannot be merged."""
-    odd = sorted({info.dtype for info in tensors.values()} - set(FLOATS) - set(WHOLE))
+    odd = sorted({info.dtype for info in tensors.values()} - set(FLOATS) - set(BUFFERS))
     if odd:
         problems.add(
             f"tensors of type {', '.join(odd)} cannot be merged",
@@ -87,24 +88,24 @@ def check_types(tensors: dict[str, TensorInfo], label: str, problems: Problems) 
     return tensors
 
 
-def fit_sources(
+def match_inputs(
     folders: Sequence[tuple[str, Path]],
-    adapters: Mapping[str, Adapter],
+    adapters: Mapping[str, LoraAdapter],
     models: Mapping[str, dict[str, TensorInfo]],
     reference: Mapping[str, TensorInfo],
     config: Mapping[str, Any] | None,
     problems: Problems,
-) -> tuple[list[Source], dict[str, tuple[str, ...]]]:
+) -> tuple[list[MergeInput], dict[str, tuple[str, ...]]]:
     """Bring every input's tensors to the reference's names, listing all that does not fit."""
     names = NameMap(reference)
     tied = _is_tied(config or {}) and not any(name.endswith("lm_head.weight") for name in reference)
-    sources: list[Source] = []
+    sources: list[MergeInput] = []
     ignored: dict[str, tuple[str, ...]] = {}
     for label, folder in folders:
         if label in adapters:
-            source = _adapter_source(label, adapters[label], names if reference else None, tied, problems)
+            source = _adapter_input(label, adapters[label], names if reference else None, tied, problems)
         else:
-            source, left_out = _model_source(label, folder, models[label], names, reference, tied, problems)
+            source, left_out = _model_input(label, folder, models[label], names, reference, tied, problems)
             if left_out:
                 ignored[label] = left_out
         _check_shapes(source, reference, problems)
@@ -115,9 +116,9 @@ def fit_sources(
 
 
 def _is_tied(config: Mapping[str, Any]) -> bool:
-    text = config.get("text_config")
-    inner = text.get("tie_word_embeddings") if isinstance(text, dict) else None
-    return bool(config.get("tie_word_embeddings", inner or False))
+    text: Any = config.get("text_config")
+    table = cast("dict[str, Any]", text) if isinstance(text, dict) else {}
+    return bool(config.get("tie_word_embeddings", table.get("tie_word_embeddings") or False))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -125,11 +126,11 @@ def _listed(names: Sequence[str]) -> str:
     return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def _adapter_source(
-    label: str, adapter: Adapter, names: NameMap | None, tied: bool, problems: Problems
-) -> Source:
+def _adapter_input(
+    label: str, adapter: LoraAdapter, names: NameMap | None, tied: bool, problems: Problems
+) -> MergeInput:
     if names is None:
-        return Source(label, adapter.folder, adapter.saved, adapter.modules, adapter)
+        return MergeInput(label, adapter.folder, adapter.saved, adapter.modules, adapter)
     loras: dict[str, Lora] = {}
     full: dict[str, TensorInfo] = {}
     missing: list[str] = []
@@ -159,10 +160,10 @@ def _adapter_source(
             where=label,
             hint="untie the base's embeddings first",
         )
-    return Source(label, adapter.folder, full, loras, adapter)
+    return MergeInput(label, adapter.folder, full, loras, adapter)
 
 
-def _model_source(
+def _model_input(
     label: str,
     folder: Path,
     tensors: dict[str, TensorInfo],
@@ -170,7 +171,7 @@ def _model_source(
     reference: Mapping[str, TensorInfo],
     tied: bool,
     problems: Problems,
-) -> tuple[Source, tuple[str, ...]]:
+) -> tuple[MergeInput, tuple[str, ...]]:
     check_types(tensors, label, problems)
     found: dict[str, TensorInfo] = {}
     extra: list[str] = []
@@ -191,10 +192,10 @@ def _model_source(
         problems.add(f"missing tensors: {_listed(missing)}", where=label, hint=hint)
     if extra:
         problems.add(f"tensors that the others do not have: {_listed(extra)}", where=label, hint=hint)
-    return Source(label, folder, found), tuple(left_out)
+    return MergeInput(label, folder, found), tuple(left_out)
 
 
-def _check_shapes(source: Source, reference: Mapping[str, TensorInfo], problems: Problems) -> None:
+def _check_shapes(source: MergeInput, reference: Mapping[str, TensorInfo], problems: Problems) -> None:
     wrong = [
         f"{name} {list(reference[name].shape)} expected, got {list(shape)}"
         for name, shape in (
@@ -214,7 +215,7 @@ def _check_shapes(source: Source, reference: Mapping[str, TensorInfo], problems:
         )
 
 
-def _check_between(sources: Sequence[Source], problems: Problems) -> None:
+def _check_between(sources: Sequence[MergeInput], problems: Problems) -> None:
     """Adapters alone have no reference: compare them with one another."""
     seen: dict[str, tuple[tuple[int, ...], str]] = {}
     for source in sources:
@@ -247,7 +248,7 @@ def check_architectures(configs: Mapping[str, Mapping[str, Any]], reference: str
 
 
 def check_named_bases(
-    adapters: Mapping[str, Adapter], base: tuple[str, Path] | None, problems: Problems
+    adapters: Mapping[str, LoraAdapter], base: tuple[str, Path] | None, problems: Problems
 ) -> None:
     """Adapters without a base must at least name the same one."""
     named = {label: adapter.base_name for label, adapter in adapters.items() if adapter.base_name}
@@ -292,8 +293,12 @@ def check_tokenizers(folders: Sequence[tuple[str, Path]], problems: Problems) ->
 def _vocabulary(content: bytes) -> dict[str, int]:
     try:
         document = json.loads(content)
-        words = document["model"].get("vocab", {})
-        vocabulary = dict(words) if isinstance(words, dict) else {w[0]: i for i, w in enumerate(words)}
+        words: Any = document["model"].get("vocab", {})
+        vocabulary: dict[str, int] = (
+            dict(cast("dict[str, int]", words))
+            if isinstance(words, dict)
+            else {entry[0]: number for number, entry in enumerate(words)}
+        )
         vocabulary.update((token["content"], token["id"]) for token in document.get("added_tokens", []))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(f"tokenizer.json is not understood: {error}") from None

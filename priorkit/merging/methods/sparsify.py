@@ -13,8 +13,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from priorkit.merging.arrays import Array, absolute_sum, inner, library, like, passes, rank_band, scalar
-from priorkit.merging.linear import weighted
+from priorkit.merging.methods.arrays import (
+    Array,
+    absolute_sum,
+    as_array_of,
+    chunks,
+    inner,
+    library,
+    rank_band,
+    scalar,
+)
+from priorkit.merging.methods.linear import weighted
 
 
 def consensus(
@@ -39,7 +48,7 @@ def consensus(
     merged = library(deltas[0]).empty_like(deltas[0])
     out, inputs = merged.reshape(-1), [delta.reshape(-1) for delta in deltas]
     scales = [] if elect else weighted(weights, normalize=normalize, lambda_=lambda_)
-    for part in passes(out):
+    for part in chunks(out):
         terms = [
             delta[part] if mask is None else delta[part] * mask[part]
             for delta, mask in zip(inputs, masks, strict=True)
@@ -65,11 +74,11 @@ def consensus(
 
 def _elected(terms: Sequence[Array]) -> list[Array]:
     """For each input, where its sign is that of the sum (``+`` for a sum of 0); zeros never are."""
-    positive = sum(terms) >= 0
+    positive: Array = sum(terms) >= 0
     return [(positive & (term > 0)) | (~positive & (term < 0)) for term in terms]
 
 
-def _matched(delta: Array, mask: Array, rescale: bool) -> Array:
+def _rescaled(delta: Array, mask: Array, rescale: bool) -> Array:
     """A mask that, with ``rescale``, also restores the sum of magnitudes (mergekit's ``rescale``)."""
     if not rescale:
         return mask
@@ -113,7 +122,7 @@ def keep_random(delta: Array, density: float, rescale: bool, draw: np.random.Gen
     mask = (draw.random(count, dtype=np.float32) < density).astype(np.float32)
     if rescale and density > 0:
         mask /= np.float32(density)
-    return like(delta, mask)
+    return as_array_of(delta, mask)
 
 
 def keep_by_rank(
@@ -140,13 +149,13 @@ def keep_by_rank(
         ranks = order.argsort(dim=1).to(rows.dtype)
     share = ranks / (width - 1) if width > 1 else ranks + 0.5
     probability = ((density - epsilon) + 2 * epsilon * share).reshape(-1)
-    drawn = like(delta, draw.random(math.prod(delta.shape), dtype=np.float32))
+    drawn = as_array_of(delta, draw.random(math.prod(delta.shape), dtype=np.float32))
     mask = drawn < probability
     return mask / probability if rescale else mask
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class SparsifyMethod:
     """What a method of the family "sparsify, elect, add up" is made of.
 
     Attributes:
@@ -180,7 +189,7 @@ class Selection:
             else:
                 band = self.keep == "band"
                 mask = keep_band(delta, share, gamma) if band else keep_largest(delta, share)
-                masks.append(None if mask is None else _matched(delta, mask, rescale))
+                masks.append(None if mask is None else _rescaled(delta, mask, rescale))
         return consensus(deltas, masks, weights, elect=self.elect, normalize=normalize, lambda_=lambda_)
 
 
@@ -197,7 +206,7 @@ def sce(deltas: Sequence[Array], *, select_topk: float = 1.0) -> Array:
     if select_topk < 1:
         variance = xp.empty_like(deltas[0])
         out, inputs = variance.reshape(-1), [delta.reshape(-1) for delta in deltas]
-        for part in passes(out):
+        for part in chunks(out):
             mean = sum(delta[part] for delta in inputs) / count
             out[part] = sum((delta[part] - mean) ** 2 for delta in inputs) / count
         total = math.prod(variance.shape)
@@ -209,7 +218,7 @@ def sce(deltas: Sequence[Array], *, select_topk: float = 1.0) -> Array:
     shares = [part / total_energy if total_energy >= 1e-6 else 1 / count for part in energy]
     merged = xp.empty_like(deltas[0])
     out, inputs = merged.reshape(-1), [delta.reshape(-1) for delta in deltas]
-    for part in passes(out):
+    for part in chunks(out):
         terms = [delta[part] for delta in inputs]
         counted = [agree * scalar(out, share) for agree, share in zip(_elected(terms), shares, strict=True)]
         total: Array = sum(term * factor for term, factor in zip(terms, counted, strict=True))
@@ -218,10 +227,10 @@ def sce(deltas: Sequence[Array], *, select_topk: float = 1.0) -> Array:
     return merged
 
 
-ties = Selection("largest", elect=True)
-dare_linear = Selection("random", elect=False)
-dare_ties = Selection("random", elect=True)
-della = Selection("rank", elect=True)
-della_linear = Selection("rank", elect=False)
-breadcrumbs = Selection("band", elect=False)
-breadcrumbs_ties = Selection("band", elect=True)
+ties = SparsifyMethod("largest", elect=True)
+dare_linear = SparsifyMethod("random", elect=False)
+dare_ties = SparsifyMethod("random", elect=True)
+della = SparsifyMethod("rank", elect=True)
+della_linear = SparsifyMethod("rank", elect=False)
+breadcrumbs = SparsifyMethod("band", elect=False)
+breadcrumbs_ties = SparsifyMethod("band", elect=True)

@@ -1,0 +1,1 @@
+"""Merge methods and their table."""
