@@ -1,4 +1,4 @@
-"""Features kept between runs: an artifact of their own, named by what they were computed from."""
+"""Features cached on disk between runs: one artifact per set, named by everything that decides the features."""
 
 from __future__ import annotations
 
@@ -10,72 +10,83 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from priorkit.core import artifact, runtime
 from priorkit.core.errors import InputError
+from priorkit.core.inputs import Input
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+
 _FILE = "features.safetensors"
-_FORM = 2
-"""Raised when the same request would give other bytes."""
+_FORMAT = 2
+"""Raised when the same key would give other bytes."""
 
 
 def cache_folder() -> Path:
-    """Where features are kept unless told otherwise: ``$PRIORKIT_CACHE/features``, in the user's cache folder."""
-    own = os.environ.get("PRIORKIT_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "priorkit"
+    """The default folder of cached features: ``$PRIORKIT_CACHE/features``, in the user's cache folder."""
+    configured = os.environ.get("PRIORKIT_CACHE")
+    base = (
+        Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "priorkit"
+    )
     return base.expanduser() / "features"
 
 
 def image_status_folder() -> Path:
-    """Where the statuses of checked images are kept; see :mod:`priorkit.data.images.image_check`."""
+    """The folder of cached image statuses; see :mod:`priorkit.data.images.image_check`."""
     return cache_folder().with_name("images")
 
 
-def decisive_versions() -> dict[str, str | None]:
+def feature_versions() -> dict[str, str | None]:
     """Versions of the libraries that decide the bytes of features."""
     versions = runtime.versions()
     return {name: versions.get(name) for name in ("torch", "transformers", "timm")}
 
 
+def input_digest(item: Input) -> str:
+    """The digest that identifies an encoder or a source of images in a cache key."""
+    return item.digest()
+
+
 @dataclass(frozen=True)
-class FeatureStore:
-    """One set of features on disk.
+class FeatureCache:
+    """One set of cached features.
 
     Attributes:
-        folder: where all features are kept.
-        request: what they depend on: digests of inputs, precision, device; versions are added.
+        folder: folder of all cached features.
+        key: JSON-compatible values that decide the features: digests of the inputs, precision, device ...;
+            library versions are added.
     """
 
     folder: Path
-    request: dict[str, Any]
+    key: dict[str, Any]
 
     @property
     def path(self) -> Path:
-        """The artifact's folder, named by the digest of the request."""
-        text = json.dumps({"form": _FORM, **self.request, **decisive_versions()}, sort_keys=True)
+        """The artifact's folder, named by the digest of the key."""
+        text = json.dumps({"form": _FORMAT, **self.key, **feature_versions()}, sort_keys=True)
         return self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def read(self) -> dict[str, Tensor] | None:
-        """The tensors, or None where there are none; damaged ones are told of and passed over."""
+        """The cached tensors; None without any, or with a warning if they are damaged."""
         if not artifact.is_artifact(self.path):
             return None
         from safetensors.torch import load_file
 
         try:
-            found = artifact.open_artifact(self.path)
-            artifact.verify_files(self.path, found.manifest.files)
+            stored = artifact.open_artifact(self.path)
+            artifact.verify_files(self.path, stored.manifest.files)
         except InputError as error:
-            logger.warning(f"kept features cannot be used: {error.problems[0].what} ({self.path})")
+            logger.warning(f"cached features cannot be used: {error.problems[0].what} ({self.path})")
             return None
         return load_file(self.path / _FILE)
 
     def write(self, tensors: dict[str, Tensor]) -> None:
-        """Keep the tensors; where the disk does not let us, say so and go on."""
+        """Cache the tensors; a full or read-only disk costs a warning, not the run."""
         from safetensors.torch import save_file
 
         try:
@@ -84,7 +95,7 @@ class FeatureStore:
             try:
                 save_file({name: value.contiguous() for name, value in tensors.items()}, partial / _FILE)
                 artifact.write_manifest(
-                    partial, kind="features", step="features", settings=self.request, inputs=(), metrics={},
+                    partial, kind="features", step="features", settings=self.key, inputs=(), metrics={},
                     versions=runtime.versions(), seed=None, cost={},
                 )  # fmt: skip
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -92,4 +103,4 @@ class FeatureStore:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         except OSError as error:
-            logger.warning(f"the features are not kept: {error.strerror} ({self.folder})")
+            logger.warning(f"the features are not cached: {error.strerror} ({self.folder})")

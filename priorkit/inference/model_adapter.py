@@ -19,8 +19,8 @@ from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
 from priorkit.core.safetensors_header import read_header
-from priorkit.data.images.decoding import ImageRef, decode, image_key
-from priorkit.data.io.threads import in_threads
+from priorkit.data.images.decoding import ImageRef, image_key
+from priorkit.inference.encode import encode_batches, patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.language.causal_lm import check_llm, load_llm
@@ -299,10 +299,15 @@ class Subject:
         fresh = {key: image for key, image in wanted.items() if key not in self._features}
         found = {key: self._features[key] for key in wanted if key in self._features}
         if fresh:
-            prepare = self.multimodal.prepare
-            prepared = in_threads(lambda image: prepare(decode(image)), list(fresh.values()), self.workers)
-            pixels = torch.stack(prepared)
-            computed = self.multimodal.patch_features(pixels.to(self.device))
+            batches = encode_batches(
+                list(fresh.values()),
+                self.multimodal,
+                patch_features,
+                batch_size=len(fresh),
+                threads=self.workers,
+            )
+            computed = next(batches).features
+            assert computed is not None
             for key, own in zip(fresh, computed, strict=True):
                 found[key] = own
                 if self._kept_bytes < KEEP_FEATURES_BYTES:

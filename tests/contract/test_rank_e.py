@@ -1,4 +1,4 @@
-"""``priorkit rank-e`` against float64 oracles on the golden encoder; its kept features, processes and refusals."""
+"""``priorkit rank-e`` against float64 oracles on the golden encoder; its cached features, processes and refusals."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Pa
     encoder = load_encoder(GOLDEN / "tiny-clip")
     paths = [GOLDEN / "tiny-clip" / "images" / name for name in images["path"]]
     features = encoder.encode_images(
-        [torch.stack([encoder.prepare(decode(ImageRef(path.name, path))) for path in paths])]
+        torch.stack([encoder.prepare(decode(ImageRef(path.name, path))) for path in paths])
     )
     others = [e["name"] for e in CASES["candidates"] if e["name"] not in table["entity"]]
     names = [*table["entity"], *others]
@@ -109,7 +109,7 @@ def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Pa
     assert (ranked / "ranks.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_kept_features_serve_other_names_and_change_nothing(
+def test_cached_features_serve_other_names_and_change_nothing(
     birds: Path, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = tmp_path / "features"
@@ -125,7 +125,7 @@ def test_kept_features_serve_other_names_and_change_nothing(
     )
     second = cli(*more, "--features", kept, "--out", tmp_path / "second")
     assert second.code == 0, second.err
-    assert "kept from before" in second.err
+    assert "features from the cache" in second.err
     one, other = (open_artifact(found.path) for found in (fresh, second))
     assert one.digest == other.digest
     assert (one.manifest.cost["features_kept"], other.manifest.cost["features_kept"]) == (0, 1)
@@ -133,7 +133,7 @@ def test_kept_features_serve_other_names_and_change_nothing(
     damaged = next(kept.glob("*/features.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     third = cli(*more, "--features", kept, "--out", tmp_path / "third")
-    assert "kept features cannot be used" in third.err
+    assert "cached features cannot be used" in third.err
     assert open_artifact(third.path).digest == one.digest
 
 
@@ -219,7 +219,7 @@ def test_what_is_odd_is_counted(birds: Path, cli, tmp_path: Path) -> None:
     }  # fmt: skip
     assert {name: metrics[name] for name in wanted} == wanted
     again = cli(*words, "--reject-limit", 0.5, "--template", "{}", "--out", tmp_path / "again")
-    assert "kept from before" in again.err
+    assert "features from the cache" in again.err
     assert open_artifact(again.path).manifest.metrics["unusual_images"] == wanted["unusual_images"]
     assert "the candidate file lacks 2 of the entities' names" in found.err
     assert "entities without a usable image: 1, such as 'empty'" in found.err
@@ -246,7 +246,7 @@ def test_templates_from_a_file_and_names_in_another_order(
         tmp_path / "templates.txt", *CPU, "--out", tmp_path / "both",
     )  # fmt: skip
     assert both.code == 2
-    assert "--template: has no effect beside --template-file" in both.err
+    assert "--template: has no effect with --template-file" in both.err
     one, other = (load_file(path / "scores.safetensors") for path in (ranked, found.path))
     for name in ("image_rank", "template_image_rank"):
         assert one[name].tolist() == other[name].tolist()

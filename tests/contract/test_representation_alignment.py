@@ -1,4 +1,4 @@
-"""``priorkit representation-alignment``: its figures by transformers alone, its options and refusals."""
+"""``priorkit representation-alignment``: its figures by plain transformers, its options and refusals."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_what_does_not_fit_is_refused(pairs: Path, resnet: Path, cli, tmp_path: 
 
     clip = GOLDEN / "tiny-clip"
     refused(2, "no hidden state 99; a model of", clip, "--llm-layers", 99)
-    refused(2, "expected a number of a layer, got 'x'", clip, "--encoder-layers", "x")
+    refused(2, "expected the number of a layer, got 'x'", clip, "--encoder-layers", "x")
     refused(
         2,
         "has no effect with --encoder-pooling pooled",

@@ -13,7 +13,7 @@ from typing import Any
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
-from priorkit.data.io.formats import format_of, row_suffixes
+from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
 
@@ -152,6 +152,16 @@ def folded_name(name: str) -> str:
 def name_suffixes() -> tuple[str, ...]:
     """Suffixes of the files that names are read from."""
     return (".txt", *row_suffixes())
+
+
+def check_names_file(path: Path, where: str) -> None:
+    """Check that a path is a file of a type that names are read from.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not path.is_file() or suffix_of(path, name_suffixes()) is None:
+        raise InputError(f"expected a file of names ({', '.join(name_suffixes())})", where=where)
 
 
 def read_names(path: Path) -> list[str]:

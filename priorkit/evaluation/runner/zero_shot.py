@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import decode, image_key
-from priorkit.data.io.threads import in_threads
+from priorkit.data.images.decoding import image_key
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
+from priorkit.inference.encode import encode_batches, pooled_features
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
 
@@ -72,9 +72,13 @@ def _embed_images(
     batches = [list(range(start, min(start + batch_size, len(images)))) for start in starts]
 
     def embed(batch: Sequence[int]) -> list[list[float]]:
-        own = [images[place] for place in batch]
-        pixels = encoder.batch(in_threads(lambda image: encoder.prepare(decode(image)), own, workers))
-        return encoder.encode_images([pixels]).float().cpu().tolist()
+        references = [images[place] for place in batch]
+        encoded = encode_batches(
+            references, encoder, pooled_features, batch_size=len(references), threads=workers
+        )
+        features = next(encoded).features
+        assert features is not None
+        return features.tolist()
 
     features = torch.tensor(journal.get_or_compute(batches, embed, name))
     row = {key: place for place, key in enumerate(refs)}

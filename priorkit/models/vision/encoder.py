@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,17 +138,14 @@ class Encoder:
                 hint="use an encoder such as CLIP or SigLIP",
             )
 
+    def on_device(self, pixels: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        """A batch on the encoder's device; a list stays, as :meth:`forward_vision` moves it."""
+        return pixels.to(self.device) if isinstance(pixels, Tensor) else pixels
+
     @torch.no_grad()
-    def encode_images(self, batches: Iterable[Tensor | Sequence[Tensor]]) -> Tensor:
-        """L2-normalized fp32 features of batches of prepared pixels, ``[images, dim]`` on the CPU."""
-        return torch.cat(
-            [
-                l2_normalize(
-                    self.image_features(pixels.to(self.device) if isinstance(pixels, Tensor) else pixels)
-                ).cpu()
-                for pixels in batches
-            ]
-        )
+    def encode_images(self, pixels: Tensor | list[Tensor]) -> Tensor:
+        """L2-normalized fp32 features ``[batch, dim]`` of a batch of prepared pixels, on the CPU."""
+        return l2_normalize(self.image_features(self.on_device(pixels))).cpu()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Tensor]:

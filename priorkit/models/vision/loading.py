@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,18 @@ def load_encoder(folder: Path, text: bool = True) -> Encoder:
         ) from None
     model.eval()
     return Encoder(model, processor, tokenizer)
+
+
+def encoder_loader(folder: Path, device: torch.device, text: bool = True) -> Callable[[], Encoder]:
+    """A function that loads an encoder onto a device at its first call, see :func:`load_encoder`."""
+
+    @cache
+    def load() -> Encoder:
+        encoder = load_encoder(folder, text)
+        encoder.model.to(device)
+        return encoder
+
+    return load
 
 
 def _drop_missing_pooler(model: Any, info: dict[str, Any]) -> dict[str, Any]:

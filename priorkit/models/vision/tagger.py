@@ -49,12 +49,14 @@ class Tagger:
 
     Attributes:
         tags: the tags, in the order of the scores.
-        score: PIL images to fp32 scores ``[images, tags]`` on the CPU: cosine similarities of an encoder,
-            probabilities of a classifier.
+        prepare: prepares one image for ``score``.
+        score: prepared images to fp32 scores ``[images, tags]`` on the CPU: cosine similarities of an
+            encoder, probabilities of a classifier.
     """
 
     tags: tuple[str, ...]
-    score: Callable[[Sequence[Image.Image]], Tensor]
+    prepare: Callable[[Image.Image], Any]
+    score: Callable[[list[Any]], Tensor]
 
 
 def load_tagger(
@@ -87,12 +89,10 @@ def _encoder_tagger(
     with torch.no_grad():
         head = zero_shot_head(encoder, vocabulary, templates)
 
-    @torch.no_grad()
-    def score(images: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([encoder.prepare(image) for image in images])
-        return encoder.encode_images([pixels]).float().cpu() @ head.float().cpu().T
+    def score(prepared: list[Tensor]) -> Tensor:
+        return encoder.encode_images(encoder.batch(prepared)) @ head.T
 
-    return Tagger(tuple(vocabulary), score)
+    return Tagger(tuple(vocabulary), encoder.prepare, score)
 
 
 def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
@@ -120,9 +120,9 @@ def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.de
     multi_label = model.config.problem_type == "multi_label_classification"
 
     @torch.no_grad()
-    def score(images: Sequence[Image.Image]) -> Tensor:
-        pixels = processor(images=list(images), return_tensors="pt")["pixel_values"].to(device)
+    def score(images: list[Image.Image]) -> Tensor:
+        pixels = processor(images=images, return_tensors="pt")["pixel_values"].to(device)
         logits = model(pixel_values=pixels).logits.float()
         return (logits.sigmoid() if multi_label else logits.softmax(-1))[:, columns].cpu()
 
-    return Tagger(tuple(labels[column] for column in columns), score)
+    return Tagger(tuple(labels[column] for column in columns), lambda image: image, score)

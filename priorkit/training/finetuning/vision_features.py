@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from priorkit.core.progress import track
 from priorkit.core.runtime import Runtime, world_size
 from priorkit.data.images.pixels import Pixels
+from priorkit.inference.encode import PreparedImage, encode, patch_features
 
 KEEP_BYTES = 2 << 30
 """Features of all images are kept in memory up to this size."""
 
-LOOK_AT = 32
-"""Images that pass the encoder together when all are looked at beforehand."""
+BATCH = 32
+"""Images per forward pass when all are encoded before the first step."""
 
 
 class FreshViews:
@@ -63,16 +62,17 @@ class KeptViews:
         multimodal: has ``patch_features``.
         pixels: all images by number.
         runtime: device and precision.
-        workers: processes that decode images.
+        workers: threads that decode images.
     """
 
     def __init__(self, multimodal: Any, pixels: Pixels, runtime: Runtime, workers: int) -> None:
         self._device = runtime.device
-        loader: Any = DataLoader(pixels, batch_size=LOOK_AT, num_workers=workers, collate_fn=torch.stack)  # pyright: ignore[reportArgumentType]
-        batches = track(loader, "look at images", -(-len(pixels) // LOOK_AT), "batches")
-        with torch.no_grad(), runtime.autocast():
-            found = [multimodal.patch_features(batch.to(runtime.device)).cpu() for batch in batches]
-        self._features = torch.cat(found)
+        with runtime.autocast():
+            encoded = encode(
+                range(len(pixels)), lambda: multimodal, patch_features, batch_size=BATCH, threads=workers,
+                load=lambda _, image: PreparedImage(pixels[image]), device=runtime.device,
+            )  # fmt: skip
+        self._features = encoded.features
 
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
         """The images' numbers: batches may be put together in another process than this one."""
@@ -99,7 +99,7 @@ def views_of(
         pixels: all images.
         trained: whether the encoder is trained.
         runtime: device and precision.
-        workers: processes that decode images.
+        workers: threads that decode images.
         passes: how often the run goes over its data. Every process keeps all features, so with as many
             passes as processes nothing would be saved.
     """

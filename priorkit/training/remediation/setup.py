@@ -25,7 +25,7 @@ from priorkit.training.remediation.objective import (
     TrainableNameHead,
 )
 from priorkit.training.remediation.settings import DistillEncoderSettings
-from priorkit.training.remediation.teachers import cache_key, teacher_features
+from priorkit.training.remediation.teachers import teacher_features
 from priorkit.training.remediation.views import ViewSchedule
 
 
@@ -99,17 +99,18 @@ def _teachers(
     for number, source in enumerate(work.inputs.many("teacher"), start=1):
         teacher = load_encoder(source.path, text=False)
         teacher.model.to(runtime.device)
-        key = cache_key(
-            teacher=source.stamp() or source.digest(),
-            images=images.stamp() or images.digest(),
-            used=[ref.name for ref in refs],
-            views=[views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
-            augmentation=settings.model_dump(include=set(AugmentationSettings.model_fields)),
-            precision=runtime.precision,
-            device=runtime.device.type,
-        )
+        key: dict[str, Any] = {
+            "teacher": source.stamp() or source.digest(),
+            "images": images.stamp() or images.digest(),
+            "used": [ref.name for ref in refs],
+            "views": [views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
+            "augmentation": settings.model_dump(include=set(AugmentationSettings.model_fields)),
+            "precision": runtime.precision,
+            "device": runtime.device.type,
+        }
         pixels = Pixels(refs, teacher.prepare)
-        features.append(teacher_features(teacher, pixels, views, f"teacher {number}", key))
+        title = f"teacher {number}"
+        features.append(teacher_features(teacher, pixels, views, title, key, settings.workers))
     return features
 
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
-from priorkit.core.artifact import replace_durably
-from priorkit.core.progress import track
-from priorkit.core.runtime import rank
 from priorkit.data.images.augmentation import View
 from priorkit.data.images.pixels import Pixels
-from priorkit.inference.feature_cache import cache_folder, decisive_versions
+from priorkit.inference.encode import PreparedImage, encode, pooled_features
+from priorkit.inference.feature_cache import FeatureCache, cache_folder
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.remediation.views import ViewSchedule
 
@@ -28,13 +21,9 @@ BATCH = 64
 """Images per forward pass of a teacher."""
 
 
-def cache_key(**parts: Any) -> str:
-    """A digest of everything that the features depend on; the parts are JSON-compatible, versions are added."""
-    text = json.dumps({**parts, "versions": decisive_versions()}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def teacher_features(encoder: Encoder, pixels: Pixels, views: ViewSchedule, title: str, key: str) -> Tensor:
+def teacher_features(
+    encoder: Encoder, pixels: Pixels, views: ViewSchedule, title: str, key: dict[str, Any], threads: int = 0
+) -> Tensor:
     """A teacher's features of every fixed view of every image, from the cache where possible.
 
     Args:
@@ -42,45 +31,25 @@ def teacher_features(encoder: Encoder, pixels: Pixels, views: ViewSchedule, titl
         pixels: the images at the teacher's own resolution.
         views: the student's views; the teacher gets the same ones.
         title: of the progress bar.
-        key: from :func:`cache_key`.
+        key: JSON-compatible values that decide the features, see :class:`FeatureCache`.
+        threads: number of threads that decode.
 
     Returns:
         L2-normalized fp32 ``[views, images, width]``.
     """
-    file = cache_folder() / f"{key}.safetensors"
-    count = max(1, views.fixed)
-    cached = _read_cache(file, count, len(pixels))
-    if cached is not None:
-        logger.info(f"  {title}: features from the cache ({file})")
-        return cached
-    batches = track(_batches(encoder, pixels, views), title, count * -(-len(pixels) // BATCH), "batches")
-    features = encoder.encode_images(batches)
-    features = features.view(count, len(pixels), -1).contiguous()
-    if rank() == 0:
-        _write_cache(file, features)
-    return features
 
+    def of_view(number: int) -> Tensor:
+        def load(_: Encoder, index: int) -> PreparedImage:
+            view = views.fixed_view(index, number) if views.fixed else View()
+            return PreparedImage(pixels.view(index, view))
 
-def _batches(encoder: Encoder, pixels: Pixels, views: ViewSchedule) -> Iterator[Tensor | list[Tensor]]:
-    for number in range(max(1, views.fixed)):
-        for start in range(0, len(pixels), BATCH):
-            indices = range(start, min(start + BATCH, len(pixels)))
-            drawn = (views.fixed_view(index, number) if views.fixed else View() for index in indices)
-            yield encoder.batch([pixels.view(i, view) for i, view in zip(indices, drawn, strict=True)])
+        cache = FeatureCache(cache_folder(), {"of": "teacher features", **key, "view": number})
+        encoded = encode(
+            range(len(pixels)), lambda: encoder, pooled_features, cache, load=load, batch_size=BATCH,
+            threads=threads, device=encoder.device, title=title,
+        )  # fmt: skip
+        if encoded.cached:
+            logger.info(f"  {title}: features from the cache ({cache.path})")
+        return encoded.features
 
-
-def _read_cache(file: Path, views: int, images: int) -> Tensor | None:
-    try:
-        features = load_file(file)["features"]
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return features if features.shape[:2] == (views, images) else None
-
-
-def _write_cache(file: Path, features: Tensor) -> None:
-    """Write the cache; a failure costs time in later runs, not this run."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        replace_durably(file, lambda temporary: save_file({"features": features}, temporary))
-    except (OSError, SafetensorError) as error:
-        logger.warning(f"the teacher's features cannot be cached: {error}")
+    return torch.stack([of_view(number) for number in range(max(1, views.fixed))])

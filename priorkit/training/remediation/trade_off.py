@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 from priorkit.core.interval import Interval
 from priorkit.core.progress import track
 from priorkit.core.work import Work
-from priorkit.data.images.decoding import ImageRef, decode
+from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.images.pairs import Pairs
 from priorkit.data.io.tables import write_table
+from priorkit.inference.encode import encode_batches, pooled_features
 from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head
 from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarize_ranks
 from priorkit.scoring.representations.ranks import true_ranks
@@ -95,7 +96,7 @@ class TradeOffMeasurement:
         row = {name: number for number, name in enumerate(self._names)}
         entity_of_image = [held_out.entities[index] for index in held_out.entity_of]
         truth = torch.tensor([row[name] for name in entity_of_image])
-        images = encoder.encode_images(_batches(encoder, held_out.images))
+        images = _encoded(encoder, held_out.images)
         return summarize_ranks(true_ranks(images, head, truth).numpy(), entity_of_image, len(self._names))
 
     def _retrieval(self, encoder: Encoder) -> Interval:
@@ -103,7 +104,7 @@ class TradeOffMeasurement:
         general = self._general
         if general is None:
             raise ValueError("there are no general pairs")
-        images = encoder.encode_images(_batches(encoder, general.images))
+        images = _encoded(encoder, general.images)
         texts = torch.cat(list(encoder.encode_texts(general.texts)))
         keys = torch.tensor([text_key(text) for text in general.texts])
         both = [_reciprocal_ranks(images, texts, keys), _reciprocal_ranks(texts, images, keys)]
@@ -123,9 +124,10 @@ def _reciprocal_ranks(queries: Tensor, candidates: Tensor, keys: Tensor) -> Tens
     return torch.cat(reciprocal)
 
 
-def _batches(encoder: Encoder, images: Sequence[ImageRef]) -> Iterator[Tensor | list[Tensor]]:
-    for start in range(0, len(images), BATCH):
-        yield encoder.batch([encoder.prepare(decode(ref)) for ref in images[start : start + BATCH]])
+def _encoded(encoder: Encoder, images: Sequence[ImageRef]) -> Tensor:
+    """L2-normalized features ``[images, dim]``; only this process computes them."""
+    batches = encode_batches(images, encoder, pooled_features, batch_size=BATCH, threads=None)
+    return torch.cat([batch.features for batch in batches if batch.features is not None])
 
 
 def measure_path(

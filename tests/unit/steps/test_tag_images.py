@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from priorkit.data.io.threads import in_threads
+from priorkit.data.io.threads import streamed_in_threads
 from priorkit.scoring.answers.tagging import (
     best_threshold,
     calibrate_thresholds,
@@ -127,11 +127,11 @@ def test_a_classifier_and_a_folder_and_json_lines(
     assert [sorted(own) for own in table["tags"].to_pylist()] == [["cat", "dog", "犬 [a]"]] * 3
     asked: list[int] = []
 
-    def counted(work, items, threads: int):
+    def counted(work, items, threads: int, ahead: int):
         asked.append(threads)
-        return in_threads(work, items, threads)
+        return streamed_in_threads(work, items, threads, ahead)
 
-    monkeypatch.setattr("priorkit.data.io.threads.in_threads", counted)
+    monkeypatch.setattr("priorkit.inference.encode.streamed_in_threads", counted)
     shared = ("--threshold", 0, "--device", "cpu", "--workers", 2, "--out", tmp_path / "shared")
     assert cli("tag-images", images, model, *shared).code == 0
     assert asked == [2]

@@ -19,6 +19,7 @@ class Seer:
     """Features of several hidden states, as LION's and those of several layers of LLaVA."""
 
     image_tokens = 2
+    device = torch.device("cpu")
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype

@@ -12,19 +12,20 @@ from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.encoder import Encoder
-from priorkit.training.remediation.teachers import cache_key, teacher_features
+from priorkit.training.remediation.teachers import teacher_features
 from priorkit.training.remediation.views import ViewSchedule
 
 
 class Counting:
-    """A teacher that counts how often it looks."""
+    """A teacher that counts its forward passes."""
 
-    looks = 0
+    passes = 0
+    device = torch.device("cpu")
     batch = staticmethod(torch.stack)
 
-    def encode_images(self, batches: Any) -> Tensor:
-        type(self).looks += 1
-        return torch.cat([normalize(batch.float().mean(dim=(2, 3)) + 1, dim=-1) for batch in batches])
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        type(self).passes += 1
+        return normalize(pixels.float().mean(dim=(2, 3)) + 1, dim=-1)
 
 
 def test_teachers_features_are_those_of_the_views_and_are_cached(
@@ -36,21 +37,28 @@ def test_teachers_features_are_those_of_the_views_and_are_cached(
     large = Pixels(
         images, lambda image: torch.from_numpy(np.asarray(image.resize((96, 96))).copy()).permute(2, 0, 1)
     )
-    key = cache_key(a=1)
-    found = teacher_features(Counting(), large, views, "teacher", key)
-    assert found.shape == (2, 6, 3)
+
+    def computed(**key: int) -> tuple[Tensor, int]:
+        before = Counting.passes
+        return teacher_features(Counting(), large, views, "teacher", key), Counting.passes - before
+
+    found, passes = computed(a=1)
+    assert (found.shape, passes) == ((2, 6, 3), 2)
     for number in range(2):
         for index in range(6):
-            seen = large.view(index, views.fixed_view(index, number))[None]
-            assert seen.shape == (1, 3, 96, 96)
-            torch.testing.assert_close(found[number, index], Counting().encode_images([seen])[0])
-    before = Counting.looks
-    assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
-    assert Counting.looks == before
-    assert cache_key(a=2) != key
+            view = large.view(index, views.fixed_view(index, number))[None]
+            assert view.shape == (1, 3, 96, 96)
+            torch.testing.assert_close(found[number, index], Counting().encode_images(view)[0])
+    again, passes = computed(a=1)
+    assert torch.equal(again, found)
+    assert passes == 0
+    assert computed(a=2)[1] == 2
     monkeypatch.setattr("priorkit.core.runtime.versions", lambda: {"torch": "0.1"})
-    assert cache_key(a=1) != key
+    assert computed(a=1)[1] == 2
     monkeypatch.undo()
     monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))
-    (tmp_path / "features" / f"{key}.safetensors").write_bytes(b"damaged")
-    assert torch.equal(teacher_features(Counting(), large, views, "teacher", key), found)
+    for file in (tmp_path / "features").glob("*/features.safetensors"):
+        file.write_bytes(b"damaged")
+    repaired, passes = computed(a=1)
+    assert torch.equal(repaired, found)
+    assert passes == 2

@@ -1,0 +1,246 @@
+"""Features of image-text pairs by a language model and image encoders, and how well they align.
+
+Hidden states of all layers need not fit in memory: they are written to files and read layer by layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from priorkit.core import runtime
+from priorkit.core.errors import InputError
+from priorkit.core.interval import Interval
+from priorkit.core.progress import track
+from priorkit.data.images.decoding import ImageRef
+from priorkit.inference.encode import LayerFeatures, encode_batches
+from priorkit.models.language.causal_lm import load_llm
+from priorkit.models.language.hidden_states import TextPooling, text_states
+from priorkit.models.language.tokenizer import load_tokenizer
+from priorkit.models.vision.loading import load_encoder
+from priorkit.scoring.representations.cka import cka_interval
+from priorkit.scoring.representations.neighbors import (
+    magnitude_quantile,
+    nearest_neighbors,
+    neighbor_overlap,
+)
+from priorkit.scoring.statistics.intervals import bootstrap_mean
+
+logger = logging.getLogger(__name__)
+
+
+EncoderPooling = Literal["auto", "class", "mean", "pooled"]
+"""How an image's tokens become one vector; ``pooled`` is the encoder's pooled feature, which has no layers."""
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Features of one model, layer by layer.
+
+    Attributes:
+        features: ``[layers, pairs, width]`` fp32, mapped from a file.
+        layers: their numbers; -1 for the pooled feature.
+        bound: features are clamped to ``[-bound, bound]``; 0 for no clamp.
+        neighbours: int64 ``[pairs, k]`` of each layer.
+    """
+
+    features: Tensor
+    layers: tuple[int, ...]
+    bound: float
+    neighbours: list[Tensor]
+
+    def layer(self, index: int) -> Tensor:
+        """One layer ``[pairs, width]``, clamped."""
+        return _clamped(self.features[index], self.bound)
+
+
+@dataclass(frozen=True)
+class RepresentationReader:
+    """Computes the features of models into files and finds each pair's nearest neighbours.
+
+    Attributes:
+        folder: folder of the files.
+        started: the run's device and precision; the precision is that of the models only.
+        batch_size: images or texts per forward pass.
+        neighbours: k, the number of nearest neighbours.
+        clamp: quantile of absolute values, over all layers, that features are clamped to as in platonic-rep;
+            1 for no clamp.
+    """
+
+    folder: Path
+    started: runtime.Runtime
+    batch_size: int
+    neighbours: int
+    clamp: float
+
+    def texts(
+        self,
+        llm_folder: Path,
+        texts: Sequence[str],
+        words: Sequence[str],
+        pooling: TextPooling,
+        max_length: int,
+    ) -> Representation:
+        """Hidden states of a language model, pooled over each text's tokens.
+
+        Args:
+            llm_folder: of the language model.
+            texts: one per pair.
+            words: numbers of hidden states as given; all if empty.
+            pooling: how a text's tokens become one vector.
+            max_length: tokens beyond are cut off.
+        """
+        llm, tokenizer = load_llm(llm_folder).to(self.started.device).eval(), load_tokenizer(llm_folder)
+        layers = _layers(words, int(llm.config.num_hidden_layers) + 1)
+        limit = min(max_length, int(getattr(llm.config, "max_position_embeddings", max_length)))
+        batches = text_states(llm, tokenizer, texts, layers, pooling, self.batch_size, limit)
+        return self._representation("texts", "language model", batches, len(texts), layers)
+
+    def images(
+        self,
+        encoder_folder: Path,
+        number: int,
+        name: str,
+        images: Sequence[ImageRef],
+        words: Sequence[str],
+        pooling: EncoderPooling,
+        threads: int,
+    ) -> Representation:
+        """Hidden states of an encoder, pooled over each image's tokens.
+
+        Args:
+            encoder_folder: of the encoder.
+            number: of the encoder, from 0.
+            name: the encoder as given, for messages.
+            images: one per pair.
+            words: numbers of hidden states as given; all if empty.
+            pooling: how an image's tokens become one vector.
+            threads: number of threads that decode.
+
+        Raises:
+            InputError: no class token where one is required, or images can no longer be read.
+        """
+        encoder = load_encoder(encoder_folder, text=False)
+        encoder.model.to(self.started.device)
+        shape = encoder.shape
+        # Stages of convolutional and hierarchical nets differ in width: only the pooled feature is comparable.
+        uneven = len(set(shape.widths)) != 1
+        if uneven and pooling != "pooled":
+            logger.warning(f"{name}: its layers differ in width; its pooled feature is taken")
+        if pooling == "class" and not shape.prefix:
+            raise InputError("has no class token", where=name, hint="use --encoder-pooling mean or auto")
+        if uneven or pooling == "pooled":
+            layers, transform = [-1], LayerFeatures((), "auto")
+        else:
+            layers = _layers(words, len(shape.widths))
+            transform = LayerFeatures(layers, pooling)
+        batches = encode_batches(
+            images, encoder, transform, batch_size=self.batch_size, threads=threads, skip_broken=True
+        )
+        features = (batch.features for batch in batches if batch.features is not None)
+        title = f"encoder {number + 1}"
+        return self._representation(f"images-{number}", title, features, len(images), layers)
+
+    def _representation(
+        self, name: str, title: str, batches: Iterable[Tensor], items: int, layers: Sequence[int]
+    ) -> Representation:
+        with self.started.autocast():
+            features = self._written(name, batches, items, len(layers))
+        bound = 0.0
+        if self.clamp != 1:
+            parts = [part for layer in features for part in layer.split(1 << 14)]
+            bound = magnitude_quantile(parts, self.clamp)
+        neighbours = [
+            nearest_neighbors(_clamped(layer, bound).to(self.started.device), self.neighbours).cpu()
+            for layer in track(features.unbind(), title, len(layers), "layers")
+        ]
+        return Representation(features, tuple(layers), bound, neighbours)
+
+    def _written(self, name: str, batches: Iterable[Tensor], items: int, layers: int) -> Tensor:
+        """Features ``[layers, pairs, width]`` mapped from a file that holds the batches."""
+        file: Any = None
+        done = 0
+        path = self.folder / f"{name}-{runtime.rank()}.f32"
+        for batch in track(batches, name, -(-items // self.batch_size), "batches"):
+            if file is None:
+                file = np.memmap(path, np.float32, "w+", shape=(layers, items, batch.shape[2]))
+            file[:, done : done + len(batch)] = batch.transpose(0, 1).numpy()
+            done += len(batch)
+        if done != items:
+            raise InputError(f"{items - done} images can no longer be read", where="PAIRS")
+        return torch.from_numpy(file)
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Mutual k-nearest neighbours of two representations.
+
+    Attributes:
+        scores: float64 ``[layers of the first, layers of the second]``, mean overlap of every pair of layers.
+        overlap: float64 ``[pairs]``, share of common neighbours of each pair at the best pair of layers.
+        best: indices of the best pair of layers.
+    """
+
+    scores: Tensor
+    overlap: Tensor
+    best: tuple[int, int]
+
+
+def align(first: Representation, second: Representation) -> Alignment:
+    """Compare the nearest neighbours of every pair of layers."""
+    scores = torch.stack(
+        [
+            torch.stack([neighbor_overlap(one, other).mean() for other in second.neighbours])
+            for one in first.neighbours
+        ]
+    )
+    row, column = divmod(int(scores.flatten().argmax()), len(second.layers))
+    overlap = neighbor_overlap(first.neighbours[row], second.neighbours[column])
+    return Alignment(scores, overlap, (row, column))
+
+
+def overlap_interval(overlaps: Sequence[Tensor], seed: int, resamples: int) -> Interval:
+    """Mutual k-NN with a bootstrap interval over pairs: the mean over encoders of their overlaps ``[pairs]``."""
+    return bootstrap_mean(torch.stack(list(overlaps)).mean(0).numpy(), seed=seed, resamples=resamples)
+
+
+def table_columns(
+    alignment: Alignment, texts: Representation, images: Representation, interval: Interval, cka: bool
+) -> dict[str, int | float]:
+    """An encoder's columns of ``table.parquet``.
+
+    Args:
+        alignment: of the two representations.
+        texts: of the language model.
+        images: of the encoder.
+        interval: mutual k-NN at the best pair of layers.
+        cka: whether to add linear CKA of these layers, plain and unbiased.
+    """
+    row, column = alignment.best
+    columns: dict[str, int | float] = {"llm_layer": texts.layers[row], "encoder_layer": images.layers[column]}
+    columns |= _interval_columns("mutual_knn", interval)
+    if cka:
+        first, second = texts.layer(row), images.layer(column)
+        columns |= _interval_columns("cka", cka_interval(first, second, unbiased=False))
+        columns |= _interval_columns("cka_unbiased", cka_interval(first, second, unbiased=True))
+    return columns
+
+
+def _interval_columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _clamped(values: Tensor, bound: float) -> Tensor:
+    return values.clamp(-bound, bound) if bound else values.clone()
+
+
+def _layers(words: Sequence[str], count: int) -> list[int]:
+    """Numbers of hidden states from 0; all of them if none is chosen."""
+    return [int(word) % count for word in words] or list(range(count))
