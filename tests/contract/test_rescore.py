@@ -37,7 +37,7 @@ def made(
     for name, (items, answers) in benchmarks.items():
         own = preset(name)
         scored = TASKS[own.task].score(items, answers, ScoringOptions(strict=own.scoring.reading == "strict"))
-        way = TASKS[own.task].ways[0] if answers[0].loglikelihoods else "generation"
+        way = TASKS[own.task].modes[0] if answers[0].loglikelihoods else "generation"
         done.append(
             ScoredBenchmark(
                 name, TASKS[own.task], way, "d", items, answers, scored, 0, own.scoring, own.version

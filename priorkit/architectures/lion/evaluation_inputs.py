@@ -67,7 +67,7 @@ def looks(subject: Any, items: Sequence[Item], prompts: Sequence[ItemPrompt], ta
     open_items = [item for item in items if not item.withheld]
     if way != "off" and open_items and all(item.tags is None for item in open_items):
         logger.warning(f"the model was tuned with {way} tags, and the benchmark has no column 'tags'")
-    usual = REGION if task.name == "grounding" else IMAGE_LEVEL
+    usual = REGION if task.boxes else IMAGE_LEVEL
     found: list[Item] = []
     for item, prompt in zip(items, prompts, strict=True):
         task_type = item.task_type or usual

@@ -12,7 +12,6 @@ from typing import Any
 from priorkit.core.artifact import hash_file
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
-from priorkit.data.images.pairs import TEXT_COLUMNS
 from priorkit.data.io.formats import ROW_FORMATS, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, read_rows
@@ -163,12 +162,11 @@ def _check_scoring(own: Preset, task: Task) -> None:
     """Names in a preset's ``[scoring]`` that mean nothing would leave the number they ask for out."""
     problems = Problems(InputError)
     where = f"{own.name}, [scoring]"
-    known = (*task.metrics, *(("macro_accuracy",) if "accuracy" in task.metrics else ()))
-    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in known:
+    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in task.known_metrics:
         problems.add(
             f"no metric '{own.scoring.metric}' of the task type '{task.name}'",
             where=where,
-            hint=nearest(own.scoring.metric, known),
+            hint=nearest(own.scoring.metric, task.known_metrics),
         )
     if own.scoring.cluster and own.scoring.cluster not in own.columns:
         problems.add(
@@ -309,13 +307,9 @@ def check_columns(columns: Sequence[str], task: Task, where: str) -> None:
     Raises:
         InputError: naming the columns that are missing and those that are there.
     """
-    retrieval = task.name == "retrieval"
-    needed = [*(("question",) if task.asks else ()), *(("image",) if retrieval else ()), *task.needs]
-    alternatives = {"text": TEXT_COLUMNS} if retrieval else {}
-    missing = [name for name in needed if not set(alternatives.get(name, (name,))) & set(columns)]
-    if missing:
+    if missing := task.missing_columns(columns):
         raise InputError(
-            f"the task type '{task.name}' needs {', '.join(needed)}; missing: {', '.join(missing)}; "
+            f"the task type '{task.name}' needs {', '.join(task.required_columns)}; missing: {', '.join(missing)}; "
             f"the columns are {', '.join(columns)}",
             where=where,
             hint="rename the columns, or choose another --task",

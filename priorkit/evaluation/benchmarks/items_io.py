@@ -25,7 +25,8 @@ from priorkit.data.io.threads import in_threads
 from priorkit.data.text.documents import read_documents
 from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
-from priorkit.evaluation.tasks.base import Row, Task, check_text, numbers_cell, text_cell
+from priorkit.evaluation.tasks.base import Task
+from priorkit.evaluation.tasks.cells import Row, check_text, numbers_cell, text_cell
 from priorkit.evaluation.tasks.item import Item
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ def read_predictions(
             continue
         rejects.accept()
         items.append(item)
-        unused.update(dict.fromkeys(key for key in row if key not in {*task.needs, *columns, *_PLAIN}))
+        unused.update(dict.fromkeys(key for key in row if key not in {*task.columns, *columns, *_PLAIN}))
     rejects.raise_if_over_limit()
     if not items:
         raise InputError("the file holds no usable prediction", where=str(path))
@@ -186,7 +187,7 @@ def _item(
     task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, see: bool
 ) -> Item:
     visual = row.get("image") is not None
-    if task.name == "retrieval" and not visual:
+    if task.needs_image and not visual:
         raise ValueError("'image' is missing")
     images: tuple[ImageRef, ...] = ()
     size = _size(row)
@@ -194,7 +195,7 @@ def _item(
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
             images = tuple(image_reference(own, folder, name) for own in cells)
-            if task.name == "grounding" and images and size is None:
+            if task.boxes and images and size is None:
                 size = upright_size(images[0])
         except BrokenImageError:
             if see:
@@ -207,7 +208,7 @@ def _item(
         tags = None if visual else tags
     return Item(
         id=_identifier(row.get("id"), place),
-        question=text_cell(row, "question") if task.asks or row.get("question") is not None else "",
+        question=text_cell(row, "question") if task.needs_question or row.get("question") is not None else "",
         image=images[0] if images else None,
         more_images=images[1:],
         withheld=visual and not see,
@@ -216,7 +217,7 @@ def _item(
         tags=tags,
         task_type=task_type_of(row["task_type"]) if row.get("task_type") else "",
         image_size=size,
-        **task.read(row),
+        **task.read_truth(row),
     )
 
 
@@ -226,7 +227,7 @@ def predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
     Raises:
         ValueError: something is missing or of the wrong form; with the reason.
     """
-    for key in ("id", "prediction", *task.needs):
+    for key in ("id", "prediction", *task.columns):
         if row.get(key) is None:
             hint = nearest(key, row, only_close=True)
             found = "null" if key in row else "missing"
@@ -240,7 +241,7 @@ def predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
         prediction=check_text(row["prediction"], "'prediction'"),
         groups=_groups(row, columns),
         image_size=_size(row),
-        **task.read(row),
+        **task.read_truth(row),
     )
 
 

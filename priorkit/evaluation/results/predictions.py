@@ -107,14 +107,14 @@ def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tup
         found["id"] = row["doc_id"]
     values = _loglikelihoods(row.get("resps"))
     target = row.get("target")
-    if task.name == "choice":
+    if task.multiple_choice:
         choices = _choices(row, document, compared=values is not None)
         found.update(choices=choices, answer=_target_index(target, choices))
     else:
-        found.update(_truth(task, target, document))
+        found.update(task.harness_truth(task, target, document))
     responses = row.get("filtered_resps", row.get("resps"))
     prediction = _first_text(responses)
-    if values is not None and task.name == "choice":
+    if values is not None and task.multiple_choice:
         taken = max(range(len(values)), key=lambda place: values[place])
         options = tuple(found["choices"])
         item = predicted(task, {**found, "prediction": options[taken]}, columns)
@@ -155,20 +155,6 @@ def _target_index(target: Any, choices: Sequence[str]) -> int | str:
     if isinstance(target, str) and target.removeprefix(" ") in choices:
         return list(choices).index(target.removeprefix(" "))
     return target.strip("() ") if isinstance(target, str) else target
-
-
-def _truth(task: Task, target: Any, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The task's truth: from the document where it has the column, else the target."""
-    found: dict[str, Any] = {}
-    for name in task.needs:
-        if name in ("answers", "references"):
-            value = document.get(name, target)
-            found[name] = value if isinstance(value, list) else [value]
-        elif name == "answer":
-            found[name] = target if target is not None else document.get(name)
-        else:
-            found[name] = document.get(name)
-    return found
 
 
 def _first_text(responses: Any) -> str:

@@ -18,7 +18,7 @@ from priorkit.evaluation.presets.loading import PresetScoring, preset, preset_na
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
-from priorkit.evaluation.tasks.registry import task_named
+from priorkit.evaluation.tasks.registry import TASKS, task_named
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,9 @@ def check_versions(
                 where=where,
                 hint="ask the model again",
             )
-        if entry.get("task") == "perplexity":
-            problems.add(f"'{name}': perplexity has no answers that could be read anew", where=where)
+        task = TASKS.get(str(entry.get("task")))
+        if task is not None and not task.rescorable:
+            problems.add(f"'{name}': the samples of '{task.name}' do not hold what is scored", where=where)
     for source in sources:
         if source.name not in entries:
             problems.add(f"no results of '{source.name}'", where=where)
@@ -176,7 +177,7 @@ def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[ModelAn
         ValueError: it is not; with what is missing.
     """
     for item, answer in zip(items, answers, strict=True):
-        if task.ways == ("similarity",):
+        if task.encoders_only:
             if answer.rank < 1:
                 raise ValueError(f"'rank' of item {item.id} is missing")
         elif not len(answer.loglikelihoods) == len(answer.tokens) == len(item.choices):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode, Task
+from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
@@ -57,9 +58,10 @@ def check_sight(
         )
     if checked.kind == "encoder":
         for source in sources:
-            if source.task.name not in ("choice", "retrieval") or not source.visual:
+            if "similarity" not in source.task.modes or not source.visual:
+                answers = ", ".join(task.name for task in TASKS.values() if "similarity" in task.modes)
                 problems.add(
-                    f"an encoder answers choices about images and retrieval, not '{source.task.name}'"
+                    f"an encoder answers only {answers} with images, not '{source.task.name}'"
                     + ("" if source.visual else " without images"),
                     where=source.name,
                     hint="give a multimodal model, or choose another --task",
@@ -80,14 +82,14 @@ def way_of(task: Task, kind: str, by: str) -> AnswerMode:
         if by != "auto":
             raise UsageError(f"an encoder has no {by}", where="--by", hint="leave --by out")
         return "similarity"
-    if task.ways == ("similarity",):
+    if task.encoders_only:
         raise InputError(f"'{task.name}' needs an encoder with a text tower", where="MODEL")
-    wanted = task.ways[0] if by == "auto" else by
-    for way in task.ways:
+    wanted = task.modes[0] if by == "auto" else by
+    for way in task.modes:
         if way == wanted:
             return way
     raise UsageError(
         f"'{task.name}' cannot be evaluated by {by}",
         where="--by",
-        hint=f"use --by {task.ways[0]}, or leave it out",
+        hint=f"use --by {task.modes[0]}, or leave it out",
     )

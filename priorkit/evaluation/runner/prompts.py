@@ -10,7 +10,7 @@ from typing import Any, Literal
 import tomli
 
 from priorkit.data.conversations.tag_prompt import tag_sentence
-from priorkit.evaluation.tasks.base import AnswerMode, Task
+from priorkit.evaluation.tasks.base import AnswerMode, ChoiceForm, Task
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item
 from priorkit.inference.chat_prompts import answer_in_chat, remove_special_text
@@ -18,7 +18,6 @@ from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.language.tokenizer import IMAGE
 
 PromptKind = Literal["chat", "plain"]
-ChoiceForm = Literal["letter", "text"]
 
 
 @cache
@@ -109,21 +108,16 @@ class PromptBuilder:
 
     def _key(self, item: Item, task: Task, way: AnswerMode) -> str:
         """Which instruction of ``prompts.toml`` asks an item."""
-        if task.prompt == "mixed":
-            return "choice-letter" if item.choices else "short"
-        if task.prompt == "choice":
-            return f"choice-{'letter' if way == 'generation' else self.choices}"
-        return task.prompt
+        return task.instruction(item, "letter" if way == "generation" else self.choices)
 
     def options(self, item: Item, task: Task, way: AnswerMode) -> tuple[tuple[str, ...], ...]:
         """What is compared: letters, the options' own texts, or both spellings of yes and of no."""
         if way != "likelihood":
             return ()
-        if task.name == "yes-no":
-            return (("yes", "Yes"), ("no", "No"))
-        if self.choices == "letter" and task.name not in ("ranking", "continuation") and not item.contexts:
-            return tuple((LETTERS[place],) for place in range(len(item.choices)))
-        return tuple((remove_special_text(choice),) for choice in item.choices)
+        return tuple(
+            tuple(remove_special_text(text) for text in spellings)
+            for spellings in task.options(item, self.choices)
+        )
 
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
         chat = ChatTokenizer(self.tokenizer, 1, 0)

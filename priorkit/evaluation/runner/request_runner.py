@@ -59,7 +59,7 @@ def run_requests(
     Raises:
         InputError: too many items do not fit.
     """
-    if task.name == "perplexity":
+    if task.documents:
         return items, _read_documents(subject, asking, items, name, journal)
     turns = [len(item.choices) if asking.circular and item.choices else 1 for item in items]
     asked = [

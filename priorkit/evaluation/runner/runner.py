@@ -65,10 +65,6 @@ class ModelRunner(Protocol):
         ...
 
 
-NEW_TOKENS = 32
-"""Longest written answer where neither user nor benchmark says."""
-
-
 def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> ModelRunner:
     """Load a model.
 
@@ -106,10 +102,12 @@ def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> Mo
         asking = RequestOptions(
             PromptBuilder(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
             manner.batch_size,
-            manner.max_new_tokens or (own.scoring.max_new_tokens if own is not None else None) or NEW_TOKENS,
+            manner.max_new_tokens
+            or (own.scoring.max_new_tokens if own is not None else None)
+            or source.task.max_new_tokens,
             manner.circular or (own is not None and own.scoring.circular),
         )
-        if checked.kind == "mllm" and source.task.name == "grounding":
+        if checked.kind == "mllm" and source.task.boxes:
             _warn_of_misfits(checked.folder, items, source.name)
         with started.autocast():
             answered = run_requests(subject, asking, items, source.task, way, rejects, source.name, journal)

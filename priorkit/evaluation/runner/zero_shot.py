@@ -36,7 +36,7 @@ def compare(
     if missing := [item.id for item in items if item.image is None]:
         raise InputError(f"{len(missing)} items have no image, such as {missing[0]}", where=name)
     images = _embed_images(encoder, items, batch_size, name, journal, workers)
-    if task.name == "retrieval":
+    if not task.multiple_choice:
         return _rank_texts(encoder, images, items)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
     head = zero_shot_head(encoder, texts, templates).cpu()

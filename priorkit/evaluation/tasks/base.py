@@ -1,47 +1,56 @@
-"""What a task type is, and how the cells of a row are checked."""
+"""What a task type is: a :class:`Task` carries all that evaluation needs to know of one."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from priorkit.evaluation.tasks.cells import Row
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats, MetricFunction
 
-Row = Mapping[str, Any]
 AnswerMode = Literal["likelihood", "generation", "similarity"]
+"""How a model answers: its options are compared by likelihood, it writes, or an encoder ranks by similarity."""
+
+ChoiceForm = Literal["letter", "text"]
+"""Whether options are lettered in the prompt and their letters compared, or their texts."""
+
 BoxSpace = Literal["unit", "1000", "pixels"]
+
+NO_OPTIONS: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How written answers are read.
+    """How written answers are parsed.
 
     Attributes:
-        parser: of choices: as a careful reader would, or by the rule of the LSBS paper.
-        strict: what is no clear answer counts as unparsed, also where the official rule reads it, and known
-            bugs of that rule are mended (docs/metrics.md).
-        box_space: the space that boxes are written in: shares of the image, thousandths of it, or pixels.
+        parser: name of the parser of multiple-choice answers, a key of
+            :data:`priorkit.scoring.answers.mcq.published.PARSERS`.
+        second_parser: another one, whose accuracy is reported as well where it differs; empty for none.
+        strict: an unclear answer is unparsed, also where the official rule takes something from it, and known
+            bugs of that rule are corrected (docs/metrics.md).
+        box_space: the coordinates of boxes: fractions of the image, thousandths of it, or pixels.
     """
 
-    parser: Literal["careful", "lsbs"] = "careful"
+    parser: str = "careful"
+    second_parser: str = ""
     strict: bool = False
     box_space: BoxSpace = "unit"
 
 
 @dataclass(frozen=True)
 class TaskScores:
-    """A scored benchmark.
+    """The scores of a benchmark's answers.
 
     Attributes:
         scores: one number per item, in order.
-        parsed: what the scorer read from each answer, None where it could not.
-        unparsed: how many answers could not be read; they count as wrong.
-        counts: ``[items, columns]``, what each item adds to the sums.
+        parsed: the parsed answers, None where there is none.
+        unparsed: whether each answer could not be parsed; such answers are wrong.
+        counts: ``[items, columns]`` float64, what each item adds to the sums.
         metrics: computes the metrics from sums of ``counts``.
         extra: further values per item for ``samples.jsonl``.
     """
@@ -58,10 +67,37 @@ class Scorer(Protocol):
     """Scores all answers of a benchmark."""
 
     def __call__(
-        self, items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions, /
+        self, items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions, /
     ) -> TaskScores:
         """Score the answers; both sequences have one entry per item, in the benchmark's order."""
         ...
+
+
+class ColumnTest(Protocol):
+    """Recognizes a table of a task type by its columns and the values of its column ``answer``."""
+
+    def __call__(self, columns: frozenset[str], answers: Iterable[Any], /) -> bool:
+        """Whether the table is one of the task type."""
+        ...
+
+
+def option_texts(item: Item, form: ChoiceForm) -> tuple[tuple[str, ...], ...]:
+    """The texts of an item's options, one spelling each."""
+    return tuple((choice,) for choice in item.choices)
+
+
+def target_truth(task: Task, target: Any, document: Row) -> dict[str, Any]:
+    """The truth columns of a harness's sample: from the document where it has the column, else the target."""
+    truth: dict[str, Any] = {}
+    for name in task.columns:
+        if name in ("answers", "references"):
+            value = document.get(name, target)
+            truth[name] = value if isinstance(value, list) else [value]
+        elif name == "answer":
+            truth[name] = target if target is not None else document.get(name)
+        else:
+            truth[name] = document.get(name)
+    return truth
 
 
 @dataclass(frozen=True)
@@ -69,103 +105,125 @@ class Task:
     """A task type.
 
     Attributes:
-        name: as ``--task`` and the ``task`` column spell it.
-        needs: the columns that hold the truth.
-        read: checks a row's truth and gives the fields of :class:`Item`; raises ValueError with the
-            reason.
+        name: as ``--task`` and the column ``task`` spell it.
+        summary: a few words for the help text.
+        columns: the required columns, which hold the truth.
+        read_truth: checks a row's truth and returns the fields of :class:`Item`; raises ValueError with the reason.
         score: scores all answers.
-        ways: how a model can be asked; the first is the default.
-        prompt: key of the instruction in ``prompts.toml``.
-        from_predictions: whether raw answers from a file can be scored.
-        metrics: the names of its metrics; where ``accuracy`` is one, ``macro_accuracy`` may be too.
+        metrics: names of the metrics, the headline first; with ``accuracy`` there may be ``macro_accuracy`` too.
+        modes: how models answer; the first is the default. ``similarity`` is for encoders.
+        alternatives: further names of required columns.
+        recognize: whether a table without a column ``task`` is one of this task type; None never.
+        needs_question: whether rows need a column ``question``.
+        needs_image: whether rows need an image.
+        multiple_choice: whether every item has options, one of which is right.
+        boxes: whether answers are boxes; then the image's size is kept, and LION answers at region level.
+        documents: whether whole documents are scored, in rolling windows, instead of answers to prompts.
+        instruction: key of the instruction in ``prompts.toml``, by item and form of the options.
+        options: the texts whose likelihoods are compared, by item and form; each a group of spellings.
+        max_new_tokens: maximum length of a written answer, where neither user nor preset sets it.
+        from_predictions: whether answers from a file can be scored.
+        rescorable: whether samples hold all that is needed to score them again with --rescore.
+        harness_truth: the truth columns of a sample in a harness's log, of the task, target and document.
     """
 
     name: str
-    needs: tuple[str, ...]
-    read: Callable[[Row], dict[str, Any]]
+    summary: str
+    columns: tuple[str, ...]
+    read_truth: Callable[[Row], dict[str, Any]]
     score: Scorer
-    ways: tuple[AnswerMode, ...] = ("generation",)
-    prompt: str = "short"
-    from_predictions: bool = True
     metrics: tuple[str, ...] = ("accuracy",)
+    modes: tuple[AnswerMode, ...] = ("generation",)
+    alternatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    recognize: ColumnTest | None = None
+    needs_question: bool = True
+    needs_image: bool = False
+    multiple_choice: bool = False
+    boxes: bool = False
+    documents: bool = False
+    instruction: Callable[[Item, ChoiceForm], str] = lambda item, form: "short"
+    options: Callable[[Item, ChoiceForm], tuple[tuple[str, ...], ...]] = option_texts
+    max_new_tokens: int = 32
+    from_predictions: bool = True
+    rescorable: bool = True
+    harness_truth: Callable[[Task, Any, Row], dict[str, Any]] = target_truth
 
     @property
-    def asks(self) -> bool:
-        """Whether its items have a question; captions may have one."""
-        return self.name not in ("caption", "perplexity", "retrieval")
+    def headline(self) -> str:
+        """The metric that represents a benchmark of this task type."""
+        return self.metrics[0]
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """All columns that a benchmark needs."""
+        return (
+            *(("question",) if self.needs_question else ()),
+            *(("image",) if self.needs_image else ()),
+            *self.columns,
+        )
+
+    @property
+    def known_metrics(self) -> tuple[str, ...]:
+        """Names of all metrics that a benchmark may have."""
+        return (*self.metrics, *(("macro_accuracy",) if "accuracy" in self.metrics else ()))
+
+    @property
+    def encoders_only(self) -> bool:
+        """Whether only an encoder can answer."""
+        return self.modes == ("similarity",)
+
+    def missing_columns(self, columns: Sequence[str]) -> list[str]:
+        """The required columns that a table lacks."""
+        present = set(columns)
+        return [
+            name
+            for name in self.required_columns
+            if not present.intersection(self.alternatives.get(name, (name,)))
+        ]
+
+
+def same_instruction(key: str) -> Callable[[Item, ChoiceForm], str]:
+    """The instruction of a task type whose items all have the same one."""
+    return lambda item, form: key
+
+
+def has_columns(*names: str) -> ColumnTest:
+    """Recognizes tables that have all the columns."""
+    return lambda columns, answers: columns.issuperset(names)
 
 
 def mean_scores(scores: Sequence[float], name: str) -> tuple[Floats, MetricFunction]:
     """Counts and metric of a plain mean of scores."""
-    counts = np.stack([np.ones(len(scores)), np.asarray(scores, dtype=np.float64)], axis=1)
-    return counts, lambda sums: {name: sums[..., 1] / sums[..., 0]}
+    return column_means({name: scores})
 
 
-def text_cell(row: Row, key: str, *, blank: bool = True) -> str:
-    """A cell that must hold text, or a number, which stands for its digits.
+def column_means(columns: Mapping[str, Sequence[float]]) -> tuple[Floats, MetricFunction]:
+    """Counts and metrics of several scores per item, each metric the mean of one.
 
-    Raises:
-        ValueError: missing, of another type, not valid Unicode, or blank where that is not allowed.
+    Args:
+        columns: by metric, one score per item.
     """
-    return check_text(_digits(cell(row, key)), f"'{key}'", blank=blank)
+    names = list(columns)
+    length = len(columns[names[0]])
+    counts = np.stack(
+        [np.ones(length), *(np.asarray(columns[name], dtype=np.float64) for name in names)], axis=1
+    )
+    return counts, lambda sums: {
+        name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)
+    }
 
 
-def _digits(value: Any) -> Any:
-    return str(value) if is_number(value) else value
+def rank_scores(ranks: Floats, cutoffs: Sequence[int]) -> tuple[Floats, MetricFunction]:
+    """Counts and metrics of ranks: ``mean_rank``, ``mrr`` and ``recall_at_K``.
 
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a number that a float can hold: no truth value, infinity or NaN."""
-    largest = sys.float_info.max
-    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
-
-
-def check_text(value: Any, what: str, *, blank: bool = True) -> str:
-    """A value that must be text; see :func:`text_cell`."""
-    if not isinstance(value, str):
-        raise ValueError(f"{what} must be text, got {_shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{what} is not valid Unicode: {error.reason}") from None
-    if not blank and not value.strip():
-        raise ValueError(f"{what} is empty")
-    return value
-
-
-def texts_cell(row: Row, key: str) -> tuple[str, ...]:
-    """A cell that must hold a list of texts or numbers, not empty; ``[{"answer": text}]`` (VQA) is understood."""
-    values = cell(row, key)
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"'{key}' must be a list of texts, got {_shown(values)}")
-    if not values:
-        raise ValueError(f"'{key}' is an empty list")
-    plain = [value.get("answer") if isinstance(value, dict) else value for value in values]
-    return tuple(check_text(_digits(value), f"'{key}'[{place}]") for place, value in enumerate(plain))
-
-
-def numbers_cell(row: Row, key: str, count: int) -> tuple[float, ...]:
-    """A cell that must hold a list of so many finite numbers."""
-    values = cell(row, key)
-    if not isinstance(values, list | tuple) or len(values) != count:
-        raise ValueError(f"'{key}' must be a list of {count} numbers, got {_shown(values)}")
-    for value in values:
-        if not is_number(value):
-            raise ValueError(f"'{key}' must hold finite numbers, got {_shown(value)}")
-    return tuple(float(value) for value in values)
-
-
-def cell(row: Row, key: str) -> Any:
-    """A cell that must be there.
-
-    Raises:
-        ValueError: it is missing or null.
+    Args:
+        ranks: ``[items]`` float64, from 1.
+        cutoffs: the ``K``.
     """
-    if row.get(key) is None:
-        raise ValueError(f"'{key}' is {'null' if key in row else 'missing'}")
-    return row[key]
+    columns = [ranks, 1 / ranks, *(ranks <= cutoff for cutoff in cutoffs)]
+    return column_means(dict(zip(rank_metrics(cutoffs), columns, strict=True)))
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
+def rank_metrics(cutoffs: Sequence[int]) -> tuple[str, ...]:
+    """Names of the metrics of :func:`rank_scores`, in its order."""
+    return ("mean_rank", "mrr", *(f"recall_at_{cutoff}" for cutoff in cutoffs))

@@ -7,35 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, texts_cell
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, has_columns, same_instruction
+from priorkit.evaluation.tasks.cells import Row, texts_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.captions import BleuCounts, score_captions
 from priorkit.scoring.statistics.bootstrap import Floats
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The reference captions, at least one."""
     return {"references": texts_cell(row, "references")}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """Corpus metrics; an item's own score is its CIDEr-D.
 
     Document frequencies are those of the whole benchmark, also for the metrics of a group and in the
     bootstrap: resampling moves captions, not the weights of words.
     """
-    found = score_captions([answer.prediction for answer in answers], [item.references for item in items])
+    scored = score_captions([answer.prediction for answer in answers], [item.references for item in items])
     counts = np.array(
         [
             [1.0, cider, rouge, *bleu.row()]
             for cider, rouge, bleu in zip(
-                found.cider.captions, found.rouge_l.captions, found.bleu_counts, strict=True
+                scored.cider.captions, scored.rouge_l.captions, scored.bleu_counts, strict=True
             )
         ]
     )
     unparsed = [not answer.prediction.strip() for answer in answers]
-    parsed = [None if missing else text for missing, text in zip(unparsed, found.parsed, strict=True)]
-    return TaskScores(found.cider.captions, parsed, unparsed, counts, corpus_metrics)
+    parsed = [None if missing else text for missing, text in zip(unparsed, scored.parsed, strict=True)]
+    return TaskScores(scored.cider.captions, parsed, unparsed, counts, corpus_metrics)
 
 
 def corpus_metrics(sums: Floats) -> dict[str, Floats]:
@@ -47,5 +48,13 @@ def corpus_metrics(sums: Floats) -> dict[str, Floats]:
 
 
 CAPTION = Task(
-    "caption", ("references",), read_row, score, prompt="caption", metrics=("cider", "bleu_4", "rouge_l")
+    "caption",
+    "captions against references",
+    ("references",),
+    read_truth,
+    score,
+    ("cider", "bleu_4", "rouge_l"),
+    recognize=has_columns("references"),
+    needs_question=False,
+    instruction=same_instruction("caption"),
 )

@@ -1,4 +1,4 @@
-"""Multiple choice: read from free text, or the option with the best likelihood or similarity."""
+"""Multiple choice: parsed from written text, or the option with the largest likelihood or similarity."""
 
 from __future__ import annotations
 
@@ -7,51 +7,48 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from priorkit.evaluation.tasks.base import (
-    Row,
+    ChoiceForm,
     ScoringOptions,
     Task,
     TaskScores,
-    cell,
-    is_number,
-    text_cell,
-    texts_cell,
+    column_means,
+    has_columns,
+    option_texts,
 )
+from priorkit.evaluation.tasks.cells import Row, cell, is_number, text_cell, texts_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import predict_choice
-from priorkit.scoring.answers.mcq.parser import read_choice, read_choice_lsbs
-from priorkit.scoring.statistics.bootstrap import Floats
+from priorkit.scoring.answers.mcq.published import PARSERS
 
 LETTERS = string.ascii_uppercase
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """Options and the index of the right one; ``answer`` is an index from 0, a letter or an option's text.
 
     Raises:
         ValueError: fewer than two options, more than 26, or an answer that is none of them.
     """
     choices = options_cell(row, len(LETTERS))
-    found = {"choices": choices, "answer": index_cell(row, choices)}
+    truth = {"choices": choices, "answer": index_cell(row, choices)}
     if row.get("contexts") is None:
-        return found
+        return truth
     contexts = texts_cell(row, "contexts")
     if len(contexts) != len(choices):
         raise ValueError(f"'contexts' must hold one text per option, got {len(contexts)} for {len(choices)}")
-    return {**found, "contexts": contexts, "text": text_cell(row, "text", blank=False)}
+    return {**truth, "contexts": contexts, "text": text_cell(row, "text", blank=False)}
 
 
-def options_cell(row: Row, most: int) -> tuple[str, ...]:
+def options_cell(row: Row, maximum: int) -> tuple[str, ...]:
     """The options: at least two, none of them blank.
 
     Raises:
         ValueError: too few or too many, or an empty one.
     """
     choices = texts_cell(row, "choices")
-    if not 2 <= len(choices) <= most:
-        raise ValueError(f"'choices' must hold 2 to {most} options, got {len(choices)}")
+    if not 2 <= len(choices) <= maximum:
+        raise ValueError(f"'choices' must hold 2 to {maximum} options, got {len(choices)}")
     if blank := [place for place, choice in enumerate(choices) if not choice.strip()]:
         raise ValueError(f"'choices'[{blank[0]}] is empty")
     return choices
@@ -68,9 +65,9 @@ def index_cell(row: Row, choices: Sequence[str]) -> int:
 
 def _index(answer: Any, choices: Sequence[str]) -> int:
     last = len(choices) - 1
-    wanted = f"an index from 0 to {last}"
-    wanted += f", a letter from A to {LETTERS[last]}" if last < len(LETTERS) else ""
-    wanted += " or the text of one option"
+    expected = f"an index from 0 to {last}"
+    expected += f", a letter from A to {LETTERS[last]}" if last < len(LETTERS) else ""
+    expected += " or the text of one option"
     if isinstance(answer, str) and len(answer.strip()) == 1 and answer.strip().upper() in LETTERS:
         index = LETTERS.index(answer.strip().upper())
     elif is_number(answer) and answer == int(answer):
@@ -78,80 +75,122 @@ def _index(answer: Any, choices: Sequence[str]) -> int:
     elif isinstance(answer, str) and list(choices).count(answer) == 1:
         index = list(choices).index(answer)
     else:
-        raise ValueError(f"'answer' must be {wanted}, got {answer!r}")
+        raise ValueError(f"'answer' must be {expected}, got {answer!r}")
     if not 0 <= index <= last:
-        raise ValueError(f"'answer' must be {wanted}, got {answer!r}")
+        raise ValueError(f"'answer' must be {expected}, got {answer!r}")
     return index
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
-    """Accuracy; where all answers carry likelihoods also ``acc`` and ``acc_norm`` of lm-evaluation-harness.
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
+    """Accuracy; where all answers have likelihoods also ``acc`` and ``acc_norm`` of lm-evaluation-harness.
 
-    ``acc`` takes the option of the largest summed log-probability, ``acc_norm`` divides it by the
-    number of characters of what was scored, so that the two are the same for letters. Where the options
-    were rotated, ``circular_accuracy`` counts an item that was right in every rotation (MMBench), and so
-    does the item's own score; ``accuracy`` remains that of the first asking.
+    ``acc`` takes the option with the largest summed log-probability; ``acc_norm`` divides it by the number of
+    characters scored, so that the two are equal for letters. Where the options were rotated,
+    ``circular_accuracy`` counts an item that was right in every rotation (MMBench), and so does the item's own
+    score; ``accuracy`` is that of the first rotation. Where a second parser reads other options,
+    ``accuracy_PARSER`` is the accuracy under it.
     """
-    parsed = [taken_option(item, answer, rules) for item, answer in zip(items, answers, strict=True)]
+    parsed = [
+        chosen_option(item, answer, options.parser) for item, answer in zip(items, answers, strict=True)
+    ]
     scores = [float(index == item.answer) for index, item in zip(parsed, items, strict=True)]
-    columns = [np.ones(len(items)), np.array(scores)]
-    names = ["accuracy"]
+    columns = {"accuracy": scores}
     extra: dict[str, list[Any]] = {}
     if all(answer.loglikelihoods for answer in answers):
         harness = [
-            predict_choice(answer.loglikelihoods, answer.options).accuracies(_gold(item))
+            predict_choice(answer.loglikelihoods, answer.options).accuracies(_truth(item))
             for item, answer in zip(items, answers, strict=True)
         ]
-        for name in ("acc", "acc_norm"):
-            names.append(name)
-            columns.append(np.array([row[name] for row in harness]))
+        columns.update({name: [row[name] for row in harness] for name in ("acc", "acc_norm")})
         extra["loglikelihoods"] = [list(answer.loglikelihoods) for answer in answers]
-
     if all(answer.turns for answer in answers):
-        turns = [_turns(item, answer, rules) for item, answer in zip(items, answers, strict=True)]
-        scores = [
-            score * all(index == item.answer for index in own)
-            for item, score, own in zip(items, scores, turns, strict=True)
+        rotations = [
+            _rotated_options(item, answer, options.parser)
+            for item, answer in zip(items, answers, strict=True)
         ]
-        names.append("circular_accuracy")
-        columns.append(np.array(scores))
-        extra["rotations"] = [list(own) for own in turns]
-
-    def metrics(sums: Floats) -> dict[str, Floats]:
-        return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)}
-
+        scores = [
+            score * all(index == item.answer for index in rotation)
+            for item, score, rotation in zip(items, scores, rotations, strict=True)
+        ]
+        columns["circular_accuracy"] = scores
+        extra["rotations"] = [list(rotation) for rotation in rotations]
+    columns.update(second_accuracy(items, answers, options, columns["accuracy"]))
+    counts, metrics = column_means(columns)
     unparsed = [index is None for index in parsed]
-    return TaskScores(scores, list(parsed), unparsed, np.stack(columns, axis=1), metrics, extra)
+    return TaskScores(scores, list(parsed), unparsed, counts, metrics, extra)
 
 
-def taken_option(item: Item, answer: ModelAnswer, rules: ScoringOptions) -> int | None:
-    """The option that an answer takes, None where it cannot be read."""
+def second_accuracy(
+    items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions, first: Sequence[float]
+) -> dict[str, list[float]]:
+    """Scores of the items with options under the second parser, where any differs from the first parser's.
+
+    Args:
+        items: questions; those without options keep their score.
+        answers: one per item.
+        options: names the second parser.
+        first: scores under the first parser.
+
+    Returns:
+        ``accuracy_PARSER`` with one score per item, or nothing.
+    """
+    if not options.second_parser:
+        return {}
+    second = [
+        float(chosen_option(item, answer, options.second_parser) == item.answer) if item.choices else score
+        for item, answer, score in zip(items, answers, first, strict=True)
+    ]
+    return {} if second == list(first) else {f"accuracy_{options.second_parser.replace('-', '_')}": second}
+
+
+def chosen_option(item: Item, answer: ModelAnswer, parser: str) -> int | None:
+    """The index of the option that an answer chooses, None where the parser finds none."""
     if answer.taken is not None:
         return answer.taken
-    read = read_choice if rules.parser == "careful" else read_choice_lsbs
-    return read(answer.prediction, item.choices)
+    return PARSERS[parser](answer.prediction, item.choices)
 
 
 def rotated(item: Item, by: int) -> Item:
-    """The item with its options moved to the front by so many places."""
+    """The item with its options moved ``by`` places to the front."""
     count = len(item.choices)
-    return replace(item, choices=item.choices[by:] + item.choices[:by], answer=(_gold(item) - by) % count)
+    return replace(item, choices=item.choices[by:] + item.choices[:by], answer=(_truth(item) - by) % count)
 
 
-def _turns(item: Item, answer: ModelAnswer, rules: ScoringOptions) -> tuple[int | None, ...]:
-    """What the rotated askings took, as indices of the options in their own order."""
-    found = (taken_option(rotated(item, by), own, rules) for by, own in enumerate(answer.turns, start=1))
+def _rotated_options(item: Item, answer: ModelAnswer, parser: str) -> tuple[int | None, ...]:
+    """What the answers to the rotated items choose, as indices of the options in their original order."""
     count = len(item.choices)
-    return tuple(None if index is None else (index + by) % count for by, index in enumerate(found, start=1))
+    chosen = (chosen_option(rotated(item, by), turn, parser) for by, turn in enumerate(answer.turns, start=1))
+    return tuple(None if index is None else (index + by) % count for by, index in enumerate(chosen, start=1))
 
 
-def _gold(item: Item) -> int:
+def _truth(item: Item) -> int:
     if not isinstance(item.answer, int):
-        raise TypeError(f"the answer of a choice is an index, got {item.answer!r}")
+        raise TypeError(f"the answer of a multiple-choice item is an index, got {item.answer!r}")
     return item.answer
 
 
+def choice_instruction(item: Item, form: ChoiceForm) -> str:
+    """The instruction for lettered options, or the one for their texts."""
+    return f"choice-{form}"
+
+
+def choice_options(item: Item, form: ChoiceForm) -> tuple[tuple[str, ...], ...]:
+    """The options' letters or texts; texts where options end different contexts."""
+    if form == "letter" and not item.contexts:
+        return tuple((LETTERS[place],) for place in range(len(item.choices)))
+    return option_texts(item, form)
+
+
 CHOICE = Task(
-    "choice", ("choices", "answer"), read_row, score, ("likelihood", "generation"), "choice",
-    metrics=("accuracy", "acc", "acc_norm", "circular_accuracy"),
-)  # fmt: skip
+    "choice",
+    "multiple choice",
+    ("choices", "answer"),
+    read_truth,
+    score,
+    ("accuracy", "acc", "acc_norm", "circular_accuracy"),
+    ("likelihood", "generation", "similarity"),
+    recognize=has_columns("choices", "answer"),
+    multiple_choice=True,
+    instruction=choice_instruction,
+    options=choice_options,
+)

@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, text_cell
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores
+from priorkit.evaluation.tasks.cells import Row, text_cell
+from priorkit.evaluation.tasks.choice import choice_instruction
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The text that follows, as the one option."""
     return {"choices": (text_cell(row, "answer", blank=False),), "answer": 0}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """``perplexity`` of the texts, each counted once whatever its tokens, as in lm-evaluation-harness.
 
     An item's score is the log-probability of its text.
@@ -37,6 +39,13 @@ def _metrics(sums: Floats) -> dict[str, Floats]:
 
 
 CONTINUATION = Task(
-    "continuation", ("answer",), read_row, score, ("likelihood",), "choice", from_predictions=False,
-    metrics=("perplexity",),
-)  # fmt: skip
+    "continuation",
+    "the likelihood of the text that follows",
+    ("answer",),
+    read_truth,
+    score,
+    ("perplexity",),
+    ("likelihood",),
+    instruction=choice_instruction,
+    from_predictions=False,
+)

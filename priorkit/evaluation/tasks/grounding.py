@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from priorkit.core.errors import InputError
-from priorkit.evaluation.tasks.base import BoxSpace, Row, ScoringOptions, Task, TaskScores, numbers_cell
+from priorkit.evaluation.tasks.base import (
+    BoxSpace,
+    ScoringOptions,
+    Task,
+    TaskScores,
+    has_columns,
+    same_instruction,
+)
+from priorkit.evaluation.tasks.cells import Row, numbers_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.boxes import Box, accuracy_at, iou, read_box
 from priorkit.scoring.statistics.bootstrap import Floats
@@ -17,7 +25,7 @@ CURVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Thresholds of the IoU curve."""
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The true box.
 
     Raises:
@@ -29,14 +37,14 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"box": box}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """Accuracy at every threshold of the IoU curve, and mean IoU; without a well-formed box all are 0.
 
     Raises:
         InputError: boxes are written in pixels, and the size of an item's image is not known.
     """
     boxes = [
-        read_box(answer.prediction, *_edges(item, rules.box_space))
+        read_box(answer.prediction, *_extent(item, options.box_space))
         for item, answer in zip(items, answers, strict=True)
     ]
     overlaps = [iou(box, _truth(item)) for box, item in zip(boxes, items, strict=True)]
@@ -50,8 +58,8 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringO
     )
 
 
-def _edges(item: Item, space: BoxSpace) -> tuple[float, float]:
-    """What the image's right and lower edge are in the space that boxes are written in."""
+def _extent(item: Item, space: BoxSpace) -> tuple[float, float]:
+    """Width and height of the image in the coordinates of the answers' boxes."""
     if space != "pixels":
         return (1.0, 1.0) if space == "unit" else (1000.0, 1000.0)
     if item.image_size is None:
@@ -64,7 +72,7 @@ def _edges(item: Item, space: BoxSpace) -> tuple[float, float]:
 
 
 def _metrics(sums: Floats) -> dict[str, Floats]:
-    """``accuracy_at_0.5`` comes first, as the one that stands for the benchmark."""
+    """``accuracy_at_0.5`` comes first: it is the headline."""
     shares = sums[..., 1:] / sums[..., :1]
     curve = {f"accuracy_at_{threshold}": shares[..., place] for place, threshold in enumerate(CURVE, start=1)}
     return {"accuracy_at_0.5": curve["accuracy_at_0.5"], "mean_iou": shares[..., 0], **curve}
@@ -77,6 +85,15 @@ def _truth(item: Item) -> Box:
 
 
 GROUNDING = Task(
-    "grounding", ("box",), read_row, score, prompt="grounding",
-    metrics=("mean_iou", *(f"accuracy_at_{threshold}" for threshold in CURVE)),
-)  # fmt: skip
+    "grounding",
+    "boxes",
+    ("box",),
+    read_truth,
+    score,
+    tuple(
+        dict.fromkeys(["accuracy_at_0.5", "mean_iou", *(f"accuracy_at_{threshold}" for threshold in CURVE)])
+    ),
+    recognize=has_columns("box"),
+    boxes=True,
+    instruction=same_instruction("grounding"),
+)

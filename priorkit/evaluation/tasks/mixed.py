@@ -1,17 +1,18 @@
-"""Mixed benchmarks (MMMU, MathVista): some items have options, the others want a number or words."""
+"""Mixed benchmarks (MMMU, MathVista): some items have options, the others a number or words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, cell, mean_scores, text_cell
-from priorkit.evaluation.tasks.choice import LETTERS, index_cell, options_cell, taken_option
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, column_means
+from priorkit.evaluation.tasks.cells import Row, cell, text_cell
+from priorkit.evaluation.tasks.choice import LETTERS, chosen_option, index_cell, options_cell, second_accuracy
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.short_answer import score_open
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """Options, if there are any, with the right one's letter, index or text; else the one right text."""
     if not row.get("choices"):
         return {"answer": text_cell(row, "answer")}
@@ -22,21 +23,28 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"choices": choices, "answer": index_cell(row, choices)}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
-    """Accuracy over both kinds; an answer that cannot be read is wrong."""
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
+    """Accuracy over both kinds; an unparsed answer is wrong. See ``choice`` for the second parser."""
     parsed: list[Any] = []
     scores: list[float] = []
     for item, answer in zip(items, answers, strict=True):
         if item.choices:
-            taken = taken_option(item, answer, rules)
-            parsed.append(taken)
-            scores.append(float(taken == item.answer))
+            chosen = chosen_option(item, answer, options.parser)
+            parsed.append(chosen)
+            scores.append(float(chosen == item.answer))
         else:
-            reading = score_open(answer.prediction, str(item.answer))
-            parsed.append(reading.parsed or None)
-            scores.append(reading.score)
-    counts, metrics = mean_scores(scores, "accuracy")
-    return TaskScores(scores, parsed, [own is None for own in parsed], counts, metrics)
+            result = score_open(answer.prediction, str(item.answer))
+            parsed.append(result.parsed or None)
+            scores.append(result.score)
+    counts, metrics = column_means({"accuracy": scores, **second_accuracy(items, answers, options, scores)})
+    return TaskScores(scores, parsed, [value is None for value in parsed], counts, metrics)
 
 
-MIXED = Task("mixed", ("answer",), read_row, score, ("generation",), "mixed")
+MIXED = Task(
+    "mixed",
+    "options for some items, a number or words for the others",
+    ("answer",),
+    read_truth,
+    score,
+    instruction=lambda item, form: "choice-letter" if item.choices else "short",
+)

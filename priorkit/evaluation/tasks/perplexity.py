@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, text_cell
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, has_columns
+from priorkit.evaluation.tasks.cells import Row, text_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import RollingText, bits_per_byte
 from priorkit.scoring.statistics.bootstrap import Floats
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The document."""
     return {"text": text_cell(row, "text", blank=False)}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """``perplexity`` per token, per word and per byte, and bits per byte; an item's score is the last.
 
     Sums over all documents come first, then one division and the exponential, as in
@@ -55,6 +56,16 @@ def _metrics(sums: Floats) -> dict[str, Floats]:
 
 
 PERPLEXITY = Task(
-    "perplexity", ("text",), read_row, score, ("likelihood",), from_predictions=False,
-    metrics=("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
-)  # fmt: skip
+    "perplexity",
+    "documents",
+    ("text",),
+    read_truth,
+    score,
+    ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte"),
+    ("likelihood",),
+    recognize=has_columns("text"),
+    needs_question=False,
+    documents=True,
+    from_predictions=False,
+    rescorable=False,
+)

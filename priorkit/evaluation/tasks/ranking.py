@@ -7,37 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, rank_metrics, rank_scores
+from priorkit.evaluation.tasks.cells import Row
 from priorkit.evaluation.tasks.choice import index_cell, options_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
-from priorkit.scoring.statistics.bootstrap import Floats
 
 MOST = 1000
-METRICS = ("mean_rank", "mrr", "recall_at_1", "recall_at_5", "recall_at_10")
+CUTOFFS = (1, 5, 10)
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The candidates and the index of the true one."""
     choices = options_cell(row, MOST)
     return {"choices": choices, "answer": index_cell(row, choices)}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """Mean reciprocal rank, recall at 1, 5 and 10, mean rank; an item's score is its reciprocal rank.
 
     Candidates are ordered by the mean log-probability of their tokens, as VisDial's generative models
-    are; a tie counts half.
+    are; ties get their mean rank.
     """
     ranks = np.array([_rank(item, answer) for item, answer in zip(items, answers, strict=True)])
-    columns = [np.ones(len(ranks)), ranks, 1 / ranks, ranks <= 1, ranks <= 5, ranks <= 10]
-    counts = np.stack(columns, axis=1).astype(np.float64)
+    counts, metrics = rank_scores(ranks, CUTOFFS)
     extra: dict[str, list[Any]] = {
         "rank": ranks.tolist(),
         "loglikelihoods": [list(answer.loglikelihoods) for answer in answers],
         "tokens": [list(answer.tokens) for answer in answers],
     }
     parsed = [answer.prediction for answer in answers]
-    return TaskScores((1 / ranks).tolist(), parsed, [False] * len(items), counts, _metrics, extra)
+    return TaskScores((1 / ranks).tolist(), parsed, [False] * len(items), counts, metrics, extra)
 
 
 def _rank(item: Item, answer: ModelAnswer) -> float:
@@ -46,11 +45,13 @@ def _rank(item: Item, answer: ModelAnswer) -> float:
     return 1.0 + float((values > true).sum()) + float((values == true).sum() - 1) / 2
 
 
-def _metrics(sums: Floats) -> dict[str, Floats]:
-    return {name: sums[..., place] / sums[..., 0] for place, name in enumerate(METRICS, start=1)}
-
-
 RANKING = Task(
-    "ranking", ("choices", "answer"), read_row, score, ("likelihood",), "short", from_predictions=False,
-    metrics=METRICS,
-)  # fmt: skip
+    "ranking",
+    "many candidate answers",
+    ("choices", "answer"),
+    read_truth,
+    score,
+    rank_metrics(CUTOFFS),
+    ("likelihood",),
+    from_predictions=False,
+)

@@ -1,4 +1,4 @@
-"""All task types by name, and which one a table's columns ask for."""
+"""All task types by name, and which one a table's columns fit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from priorkit.core.errors import InputError, nearest
-from priorkit.data.images.pairs import TEXT_COLUMNS
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.caption import CAPTION
 from priorkit.evaluation.tasks.choice import CHOICE
@@ -19,26 +18,27 @@ from priorkit.evaluation.tasks.retrieval import RETRIEVAL
 from priorkit.evaluation.tasks.short_answer import EXACT, GQA, OCR, RELAXED, TEXTVQA, VQA
 from priorkit.evaluation.tasks.yes_no import YES_NO
 
-TASKS = {
+TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         CHOICE,
-        YES_NO,
-        VQA,
-        TEXTVQA,
-        GQA,
-        EXACT,
-        RELAXED,
         CAPTION,
         GROUNDING,
-        PERPLEXITY,
+        VQA,
+        YES_NO,
+        EXACT,
         RETRIEVAL,
-        RANKING,
-        MIXED,
-        CONTINUATION,
+        PERPLEXITY,
+        TEXTVQA,
+        GQA,
+        RELAXED,
         OCR,
+        MIXED,
+        RANKING,
+        CONTINUATION,
     )
 }
+"""All task types; a table without a column ``task`` is of the first that recognizes it."""
 
 
 def task_named(name: str, where: str) -> Task:
@@ -53,7 +53,7 @@ def task_named(name: str, where: str) -> Task:
 
 
 def task_of(columns: Sequence[str], named: Iterable[Any], answers: Iterable[Any], where: str) -> Task:
-    """The task type of a table: its ``task`` column, else what its columns hold.
+    """The task type of a table: named in its column ``task``, or else recognized by its columns.
 
     Args:
         columns: names of all columns.
@@ -69,28 +69,22 @@ def task_of(columns: Sequence[str], named: Iterable[Any], answers: Iterable[Any]
         raise InputError(
             f"the column 'task' names several task types: {', '.join(map(str, names[:5]))}",
             where=where,
-            hint="use a file for each, or say --task",
+            hint="use one file per task type, or set --task",
         )
     if names:
         return task_named(str(names[0]), f"{where}, column 'task'")
-    found = set(columns)
-    if "choices" in found and "answer" in found:
-        return CHOICE
-    for task in (CAPTION, GROUNDING, VQA):
-        if found.issuperset(task.needs):
+    present = frozenset(columns)
+    for task in TASKS.values():
+        if task.recognize is not None and task.recognize(present, answers):
             return task
-    if "answer" in found and "question" in found:
-        yes_or_no = all(
-            isinstance(answer, str) and answer.strip().lower() in ("yes", "no") for answer in answers
-        )
-        return YES_NO if yes_or_no else EXACT
-    if "image" in found and found.intersection(TEXT_COLUMNS):
-        return RETRIEVAL
-    if "text" in found:
-        return PERPLEXITY
-    kinds = "; ".join(f"{task.name}: {', '.join(task.needs)}" for task in TASKS.values())
+    kinds = "; ".join(f"{task.name}: {', '.join(task.columns)}" for task in TASKS.values())
     raise InputError(
         f"the columns {', '.join(columns)} fit no task type",
         where=where,
         hint=f"name the task with --task, or rename columns ({kinds})",
     )
+
+
+def task_help() -> str:
+    """The task types with their summaries, for the help text of ``--task``."""
+    return ", ".join(f"{task.name} ({task.summary})" for task in TASKS.values())

@@ -5,34 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from priorkit.evaluation.tasks.base import (
-    Row,
-    Scorer,
-    ScoringOptions,
-    Task,
-    TaskScores,
-    mean_scores,
-    text_cell,
-    texts_cell,
-)
+from priorkit.evaluation.tasks.base import Scorer, ScoringOptions, Task, TaskScores, has_columns, mean_scores
+from priorkit.evaluation.tasks.cells import Row, text_cell, texts_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers import short_answer
-from priorkit.scoring.answers.parsed_score import ParsedScore as Reading
+from priorkit.scoring.answers.parsed_score import ParsedScore
 from priorkit.scoring.answers.vqa import score_textvqa, score_vqa
 
 
 def read_answer(row: Row) -> dict[str, Any]:
-    """The one right text, not blank: a blank answer would score against it."""
+    """The one right text; a blank one is refused, since blank answers would match it."""
     return {"answer": text_cell(row, "answer", blank=False)}
 
 
 def read_answers(row: Row) -> dict[str, Any]:
-    """The human answers, at least one; people may leave one blank."""
+    """The human answers, at least one; some may be blank."""
     return {"answers": texts_cell(row, "answers")}
 
 
 def read_texts(row: Row) -> dict[str, Any]:
-    """The texts to be read, at least one and none blank: a blank one occurs in every answer.
+    """The texts to be read, at least one and none blank: every answer contains a blank one.
 
     Raises:
         ValueError: one is blank.
@@ -43,50 +35,54 @@ def read_texts(row: Row) -> dict[str, Any]:
     return {"answers": answers}
 
 
-def _scorer(read: Callable[[Item, str, bool], Reading]) -> Scorer:
+def _scorer(rule: Callable[[Item, str, bool], ParsedScore]) -> Scorer:
     """Mean of the rule's scores; a blank answer that scores nothing counts as unparsed.
 
     Args:
-        read: the rule, of the item, the answer and whether known bugs of the official rule are mended.
+        rule: scores one answer, from the item, the answer and whether known bugs of the official rule are corrected.
     """
 
-    def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
-        found = [
-            read(item, answer.prediction, rules.strict) for item, answer in zip(items, answers, strict=True)
+    def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
+        results = [
+            rule(item, answer.prediction, options.strict) for item, answer in zip(items, answers, strict=True)
         ]
         unparsed = [
-            not answer.prediction.strip() and not reading.score
-            for answer, reading in zip(answers, found, strict=True)
+            not answer.prediction.strip() and not result.score
+            for answer, result in zip(answers, results, strict=True)
         ]
         parsed = [
-            None if missing else reading.parsed for missing, reading in zip(unparsed, found, strict=True)
+            None if missing else result.parsed for missing, result in zip(unparsed, results, strict=True)
         ]
-        scores = [reading.score for reading in found]
+        scores = [result.score for result in results]
         counts, metrics = mean_scores(scores, "accuracy")
         return TaskScores(scores, parsed, unparsed, counts, metrics)
 
     return score
 
 
-def _one(read: Callable[[str, str], Reading]) -> Scorer:
-    """A rule against the one right text, without a known bug."""
-    return _scorer(lambda item, text, strict: read(text, str(item.answer)))
+def _one_answer(rule: Callable[[str, str], ParsedScore]) -> Scorer:
+    """The scorer of a rule with one right text; these rules have no known bug to correct."""
+    return _scorer(lambda item, text, strict: rule(text, str(item.answer)))
 
 
 VQA = Task(
     "vqa",
+    "VQA accuracy over human answers",
     ("answers",),
     read_answers,
     _scorer(lambda item, text, strict: score_vqa(text, item.answers, strict=strict)),
+    recognize=has_columns("answers"),
 )
 TEXTVQA = Task(
     "textvqa",
+    "TextVQA accuracy",
     ("answers",),
     read_answers,
     _scorer(lambda item, text, strict: score_textvqa(text, item.answers, strict=strict)),
 )
 OCR = Task(
     "ocr",
+    "a text that the answer contains",
     ("answers",),
     read_texts,
     _scorer(
@@ -95,6 +91,15 @@ OCR = Task(
         )
     ),
 )
-GQA = Task("gqa", ("answer",), read_answer, _one(short_answer.score_gqa))
-EXACT = Task("exact", ("answer",), read_answer, _one(short_answer.score_exact))
-RELAXED = Task("relaxed", ("answer",), read_answer, _one(short_answer.score_relaxed))
+GQA = Task("gqa", "equal in lower case", ("answer",), read_answer, _one_answer(short_answer.score_gqa))
+EXACT = Task(
+    "exact",
+    "equal text",
+    ("answer",),
+    read_answer,
+    _one_answer(short_answer.score_exact),
+    recognize=has_columns("question", "answer"),
+)
+RELAXED = Task(
+    "relaxed", "numbers within 5 %", ("answer",), read_answer, _one_answer(short_answer.score_relaxed)
+)

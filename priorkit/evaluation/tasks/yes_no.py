@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from priorkit.evaluation.tasks.base import Row, ScoringOptions, Task, TaskScores, cell
+from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, same_instruction
+from priorkit.evaluation.tasks.cells import Row, cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.pairs import pair_scores
 from priorkit.scoring.answers.yes_no import read_label, read_yes_no, read_yes_no_strict
 from priorkit.scoring.statistics.bootstrap import Floats, MetricFunction
 
 
-def read_row(row: Row) -> dict[str, Any]:
+def read_truth(row: Row) -> dict[str, Any]:
     """The label: ``yes`` or ``no`` in any case, or a truth value.
 
     Raises:
@@ -28,15 +29,15 @@ def read_row(row: Row) -> dict[str, Any]:
     return {"answer": read_label(answer)}
 
 
-def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringOptions) -> TaskScores:
+def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """Accuracy, precision, recall, F1 (yes is positive) and the share of answers read as yes.
 
     POPE's rule reads every answer, also a blank one (as yes), which scores so and is counted as unparsed;
-    the strict reading wants a clear yes or no, and anything else is wrong and counts as neither. Where the options'
-    likelihoods were compared, the answer taken is read. Pairs of questions (``pair`` and ``category``, as
+    the strict reading requires a clear yes or no; anything else is wrong and counts as neither. Where the
+    likelihoods of yes and no were compared, the more likely one is the answer. Pairs of questions (``pair`` and ``category``, as
     in MME) get MME's scores too.
     """
-    read = read_yes_no_strict if rules.strict else read_yes_no
+    read = read_yes_no_strict if options.strict else read_yes_no
     readings = [read(answer.prediction) for answer in answers]
     said = np.array([reading == "yes" for reading in readings])
     denied = np.array([reading == "no" for reading in readings])
@@ -55,14 +56,14 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], rules: ScoringO
 
 
 def rates(sums: Floats) -> dict[str, Floats]:
-    """Rates from sums of true and false positives, true and false negatives, and what could not be read.
+    """Rates from sums of true and false positives, true and false negatives, and unparsed answers.
 
     A rate over nothing is 0, as in POPE.
     """
-    true_positive, false_positive, true_negative, false_negative, *unread = np.moveaxis(sums, -1, 0)
+    true_positive, false_positive, true_negative, false_negative, *unparsed = np.moveaxis(sums, -1, 0)
     items = sums.sum(-1)
     precision = _share(true_positive, true_positive + false_positive)
-    recall = _share(true_positive, true_positive + false_negative + (unread[0] if unread else 0.0))
+    recall = _share(true_positive, true_positive + false_negative + (unparsed[0] if unparsed else 0.0))
     return {
         "accuracy": (true_positive + true_negative) / items,
         "precision": precision,
@@ -76,7 +77,22 @@ def _share(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
+def recognize(columns: frozenset[str], answers: Iterable[Any]) -> bool:
+    """Questions whose answers are all yes or no."""
+    return {"question", "answer"} <= columns and all(
+        isinstance(answer, str) and answer.strip().lower() in ("yes", "no") for answer in answers
+    )
+
+
 YES_NO = Task(
-    "yes-no", ("answer",), read_row, score, ("likelihood", "generation"), "yes-no",
-    metrics=("accuracy", "precision", "recall", "f1", "yes_ratio", "mme_perception", "mme_cognition"),
-)  # fmt: skip
+    "yes-no",
+    "yes or no",
+    ("answer",),
+    read_truth,
+    score,
+    ("accuracy", "precision", "recall", "f1", "yes_ratio", "mme_perception", "mme_cognition"),
+    ("likelihood", "generation"),
+    recognize=recognize,
+    instruction=same_instruction("yes-no"),
+    options=lambda item, form: (("yes", "Yes"), ("no", "No")),
+)

@@ -80,8 +80,8 @@ def test_a_published_row_becomes_the_harness_question(name: str) -> None:
     assert own.licence
     assert own.source.startswith("https://")
     assert own.data.items > 0
-    read = TASKS[own.task].read(found)
-    assert all(key in found or key in read for key in TASKS[own.task].needs)
+    read = TASKS[own.task].read_truth(found)
+    assert all(key in found or key in read for key in TASKS[own.task].columns)
     if name == "wikitext":
         assert "1,000" in found["text"]
 
@@ -101,4 +101,4 @@ def test_perplexity_of_continuations() -> None:
     assert scored.metrics(scored.counts.sum(0))["perplexity"] == pytest.approx(np.exp(2.0))
     assert scored.scores == [-1.0, -3.0]
     with pytest.raises(ValueError, match="'answer'"):
-        CONTINUATION.read({"answer": " "})
+        CONTINUATION.read_truth({"answer": " "})

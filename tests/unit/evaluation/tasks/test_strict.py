@@ -38,11 +38,11 @@ def test_capitals_of_formulas() -> None:
 )
 def test_a_blank_truth_is_refused(task: str, row: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="is empty"):
-        TASKS[task].read(row)
+        TASKS[task].read_truth(row)
 
 
 def test_people_may_leave_an_answer_of_vqa_blank() -> None:
-    assert TASKS["vqa"].read({"answers": ["", "red"]}) == {"answers": ("", "red")}
+    assert TASKS["vqa"].read_truth({"answers": ["", "red"]}) == {"answers": ("", "red")}
 
 
 def test_a_blank_answer_is_read_as_yes_and_counted() -> None:

@@ -104,7 +104,7 @@ def test_mixed_items_by_option_number_and_words() -> None:
         ({"answer": "art"}, "a party", 0.0),
         ({"answer": "7"}, "seven", 0.0),
     ]
-    items = [Item(id=n, **MIXED.read(row)) for n, (row, _, _) in enumerate(rows)]
+    items = [Item(id=n, **MIXED.read_truth(row)) for n, (row, _, _) in enumerate(rows)]
     scored = MIXED.score(items, [ModelAnswer(text) for _, text, _ in rows], ScoringOptions())
     assert scored.scores == [expected for _, _, expected in rows]
     assert scored.unparsed == [False] * 7 + [True]
