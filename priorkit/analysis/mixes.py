@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.analysis.mix_table import read_mix_table
-from priorkit.analysis.training_text import shares_read
+from priorkit.analysis.pretraining_data import pretraining_shares
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, read_results
@@ -26,7 +26,7 @@ TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MixSelection:
     """What a mix consists of and what it is judged by, as the user named it.
 
     Attributes:
@@ -43,7 +43,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Mixes:
+class ScoredMixes:
     """The mixes that were tried.
 
     Attributes:
@@ -63,7 +63,7 @@ class Mixes:
     minimise: bool
 
 
-def mixes_of_table(item: Input, wanted: Wanted) -> Mixes:
+def mixes_from_table(item: Input, wanted: MixSelection) -> ScoredMixes:
     """The mixes in a table: a row each, named by a column ``mix``, ``name`` or ``id`` where there is one.
 
     Raises:
@@ -92,7 +92,7 @@ def mixes_of_table(item: Input, wanted: Wanted) -> Mixes:
     scores = np.mean([numbers[name] for name in wanted.score], axis=0)
     label = next((name for name in ("mix", "name", "id") if name in columns), "")
     names = [str(v) for v in columns[label]] if label else [str(number) for number in range(len(scores))]
-    return _mixes(wanted, names, list(wanted.shares), shares, scores, wanted.score)
+    return _checked_mixes(wanted, names, list(wanted.shares), shares, scores, wanted.score)
 
 
 def _numbers(values: list[Any], name: str, item: Input) -> Floats:
@@ -105,7 +105,7 @@ def _numbers(values: list[Any], name: str, item: Input) -> Floats:
     return found
 
 
-def mixes_of_evaluations(items: Mapping[str, Input], wanted: Wanted) -> Mixes:
+def mixes_from_evaluations(items: Mapping[str, Input], wanted: MixSelection) -> ScoredMixes:
     """The mixes that the models of evaluations have read.
 
     Raises:
@@ -129,13 +129,13 @@ def mixes_of_evaluations(items: Mapping[str, Input], wanted: Wanted) -> Mixes:
             if not np.isfinite(score):
                 raise InputError(f"no finite value of {', '.join(chosen)}", where=item.given)
             scores.append(score)
-            read.append(shares_read(item.owner, wanted.shares))
+            read.append(pretraining_shares(item.owner, wanted.shares))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
     components = list(wanted.shares or dict.fromkeys(name for row in read for name in row))
     shares = np.array([[row.get(name, 0.0) for name in components] for row in read])
-    return _mixes(wanted, list(items), components, shares, np.array(scores), chosen)
+    return _checked_mixes(wanted, list(items), components, shares, np.array(scores), chosen)
 
 
 def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:
@@ -160,14 +160,14 @@ def _accuracies(item: Input) -> tuple[str, ...]:
     return chosen
 
 
-def _mixes(
-    wanted: Wanted,
+def _checked_mixes(
+    wanted: MixSelection,
     names: list[str],
     components: list[str],
     shares: Floats,
     scores: Floats,
     chosen: tuple[str, ...],
-) -> Mixes:
+) -> ScoredMixes:
     """Complete the shares, refuse those that do not add up, and settle what is better."""
     problems = Problems(InputError)
     if wanted.remainder is not None:
@@ -200,4 +200,4 @@ def _mixes(
         )
     minimise = wanted.goal == "minimise" or (wanted.goal == "auto" and all(lower))
     score = chosen[0] if len(chosen) == 1 else f"mean of {', '.join(chosen)}"
-    return Mixes(names, components, shares / shares.sum(1, keepdims=True), scores, score, minimise)
+    return ScoredMixes(names, components, shares / shares.sum(1, keepdims=True), scores, score, minimise)

@@ -1,4 +1,4 @@
-"""What a section is made of: tables, plots, notes, trees and galleries, and a section's files."""
+"""What a section consists of: tables, plots, notes, galleries of examples, and the lineage graph."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ from typing import TYPE_CHECKING, TypeVar
 
 from priorkit.core.interval import Interval
 from priorkit.report import numbers
+from priorkit.scoring.answers.boxes import Box
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """A difference with its interval; shown with its sign."""
+class SignedInterval:
+    """A difference with its interval, shown with a sign."""
 
     interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A number that is shown in its own way: a p-value, a share, a duration."""
+class FormattedNumber:
+    """A number with its text: a p-value, a share, a duration."""
 
     value: float
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class CellImages:
     """Small images in a table's cell, as data URIs."""
 
     uris: tuple[str, ...]
 
 
-Cell = str | int | float | Interval | Signed | Shown | Pictures | None
+Cell = str | int | float | Interval | SignedInterval | FormattedNumber | CellImages | None
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Table:
     """A table.
 
     Attributes:
-        name: the CSV file's name without suffix; also the anchor.
-        caption: what it shows.
-        columns: headings.
+        name: name of the CSV file, without suffix.
+        caption: heading.
+        columns: column headings.
         rows: cells, one per column.
-        colors: the series number of a column whose heading is an artifact, -1 elsewhere.
+        colors: series number of each column that belongs to an artifact, -1 for others.
         note: small print below.
-        folded: whether it is closed until the reader opens it.
+        folded: whether it is collapsed at first.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Table:
     kind = "table"
 
     def without_empty(self) -> Table:
-        """The table without the columns that hold nothing in any row."""
+        """The table without its empty columns."""
         kept = [n for n in range(len(self.columns)) if any(row[n] not in (None, "") for row in self.rows)]
         return replace(
             self,
@@ -76,36 +77,36 @@ class Table:
         )
 
     def numeric(self, column: int) -> bool:
-        """Whether a column holds numbers and so is aligned to the right."""
+        """Whether a column holds numbers, which are right-aligned."""
         cells = [row[column] for row in self.rows if row[column] not in (None, "")]
-        return bool(cells) and not any(isinstance(cell, str | Pictures) for cell in cells)
+        return bool(cells) and not any(isinstance(cell, str | CellImages) for cell in cells)
 
     def color(self, column: int) -> int:
-        """The series number of a column, -1 where it has none."""
+        """The series number of a column, -1 if it has none."""
         return self.colors[column] if column < len(self.colors) else -1
 
     def csv(self) -> str:
-        """The table with all digits; an interval takes three columns."""
-        wide = [
-            any(isinstance(row[column], Interval | Signed) for row in self.rows)
+        """The table with all digits; intervals take three columns."""
+        has_interval = [
+            any(isinstance(row[column], Interval | SignedInterval) for row in self.rows)
             for column in range(len(self.columns))
         ]
-        shown = [
-            not any(isinstance(row[column], Pictures) for row in self.rows)
+        included = [
+            not any(isinstance(row[column], CellImages) for row in self.rows)
             for column in range(len(self.columns))
         ]
         heading: list[str] = []
         for column, title in enumerate(self.columns):
-            if shown[column]:
-                heading += [title, f"{title} low", f"{title} high"] if wide[column] else [title]
+            if included[column]:
+                heading += [title, f"{title} low", f"{title} high"] if has_interval[column] else [title]
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(heading)
         for row in self.rows:
             line: list[str] = []
             for column, cell in enumerate(row):
-                if shown[column]:
-                    line += _csv_cells(cell) if wide[column] else _csv_cells(cell)[:1]
+                if included[column]:
+                    line += _csv_cells(cell) if has_interval[column] else _csv_cells(cell)[:1]
             writer.writerow(line)
         return stream.getvalue()
 
@@ -125,11 +126,11 @@ class Table:
 
 
 def _csv_cells(cell: Cell) -> list[str]:
-    if isinstance(cell, Signed):
+    if isinstance(cell, SignedInterval):
         cell = cell.interval
     if isinstance(cell, Interval):
         return ["" if math.isnan(value) else repr(value) for value in (cell.value, cell.low, cell.high)]
-    if isinstance(cell, Shown):
+    if isinstance(cell, FormattedNumber):
         cell = cell.value
     if isinstance(cell, float):
         return ["" if math.isnan(cell) else repr(cell), "", ""]
@@ -137,15 +138,15 @@ def _csv_cells(cell: Cell) -> list[str]:
 
 
 def cell_text(cell: Cell) -> str:
-    """A cell as people read it."""
+    """The text of a cell."""
     match cell:
-        case None | Pictures():
+        case None | CellImages():
             return ""
         case Interval():
             return numbers.with_interval(cell)
-        case Signed():
+        case SignedInterval():
             return numbers.with_interval(cell.interval, signed=True)
-        case Shown():
+        case FormattedNumber():
             return cell.text
         case int():
             return f"{cell:,}"
@@ -169,17 +170,17 @@ class Plot:
 TableOrPlot = TypeVar("TableOrPlot", bound=Table | Plot)
 
 
-def told_apart(block: TableOrPlot, place: int, title: str = "") -> TableOrPlot:
-    """One of several blocks of the same sort: a file name of its own, and a caption that says whose it is.
+def numbered(block: TableOrPlot, index: int, title: str = "") -> TableOrPlot:
+    """One of several blocks of the same kind, with a unique file name and a caption that says what it belongs to.
 
     Args:
-        block: the block under its plain name.
-        place: its number; the first keeps its name.
-        title: what stands before the caption; nothing where empty.
+        block: the block.
+        index: its position; the first keeps its name.
+        title: put before the caption, if not empty.
     """
     return replace(
         block,
-        name=f"{block.name}-{place + 1}" if place else block.name,
+        name=f"{block.name}-{index + 1}" if index else block.name,
         caption=f"{title}: {block.caption}" if title else block.caption,
     )
 
@@ -194,24 +195,14 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """A rectangle on an image, normalised x1, y1, x2, y2."""
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
+class ExampleAnswer:
     """One model's answer to an example."""
 
     label: str
     color: int
     raw: str
     parsed: str
-    right: bool | None
+    correct: bool | None
     box: Box | None = None
 
 
@@ -225,13 +216,13 @@ class Example:
     truth: str
     groups: str
     image: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ExampleAnswer, ...]
     box: Box | None = None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Examples as cards."""
+    """Examples, shown as cards."""
 
     examples: Sequence[Example]
 
@@ -239,8 +230,8 @@ class Gallery:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """An artifact or another input in the lineage, placed on a grid of pixels."""
+class LineageNode:
+    """An artifact or another input in the lineage, with its position in pixels."""
 
     label: str
     detail: str
@@ -252,10 +243,10 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class LineageGraph:
     """The lineage: nodes and the curves between them (SVG path data)."""
 
-    nodes: Sequence[Node]
+    nodes: Sequence[LineageNode]
     paths: Sequence[str]
     width: float
     height: float
@@ -263,7 +254,7 @@ class Graph:
     kind = "graph"
 
 
-Block = Table | Plot | Note | Gallery | Graph
+Block = Table | Plot | Note | Gallery | LineageGraph
 
 
 @dataclass(frozen=True)
@@ -271,11 +262,11 @@ class Section:
     """A section of the page.
 
     Attributes:
-        anchor: its address within the page.
+        anchor: its id on the page.
         title: its heading.
-        intro: a paragraph that says what is shown.
-        blocks: what it shows.
-        headline: its tables that belong into the summary, on the page and in the terminal.
+        intro: a paragraph below the heading.
+        blocks: its content.
+        headline: its tables for the summary, on the page and in the terminal.
     """
 
     anchor: str

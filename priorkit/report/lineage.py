@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from priorkit.data.results.artifact_graph import Member, owner_of
-from priorkit.report.blocks import Graph, Node
+from priorkit.report.blocks import LineageGraph, LineageNode
 
 _ROW, _GAP, _HEIGHT = 58.0, 44.0, 42.0
 _CHARACTER, _MARGIN = 6.9, 22.0
 _LONGEST = 30
 
 
-def lineage(members: Sequence[Member]) -> Graph:
-    """Lay out artifacts and their inputs in columns: what was made from nothing stands leftmost."""
+def lineage(members: Sequence[Member]) -> LineageGraph:
+    """Lay out artifacts and their inputs in columns: those without inputs are leftmost."""
     names, details, edges = _graph(members)
     depth = _depths(len(names), edges)
     columns = [
@@ -30,7 +30,7 @@ def lineage(members: Sequence[Member]) -> Graph:
         for row, node in enumerate(column):
             place[node] = (lefts[level], top + _ROW * row, widths[level])
     nodes = [
-        Node(
+        LineageNode(
             _short(names[n]),
             _short(details[n]),
             n < len(members) and members[n].given,
@@ -40,7 +40,7 @@ def lineage(members: Sequence[Member]) -> Graph:
         for n in range(len(names))
     ]
     paths = [_curve(place[start], place[end]) for start, end in edges]
-    return Graph(nodes, paths, lefts[-1] + widths[-1] + 1, _ROW * tallest - (_ROW - _HEIGHT) + 2)
+    return LineageGraph(nodes, paths, lefts[-1] + widths[-1] + 1, _ROW * tallest - (_ROW - _HEIGHT) + 2)
 
 
 def _graph(members: Sequence[Member]) -> tuple[list[str], list[str], list[tuple[int, int]]]:
@@ -65,7 +65,7 @@ def _graph(members: Sequence[Member]) -> tuple[list[str], list[str], list[tuple[
 
 
 def _depths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """The length of the longest way to each node; artifacts cannot form a circle, their digests forbid it."""
+    """The length of the longest path to each node; digests make cycles impossible."""
     depth = [0] * count
     for _ in range(count):
         before = list(depth)
@@ -73,7 +73,7 @@ def _depths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
             depth[end] = max(depth[end], depth[start] + 1)
         if depth == before:
             break
-    # A source stands right before the first thing made from it, so that its line is short.
+    # A source is placed in the column just before the first artifact made from it, so that its edge is short.
     for node in range(count):
         ends = [depth[end] for start, end in edges if start == node]
         if ends and not any(end == node for _, end in edges):
@@ -82,7 +82,7 @@ def _depths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def _ordered(columns: list[list[int]], edges: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Order each column by the mean place of its neighbours, to and fro, so that few lines cross."""
+    """Order each column by the mean position of its neighbors, alternating directions, to reduce crossings."""
     for forward in (True, False, True, False, True):
         place = {node: row - len(column) / 2 for column in columns for row, node in enumerate(column)}
         for column in columns:

@@ -77,6 +77,7 @@ def execute(settings: ReportSettings, work: Work) -> None:
     """Follow the artifacts' lineage, build the sections, write the page and its files."""
     from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
     from priorkit.report import page
+    from priorkit.report.sections.base import build_sections
 
     given: dict[str, Artifact] = {}
     for label in settings.artifacts:
@@ -90,7 +91,7 @@ def execute(settings: ReportSettings, work: Work) -> None:
     else:
         priors = prior_groups(found)
     members = Members(found, priors, settings.seed, settings.resamples)
-    sections = page.build(members)
+    sections = build_sections(members)
     page.write(sections, settings.title, work.path)
     work.metrics.update(
         artifacts=len(given),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from priorkit.analysis.mixes import Mixes
+    from priorkit.analysis.mixes import ScoredMixes
     from priorkit.scoring.statistics.response_surface import CrossValidation, Surface
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class SuggestMixSettings(StepSettings):
 
 def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
     """Read the mixes and their scores, which are small, and check that a surface can be fitted."""
-    from priorkit.analysis.mixes import Wanted, mixes_of_evaluations, mixes_of_table
+    from priorkit.analysis.mixes import MixSelection, mixes_from_evaluations, mixes_from_table
     from priorkit.scoring.statistics.response_surface import MIN_MIXES
 
     if bool(settings.evaluations) == bool(settings.table):
@@ -96,12 +96,12 @@ def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
             "give evaluations, or --table FILE" + (", not both" if settings.table else ""),
             hint="priorkit suggest-mix --help has an example of each",
         )
-    wanted = Wanted(settings.shares, settings.remainder, settings.score, settings.goal)
+    wanted = MixSelection(settings.shares, settings.remainder, settings.score, settings.goal)
     if settings.table:
-        mixes = mixes_of_table(inputs["table"], wanted)
+        mixes = mixes_from_table(inputs["table"], wanted)
     else:
         items = {name: inputs[f"evaluations.{name}"] for name in settings.evaluations}
-        mixes = mixes_of_evaluations(items, wanted)
+        mixes = mixes_from_evaluations(items, wanted)
     _check_bounds(settings, mixes)
     if len(mixes.names) < MIN_MIXES:
         raise InputError(f"a surface needs at least {MIN_MIXES} mixes, got {len(mixes.names)}")
@@ -116,7 +116,7 @@ def plan(settings: SuggestMixSettings, inputs: Mapping[str, Input]) -> Plan:
     )
 
 
-def _check_bounds(settings: SuggestMixSettings, mixes: Mixes) -> None:
+def _check_bounds(settings: SuggestMixSettings, mixes: ScoredMixes) -> None:
     problems = Problems(UsageError)
     for flag, bounds in (("--minimum", settings.minimum), ("--maximum", settings.maximum)):
         for name, value in bounds.items():
@@ -135,7 +135,7 @@ def execute(settings: SuggestMixSettings, work: Work) -> None:
 
     from priorkit.scoring.statistics import response_surface as rs
 
-    mixes: Mixes = work.plan.payload
+    mixes: ScoredMixes = work.plan.payload
     sign = -1.0 if mixes.minimise else 1.0
     values = sign * mixes.scores
     tried: tuple[rs.SurfaceKind, ...] = (
@@ -225,7 +225,7 @@ def _score(surface: Surface, point: NDArray[np.float64], sign: float) -> dict[st
     return Interval(sign * value, float(ends[0]), float(ends[1])).to_dict()
 
 
-def _shares(mixes: Mixes, point: NDArray[np.float64]) -> dict[str, float]:
+def _shares(mixes: ScoredMixes, point: NDArray[np.float64]) -> dict[str, float]:
     """Shares with four decimals that add up to 1; the largest takes the rounding."""
     import numpy as np
 
@@ -236,7 +236,7 @@ def _shares(mixes: Mixes, point: NDArray[np.float64]) -> dict[str, float]:
 
 def _recipe(
     settings: SuggestMixSettings,
-    mixes: Mixes,
+    mixes: ScoredMixes,
     shares: Mapping[str, float],
     what: str,
     content: Mapping[str, Any],
@@ -260,7 +260,7 @@ def _recipe(
 
 def _save(
     folder: Path,
-    mixes: Mixes,
+    mixes: ScoredMixes,
     surface: Surface,
     checked: Mapping[Any, CrossValidation],
     sign: float,
@@ -283,7 +283,7 @@ def _save(
 
 def _draw(
     folder: Path,
-    mixes: Mixes,
+    mixes: ScoredMixes,
     surface: Surface,
     checked: Mapping[Any, CrossValidation],
     best: NDArray[np.float64],

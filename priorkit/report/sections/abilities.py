@@ -1,4 +1,4 @@
-"""How abilities go together over many models: rank correlations between the accuracies of ability groups."""
+"""Rank correlations between the accuracies of ability groups across models."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import numbers
-from priorkit.report.blocks import Cell, Section, Shown, Signed, Table
+from priorkit.report.blocks import Cell, FormattedNumber, Section, SignedInterval, Table
 from priorkit.scoring.statistics.correlation import correlation_interval, spearman
 
 FEWEST_MODELS = 5
-"""With fewer models a rank correlation says nothing."""
+"""With fewer models, a rank correlation is not informative."""
 
 
 def abilities_section(members: Members) -> Section | None:
@@ -42,8 +42,8 @@ def abilities_section(members: Members) -> Section | None:
             [
                 f"{first}, {second}",
                 rho.pairs,
-                Signed(interval),
-                Shown(rho.p_value, numbers.p_value(rho.p_value)),
+                SignedInterval(interval),
+                FormattedNumber(rho.p_value, numbers.p_value(rho.p_value)),
             ]
         )
     if not rows:
@@ -52,13 +52,10 @@ def abilities_section(members: Members) -> Section | None:
         [one, *(None if one == other else _rounded(matrix.get((one, other))) for other in groups)]
         for one in groups
     ]
-    intro = (
-        "Abilities that come from the same prior rise and fall together over models; those that come from different "
-        "ones do not. Every evaluation counts as one model."
-    )
+    intro = "Abilities that depend on the same prior correlate across models. Every evaluation counts as one model."
     return Section(
         "abilities",
-        "Abilities over models",
+        "Abilities across models",
         intro,
         [
             Table("ability-correlations", "Spearman's rho between ability groups", ["", *groups], square),
@@ -67,15 +64,15 @@ def abilities_section(members: Members) -> Section | None:
                 "The same with intervals over models",
                 ["groups", "models", "rho", "p"],
                 rows,
-                note="No correction for the number of pairs.",
+                note="Not corrected for multiple comparisons.",
                 folded=True,
             ),
         ],
     )
 
 
-def _rounded(value: float | None) -> Shown | None:
-    return None if value is None or math.isnan(value) else Shown(value, f"{value:+.2f}")
+def _rounded(value: float | None) -> FormattedNumber | None:
+    return None if value is None or math.isnan(value) else FormattedNumber(value, f"{value:+.2f}")
 
 
 def _abilities(member: Member) -> Mapping[str, float]:

@@ -16,59 +16,67 @@ from priorkit.data.results.evaluations import (
     ScoredItem,
 )
 from priorkit.report import numbers
-from priorkit.report.blocks import Block, Cell, Section, Shown, Table, told_apart
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.report.sections.confusions import confusion_tables
-from priorkit.report.sections.pools import Pool, chance_level, colors_of, mean_of_benchmarks, pooled, pools
-from priorkit.report.sections.ranks import ORDER
+from priorkit.report.sections.ranks import PRIOR_ORDER
+from priorkit.report.sections.shared_items import (
+    SharedItems,
+    chance_level,
+    colors_of,
+    group_by_shared_items,
+    mean_of_benchmarks,
+    mean_score,
+)
 
 COLUMNS = ("ability", "size", "prior", "told", "instructed", "needs_image")
-"""Groups that get a table, in this order, where items carry them."""
+"""Groups that get a table, in this order, if items have them."""
 
 TITLES = {
     "size": "size of the object",
-    "told": "whether the text sources name the entity",
+    "told": "whether the text names the entity",
     "instructed": "whether the instructions show the entity",
-    "needs_image": "whether the image is needed",
+    "needs_image": "whether the question needs the image",
 }
 HEADLINE_COLUMNS = {"needs_image": "needs image: ", "ability": "", "size": "size: ", "prior": "prior: "}
-"""Groups that belong into the summary, with what stands before their values there."""
+"""Groups shown in the summary, with a prefix for their values."""
 
 SIZES = ("small", "medium", "large")
 
 
-def answering(members: Members) -> list[Member]:
+def question_evaluations(members: Members) -> list[Member]:
     """Evaluations with at least one benchmark that is neither held-out text nor retrieval."""
     return [
-        member for member in members.evaluations() if any(map(asks, member.evaluation.benchmarks.values()))
+        member
+        for member in members.evaluations()
+        if any(map(asks_questions, member.evaluation.benchmarks.values()))
     ]
 
 
-def asks(benchmark: BenchmarkResult) -> bool:
+def asks_questions(benchmark: BenchmarkResult) -> bool:
     """Whether a benchmark asks questions: it is neither held-out text nor retrieval."""
     return benchmark.primary is not None and benchmark.primary not in (*LANGUAGE, *RETRIEVAL)
 
 
 def accuracy_section(members: Members) -> Section | None:
     """Accuracy by benchmark and by group."""
-    found = answering(members)
+    found = question_evaluations(members)
     if not found:
         return None
     blocks: list[Block] = [_by_benchmark(found), *_benchmark_plot(found)]
-    shared = pools(found)
+    shared = group_by_shared_items(found)
     headline: list[Table] = []
     for place, pool in enumerate(shared):
         title = ", ".join(member.label for member in pool.members) if len(shared) > 1 else ""
-        headline.append(told_apart(_headline(pool, members), place, title))
+        headline.append(numbered(_headline(pool, members), place, title))
         for column in COLUMNS:
-            blocks += [told_apart(block, place, title) for block in _by_group(pool, column, members)]
+            blocks += [numbered(block, place, title) for block in _by_group(pool, column, members)]
     blocks += confusion_tables(found, [name for name, _ in _benchmark_names(found)])
     blocks.append(_all_metrics(found))
     intro = (
-        "Shares of right answers with 95 % intervals; an answer that could not be read counts as wrong. "
-        "Groups pool the items that all evaluations answered, of benchmarks whose score is an accuracy, and resample "
-        "entities where items name one."
+        "Accuracy with 95 % intervals; unparsed answers count as wrong. Groups use the items that all evaluations "
+        "answered, of benchmarks scored by accuracy; intervals resample entities if every item names one, otherwise "
+        "items."
     )
     return Section("accuracy", "Accuracy", intro, blocks, headline)
 
@@ -84,19 +92,19 @@ def _by_benchmark(found: Sequence[Member]) -> Table:
             benchmark = evaluation.benchmarks.get(name)
             row.append(benchmark.metrics.get(metric) if benchmark else None)
         rows.append(row)
-    unread = [text for member in found if (text := _unread(member))]
+    unparsed = [text for member in found if (text := _unparsed(member))]
     return Table(
         "accuracy-by-benchmark",
         "By benchmark",
         ["benchmark", "metric", "items", "chance", *(member.label for member in found)],
         rows,
         colors=[-1, -1, -1, -1, *(member.color for member in found)],
-        note=f"Answers that could not be read: {'; '.join(unread)}." if unread else "",
+        note=f"Unparsed answers: {'; '.join(unparsed)}." if unparsed else "",
     )
 
 
-def _unread(member: Member) -> str:
-    """How many answers of an evaluation could not be read, and their share; nothing where all could."""
+def _unparsed(member: Member) -> str:
+    """Number and share of an evaluation's unparsed answers; empty if there are none."""
     benchmarks = member.evaluation.benchmarks.values()
     count, items = (
         sum(values) for values in ((b.unparsed for b in benchmarks), (b.items for b in benchmarks))
@@ -108,14 +116,14 @@ def _benchmark_names(found: Sequence[Member]) -> list[tuple[str, str]]:
     names: dict[str, str] = {}
     for member in found:
         for benchmark in member.evaluation.benchmarks.values():
-            if asks(benchmark) and benchmark.primary:
+            if asks_questions(benchmark) and benchmark.primary:
                 names.setdefault(benchmark.name, benchmark.primary)
     return list(names.items())
 
 
 def _chance_cell(evaluations: Sequence[Evaluation], benchmark: str) -> Cell:
     level = chance_level(evaluations, benchmark)
-    return None if level is None else Shown(level, numbers.fixed(level))
+    return None if level is None else FormattedNumber(level, numbers.fixed(level))
 
 
 def _benchmark_plot(found: Sequence[Member]) -> list[Block]:
@@ -134,10 +142,10 @@ def _benchmark_plot(found: Sequence[Member]) -> list[Block]:
     figure = intervals_by_group(
         [name for name, _ in names], values, "accuracy", chance, colors=colors_of(found)
     )
-    return [PlotBlock("accuracy-by-benchmark", "Accuracy by benchmark, with 95 % intervals", figure)]
+    return [Plot("accuracy-by-benchmark", "Accuracy by benchmark, with 95 % intervals", figure)]
 
 
-def _headline(pool: Pool, members: Members) -> Table:
+def _headline(pool: SharedItems, members: Members) -> Table:
     rows: list[list[Cell]] = []
     count = len(pool.items)
     title = f"mean of {count} benchmarks" if count > 1 else next(iter(pool.items))
@@ -149,7 +157,7 @@ def _headline(pool: Pool, members: Members) -> Table:
         [
             title,
             sum(map(len, pool.items.values())),
-            None if chance is None else Shown(chance, numbers.fixed(chance)),
+            None if chance is None else FormattedNumber(chance, numbers.fixed(chance)),
             *(mean_of_benchmarks(pool, member, members) for member in pool.members),
         ]
     )
@@ -160,19 +168,19 @@ def _headline(pool: Pool, members: Members) -> Table:
     return Table(
         "accuracy",
         "Accuracy",
-        ["items of", "items", "chance", *(member.label for member in pool.members)],
+        ["group", "items", "chance", *(member.label for member in pool.members)],
         rows,
         colors=[-1, -1, -1, *(member.color for member in pool.members)],
     )
 
 
 def _groups(
-    pool: Pool, column: str, members: Members
-) -> list[tuple[str, int, Shown | None, list[Interval | None]]]:
+    pool: SharedItems, column: str, members: Members
+) -> list[tuple[str, int, FormattedNumber | None, list[Interval | None]]]:
     """A group's value, its number of items, its chance level, and each evaluation's accuracy on it."""
     by_member = [_split(pool.all_samples(member), column) for member in pool.members]
     values = sorted({value for parts in by_member for value in parts}, key=_reading_order)
-    found: list[tuple[str, int, Shown | None, list[Interval | None]]] = []
+    found: list[tuple[str, int, FormattedNumber | None, list[Interval | None]]] = []
     for value in values:
         parts = [split.get(value, []) for split in by_member]
         largest = max(parts, key=len)
@@ -182,8 +190,8 @@ def _groups(
             (
                 value,
                 len(largest),
-                None if level is None else Shown(level, numbers.fixed(level)),
-                [pooled(part, members) if part else None for part in parts],
+                None if level is None else FormattedNumber(level, numbers.fixed(level)),
+                [mean_score(part, members) if part else None for part in parts],
             )
         )
     return found
@@ -199,11 +207,11 @@ def _split(samples: Sequence[ScoredItem], column: str) -> dict[str, list[ScoredI
 
 
 def _reading_order(value: str) -> tuple[int, str]:
-    known = (*ORDER[:1], *ORDER[2:]) if value not in SIZES else SIZES
+    known = (*PRIOR_ORDER[:1], *PRIOR_ORDER[2:]) if value not in SIZES else SIZES
     return (known.index(value) if value in known else len(known), value)
 
 
-def _by_group(pool: Pool, column: str, members: Members) -> list[Table | PlotBlock]:
+def _by_group(pool: SharedItems, column: str, members: Members) -> list[Table | Plot]:
     groups = _groups(pool, column, members)
     if len(groups) < 2:
         return []
@@ -227,7 +235,7 @@ def _by_group(pool: Pool, column: str, members: Members) -> list[Table | PlotBlo
     figure = intervals_by_group(
         [value for value, *_ in groups], values, "accuracy", chance, colors=colors_of(pool.members)
     )
-    return [PlotBlock(name, f"Accuracy {title[0].lower()}{title[1:]}", figure), table.without_empty()]
+    return [Plot(name, f"Accuracy {title[0].lower()}{title[1:]}", figure), table.without_empty()]
 
 
 def _all_metrics(found: Sequence[Member]) -> Table:
@@ -235,7 +243,7 @@ def _all_metrics(found: Sequence[Member]) -> Table:
         (benchmark.name, metric)
         for member in found
         for benchmark in member.evaluation.benchmarks.values()
-        if asks(benchmark)
+        if asks_questions(benchmark)
         for metric in benchmark.metrics
     )
     rows: list[list[Cell]] = []

@@ -12,13 +12,12 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import LANGUAGE, ScoredItem
 from priorkit.report import numbers
-from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, SignedInterval, Table
 from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
 
 ALL_PAIRS_UP_TO = 4
-"""With more evaluations than these, each is compared with the first alone."""
+"""With more evaluations, each is compared with the first only."""
 
 
 def differences_section(members: Members) -> Section | None:
@@ -37,8 +36,8 @@ def differences_section(members: Members) -> Section | None:
         return None
     columns = ["difference", "benchmark", "items", "value", "gained", "lost", "p"]
     note = (
-        "Gained: only the model named first is right; lost: only the other. p: exact McNemar test where items are "
-        "right or wrong, else paired permutation test; no correction for the number of comparisons."
+        "Gained: only the first-named model is correct; lost: only the other one. p: exact McNemar test if scores are "
+        "0 or 1, otherwise paired permutation test; not corrected for multiple comparisons."
     )
     table = Table(
         "paired-differences",
@@ -51,8 +50,8 @@ def differences_section(members: Members) -> Section | None:
         "paired-differences-by-benchmark", "By benchmark", columns, apart, note=note, folded=True
     )
     intro = (
-        "Two models that answer the same items are compared item by item, which tells smaller differences apart "
-        "than their separate intervals do."
+        "Models are compared item by item on the same items, which detects smaller differences than their separate "
+        "intervals."
     )
     return Section("differences", "Paired differences", intro, [table, by_benchmark], [table])
 
@@ -87,10 +86,10 @@ def _row(
         title,
         name,
         len(items),
-        Signed(interval),
+        SignedInterval(interval),
         int((second > first).sum()),
         int((first > second).sum()),
-        Shown(p, numbers.p_value(p)),
+        FormattedNumber(p, numbers.p_value(p)),
     ]
 
 
@@ -123,7 +122,7 @@ def language_section(members: Members) -> Section | None:
         title = _LANGUAGE_TITLES[metric]
         if not blocks:
             blocks.append(
-                PlotBlock(
+                Plot(
                     "held-out-text",
                     f"{title} by source (lower is better)",
                     intervals_by_group(
@@ -146,7 +145,7 @@ def language_section(members: Members) -> Section | None:
                 folded=shown > 1,
             )
         )
-    intro = "How well language models foretell text that they were not trained on, source by source."
+    intro = "Loss of language models on text that they were not trained on, by source."
     return Section(
         "language", "Held-out text", intro, blocks, [b for b in blocks if isinstance(b, Table)][:1]
     )

@@ -1,4 +1,4 @@
-"""Confusions: what was read where something else is true, on benchmarks whose options are named classes."""
+"""Confusions: the most frequent wrong answers, on benchmarks whose options are class names."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Iterator, Sequence
 
 from priorkit.data.results.artifact_graph import Member
 from priorkit.data.results.evaluations import ScoredItem
-from priorkit.report.blocks import Cell, Table, told_apart
+from priorkit.report.blocks import Cell, Table, numbered
 
 MOST = 15
-"""Pairs shown of a benchmark."""
+"""Pairs shown per benchmark."""
 
-UNREAD = "(unread)"
-"""Stands for an answer that could not be read."""
+UNPARSED = "(unparsed)"
+"""Label of answers that could not be parsed."""
 
 _Pair = tuple[str, str]
 
 
 def confusion_tables(found: Sequence[Member], names: Sequence[str]) -> list[Table]:
-    """A table per benchmark: the most frequent pairs of truth and read answer, and how often each was made.
+    """A table per benchmark: the most frequent wrong pairs of true and parsed answer, with their counts.
 
-    Options are taken for named classes (naming, existence, counting) where a text is offered twice or more on
-    average; sentences that are written for one question would tell nothing.
+    Only benchmarks whose option texts are offered twice or more on average: class names (naming, existence,
+    counting), not sentences written for one question.
 
     Args:
         found: evaluations.
@@ -32,7 +32,7 @@ def confusion_tables(found: Sequence[Member], names: Sequence[str]) -> list[Tabl
     for name in names:
         having = [member for member in found if name in member.evaluation.by_benchmark]
         if table := _confusions(name, having):
-            tables.append(told_apart(table, len(tables)))
+            tables.append(numbered(table, len(tables)))
     return tables
 
 
@@ -46,7 +46,7 @@ def _confusions(name: str, having: Sequence[Member]) -> Table | None:
     for own in largest:
         texts.update(own.row["choices"])
         truth = own.row["choices"][own.row["answer"]]
-        offered.update((truth, option) for option in {*own.row["choices"], UNREAD})
+        offered.update((truth, option) for option in {*own.row["choices"], UNPARSED})
     if not texts or 2 * len(texts) > texts.total():
         return None
     made = [Counter(_wrong(own)) for own in samples]
@@ -62,11 +62,11 @@ def _confusions(name: str, having: Sequence[Member]) -> Table | None:
     shown = f"The {len(top)} most frequent of {len(total):,} pairs. " if len(total) > len(top) else ""
     return Table(
         "confusions",
-        f"{name}: what is taken for what",
-        ["true", "read", "offered", *(member.label for member in having)],
+        f"{name}: most frequent confusions",
+        ["true", "answered", "offered", *(member.label for member in having)],
         rows,
         colors=[-1, -1, -1, *(member.color for member in having)],
-        note=f"{shown}Offered: questions of that truth with that option. Wrong in all: {wrong}.",
+        note=f"{shown}Offered: questions with that truth and that option. Wrong in total: {wrong}.",
     )
 
 
@@ -87,4 +87,4 @@ def _wrong(samples: Sequence[ScoredItem]) -> Iterator[_Pair]:
     for sample in samples:
         choices, answer, parsed = (sample.row[key] for key in ("choices", "answer", "parsed"))
         if parsed != answer:
-            yield choices[answer], UNREAD if parsed is None else choices[parsed]
+            yield choices[answer], UNPARSED if parsed is None else choices[parsed]

@@ -1,4 +1,4 @@
-"""Correlation of Rank_e with accuracy, from what `correlate` wrote."""
+"""Correlation of Rank_e with accuracy, from artifacts of `correlate`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from priorkit.core.interval import Interval
 from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
 from priorkit.report import numbers
-from priorkit.report.blocks import Block, Cell, Section, Shown, Signed, Table, told_apart
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import (
+    Block,
+    Cell,
+    FormattedNumber,
+    Plot,
+    Section,
+    SignedInterval,
+    Table,
+    numbered,
+)
 from priorkit.report.plots.correlation import accuracy_by_bin, accuracy_scatter, bin_name, spearman_caption
 from priorkit.scoring.representations.rank_summary import (
     OPTIONAL_RANK_MEASURES,
@@ -39,9 +47,9 @@ def correlation_section(members: Members) -> Section | None:
     found = members.correlations()
     for place, member in enumerate(found):
         title = member.label if len(found) > 1 else ""
-        brief = _brief(read_correlation(member)["evaluations"])
-        headline.append(told_apart(brief, place, title))
-        blocks += [told_apart(block, place, title) for block in _blocks(member, members)]
+        headline_table = _headline(read_correlation(member)["evaluations"])
+        headline.append(numbered(headline_table, place, title))
+        blocks += [numbered(block, place, title) for block in _blocks(member, members)]
     return (
         Section("correlation", "Rank_e and accuracy", SIGN_CONVENTION, blocks, headline) if blocks else None
     )
@@ -60,7 +68,7 @@ def read_correlation(member: Member) -> dict[str, Any]:
         raise InputError(f"not a readable correlation: {error}", where=str(file)) from None
 
 
-def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
+def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     content = read_correlation(member)
     evaluations: dict[str, Any] = content["evaluations"]
     table = member.table
@@ -74,9 +82,9 @@ def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
     scatter = accuracy_scatter(table["mean_rank"], accuracy, captions, groups)
     return [
         _coefficients(evaluations),
-        PlotBlock(
+        Plot(
             "correlation-scatter",
-            "Every dot is an entity (dots of equal accuracy are spread a little)",
+            "Every dot is an entity (equal accuracies are jittered)",
             scatter,
         ),
         *_bins(member, list(evaluations)),
@@ -91,27 +99,27 @@ def _coefficients(evaluations: Mapping[str, Any]) -> Table:
             entry = found["measures"]["mean_rank"][method]
             rows.append(_row(label, method.capitalize(), entry, found["entities"]))
         for name, entry in found.get("partial", {}).items():
-            rows.append(_row(label, f"Spearman, {name} held fixed", entry, entry["entities"]))
+            rows.append(_row(label, f"Spearman, given {name}", entry, entry["entities"]))
     return Table(
         "correlation",
-        "Correlation of Rank_e with accuracy (negative: what is known is answered better)",
+        "Correlation of Rank_e with accuracy (negative: stronger priors, higher accuracy)",
         ["evaluation", "coefficient", "value", "p", "entities"],
         rows,
     )
 
 
-def _brief(evaluations: Mapping[str, Any]) -> Table:
-    """Spearman's coefficient alone, and with everything known held fixed."""
+def _headline(evaluations: Mapping[str, Any]) -> Table:
+    """Spearman's coefficient, and the partial one given all controls."""
     rows: list[list[Cell]] = []
     for label, found in evaluations.items():
         partial = list(found.get("partial", {}).items())[-1:]
         name, entry = partial[0] if partial else ("", {})
         rows.append([label, Interval.from_dict(found["measures"]["mean_rank"]["spearman"])])
         if partial:
-            rows.append([f"{label}, {name} held fixed", Interval.from_dict(entry)])
+            rows.append([f"{label}, given {name}", Interval.from_dict(entry)])
     return Table(
         "correlation-in-brief",
-        "Spearman's correlation of Rank_e with accuracy (negative: what is known is answered better)",
+        "Spearman's correlation of Rank_e with accuracy (negative: stronger priors, higher accuracy)",
         ["evaluation", "Spearman"],
         rows,
     )
@@ -119,10 +127,10 @@ def _brief(evaluations: Mapping[str, Any]) -> Table:
 
 def _row(label: str, name: str, entry: Mapping[str, Any], entities: int) -> list[Cell]:
     p = float("nan") if entry.get("p_value") is None else float(entry["p_value"])
-    return [label, name, Interval.from_dict(entry), Shown(p, numbers.p_value(p)), entities]
+    return [label, name, Interval.from_dict(entry), FormattedNumber(p, numbers.p_value(p)), entities]
 
 
-def _bins(member: Member, labels: list[str]) -> list[Table | PlotBlock]:
+def _bins(member: Member, labels: list[str]) -> list[Table | Plot]:
     table = read_table(member.artifact.path / "bins.parquet")
     rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
     by_label = {label: [row for row in rows if row["evaluation"] == label] for label in labels}
@@ -141,15 +149,15 @@ def _bins(member: Member, labels: list[str]) -> list[Table | PlotBlock]:
                 row["entities"],
                 float(row["mean_rank"]),
                 *(accuracy[label][number] for label in labels),
-                *(Signed(_difference(other)) for other in differences),
+                *(SignedInterval(_difference(other)) for other in differences),
             ]
         )
     heading = ["Rank_e", "entities", "mean", *labels]
     heading += [f"{label} \N{MINUS SIGN} {labels[0]}" for label in labels[1:]]
     return [
-        PlotBlock(
+        Plot(
             "correlation-bins",
-            "Accuracy in bins with equally many entities, with 95 % intervals",
+            "Accuracy in bins with equal numbers of entities, with 95 % intervals",
             accuracy_by_bin([row["mean_rank"] for row in first], names, accuracy),
         ),
         Table(

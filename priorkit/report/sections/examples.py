@@ -1,4 +1,4 @@
-"""Examples: items with their images, the truth, and what every model answered."""
+"""Examples: items with their images, the true answer, and the models' answers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import ScoredItem
-from priorkit.report.blocks import Answer, Box, Example, Gallery, Section
+from priorkit.report.blocks import Example, ExampleAnswer, Gallery, Section
 from priorkit.report.pictures import item_pictures
-from priorkit.report.sections.accuracy import answering, asks
+from priorkit.report.sections.accuracy import asks_questions, question_evaluations
+from priorkit.scoring.answers.boxes import Box
 
 PER_BENCHMARK = 3
 MOST = 36
@@ -21,12 +22,12 @@ Answers = Mapping[str, Mapping[tuple[str, str], ScoredItem]]
 
 def examples_section(members: Members) -> Section | None:
     """A few items of each benchmark; those on which the models differ come first."""
-    found = answering(members)
+    found = question_evaluations(members)
     answers: Answers = {
         member.label: {
             (sample.benchmark, sample.id): sample
             for sample in member.evaluation.samples
-            if asks(member.evaluation.benchmarks[sample.benchmark])
+            if asks_questions(member.evaluation.benchmarks[sample.benchmark])
         }
         for member in found
     }
@@ -39,8 +40,8 @@ def examples_section(members: Members) -> Section | None:
     pictures = item_pictures([member.artifact for member in found], wanted)
     examples = [_example(key, found, answers, pictures.get(key, "")) for key in chosen]
     intro = (
-        "Items on which the models differ, where there are such, then the first ones. On grounding, the solid "
-        "box is the truth and the dashed one the answer."
+        "Items on which the models differ come first. For grounding, the solid box is the truth and the dashed one "
+        "the answer."
     )
     return Section("examples", "Examples", intro, [Gallery(examples)])
 
@@ -78,21 +79,21 @@ def _example(key: tuple[str, str], found: Sequence[Member], answers: Answers, im
     )
 
 
-def _answer(member: Member, sample: ScoredItem) -> Answer:
+def _answer(member: Member, sample: ScoredItem) -> ExampleAnswer:
     parsed = sample.row.get("parsed")
     exact = sample.score in (0.0, 1.0)
-    return Answer(
+    return ExampleAnswer(
         label=member.label,
         color=member.color,
         raw=_text(sample.row.get("prediction")),
-        parsed="unread" if parsed is None else _text(_choice(parsed, sample.row)),
-        right=bool(sample.score) if exact else None,
+        parsed="unparsed" if parsed is None else _text(_choice(parsed, sample.row)),
+        correct=bool(sample.score) if exact else None,
         box=_box(parsed),
     )
 
 
 def _truth(row: Mapping[str, Any]) -> str:
-    """What would be right: an answer, or all accepted ones."""
+    """The true answer, or all accepted ones."""
     for name in ("answer", "answers", "references"):
         value = row.get(name)
         if isinstance(value, list):
@@ -103,7 +104,7 @@ def _truth(row: Mapping[str, Any]) -> str:
 
 
 def _choice(value: Any, row: Mapping[str, Any]) -> Any:
-    """A choice's text in place of its number, where the choices are known."""
+    """A choice's text instead of its index, if the choices are known."""
     choices = row.get("choices")
     if isinstance(choices, list) and isinstance(value, int) and 0 <= value < len(choices):
         return choices[value]

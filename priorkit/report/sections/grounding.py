@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import BenchmarkResult
-from priorkit.report.blocks import Block, Cell, Plot, Section, Table, told_apart
+from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import iou_curves
-from priorkit.report.sections.pools import colors_of
+from priorkit.report.sections.shared_items import colors_of
 
 _AT = re.compile(r"accuracy_at_(0\.[0-9]+)")
 
@@ -27,12 +27,12 @@ def grounding_section(members: Members) -> Section | None:
     blocks: list[Block] = []
     for place, name in enumerate(names):
         having = [member for member in found if name in member.evaluation.benchmarks]
-        blocks += [told_apart(block, place) for block in _blocks(name, having)]
+        blocks += [numbered(block, place) for block in _blocks(name, having)]
     if not blocks:
         return None
     intro = (
-        "Shares of boxes that overlap the truth by at least so much (IoU), with 95 % intervals; an answer without "
-        "a well-formed box is wrong at every threshold. 0.5 is the published one."
+        "Share of answers whose box reaches an IoU threshold with the true box, with 95 % intervals; an answer without "
+        "a well-formed box is wrong at every threshold. Published numbers use 0.5."
     )
     return Section("grounding", "Grounding", intro, blocks)
 

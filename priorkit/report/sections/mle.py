@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import intervals_by_group
-from priorkit.report.sections.pools import chance_level, colors_of
+from priorkit.report.sections.shared_items import chance_level, colors_of
 
 MLE = "sub_task"
 """The column that holds the area bin, as in lmms-eval's schema."""
@@ -33,15 +32,15 @@ def mle_section(members: Members) -> Section | None:
     names = dict.fromkeys(b.name for m in found for b in m.evaluation.benchmarks.values() if MLE in b.groups)
     for place, name in enumerate(names):
         having = [member for member in found if name in member.evaluation.benchmarks]
-        blocks += [told_apart(block, place) for block in _mle_blocks(name, having)]
+        blocks += [numbered(block, place) for block in _mle_blocks(name, having)]
     intro = (
-        "Naming what is there, by the share of the image that it covers. The overall figure counts every "
-        "question once (the paper); the macro figure every bin once (lmms-eval)."
+        "Naming objects, by the share of the image that they cover. Overall accuracy weights questions equally (the "
+        "paper), macro accuracy weights bins equally (lmms-eval)."
     )
     return Section("mle-bench", "MLE-Bench", intro, blocks)
 
 
-def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | PlotBlock]:
+def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | Plot]:
     benchmarks = [member.evaluation.benchmarks[name] for member in having]
     metric = benchmarks[0].primary or ""
     found = dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {}))
@@ -60,7 +59,7 @@ def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | PlotBlock]:
     ]
     level = chance_level([member.evaluation for member in having], name)
     return [
-        PlotBlock(
+        Plot(
             "mle",
             f"{name} by area of the object",
             intervals_by_group(values, by_bin, metric, [level] * len(values), colors=colors_of(having)),

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
 from priorkit.data.results.evaluations import RETRIEVAL
-from priorkit.report.blocks import Block, Cell, Pictures, Section, Signed, Table, told_apart
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Block, Cell, CellImages, Plot, Section, SignedInterval, Table, numbered
 from priorkit.report.pictures import entity_pictures
 from priorkit.report.plots.ranks import rank_distributions
 from priorkit.scoring.statistics.intervals import (
@@ -24,7 +23,7 @@ from priorkit.scoring.statistics.intervals import (
 
 Floats = NDArray[np.float64]
 
-ORDER = ("strong", "medium", "weak", "none")
+PRIOR_ORDER = ("strong", "medium", "weak", "none")
 """Prior groups in the order people read them; others follow by name."""
 
 WORST = 8
@@ -81,16 +80,17 @@ def _image_set(name: str, group: Sequence[Member], priors: Mapping[str, str]) ->
     ranks = {
         label: np.array([table[e] for e in entities], dtype=np.float64) for label, table in tables.items()
     }
-    groups = groups_of(entities, priors)
+    groups = prior_group_rows(entities, priors)
     return ImageSet(name, group, entities, ranks, groups, len(groups) > 1)
 
 
-def groups_of(entities: Sequence[str], priors: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
+def prior_group_rows(entities: Sequence[str], priors: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
     """Row numbers of all entities, and of those of each prior group where the groups are known."""
     known = [priors.get(entity, "") for entity in entities]
     groups = {"all": np.arange(len(entities))}
     for value in sorted(
-        {v for v in known if v}, key=lambda v: (ORDER.index(v) if v in ORDER else len(ORDER), v)
+        {v for v in known if v},
+        key=lambda v: (PRIOR_ORDER.index(v) if v in PRIOR_ORDER else len(PRIOR_ORDER), v),
     ):
         groups[prior_name(value)] = np.array([row for row, prior in enumerate(known) if prior == value])
     return groups
@@ -105,7 +105,7 @@ def ranks_section(members: Members) -> Section | None:
     table = rank_table(images, members)
     blocks: list[Block] = [
         table,
-        PlotBlock(
+        Plot(
             "rank-distribution",
             f"Mean rank of entities on {images.name}: dots are entities, bars the middle half, markers medians",
             rank_distributions(
@@ -122,10 +122,10 @@ def ranks_section(members: Members) -> Section | None:
         _worst(images, members),
     ]
     intro = (
-        "Rank_e is the mean rank of an entity's true name among all candidate names, over its images. A low mean "
-        "rank is a strong prior. Intervals are 95 % and resample entities; changes are paired by entity."
+        "Rank_e is the mean rank of an entity's true name among all candidate names, over its images. A low rank is a "
+        "strong prior. 95 % intervals resample entities; changes are paired by entity."
     )
-    return Section("rank-e", "Rank_e: what the encoders know", intro, blocks, [table])
+    return Section("rank-e", "Rank_e: priors of the encoders", intro, blocks, [table])
 
 
 def rank_table(images: ImageSet, members: Members) -> Table:
@@ -144,7 +144,7 @@ def rank_table(images: ImageSet, members: Members) -> Table:
         for label in labels[1:]:
             other = images.ranks[label][chosen]
             change = bootstrap_difference(other, first, seed=members.seed, resamples=members.resamples)
-            row += [Signed(change), ratio(other, first, members.seed, members.resamples)]
+            row += [SignedInterval(change), ratio_of_means(other, first, members.seed, members.resamples)]
         rows.append(row)
     return Table(
         name="rank-e",
@@ -155,7 +155,7 @@ def rank_table(images: ImageSet, members: Members) -> Table:
     )
 
 
-def ratio(first: Floats, second: Floats, seed: int, resamples: int) -> Interval:
+def ratio_of_means(first: Floats, second: Floats, seed: int, resamples: int) -> Interval:
     """Ratio of two means over the same entities, with a paired bootstrap interval."""
     replicates = np.concatenate(
         [
@@ -178,7 +178,7 @@ def _measures(images: ImageSet, members: Members) -> Table:
         rows.append(row)
     return Table(
         "rank-measures",
-        "Other summaries of the same ranks, over all entities",
+        "Other measures of the same ranks, over all entities",
         ["artifact", "candidates", *MEASURES.values()],
         rows,
     )
@@ -193,14 +193,14 @@ def _worst(images: ImageSet, members: Members) -> Table:
     confused = dict(zip(map(str, last.table["entity"]), last.table.get("confused_with", []), strict=False))
     rows: list[list[Cell]] = []
     for row, name in zip(order, names, strict=True):
-        cells: list[Cell] = [Pictures(pictures.get(name, ())), name]
+        cells: list[Cell] = [CellImages(pictures.get(name, ())), name]
         cells += [members.priors.get(name, "")] if images.priors else []
         cells += [float(images.ranks[label][row]) for label in labels]
         rows.append([*cells, ", ".join(confused.get(name) or [])])
-    heading = ["images", "entity", *(["prior"] if images.priors else []), *labels, "mistaken for"]
+    heading = ["images", "entity", *(["prior"] if images.priors else []), *labels, "confused with"]
     return Table(
         "worst-entities",
-        f"The entities that rank worst in \N{LEFT DOUBLE QUOTATION MARK}{last.label}\N{RIGHT DOUBLE QUOTATION MARK}",
+        f"Entities with the highest Rank_e in \N{LEFT DOUBLE QUOTATION MARK}{last.label}\N{RIGHT DOUBLE QUOTATION MARK}",
         heading if any(pictures.values()) else heading[1:],
         rows if any(pictures.values()) else [row[1:] for row in rows],
     )
@@ -209,7 +209,7 @@ def _worst(images: ImageSet, members: Members) -> Table:
 def off_domain_section(members: Members) -> Section | None:
     """What remediation cost elsewhere: Rank_e on other images, and retrieval benchmarks."""
     tables = [
-        told_apart(rank_table(images, members), place)
+        numbered(rank_table(images, members), place)
         for place, images in enumerate(image_sets(members))
         if place
     ]
@@ -218,7 +218,7 @@ def off_domain_section(members: Members) -> Section | None:
         tables.append(retrieval)
     if not tables:
         return None
-    intro = "The same encoders away from the entities that were taught: what remediation cost, if anything."
+    intro = "The same encoders on other data than the remediated entities."
     return Section("off-domain", "Off-domain cost", intro, tables, tables)
 
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import numbers
-from priorkit.report.blocks import Cell, Section, Shown, Table
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Cell, FormattedNumber, Plot, Section, Table
 from priorkit.report.lineage import lineage
 from priorkit.report.plots.runs import LossCurve, loss_curves, mixture_shares
 
@@ -24,8 +23,8 @@ SMOOTHING = 0.012
 def lineage_section(members: Members) -> Section:
     """Which artifact was made from which."""
     intro = (
-        "What was made from what, known by the digests of contents. Filled boxes are the artifacts given to the "
-        "report, plain ones were found behind them, dashed ones are other inputs."
+        "Which artifact was made from which, by content digests. Filled boxes: artifacts given to the report; outlined: "
+        "artifacts found as their inputs; dashed: other inputs."
     )
     return Section("lineage", "Lineage", intro, [lineage(members.all)])
 
@@ -41,7 +40,7 @@ def mixture_section(members: Members) -> Section | None:
         [
             member.label,
             source,
-            Shown(part, numbers.share(part)),
+            FormattedNumber(part, numbers.share(part)),
             round(part * member.metrics.get("tokens", 0)),
             float(member.metrics.get("epochs", {}).get(source, float("nan"))),
         ]
@@ -52,9 +51,9 @@ def mixture_section(members: Members) -> Section | None:
     return Section(
         "mixtures",
         "Corpora",
-        "Shares of tokens as they came out, and how often each source was read.",
+        "Realized shares of tokens, and the number of epochs over each source.",
         [
-            PlotBlock("mixtures", "Sources of each corpus", figure),
+            Plot("mixtures", "Sources of each corpus", figure),
             Table("mixtures", "Shares", ["corpus", "source", "share", "tokens", "epochs"], rows),
         ],
     )
@@ -79,12 +78,12 @@ def training_section(members: Members) -> Section | None:
     return Section(
         "training",
         "Training",
-        "Loss over steps: every step pale, smoothed strong. Scales differ, for the losses do.",
+        "Loss over steps: raw values pale, smoothed values strong. The vertical scales differ.",
         [
-            PlotBlock("loss", "Training loss", loss_curves([curve for _, curve in found])),
+            Plot("loss", "Training loss", loss_curves([curve for _, curve in found])),
             Table(
                 "training",
-                "Losses, smoothed but for the lowest",
+                "Losses (first and last smoothed, lowest raw)",
                 ["artifact", "step", "steps", "first", "last", "lowest"],
                 rows,
             ),
@@ -156,7 +155,7 @@ def cost_section(members: Members) -> Section | None:
                 _duration(cost.get("seconds")),
                 _duration(cost.get("training_seconds")),
                 *(cost.get(name) for name in rates),
-                None if peak is None else Shown(peak, numbers.size_in_bytes(peak)),
+                None if peak is None else FormattedNumber(peak, numbers.size_in_bytes(peak)),
                 _energy(cost.get("energy_joules")),
                 _size(member),
             ]
@@ -165,13 +164,13 @@ def cost_section(members: Members) -> Section | None:
     return Section(
         "cost",
         "Cost",
-        f"All steps shown here took {numbers.seconds(total)} together.",
+        f"All steps shown here took {numbers.seconds(total)} in total.",
         [
             Table(
                 "cost",
                 "Time, throughput, peak memory of the process, energy of the processors, and size on disk",
                 [
-                    *("artifact", "step", "time", "of it training"),
+                    *("artifact", "step", "time", "of which training"),
                     *(name.replace("_per_second", "/s") for name in rates),
                     *("peak memory", "energy", "size"),
                 ],
@@ -181,17 +180,17 @@ def cost_section(members: Members) -> Section | None:
     )
 
 
-def _energy(joules: float | None) -> Shown | None:
-    return None if joules is None else Shown(joules, f"{joules / 3600:.3g} Wh")
+def _energy(joules: float | None) -> FormattedNumber | None:
+    return None if joules is None else FormattedNumber(joules, f"{joules / 3600:.3g} Wh")
 
 
-def _duration(value: float | None) -> Shown | None:
-    return None if value is None else Shown(value, numbers.seconds(value))
+def _duration(value: float | None) -> FormattedNumber | None:
+    return None if value is None else FormattedNumber(value, numbers.seconds(value))
 
 
-def _size(member: Member) -> Shown:
+def _size(member: Member) -> FormattedNumber:
     size = sum(record.size for record in member.artifact.manifest.files.values())
-    return Shown(size, f"{size / 2**20:,.1f} MiB")
+    return FormattedNumber(size, f"{size / 2**20:,.1f} MiB")
 
 
 def versions_section(members: Members) -> Section:

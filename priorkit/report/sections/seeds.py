@@ -1,4 +1,4 @@
-"""Variants that were run with several seeds: means over the seeds, and how far one seed is from another."""
+"""Variants that were run with several seeds: means over seeds with intervals."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import ACCURACIES
 from priorkit.report import numbers
-from priorkit.report.blocks import Block, Cell, Plot, Section, Shown, Table
+from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table
 from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.scoring.statistics.intervals import student_mean
 
-BESIDE = ("mean_iou",)
-"""Metrics that are shown beside the one which represents a benchmark."""
+EXTRA_METRICS = ("mean_iou",)
+"""Metrics shown in addition to a benchmark's primary one."""
 
 
 def seeds_section(members: Members) -> Section | None:
-    """A row for each variant: the mean over its seeds with Student's interval, beside the first variant's."""
+    """A row per variant: the mean over its seeds with Student's interval, and its ratio to the first variant's."""
     variants = members.repeats()
     if not variants:
         return None
@@ -32,13 +32,13 @@ def seeds_section(members: Members) -> Section | None:
     for name, found in means.items():
         cells: list[Cell] = [name, len(variants[name])]
         for own, base in zip(found, means[first], strict=True):
-            cells += [own, _times(own, base)]
+            cells += [own, _ratio(own, base)]
         rows.append(cells)
     heads = [f"{benchmark} {metric.replace('_', ' ')}" for benchmark, metric in columns]
     table = Table(
         "seeds",
         "Means over seeds",
-        ["variant", "seeds", *(head for name in heads for head in (name, f"times {first}"))],
+        ["variant", "seeds", *(head for name in heads for head in (name, f"ratio to {first}"))],
         rows,
     )
     blocks: list[Block] = []
@@ -48,9 +48,8 @@ def seeds_section(members: Members) -> Section | None:
         figure = intervals_by_group([columns[place][0] for place in places], values, "accuracy")
         blocks.append(Plot("seeds", "Accuracy, means over seeds with 95 % intervals", figure))
     intro = (
-        "Each variant was made with several seeds. The interval is Student's, of the mean over seeds, at 95 %: it "
-        "tells how much training varies, not how much the items do. Elsewhere on this page a variant's first seed "
-        "stands for it."
+        "Each variant was trained with several seeds. The 95 % interval (Student's) of the mean over seeds reflects "
+        "the variance of training, not of the items. The rest of this page shows the first seed of each variant."
     )
     return Section("seeds", "Over several seeds", intro, blocks, [table])
 
@@ -61,7 +60,7 @@ def _columns(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
     return [
         (name, metric)
         for name, benchmark in runs[0].items()
-        for metric in dict.fromkeys((benchmark.primary, *BESIDE))
+        for metric in dict.fromkeys((benchmark.primary, *EXTRA_METRICS))
         if metric and all(name in own and metric in own[name].metrics for own in runs)
     ]
 
@@ -70,6 +69,6 @@ def _over_seeds(runs: Sequence[Member], benchmark: str, metric: str) -> Interval
     return student_mean([run.evaluation.benchmarks[benchmark].metrics[metric].value for run in runs])
 
 
-def _times(own: Interval, base: Interval) -> Cell:
+def _ratio(own: Interval, base: Interval) -> Cell:
     ratio = own.value / base.value if base.value else math.nan
-    return None if math.isnan(ratio) else Shown(ratio, numbers.fixed(ratio))
+    return None if math.isnan(ratio) else FormattedNumber(ratio, numbers.fixed(ratio))

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from priorkit.core.interval import Interval
 from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members
-from priorkit.report.blocks import Block, Cell, Section, Table, told_apart
-from priorkit.report.blocks import Plot as PlotBlock
+from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.trade_off import trade_off
-from priorkit.report.sections.ranks import groups_of, ratio
+from priorkit.report.sections.ranks import prior_group_rows, ratio_of_means
 from priorkit.scoring.statistics.intervals import bootstrap_mean
 
 Floats = NDArray[np.float64]
@@ -31,23 +30,23 @@ def trade_off_section(members: Members) -> Section | None:
     blocks: list[Block] = []
     for place, member in enumerate(found):
         title = member.label if len(found) > 1 else ""
-        blocks += [told_apart(block, place, title) for block in _blocks(member, members)]
+        blocks += [numbered(block, place, title) for block in _blocks(member, members)]
     intro = (
-        "Weights between the original encoder (share 0) and the tuned one (share 1), as in WiSE-FT: what is gained "
-        "on held-out images of the entities, and what it costs on pairs of another domain. Intervals are 95 % and "
-        "resample entities or pairs; changes are paired by entity."
+        "Weights interpolated between the original encoder (share 0) and the tuned one (share 1), as in WiSE-FT: Rank_e "
+        "on held-out images of the entities, and retrieval on pairs of another domain. 95 % intervals resample "
+        "entities or pairs; changes are paired by entity."
     )
     return Section("trade-off", "Trade-off of remediation", intro, blocks)
 
 
-def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
+def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     points: Sequence[Mapping[str, Any]] = member.metrics["trade_off"]
     shares = [float(point["share"]) for point in points]
     saved = float(member.metrics.get("saved_share", 1.0))
     retrieval = [_interval(point.get("off_domain_mrr")) for point in points]
     costs = [own for own in retrieval if own is not None]
     ranks = _ranks(member, shares)
-    groups = groups_of(list(ranks), members.priors) if ranks else {}
+    groups = prior_group_rows(list(ranks), members.priors) if ranks else {}
     # [entities, shares]; the groups' means and intervals at every share.
     table = np.array(list(ranks.values()), dtype=np.float64)
     means = {
@@ -58,21 +57,21 @@ def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
         for group, rows in groups.items()
         if len(rows)
     }
-    blocks: list[Table | PlotBlock] = []
+    blocks: list[Table | Plot] = []
     measured = len(costs) == len(shares)
     if means:
         drawn = {group: own for group, own in means.items() if group != "all"} or means
         blocks.append(
-            PlotBlock(
+            Plot(
                 "trade-off",
                 "Rank_e on held-out images by the share of the tuned weights"
-                + (", and against retrieval elsewhere" if measured else ""),
+                + (", and against off-domain retrieval" if measured else ""),
                 trade_off(shares, drawn, costs if measured else None, saved),
             )
         )
     elif measured:
-        title = "Retrieval elsewhere by the share of the tuned weights"
-        blocks.append(PlotBlock("trade-off", title, trade_off(shares, {}, costs, saved)))
+        title = "Off-domain retrieval by the share of the tuned weights"
+        blocks.append(Plot("trade-off", title, trade_off(shares, {}, costs, saved)))
     columns = ["share", *(f"Rank_e, {group}" for group in means)]
     columns += ["all \N{DIVISION SIGN} original"] if means and shares[0] == 0 else []
     columns += ["off-domain MRR", "point"]
@@ -81,10 +80,12 @@ def _blocks(member: Member, members: Members) -> list[Table | PlotBlock]:
         row: list[Cell] = [share, *(own[place] for own in means.values())]
         if means and shares[0] == 0:
             row.append(
-                ratio(table[:, place], table[:, 0], members.seed, members.resamples) if place else None
+                ratio_of_means(table[:, place], table[:, 0], members.seed, members.resamples)
+                if place
+                else None
             )
         rows.append([*row, retrieval[place], "saved" if share == saved else ""])
-    caption = "Along the line (low Rank_e: strong prior; high MRR: kept)"
+    caption = "Along the interpolation (low Rank_e: strong prior; high MRR: retrieval kept)"
     return [*blocks, Table("trade-off", caption, columns, rows).without_empty()]
 
 

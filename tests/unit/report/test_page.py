@@ -21,14 +21,15 @@ from priorkit.core.errors import InputError
 from priorkit.data.io.tables import write_table
 from priorkit.data.results.artifact_graph import Member, Members, gather, prior_groups
 from priorkit.report import figures, page
-from priorkit.report.blocks import Gallery, Signed, Table
+from priorkit.report.blocks import Gallery, SignedInterval, Table
 from priorkit.report.plots.correlation import accuracy_scatter
+from priorkit.report.sections.base import build_sections
 from priorkit.report.sections.comparison import differences_section, language_section
 from priorkit.report.sections.examples import examples_section
 from priorkit.report.sections.mle import mle_section
-from priorkit.report.sections.pools import mean_of_benchmarks, pools
-from priorkit.report.sections.ranks import off_domain_section, ranks_section, ratio
+from priorkit.report.sections.ranks import off_domain_section, ranks_section, ratio_of_means
 from priorkit.report.sections.runs import read_curve, smoothed
+from priorkit.report.sections.shared_items import group_by_shared_items, mean_of_benchmarks
 from priorkit.report.sections.trade_off import trade_off_section
 
 BEFORE = [2.0, 3, 2, 4, 20, 25, 30, 18, 40, 55, 60, 48]
@@ -89,18 +90,23 @@ class Resources(HTMLParser):
 
 
 def test_sections_appear_with_their_artifacts(make, everything: Members) -> None:
-    assert [section.anchor for section in page.build(everything)] == [
+    assert [section.anchor for section in build_sections(everything)] == [
         *("rank-e", "off-domain", "accuracy", "mle-bench", "differences", "language", "examples"),
         *("lineage", "mixtures", "training", "cost", "provenance"),
     ]
     alone = members_of({"corpus": next(m.artifact for m in everything.all if m.artifact.kind == "corpus")})
-    assert [section.anchor for section in page.build(alone)] == ["lineage", "mixtures", "cost", "provenance"]
+    assert [section.anchor for section in build_sections(alone)] == [
+        "lineage",
+        "mixtures",
+        "cost",
+        "provenance",
+    ]
 
 
 def test_the_page_needs_nothing_but_itself(everything: Members, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    page.write(page.build(everything), "A <title> & more", folder)
+    page.write(build_sections(everything), "A <title> & more", folder)
     text = (folder / page.PAGE).read_text(encoding="utf-8")
     found = Resources(text)
     outside = [link for link in found.links if not link.startswith(("#", "data:image/png;base64,"))]
@@ -120,7 +126,7 @@ def test_the_page_needs_nothing_but_itself(everything: Members, tmp_path: Path) 
 def test_the_page_is_the_same_every_time(everything: Members, tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        page.write(page.build(everything), "Title", tmp_path / name)
+        page.write(build_sections(everything), "Title", tmp_path / name)
     files = [p.relative_to(tmp_path / "one") for p in sorted((tmp_path / "one").rglob("*")) if p.is_file()]
     assert len(files) > 10
     for file in files:
@@ -134,7 +140,7 @@ def test_change_of_rank_is_paired_by_entity(everything: Members) -> None:
     weak = rows["weak prior"]
     assert weak[1] == 4
     assert weak[2].value == pytest.approx(np.mean(BEFORE[4:8]))
-    assert weak[4] == Signed(weak[4].interval)
+    assert weak[4] == SignedInterval(weak[4].interval)
     assert weak[4].interval.value == pytest.approx(np.mean(AFTER[4:8]) - np.mean(BEFORE[4:8]))
     assert weak[5].value == pytest.approx(np.mean(AFTER[4:8]) / np.mean(BEFORE[4:8]))
     worst = table(section, "worst-entities").rows
@@ -144,7 +150,7 @@ def test_change_of_rank_is_paired_by_entity(everything: Members) -> None:
 
 def test_the_ratio_of_proportional_ranks_has_no_spread() -> None:
     ranks = np.array([1.0, 5, 20])
-    found = ratio(ranks / 2, ranks, seed=1, resamples=50)
+    found = ratio_of_means(ranks / 2, ranks, seed=1, resamples=50)
     assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -175,7 +181,7 @@ def test_differences_are_those_counted_by_hand(everything: Members) -> None:
 
 
 def test_evaluations_share_the_benchmarks_that_both_have(everything: Members) -> None:
-    (pool,) = pools([m for m in everything.evaluations() if m.evaluation.countable])
+    (pool,) = group_by_shared_items([m for m in everything.evaluations() if m.evaluation.countable])
     assert list(pool.items) == ["naming"]
     assert [member.label for member in pool.members] == ["<b>first</b>", "second"]
 
@@ -187,7 +193,7 @@ def test_evaluations_are_compared_on_the_items_that_all_answered(make) -> None:
         "other": make.evaluation("e3", {"else": [True] * 4}),
     }
     members = members_of(given)
-    first, second = pools(members.evaluations())
+    first, second = group_by_shared_items(members.evaluations())
     assert [len(first.all_samples(member)) for member in first.members] == [4, 4]
     assert [member.label for member in second.members] == ["other"]
     assert mean_of_benchmarks(first, first.members[0], members).value == 1.0
@@ -205,7 +211,7 @@ def test_examples_show_where_models_differ_first(everything: Members) -> None:
     assert isinstance(gallery, Gallery)
     naming = [example for example in gallery.examples if example.benchmark == "naming"]
     assert [example.id for example in naming] == ["naming-6", "naming-7", "naming-8"]
-    assert [answer.right for answer in naming[0].answers] == [False, True]
+    assert [answer.correct for answer in naming[0].answers] == [False, True]
     assert [answer.parsed for answer in naming[0].answers] == ["other", "sign"]
     assert naming[0].truth == "sign"
     assert naming[0].image.startswith("data:image/png")
@@ -340,7 +346,7 @@ def test_the_trade_off_is_found_behind_what_was_given(make, tmp_path: Path) -> N
     aligned = make.seal("aligned", "mllm", "align", {"encoder": encoder.path})
     folder = tmp_path / "out"
     folder.mkdir()
-    sections = page.build(members_of({"aligned": aligned}))
+    sections = build_sections(members_of({"aligned": aligned}))
     assert sections[0].anchor == "trade-off"
     page.write(sections, "Title", folder)
     assert {"plots/trade-off.svg", "plots/trade-off.png", "tables/trade-off.csv"} <= {
@@ -396,7 +402,7 @@ def luminance(picture: Path) -> np.ndarray:
 def test_the_page_is_drawn_in_both_themes(
     everything: Members, tmp_path: Path, theme: str, width: int
 ) -> None:
-    page.write(page.build(everything), "Title", tmp_path)
+    page.write(build_sections(everything), "Title", tmp_path)
     picture = tmp_path / "page.png"
     drawn_by_chromium(
         (tmp_path / page.PAGE).as_uri(), tmp_path, f"--window-size={width},900", f"--screenshot={picture}",
@@ -413,7 +419,7 @@ def test_the_page_is_drawn_in_both_themes(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to print with")
 def test_what_is_folded_is_printed(everything: Members, tmp_path: Path) -> None:
-    page.write(page.build(everything), "Title", tmp_path)
+    page.write(build_sections(everything), "Title", tmp_path)
     html = (tmp_path / page.PAGE).read_text()
     assert "<details>" in html
     lengths: list[int] = []

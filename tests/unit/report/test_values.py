@@ -17,7 +17,7 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.evaluations import Evaluation, ScoredItem, read_evaluation
 from priorkit.data.results.named_artifacts import Labelled
 from priorkit.report import numbers
-from priorkit.report.blocks import Pictures, Shown, Signed, Table
+from priorkit.report.blocks import CellImages, FormattedNumber, SignedInterval, Table
 
 LABELS = TypeAdapter(Labelled)
 
@@ -91,8 +91,8 @@ TABLE = Table(
     "A table",
     ["name", "value", "change", "p", "pictures", "nothing"],
     [
-        ["x, y", Interval(0.5, 0.25, 0.75), Signed(Interval(1 / 3, 0, 1)), Shown(1e-9, "tiny"), Pictures(("data:",)), None],
-        ["z", None, None, Shown(0.5, "0.5"), Pictures(()), None],
+        ["x, y", Interval(0.5, 0.25, 0.75), SignedInterval(Interval(1 / 3, 0, 1)), FormattedNumber(1e-9, "tiny"), CellImages(("data:",)), None],
+        ["z", None, None, FormattedNumber(0.5, "0.5"), CellImages(()), None],
     ],
 )  # fmt: skip
 

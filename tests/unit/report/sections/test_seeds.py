@@ -12,7 +12,8 @@ from scipy import stats
 from priorkit.core.errors import InputError
 from priorkit.data.results.artifact_graph import Members, gather, variant_of
 from priorkit.report import page
-from priorkit.report.blocks import Shown
+from priorkit.report.blocks import FormattedNumber
+from priorkit.report.sections.base import build_sections
 from priorkit.report.sections.seeds import seeds_section
 from priorkit.scoring.statistics.intervals import student_mean
 
@@ -32,14 +33,14 @@ def test_the_mean_over_seeds_has_students_interval(repeated: Members) -> None:
     section = seeds_section(repeated)
     assert section is not None
     (table,) = section.headline
-    assert list(table.columns) == ["variant", "seeds", "naming accuracy", "times base"]
+    assert list(table.columns) == ["variant", "seeds", "naming accuracy", "ratio to base"]
     base, full = table.rows
     assert [row[:2] for row in table.rows] == [["base", 3], ["full", 3]]
     values = np.array([8, 6, 7]) / 12
     low, high = stats.t.interval(0.95, 2, values.mean(), stats.sem(values))
     assert full[2].value == pytest.approx(values.mean())  # pyright: ignore
     assert (full[2].low, full[2].high) == pytest.approx((low, high))  # pyright: ignore
-    assert isinstance(full[3], Shown)
+    assert isinstance(full[3], FormattedNumber)
     assert full[3].value == pytest.approx(7 / 3)
     assert base[3].value == 1  # pyright: ignore
 
@@ -47,7 +48,7 @@ def test_the_mean_over_seeds_has_students_interval(repeated: Members) -> None:
 def test_the_first_seed_stands_for_its_variant_elsewhere(repeated: Members, tmp_path: Path) -> None:
     assert [member.label for member in repeated.evaluations()] == ["base@1", "full@1", "other"]
     assert [member.color for member in repeated.all] == [0, 0, 0, 1, 1, 1, 2]
-    page.write(page.build(repeated), "Seeds", tmp_path)
+    page.write(build_sections(repeated), "Seeds", tmp_path)
     assert (tmp_path / "tables" / "seeds.csv").is_file()
     assert (tmp_path / "plots" / "seeds.svg").is_file()
 

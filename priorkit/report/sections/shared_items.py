@@ -14,7 +14,7 @@ from priorkit.scoring.statistics.intervals import bootstrap_indices, bootstrap_m
 
 
 @dataclass(frozen=True)
-class Pool:
+class SharedItems:
     """Evaluations side by side on the items that all of them answered.
 
     Attributes:
@@ -35,12 +35,12 @@ class Pool:
         return [sample for name in self.items for sample in self.samples(member, name)]
 
 
-def pools(members: Sequence[Member]) -> list[Pool]:
+def group_by_shared_items(members: Sequence[Member]) -> list[SharedItems]:
     """Evaluations that can stand side by side, each pool with the items that all of its own answered.
 
     Evaluations without an item in common with those before them begin a pool of their own.
     """
-    found: list[Pool] = []
+    found: list[SharedItems] = []
     for member in members:
         own = {
             name: [sample.id for sample in member.evaluation.by_benchmark[name]]
@@ -50,11 +50,11 @@ def pools(members: Sequence[Member]) -> list[Pool]:
             shared = {name: _both(keys, own[name]) for name, keys in pool.items.items() if name in own}
             if any(shared.values()):
                 kept = {name: keys for name, keys in shared.items() if keys}
-                found[place] = Pool([*pool.members, member], kept)
+                found[place] = SharedItems([*pool.members, member], kept)
                 break
         else:
             if own:
-                found.append(Pool([member], own))
+                found.append(SharedItems([member], own))
     return found
 
 
@@ -63,7 +63,7 @@ def _both(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return [key for key in first if key in known]
 
 
-def mean_of_benchmarks(pool: Pool, member: Member, members: Members) -> Interval:
+def mean_of_benchmarks(pool: SharedItems, member: Member, members: Members) -> Interval:
     """Unweighted mean over benchmarks; the interval resamples the items within each."""
     scores = [
         np.array([sample.score for sample in pool.samples(member, name)], dtype=np.float64)
@@ -84,7 +84,7 @@ def mean_of_benchmarks(pool: Pool, member: Member, members: Members) -> Interval
     return percentile_interval(float(np.mean([values.mean() for values in scores])), replicates, 0.95)
 
 
-def pooled(samples: Sequence[ScoredItem], members: Members) -> Interval:
+def mean_score(samples: Sequence[ScoredItem], members: Members) -> Interval:
     """Mean score over items; resamples entities where every item names one, items else."""
     entities = [sample.groups.get("entity") or "" for sample in samples]
     return bootstrap_mean(

@@ -15,7 +15,7 @@ PRETRAINING = "pretrain"
 
 
 @dataclass(frozen=True)
-class Reading:
+class PretrainingRun:
     """One pretraining run.
 
     Attributes:
@@ -29,13 +29,13 @@ class Reading:
     tokens: float
 
 
-def readings(evaluation: Artifact) -> list[Reading]:
+def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
     """All pretraining runs behind an evaluation's model, the last one first.
 
     Raises:
         InputError: an artifact on the way, or a corpus, is not on this machine or has changed.
     """
-    found: list[Reading] = []
+    found: list[PretrainingRun] = []
     queue, seen = [evaluation], {evaluation.digest}
     while queue:
         artifact = queue.pop(0)
@@ -54,7 +54,7 @@ def readings(evaluation: Artifact) -> list[Reading]:
                 continue
             if record.setting == "corpus" and artifact.manifest.step == PRETRAINING:
                 tokens = float(artifact.manifest.metrics.get("tokens", 1))
-                found.append(Reading(read_corpus_header(owner.path), str(owner.path), tokens))
+                found.append(PretrainingRun(read_corpus_header(owner.path), str(owner.path), tokens))
             elif wanted and owner.digest not in seen:
                 seen.add(owner.digest)
                 queue.append(owner)
@@ -67,7 +67,7 @@ def readings(evaluation: Artifact) -> list[Reading]:
     return found
 
 
-def shares_read(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, float]:
+def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, float]:
     """Shares of the tokens that an evaluation's model has read.
 
     Args:
@@ -80,7 +80,7 @@ def shares_read(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, 
     Raises:
         InputError: a corpus is not to be found, or knows no share of a name.
     """
-    runs = readings(evaluation)
+    runs = pretraining_runs(evaluation)
     total = sum(run.tokens for run in runs)
     found: dict[str, float] = {}
     for run in runs:

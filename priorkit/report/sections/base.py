@@ -1,0 +1,59 @@
+"""What a section is, and the sections of the page in order."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol
+
+from priorkit.data.results.artifact_graph import Members
+from priorkit.report.blocks import Section
+
+
+class SectionBuilder(Protocol):
+    """Builds one section of the page."""
+
+    def __call__(self, members: Members, /) -> Section | None:
+        """The section, or None if the artifacts for it are not among the members.
+
+        Raises:
+            InputError: an artifact's file is missing or damaged.
+        """
+        ...
+
+
+SECTIONS = (
+    "ranks.ranks_section",
+    "ranks.off_domain_section",
+    "seeds.seeds_section",
+    "trade_off.trade_off_section",
+    "accuracy.accuracy_section",
+    "mle.mle_section",
+    "grounding.grounding_section",
+    "comparison.differences_section",
+    "correlation.correlation_section",
+    "abilities.abilities_section",
+    "comparison.language_section",
+    "examples.examples_section",
+    "runs.lineage_section",
+    "runs.mixture_section",
+    "runs.training_section",
+    "runs.cost_section",
+    "runs.versions_section",
+)
+"""Builders as ``MODULE.FUNCTION`` of this package: first the findings, then how they were made."""
+
+
+def load_builder(name: str) -> SectionBuilder:
+    """The builder with a name as in :data:`SECTIONS`."""
+    module, function = name.split(".")
+    return getattr(import_module(f"priorkit.report.sections.{module}"), function)
+
+
+def build_sections(members: Members) -> list[Section]:
+    """The sections that the artifacts allow, in the page's order.
+
+    Raises:
+        InputError: an artifact's file is missing or damaged.
+    """
+    sections = (load_builder(name)(members) for name in SECTIONS)
+    return [section for section in sections if section is not None]
