@@ -4,10 +4,10 @@
 
 Queries are noisy copies of random unit vectors of width 512; every method works on the same fp32 features in
 memory, in an order that changes from round to round. ``counting`` is the plain loop that one would write:
-scores of 2000 x 512 at a time, those above the true one counted; its ranks are those of float32 scores.
-``priorkit`` counts ties as half and returns the ranks of float64 scores. ``sorting`` sorts all scores of a
-query; it is run on fewer candidates (``--sort-candidates``) and compared per score. Seconds of the processor
-are shown beside those of the clock: on a machine that other work shares, they are the ones to compare.
+scores of 2000 x 512 at a time, counting those above the true one; its ranks are those of float32 scores.
+``priorkit`` gives ties their mean rank and returns the ranks of float64 scores. ``sorting`` sorts all scores of a
+query; it is run on fewer candidates (``--sort-candidates``) and compared per score. Processor
+time is shown next to wall time: compare processor time on a shared machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rank = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def counting(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Ranks of float32 scores by blocked counting; a tie does not count."""
+    """Ranks of float32 scores by blocked counting; ties are not counted."""
     own = torch.einsum("qd,qd->q", queries, candidates[truth])
     ranks = torch.ones(len(queries), dtype=torch.int64)
     for start in range(0, len(candidates), 512):
@@ -52,7 +52,7 @@ def sorting(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor
 
 
 def nearest_by_faiss(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Places among the ten nearest by faiss's flat index, 11 where beyond."""
+    """Ranks among the ten nearest by faiss's flat index; 11 for all others."""
     import faiss
 
     index = faiss.IndexFlatIP(candidates.shape[1])
@@ -62,7 +62,7 @@ def nearest_by_faiss(queries: torch.Tensor, candidates: torch.Tensor, truth: tor
 
 
 def features(queries: int, candidates: int, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Unit candidates, unit queries near one of them, and which."""
+    """Unit queries, unit candidates, and the index of the candidate that each query is near."""
     generator = torch.Generator().manual_seed(0)
     names = torch.empty(candidates, width)
     for part in names.split(50_000):
@@ -80,7 +80,7 @@ def peak() -> float:
 
 
 def main() -> None:
-    """Run the methods in turns and print a line of JSON each."""
+    """Run the methods in turn and print a line of JSON each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,7 +103,9 @@ def main() -> None:
     clock: dict[str, list[float]] = {name: [] for name in methods}
     processor: dict[str, list[float]] = {name: [] for name in methods}
     ranks: dict[str, torch.Tensor] = {}
-    true_ranks(images[:64], names[:1024], truth[:64] % 1024)  # what is loaded once is not the ranking's
+    true_ranks(
+        images[:64], names[:1024], truth[:64] % 1024
+    )  # warm-up: lazy imports do not belong to the ranking
     before, above = peak(), 0.0
     for number in range(options.rounds):
         order = list(methods) if number % 2 == 0 else list(reversed(methods))

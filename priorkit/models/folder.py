@@ -1,4 +1,4 @@
-"""Model folders in Hugging Face's layout: what is in them, told from headers alone."""
+"""Model folders in Hugging Face's layout: configuration and tensors, read from headers only."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError("a model is a directory in Hugging Face's layout", where=str(folder))
     config = read_json(folder / "config.json")
     if "model_type" not in config:
-        raise InputError("config.json names no model_type", where=str(folder))
+        raise InputError("config.json has no model_type", where=str(folder))
     return config
 
 
-def weight_count(folder: Path, without: str = "") -> int:
-    """How many values a model's tensors hold.
+def parameter_count(folder: Path, exclude: str = "") -> int:
+    """The number of parameters of a model.
 
     Args:
-        folder: the model's.
-        without: tensors whose first name holds this word are not counted.
+        folder: of the model.
+        exclude: tensors with this word in the first part of their name are not counted.
 
     Raises:
         InputError: as :func:`tensor_files`.
@@ -54,12 +54,12 @@ def weight_count(folder: Path, without: str = "") -> int:
     return sum(
         tensor.count
         for name, tensor in tensor_files(folder).items()
-        if not without or without not in name.split(".")[0]
+        if not exclude or exclude not in name.split(".")[0]
     )
 
 
 def tensor_files(folder: Path) -> dict[str, TensorInfo]:
-    """All tensors of a model folder, single file or sharded, from headers alone.
+    """All tensors of a model folder, single file or sharded, from headers only.
 
     Raises:
         InputError: no safetensors, a shard missing or damaged, or only pickled weights.

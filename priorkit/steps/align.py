@@ -93,7 +93,7 @@ NO_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
 
 def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
-    from priorkit.models.folder import weight_count
+    from priorkit.models.folder import parameter_count
     from priorkit.models.language.causal_lm import check_llm
     from priorkit.models.language.chat_template import check_template
     from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
@@ -136,8 +136,8 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     count = (width * len(settings.feature_layer) + 1) * inner + (inner + 1) * inner * (
         settings.projector == "mlp"
     )
-    decoder = weight_count(inputs["llm"].path)
-    seen = sum(weight_count(source.path, without="text") for source in _encoders(inputs))
+    decoder = parameter_count(inputs["llm"].path)
+    seen = sum(parameter_count(source.path, exclude="text") for source in _encoders(inputs))
     return Plan(
         [
             *facts,

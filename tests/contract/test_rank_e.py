@@ -182,7 +182,7 @@ def test_centroids_of_held_out_folds_rank_images_without_names(
     assert (metrics["entities"], metrics["candidates"], metrics["entities_with_one_image"]) == (10, 11, 1)
     table = pq.read_table(found.path / "table.parquet").to_pydict()
     assert "alone" not in table["entity"]
-    assert metrics["recall_at_1"]["value"] > 3 / 11  # three times chance: the shapes differ in colour
+    assert metrics["recall_at_1"]["value"] > 3 / 11  # three times chance: the shapes differ in color
     ranks = load_file(found.path / "scores.safetensors")["image_rank"]
     assert int(np.isnan(ranks).sum()) == 1
     for words, message in (
@@ -195,7 +195,7 @@ def test_centroids_of_held_out_folds_rank_images_without_names(
         assert not (tmp_path / "refused").exists()
 
 
-def test_what_is_odd_is_counted(birds: Path, cli, tmp_path: Path) -> None:
+def test_broken_and_unusual_inputs_are_counted(birds: Path, cli, tmp_path: Path) -> None:
     images = tmp_path / "images"
     for entity, name in (("red circle", "red_circle_0.png"), ("green square", "green_square_0.png")):
         (images / entity).mkdir(parents=True)

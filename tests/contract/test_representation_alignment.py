@@ -112,7 +112,7 @@ def test_scores_are_those_of_transformers_hidden_states(aligned, pairs: Path) ->
     assert (rows[1]["encoder_layer"], tensors["encoder_layers.1"].tolist()) == (-1, [-1])
 
 
-def test_the_manifest_says_what_was_measured(aligned) -> None:
+def test_the_manifest_describes_the_measurement(aligned) -> None:
     metrics = open_artifact(aligned.path).manifest.metrics
     assert (metrics["pairs"], metrics["rejected"], metrics["neighbours"]) == (30, 1, K)
     assert metrics["chance"] == K / 29
@@ -162,7 +162,7 @@ def test_layers_pooling_and_clamp_have_an_effect(aligned, pairs: Path, cli, tmp_
     assert len(seen) == 5
 
 
-def test_what_does_not_fit_is_refused(pairs: Path, resnet: Path, cli, tmp_path: Path) -> None:
+def test_invalid_settings_and_inputs_are_refused(pairs: Path, resnet: Path, cli, tmp_path: Path) -> None:
     def refused(code: int, message: str, *words: object, llm: Path = GOLDEN / "tiny-llama") -> None:
         found = cli("representation-alignment", llm, pairs, *words, *CPU, "--out", tmp_path / "out")
         assert found.code == code, found.err

@@ -85,7 +85,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("family", sorted(TOWERS))
 @pytest.mark.parametrize("class_token", [False, True])
-def test_llava_reads_what_the_encoder_gives(
+def test_llava_reads_the_encoders_hidden_states(
     family: str, class_token: bool, tokenizer: Any, tmp_path: Path
 ) -> None:
     make, prefix = TOWERS[family]
@@ -159,7 +159,7 @@ def other_sizes() -> Encoder:
     ids=["same size", "other size", "other grid"],
 )  # fmt: skip
 @pytest.mark.parametrize("layer", [-2, [-2, -1]])
-def test_several_towers_give_their_own_features_side_by_side(
+def test_a_tower_concat_gives_the_towers_concatenated_features(
     make: Any, side: int, grid: int, layer: Any, tokenizer: Any, tmp_path: Path
 ) -> None:
     first, other = TOWERS["clip"][0](), make()
@@ -201,7 +201,7 @@ def test_several_towers_give_their_own_features_side_by_side(
     torch.testing.assert_close(loaded.model.lm_head(ours), theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_several_towers_keep_narrow_weights_and_their_attention(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_tower_concat_keeps_narrow_weights_and_attention(tokenizer: Any, tmp_path: Path) -> None:
     from priorkit.models.kernels.attention import choose_attention
 
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
@@ -224,7 +224,7 @@ def test_several_towers_keep_narrow_weights_and_their_attention(tokenizer: Any, 
     assert all(any(value.grad is not None for value in own.parameters()) for own in tower.towers)
 
 
-def test_without_the_kit_the_type_is_told_to_be_unknown(tokenizer: Any, tmp_path: Path) -> None:
+def test_without_priorkit_the_model_type_is_unknown(tokenizer: Any, tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -237,7 +237,7 @@ def test_without_the_kit_the_type_is_told_to_be_unknown(tokenizer: Any, tmp_path
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "mae"])
-def test_more_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_more_image_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path: Path) -> None:
     encoder = TOWERS[family][0]()
     tower = extract_image_tower(encoder, 36)
     assert tower.patches == 36
@@ -251,7 +251,7 @@ def test_more_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "registers"])
-def test_a_tower_can_be_replace_image_tower(family: str) -> None:
+def test_a_tuned_tower_replaces_the_encoders(family: str) -> None:
     encoder, tuned = TOWERS[family][0](), TOWERS[family][0]()
     with torch.no_grad():
         for value in tuned.model.parameters():
@@ -283,7 +283,7 @@ def test_a_tower_can_be_replace_image_tower(family: str) -> None:
         ),
     ],
 )
-def test_towers_that_llava_cannot_hold_are_refused(make: Any, message: str) -> None:
+def test_towers_that_llava_cannot_use_are_refused(make: Any, message: str) -> None:
     try:
         encoder = make()
     except TypeError:

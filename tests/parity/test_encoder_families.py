@@ -76,7 +76,7 @@ DUAL: dict[str, tuple[Callable[[], Any], str, dict[str, Any]]] = {
         {},
     ),
 }  # fmt: skip
-ALONE: dict[str, tuple[Callable[[], Any], str, int, int]] = {
+IMAGE_ONLY: dict[str, tuple[Callable[[], Any], str, int, int]] = {
     # family: model, image processor, tokens before the patches, hidden states
     "vit": (single("ViT", **VISION), "ViT", 1, 4),
     "deit": (single("DeiT", **VISION), "DeiT", 2, 4),
@@ -140,7 +140,7 @@ def saved(folder: Path, model: Any, processor: Any, tokenizer: Any = None) -> Pa
     return folder
 
 
-def seen(encoder: Encoder, images: list[Image.Image], hidden: bool = False) -> Any:
+def forward(encoder: Encoder, images: list[Image.Image], hidden: bool = False) -> Any:
     with torch.no_grad():
         return encoder.forward_vision(encoder.batch([encoder.prepare(image) for image in images]), hidden)
 
@@ -160,7 +160,7 @@ def test_both_towers_are_transformers_own(family: str, images, words, tmp_path: 
     texts = ["a photo of the heron", "bird", "a egret of the ibis a bird of the photo"]
     with torch.no_grad():
         expected = theirs.get_image_features(**inputs, output_hidden_states=True)
-        found = seen(ours, images, hidden=True)
+        found = forward(ours, images, hidden=True)
         close(found.features, expected.pooler_output)
         assert len(found.hidden_states) == len(expected.hidden_states)
         for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
@@ -180,9 +180,9 @@ def test_both_towers_are_transformers_own(family: str, images, words, tmp_path: 
     assert len(found.hidden_states) == depth(config) + 1
 
 
-@pytest.mark.parametrize("family", ALONE)
+@pytest.mark.parametrize("family", IMAGE_ONLY)
 def test_image_towers_are_transformers_own(family: str, images, tmp_path: Path) -> None:
-    build, kind, prefix, states = ALONE[family]
+    build, kind, prefix, states = IMAGE_ONLY[family]
     torch.manual_seed(0)
     options = (
         {"crop_size": SIZE} if kind in ("CLIP", "DeiT") else {"crop_pct": 1.0} if kind == "ConvNext" else {}
@@ -198,8 +198,8 @@ def test_image_towers_are_transformers_own(family: str, images, tmp_path: Path) 
         inputs["noise"] = torch.arange(16.0).expand(len(images), 16)
     with torch.no_grad():
         expected = theirs(**inputs, output_hidden_states=True)
-        found = seen(ours, images, hidden=True)
-        plain = seen(ours, images)
+        found = forward(ours, images, hidden=True)
+        plain = forward(ours, images)
     assert torch.equal(plain.features, found.features)
     feature = expected.last_hidden_state[:, 0] if family in ("mae", "msn") else expected.pooler_output
     close(found.features, feature.flatten(1))
@@ -227,7 +227,9 @@ def test_image_towers_are_transformers_own(family: str, images, tmp_path: Path) 
         ("swin_tiny_patch4_window7_224", 0, {"depths": (1, 1), "embed_dim": 8, "num_heads": (1, 2)}),
     ],
 )
-def test_timms_own_folders(name: str, prefix: int, options: dict[str, Any], images, tmp_path: Path) -> None:
+def test_folders_in_timms_layout(
+    name: str, prefix: int, options: dict[str, Any], images, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     size = {} if name == "resnet18" else {"img_size": 56}
     theirs = timm.create_model(name, num_classes=3, **options, **size).eval()
@@ -250,7 +252,7 @@ def test_timms_own_folders(name: str, prefix: int, options: dict[str, Any], imag
             ours.normalize(ours.batch([ours.prepare(image) for image in images])), pixels, rtol=0, atol=2e-6
         )
         features = theirs.forward_features(pixels)
-        found = seen(ours, images, hidden=True)
+        found = forward(ours, images, hidden=True)
         close(found.features, theirs.forward_head(features, pre_logits=True))
         states = theirs.forward_intermediates(pixels, intermediates_only=True)
     assert found.prefix == prefix
@@ -275,33 +277,33 @@ def test_a_folder_of_transformers_timm_wrapper(images, tmp_path: Path) -> None:
         AutoImageProcessor.from_pretrained(tmp_path),
     )
     with torch.no_grad():
-        close(seen(ours, images).features, theirs(**processor(images)).pooler_output)
+        close(forward(ours, images).features, theirs(**processor(images)).pooler_output)
 
 
-def test_a_vit_without_weights_of_its_pooler_gives_the_class_token(images, tmp_path: Path) -> None:
+def test_a_vit_without_pooler_weights_gives_the_class_token(images, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.ViTConfig(**VISION)
     folder = saved(tmp_path, transformers.ViTModel(config, add_pooling_layer=False), processor_of("ViT"))
     ours = load_encoder(folder, text=False)
-    found = seen(ours, images)
+    found = forward(ours, images)
     assert torch.equal(found.features, found.last_hidden_state[:, 0])
 
 
-def test_shapes_of_naflex_images_differ_and_padding_is_left_out(images, words, tmp_path: Path) -> None:
+def test_naflex_images_differ_in_shape_and_padding_is_masked(images, words, tmp_path: Path) -> None:
     build, kind, options = DUAL["siglip2"]
     torch.manual_seed(0)
     ours = load_encoder(saved(tmp_path, build(), processor_of(kind, **options), words))
     prepared = [ours.prepare(image) for image in images]
     assert len({image.shape for image in prepared}) > 1
-    together = seen(ours, images, hidden=True)
+    together = forward(ours, images, hidden=True)
     for number, image in enumerate(images):
-        close(seen(ours, [image]).features[0], together.features[number])
+        close(forward(ours, [image]).features[0], together.features[number])
     rows = together.mask.sum(1).tolist()
     assert rows == [image.shape[1] * image.shape[2] // 64 for image in prepared]
     close(together.pooled(1, "mean")[1], together.hidden_states[1][1, : rows[1]].mean(0))
 
 
-def test_what_is_no_encoder_is_refused(kit, tmp_path: Path) -> None:
+def test_other_models_are_refused(kit, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected an image encoder, got 'llama'"):
         check_encoder(kit.llm, text=False)
     with pytest.raises(InputError, match="multimodal"):

@@ -46,7 +46,7 @@ def test_features_are_those_of_clip_model_and_auto_processor(kit) -> None:
         )
 
 
-def test_rank_e_is_the_count_of_better_names_by_transformers_alone(kit) -> None:
+def test_rank_e_is_the_count_of_better_names_by_plain_transformers(kit) -> None:
     model, processor = (
         CLIPModel.from_pretrained(kit.encoder).eval(),
         AutoProcessor.from_pretrained(kit.encoder),
@@ -69,7 +69,7 @@ def test_rank_e_is_the_count_of_better_names_by_transformers_alone(kit) -> None:
         assert rank == pytest.approx(float(ranks[truth == number].mean()), abs=0.51)
 
 
-def test_a_head_averages_templates(kit) -> None:
+def test_a_zero_shot_head_averages_templates(kit) -> None:
     encoder = load_encoder(kit.encoder)
     one, two = (zero_shot_head(encoder, ["heron", "egret"], [t]) for t in ("a {}", "the {}"))
     both = zero_shot_head(encoder, ["heron", "egret"], ["a {}", "the {}"])
@@ -110,7 +110,7 @@ def test_a_remediated_encoder_loads_and_keeps_its_text_tower(
         assert not {name for name in changed if "layers.0." in name or "embeddings" in name}
 
 
-def test_sharing_nothing_gives_the_original_back(kit, cli, tmp_path: Path) -> None:
+def test_interpolation_at_zero_gives_the_original(kit, cli, tmp_path: Path) -> None:
     found = cli(
         "distill-encoder",
         kit.encoder,

@@ -102,7 +102,7 @@ TURNS = [
         (LLAMA_2, [" A heron, of 3 kg. </s>", " naïve ☃ </s>"]),
     ],
 )
-def test_the_loss_lies_on_the_answers_alone(kit, template: str | None, answers: list[str]) -> None:
+def test_only_the_answers_are_supervised(kit, template: str | None, answers: list[str]) -> None:
     tokenizer = load_tokenizer(kit.tokenizer)
     tokenizer.chat_template = template
     encoded = ChatTokenizer(tokenizer, 1, 10_000).encode(TURNS)
@@ -122,7 +122,7 @@ def test_the_loss_lies_on_the_answers_alone(kit, template: str | None, answers: 
         ]
 
 
-def test_the_prompt_is_the_beginning_of_what_was_learnt(kit) -> None:
+def test_the_prompt_is_the_beginning_of_the_training_text(kit) -> None:
     chat = ChatTokenizer(load_tokenizer(kit.tokenizer), 4, 10_000)
     turns = [("user", "<image>\nWhat?"), *TURNS[1:]]
     prompt = chat.prompt(turns[:-1])
@@ -132,7 +132,7 @@ def test_the_prompt_is_the_beginning_of_what_was_learnt(kit) -> None:
     assert prompt.count(chat.tokenizer.convert_tokens_to_ids("<image>")) == 4
 
 
-def test_long_conversations_are_cut_but_never_an_image(kit) -> None:
+def test_long_conversations_are_truncated_but_never_an_image(kit) -> None:
     tokenizer = load_tokenizer(kit.tokenizer)
     whole = ChatTokenizer(tokenizer, 4, 10_000).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
     cut = ChatTokenizer(tokenizer, 4, 40).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
@@ -147,7 +147,7 @@ def test_long_conversations_are_cut_but_never_an_image(kit) -> None:
         ChatTokenizer(tokenizer, 9, 8).encode([("user", "<image>\nWhat?"), ("assistant", "x")])
 
 
-def test_a_template_that_rewrites_what_was_said_is_refused(kit) -> None:
+def test_a_template_that_rewrites_earlier_turns_is_refused(kit) -> None:
     tokenizer = load_tokenizer(kit.tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ messages|length }}{{ m['content']|upper }}{% endfor %}"

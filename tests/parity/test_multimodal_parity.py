@@ -22,15 +22,15 @@ SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cp
 def our_logits(
     folder: Path, turns: list[tuple[str, str]], image: Image.Image
 ) -> tuple[list[int], torch.Tensor]:
-    kit_model = load_multimodal(folder)
-    kit_model.model.eval()
-    chat = ChatTokenizer(kit_model.tokenizer, kit_model.image_tokens, kit_model.max_length)
+    multimodal = load_multimodal(folder)
+    multimodal.model.eval()
+    chat = ChatTokenizer(multimodal.tokenizer, multimodal.image_tokens, multimodal.max_length)
     ids = chat.prompt(turns)
     with torch.no_grad():
-        features = kit_model.patch_features(kit_model.prepare(image)[None])
+        features = multimodal.patch_features(multimodal.prepare(image)[None])
         tokens = torch.tensor([ids])
-        hidden = kit_model.hidden(tokens, torch.ones_like(tokens), features).last_hidden_state
-        return ids, kit_model.model.lm_head(hidden)
+        hidden = multimodal.hidden(tokens, torch.ones_like(tokens), features).last_hidden_state
+        return ids, multimodal.model.lm_head(hidden)
 
 
 def test_llava_and_auto_processor_give_the_same_logits(kit) -> None:
@@ -70,7 +70,7 @@ def test_the_chat_template_gives_the_same_text_for_strings_and_parts(kit) -> Non
     assert processor.apply_chat_template(parts) == text
 
 
-def test_alignment_trains_the_projector_alone(kit) -> None:
+def test_alignment_trains_only_the_projector(kit) -> None:
     model = LlavaForConditionalGeneration.from_pretrained(kit.mllm)
     language, encoder = AutoModelForCausalLM.from_pretrained(kit.llm), CLIPModel.from_pretrained(kit.encoder)
     for name, value in language.get_decoder().state_dict().items():
@@ -107,7 +107,7 @@ def test_tuning_changes_the_parts_that_are_named(
     assert changed == parts
 
 
-def test_workers_and_the_cache_of_features_change_nothing(kit, cli, tmp_path: Path) -> None:
+def test_workers_and_cached_features_change_nothing(kit, cli, tmp_path: Path) -> None:
     from priorkit.core.artifact import open_artifact
 
     for name, extra in (("a", ()), ("b", ("--workers", 2))):

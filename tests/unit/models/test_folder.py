@@ -36,18 +36,18 @@ def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "\udcff"])
-def test_broken_json_is_told(tmp_path: Path, content: str) -> None:
+def test_broken_json_is_an_input_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"config\.json"):
         read_json(path)
 
 
-def test_what_is_no_model_is_told(tmp_path: Path) -> None:
+def test_other_folders_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json is missing"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="names no model_type"):
+    with pytest.raises(InputError, match="has no model_type"):
         read_config(tmp_path)
     with pytest.raises(InputError, match="a model is a directory"):
         read_config(tmp_path / "config.json")

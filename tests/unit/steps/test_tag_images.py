@@ -29,7 +29,7 @@ def f1(scores: np.ndarray, truth: np.ndarray, threshold: float) -> float:
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=20))
-def test_the_best_threshold_is_the_best_of_all(rows: list[tuple[int, bool]]) -> None:
+def test_the_best_threshold_has_the_best_f1(rows: list[tuple[int, bool]]) -> None:
     scores = np.array([float(score) for score, _ in rows])
     truth = np.array([right for _, right in rows])
     truth[0] = True
@@ -38,7 +38,7 @@ def test_the_best_threshold_is_the_best_of_all(rows: list[tuple[int, bool]]) -> 
     assert value == pytest.approx(max(f1(scores, truth, own) for own in scores))
 
 
-def test_each_tag_has_its_own_threshold_and_unseen_ones_the_shared() -> None:
+def test_each_tag_has_a_threshold_and_unseen_tags_share_one() -> None:
     scores = np.array([[0.9, 0.30, 0.1], [0.8, 0.10, 0.2], [0.2, 0.35, 0.9], [0.1, 0.05, 0.3]])
     truth = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
     found = calibrate_thresholds(scores, truth)
@@ -52,7 +52,7 @@ def test_each_tag_has_its_own_threshold_and_unseen_ones_the_shared() -> None:
     assert precision_recall(np.zeros((1, 2), bool), np.zeros((1, 2), bool)) == (1.0, 1.0)
 
 
-def test_noise_is_seeded_by_row_and_has_its_shares() -> None:
+def test_noise_is_seeded_by_row_and_has_the_given_rates() -> None:
     vocabulary = [f"tag {number}" for number in range(50)]
     tags = vocabulary[:4]
     assert corrupt_tags(tags, vocabulary, 0, 0, "s") == tags
@@ -223,7 +223,7 @@ def test_columns_of_json_are_those_of_all_rows(cli, tmp_path: Path) -> None:
     assert [len(own.images) for own in (read[0], read[1], read[-2])] == [0, 1, 2]
 
 
-def test_a_parquet_file_of_paths_stands_alone_afterwards(cli, tmp_path: Path) -> None:
+def test_a_parquet_file_of_paths_embeds_its_images(cli, tmp_path: Path) -> None:
     import datasets
     import pyarrow as pa
 

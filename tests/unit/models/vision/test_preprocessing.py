@@ -37,7 +37,7 @@ def picture(width: int, height: int) -> Image.Image:
 
 
 def by_hand(image: Image.Image, how: str) -> np.ndarray:
-    """uint8 ``[SIDE, SIDE, 3]`` by Pillow's filter and arrays alone."""
+    """uint8 ``[SIDE, SIDE, 3]`` by Pillow's filter and arrays only."""
     width, height = image.size
     if how == "pad":
         longest = max(width, height)
@@ -76,18 +76,18 @@ def test_pixels_are_those_made_by_hand(own: str, how: Any, size: tuple[int, int]
     torch.testing.assert_close(values, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_ways_differ_where_an_image_is_no_square() -> None:
+def test_resize_modes_differ_on_images_that_are_not_square() -> None:
     image = picture(72, 48)
     made = {how: by_hand(image, how).tolist() for how in ("crop", "squash", "pad")}
     assert made["crop"] != made["squash"] != made["pad"] != made["crop"]
 
 
-def test_a_margin_before_the_crop_is_kept() -> None:
+def test_a_processor_that_crops_keeps_its_margin() -> None:
     own = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": SIDE, "width": SIDE})
     assert with_resize(own, "crop", SIDE, SIDE) is own
 
 
-def test_a_processor_that_does_not_tell_its_normalisation() -> None:
+def test_a_processor_without_normalization_attributes_is_refused() -> None:
     with pytest.raises(InputError, match="cannot be changed"):
         with_resize(object(), "pad", SIDE, SIDE)
 

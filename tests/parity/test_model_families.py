@@ -1,4 +1,4 @@
-"""Models of other families than the kit's presets: what users bring."""
+"""Models of other families than priorkit's presets, as users bring them."""
 
 from __future__ import annotations
 
@@ -96,13 +96,15 @@ def siglip(kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_sizes_are_found_under_the_familys_own_names(gpt2: Path) -> None:
+def test_sizes_have_the_same_names_in_every_family(gpt2: Path) -> None:
     config = check_llm(gpt2)
     assert (config["hidden_size"], config["max_position_embeddings"], config["n_embd"]) == (32, 256, 32)
 
 
 @pytest.mark.parametrize("packing", ["concat", "best-fit-decreasing"])
-def test_a_gpt2_with_dropout_goes_on_learning(kit, cli, gpt2: Path, tmp_path: Path, packing: str) -> None:
+def test_a_gpt2_with_dropout_continues_pretraining(
+    kit, cli, gpt2: Path, tmp_path: Path, packing: str
+) -> None:
     mixed = cli(
         "mix", f"f={kit.facts}", "--tokenizer", gpt2, "--context-length", 64, "--packing", packing,
         "--out", tmp_path / "corpus",
@@ -132,7 +134,7 @@ def test_a_plain_llama_gets_an_image_token_and_a_template(
     assert tuned.code == 0, tuned.err
 
 
-def test_siglip_is_an_encoder_like_another(kit, cli, siglip: Path, tmp_path: Path) -> None:
+def test_siglip_is_an_encoder_for_every_step(kit, cli, siglip: Path, tmp_path: Path) -> None:
     ranks = cli("rank-e", siglip, kit.images, "--device", "cpu", "--out", tmp_path / "ranks")
     assert ranks.code == 0, ranks.err
     better = cli("distill-encoder", siglip, kit.images, *SHORT, "--out", tmp_path / "better")
@@ -145,7 +147,7 @@ def test_siglip_is_an_encoder_like_another(kit, cli, siglip: Path, tmp_path: Pat
     assert model.config.image_seq_length == 16
 
 
-def test_siglips_features_are_transformers_own(siglip: Path) -> None:
+def test_siglips_features_are_those_of_transformers(siglip: Path) -> None:
     from PIL import Image
 
     ours = load_encoder(siglip)
