@@ -183,7 +183,7 @@ def test_activations_computed_again_change_nothing(kit, cli, tmp_path: Path, whi
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--shard",), "--shard: there is one process; nothing to share"),
+        (("--shard",), "--shard: there is only one process; nothing to shard"),
         (
             ("--architecture", "lion", "--stage", "all", "--checkpoint-activations", "full"),
             "recomputes nothing",

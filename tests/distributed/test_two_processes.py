@@ -179,7 +179,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(
         "pretrain", kit.corpus, "--preset", "pocket-tiny", *COMMON, "--steps", 1, "--out", tmp_path / "x"
     )
     assert found.code == 2
-    assert "--batch-size 8 cannot be shared among 3 processes" in found.err
+    assert "--batch-size 8 cannot be split among 3 processes" in found.err
 
 
 def test_shares_cover_everything_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,19 +62,19 @@ def test_a_run_killed_anywhere_ends_with_the_same_bytes(
 def test_a_run_killed_twice_ends_with_the_same_bytes(
     runs: Runs, expected: artifact.Artifact, tmp_path: Path
 ) -> None:
-    runs.killed(tmp_path / "llm", "a step", 5)
+    runs.killed(tmp_path / "llm", "a step", 5, written=True)
     state = tmp_path / "llm.partial" / "state"
     assert [path.name for path in sorted(state.glob("step-*"))] == ["step-00000003"]
     runs.killed(tmp_path / "llm", "saving the state", 3)
-    runs.killed(tmp_path / "llm", "cutting the metrics", 0)
+    runs.killed(tmp_path / "llm", "truncating the metrics", 0)
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 
 @pytest.mark.parametrize("place", ["removing the state", "renaming the artifact"])
-def test_a_finished_artifact_only_wants_its_name(
+def test_a_finished_artifact_only_needs_the_final_rename(
     runs: Runs, expected: artifact.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Killed after its manifest was written, it is not made again."""
+    """Killed after its manifest was written, the artifact is not made again."""
     runs.killed(tmp_path / "llm", place, 0)
     monkeypatch.setattr(loop, "forward_backward", Killer(loop.forward_backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
@@ -91,7 +91,7 @@ def test_training_is_not_repeated_where_only_the_hashing_was_killed(runs: Runs, 
 def test_a_full_disk_keeps_the_last_good_state(
     runs: Runs, expected: artifact.Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The third file of the second state does not fit; the same command goes on from the first state."""
+    """The third file of the second state does not fit; the same command resumes from the first state."""
     written: list[Path] = []
 
     def write(tensors: Any, path: Path) -> None:

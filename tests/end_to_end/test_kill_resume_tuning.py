@@ -46,7 +46,7 @@ def test_a_killed_run_ends_with_the_same_bytes(
     runs: Runs, expected: artifact.Artifact, arm: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "tuned"
-    runs.killed(out, "a step", 3)
+    runs.killed(out, "a step", 3, written=True)
     state = tmp_path / "tuned.partial" / "state"
     assert [path.name for path in state.glob("step-*[0-9]")] == ["step-00000002"]
     runs.killed(out, "saving the state", 3)

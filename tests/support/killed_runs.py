@@ -16,12 +16,16 @@ from priorkit.training.engine import checkpoint, loop
 class Killer:
     """Lets a function work a number of times, then kills the process in its midst."""
 
-    def __init__(self, work: Callable[..., Any], times: int) -> None:
-        self._work, self._left = work, times
+    def __init__(
+        self, work: Callable[..., Any], times: int, before: Callable[[], None] | None = None
+    ) -> None:
+        self._work, self._left, self._before = work, times, before
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         self._left -= 1
         if self._left < 0:
+            if self._before is not None:
+                self._before()
             os.kill(os.getpid(), signal.SIGKILL)
         return self._work(*args, **options)
 
@@ -33,10 +37,23 @@ PLACES: dict[str, tuple[Any, str]] = {
     "a write to the disk": (os, "fsync"),
     "hashing the result": (artifact, "hash_files"),
     "moving a file or folder": (Path, "replace"),
-    "cutting the metrics": (os, "truncate"),
+    "truncating the metrics": (os, "truncate"),
     "removing the state": (lifecycle, "_bare"),
     "renaming the artifact": (lifecycle, "move_into_place"),
 }
+
+
+def _completed_checkpoint() -> Callable[[], None]:
+    """What waits until the checkpoint that this process is writing is complete."""
+    writers: list[checkpoint.CheckpointWriter] = []
+    save = checkpoint.CheckpointWriter.save
+
+    def remembered(self: checkpoint.CheckpointWriter, *args: Any) -> None:
+        writers.append(self)
+        save(self, *args)
+
+    checkpoint.CheckpointWriter.save = remembered
+    return lambda: writers[-1].wait() if writers else None
 
 
 class Runs:
@@ -55,12 +72,20 @@ class Runs:
         assert found.code == 0, found.err
         return artifact.open_artifact(out)
 
-    def killed(self, out: Path, place: str, times: int) -> None:
-        """Run in a process of its own that is killed at a place."""
+    def killed(self, out: Path, place: str, times: int, *, written: bool = False) -> None:
+        """Run in a process of its own that is killed at a place.
+
+        Args:
+            out: of the command.
+            place: one of ``PLACES``.
+            times: how often the place is passed before.
+            written: whether the checkpoint that a background thread is writing is completed before the kill.
+        """
         owner, name = PLACES[place]
 
         def child() -> None:
-            setattr(owner, name, Killer(getattr(owner, name), times))
+            before = _completed_checkpoint() if written else None
+            setattr(owner, name, Killer(getattr(owner, name), times, before))
             if owner is Path:
                 Path.replace = lambda self, target, kill=Path.replace: kill(self, target)  # type: ignore[method-assign]
             self._cli(*self._command, "--out", out)

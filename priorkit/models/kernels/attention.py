@@ -1,8 +1,8 @@
 """Attention for training: causal in blocks, kept within documents, registered with transformers.
 
-The implementation ``priorkit_packed`` takes document numbers in place of a mask: an int64 tensor
-``[batch, 1, 1, time]`` that transformers hands through to every layer as it is. A token attends to the
-tokens of its own document alone. Where no numbers are given it is plain causal attention.
+The implementation ``priorkit_packed`` takes document numbers instead of a mask: an int64 tensor
+``[batch, 1, 1, time]`` that transformers passes unchanged to every layer. A token attends only to the tokens
+of its own document. Without numbers it is plain causal attention.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ BLOCK_ROWS = 256
 blocks a quarter of all products is saved, at many blocks half."""
 
 PACKED_BLOCK_ROWS = 128
-"""Queries of one block where documents are packed: smaller ones skip more of what other documents hold."""
+"""Queries of one block where documents are packed: smaller blocks skip more keys of other documents."""
 
 
 def choose_attention(model: Any, device_type: str) -> str:
-    """Set the implementation to train with; the choice is not saved with the model.
+    """Set the attention implementation for training; it is not saved with the model.
 
     Decoders of the families in ``PACKED_MODEL_TYPES`` get ``priorkit_packed``; others, and image towers, get
     plain softmax on CPUs and torch's fused attention on GPUs. torch's fused attention has a slow backward
     pass on CPUs: on a ViT of width 128 with 37 tokens and 128 images it takes 134 of 229 ms of a step;
-    with plain softmax the whole step takes 99 ms (in bf16; where it is emulated the gain was not shown).
+    with plain softmax the step takes 99 ms (in bf16; with emulated bf16 no gain was measured).
 
     Args:
-        model: a transformers model; a composite one (``text_config``) gets each part its own.
+        model: a transformers model; in a composite one (``text_config``) each part gets its own.
         device_type: ``cpu`` or ``cuda``.
 
     Returns:
@@ -68,15 +68,15 @@ PACKED_MODEL_TYPES = frozenset(
         "smollm3",
     }
 )
-"""Families whose attention scores are scaled inner products and nothing else, each tested against plain
-softmax attention. Others have soft caps, sinks or biases of their own, and keep transformers' attention."""
+"""Model types whose attention scores are only scaled inner products, each tested against plain softmax
+attention. Others have soft caps, sinks or biases, and keep transformers' attention."""
 
 
 def document_mask(document_ids_BT: Tensor, implementation: str, dtype: torch.dtype) -> Tensor:
     """What to pass as ``attention_mask`` so that attention stays within documents.
 
     Args:
-        document_ids_BT: int64 ``[batch, time]``; equal numbers belong together, -1 is padding.
+        document_ids_BT: int64 ``[batch, time]``; equal numbers are one document, -1 is padding.
         implementation: the decoder's attention implementation.
         dtype: the model's, for additive masks.
 
@@ -95,10 +95,10 @@ def document_mask(document_ids_BT: Tensor, implementation: str, dtype: torch.dty
 
 
 def document_positions(document_ids_BT: Tensor) -> Tensor:
-    """Positions that begin at 0 in every document.
+    """Positions that start at 0 in every document.
 
     Args:
-        document_ids_BT: int64 ``[batch, time]``; a document's tokens stand together.
+        document_ids_BT: int64 ``[batch, time]``; a document's tokens are contiguous.
 
     Returns:
         int64 ``[batch, time]``.
@@ -123,16 +123,16 @@ def packed_attention(
     """Attention within documents, as transformers calls it.
 
     Args:
-        module: the attention layer; ``is_causal`` tells whether later tokens are hidden.
+        module: the attention layer; ``is_causal`` says whether later tokens are masked.
         query: ``[batch, heads, time, head_dim]``.
         key, value: ``[batch, key_value_heads, time, head_dim]``.
         attention_mask: document numbers int64 ``[batch, 1, 1, time]``, or None.
         scaling: of the scores; ``head_dim ** -0.5`` where None.
         dropout: of the attention weights.
-        sliding_window: how many tokens back a token sees, itself included.
+        sliding_window: how many tokens a token attends to, itself included.
 
     Returns:
-        ``[batch, time, heads, head_dim]``, and None for the weights, which are not kept.
+        ``[batch, time, heads, head_dim]``, and None instead of the weights, which are not kept.
     """
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
@@ -140,7 +140,7 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    # Under autocast rotary embeddings leave queries and keys in fp32 beside values in bf16.
+    # Under autocast rotary embeddings leave queries and keys in fp32 while values are in bf16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     window = sliding_window if sliding_window and sliding_window < key.shape[2] else None
     if attention_mask is None and window is None and _fused_is_faster(query):
@@ -155,9 +155,9 @@ def packed_attention(
 
 
 def _fused_is_faster(query: Tensor) -> bool:
-    """Whether torch's fused attention beats the other ways where no mask is needed: always on GPUs.
+    """Whether torch's fused attention is the fastest where no mask is needed: always on GPUs.
 
-    On CPUs in fp32 alone, where forward and backward take 10 against 15 ms at 4 rows of 256 tokens with 4
+    On CPUs only in fp32, where forward and backward take 10 against 15 ms at 4 rows of 256 tokens with 4
     heads of 32 (one thread of a processor without AVX512), at longer rows the same time and less memory; in
     bf16 its backward pass is the slower one.
     """
@@ -178,18 +178,18 @@ def _in_blocks(
     length = query_BHTD.shape[2]
     query_BHTD = query_BHTD * scale
     outputs: list[Tensor] = []
-    begins = _begins(documents) if documents is not None and causal else None
-    rows = BLOCK_ROWS if begins is None else PACKED_BLOCK_ROWS
+    first_visible = _first_visible(documents) if documents is not None and causal else None
+    rows = BLOCK_ROWS if first_visible is None else PACKED_BLOCK_ROWS
     for first in range(0, length, rows):
         last = min(first + rows, length)
         stop = last if causal else length
         start = max(0, first - window + 1) if window and causal else 0
-        if begins is not None:
-            start = max(start, begins[first])
+        if first_visible is not None:
+            start = max(start, first_visible[first])
         scores = query_BHTD[:, :, first:last] @ key_BHTD[:, :, start:stop].transpose(-2, -1)
-        hidden = _hidden(first, last, start, stop, documents, causal, window, scores.device)
+        hidden = _masked(first, last, start, stop, documents, causal, window, scores.device)
         if hidden is not None:
-            # The lowest finite number in place of -inf: torch's gradient of a softmax over -inf is 0 * inf.
+            # The lowest finite number instead of -inf: torch's gradient of a softmax over -inf is 0 * inf.
             scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(value_BHTD.dtype)
         weights = nn.functional.dropout(weights, p=dropout, training=dropout > 0)
@@ -197,11 +197,11 @@ def _in_blocks(
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
 
 
-def _begins(documents: Tensor) -> list[int] | None:
-    """For each position the first that a token of any row there may see; None where it must not be read.
+def _first_visible(documents: Tensor) -> list[int] | None:
+    """For each position the first key that a token of any row may attend to; None while compiling.
 
-    Keys before it are hidden in every row, so their scores are never computed. Read on CPUs alone, where it
-    costs no wait, and not while compiling, which it would break up.
+    Keys before it are masked in every row, so their scores are never computed. Used only on CPUs, where
+    reading it costs no synchronization; while compiling it would break the graph.
     """
     if torch.compiler.is_compiling():
         return None
@@ -212,7 +212,7 @@ def _begins(documents: Tensor) -> list[int] | None:
     return (places * fresh).cummax(dim=1).values.amin(dim=0).tolist()
 
 
-def _hidden(
+def _masked(
     first: int,
     last: int,
     start: int,
@@ -222,7 +222,7 @@ def _hidden(
     window: int | None,
     device: torch.device,
 ) -> Tensor | None:
-    """Which keys ``start`` to ``stop`` the queries ``first`` to ``last`` must not see."""
+    """Mask of the keys ``start`` to ``stop`` that the queries ``first`` to ``last`` must not attend to."""
     hidden: Tensor | None = None
     if causal:
         rows = torch.arange(first, last, device=device)[:, None]
@@ -251,7 +251,7 @@ def _on_gpu(
     kernel = _xformers() if documents is not None and causal and window is None else None
     if kernel is not None:
         return _by_xformers(kernel, query_BHTD, key_BHTD, value_BHTD, documents, scale, dropout)
-    hidden = _hidden(0, length, 0, length, documents, causal, window, query_BHTD.device)
+    hidden = _masked(0, length, 0, length, documents, causal, window, query_BHTD.device)
     seen = None if hidden is None else ~hidden
     return nn.functional.scaled_dot_product_attention(
         query_BHTD, key_BHTD, value_BHTD, attn_mask=seen, dropout_p=dropout, scale=scale
@@ -261,7 +261,7 @@ def _on_gpu(
 def _by_xformers(
     ops: Any, query: Tensor, key: Tensor, value: Tensor, documents: Any, scale: float, dropout: float
 ) -> Tensor:
-    """All rows laid end to end as one, with a causal block for each run of one document."""
+    """All rows concatenated into one, with a causal block for each document."""
     batch, heads, length, width = query.shape
     ids = documents[:, 0, 0]
     begins = torch.ones_like(ids, dtype=torch.bool)
@@ -278,14 +278,14 @@ _loaded: list[Any] = []
 
 
 def _xformers() -> Any:
-    """``xformers.ops``, or None with one note where it is not installed or does not load."""
+    """``xformers.ops``, or None with one note where it is not installed or cannot be loaded."""
     if not _loaded:
         try:
             from xformers import ops  # pyright: ignore[reportMissingImports]
 
             _loaded.append(ops)
         except (ImportError, OSError) as error:
-            logger.info(f"xformers is not used ({error}); packed attention runs on torch's masked one")
+            logger.info(f"xformers is not used ({error}); packed attention uses torch's masked attention")
             _loaded.append(None)
     return _loaded[0]
 
@@ -295,14 +295,14 @@ def _documents_of_padding(
 ) -> Tensor | None:
     """Document numbers for a padding mask ``[batch, time]`` as transformers builds masks: 0, and -1 for padding."""
     if q_length != kv_length:
-        raise NotImplementedError(f"{PACKED} is for training and takes no cache")
+        raise NotImplementedError(f"{PACKED} is for training and supports no cache")
     if attention_mask is None:
         return None
     return (attention_mask.long() - 1)[:, None, None, :]
 
 
 def _register() -> None:
-    """Make the implementation known to transformers."""
+    """Register the implementation with transformers."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(PACKED, packed_attention)

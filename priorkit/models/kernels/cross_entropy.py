@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
-"""The label of positions that carry no loss."""
+"""The label of positions without loss."""
 
 CHUNK_TOKENS = 1024
-"""Tokens whose logits exist at one time; fewer save memory, more save launches."""
+"""Tokens whose logits are in memory at a time; fewer save memory, more save kernel launches."""
 
 
 def token_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> Tensor:
@@ -20,20 +20,20 @@ def token_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> Tensor
 
     Args:
         hidden_BTC: last hidden states, ``[batch, time, width]``.
-        labels_BT: int64 ``[batch, time]``; the label *of* a position, ``IGNORE`` where there is none.
+        labels_BT: int64 ``[batch, time]``; the label *of* a position, ``IGNORE`` for no loss.
             The shift by one is done here.
         head: maps width to vocabulary.
 
     Returns:
-        Scalar fp32: the sum over labelled positions. Only these pass the head, in chunks. A plain linear
-        head makes its gradients along with the loss, so that no logits are kept and none are computed
+        Scalar fp32: the sum over labeled positions. The head is computed only there, in chunks. For a plain
+        linear head gradients are computed along with the loss, so that no logits are kept or computed
         twice; any other head's logits are recomputed in the backward pass.
     """
     targets = labels_BT[:, 1:].reshape(-1)
-    wanted = targets != IGNORE
+    labeled = targets != IGNORE
     hidden_NC = hidden_BTC[:, :-1].reshape(-1, hidden_BTC.shape[-1])
-    if not bool(wanted.all()):
-        hidden_NC, targets = hidden_NC[wanted], targets[wanted]
+    if not bool(labeled.all()):
+        hidden_NC, targets = hidden_NC[labeled], targets[labeled]
     if type(head) is nn.Linear and head.bias is None and torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(hidden_NC, head.weight, targets)
     total = hidden_BTC.new_zeros((), dtype=torch.float32)
@@ -49,10 +49,10 @@ def _chunk_loss(hidden_NC: Tensor, targets_N: Tensor, head: nn.Module) -> Tensor
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of ``hidden @ weight.T`` with its gradients computed chunk by chunk in forward.
+    """Summed cross-entropy of ``hidden @ weight.T`` with gradients computed chunk by chunk in the forward pass.
 
     d loss / d logits = softmax(logits) - onehot(target): it is known as soon as the logits are. Products
-    run in autocast's precision, sums over tokens in fp32.
+    use autocast's dtype, sums over tokens fp32.
     """
 
     @staticmethod
@@ -70,13 +70,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             logits = (hidden @ weight.T).float()
             log_sums = logits.logsumexp(dim=-1, keepdim=True)
             total += (log_sums - logits.gather(1, targets)).sum()
-            slope = logits.sub_(log_sums).exp_()
-            slope.scatter_add_(1, targets, torch.full_like(log_sums, -1.0))
-            slope = slope.to(precision)
+            grad_logits = logits.sub_(log_sums).exp_()
+            grad_logits.scatter_add_(1, targets, torch.full_like(log_sums, -1.0))
+            grad_logits = grad_logits.to(precision)
             if grad_hidden is not None:
-                grad_hidden[start : start + CHUNK_TOKENS] = slope @ weight
+                grad_hidden[start : start + CHUNK_TOKENS] = grad_logits @ weight
             if grad_weight is not None:
-                grad_weight += slope.T @ hidden
+                grad_weight += grad_logits.T @ hidden
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VC.dtype))
         return total
 
@@ -92,7 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def count_targets(labels_BT: Tensor) -> int:
-    """How many positions the loss sums over."""
+    """The number of positions that the loss sums over."""
     return int((labels_BT[:, 1:] != IGNORE).sum())
 
 
@@ -109,11 +109,11 @@ class _ScaledHead(nn.Module):
 
 
 def output_head(model: Any) -> nn.Module:
-    """What maps a model's last hidden states to its logits.
+    """The module that maps a model's last hidden states to its logits.
 
-    Most families' is a matrix; Cohere's logits are multiplied (``logit_scale``), Granite's divided
+    In most families it is a linear layer; Cohere's logits are multiplied (``logit_scale``), Granite's divided
     (``logits_scaling``), Gemma 2's softly capped (``final_logit_softcapping``). transformers' LLaVA does none
-    of it, whatever its language model is.
+    of this, whatever its language model is.
     """
     head, config = model.get_output_embeddings(), model.config
     if config.get_text_config() is not config:

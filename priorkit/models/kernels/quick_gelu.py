@@ -1,8 +1,8 @@
-"""CLIP's activation, ``x sigmoid(1.702 x)``, in fewer passes over memory while training.
+"""CLIP's activation, ``x sigmoid(1.702 x)``, with less memory traffic during training.
 
-transformers writes it as three operations, which save two further tensors of the MLP's inner width and
-take six more passes in the backward pass. As ``silu(1.702 x) / 1.702`` it is torch's fused SiLU: one tensor
-is saved, three passes forward, two back.
+transformers computes it in three operations, which save two more tensors of the MLP's inner width and read
+or write memory six more times in the backward pass. As ``silu(1.702 x) / 1.702`` it is torch's fused SiLU: one tensor
+is saved, three passes over memory forward, two backward.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _QuickGelu(torch.autograd.Function):
 
 
 class QuickGelu(nn.Module):
-    """CLIP's activation; see the module's text."""
+    """CLIP's activation; see the module docstring."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Element by element, any shape and floating dtype."""
@@ -39,18 +39,18 @@ class QuickGelu(nn.Module):
 
 @contextmanager
 def fused_quick_gelu(*models: nn.Module) -> Generator[None]:
-    """Let these models use :class:`QuickGelu` where they use transformers' within the context."""
+    """Within the context, let these models use :class:`QuickGelu` instead of transformers' version."""
     owners = [
         module
         for model in models
         for module in model.modules()
         if type(getattr(module, "activation_fn", None)).__name__ == "QuickGELUActivation"
     ]
-    before = [owner.activation_fn for owner in owners]
+    originals = [owner.activation_fn for owner in owners]
     for owner in owners:
         owner.activation_fn = QuickGelu()
     try:
         yield
     finally:
-        for owner, old in zip(owners, before, strict=True):
-            owner.activation_fn = old
+        for owner, original in zip(owners, originals, strict=True):
+            owner.activation_fn = original

@@ -1,4 +1,4 @@
-"""Activation checkpointing: what of a forward pass is kept for the backward one."""
+"""Activation checkpointing: which activations of the forward pass are kept for the backward pass."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 Activations = Literal["none", "selective", "full"]
 
 _KEPT = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
-"""Products: dear to compute again. Everything else, cheap and large, is recomputed."""
+"""Matrix products: expensive to recompute. Everything else, cheap and large, is recomputed."""
 
 
-def checkpoint_activations(model: Any, which: Activations) -> None:
-    """Recompute activations in the backward pass, layer by layer, in place of keeping them.
+def checkpoint_activations(model: Any, mode: Activations) -> None:
+    """Recompute activations in the backward pass, layer by layer, instead of keeping them.
 
     Args:
         model: a transformers model.
-        which: ``full`` keeps the layers' inputs alone; ``selective`` keeps the results of matrix products
-            too, so that only elementwise work is done twice.
+        mode: ``full`` keeps only the layers' inputs; ``selective`` also keeps the results of matrix products,
+            so that only elementwise operations are computed twice.
     """
-    if which == "none":
+    if mode == "none":
         return
     options: dict[str, Any] = {"use_reentrant": False}
-    if which == "selective":
+    if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
-    else:  # the older name, all that older versions of transformers know
+    else:  # the name in older versions of transformers
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
 

@@ -1,4 +1,4 @@
-"""Training state on disk: safetensors and JSON, written whole or not at all.
+"""Checkpoints: the training state in safetensors and JSON, written atomically.
 
 A state folder holds ``step-00000250/`` folders with ``trained.safetensors`` (the trained parameters and
 all buffers), ``optimizer.safetensors`` and ``progress.json``. Nothing is pickled.
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes:
-        step: finished optimiser steps.
-        metrics_bytes: length of the metrics file at that step; what follows is cut off on resume.
-        weight: tokens or samples learnt from so far.
+        step: finished optimizer steps.
+        metrics_bytes: length of the metrics file at that step; the rest is truncated on resume.
+        weight: tokens or samples trained on so far.
         seconds: training time so far.
     """
 
@@ -45,13 +45,13 @@ class TrainingProgress:
 
 
 class CheckpointWriter:
-    """Writes states in the background, one at a time, while training goes on.
+    """Writes checkpoints in the background, one at a time, while training continues.
 
-    The tensors are copied first, which takes memory for one state and a fraction of the time of writing.
+    The tensors are copied first, which takes memory for one checkpoint and a fraction of the time of writing.
 
     Args:
-        folder: where states go.
-        keep: how many to keep; older ones are removed after a newer one is whole.
+        folder: where checkpoints go.
+        keep: how many to keep; older ones are removed once a newer one is complete.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -60,7 +60,7 @@ class CheckpointWriter:
         self._writing: Future[None] | None = None
 
     def save(self, module: nn.Module, optimizer: Optimizer, progress: TrainingProgress) -> None:
-        """Begin to save the state of a step; waits for the one before. Every process calls this."""
+        """Start to write the checkpoint of a step; waits for the previous one. Every process calls this."""
         tensors = {
             "trained": gather_to_cpu(_trained(module)),
             "optimizer": gather_to_cpu(_optimizer_tensors(module, optimizer)),
@@ -73,27 +73,27 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let the state that is being written become whole, however the training ends."""
+        """Finish the checkpoint that is being written, however the training ends."""
         self._thread.shutdown(wait=True)
 
     def wait(self) -> None:
-        """Until the last state is on disk; raises what went wrong in writing it."""
+        """Wait until the last checkpoint is on disk; raises the error of writing it."""
         if self._writing is not None:
             self._writing.result()
             self._writing = None
 
 
 def gather_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in the first process's main memory, of all processes' parts where these share a tensor.
+    """Copies in the first process's main memory; sharded tensors are gathered from all processes.
 
-    Every process calls this; the others, which write nothing, get an empty table.
+    Every process calls this; all but the first get an empty dict.
     """
-    found: dict[str, Tensor] = {}
+    copies: dict[str, Tensor] = {}
     for name, value in tensors.items():
         full = distributed.local(value)
         if rank() == 0:
-            found[name] = full.detach().to("cpu", copy=True).contiguous()
-    return found
+            copies[name] = full.detach().to("cpu", copy=True).contiguous()
+    return copies
 
 
 def _write(
@@ -117,13 +117,13 @@ def _write(
 
 
 def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> TrainingProgress | None:
-    """Load the newest readable state into the module and the optimiser.
+    """Load the newest readable checkpoint into module and optimizer.
 
-    It is read into main memory and goes to the device tensor by tensor: whole, moments included, it would
-    not fit beside weights that the processes share.
+    It is read into main memory and copied to the device tensor by tensor: all of it, moments included, would
+    not fit on the device next to sharded weights.
 
     Returns:
-        Where the run stood; None where there is no state.
+        How far the run had come; None where there is no checkpoint.
     """
     for path in reversed(_saved(folder)):
         try:
@@ -131,14 +131,14 @@ def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> Traini
             moments = load_file(path / "optimizer.safetensors")
             progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
-            logger.warning(f"the saved state {path.name} cannot be read and is passed over: {error}")
+            logger.warning(f"the saved state {path.name} cannot be read and is skipped: {error}")
             continue
-        own = _trained(module)
-        if set(own) != set(trained):
-            logger.warning(f"the saved state {path.name} is of another model and is passed over")
+        current = _trained(module)
+        if set(current) != set(trained):
+            logger.warning(f"the saved state {path.name} is of another model and is skipped")
             continue
         with torch.no_grad():
-            for name, value in own.items():
+            for name, value in current.items():
                 value.copy_(distribute_like(trained[name], value))
         _load_optimizer(module, optimizer, moments)
         return progress
@@ -149,14 +149,14 @@ def _saved(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp")
 
 
-def distribute_like(value: Tensor, own: Tensor) -> Tensor:
-    """A whole tensor, shared among the processes as another one is."""
-    mesh = getattr(own, "device_mesh", None)
+def distribute_like(value: Tensor, reference: Tensor) -> Tensor:
+    """A full tensor on the device and, where the reference is sharded, sharded as the reference is."""
+    mesh = getattr(reference, "device_mesh", None)
     if mesh is None:
-        return value.to(own.device)
+        return value.to(reference.device)
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value, mesh, own.placements)  # pyright: ignore[reportAttributeAccessIssue]
+    return distribute_tensor(value, mesh, reference.placements)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:

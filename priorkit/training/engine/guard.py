@@ -1,4 +1,4 @@
-"""Guards: what stops a run whose loss or gradients are not finite, or whose loss leaps."""
+"""The guard: stops a run whose loss or gradients are not finite, or whose loss spikes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.objectives.base import Objective, to_device
 
 SUSTAINED_STEPS = 5
-"""Steps whose median is judged beside the single step: divergence lasts, a hard batch does not."""
+"""Steps whose median is checked in addition to the single step: divergence lasts, a hard batch does not."""
 
 
 def describe_spike(loss: float, recent: Sequence[float], limit: float) -> str:
-    """What is wrong with a loss that leaps; empty where nothing is.
+    """A message about a loss spike; empty where there is none.
 
-    A single loss is held against the largest of the recent ones, as batches may differ much among themselves:
-    four rows of mixed text had losses of 1.1 in the median, 3.3 at most in fifty steps, then one of 5.9 in a
-    run that was well. What lasts is held against their median.
+    A single loss is compared with the largest of the recent ones, as batches may differ a lot: four rows of
+    mixed text had a median loss of 1.1, at most 3.3 in fifty steps, then one of 5.9 in a healthy run. The
+    median of the last steps is compared with the recent median.
 
     Args:
         loss: this step's.
-        recent: those of the steps before it; empty where there were too few to judge by.
-        limit: the factor that makes a leap; 0 for none.
+        recent: losses of the steps before it; empty where there were too few for a comparison.
+        limit: the factor that makes a spike; 0 to disable the check.
     """
     if not limit or not recent:
         return ""
-    largest, usual = max(recent), statistics.median(recent)
+    largest, median = max(recent), statistics.median(recent)
     if loss > limit * largest:
         return f"the loss {loss:.4g} is over {limit:g} times the largest of the recent steps, {largest:.4g}"
-    lasting = statistics.median([*recent[1 - SUSTAINED_STEPS :], loss])
-    if lasting > limit * usual:
+    sustained = statistics.median([*recent[1 - SUSTAINED_STEPS :], loss])
+    if sustained > limit * median:
         return (
-            f"the loss of the last {SUSTAINED_STEPS} steps, {lasting:.4g}, is over {limit:g} times the recent steps' "
-            f"{usual:.4g}"
+            f"the loss of the last {SUSTAINED_STEPS} steps, {sustained:.4g}, is over {limit:g} times the recent median "
+            f"of {median:.4g}"
         )
     return ""
 
@@ -50,47 +50,49 @@ def describe_spike(loss: float, recent: Sequence[float], limit: float) -> str:
 def guard_error(
     what: str, objective: Objective, settings: TrainingSettings, step: int, finite: bool
 ) -> GuardError:
-    """The error that stops a run, with the step's samples by name.
+    """The error that stops a run; it names the step's samples.
 
     Args:
-        what: what is wrong.
-        objective: what is learnt.
-        settings: the run's.
+        what: the reason.
+        objective: of the run.
+        settings: of the run.
         step: the number of finished steps.
-        finite: whether the run could go on, its loss and gradients being numbers.
+        finite: whether loss and gradients are finite, so that the run could continue.
     """
-    kept = "; the state before this step is kept" if step else ""
-    if kept and finite:
-        kept += ", to go on from it run again with --spike-limit 0"
+    resume = "; the state before this step is kept" if step else ""
+    if resume and finite:
+        resume += ", to resume from it run again with --spike-limit 0"
     positions = step_positions(step, settings.batch_size)
     ids = sample_ids(settings.seed, positions.start, positions.stop, len(objective))
     shown = ", ".join(str(int(index)) for index in ids[:8]) + (", ..." if len(ids) > 8 else "")
     return GuardError(
         f"step {step + 1}: {what}; samples {shown}",
-        hint="look at the samples; or lower --learning-rate or lengthen --warmup-steps and begin anew with --force"
-        + kept,
+        hint="inspect the samples; or lower --learning-rate or raise --warmup-steps and restart with --force"
+        + resume,
     )
 
 
 def first_non_finite_tensor(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> str:
-    """The first tensor that is not finite, in the order of computing: a weight, an output, a gradient.
+    """The first tensor that is not finite, in the order of computation: a weight, an output, a gradient.
 
-    The forward pass is taken again with every module watched; the weights are still those of the step.
+    The forward pass is repeated with a hook on every module; the weights are still those of the step.
     """
     for name, parameter in objective.module.named_parameters():
         if not _is_finite(parameter):
             return f"the weight {name}"
-    found: list[str] = []
+    places: list[str] = []
 
-    def watch(name: str) -> Callable[..., None]:
+    def hook_for(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             tensors = output if isinstance(output, tuple | list) else [output]
-            if not found and any(isinstance(value, Tensor) and not _is_finite(value) for value in tensors):
-                found.append(f"the output of {name or 'the module'} ({type(module).__name__})")
+            if not places and any(isinstance(value, Tensor) and not _is_finite(value) for value in tensors):
+                places.append(f"the output of {name or 'the module'} ({type(module).__name__})")
 
         return hook
 
-    hooks = [module.register_forward_hook(watch(name)) for name, module in objective.module.named_modules()]
+    hooks = [
+        module.register_forward_hook(hook_for(name)) for name, module in objective.module.named_modules()
+    ]
     try:
         with torch.no_grad(), runtime.autocast():
             for batch in batches:
@@ -99,11 +101,11 @@ def first_non_finite_tensor(objective: Objective, batches: Sequence[Any], runtim
         for hook in hooks:
             hook.remove()
         distributed.reshard(objective.module)
-    # The backward pass begins at the end.
+    # The backward pass starts at the last parameter.
     for name, parameter in reversed(list(objective.module.named_parameters())):
-        if not found and parameter.grad is not None and not _is_finite(parameter.grad):
-            found.append(f"the gradient of {name}")
-    return found[0] if found else "the loss"
+        if not places and parameter.grad is not None and not _is_finite(parameter.grad):
+            places.append(f"the gradient of {name}")
+    return places[0] if places else "the loss"
 
 
 def _is_finite(value: Tensor) -> bool:

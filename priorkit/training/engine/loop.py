@@ -1,4 +1,4 @@
-"""The one loop: steps, gradients, checkpoints, guards. Objectives know batches and losses.
+"""The training loop: steps, gradients, checkpoints, the guard. Objectives know batches and losses.
 
 Sample *k* of the stream is a pure function of (seed, *k*), so the resume state is one integer, and the
 order depends neither on the number of processes nor on the number of workers.
@@ -34,24 +34,24 @@ from priorkit.training.objectives.base import Objective, to_device
 logger = logging.getLogger(__name__)
 
 SPIKE_STEPS = 50
-"""Steps whose losses a spike is measured against."""
+"""Number of recent steps whose losses define a spike."""
 
 AfterStep = Callable[[int, int], Mapping[str, float]]
-"""Called after every step with the number of finished steps and the tokens or samples learnt from so
-far; what it returns is logged with the step. It must be a function of these and the weights alone."""
+"""Called after every step with the number of finished steps and of tokens or samples trained on so far;
+the metrics it returns are logged with the step. It must depend only on these numbers and the weights."""
 
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What a training run came to.
+    """The outcome of a training run.
 
     Attributes:
-        steps: optimiser steps.
-        weight: tokens or samples learnt from.
+        steps: optimizer steps.
+        weight: tokens or samples trained on.
         loss: mean loss over the last tenth of the steps, weighted by tokens or samples.
         seconds: time spent in training, over all resumed parts.
-        cost: figures of this process that differ from run to run: the rate, and the shares of the time
-            that went into waiting for data and into saving states.
+        cost: figures of this process that differ from run to run: the throughput, and the shares of the
+            time spent waiting for data and writing checkpoints.
     """
 
     steps: int
@@ -74,22 +74,22 @@ def train(
     """Train an objective's module to the end, resuming from a saved state where there is one.
 
     Args:
-        objective: batches and losses; its module already lies on the runtime's device.
+        objective: batches and losses; its module is already on the runtime's device.
         settings: optimisation, checkpoints, workers.
         runtime: device and precision.
-        folder: where ``metrics.jsonl`` goes: a line per step without any time in it.
-        state: where training states go.
-        total_steps: the number of optimiser steps.
-        title: what the progress bar is called.
-        after_step: what else to do after a step, such as evaluating.
+        folder: where ``metrics.jsonl`` goes: a line per step, without times.
+        state: where checkpoints go.
+        total_steps: the number of optimizer steps.
+        title: of the progress bar.
+        after_step: called after every step, for example to measure the validation loss.
 
     Raises:
-        GuardError: the loss or a gradient is not finite, or the loss leaps.
+        GuardError: the loss or a gradient is not finite, or the loss spikes.
         Interrupted: SIGINT or SIGTERM arrived; the state is saved.
         InputError: there are no samples.
-        UsageError: the batch cannot be shared among the processes.
+        UsageError: the batch cannot be split among the processes.
     """
-    _check(objective, settings)
+    _check_trainable(objective, settings)
     distributed.start(runtime)
     trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(objective, settings)
@@ -105,7 +105,7 @@ def train(
     steps = range(progress.step, total_steps)
     batches_of = load_micro_batches(objective, settings, steps)
     with (
-        _signals() as stopping,
+        _stop_signals() as stopping,
         checkpoint.CheckpointWriter(state, settings.keep) as saver,
         progress_bar(title, total_steps, progress.step, "step") as bar,
     ):
@@ -117,31 +117,31 @@ def train(
             saved = finished
             with clock.spent("checkpoint"):
                 size = log.flush() if rank() == 0 else 0
-                mark = checkpoint.TrainingProgress(finished, size, weight_so_far, clock.seconds)
-                saver.save(objective.module, optimizer, mark)
+                reached = checkpoint.TrainingProgress(finished, size, weight_so_far, clock.seconds)
+                saver.save(objective.module, optimizer, reached)
 
         for step in steps:
             with clock.spent("data"):
                 batches = next(batches_of)
             rate = settings.learning_rate_at(step, total_steps)
             optimizer.set_learning_rate(rate)
-            # Dropout, where a model has it, is a function of the step, so that a resumed run repeats it.
+            # Dropout is a function of the step, so that a resumed run repeats it.
             torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
             sums = forward_backward(objective, batches, runtime)
             distributed.sum_gradients(trained)
             gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
             total_norm = nn.utils.get_total_norm(gradients)
             loss, norm = sums["loss"], float(distributed.local(total_norm))
-            wrong = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
+            problem = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
                 place = guard.first_non_finite_tensor(objective, batches, runtime)
-                wrong = f"loss {loss}; the first non-finite tensor is {place}"
-            if wrong:
+                problem = f"loss {loss}; the first non-finite tensor is {place}"
+            if problem:
                 save(step)
                 saver.wait()
-                raise guard.guard_error(wrong, objective, settings, step, finite)
-            # After the guard: scaling by a norm that is not finite would hide where it came from.
+                raise guard.guard_error(problem, objective, settings, step, finite)
+            # After the guard: scaling by a norm that is not finite would hide its origin.
             if settings.clip:
                 nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
             optimizer.step()
@@ -167,7 +167,7 @@ def train(
                 distributed.barrier()
                 raise Interrupted(
                     f"interrupted at step {step + 1} of {total_steps}; the state is saved",
-                    hint="run the same command again to go on",
+                    hint="run the same command again to resume",
                 )
         with clock.spent("checkpoint"):
             saver.wait()
@@ -184,14 +184,14 @@ def train(
         "checkpoint_share": clock.share("checkpoint"),
         **_gpu_memory(runtime),
     }
-    return TrainingSummary(total_steps, weight_so_far, log.recent(total_steps), clock.seconds, cost)
+    return TrainingSummary(total_steps, weight_so_far, log.final_loss(total_steps), clock.seconds, cost)
 
 
 class _Clock:
-    """Where the time goes.
+    """Measures where the time goes.
 
     Args:
-        before: seconds of the run before it was resumed.
+        before: seconds of training before the run was resumed.
     """
 
     def __init__(self, before: float) -> None:
@@ -205,31 +205,31 @@ class _Clock:
 
     @contextmanager
     def spent(self, part: str) -> Iterator[None]:
-        """Count the time of a block towards a part."""
+        """Add the time of a block to a part."""
         begun = time.monotonic()
         yield
         self._parts[part] = self._parts.get(part, 0.0) + time.monotonic() - begun
 
     def share(self, part: str) -> float:
-        """A part's share of the time since the process began to train."""
+        """A part's share of the time since this process started to train."""
         return self._parts.get(part, 0.0) / max(time.monotonic() - self._begun, 1e-9)
 
 
 def _gpu_memory(runtime: Runtime) -> dict[str, float]:
-    """The most memory that was in use on a GPU so far."""
+    """Peak GPU memory so far."""
     if runtime.device.type != "cuda":
         return {}
     return {"peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(runtime.device)}
 
 
-def _check(objective: Objective, settings: TrainingSettings) -> None:
+def _check_trainable(objective: Objective, settings: TrainingSettings) -> None:
     if len(objective) == 0:
-        raise InputError("there are no samples to learn from")
+        raise InputError("there are no samples to train on")
     if not any(parameter.requires_grad for parameter in objective.module.parameters()):
-        raise UsageError("nothing is set to be trained", hint="see --train")
+        raise UsageError("no parameters are trainable", hint="see --train")
     if settings.batch_size % world_size():
         raise UsageError(
-            f"--batch-size {settings.batch_size} cannot be shared among {world_size()} processes",
+            f"--batch-size {settings.batch_size} cannot be split among {world_size()} processes",
             hint="choose a multiple of the number of processes",
         )
 
@@ -240,9 +240,12 @@ def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runt
     Returns:
         ``weight`` of the step over all processes, and the means of the loss and the metrics.
     """
-    own = sum(objective.weight(batch) for batch in batches)
+    local_weight = sum(objective.weight(batch) for batch in batches)
     weight = max(
-        1.0, distributed.total(torch.tensor(float(own), dtype=torch.float64, device=runtime.device)).item()
+        1.0,
+        distributed.total(
+            torch.tensor(float(local_weight), dtype=torch.float64, device=runtime.device)
+        ).item(),
     )
     # Sharded parameters' gradients come back as means over the processes, not as sums.
     scale = distributed.gradient_scale(objective.module) / weight
@@ -250,7 +253,7 @@ def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runt
     for batch in batches:
         with runtime.autocast():
             loss = objective.loss(to_device(batch, runtime.device))
-        # A micro-batch may use nothing of what is trained, as one without images does when a projector is.
+        # A micro-batch may use no trained parameter, such as one without images where only the projector is trained.
         if loss.total.requires_grad:
             (loss.total * scale).backward()
         for name, value in {"loss": loss.total, **loss.metrics}.items():
@@ -260,15 +263,15 @@ def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runt
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that a step is finished and the state saved before stopping."""
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM, so that the step is finished and a checkpoint written before stopping."""
     received: list[int] = []
 
     def handler(number: int, _frame: object) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        logger.info("stopping after this step; once more stops at once")
+        logger.info("finishing this step and saving; Ctrl-C again aborts")
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

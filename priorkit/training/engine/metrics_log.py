@@ -15,11 +15,11 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """What each step came to.
+    """The metrics of every step.
 
     Args:
-        path: the file, written by the first process alone.
-        size: its length in bytes at the state that the run resumes from; what follows is cut off.
+        path: the file; only the first process writes it.
+        size: its length in bytes at the checkpoint that the run resumes from; the rest is truncated.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -27,27 +27,27 @@ class MetricsLog:
         self._losses: list[tuple[float, float]] = []
         self._lines: list[str] = []
         if rank() == 0 and path.is_file():
-            # Cut in place: written anew, the file would be lost to a kill in between.
+            # Truncated in place: rewriting would lose the file if the run were killed meanwhile.
             os.truncate(path, size)
             for line in path.read_bytes().splitlines():
                 row = json.loads(line)
                 self._losses.append((row["loss"], row["weight"]))
 
     def write(self, row: dict[str, Any], weight: int) -> None:
-        """Take down a step; ``weight`` is the number of tokens or samples it learnt from."""
+        """Log a step; ``weight`` is its number of tokens or samples."""
         self._losses.append((row["loss"], weight))
         if rank() == 0:
             self._lines.append(json.dumps({**row, "weight": weight}) + "\n")
 
     def flush(self) -> int:
-        """Append what is waiting; returns the file's length in bytes."""
+        """Append the pending lines; returns the file's length in bytes."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as stream:
             stream.writelines(self._lines)
         self._lines.clear()
         return self._path.stat().st_size
 
-    def recent(self, steps: int) -> float:
+    def final_loss(self, steps: int) -> float:
         """The mean loss over the last tenth of the steps, weighted by tokens or samples."""
         tail = self._losses[-max(1, steps // 10) :]
         weight = sum(w for _, w in tail)
@@ -59,7 +59,7 @@ class MetricsLog:
 
 
 def open_tensorboard(folder: str | None) -> Any:
-    """TensorBoard's writer into a folder, in the first process; None where none is asked for.
+    """TensorBoard's writer, in the first process; None where no folder is given.
 
     Raises:
         ResourceError: the package is not installed.

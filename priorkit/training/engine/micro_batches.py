@@ -1,4 +1,4 @@
-"""The stream of micro-batches: what each step of each process learns from, as a function of the step."""
+"""Loading micro-batches: which samples each step of each process trains on, as a function of the step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from priorkit.training.objectives.base import Objective
 
 
 def step_positions(step: int, batch_size: int) -> range:
-    """The positions in the sample stream that a step (counted from 0) learns from."""
+    """The positions in the sample stream that a step (counted from 0) trains on."""
     return range(step * batch_size, (step + 1) * batch_size)
 
 
 def load_micro_batches(objective: Objective, settings: TrainingSettings, steps: range) -> Iterator[list[Any]]:
-    """Yield this process's micro-batches of each step, prepared ahead by worker processes where there are any."""
+    """Yield this process's micro-batches of each step, prefetched by data-loading workers where there are any."""
     loader = DataLoader(
         _Steps(objective, settings, steps),
         batch_size=None,
@@ -46,14 +46,14 @@ class _Steps(Dataset[Any]):
         settings = self._settings
         positions = step_positions(self._steps[number], settings.batch_size)
         ids = sample_ids(settings.seed, positions.start, positions.stop, len(self._objective))
-        own = distributed.share(settings.batch_size)
-        samples = [self._objective.sample(int(ids[i]), positions[i]) for i in own]
+        local = distributed.share(settings.batch_size)
+        samples = [self._objective.sample(int(ids[i]), positions[i]) for i in local]
         size = settings.micro_batch_size or len(samples)
         return [self._objective.collate(samples[i : i + size]) for i in range(0, len(samples), size)]
 
 
 def _start_worker(number: int) -> None:
-    """Leave signals to the main process, which finishes its step; no threads of tokenizers after a fork."""
+    """Leave signals to the main process, which finishes its step; no tokenizer threads after a fork."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -14,10 +14,10 @@ from priorkit.training.objectives.base import Objective
 
 
 class Optimizer:
-    """One or two of torch's optimisers over disjoint parameters, stepped together.
+    """One or two of torch's optimizers over disjoint parameters, stepped together.
 
     Args:
-        parts: the optimisers.
+        parts: the optimizers.
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
@@ -32,28 +32,28 @@ class Optimizer:
         return [group for part in self._parts for group in part.param_groups]
 
     def set_learning_rate(self, rate: float) -> None:
-        """Set every group's rate to its multiple of the given one."""
+        """Set every group's learning rate to its multiple of the given one."""
         for group in self.param_groups:
             group["lr"] = rate * group["learning_rate_scale"]
 
     def step(self) -> None:
-        """Take one step with the gradients as they are, then clear them."""
+        """Update the parameters, then clear the gradients."""
         for part in self._parts:
             part.step()
             part.zero_grad(set_to_none=True)
 
     def states(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """What is kept for each parameter: moments, step counts."""
+        """The state of each parameter: moments, step counts."""
         for part in self._parts:
             yield from part.state.items()
 
     def state_of(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """What is kept for one parameter, to be filled in on resume."""
+        """The state of one parameter, filled in on resume."""
         return self._owner[parameter].state[parameter]
 
 
 def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimizer:
-    """The optimiser of an objective's trained parameters.
+    """The optimizer of an objective's trainable parameters.
 
     Matrices decay, vectors do not; one group per learning rate. With ``muon``, matrices that are neither
     embedding nor output head go to Muon, whose updates are scaled to the size of AdamW's
@@ -70,7 +70,7 @@ def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimiz
             key = (id(parameter) in by_muon, objective.learning_rate_scale(name), decays)
             groups.setdefault(key, []).append(parameter)
 
-    def chosen(muon: bool) -> list[dict[str, Any]]:
+    def groups_of(muon: bool) -> list[dict[str, Any]]:
         return [
             {
                 "params": parameters,
@@ -82,32 +82,32 @@ def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimiz
         ]
 
     parts: list[torch.optim.Optimizer] = []
-    if rest := chosen(False):
+    if rest := groups_of(False):
         betas = (settings.adam_beta1, settings.adam_beta2)
         parts.append(torch.optim.AdamW(rest, lr=settings.learning_rate, betas=betas, fused=True))
-    if matrices := chosen(True):
+    if matrices := groups_of(True):
         parts.append(_muon()(matrices, lr=settings.learning_rate, adjust_lr_fn="match_rms_adamw"))
     return Optimizer(*parts)
 
 
 def _muon() -> Any:
-    found = getattr(torch.optim, "Muon", None)
-    if found is None:
+    muon = getattr(torch.optim, "Muon", None)
+    if muon is None:
         raise ResourceError(
             f"torch {torch.__version__} has no Muon",
             where="--optimizer muon",
             hint="upgrade torch, or use adamw",
         )
-    return found
+    return muon
 
 
 def _hidden_matrices(module: nn.Module) -> set[int]:
     """Ids of the two-dimensional parameters that are neither an embedding's nor the output head's."""
-    apart: set[int] = set()
+    excluded: set[int] = set()
     for part in module.modules():
         if isinstance(part, nn.Embedding):
-            apart.add(id(part.weight))
+            excluded.add(id(part.weight))
         head = getattr(part, "get_output_embeddings", lambda: None)()
         if head is not None:
-            apart.add(id(head.weight))
-    return {id(p) for p in module.parameters() if p.ndim == 2 and id(p) not in apart}
+            excluded.add(id(head.weight))
+    return {id(p) for p in module.parameters() if p.ndim == 2 and id(p) not in excluded}

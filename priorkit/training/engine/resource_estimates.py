@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from priorkit.training.engine.loop import TrainingSummary
 
 FP32 = 4
-"""Bytes of a value; weights, gradients and moments are fp32 whatever the products run in."""
+"""Bytes of a value; weights, gradients and moments are fp32 whatever the compute dtype."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Numbers of values.
+    """Memory and disk that a run takes, in numbers of values.
 
     Attributes:
         loaded: weights in memory.
@@ -33,12 +33,12 @@ class Footprint:
 
     @property
     def memory_bytes(self) -> int:
-        """Weights, gradients and AdamW's moments; activations and kept features come on top."""
+        """Weights, gradients and AdamW's moments, without activations and cached features."""
         return FP32 * (self.loaded + 3 * self.trained)
 
     @property
     def disk_bytes(self) -> int:
-        """The artifact, and a training state of trained weights and moments."""
+        """The artifact, and a checkpoint of trained weights and moments."""
         return FP32 * (self.saved + 3 * self.trained)
 
 
@@ -50,7 +50,7 @@ def footprint(
     Args:
         tensors: all of a model's.
         train: parts of a LLaVA model; ``llm`` is all of a language model.
-        rank: of LoRA's matrices, which are trained in place of the language model; 0 for none.
+        rank: of LoRA's matrices, which are trained instead of the language model; 0 for none.
         magnitudes: whether DoRA's vectors are trained with them.
     """
     sizes: dict[str, int] = dict.fromkeys(PARTS, 0)
@@ -59,24 +59,24 @@ def footprint(
     loaded = sum(sizes.values())
     if not rank:
         return Footprint(loaded, sum(sizes[part] for part in train), loaded)
-    # PEFT keeps a part that is trained whole beside the original.
-    whole = sum(sizes[part] for part in train if part != "llm")
+    # PEFT keeps a copy of a fully trained part in addition to the original.
+    copied = sum(sizes[part] for part in train if part != "llm")
     matrices = [
         tensor.shape
         for name, tensor in tensors.items()
-        if part_of(name) == "llm" and len(tensor.shape) == 2 and not _is_table(name)
+        if part_of(name) == "llm" and len(tensor.shape) == 2 and not _is_embedding_or_head(name)
     ]
-    beside = whole + sum(rank * (rows + columns) + magnitudes * rows for rows, columns in matrices)
-    return Footprint(loaded + beside, beside, beside)
+    added = copied + sum(rank * (rows + columns) + magnitudes * rows for rows, columns in matrices)
+    return Footprint(loaded + added, added, added)
 
 
-def _is_table(name: str) -> bool:
-    """Whether a tensor is an embedding or the output head, which LoRA leaves alone."""
+def _is_embedding_or_head(name: str) -> bool:
+    """Whether a tensor is an embedding or the output head, which get no LoRA."""
     return any(part.startswith(("embed", "lm_head", "wte", "wpe")) for part in name.split("."))
 
 
 class ParameterCounts(Protocol):
-    """Numbers of parameters: those that train, and all."""
+    """Numbers of parameters: trainable ones, and all."""
 
     @property
     def trained(self) -> int: ...
@@ -85,18 +85,18 @@ class ParameterCounts(Protocol):
 
 
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12}
-"""Dense bf16 operations per second by name of the GPU, from its maker's data sheet."""
+"""Peak dense bf16 FLOP/s by name of the GPU, from the vendor's data sheet."""
 
 
 def flops_per_token(config: Any, parameters: int, length: int) -> float:
-    """Operations of forward and backward pass per token: ``6 N + 12 L H T``.
+    """FLOPs of forward and backward pass per token: ``6 N + 12 L H T``.
 
-    ``N`` counts all parameters but those of an embedding that is no output head too; attention is not
-    halved for causality. torchtitan and llm-foundry count alike, so figures compare.
+    ``N`` counts all parameters except an embedding that is not also the output head; attention is not
+    halved for causality. torchtitan and llm-foundry use the same formula, so figures are comparable.
 
     Args:
-        config: the model's.
-        parameters: all of them.
+        config: of the model.
+        parameters: their total number.
         length: tokens in a row.
     """
     text = config.get_text_config()
@@ -111,15 +111,15 @@ TUNING_FORMULA = "(2 + 2 [gradient passes] + 2 [trained]) N + 12 L H T"
 
 @dataclass
 class TuningCounts:
-    """What instruction tuning has computed, in this process.
+    """What this process has computed in instruction tuning.
 
     Attributes:
-        tokens: of samples; padding is not counted.
-        squared_lengths: the sum over samples of their lengths' squares.
-        supervised_tokens: positions with loss, where alone the output head is computed.
-        projected_patches: images' positions that passed the projector.
-        encoded_patches: images' positions that passed the encoder, which is not asked again where features are kept.
-        encoded_squared_lengths: the sum over looks of their positions' squares.
+        tokens: positions of samples, without padding.
+        squared_lengths: sum of the squared lengths of samples.
+        supervised_tokens: positions with loss; the output head is computed only there.
+        projected_patches: image positions computed by the projector.
+        encoded_patches: image positions computed by the encoder; none where features are cached.
+        encoded_squared_lengths: sum over encoded images of their squared numbers of positions.
     """
 
     tokens: int = 0
@@ -131,16 +131,16 @@ class TuningCounts:
 
 
 def tuning_flops(config: Any, parts: Mapping[str, ParameterCounts], counted: TuningCounts) -> float:
-    """Operations of forward and backward passes of instruction tuning; padding is none of them.
+    """FLOPs of forward and backward passes of instruction tuning, without padding.
 
-    Each of ``N`` parameters of a part takes 2 per position forward, 2 for the gradient that passes it on its
-    way to what trains, and 2 for its own where it trains: ``6 N`` as in :func:`flops_per_token` where all
-    trains. The embeddings take none and the output head its part at positions with loss alone. Attention
-    takes ``12 L H T`` for each position of a sample of ``T``, not halved for causality, a third of it in an
-    encoder that is frozen.
+    Each of ``N`` parameters of a part takes 2 per position forward, 2 for a gradient that passes through it to
+    trainable parameters, and 2 for its own gradient where it is trainable: ``6 N`` as in
+    :func:`flops_per_token` where everything is trained. Embeddings take none, the output head only at
+    positions with loss. Attention takes ``12 L H T`` for each position of a sample of ``T``, not halved for
+    causality, and a third of that in a frozen encoder.
 
     Args:
-        config: the model's.
+        config: of the model.
         parts: numbers of parameters by ``projector``, ``llm`` and ``encoder``.
         counted: what was computed.
     """
@@ -180,7 +180,7 @@ def tuning_throughput(
     if not counted.supervised_tokens:
         return {}
     rate = summary.cost["tokens_per_second"] / world_size()
-    return _shares(rate * tuning_flops(config, parts, counted) / counted.supervised_tokens, runtime)
+    return _with_mfu(rate * tuning_flops(config, parts, counted) / counted.supervised_tokens, runtime)
 
 
 def pretraining_throughput(
@@ -188,16 +188,16 @@ def pretraining_throughput(
 ) -> dict[str, float]:
     """``model_flops_per_second`` of each process, and ``mfu``, their share of the GPU's peak where it is known."""
     rate = summary.cost["tokens_per_second"] / world_size()
-    return _shares(rate * flops_per_token(config, parameters, length), runtime)
+    return _with_mfu(rate * flops_per_token(config, parameters, length), runtime)
 
 
-def _shares(flops: float, runtime: Runtime) -> dict[str, float]:
-    found = {"model_flops_per_second": flops}
+def _with_mfu(flops: float, runtime: Runtime) -> dict[str, float]:
+    figures = {"model_flops_per_second": flops}
     if runtime.device.type == "cuda":
         import torch
 
         name = torch.cuda.get_device_name(runtime.device)
         peak = next((value for part, value in PEAK_FLOPS.items() if part in name), None)
         if peak is not None and runtime.precision == "bf16":
-            found["mfu"] = flops / peak
-    return found
+            figures["mfu"] = flops / peak
+    return figures

@@ -14,57 +14,57 @@ from priorkit.core.values import Count
 
 
 class OptimizationSettings(Settings):
-    """How long and how fast to learn."""
+    """Length, batch size, learning rate and optimizer."""
 
     group: ClassVar[str] = "optimisation"
 
-    steps: Count | None = option(None, "Length of training in optimiser steps.", metavar="N", ge=1)
+    steps: Count | None = option(None, "Length of training in optimizer steps.", metavar="N", ge=1)
     tokens: Count | None = option(None, "Length of training in tokens, such as 50B.", metavar="N", ge=1)
     epochs: float | None = option(
-        None, "Length of training in passes over the data; 1 where neither steps nor tokens are given.", gt=0
+        None, "Length of training in passes over the data; default 1 without --steps and --tokens.", gt=0
     )
-    batch_size: int = option(32, "Samples per optimiser step, over all processes.", ge=1)
+    batch_size: int = option(32, "Samples per optimizer step, over all processes.", ge=1)
     micro_batch_size: int = option(
         0,
-        "Samples per forward pass and process, 0 for all at once; smaller ones save memory.",
+        "Samples per forward pass and process; smaller values save memory; 0 for no gradient accumulation.",
         ge=0,
         advanced=True,
     )
     learning_rate: float = option(3e-4, "Peak learning rate.", gt=0)
     warmup_steps: int = option(0, "Steps of linear warm-up from zero to the peak.", ge=0)
     schedule: Literal["cosine", "linear", "constant", "wsd"] = option(
-        "cosine", "Course of the learning rate after the warm-up; wsd is constant, then falls linearly."
+        "cosine", "Learning-rate schedule after the warm-up; wsd is constant, then decays linearly."
     )
     decay_share: float = option(
         0.1,
-        "Share of the steps, at the end, over which the schedule wsd falls.",
+        "Share of the steps, at the end, over which the schedule wsd decays.",
         gt=0,
         le=1,
         advanced=True,
     )
     final_learning_rate: float = option(
-        0.0, "Learning rate at the end, as a share of the peak.", ge=0, le=1, advanced=True
+        0.0, "Final learning rate as a share of the peak.", ge=0, le=1, advanced=True
     )
     optimizer: Literal["adamw", "muon"] = option(
         "adamw",
-        "Optimiser; muon takes the matrices between embedding and head, adamw the rest.",
+        "Optimizer; muon updates the matrices between embedding and head, and adamw the rest.",
         advanced=True,
     )
-    weight_decay: float = option(0.1, "Decoupled weight decay of matrices; vectors have none.", ge=0)
+    weight_decay: float = option(0.1, "Decoupled weight decay of matrices; biases and norms have none.", ge=0)
     adam_beta1: float = option(0.9, "AdamW's decay of the first moment.", ge=0, lt=1, advanced=True)
     adam_beta2: float = option(0.95, "AdamW's decay of the second moment.", ge=0, lt=1, advanced=True)
-    clip: float = option(1.0, "Largest norm of the gradient, 0 for no clipping.", ge=0, advanced=True)
+    clip: float = option(1.0, "Maximum gradient norm; 0 for no clipping.", ge=0, advanced=True)
     spike_limit: float = option(
         0.0,
-        "Stop when the loss exceeds this multiple of the largest of the last 50 steps, or the median of 5 "
-        "steps this multiple of their median; 0 for never.",
+        "Stop at a loss spike: a loss over this multiple of the largest of the last 50 steps, or a median of 5 "
+        "steps over this multiple of their median; 0 for never.",
         changes_result=False,
         ge=0,
         advanced=True,
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> OptimizationSettings:
+    def _check_length(self) -> OptimizationSettings:
         given = [name for name in ("steps", "tokens", "epochs") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"the length is given more than once: {', '.join(given)}")
@@ -72,26 +72,26 @@ class OptimizationSettings(Settings):
 
 
 class CheckpointSettings(Settings):
-    """How to survive interruptions."""
+    """Checkpoints of an unfinished run."""
 
     group: ClassVar[str] = "checkpoints"
 
     checkpoint_every: int = option(
-        250, "Steps between two saves of the training state.", ge=1, changes_result=False
+        250, "Steps between two checkpoints of the training state.", ge=1, changes_result=False
     )
     keep: int = option(
-        1, "How many training states to keep while running.", ge=1, changes_result=False, advanced=True
+        1, "Number of checkpoints to keep during the run.", ge=1, changes_result=False, advanced=True
     )
 
 
 class MonitorSettings(Settings):
-    """Where else to show how training goes."""
+    """Where else metrics are logged."""
 
     group: ClassVar[str] = "monitoring"
 
     tensorboard: str | None = option(
         None,
-        "Folder for TensorBoard's log of losses and speed (needs the package tensorboard).",
+        "Folder for TensorBoard logs of losses and throughput (needs the package tensorboard).",
         metavar="DIR",
         changes_result=False,
         advanced=True,
@@ -109,18 +109,18 @@ class CompileSettings(Settings):
 
 
 class MemorySettings(Settings):
-    """How a model that is trained is kept in memory."""
+    """How the trained model fits in memory."""
 
     group: ClassVar[str] = "model"
 
     checkpoint_activations: Literal["none", "selective", "full"] = option(
         "none",
-        "What to compute again in the backward pass to save memory: all but matrix products, or all.",
+        "Activation checkpointing: recompute everything but matrix products (selective), or everything (full).",
         advanced=True,
     )
     shard: bool = option(
         False,
-        "Share weights, gradients and moments among the processes of torchrun (FSDP2).",
+        "Shard weights, gradients and optimizer state across the processes of torchrun (FSDP2).",
         advanced=True,
     )
 
@@ -129,7 +129,7 @@ class TrainingSettings(RuntimeSettings, OptimizationSettings, CheckpointSettings
     """Base of a training step's settings."""
 
     def total_steps(self, samples: int, tokens_per_sample: float) -> int:
-        """The number of optimiser steps.
+        """The number of optimizer steps.
 
         Args:
             samples: samples in the data.
@@ -157,18 +157,20 @@ class TrainingSettings(RuntimeSettings, OptimizationSettings, CheckpointSettings
 
 
 def check_sharding(settings: TrainingSettings) -> None:
-    """Check that what is to be shared among processes can be.
+    """Check that the parameters can be sharded across processes.
 
     Raises:
-        UsageError: there is one process, or the optimiser cannot work on parts.
+        UsageError: there is one process, or the optimizer does not support shards.
     """
     if not isinstance(settings, MemorySettings) or not settings.shard:
         return
     if runtime.world_size() == 1:
         raise UsageError(
-            "there is one process; nothing to share", where="--shard", hint="start with torchrun"
+            "there is only one process; nothing to shard", where="--shard", hint="start with torchrun"
         )
     if settings.optimizer == "muon":
         raise UsageError(
-            "muon needs whole matrices", where="--optimizer muon", hint="leave out --shard, or use adamw"
+            "muon does not support sharded matrices",
+            where="--optimizer muon",
+            hint="leave out --shard, or use adamw",
         )

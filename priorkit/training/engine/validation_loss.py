@@ -1,4 +1,4 @@
-"""Loss on held-out text while training goes on."""
+"""Validation loss: the loss on held-out text during training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from priorkit.core.runtime import Runtime, world_size
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets
 
 EVALUATED_TOKENS = 1 << 18
-"""Tokens of a source that are evaluated; the first ones, so that every evaluation sees the same."""
+"""Tokens of a source that are evaluated: the first ones, so that all evaluations use the same."""
 
 
 class ValidationText:
-    """The first rows of a held-out source.
+    """The first rows of a held-out text.
 
     Args:
         documents: its texts.
@@ -38,13 +38,13 @@ class ValidationText:
         within_documents: bool = False,
     ) -> None:
         ids: list[int] = []
-        begins: list[int] = []
+        starts: list[int] = []
         self._bytes = 0
         for text in documents:
-            begins.append(len(ids))
-            # Text that reads like a special token is text, as in the corpus.
-            found = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            ids.extend([*found, tokenizer.eos_token_id])
+            starts.append(len(ids))
+            # Text that looks like a special token is text, as in the corpus.
+            encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            ids.extend([*encoded, tokenizer.eos_token_id])
             self._bytes += len(text.encode())
             if len(ids) >= EVALUATED_TOKENS:
                 break
@@ -56,28 +56,28 @@ class ValidationText:
         self._tokens = len(ids)
         self._documents_RT: torch.Tensor | None = None
         if within_documents:
-            self._labels_RT.view(-1)[begins] = IGNORE
-            fresh = torch.zeros(rows * length, dtype=torch.int64)
-            fresh[begins] = 1
-            fresh[len(ids) : len(ids) + 1] = 1  # what fills the last row
-            self._documents_RT = fresh.cumsum(0).view(rows, length)
+            self._labels_RT.view(-1)[starts] = IGNORE
+            is_start = torch.zeros(rows * length, dtype=torch.int64)
+            is_start[starts] = 1
+            is_start[len(ids) : len(ids) + 1] = 1  # the padding of the last row
+            self._documents_RT = is_start.cumsum(0).view(rows, length)
         self._batch_size = batch_size
 
     @torch.no_grad()
     def evaluate(self, module: nn.Module, runtime: Runtime) -> dict[str, float]:
-        """``loss`` per token, in nats, and ``bits_per_byte``; rows are shared among the processes."""
+        """``loss`` per token, in nats, and ``bits_per_byte``; rows are split among the processes."""
         was_training = module.training
         module.eval()
-        own = distributed.share(len(self._ids_RT))
-        most = -(-len(self._ids_RT) // world_size())
+        local = distributed.share(len(self._ids_RT))
+        rows_per_process = -(-len(self._ids_RT) // world_size())
         sums = torch.zeros(2, dtype=torch.float64)
-        # As many passes in every process: where they share weights, each pass is an exchange among all.
-        for start in range(own.start, own.start + most, self._batch_size):
-            stop = min(start + self._batch_size, own.stop)
-            rows = slice(start, stop) if start < own.stop else slice(0, 1)
+        # The same number of passes in every process: with sharding each pass is a collective operation.
+        for start in range(local.start, local.start + rows_per_process, self._batch_size):
+            stop = min(start + self._batch_size, local.stop)
+            rows = slice(start, stop) if start < local.stop else slice(0, 1)
             ids, labels = self._ids_RT[rows], self._labels_RT[rows]
             documents = None if self._documents_RT is None else self._documents_RT[rows]
-            if start >= own.stop:
+            if start >= local.stop:
                 labels = torch.full_like(labels, IGNORE)
             with runtime.autocast():
                 loss = module(
@@ -91,14 +91,14 @@ class ValidationText:
         total, tokens = distributed.total(sums.to(runtime.device)).tolist()
         module.train(was_training)
         # The first token of a row or document is not predicted; its share of the bytes is left out as well.
-        seen = self._bytes * tokens / self._tokens
-        return {"loss": total / tokens, "bits_per_byte": total / seen / math.log(2)}
+        predicted_bytes = self._bytes * tokens / self._tokens
+        return {"loss": total / tokens, "bits_per_byte": total / predicted_bytes / math.log(2)}
 
 
 def validation_metrics(
     sources: Sequence[tuple[str, ValidationText]], module: nn.Module, runtime: Runtime
 ) -> dict[str, float]:
-    """The figures of all sources, as ``eval/NAME/loss`` and ``eval/NAME/bits_per_byte``."""
+    """The metrics of all sources, as ``eval/NAME/loss`` and ``eval/NAME/bits_per_byte``."""
     return {
         f"eval/{name}/{key}": value
         for name, source in sources

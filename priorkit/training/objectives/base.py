@@ -1,4 +1,4 @@
-"""What an objective is: it knows a batch and a loss; the loop knows everything else."""
+"""The contract of objectives: an objective knows a batch and its loss, the training loop everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Loss:
     Attributes:
         total: scalar, the *sum* of the loss over its tokens or samples; divided by the weight of the
             whole step, so that accumulation and any number of processes give the same gradient.
-        metrics: further sums to be divided by the same weight and logged.
+        metrics: further sums, divided by the same weight and logged.
     """
 
     total: Tensor
@@ -25,9 +25,9 @@ class Loss:
 
 
 class Objective(Protocol):
-    """A batch and a loss.
+    """What the training loop trains.
 
-    ``module`` holds all parameters; those with ``requires_grad`` are trained and saved in the state.
+    ``module`` holds all parameters; those with ``requires_grad`` are trained and saved in checkpoints.
     """
 
     module: nn.Module
@@ -43,12 +43,12 @@ class Objective(Protocol):
 
         Args:
             index: which sample, 0 to ``len(self) - 1``.
-            position: its place in the endless stream; seeds augmentation, so that it repeats exactly.
+            position: its position in the endless stream; it seeds augmentation, so that a resumed run repeats it.
         """
         ...
 
     def collate(self, samples: Sequence[Any]) -> Any:
-        """Make a micro-batch (tensors in main memory) of samples."""
+        """Collate samples into a micro-batch (tensors in main memory)."""
         ...
 
     def weight(self, batch: Any) -> int:
@@ -56,7 +56,7 @@ class Objective(Protocol):
         ...
 
     def loss(self, batch: Any) -> Loss:
-        """Forward pass and loss of a micro-batch that lies on the device."""
+        """Forward pass and loss of a micro-batch on the device."""
         ...
 
     def learning_rate_scale(self, name: str) -> float:

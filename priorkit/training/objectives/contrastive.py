@@ -42,10 +42,10 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, keys: Tensor)
     """CLIP's loss, summed over this process's rows, against the pairs of all processes.
 
     ``1/2 [CE over texts for each image + CE over images for each text]``; pairs with the same text are
-    positives of one another, as they would be false negatives otherwise.
+    positives of each other; they would be false negatives otherwise.
 
     Args:
-        images, texts: L2-normalised ``[batch, dim]``, this process's.
+        images, texts: L2-normalized ``[batch, dim]``, this process's.
         scale: the inverse temperature.
         keys: int64 ``[batch]``, equal for equal texts.
     """
@@ -60,12 +60,12 @@ def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, key
     """SigLIP's loss (Zhai et al. 2023, equation 1), summed over this process's images.
 
     ``- sum_ij log sigmoid(z_ij (scale cos_ij + bias))`` over all texts of all processes, with ``z`` = 1
-    where image and text belong together or the texts are equal, -1 elsewhere.
+    for matching image and text or equal texts, -1 otherwise.
 
     Args:
-        images, texts: L2-normalised ``[batch, dim]``, this process's.
+        images, texts: L2-normalized ``[batch, dim]``, this process's.
         scale: the inverse temperature.
-        bias: added to every logit; starts low, as nearly all pairs are negatives.
+        bias: added to every logit; low at first, as nearly all pairs are negatives.
         keys: int64 ``[batch]``, equal for equal texts.
     """
     positives = keys[:, None] == all_gather(keys)[None, :]
@@ -76,8 +76,8 @@ def sigmoid_loss(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, key
 def similarity_logits(rows: Tensor, columns: Tensor, scale: Tensor) -> Tensor:
     """Scaled inner products in fp32, whatever the run's precision.
 
-    Early in training all features are nearly parallel; bf16 cannot tell cosines apart that differ by
-    less than 0.004, and the towers would learn from rounding.
+    Early in training all features are nearly parallel; bf16 cannot distinguish cosines that differ by less
+    than 0.004, and the gradient would be dominated by rounding.
 
     Args:
         rows: ``[rows, dim]``.
@@ -106,36 +106,36 @@ def all_gather(values: Tensor) -> Tensor:
 def gradient_cached_features(
     tower: Callable[[dict[str, Tensor]], Tensor], batch: dict[str, Tensor], size: int
 ) -> Tensor:
-    """Features of a batch, computed a part at a time with the activations of one part alone in memory.
+    """Features of a batch with gradient caching.
 
     See :func:`gradient_cached_forward`.
 
     Args:
-        tower: makes features ``[rows, dim]`` of a part.
+        tower: computes features ``[rows, dim]`` of a chunk.
         batch: tensors with the same number of rows.
-        size: rows per part; 0 for all at once.
+        size: rows per chunk; 0 for no gradient caching.
 
     Returns:
         ``[batch, dim]``.
     """
-    return gradient_cached_forward(lambda part: (tower(part),), batch, size)[0]
+    return gradient_cached_forward(lambda chunk: (tower(chunk),), batch, size)[0]
 
 
 def gradient_cached_forward(
     tower: Callable[[dict[str, Tensor]], tuple[Tensor, ...]], batch: dict[str, Tensor], size: int
 ) -> tuple[Tensor, ...]:
-    """What a tower makes of a batch, a part at a time with the activations of one part alone in memory.
+    """Outputs of a tower for a batch, with the activations of only one chunk in memory at a time.
 
     The contrastive loss needs the features of the whole batch, not the activations behind them. So a
-    part's activations are dropped after its forward pass and computed anew when its gradient is due:
-    gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
-    Limited Setup"), here as activation checkpointing over the parts of the batch. The gradient is that
-    of the whole batch; the price is one more forward pass.
+    chunk's activations are dropped after its forward pass and recomputed in the backward pass: gradient
+    caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"),
+    here as activation checkpointing over chunks of the batch. The gradient is that of the whole batch; the
+    cost is one more forward pass.
 
     Args:
-        tower: makes tensors ``[rows, ...]`` of a part, each row of them from its own row alone.
+        tower: computes tensors ``[rows, ...]`` of a chunk; each row depends only on its own input row.
         batch: tensors with the same number of rows.
-        size: rows per part; 0 for all at once.
+        size: rows per chunk; 0 for no gradient caching.
 
     Returns:
         ``[batch, ...]`` each.
@@ -143,9 +143,9 @@ def gradient_cached_forward(
     count = len(next(iter(batch.values())))
     if not size or size >= count or not torch.is_grad_enabled():
         return tower(batch)
-    parts = ({name: value[i : i + size] for name, value in batch.items()} for i in range(0, count, size))
-    made = [cast("tuple[Tensor, ...]", checkpoint(tower, part, use_reentrant=False)) for part in parts]
-    return tuple(torch.cat(column) for column in zip(*made, strict=True))
+    chunks = ({name: value[i : i + size] for name, value in batch.items()} for i in range(0, count, size))
+    outputs = [cast("tuple[Tensor, ...]", checkpoint(tower, chunk, use_reentrant=False)) for chunk in chunks]
+    return tuple(torch.cat(column) for column in zip(*outputs, strict=True))
 
 
 def text_key(text: str) -> int:
@@ -154,10 +154,10 @@ def text_key(text: str) -> int:
 
 
 class Captions:
-    """Texts tokenised once, padded per batch to the longest in it.
+    """Texts tokenized once, padded per batch to its longest text.
 
     Args:
-        encoder: whose tokenizer it is; texts that it pads to a fixed length stay so (SigLIP).
+        encoder: whose tokenizer is used; texts that it pads to a fixed length stay padded (SigLIP).
         texts: the texts.
 
     Attributes:
@@ -169,16 +169,16 @@ class Captions:
     def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
         self.keys = torch.tensor([text_key(text) for text in texts])
         self._padding = {"input_ids": int(getattr(encoder.tokenizer, "pad_token_id", None) or 0)}
-        fixed = _pads_to_fixed_length(encoder)
+        fixed_length = _pads_to_fixed_length(encoder)
         flat: dict[str, list[Tensor]] = {}
         lengths: list[Tensor] = []
         for start in range(0, len(texts), self._CHUNK):
             tokens = encoder.tokenize(texts[start : start + self._CHUNK])
-            used = _used(tokens, fixed)
+            used = _used_tokens(tokens, fixed_length)
             lengths.append(used.sum(dim=1))
             for name, value in tokens.items():
                 flat.setdefault(name, []).append(value[used].to(torch.int32))
-        # One run of all tokens and where each text begins: ten million captions fit in memory.
+        # All tokens in one tensor, and where each text ends: ten million captions fit in memory.
         self._flat = {name: torch.cat(parts) for name, parts in flat.items()}
         self._ends = torch.cat(lengths).cumsum(0).tolist()
 
@@ -204,10 +204,10 @@ def _pads_to_fixed_length(encoder: Encoder) -> bool:
     return "attention_mask" not in tokens or not bool(tokens["attention_mask"].all())
 
 
-def _used(tokens: dict[str, Tensor], fixed: bool) -> Tensor:
-    """Which tokens are kept, bool ``[texts, time]``: all but padding on the right that no text needs."""
+def _used_tokens(tokens: dict[str, Tensor], fixed_length: bool) -> Tensor:
+    """Mask of the tokens to keep, bool ``[texts, time]``: all but padding on the right."""
     mask = tokens.get("attention_mask", torch.ones_like(tokens["input_ids"])).bool()
-    return torch.ones_like(mask) if fixed or not bool(mask[:, 0].all()) else mask
+    return torch.ones_like(mask) if fixed_length or not bool(mask[:, 0].all()) else mask
 
 
 class ContrastiveObjective:
@@ -217,10 +217,10 @@ class ContrastiveObjective:
         encoder: the model with its preprocessing; both towers are trained.
         pixels: the images.
         texts: their texts, in the same order.
-        augmentation: how images vary each time they are seen.
+        augmentation: of the images.
         seed: the run's seed.
         loss: ``clip`` or ``siglip``; the latter needs a model with ``logit_bias``.
-        gradient_cache: pairs whose activations are kept at once, 0 for the whole batch; see
+        gradient_cache: pairs whose activations are in memory at a time, 0 for the whole batch; see
             :func:`gradient_cached_features`.
     """
 
@@ -239,18 +239,18 @@ class ContrastiveObjective:
         self.module: nn.Module = encoder.model
         self._encoder, self._pixels, self._captions = encoder, pixels, Captions(encoder, texts)
         self._augmentation, self._seed = augmentation, seed
-        self._loss, self._part = loss, gradient_cache
+        self._loss, self._chunk = loss, gradient_cache
 
     def __len__(self) -> int:
         return len(self._captions)
 
     def sample(self, index: int, position: int) -> tuple[Tensor, int]:
-        """An image as seen at this place of the stream, and which text is its own."""
+        """An image in its view at this position of the stream, and the index of its text."""
         view = self._pixels.draw(index, self._augmentation, stream_seed(self._seed, position))
         return self._pixels.view(index, view), index
 
     def collate(self, samples: Sequence[tuple[Tensor, int]]) -> dict[str, Any]:
-        """Pixels uint8, tokens, and keys that tell equal texts."""
+        """Pixels uint8, tokens, and keys that are equal for equal texts."""
         indices = [index for _, index in samples]
         return {
             "pixels": torch.stack([pixels for pixels, _ in samples]),
@@ -264,12 +264,12 @@ class ContrastiveObjective:
 
     def loss(self, batch: dict[str, Any]) -> Loss:
         """Summed contrastive loss."""
-        model, part = self._encoder.model, self._part
+        model, chunk = self._encoder.model, self._chunk
         pixels = {"pixels": batch["pixels"]}
         images = l2_normalize(
-            gradient_cached_features(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, part)
+            gradient_cached_features(lambda rows: self._encoder.image_features(rows["pixels"]), pixels, chunk)
         )
-        texts = l2_normalize(gradient_cached_features(self._encoder.text_features, batch["tokens"], part))
+        texts = l2_normalize(gradient_cached_features(self._encoder.text_features, batch["tokens"], chunk))
         if self._loss == "siglip":
             scale, bias = model.logit_scale.exp(), model.logit_bias
             return Loss(sigmoid_loss(images, texts, scale, bias, batch["keys"]))
@@ -277,5 +277,5 @@ class ContrastiveObjective:
         return Loss(contrastive_loss(images, texts, scale, batch["keys"]))
 
     def learning_rate_scale(self, name: str) -> float:
-        """All parameters learn at the same rate."""
+        """All parameters have the same learning rate."""
         return 1.0

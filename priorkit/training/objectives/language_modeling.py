@@ -17,13 +17,13 @@ from priorkit.training.objectives.base import Loss
 
 
 def padding_mask(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tensor:
-    """Where rows are filled up: the run of padding at their end, bool ``[batch, time]``.
+    """The padding at the end of rows, bool ``[batch, time]``.
 
     Args:
         ids_BT: token ids.
-        pad_token_id: what fills a row.
-        ends_document: whether the same token ends documents too, as with tokenizers that have none of
-            their own for padding; the first of the run is then the last document's and carries loss.
+        pad_token_id: fills a row.
+        ends_document: whether the same token also ends documents, as with tokenizers without a padding token;
+            the first one of the run then belongs to the last document and has loss.
     """
     run = (ids_BT == pad_token_id).flip(-1).long().cumprod(dim=-1).flip(-1).bool()
     if ends_document:
@@ -33,7 +33,7 @@ def padding_mask(ids_BT: Tensor, pad_token_id: int, ends_document: bool) -> Tens
 
 
 class CausalLMWithLoss(nn.Module):
-    """A causal LM with its loss, so that whoever shares parameters among processes sees one forward pass.
+    """A causal LM with its loss in one forward pass, as sharding needs.
 
     Args:
         model: a causal LM of transformers.
@@ -47,16 +47,16 @@ class CausalLMWithLoss(nn.Module):
         """Summed cross-entropy of the next token.
 
         Args:
-            input_ids, labels: int64 ``[batch, time]``; ``IGNORE`` where there is no loss.
-            document_ids: int64 ``[batch, time]``; attention stays within equal numbers. None: whole rows.
+            input_ids, labels: int64 ``[batch, time]``; ``IGNORE`` for positions without loss.
+            document_ids: int64 ``[batch, time]``; attention stays within equal numbers; None for the whole row.
         """
-        where: dict[str, Tensor] = {}
+        options: dict[str, Tensor] = {}
         if document_ids is not None:
             text = self.model.config.get_text_config()
             mask = document_mask(document_ids, text._attn_implementation, self.model.dtype)
-            where = {"attention_mask": mask, "position_ids": document_positions(document_ids)}
+            options = {"attention_mask": mask, "position_ids": document_positions(document_ids)}
         decoder = self.model.get_decoder()
-        hidden = decoder(input_ids=input_ids, use_cache=False, **where).last_hidden_state
+        hidden = decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
         return token_loss(hidden, labels, output_head(self.model))
 
 
@@ -66,9 +66,9 @@ class CausalLMObjective:
     Args:
         module: the model with its loss.
         corpus: the rows.
-        pad_token_id: the token that fills padded rows and carries no loss; None where rows are full.
+        pad_token_id: the token that fills padded rows and has no loss; None where rows are full.
         within_documents: whether attention stays within a document; the first token of each is then
-            not predicted, as there is nothing to predict it from.
+            not predicted, as it has no context.
     """
 
     unit = "tokens"
@@ -89,14 +89,14 @@ class CausalLMObjective:
         return len(self._corpus)
 
     def sample(self, index: int, position: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-        """A row of token ids, and the number of each token's document where these count."""
+        """A row of token ids, and each token's document number where attention stays within documents."""
         documents = self._corpus.document_ids(index) if self._within_documents else None
         return self._corpus.row(index), documents
 
     def collate(
         self, samples: Sequence[tuple[NDArray[np.int64], NDArray[np.int64] | None]]
     ) -> dict[str, Tensor]:
-        """Token ids and labels ``[batch, time]``, and document numbers where attention keeps to them."""
+        """Token ids and labels ``[batch, time]``, and document numbers where attention stays within documents."""
         ids = torch.from_numpy(np.stack([row for row, _ in samples]))
         labels = ids
         if self._pad_token_id is not None:
@@ -118,5 +118,5 @@ class CausalLMObjective:
         return Loss(self.module(**batch))
 
     def learning_rate_scale(self, name: str) -> float:
-        """All parameters learn at the same rate."""
+        """All parameters have the same learning rate."""
         return 1.0

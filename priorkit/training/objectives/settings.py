@@ -1,4 +1,4 @@
-"""The option that contrastive training steps share."""
+"""The option shared by steps that train with a contrastive loss."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from priorkit.core.values import Count
 
 
 class GradientCacheSettings(Settings):
-    """How large batches fit in memory."""
+    """How large contrastive batches fit in memory."""
 
     gradient_cache: Count = option(
         0,
-        "Images or pairs whose activations are in memory at once, for batches that do not fit; 0 for the "
-        "whole batch. The gradient is the same; a step takes about a third longer.",
+        "Gradient caching (GradCache): images or pairs whose activations are in memory at a time; 0 for the "
+        "whole batch. Same gradient; a step takes about a third longer.",
         advanced=True,
     )

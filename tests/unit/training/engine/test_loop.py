@@ -154,7 +154,7 @@ def test_nothing_to_train_and_no_samples_are_refused(tmp_path: Path) -> None:
         learn(tmp_path, objective)
     objective = Regression()
     objective.module.requires_grad_(False)
-    with pytest.raises(UsageError, match="nothing is set to be trained"):
+    with pytest.raises(UsageError, match="no parameters are trainable"):
         learn(tmp_path, objective)
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
     (state / "step-00000009.tmp").mkdir()
     resumed = Regression()
     learn(tmp_path / "cut", resumed)
-    assert caplog.text.count("is passed over") == 2
+    assert caplog.text.count("is skipped") == 2
     assert len(resumed.seen) == 4 * 8
     assert weights(resumed) == weights(whole)
     assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
@@ -257,7 +257,7 @@ def test_the_first_output_that_is_not_finite_is_named(tmp_path: Path) -> None:
 
 
 def test_a_guard_keeps_the_state_before_its_step(tmp_path: Path) -> None:
-    """However far the last save is; going on from it ends at the same step."""
+    """However far the last save is; resuming from it ends at the same step."""
     ids = sample_ids(42, 0, 40, 20).tolist()
     poison = next(index for index in ids[16:] if index not in ids[:16])
     for _ in range(2):
@@ -266,8 +266,8 @@ def test_a_guard_keeps_the_state_before_its_step(tmp_path: Path) -> None:
         assert [path.name for path in (tmp_path / "state").glob("step-*")] == ["step-00000002"]
 
 
-def test_a_kill_while_the_metrics_are_cut_loses_no_line(tmp_path: Path) -> None:
-    """They are cut in place: what stays is never written anew."""
+def test_a_kill_while_the_metrics_are_truncated_loses_no_line(tmp_path: Path) -> None:
+    """They are truncated in place, not rewritten."""
     path = tmp_path / "metrics.jsonl"
     line = json.dumps({"step": 1, "loss": 0.5, "weight": 1}) + "\n"
     path.write_text(line + line + "half")
@@ -277,10 +277,10 @@ def test_a_kill_while_the_metrics_are_cut_loses_no_line(tmp_path: Path) -> None:
     assert path.stat().st_ino == inode
 
 
-def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:
-    """The targets leap at step 53; without a limit the run goes on."""
+def test_a_loss_spike_stops_the_run(tmp_path: Path) -> None:
+    """The targets jump at step 53; without a limit the run continues."""
 
-    class Leaping(Regression):
+    class Jumping(Regression):
         def sample(self, index: int, position: int) -> tuple[int, int]:
             return (index + (100 if position >= 8 * 53 else 0), 1)
 
@@ -294,17 +294,17 @@ def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:
         GuardError,
         match=r"step 54: the loss [0-9.e+]+ is over 10 times the largest of .*(?s:.*)--spike-limit 0",
     ):
-        learn(tmp_path / "a", Leaping(), steps=60, spike_limit=10)
-    learn(tmp_path / "b", Leaping(), steps=60)
+        learn(tmp_path / "a", Jumping(), steps=60, spike_limit=10)
+    learn(tmp_path / "b", Jumping(), steps=60)
     assert len(rows(tmp_path / "b")) == 60
-    learn(tmp_path / "a", Leaping(), steps=60)
+    learn(tmp_path / "a", Jumping(), steps=60)
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 
 
 @pytest.mark.parametrize(
-    ("loss", "recent", "limit", "leaps"),
+    ("loss", "recent", "limit", "spikes"),
     [
-        (5.9, [1.1] * 49 + [3.3], 3, False),  # mixed text in small batches, a run that is well
+        (5.9, [1.1] * 49 + [3.3], 3, False),  # mixed text in small batches, a healthy run
         (10.0, [1.1] * 49 + [3.3], 3, True),
         (7.4, [2.5] * 50, 3, False),
         (7.6, [2.5] * 50, 3, True),
@@ -315,8 +315,8 @@ def test_a_leap_of_the_loss_stops_with_what_was_usual(tmp_path: Path) -> None:
         (math.inf, [2.5] * 50, 3, True),
     ],
 )
-def test_what_a_leap_is(loss: float, recent: list[float], limit: float, leaps: bool) -> None:
-    assert bool(describe_spike(loss, recent, limit)) is leaps
+def test_a_loss_spike(loss: float, recent: list[float], limit: float, spikes: bool) -> None:
+    assert bool(describe_spike(loss, recent, limit)) is spikes
 
 
 class TwoLayers(Regression):
