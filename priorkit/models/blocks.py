@@ -13,24 +13,24 @@ IMAGE_TOWERS = ("vision_model", "image_model")
 
 
 def find_image_tower(model: Any) -> tuple[str, Any]:
-    """The image tower of a dual encoder, and what the encoder calls it.
+    """The attribute name and the image tower of a dual encoder.
 
     Raises:
-        InputError: it is of a family that calls it something else.
+        InputError: its family names the image tower differently.
     """
     for name in IMAGE_TOWERS:
         if (tower := getattr(model, name, None)) is not None:
             return name, tower
-    raise InputError(f"{type(model).__name__} has no image tower that can be trained by itself")
+    raise InputError(f"{type(model).__name__} has no image tower of a known name")
 
 
 def transformer_blocks(tower: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The blocks of a tower or a decoder, and their place in it: the longest list of modules.
+    """The name and the blocks of a tower or decoder: its longest ``ModuleList``.
 
     Raises:
         InputError: it has none.
     """
-    found = [(name, part) for name, part in tower.named_modules() if isinstance(part, nn.ModuleList)]
-    if not found:
-        raise InputError(f"{type(tower).__name__} has no blocks that could be treated one by one")
-    return max(found, key=lambda item: len(item[1]))
+    lists = [(name, part) for name, part in tower.named_modules() if isinstance(part, nn.ModuleList)]
+    if not lists:
+        raise InputError(f"{type(tower).__name__} has no transformer blocks")
+    return max(lists, key=lambda item: len(item[1]))
