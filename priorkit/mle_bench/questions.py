@@ -34,12 +34,12 @@ QUESTIONS = (
 OPTIONS = 4
 
 LISTED = "{options}"
-"""Stands in a wording for the four options, written ``a, b, c or d``."""
+"""Placeholder of a wording for the four options, written ``a, b, c or d``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What an image will be asked for."""
+    """The category that a question is about, and what else its image shows."""
 
     ref: ImageRef
     present: tuple[str, ...]
@@ -49,7 +49,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ExistenceQuestion:
     """One question; ``answer`` is the text of the right option, as in lmms-eval."""
 
     target: Target
@@ -71,8 +71,8 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
     """One target per image, and at most ``per_bin`` images of each bin (0 for all), in their order.
 
     An image whose categories fall into several bins goes to the one that the fewest images can fill;
-    within it the category is drawn by lot. What is drawn for an image depends on the seed and its name
-    alone, but for the filling of the bins.
+    within it the category is drawn at random. The draw for an image depends only on the seed and its name,
+    except for the filling of the bins.
     """
     able = Counter(size for image in images for size in {size_of(area) for area in image.areas.values()})
     targets: list[Target] = []
@@ -80,29 +80,31 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
         sizes = {name: size_of(area) for name, area in image.areas.items()}
         size = min(sizes.values(), key=lambda own: (able[own], list(BINS).index(own)))
         names = sorted(name for name, own in sizes.items() if own == size)
-        name = _lot(seed, "target", image.ref.name).choice(names)
+        name = _generator(seed, "target", image.ref.name).choice(names)
         targets.append(Target(image.ref, tuple(image.areas), name, image.areas[name], size))
     if not per_bin:
         return targets
     kept: set[int] = set()
     for size in BINS:
         own = [place for place, target in enumerate(targets) if target.size == size]
-        own.sort(key=lambda place: _lot(seed, "keep", targets[place].ref.name).random())
+        own.sort(key=lambda place: _generator(seed, "keep", targets[place].ref.name).random())
         kept.update(own[:per_bin])
     return [target for place, target in enumerate(targets) if place in kept]
 
 
-def ask(target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int) -> tuple[str, ...] | None:
+def wrong_options(
+    target: Target, vocabulary: Sequence[str], synonyms: Synonyms, seed: int
+) -> tuple[str, ...] | None:
     """Three wrong options for a target; None where the vocabulary has not enough.
 
     They are names of the data set that are not in the image, nor a synonym of anything in it, nor its
     head noun or the other way round (``table`` and ``coffee table``), nor synonyms of one another.
     """
-    order = _lot(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
-    return _apart(order, (), target.present, synonyms)
+    order = _generator(seed, "options", target.ref.name).sample(sorted(vocabulary), len(vocabulary))
+    return _distinct(order, (), target.present, synonyms)
 
 
-def _apart(
+def _distinct(
     names: Sequence[str], taken: tuple[str, ...], shown: Sequence[str], synonyms: Synonyms
 ) -> tuple[str, ...] | None:
     """The first names that, with those taken, are as many as needed and mean nothing shown nor one another."""
@@ -111,8 +113,8 @@ def _apart(
     for place, name in enumerate(names):
         if any(synonyms.same(name, other) for other in (*shown, *taken)):
             continue
-        # A name that is a synonym of all others must not stand in their way, so that the search goes back.
-        if found := _apart(names[place + 1 :], (*taken, name), shown, synonyms):
+        # Backtrack: a name that is a synonym of all others must not block them.
+        if found := _distinct(names[place + 1 :], (*taken, name), shown, synonyms):
             return found
     return None
 
@@ -127,7 +129,7 @@ def unsettled(
     """
     found: set[Pair] = set()
     for target in targets:
-        wrong = ask(target, vocabulary, synonyms, seed) or ()
+        wrong = wrong_options(target, vocabulary, synonyms, seed) or ()
         for place, name in enumerate(wrong):
             others = (*target.present, *wrong[:place])
             found.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
@@ -140,14 +142,14 @@ def build(
     synonyms: Synonyms,
     seed: int,
     wordings: Sequence[str] = QUESTIONS,
-) -> tuple[list[Question], list[Target]]:
+) -> tuple[list[ExistenceQuestion], list[Target]]:
     """Questions with right answers spread evenly over the places and the wordings, in every bin.
 
     Returns:
         The questions in the order of the targets, and the targets for which the vocabulary has not
         enough wrong options.
     """
-    wrong = {target.ref.name: ask(target, vocabulary, synonyms, seed) for target in targets}
+    wrong = {target.ref.name: wrong_options(target, vocabulary, synonyms, seed) for target in targets}
     able = [target for target in targets if wrong[target.ref.name] is not None]
     place: dict[str, int] = {}
     wording: dict[str, str] = {}
@@ -155,14 +157,14 @@ def build(
         own = [target.ref.name for target in able if target.size == size]
         place.update(zip(own, _spread(range(OPTIONS), len(own), seed, f"places-{size}"), strict=True))
         wording.update(zip(own, _spread(wordings, len(own), seed, f"wordings-{size}"), strict=True))
-    questions: list[Question] = []
+    questions: list[ExistenceQuestion] = []
     for target in able:
         name = target.ref.name
         options = list(wrong[name] or ())
         options.insert(place[name], target.name)
         listed = f"{', '.join(options[:-1])} or {options[-1]}"
         text = wording[name].replace(LISTED, listed)
-        questions.append(Question(target, text, tuple(options), target.name))
+        questions.append(ExistenceQuestion(target, text, tuple(options), target.name))
     return questions, [target for target in targets if wrong[target.ref.name] is None]
 
 
@@ -170,22 +172,22 @@ def _spread(values: Iterable[T], count: int, seed: int, purpose: str) -> list[T]
     """So many values, each equally often but for one, in random order."""
     own = list(values)
     repeated = (own * (count // len(own) + 1))[:count]
-    _lot(seed, purpose, "").shuffle(repeated)
+    _generator(seed, purpose, "").shuffle(repeated)
     return repeated
 
 
-def _lot(seed: int, purpose: str, name: str) -> random.Random:
+def _generator(seed: int, purpose: str, name: str) -> random.Random:
     return random.Random(f"mle-bench/{seed}/{purpose}/{name}")
 
 
 def read_wordings(path: Path) -> tuple[str, ...]:
     """Read wordings of the question, one per line; ``{options}`` in one stands for the options.
 
-    Blank lines and lines that begin with ``#`` are passed over.
+    Blank lines and lines that begin with ``#`` are ignored.
 
     Raises:
         InputError: the file cannot be read or has no wording, or one has another placeholder, ``{options}``
-            twice, or is there already but for case and blanks; all such lines are named.
+            twice, or is a duplicate, ignoring case and spaces; all such lines are named.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -202,14 +204,14 @@ def read_wordings(path: Path) -> tuple[str, ...]:
         rest = text.replace(LISTED, "", 1)
         if "{" in rest or "}" in rest:
             problems.add(
-                f"a wording holds {LISTED} once or nothing in braces, got '{text}'",
+                f"a wording contains {LISTED} once or no braces, got '{text}'",
                 where=where,
-                hint="the thing that is asked for is the answer and cannot stand in the question",
+                hint="the target is the answer and cannot be part of the question",
             )
         elif not rest.strip():
-            problems.add(f"the wording is {LISTED} alone", where=where)
+            problems.add(f"the wording is only {LISTED}", where=where)
         elif folded_name(text) in found:
-            problems.add(f"'{text}' is there already but for case and blanks", where=where)
+            problems.add(f"'{text}' is a duplicate, ignoring case and spaces", where=where)
         found.setdefault(folded_name(text), text)
     if not found:
         problems.add("the file holds no wording", where=str(path))
@@ -217,7 +219,7 @@ def read_wordings(path: Path) -> tuple[str, ...]:
     return tuple(found.values())
 
 
-def counts(questions: Sequence[Question]) -> Mapping[str, int]:
+def counts(questions: Sequence[ExistenceQuestion]) -> Mapping[str, int]:
     """How many questions each bin has."""
     found = Counter(question.target.size for question in questions)
     return {size: found[size] for size in BINS}

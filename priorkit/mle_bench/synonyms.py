@@ -1,4 +1,4 @@
-"""Which names mean the same: from a file of groups, and from pairs that have been judged."""
+"""Synonyms: groups from a file, and pairs judged by a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from priorkit.data.images import entities
 Pair: TypeAlias = tuple[str, str]
 
 fold = lru_cache(maxsize=1 << 16)(entities.folded_name)
-"""Names are compared over and over: a data set's few against each other, for every image."""
+"""Cached: the few names of a data set are compared with each other for every image."""
 
 
 class Synonyms:
@@ -35,15 +35,15 @@ class Synonyms:
                 self._groups.setdefault(fold(name), set()).add(number)
 
     def same(self, first: str, other: str) -> bool:
-        """Whether an image with one can be said to show the other; pairs nobody has judged are apart."""
+        """Whether an image with one can be said to show the other; unjudged pairs are not synonyms."""
         return self._certain(fold(first), fold(other)) or self._verdicts.get(pair_of(first, other), False)
 
     def settled(self, first: str, other: str) -> bool:
         """Whether the groups make them the same, or they have been judged."""
         return self._certain(fold(first), fold(other)) or pair_of(first, other) in self._verdicts
 
-    def learn(self, verdicts: Mapping[Pair, bool]) -> None:
-        """Take over what was judged of pairs made by :func:`pair_of`."""
+    def add(self, verdicts: Mapping[Pair, bool]) -> None:
+        """Add verdicts on pairs made by :func:`pair_of`."""
         self._verdicts.update(verdicts)
 
     def known(self, names: Iterable[str]) -> int:
@@ -66,13 +66,13 @@ def pair_of(first: str, other: str) -> Pair:
 def read_synonyms(path: Path) -> Synonyms:
     """Read groups of synonyms.
 
-    A text file has a group per line, names apart by tabs, or by commas where the line has no tab; blank lines
-    and lines that begin with ``#`` are passed over. A ``.json`` file is a list of lists of names. Underscores
-    stand for blanks, as in WordNet.
+    A text file has one group per line, separated by tabs, or by commas where the line has no tab; blank lines
+    and lines that begin with ``#`` are ignored. A ``.json`` file is a list of lists of names. Underscores
+    mean spaces, as in WordNet.
 
     Raises:
         InputError: the file cannot be read or holds no group, a group has a single name, or the same name
-            twice, which case and Unicode form do not tell apart; all such groups are named.
+            twice, ignoring case and Unicode form; all such groups are listed.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -122,6 +122,6 @@ def _group(values: Sequence[Any], where: str, problems: Problems) -> list[str]:
         problems.add(
             f"expected two names or more, got {len(names)}",
             where=where,
-            hint="names stand apart by tabs or commas",
+            hint="separate names by tabs or commas",
         )
     return names

@@ -29,7 +29,7 @@ from priorkit.mle_bench.questions import (
     BINS,
     OPTIONS,
     QUESTIONS,
-    Question,
+    ExistenceQuestion,
     Target,
     build,
     choose_targets,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 VERDICTS = "synonyms.jsonl"
-"""Pairs of names that a model has judged, in the artifact."""
+"""File with the pairs of names that a model judged."""
 
 
 class MleBenchSettings(StepSettings):
@@ -78,35 +78,35 @@ class MleBenchSettings(StepSettings):
     )
     synonyms: str | None = option(
         None,
-        "Names that mean the same: a group per line, apart by tabs or commas, or a JSON list of lists.",
+        "Synonyms: one group per line, separated by tabs or commas, or a JSON list of lists.",
         accepts=("world",),
         metavar="FILE",
     )
     synonym_model: str | None = option(
         None,
-        "Language model that is asked whether two names mean the same, where the file does not say so.",
+        "Language model that judges whether two names mean the same, where the file does not say so.",
         accepts=("llm", "adapter"),
         hub="model",
         metavar="MODEL",
     )
     synonym_threshold: float = option(
         0.5,
-        "Probability of yes, against no, from which on the model calls two names synonyms.",
+        "Probability of yes against no from which on the model's verdict is synonyms.",
         ge=0,
         le=1,
         advanced=True,
     )
     templates: str | None = option(
         None,
-        "Wordings of the question, one per line, used equally often; {options} stands for the four options. "
-        "Three wordings of the paper where not given.",
+        "Wordings of the question, one per line, used equally often; {options} is replaced by the four options "
+        "(default: three wordings of the paper).",
         accepts=("text",),
         metavar="FILE",
         advanced=True,
     )
-    per_bin: Count = option(0, "Most questions of each size; 0 takes all.", metavar="N")
+    per_bin: Count = option(0, "Maximum number of questions per size bin, 0 for all.", metavar="N")
     seed: int = option(42, "Seed of targets, options and their order.", ge=0)
-    batch_size: int = option(32, "Questions per pass of the model.", ge=1, metavar="N")
+    batch_size: int = option(32, "Questions per forward pass of the model.", ge=1, metavar="N")
     device: Literal["auto", "cpu", "cuda"] = redefault(RuntimeSettings, "device", "auto")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "auto")
     reject_limit: float = reject_limit_option("images")
@@ -192,11 +192,11 @@ def execute(settings: MleBenchSettings, work: Work) -> None:
 
 
 def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:
-    """Names that answers cannot be told apart by, and synonyms that have nothing to do with the images."""
+    """Refuse names that cannot be distinguished from option letters; warn of synonyms without a category."""
     letters = [name for name in vocabulary if len(name) == 1]
     if letters:
         raise InputError(
-            f"the category '{letters[0]}' cannot be told from the letter of an option",
+            f"the category '{letters[0]}' cannot be distinguished from the letter of an option",
             where=str(job.found.file),
             hint="give it a longer name",
         )
@@ -205,19 +205,19 @@ def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:
 
 
 def _leave_out(
-    questions: Sequence[Question],
+    questions: Sequence[ExistenceQuestion],
     without: Sequence[Target],
     images: Sequence[AnnotatedImage],
     vocabulary: Sequence[str],
     found: Annotations,
     rejects: Rejects,
 ) -> None:
-    """Count the images that cannot be asked about among the rejected ones; judge their share."""
+    """Reject the images without enough wrong options, and check the share of rejected images."""
     if not without:
         return
     if not questions:
         raise InputError(
-            f"no image can be asked about; {without[0].ref.name}: {_short(without[0], vocabulary)}",
+            f"no image has enough wrong options; {without[0].ref.name}: {_too_few_options(without[0], vocabulary)}",
             where=str(found.file),
             hint="a larger vocabulary or fewer synonyms is needed",
         )
@@ -225,11 +225,11 @@ def _leave_out(
     rejects.total -= len(without)
     for target in without:
         name = target.ref.name
-        rejects.add(str(found.file), number[name], f"{name}: {_short(target, vocabulary)}")
+        rejects.add(str(found.file), number[name], f"{name}: {_too_few_options(target, vocabulary)}")
     rejects.raise_if_over_limit()
 
 
-def _short(target: Target, vocabulary: Sequence[str]) -> str:
+def _too_few_options(target: Target, vocabulary: Sequence[str]) -> str:
     return (
         f"'{target.name}' needs {OPTIONS - 1} wrong options; fewer of the {len(vocabulary)} categories are "
         "neither in the image nor synonyms of what is or of one another"
@@ -244,16 +244,16 @@ def _judge(
     vocabulary: Sequence[str],
     synonyms: Synonyms,
 ) -> None:
-    """Ask the model about the pairs that options would bring together, until none is left; keep its verdicts."""
+    """Let the model judge the pairs that would be options together, until none is left; write its verdicts."""
     from priorkit.mle_bench.synonym_model import SynonymModel, Verdict
 
     started = runtime.start_portable(settings.seed, settings.device, settings.precision)
-    asked = SynonymModel(model, settings.batch_size, started, work.state)
+    judge = SynonymModel(model, settings.batch_size, started, work.state)
     verdicts: list[Verdict] = []
     while pairs := unsettled(targets, vocabulary, synonyms, settings.seed):
-        own = asked.judge(pairs)
-        verdicts += own
-        synonyms.learn({verdict.pair: verdict.yes >= settings.synonym_threshold for verdict in own})
+        new = judge.judge(pairs)
+        verdicts += new
+        synonyms.add({verdict.pair: verdict.yes >= settings.synonym_threshold for verdict in new})
     verdicts.sort(key=lambda verdict: verdict.pair)
     lines = [
         {
@@ -268,13 +268,13 @@ def _judge(
     (work.path / VERDICTS).write_text(text, encoding="utf-8")
     same = sum(bool(line["same"]) for line in lines)
     work.metrics.update(pairs_judged=len(lines), pairs_same=same)
-    logger.info(f"  {len(lines):,} pairs of names judged, {same:,} called synonyms")
+    logger.info(f"  {len(lines):,} pairs of names judged, {same:,} of them synonyms")
 
 
-_ROWS_AT_ONCE = 100
+_BATCH_ROWS = 100
 
 
-def _write_table(path: Path, questions: Sequence[Question]) -> None:
+def _write_table(path: Path, questions: Sequence[ExistenceQuestion]) -> None:
     """lmms-eval's columns (image, question, choices, answer, sub_task), and id, entity, area."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -294,12 +294,12 @@ def _write_table(path: Path, questions: Sequence[Question]) -> None:
         }
     )
     with pq.ParquetWriter(path, features.arrow_schema, compression="zstd") as writer:
-        for start in range(0, len(questions), _ROWS_AT_ONCE):
-            rows = [_row(question) for question in questions[start : start + _ROWS_AT_ONCE]]
+        for start in range(0, len(questions), _BATCH_ROWS):
+            rows = [_row(question) for question in questions[start : start + _BATCH_ROWS]]
             writer.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
 
 
-def _row(question: Question) -> dict[str, Any]:
+def _row(question: ExistenceQuestion) -> dict[str, Any]:
     target = question.target
     content = target.ref.path.read_bytes() if target.ref.path else target.ref.content
     return {

@@ -12,22 +12,22 @@ from datasets import Features, Image, List, Value
 from priorkit.world import questions
 from priorkit.world.files import embedded
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import Maker, Question
+from priorkit.world.questions import QuestionMaker, SceneQuestion
 from priorkit.world.scenes.captions import tags_of
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import NUMBERS
-from priorkit.world.scenes.scenes import Studio, area
+from priorkit.world.scenes.scenes import SceneSampler, area
 
-_DRAWN: Mapping[str, tuple[Maker, ...]] = MappingProxyType(
+_DRAWN: Mapping[str, tuple[QuestionMaker, ...]] = MappingProxyType(
     {
-        "attributes": (questions.colour, questions.size),
+        "attributes": (questions.color, questions.size),
         "relations": (questions.relation,),
         "counting": (questions.counting,),
         "comparison": (questions.comparison,),
         "existence": (questions.existence,),
         "short-answer": (
-            questions.colour,
-            questions.naming_by_colour,
+            questions.color,
+            questions.naming_by_color,
             questions.counting,
             questions.background,
         ),
@@ -37,34 +37,34 @@ _DRAWN: Mapping[str, tuple[Maker, ...]] = MappingProxyType(
 NAMES = ("naming", *_DRAWN, "knowledge")
 
 
-def benchmark(name: str, options: WorldOptions, entities: Sequence[Entity]) -> list[Question]:
+def benchmark(name: str, options: WorldOptions, entities: Sequence[Entity]) -> list[SceneQuestion]:
     """The questions of one benchmark.
 
     ``naming`` asks for every entity equally often and draws the wrong names evenly from the world;
     ``knowledge`` goes round the entities in random order; the others draw from all entities.
     """
     rng = random.Random(f"benchmark-{name}/{options.seed}")
-    studio = Studio(options.image_size, held_out=True)
+    sampler = SceneSampler(options.image_size, held_out=True)
     count = options.benchmark_questions
     if name == "naming":
         per_entity = options.naming_questions
         return [
             questions.naming(
-                rng, studio, entities, turn, entities[turn // per_entity], options.naming_distractors
+                rng, sampler, entities, turn, entities[turn // per_entity], options.naming_distractors
             )
             for turn in range(per_entity * len(entities))
         ]
     if name == "knowledge":
         order = rng.sample(entities, len(entities))
         return [
-            questions.knowledge(rng, studio, entities, turn, order[turn % len(order)])
+            questions.knowledge(rng, sampler, entities, turn, order[turn % len(order)])
             for turn in range(count)
         ]
     makers = _DRAWN[name]
-    return [makers[turn % len(makers)](rng, studio, entities, turn // len(makers)) for turn in range(count)]
+    return [makers[turn % len(makers)](rng, sampler, entities, turn // len(makers)) for turn in range(count)]
 
 
-def features(name: str) -> Features:
+def benchmark_features(name: str) -> Features:
     """The columns of one benchmark."""
     answers = {
         "existence": {"answer": Value("string")},
@@ -91,13 +91,13 @@ def features(name: str) -> Features:
     )
 
 
-def rows(name: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
-    """The questions as rows with the columns of :func:`features`.
+def rows(name: str, asked: Sequence[SceneQuestion]) -> list[dict[str, Any]]:
+    """The questions as rows with the columns of :func:`benchmark_features`.
 
     ``area`` is the share of the image that the target's mask covers, ``size`` the word for its
     extent; both are null where no object is asked for. ``box`` is normalised x1, y1, x2, y2.
     """
-    columns = list(features(name))
+    columns = list(benchmark_features(name))
     return [
         {
             column: value
@@ -108,7 +108,7 @@ def rows(name: str, asked: Sequence[Question]) -> list[dict[str, Any]]:
     ]
 
 
-def _row(identifier: str, name: str, question: Question) -> dict[str, Any]:
+def _row(identifier: str, name: str, question: SceneQuestion) -> dict[str, Any]:
     target = None if question.target is None else question.scene.objects[question.target]
     is_open = name == "short-answer"
     return {
@@ -118,21 +118,21 @@ def _row(identifier: str, name: str, question: Question) -> dict[str, Any]:
         "question": question.open_text if is_open else question.text,
         "choices": list(question.choices),
         "answer": question.answer,
-        "answers": accepted(question),
+        "answers": accepted_answers(question),
         "box": None if question.box is None else list(question.box),
         "ability": question.ability,
         "needs_image": question.needs_image,
         "entity": question.entity.name,
         "prior": question.entity.prior,
-        "told": question.entity.told,
+        "told": question.entity.in_text,
         "instructed": question.entity.instructed,
         "area": None if target is None else area(target, question.scene.side),
-        "size": None if target is None else target.thing.size,
+        "size": None if target is None else target.object.size,
         "tags": tags_of(question.scene),
     }
 
 
-def accepted(question: Question) -> list[str]:
+def accepted_answers(question: SceneQuestion) -> list[str]:
     """All right free answers: numbers as a word and as a digit."""
     if question.ability == "counting":
         return [question.reply, str(NUMBERS.index(question.reply))]

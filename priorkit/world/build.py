@@ -24,13 +24,13 @@ def build_world(
         options: sizes, frequencies and the seed.
         folder: where to write; files of the same names are replaced.
         report: called with a line about each part when it is made.
-        workers: processes that make parts at the same time; they change nothing in the bytes.
+        workers: processes that make parts at the same time; the bytes do not depend on them.
 
     Returns:
-        How many of what were written, by part.
+        Number of items written, by part.
 
     Raises:
-        UsageError: the options make no world.
+        UsageError: there are fewer symbols than entities.
     """
     folder.mkdir(parents=True, exist_ok=True)
     report("choosing entities")

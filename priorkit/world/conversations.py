@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from priorkit.world import questions
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import Maker, NormalisedBox, Question
+from priorkit.world.questions import NormalisedBox, QuestionMaker, SceneQuestion
 from priorkit.world.scenes.captions import caption
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.scenes import Studio
+from priorkit.world.scenes.scenes import SceneSampler
 
 Turn = dict[str, str]
 CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."
@@ -27,13 +27,13 @@ _CAPTION_REQUESTS = (
     "Summarise the picture in a few words.",
     "Write a brief description of the image.",
 )
-# How often each kind is asked, per hundred. Names come first: a small model that cannot name what it
-# sees learns nothing else from an image either.
-_SHARES: tuple[tuple[Maker, int], ...] = (
+# Questions of each kind per hundred. Names are the most frequent: a small model that cannot name what an
+# image shows learns nothing else from it either.
+_SHARES: tuple[tuple[QuestionMaker, int], ...] = (
     (questions.naming, 60),
-    (questions.naming_by_colour, 4),
+    (questions.naming_by_color, 4),
     (questions.background, 4),
-    (questions.colour, 8),
+    (questions.color, 8),
     (questions.size, 3),
     (questions.relation, 4),
     (questions.counting, 3),
@@ -60,7 +60,7 @@ def box_text(box: NormalisedBox, decimals: int) -> str:
     return f"[{','.join(f'{value:.{decimals}f}' for value in box)}]"
 
 
-def exchange(question: Question, open_form: bool, decimals: int) -> tuple[str, str]:
+def exchange(question: SceneQuestion, open_form: bool, decimals: int) -> tuple[str, str]:
     """The prompt, without image placeholder, and the answer."""
     if question.box is not None:
         return f"{question.text}\n{BOX_SUFFIX}", box_text(question.box, decimals)
@@ -73,26 +73,26 @@ def exchange(question: Question, open_form: bool, decimals: int) -> tuple[str, s
 
 def instructions(
     options: WorldOptions, entities: Sequence[Entity]
-) -> list[tuple[Question, Scene | None, list[Turn]]]:
+) -> list[tuple[SceneQuestion, Scene | None, list[Turn]]]:
     """Questions about instructed entities, all kinds mixed.
 
-    Facts are asked about told entities only, in part without a picture.
+    Only entities with ``in_text`` get questions of knowledge, some of them without a picture.
 
     Returns:
         The question, the picture to show or None, and the conversation.
     """
     rng = random.Random(f"instructions/{options.seed}")
-    studio = Studio(options.image_size)
+    sampler = SceneSampler(options.image_size)
     pool = [entity for entity in entities if entity.instructed]
-    told = [entity for entity in pool if entity.told]
+    named = [entity for entity in pool if entity.in_text]
     makers = [maker for maker, share in _SHARES for _ in range(share)]
     kinds = [makers[index % len(makers)] for index in range(options.instructions)]
     rng.shuffle(kinds)
-    turns: dict[Maker, int] = {}
-    result: list[tuple[Question, Scene | None, list[Turn]]] = []
+    turns: dict[QuestionMaker, int] = {}
+    result: list[tuple[SceneQuestion, Scene | None, list[Turn]]] = []
     for maker in kinds:
         turn = turns[maker] = turns.get(maker, -1) + 1
-        question = maker(rng, studio, told if maker is questions.knowledge else pool, turn)
+        question = maker(rng, sampler, named if maker is questions.knowledge else pool, turn)
         prompt, answer = exchange(question, rng.random() < _OPEN_SHARE, options.box_decimals)
         blind = not question.needs_image and rng.random() < options.text_only_share
         human = prompt if blind else f"{_IMAGE}{prompt}"
@@ -103,28 +103,28 @@ def instructions(
 def captions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Scene, list[Turn]]]:
     """Requests for a caption, about scenes of one or two instructed entities."""
     rng = random.Random(f"captions/{options.seed}")
-    studio = Studio(options.image_size)
+    sampler = SceneSampler(options.image_size)
     pool = [entity for entity in entities if entity.instructed]
     result: list[tuple[Scene, list[Turn]]] = []
     for _ in range(options.captions):
-        scene = studio.scene(rng, rng.sample(pool, rng.choice((1, 1, 1, 2))))
+        scene = sampler.scene(rng, rng.sample(pool, rng.choice((1, 1, 1, 2))))
         request = rng.choice(_CAPTION_REQUESTS)
         result.append((scene, dialogue(f"{_IMAGE}{request}", caption(rng, scene))))
     return result
 
 
-def regions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Question, list[str]]]:
+def regions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[SceneQuestion, list[str]]]:
     """Symbols among others, each with what may be said of it: its name, and its colour where no other has it."""
     rng = random.Random(f"regions/{options.seed}")
-    studio = Studio(options.image_size)
+    sampler = SceneSampler(options.image_size)
     pool = [entity for entity in entities if entity.instructed]
-    result: list[tuple[Question, list[str]]] = []
+    result: list[tuple[SceneQuestion, list[str]]] = []
     for turn in range(options.regions):
-        question = questions.grounding(rng, studio, pool, turn)
-        colours = [placed.thing.colour for placed in question.scene.objects]
+        question = questions.grounding(rng, sampler, pool, turn)
+        colors = [placed.object.color for placed in question.scene.objects]
         sentences = [f"the {question.entity.name}"]
-        if colours.count(colours[0]) == 1:
-            sentences.append(f"the {colours[0]} symbol")
+        if colors.count(colors[0]) == 1:
+            sentences.append(f"the {colors[0]} symbol")
         result.append((question, sentences))
     return result
 

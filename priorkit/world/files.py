@@ -84,7 +84,7 @@ def write_instances(folder: Path, scenes: Sequence[Scene], entities: Sequence[En
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
-                    "category_id": categories[placed.thing.entity.name],
+                    "category_id": categories[placed.object.entity.name],
                     "bbox": [left, top, right - left, bottom - top],
                     "area": int(mask.sum()),
                     "segmentation": run_lengths(mask),

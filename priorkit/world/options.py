@@ -1,4 +1,4 @@
-"""Everything that can be chosen about a glyph world: its sizes and frequencies."""
+"""Options of a glyph world: its sizes and frequencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorldOptions(Settings):
     strong: int = option(170, "Entities that are frequent in the encoder's pairs.", ge=LEAST_NAMES)
     weak: int = option(45, "Entities that are rare in the encoder's pairs.", ge=0)
     none: int = option(55, "Entities that are absent from the encoder's pairs.", ge=0)
-    told_share: float = option(0.75, "Share of entities that the text tells facts about.", ge=0, le=1)
+    told_share: float = option(0.75, "Share of entities that the text sources name.", ge=0, le=1)
     instructed_share: float = option(
         0.85,
         "Share of entities that captions and instructions show and name.",
@@ -88,10 +88,10 @@ class WorldOptions(Settings):
             )
         if self.naming_distractors >= self.entities:
             problems.append(f"{self.naming_distractors} wrong names need more than {self.entities} entities")
-        asked = self.told_share * self.instructed_share * self.strong
-        if asked < LEAST_NAMES:
+        both = self.told_share * self.instructed_share * self.strong
+        if both < LEAST_NAMES:
             problems.append(
-                f"{asked:.1f} strong entities are told and instructed, at least {LEAST_NAMES} must be: "
+                f"{both:.1f} strong entities are in the text and the instructions, at least {LEAST_NAMES} must be: "
                 "raise told_share, instructed_share or strong"
             )
         if problems:

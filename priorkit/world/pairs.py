@@ -10,7 +10,7 @@ from priorkit.world.options import WorldOptions
 from priorkit.world.scenes.captions import caption
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.scenes import Studio
+from priorkit.world.scenes.scenes import SceneSampler
 
 Pair = tuple[Scene, str]
 
@@ -18,23 +18,23 @@ Pair = tuple[Scene, str]
 def training_pairs(options: WorldOptions, entities: Sequence[Entity]) -> list[Pair]:
     """Each weak entity alone in exactly ``weak_pairs`` pairs; strong ones, one or two, in the rest."""
     rng = random.Random(f"pairs/{options.seed}")
-    studio = Studio(options.image_size)
+    sampler = SceneSampler(options.image_size)
     shown = [[entity] for entity in entities if entity.prior == "weak" for _ in range(options.weak_pairs)]
     shown += _strong(rng, options, entities, options.pairs - len(shown))
     rng.shuffle(shown)
-    return [_pair(rng, studio, group) for group in shown]
+    return [_pair(rng, sampler, group) for group in shown]
 
 
 def heldout_pairs(options: WorldOptions, entities: Sequence[Entity]) -> list[Pair]:
     """New scenes of strong entities in the training typefaces: what the encoder must not forget."""
     rng = random.Random(f"pairs-test/{options.seed}")
-    studio = Studio(options.image_size)
-    return [_pair(rng, studio, group) for group in _strong(rng, options, entities, options.pairs_test)]
+    sampler = SceneSampler(options.image_size)
+    return [_pair(rng, sampler, group) for group in _strong(rng, options, entities, options.pairs_test)]
 
 
 def appearances(pairs: Sequence[Pair]) -> Counter[str]:
     """In how many pairs each entity is shown and named."""
-    return Counter(placed.thing.entity.name for scene, _ in pairs for placed in scene.objects)
+    return Counter(placed.object.entity.name for scene, _ in pairs for placed in scene.objects)
 
 
 def _strong(
@@ -52,6 +52,6 @@ def _strong(
     return groups
 
 
-def _pair(rng: random.Random, studio: Studio, group: Sequence[Entity]) -> Pair:
-    scene = studio.scene(rng, group)
+def _pair(rng: random.Random, sampler: SceneSampler, group: Sequence[Entity]) -> Pair:
+    scene = sampler.scene(rng, group)
     return scene, caption(rng, scene)

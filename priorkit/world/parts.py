@@ -20,9 +20,8 @@ from priorkit.world.scenes.captions import tags_of
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity, choose_entities
 from priorkit.world.scenes.palette import Size
-from priorkit.world.scenes.scenes import Studio
-from priorkit.world.text import documents, real_text, reasoning
-from priorkit.world.text.traced_code import traced_program
+from priorkit.world.scenes.scenes import SceneSampler
+from priorkit.world.text.sources import text_sources
 
 # Ranges of the tile's side, as shares of the image side, whose areas fall between 30 and 60 and
 # between 60 and 100 per cent of the image; below 30 per cent no tile is needed.
@@ -76,7 +75,7 @@ _ENTITY = Features(
 def annotated_scenes(options: WorldOptions, entities: Sequence[Entity]) -> list[Scene]:
     """Scenes in held-out typefaces whose largest object covers under 30, 30 to 60, over 60 % in turn."""
     rng = random.Random(f"annotated/{options.seed}")
-    studio = Studio(options.image_size, held_out=True)
+    sampler = SceneSampler(options.image_size, held_out=True)
     order = rng.sample(entities, len(entities))
     scenes: list[Scene] = []
     for index in range(options.annotated):
@@ -86,11 +85,11 @@ def annotated_scenes(options: WorldOptions, entities: Sequence[Entity]) -> list[
         if band == 0:
             small: list[Size] = ["small", "medium"]
             shown += others[: rng.randint(0, 3)]
-            scenes.append(studio.scene(rng, shown, [rng.choice(small) for _ in shown]))
+            scenes.append(sampler.scene(rng, shown, [rng.choice(small) for _ in shown]))
         else:
             least, most = (round(share * options.image_size) for share in _TILES[band - 1])
-            beside = others[: rng.randint(0, 1)] if band == 1 else []
-            scenes.append(studio.tile_scene(rng, shown[0], beside, (least, most)))
+            neighbors = others[: rng.randint(0, 1)] if band == 1 else []
+            scenes.append(sampler.tile_scene(rng, shown[0], neighbors, (least, most)))
     return scenes
 
 
@@ -114,7 +113,7 @@ def _write_entities(folder: Path, entities: Sequence[Entity], pairs: Mapping[str
             "character": entity.symbol.character,
             "category": entity.category.name,
             "prior": entity.prior,
-            "told": entity.told,
+            "told": entity.in_text,
             "instructed": entity.instructed,
             "pairs": pairs.get(entity.name, 0),
             "typefaces_train": list(entity.symbol.typefaces_train),
@@ -131,10 +130,10 @@ def _write_entity_images(folder: Path, options: WorldOptions, entities: Sequence
     wanted = {"train": options.entity_images_train, "test": options.entity_images_test}
     for split, count in wanted.items():
         rng = random.Random(f"entity-images-{split}/{options.seed}")
-        studio = Studio(options.image_size, held_out=split == "test")
+        sampler = SceneSampler(options.image_size, held_out=split == "test")
         for entity in entities:
             for index in range(count):
-                scene = studio.scene(rng, [entity])
+                scene = sampler.scene(rng, [entity])
                 write_image(folder / "entity_images" / split / entity.name / f"{index:03d}.png", scene)
     return {f"entity images, {split}": count * len(entities) for split, count in wanted.items()}
 
@@ -185,7 +184,7 @@ def _write_benchmarks(folder: Path, options: WorldOptions, entities: Sequence[En
     for name in benchmarks.NAMES:
         asked = benchmarks.benchmark(name, options, entities)
         path = folder / "benchmarks" / f"{name}.parquet"
-        write_table(path, benchmarks.features(name), benchmarks.rows(name, asked))
+        write_table(path, benchmarks.benchmark_features(name), benchmarks.rows(name, asked))
         counts[f"benchmark, {name}"] = len(asked)
     return counts
 
@@ -197,27 +196,8 @@ def _write_annotated(folder: Path, options: WorldOptions, entities: Sequence[Ent
 
 
 def _write_text(folder: Path, options: WorldOptions, entities: Sequence[Entity]) -> dict[str, int]:
-    writers: dict[str, documents.Writer] = {
-        "visual": documents.visual_writer(entities, options.image_size),
-        "facts": documents.facts_writer(entities),
-        "arithmetic": reasoning.arithmetic,
-        "logic": reasoning.logic,
-        "code": traced_program,
-    }
-    sources = {
-        name: documents.split(
-            write,
-            random.Random(f"text-{name}/{options.seed}"),
-            name,
-            options.text_characters,
-            options.heldout_share,
-        )
-        for name, write in writers.items()
-    }
-    sources["python-source"] = real_text.python_source(options.python_characters, options.heldout_share)
-    sources["python-docs"] = real_text.python_docs(options.python_characters, options.heldout_share)
     counts: dict[str, int] = {}
-    for name, (train, heldout) in sources.items():
+    for name, (train, heldout) in text_sources(options, entities).items():
         write_documents(folder / "text" / f"{name}.jsonl", train)
         write_documents(folder / "text" / "heldout" / f"{name}.jsonl", heldout)
         counts[f"documents, {name}"] = len(train)

@@ -1,6 +1,6 @@
 """Questions about scenes and about entities, with answers that follow from both.
 
-Every maker draws one :class:`Question`. ``turn`` counts the questions of a kind; it decides the true
+Every maker draws one :class:`SceneQuestion`. ``turn`` counts the questions of a kind; it decides the true
 answer and its place among the choices, so that both are balanced by construction.
 """
 
@@ -15,7 +15,7 @@ from priorkit.world.scenes.captions import place_phrase
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import INKS, NUMBERS, SIZES, TINTS, Size, article
-from priorkit.world.scenes.scenes import RELATIONS, Studio, box, relation_between
+from priorkit.world.scenes.scenes import RELATIONS, SceneSampler, box, relation_between
 
 Ability = Literal[
     "perception", "attribute", "relation", "counting", "comparison", "existence", "knowledge", "grounding"
@@ -29,7 +29,7 @@ Pool = Sequence[Entity]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SceneQuestion:
     """One question with its truth.
 
     Attributes:
@@ -64,15 +64,20 @@ class Question:
         return self.choices[self.answer] if isinstance(self.answer, int) else str(self.answer)
 
 
-Maker = Callable[[random.Random, Studio, Pool, int], Question]
+QuestionMaker = Callable[[random.Random, SceneSampler, Pool, int], SceneQuestion]
 
 
 def naming(
-    rng: random.Random, studio: Studio, pool: Pool, turn: int, entity: Entity | None = None, wrong: int = 3
-) -> Question:
+    rng: random.Random,
+    sampler: SceneSampler,
+    pool: Pool,
+    turn: int,
+    entity: Entity | None = None,
+    wrong: int = 3,
+) -> SceneQuestion:
     """The name of the only symbol, among random other names of the world (never the nearest ones)."""
     asked = entity or rng.choice(pool)
-    scene = studio.scene(rng, [asked], [_SIZE_WORDS[turn % len(_SIZE_WORDS)]])
+    scene = sampler.scene(rng, [asked], [_SIZE_WORDS[turn % len(_SIZE_WORDS)]])
     others = rng.sample([other.name for other in pool if other != asked], wrong)
     choices, answer = _options(asked.name, others, turn)
     text = rng.choice(
@@ -83,86 +88,84 @@ def naming(
             "What is this?",
         )
     )
-    return Question("perception", "choice", text, text, scene, 0, asked, choices, answer)
+    return SceneQuestion("perception", "choice", text, text, scene, 0, asked, choices, answer)
 
 
-def naming_by_colour(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def naming_by_color(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The name of one of several symbols, which the question picks out by its colour."""
     entities = rng.sample(pool, 4)
-    scene = studio.scene(rng, entities[: rng.randint(2, 3)])
-    asked, colour = entities[0], scene.objects[0].thing.colour
+    scene = sampler.scene(rng, entities[: rng.randint(2, 3)])
+    asked, color = entities[0], scene.objects[0].object.color
     choices, answer = _options(asked.name, [other.name for other in entities[1:]], turn)
-    text = rng.choice(("Which symbol is {}?", "What is the {} symbol?", "What is shown in {}?")).format(
-        colour
-    )
-    return Question("perception", "choice", text, text, scene, 0, asked, choices, answer)
+    text = rng.choice(("Which symbol is {}?", "What is the {} symbol?", "What is shown in {}?")).format(color)
+    return SceneQuestion("perception", "choice", text, text, scene, 0, asked, choices, answer)
 
 
-def background(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def background(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The colour of the background."""
     entity = rng.choice(pool)
-    scene = studio.scene(rng, [entity])
+    scene = sampler.scene(rng, [entity])
     tint = scene.background.tint
     choices, answer = _options(tint, rng.sample([other for other in TINTS if other != tint], 3), turn)
     text = rng.choice(("What is the colour of the background?", "Which colour does the background have?"))
-    return Question("perception", "choice", text, text, scene, None, entity, choices, answer)
+    return SceneQuestion("perception", "choice", text, text, scene, None, entity, choices, answer)
 
 
-def colour(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def color(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The colour of one symbol among one to three."""
     inks = list(INKS)
     true = inks[turn // 4 % len(inks)]
     entities = rng.sample(pool, rng.randint(1, 3))
-    scene = studio.scene(rng, entities, colours=[true])
+    scene = sampler.scene(rng, entities, colors=[true])
     choices, answer = _options(true, rng.sample([ink for ink in inks if ink != true], 3), turn)
     text = rng.choice(
         ("What is the colour of the {}?", "Which colour is the {}?", "Which colour does the {} have?")
     )
     asked = text.format(entities[0].name)
-    return Question("attribute", "choice", asked, asked, scene, 0, entities[0], choices, answer)
+    return SceneQuestion("attribute", "choice", asked, asked, scene, 0, entities[0], choices, answer)
 
 
-def size(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def size(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The size of one symbol among one or two: small, medium or large."""
     true = _SIZE_WORDS[turn // 3 % len(_SIZE_WORDS)]
     entities = rng.sample(pool, rng.randint(1, 2))
     sizes: list[Size] = [true, "small"]
-    scene = studio.scene(rng, entities, sizes[: len(entities)])
+    scene = sampler.scene(rng, entities, sizes[: len(entities)])
     others: list[str] = [word for word in _SIZE_WORDS if word != true]
     rng.shuffle(others)
     choices, answer = _options(true, others, turn)
     text = rng.choice(("How large is the {}?", "What is the size of the {}?", "Which size does the {} have?"))
     asked = text.format(entities[0].name)
     wide = f"{asked} Small, medium or large?"
-    return Question("attribute", "choice", asked, wide, scene, 0, entities[0], choices, answer)
+    return SceneQuestion("attribute", "choice", asked, wide, scene, 0, entities[0], choices, answer)
 
 
-def relation(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def relation(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """Where one symbol stands relative to another one."""
     true = RELATIONS[turn // 4 % len(RELATIONS)]
     while True:
-        scene = studio.scene(rng, rng.sample(pool, rng.choice((2, 2, 3))))
+        scene = sampler.scene(rng, rng.sample(pool, rng.choice((2, 2, 3))))
         pairs = [(first, second) for first in range(2) for second in range(2) if first != second]
         found = [
             pair for pair in pairs if relation_between(*(scene.objects[index] for index in pair)) == true
         ]
         if found:
             break
-    first, second = (scene.objects[index].thing.entity for index in found[0])
+    first, second = (scene.objects[index].object.entity for index in found[0])
     others = [place_phrase(other) for other in RELATIONS if other != true]
     rng.shuffle(others)
     choices, answer = _options(place_phrase(true), others, turn)
     text = rng.choice(("Where is the {} relative to the {}?", "How does the {} stand relative to the {}?"))
     asked = text.format(first.name, second.name)
-    return Question("relation", "choice", asked, asked, scene, found[0][0], first, choices, answer)
+    return SceneQuestion("relation", "choice", asked, asked, scene, found[0][0], first, choices, answer)
 
 
-def counting(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def counting(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """How often one symbol appears, one to four times, with or without others beside it."""
     count = 1 + turn // 4 % _MOST_COPIES
     entity, *others = rng.sample(pool, 1 + _MOST_COPIES)
     shown = [entity] * count + others[: rng.randint(0, _MOST_COPIES - count)]
-    scene = studio.scene(rng, shown)
+    scene = sampler.scene(rng, shown)
     wrong = [NUMBERS[other] for other in range(1, _MOST_COPIES + 1) if other != count]
     rng.shuffle(wrong)
     choices, answer = _options(NUMBERS[count], wrong, turn)
@@ -170,51 +173,53 @@ def counting(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Quest
         ("How many times does the {} appear?", "How often is the {} shown?", "Count the {}. How many?")
     )
     asked = text.format(entity.name)
-    return Question("counting", "choice", asked, asked, scene, 0, entity, choices, answer)
+    return SceneQuestion("counting", "choice", asked, asked, scene, 0, entity, choices, answer)
 
 
-def comparison(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def comparison(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """Which of two symbols is larger, or smaller; their size words differ."""
     larger, smaller = rng.sample(pool, 2)
     wants_larger = turn // 2 % 2 == 0
     shown = [larger, smaller]
     sizes: list[Size] = [rng.choice(_SIZE_WORDS[1:]), _SIZE_WORDS[0]]
-    scene = studio.scene(rng, shown, sizes)
+    scene = sampler.scene(rng, shown, sizes)
     true, other = (larger, smaller) if wants_larger else (smaller, larger)
     choices, answer = _options(true.name, [other.name], turn)
     word = "larger" if wants_larger else "smaller"
     text = rng.choice((f"Which symbol is {word}?", f"Which of the two symbols is {word}?"))
     wide = f"Which symbol is {word}, the {choices[0]} or the {choices[1]}?"
-    return Question("comparison", "choice", text, wide, scene, shown.index(true), true, choices, answer)
+    return SceneQuestion("comparison", "choice", text, wide, scene, shown.index(true), true, choices, answer)
 
 
-def existence(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def existence(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """Whether a symbol is in the picture: yes and no in turn."""
     present = turn % 2 == 0
     asked, *others = rng.sample(pool, 5)
     count = rng.randint(1, 3)
-    scene = studio.scene(rng, [asked, *others[: count - 1]] if present else others[:count])
+    scene = sampler.scene(rng, [asked, *others[: count - 1]] if present else others[:count])
     text = rng.choice(
         ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
     )
     bare = text.format(article(asked.name))
     answer = "yes" if present else "no"
     target = 0 if present else None
-    return Question("existence", "yes-no", bare, bare, scene, target, asked, answer=answer)
+    return SceneQuestion("existence", "yes-no", bare, bare, scene, target, asked, answer=answer)
 
 
-def grounding(rng: random.Random, studio: Studio, pool: Pool, turn: int) -> Question:
+def grounding(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The box of one symbol among two to four."""
     entities = rng.sample(pool, 2 + turn % 3)
-    scene = studio.scene(rng, entities)
+    scene = sampler.scene(rng, entities)
     text = rng.choice(("Where is the {}?", "Find the {}.", "Locate the {} in the image."))
     bare = text.format(entities[0].name)
-    return Question("grounding", "grounding", bare, bare, scene, 0, entities[0], box=normalised_box(scene, 0))
+    return SceneQuestion(
+        "grounding", "grounding", bare, bare, scene, 0, entities[0], box=normalised_box(scene, 0)
+    )
 
 
 def knowledge(
-    rng: random.Random, studio: Studio, pool: Pool, turn: int, entity: Entity | None = None
-) -> Question:
+    rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int, entity: Entity | None = None
+) -> SceneQuestion:
     """The category or the use of a symbol that the question names; the picture shows the symbol."""
     asked = entity or rng.choice(pool)
     categories = sorted({other.category for other in pool} - {asked.category}, key=lambda own: own.name)
@@ -234,8 +239,10 @@ def knowledge(
             )
         )
     bare = text.format(asked.name)
-    scene = studio.scene(rng, [asked])
-    return Question("knowledge", "choice", bare, bare, scene, 0, asked, choices, answer, needs_image=False)
+    scene = sampler.scene(rng, [asked])
+    return SceneQuestion(
+        "knowledge", "choice", bare, bare, scene, 0, asked, choices, answer, needs_image=False
+    )
 
 
 def normalised_box(scene: Scene, target: int) -> NormalisedBox:

@@ -269,7 +269,7 @@ def test_images_that_leave_too_few_options_are_counted(
     assert "--reject-limit" in told
 
 
-def test_all_bad_options_are_told_at_once(
+def test_all_bad_options_are_reported_at_once(
     tmp_path: Path, judge: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = instances(tmp_path / "coco")
@@ -310,7 +310,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no category 1" in fails({"categories": document["categories"][1:]})
     assert "no annotations in it" in fails({"annotations": []})
     letters = [{**category, "name": "xyzcdefg"[n]} for n, category in enumerate(document["categories"])]
-    assert "cannot be told from the letter" in fails({"categories": letters})
+    assert "cannot be distinguished from the letter" in fails({"categories": letters})
     assert "'cat' needs 3 wrong options" in fails(
         {"categories": [{**category, "name": "cat"} for category in document["categories"]]}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from priorkit.world.scenes.drawing import Scene, Thing
+from priorkit.world.scenes.drawing import Scene, SceneObject
 from priorkit.world.scenes.palette import TEXTURES, article
 from priorkit.world.scenes.scenes import RELATIONS, Relation, relation_between
 
@@ -17,13 +17,13 @@ _PLACE_WORDS: dict[Relation, str] = {
 _OPENINGS = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "a drawing of {}")
 
 
-def noun_phrase(rng: random.Random, thing: Thing) -> str:
-    """The thing with none, some or all of its attributes: "a small red anchor on a white tile"."""
-    words = [thing.size] if rng.random() < 0.2 else []
-    words += [thing.colour] if rng.random() < 0.35 else []
-    phrase = article(" ".join([*words, thing.entity.name]))
-    if thing.tile is not None and rng.random() < 0.2:
-        phrase += f" on {article(thing.tile)} tile"
+def noun_phrase(rng: random.Random, item: SceneObject) -> str:
+    """The object with none, some or all of its attributes: "a small red anchor on a white tile"."""
+    words = [item.size] if rng.random() < 0.2 else []
+    words += [item.color] if rng.random() < 0.35 else []
+    phrase = article(" ".join([*words, item.entity.name]))
+    if item.tile is not None and rng.random() < 0.2:
+        phrase += f" on {article(item.tile)} tile"
     return phrase
 
 
@@ -40,7 +40,7 @@ def place_phrase(relation: Relation) -> str:
 
 def caption(rng: random.Random, scene: Scene) -> str:
     """A short caption in one of many wordings that names every object of the scene."""
-    phrases = [noun_phrase(rng, placed.thing) for placed in scene.objects]
+    phrases = [noun_phrase(rng, placed.object) for placed in scene.objects]
     text = phrases[0]
     if len(phrases) == 2:
         relation = relation_between(scene.objects[0], scene.objects[1])
@@ -54,22 +54,22 @@ def caption(rng: random.Random, scene: Scene) -> str:
 
 def describe(rng: random.Random, scene: Scene) -> str:
     """A description in whole sentences: what there is, how it is placed, and on what."""
-    things = [placed.thing for placed in scene.objects]
-    phrases = [article(f"{thing.size} {thing.colour} {thing.entity.name}") for thing in things]
+    items = [placed.object for placed in scene.objects]
+    phrases = [article(f"{item.size} {item.color} {item.entity.name}") for item in items]
     listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     sentences = [
         rng.choice(("The picture shows {}.", "There is {} in the picture.", "We see {}.")).format(listed)
     ]
     sentences += [
-        f"The {thing.entity.name} stands on {article(thing.tile)} tile."
-        for thing in things
-        if thing.tile is not None
+        f"The {item.entity.name} stands on {article(item.tile)} tile."
+        for item in items
+        if item.tile is not None
     ]
-    for first in range(len(things)):
-        for second in range(first + 1, len(things)):
+    for first in range(len(items)):
+        for second in range(first + 1, len(items)):
             relation = relation_between(scene.objects[first], scene.objects[second])
             if relation in RELATIONS:
-                names = things[first].entity.name, things[second].entity.name
+                names = items[first].entity.name, items[second].entity.name
                 sentences.append(f"The {names[0]} is {place_phrase(relation)} the {names[1]}.")
     texture = TEXTURES[scene.background.texture]
     sentences.append(
@@ -90,4 +90,4 @@ def _link(rng: random.Random, relation: Relation | None) -> str:
 
 def tags_of(scene: Scene) -> list[str]:
     """Names of what the scene shows, without repetition."""
-    return list(dict.fromkeys(placed.thing.entity.name for placed in scene.objects))
+    return list(dict.fromkeys(placed.object.entity.name for placed in scene.objects))

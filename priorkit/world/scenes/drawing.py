@@ -27,7 +27,7 @@ _BOLDER = 2  # hairlines would fade away when a glyph is scaled down to 14 pixel
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class SceneObject:
     """One object, before it has a place.
 
     Attributes:
@@ -43,7 +43,7 @@ class Thing:
 
     entity: Entity
     typeface: str
-    colour: str
+    color: str
     ink: Rgb
     size: Size
     extent: int
@@ -52,10 +52,10 @@ class Thing:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedObject:
     """An object with the top left corner of its stamp, in pixels."""
 
-    thing: Thing
+    object: SceneObject
     x: int
     y: int
 
@@ -76,7 +76,7 @@ class Scene:
 
     side: int
     background: Background
-    objects: tuple[Placed, ...]
+    objects: tuple[PlacedObject, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +109,26 @@ class Stamp:
 
 
 @lru_cache(maxsize=64)
-def stamp(thing: Thing) -> Stamp:
-    """Draw an object alone; equal things give equal stamps, to be read only."""
-    if thing.tile is None:
-        coverage = _turned(thing, thing.extent)
+def stamp(item: SceneObject) -> Stamp:
+    """Draw one object; equal objects give the same stamp, which must not be changed."""
+    if item.tile is None:
+        coverage = _turned(item, item.extent)
         rows, columns = _bounds(coverage >= 128)
         return Stamp(coverage[rows, columns], None)
-    square = _tile(thing.extent)
-    inner = _turned(thing, max(1, round(thing.extent * _TILE_FILL)))
-    top, left = (thing.extent - inner.shape[0]) // 2, (thing.extent - inner.shape[1]) // 2
+    square = _tile(item.extent)
+    inner = _turned(item, max(1, round(item.extent * _TILE_FILL)))
+    top, left = (item.extent - inner.shape[0]) // 2, (item.extent - inner.shape[1]) // 2
     coverage = np.zeros_like(square)
     coverage[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return Stamp(coverage, square)
 
 
-def _turned(thing: Thing, extent: int) -> np.ndarray:
+def _turned(item: SceneObject, extent: int) -> np.ndarray:
     """The glyph, rotated and scaled to the extent: uint8 coverage."""
-    master = glyph(thing.typeface, thing.entity.symbol.character)
+    master = glyph(item.typeface, item.entity.symbol.character)
     if master is None:
-        raise ValueError(f"{thing.typeface} does not draw {thing.entity.name}")
-    turned = master.rotate(thing.angle, Image.Resampling.BILINEAR, expand=True) if thing.angle else master
+        raise ValueError(f"{item.typeface} does not draw {item.entity.name}")
+    turned = master.rotate(item.angle, Image.Resampling.BILINEAR, expand=True) if item.angle else master
     turned = turned.crop(turned.getbbox())
     scale = extent / max(turned.size)
     width, height = (max(1, round(length * scale)) for length in turned.size)
@@ -151,7 +151,7 @@ def masks(scene: Scene) -> np.ndarray:
     """The exact masks of the objects: (objects, side, side) bool."""
     result = np.zeros((len(scene.objects), scene.side, scene.side), dtype=bool)
     for mask, placed in zip(result, scene.objects, strict=True):
-        own = stamp(placed.thing)
+        own = stamp(placed.object)
         mask[placed.y : placed.y + own.height, placed.x : placed.x + own.width] = own.mask
     return result
 
@@ -166,17 +166,17 @@ def render(scene: Scene) -> np.ndarray:
     """Draw the scene: (side, side, 3) uint8."""
     canvas = _backdrop(scene.background, scene.side)
     for placed in scene.objects:
-        own = stamp(placed.thing)
+        own = stamp(placed.object)
         region = canvas[placed.y : placed.y + own.height, placed.x : placed.x + own.width]
-        if own.tile is not None and placed.thing.tile is not None:
-            _blend(region, own.tile, TINTS[placed.thing.tile])
-        _blend(region, own.glyph, placed.thing.ink)
+        if own.tile is not None and placed.object.tile is not None:
+            _blend(region, own.tile, TINTS[placed.object.tile])
+        _blend(region, own.glyph, placed.object.ink)
     return np.rint(canvas).astype(np.uint8)
 
 
-def _blend(region: np.ndarray, coverage: np.ndarray, colour: Rgb) -> None:
+def _blend(region: np.ndarray, coverage: np.ndarray, color: Rgb) -> None:
     share = coverage[:, :, None].astype(np.float32) / 255
-    region += share * (np.asarray(colour, dtype=np.float32) - region)
+    region += share * (np.asarray(color, dtype=np.float32) - region)
 
 
 def _backdrop(background: Background, side: int) -> np.ndarray:

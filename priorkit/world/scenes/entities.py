@@ -1,7 +1,7 @@
-"""The entities: which symbols exist, what they are called, and how well each one is known.
+"""The entities: their symbols and names, and how well each one is known.
 
 Three independent draws fix what a model can know about an entity by construction: its frequency in
-the encoder's pairs (``prior``), whether the text sources name it (``told``), and whether captions
+the encoder's pairs (``prior``), whether the text sources name it (``in_text``), and whether captions
 and instructions show it (``instructed``).
 """
 
@@ -20,15 +20,15 @@ import tomli
 
 from priorkit.core.errors import UsageError
 from priorkit.world.options import WorldOptions
-from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, draws, raster
+from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, has_glyph, raster
 from priorkit.world.scenes.palette import NUMBERS
 
 Prior = Literal["strong", "weak", "none"]
 _T = TypeVar("_T")
 
 _LEAST_TYPEFACES = 3
-_LOOK_ALIKE = 0.8  # overlap (intersection over union of grey masks) from which two symbols are one
-_LOOK_PIXELS = 16  # about the size of the smallest symbol in a scene
+_SIMILAR = 0.8  # overlap (intersection over union of grey masks) from which two symbols are one
+_MASK_PIXELS = 16  # about the size of the smallest symbol in a scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +57,13 @@ class Entity:
     Attributes:
         symbol: what it is.
         prior: frequency in the encoder's pairs.
-        told: whether the text sources name it.
+        in_text: whether the text sources name it (the column ``told``).
         instructed: whether captions and instructions show and name it.
     """
 
     symbol: Symbol
     prior: Prior
-    told: bool
+    in_text: bool
     instructed: bool
 
     @property
@@ -103,8 +103,8 @@ def catalogue() -> tuple[Symbol, ...]:
             readable_name(character, entry.get("ending", "")),
             character,
             Category(entry["name"], entry["use"]),
-            tuple(face for face in TRAIN_TYPEFACES if draws(face, character)),
-            tuple(face for face in TEST_TYPEFACES if draws(face, character)),
+            tuple(face for face in TRAIN_TYPEFACES if has_glyph(face, character)),
+            tuple(face for face in TEST_TYPEFACES if has_glyph(face, character)),
         )
         for entry in table["category"]
         for character in entry["symbols"]
@@ -117,11 +117,11 @@ def catalogue() -> tuple[Symbol, ...]:
         and len(symbol.typefaces_train) + len(symbol.typefaces_test) >= _LEAST_TYPEFACES
     ]
     named = list({symbol.name: symbol for symbol in reversed(drawn)}.values())[::-1]
-    twins = {second for _, second in look_alikes(named)}
+    twins = {second for _, second in similar_pairs(named)}
     return tuple(symbol for symbol in named if symbol.name not in twins)
 
 
-def look_alikes(symbols: list[Symbol]) -> list[tuple[str, str]]:
+def similar_pairs(symbols: list[Symbol]) -> list[tuple[str, str]]:
     """Pairs of names whose glyphs are nearly the same in some typeface of either side.
 
     The grey masks, each scaled to fill a square of 16 pixels, are compared for every pair in the
@@ -129,35 +129,35 @@ def look_alikes(symbols: list[Symbol]) -> list[tuple[str, str]]:
     """
     pairs: dict[tuple[str, str], None] = {}
     for faces in (("DejaVuSans", "STIXGeneral"), ("DejaVuSansMono", "STIXGeneralBol")):
-        looks = np.stack([_look(symbol, faces) for symbol in symbols])
+        looks = np.stack([_grey_mask(symbol, faces) for symbol in symbols])
         for index, look in enumerate(looks):
             others = looks[index + 1 :]
             shared = np.minimum(look, others).sum(axis=1)
             overlap = shared / np.maximum(np.maximum(look, others).sum(axis=1), 1e-6)
-            for offset in np.flatnonzero(overlap > _LOOK_ALIKE):
+            for offset in np.flatnonzero(overlap > _SIMILAR):
                 pairs[symbols[index].name, symbols[index + 1 + int(offset)].name] = None
     return list(pairs)
 
 
-def _look(symbol: Symbol, faces: tuple[str, ...]) -> np.ndarray:
+def _grey_mask(symbol: Symbol, faces: tuple[str, ...]) -> np.ndarray:
     own = symbol.typefaces_train + symbol.typefaces_test
     face = next((face for face in faces if face in own), own[0])
-    return raster(face, symbol.character, _LOOK_PIXELS).ravel()
+    return raster(face, symbol.character, _MASK_PIXELS).ravel()
 
 
 def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
-    """Draw the entities of a world from the catalogue, in the order of the catalogue.
+    """Draw the entities of a world, in the order of the catalogue.
 
-    The groups of prior are stratified over the categories. ``told`` is drawn within each group, and
-    ``instructed`` within the told and the untold of it: the three are independent by construction.
+    The groups of prior are stratified over the categories. ``in_text`` is drawn within each group, and
+    ``instructed`` within both parts of it: the three are independent by construction.
 
     Raises:
-        UsageError: more entities are wanted than there are symbols.
+        UsageError: there are fewer symbols than entities.
     """
     symbols = catalogue()
     if options.entities > len(symbols):
         raise UsageError(
-            f"{options.entities} entities are wanted, the catalogue has {len(symbols)} symbols",
+            f"expected at most {len(symbols)} entities, the symbols of the catalogue, got {options.entities}",
             where="strong + weak + none",
         )
     rng = random.Random(f"entities/{options.seed}")
@@ -173,9 +173,11 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
         group = [symbol for symbol, own in zip(chosen, priors, strict=True) if own == prior]
         rng.shuffle(group)
         cut = round(options.told_share * len(group))
-        for told, members in ((True, group[:cut]), (False, group[cut:])):
+        for in_text, members in ((True, group[:cut]), (False, group[cut:])):
             instructed = round(options.instructed_share * len(members))
-            drawn += [Entity(symbol, prior, told, index < instructed) for index, symbol in enumerate(members)]
+            drawn += [
+                Entity(symbol, prior, in_text, index < instructed) for index, symbol in enumerate(members)
+            ]
     place = {symbol.name: index for index, symbol in enumerate(symbols)}
     return tuple(sorted(drawn, key=lambda entity: place[entity.name]))
 

@@ -51,7 +51,7 @@ def _font(typeface: str) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(_path(typeface)), _MASTER_PIXELS, layout_engine=ImageFont.Layout.BASIC)
 
 
-def draws(typeface: str, character: str) -> bool:
+def has_glyph(typeface: str, character: str) -> bool:
     """Whether the typeface has an outline with ink for the character."""
     return ord(character) in _code_points(typeface) and glyph(typeface, character) is not None
 

@@ -41,7 +41,7 @@ TEXTURES: MappingProxyType[str, str] = MappingProxyType(
     {"plain": "plain", "gradient": "shaded", "noise": "grainy"}
 )
 # Longest side of an object as a share of the image side; the gaps between the ranges make the word
-# unambiguous. 0.30 of 48 pixels is 14 pixels: below that symbols cannot be told apart.
+# unambiguous. 0.30 of 48 pixels is 14 pixels: below that symbols cannot be distinguished.
 SIZES: MappingProxyType[Size, tuple[float, float]] = MappingProxyType(
     {"small": (0.30, 0.35), "medium": (0.42, 0.50), "large": (0.60, 0.96)}
 )
@@ -50,20 +50,20 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 _LEAST_CONTRAST = 40.0
 
 
-def luminance(colour: Rgb) -> float:
+def luminance(color: Rgb) -> float:
     """Perceived brightness, 0 to 255 (Rec. 601 luma)."""
-    red, green, blue = colour
+    red, green, blue = color
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def legible(ink: str, tint: str) -> bool:
+def is_legible(ink: str, tint: str) -> bool:
     """Whether the ink stands out from the tint."""
     return abs(luminance(INKS[ink]) - luminance(TINTS[tint])) >= _LEAST_CONTRAST
 
 
-def tints_for(inks: Sequence[str]) -> list[str]:
-    """The tints on which all of these inks are legible, in the order of :data:`TINTS`."""
-    return [tint for tint in TINTS if all(legible(ink, tint) for ink in inks)]
+def legible_tints(inks: Sequence[str]) -> list[str]:
+    """The tints on which all of these inks are is_legible, in the order of :data:`TINTS`."""
+    return [tint for tint in TINTS if all(is_legible(ink, tint) for ink in inks)]
 
 
 def article(phrase: str) -> str:

@@ -1,4 +1,4 @@
-"""Drawing lots for scenes: which objects, how large, in which colours, where."""
+"""Sampling scenes: which objects, how large, in which colors, where."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from priorkit.world.scenes.drawing import Background, Placed, Scene, Stamp, Texture, Thing, stamp
+from priorkit.world.scenes.drawing import Background, PlacedObject, Scene, SceneObject, Stamp, Texture, stamp
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.palette import INKS, SIZES, TINTS, Size, legible, luminance, tints_for
+from priorkit.world.scenes.palette import INKS, SIZES, TINTS, Size, is_legible, legible_tints, luminance
 
 Relation = Literal["left of", "right of", "above", "below"]
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
@@ -20,7 +20,7 @@ _TEXTURES: tuple[Texture, ...] = ("plain", "plain", "plain", "gradient", "noise"
 _CLUTTER = (0, 0, 0, 1, 2)
 _TILE_SHARE = 0.2
 _TILE_CONTRAST = 12.0
-_LEAST_TILE = 0.375  # of the image side; the glyph on a smaller tile could not be told apart
+_LEAST_TILE = 0.375  # of the image side; glyphs on a smaller tile cannot be distinguished
 _LARGEST = (0.96, 0.62, 0.46, 0.44)  # longest side as a share of the image's, for 1 to 4 objects
 _PLACE_TRIES = 40
 _LAYOUT_TRIES = 12
@@ -31,7 +31,7 @@ _CLEARLY = 1.5  # how many times farther apart along the axis of a relation than
 
 
 @dataclass(frozen=True, slots=True)
-class Studio:
+class SceneSampler:
     """Draws scenes of one size in one set of typefaces.
 
     Attributes:
@@ -47,11 +47,11 @@ class Studio:
         rng: random.Random,
         entities: Sequence[Entity],
         sizes: Sequence[Size | None] = (),
-        colours: Sequence[str] = (),
+        colors: Sequence[str] = (),
     ) -> Scene:
         """A scene that shows these entities without overlap and in different colours.
 
-        A lone entity is shown as one takes a picture of a thing: mostly large, near the middle.
+        A single entity is shown close up: mostly large, near the middle.
 
         Args:
             rng: the source of chance.
@@ -60,26 +60,28 @@ class Studio:
                 not fit, nor do a large and a medium one.
             colours: the colours of the first objects; the others are drawn.
         """
-        free = [ink for ink in INKS if ink not in colours]
-        inks = [*colours, *rng.sample(free, len(entities) - len(colours))]
+        free = [ink for ink in INKS if ink not in colors]
+        inks = [*colors, *rng.sample(free, len(entities) - len(colors))]
         background = _background(rng, inks)
         wanted = [*sizes, *[None] * (len(entities) - len(sizes))]
         if wanted == [None]:
             wanted = rng.choices(list(SIZES), _LONE_SIZES)
-        things = [
-            self._thing(rng, entity, ink, size, background.tint, _LARGEST[len(entities) - 1])
+        items = [
+            self._object(rng, entity, ink, size, background.tint, _LARGEST[len(entities) - 1])
             for entity, ink, size in zip(entities, inks, wanted, strict=True)
         ]
-        if len(things) == 1:
-            return Scene(self.side, background, (_near_the_middle(rng, things[0], self.side),))
+        if len(items) == 1:
+            return Scene(self.side, background, (_near_the_middle(rng, items[0], self.side),))
         while True:
-            stamps = [stamp(thing) for thing in things]
+            stamps = [stamp(item) for item in items]
             for _ in range(_LAYOUT_TRIES):
                 corners = _lay_out(rng, stamps, self.side)
                 if corners is not None:
-                    placed = [Placed(thing, *corner) for thing, corner in zip(things, corners, strict=True)]
+                    placed = [
+                        PlacedObject(item, *corner) for item, corner in zip(items, corners, strict=True)
+                    ]
                     return Scene(self.side, background, tuple(placed))
-            things = [self._shrunk(thing, size) for thing, size in zip(things, wanted, strict=True)]
+            items = [self._shrink(item, size) for item, size in zip(items, wanted, strict=True)]
 
     def tile_scene(
         self, rng: random.Random, entity: Entity, others: Sequence[Entity], extents: tuple[int, int]
@@ -88,53 +90,55 @@ class Studio:
 
         The other objects are small; they are left out where they do not fit beside the tile.
         """
-        first = self.scene(rng, [entity]).objects[0].thing
-        background = _background(rng, [first.colour])
+        first = self.scene(rng, [entity]).objects[0].object
+        background = _background(rng, [first.color])
         extent = rng.randint(*extents)
-        tint = _tile_tint(rng, first.colour, background.tint)
+        tint = _tile_tint(rng, first.color, background.tint)
         big = replace(first, size=_size_word(extent, self.side), extent=extent, tile=tint)
-        free = [ink for ink in INKS if ink != first.colour and legible(ink, background.tint)]
+        free = [ink for ink in INKS if ink != first.color and is_legible(ink, background.tint)]
         small = [
-            self._thing(rng, other, ink, "small", background.tint, 1.0)
+            self._object(rng, other, ink, "small", background.tint, 1.0)
             for other, ink in zip(others, rng.sample(free, len(others)), strict=True)
         ]
-        for things in ([big, *small], [big]):
+        for items in ([big, *small], [big]):
             for _ in range(_LAYOUT_TRIES):
-                corners = _lay_out(rng, [stamp(thing) for thing in things], self.side)
+                corners = _lay_out(rng, [stamp(item) for item in items], self.side)
                 if corners is not None:
-                    placed = [Placed(thing, *corner) for thing, corner in zip(things, corners, strict=True)]
+                    placed = [
+                        PlacedObject(item, *corner) for item, corner in zip(items, corners, strict=True)
+                    ]
                     return Scene(self.side, background, tuple(placed))
         raise ValueError(f"a tile of {extent} pixels does not fit into an image of {self.side}")
 
-    def _thing(
-        self, rng: random.Random, entity: Entity, colour: str, size: Size | None, tint: str, largest: float
-    ) -> Thing:
+    def _object(
+        self, rng: random.Random, entity: Entity, color: str, size: Size | None, tint: str, largest: float
+    ) -> SceneObject:
         fitting: list[Size] = [word for word, (least, _) in SIZES.items() if least <= largest]
         word = size or rng.choice(fitting)
         extent = rng.randint(*_extents(word, self.side, largest))
         tiled = extent >= _LEAST_TILE * self.side and rng.random() < _TILE_SHARE
         faces = entity.symbol.typefaces_test if self.held_out else entity.symbol.typefaces_train
-        red, green, blue = (min(255, max(0, value + rng.randint(-_SHADE, _SHADE))) for value in INKS[colour])
-        return Thing(
+        red, green, blue = (min(255, max(0, value + rng.randint(-_SHADE, _SHADE))) for value in INKS[color])
+        return SceneObject(
             entity=entity,
             typeface=rng.choice(faces),
-            colour=colour,
+            color=color,
             ink=(red, green, blue),
             size=word,
             extent=extent,
             angle=rng.randint(-_ANGLE, _ANGLE),
-            tile=_tile_tint(rng, colour, tint) if tiled else None,
+            tile=_tile_tint(rng, color, tint) if tiled else None,
         )
 
-    def _shrunk(self, thing: Thing, wanted: Size | None) -> Thing:
-        """The thing at the least extent of its size, or small where the size is free; no tile if small."""
+    def _shrink(self, item: SceneObject, wanted: Size | None) -> SceneObject:
+        """The object at the smallest extent of its size, or small where the size is free; no tile if small."""
         word = wanted or "small"
         extent = _extents(word, self.side, 1.0)[0]
-        tile = thing.tile if extent >= _LEAST_TILE * self.side else None
-        return replace(thing, size=word, extent=extent, tile=tile)
+        tile = item.tile if extent >= _LEAST_TILE * self.side else None
+        return replace(item, size=word, extent=extent, tile=tile)
 
 
-def relation_between(first: Placed, second: Placed) -> Relation | None:
+def relation_between(first: PlacedObject, second: PlacedObject) -> Relation | None:
     """How the first object stands to the second one; None where that is not clear.
 
     Clear means that the boxes are disjoint along one axis, and that the middles are 1.5 times farther
@@ -156,38 +160,38 @@ def relation_between(first: Placed, second: Placed) -> Relation | None:
     return None
 
 
-def box(placed: Placed) -> tuple[int, int, int, int]:
+def box(placed: PlacedObject) -> tuple[int, int, int, int]:
     """The object's box in pixels: x, y of the first pixel and x, y after the last one."""
-    own = stamp(placed.thing)
+    own = stamp(placed.object)
     return placed.x, placed.y, placed.x + own.width, placed.y + own.height
 
 
-def area(placed: Placed, side: int) -> float:
+def area(placed: PlacedObject, side: int) -> float:
     """The share of the image's pixels that the mask of the object covers."""
-    return float(stamp(placed.thing).mask.sum()) / side**2
+    return float(stamp(placed.object).mask.sum()) / side**2
 
 
-def _near_the_middle(rng: random.Random, thing: Thing, side: int) -> Placed:
-    own, drift = stamp(thing), round(_DRIFT * side)
+def _near_the_middle(rng: random.Random, item: SceneObject, side: int) -> PlacedObject:
+    own, drift = stamp(item), round(_DRIFT * side)
 
     def place(length: int) -> int:
         return min(max(0, (side - length) // 2 + rng.randint(-drift, drift)), side - length)
 
-    return Placed(thing, place(own.width), place(own.height))
+    return PlacedObject(item, place(own.width), place(own.height))
 
 
 def _background(rng: random.Random, inks: Sequence[str]) -> Background:
-    tint = rng.choice(tints_for(inks))
+    tint = rng.choice(legible_tints(inks))
     return Background(tint, rng.choice(_TEXTURES), rng.choice(_CLUTTER), rng.getrandbits(32))
 
 
 def _tile_tint(rng: random.Random, ink: str, ground: str) -> str:
-    """A tint on which the ink is legible and that stands out from the ground."""
+    """A tint on which the ink is is_legible and that stands out from the ground."""
     return rng.choice(
         [
             tint
             for tint, shade in TINTS.items()
-            if legible(ink, tint) and abs(luminance(shade) - luminance(TINTS[ground])) >= _TILE_CONTRAST
+            if is_legible(ink, tint) and abs(luminance(shade) - luminance(TINTS[ground])) >= _TILE_CONTRAST
         ]
     )
 

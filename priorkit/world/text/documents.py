@@ -1,6 +1,6 @@
 """Generated text sources about the visual world and about the entities, as streams of documents.
 
-They name told entities only; the sources of reasoning, in modules of their own, name none.
+They name only the entities with ``in_text``; the sources of reasoning, in separate modules, name none.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from priorkit.world.scenes.captions import caption, describe
 from priorkit.world.scenes.entities import Category, Entity
 from priorkit.world.scenes.palette import NUMBERS
-from priorkit.world.scenes.scenes import Studio
+from priorkit.world.scenes.scenes import SceneSampler
 
 Writer = Callable[[random.Random], str]
-_PATIENCE = 1000  # repeated documents in a row after which a writer has nothing new to say
+_PATIENCE = 1000  # repeated documents in a row after which a source is exhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,41 +63,41 @@ def _take(texts: Iterator[str], name: str, characters: float) -> list[Document]:
 
 
 def visual_writer(entities: Sequence[Entity], side: int) -> Writer:
-    """Descriptions of scenes of told entities, some with a question and its answer."""
-    told = [entity for entity in entities if entity.told]
-    studio = Studio(side)
+    """Descriptions of scenes of the entities with ``in_text``, some with a question and its answer."""
+    named = [entity for entity in entities if entity.in_text]
+    sampler = SceneSampler(side)
 
     def write(rng: random.Random) -> str:
-        scene = studio.scene(rng, rng.sample(told, rng.randint(1, 4)))
+        scene = sampler.scene(rng, rng.sample(named, rng.randint(1, 4)))
         text = describe(rng, scene)
         draw = rng.random()
         if draw < 0.35:
             return f"{text} Caption: {caption(rng, scene)}."
-        asked = rng.choice(scene.objects).thing
+        asked = rng.choice(scene.objects).object
         if draw < 0.55:
-            return f"{text} Which colour is the {asked.entity.name}? It is {asked.colour}."
+            return f"{text} Which colour is the {asked.entity.name}? It is {asked.color}."
         if draw < 0.7:
             return f"{text} How many symbols are there? {NUMBERS[len(scene.objects)].capitalize()}."
         if draw < 0.85:
-            return f"{text} Which symbol is {asked.colour}? The {asked.entity.name}."
+            return f"{text} Which symbol is {asked.color}? The {asked.entity.name}."
         return text
 
     return write
 
 
 def facts_writer(entities: Sequence[Entity]) -> Writer:
-    """Facts about told entities: category, use, code point, name and neighbours in the category."""
-    told = [entity for entity in entities if entity.told]
+    """Facts about the entities with ``in_text``: category, use, code point, name and neighbors in the category."""
+    named = [entity for entity in entities if entity.in_text]
     groups: dict[Category, list[Entity]] = {}
-    for entity in told:
+    for entity in named:
         groups.setdefault(entity.category, []).append(entity)
 
     def write(rng: random.Random) -> str:
         if rng.random() < 0.1:
             category = rng.choice(list(groups))
             return _about_category(rng, category, groups[category])
-        entity = rng.choice(told)
-        return _about_entity(rng, entity, groups[entity.category], told)
+        entity = rng.choice(named)
+        return _about_entity(rng, entity, groups[entity.category], named)
 
     return write
 
@@ -114,7 +114,9 @@ def _about_category(rng: random.Random, category: Category, members: Sequence[En
     )
 
 
-def _about_entity(rng: random.Random, entity: Entity, group: Sequence[Entity], told: Sequence[Entity]) -> str:
+def _about_entity(
+    rng: random.Random, entity: Entity, group: Sequence[Entity], named: Sequence[Entity]
+) -> str:
     name, category = entity.name, entity.category
     code = f"U+{ord(entity.symbol.character):04X}"
     words = len(name.split())
@@ -145,7 +147,7 @@ def _about_entity(rng: random.Random, entity: Entity, group: Sequence[Entity], t
             )
         ),
         _neighbour(rng, entity, group),
-        _contrast(rng, entity, told),
+        _contrast(rng, entity, named),
     ]
     kept = rng.sample(facts, rng.randint(2, 4))
     return " ".join(fact for fact in kept if fact) or facts[0]
@@ -160,8 +162,8 @@ def _neighbour(rng: random.Random, entity: Entity, group: Sequence[Entity]) -> s
     return ""
 
 
-def _contrast(rng: random.Random, entity: Entity, told: Sequence[Entity]) -> str:
-    other = rng.choice(told)
+def _contrast(rng: random.Random, entity: Entity, named: Sequence[Entity]) -> str:
+    other = rng.choice(named)
     if other.category == entity.category:
         return (
             f"The {entity.name} and the {other.name} are both {entity.category.name}."

@@ -63,12 +63,12 @@ def _division(rng: random.Random) -> str:
 
 
 def _shopping(rng: random.Random) -> str:
-    name, thing = rng.choice(_PEOPLE), rng.choice(_GOODS)
+    name, item = rng.choice(_PEOPLE), rng.choice(_GOODS)
     count, price = rng.randint(2, 9), rng.randint(2, 15)
     paid = count * price + rng.randint(1, 30)
     return (
-        f"{name} buys {count} {thing} for {price} coins each and pays with {paid} coins. How many coins come back? "
-        f"The {thing} cost {count} * {price} = {count * price} coins. {paid} - {count * price} = {paid - count * price}. "
+        f"{name} buys {count} {item} for {price} coins each and pays with {paid} coins. How many coins come back? "
+        f"The {item} cost {count} * {price} = {count * price} coins. {paid} - {count * price} = {paid - count * price}. "
         f"{paid - count * price} coins come back."
     )
 

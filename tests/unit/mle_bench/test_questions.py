@@ -149,8 +149,8 @@ def test_judging_as_needed_gives_what_judging_all_pairs_gives(same, seed) -> Non
     while pairs := unsettled(targets, GROUPED, lazy, seed):
         assert not set(pairs) & set(asked)
         asked += pairs
-        lazy.learn({pair: pair in truth for pair in pairs})
-    whole.learn({pair_of(one, two): pair_of(one, two) in truth for one in GROUPED for two in GROUPED})
+        lazy.add({pair: pair in truth for pair in pairs})
+    whole.add({pair_of(one, two): pair_of(one, two) in truth for one in GROUPED for two in GROUPED})
     assert build(targets, GROUPED, lazy, seed) == build(targets, GROUPED, whole, seed)
 
 
@@ -198,7 +198,7 @@ def test_bad_synonym_files_name_every_bad_group(tmp_path: Path, name: str, text:
         assert problem in str(caught.value)
 
 
-def test_a_file_of_another_encoding_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_encoding_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_bytes("caf\u00e9, bistro\n".encode("latin-1"))
     for read in (read_synonyms, read_wordings):
@@ -227,10 +227,10 @@ def test_wordings_are_spread_evenly_and_list_the_options(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "problems"),
     [
-        ("What is shown?\nIs {name} here?\nWhat {\n", ("txt:2: a wording holds {options} once", "txt:3")),
-        ("{options} or {options}?\n", ("txt:1: a wording holds {options} once",)),
-        ("{options}\n", ("{options} alone",)),
-        ("What is shown?\nwhat is  SHOWN?\n", ("txt:2: 'what is  SHOWN?' is there already",)),
+        ("What is shown?\nIs {name} here?\nWhat {\n", ("txt:2: a wording contains {options} once", "txt:3")),
+        ("{options} or {options}?\n", ("txt:1: a wording contains {options} once",)),
+        ("{options}\n", ("only {options}",)),
+        ("What is shown?\nwhat is  SHOWN?\n", ("txt:2: 'what is  SHOWN?' is a duplicate",)),
         ("# none\n\n", ("holds no wording",)),
     ],
 )

@@ -108,7 +108,7 @@ def test_annotations_decode_to_the_masks(
         with Image.open(world / "annotated/images" / image["file_name"]) as picture:
             assert picture.size == (image["width"], image["height"])
         assert [names[own["category_id"]] for own in objects] == [
-            placed.thing.entity.name for placed in scene.objects
+            placed.object.entity.name for placed in scene.objects
         ]
         for annotation, mask in zip(objects, masks(scene), strict=True):
             np.testing.assert_array_equal(decoded(annotation["segmentation"]), mask)

@@ -6,21 +6,21 @@ from collections import Counter
 import pytest
 
 from priorkit.world import questions
-from priorkit.world.benchmarks import NAMES, accepted, benchmark
+from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
 from priorkit.world.conversations import box_text, captions, choice_prompt, exchange, instructions
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import Maker, Question
-from priorkit.world.scenes.drawing import Placed
+from priorkit.world.questions import QuestionMaker, SceneQuestion
+from priorkit.world.scenes.drawing import PlacedObject
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import NUMBERS, article
-from priorkit.world.scenes.scenes import Studio, box, relation_between
+from priorkit.world.scenes.scenes import SceneSampler, box, relation_between
 
 Entities = tuple[Entity, ...]
-MAKERS: tuple[Maker, ...] = (
+MAKERS: tuple[QuestionMaker, ...] = (
     questions.naming,
-    questions.naming_by_colour,
+    questions.naming_by_color,
     questions.background,
-    questions.colour,
+    questions.color,
     questions.size,
     questions.relation,
     questions.counting,
@@ -31,51 +31,51 @@ MAKERS: tuple[Maker, ...] = (
 )
 
 
-def ask(maker: Maker, entities: Entities, count: int) -> list[Question]:
+def ask(maker: QuestionMaker, entities: Entities, count: int) -> list[SceneQuestion]:
     rng = random.Random(5)
-    return [maker(rng, Studio(48, held_out=True), entities, turn) for turn in range(count)]
+    return [maker(rng, SceneSampler(48, held_out=True), entities, turn) for turn in range(count)]
 
 
-def objects(question: Question, name: str) -> list[Placed]:
-    return [placed for placed in question.scene.objects if placed.thing.entity.name == name]
+def objects(question: SceneQuestion, name: str) -> list[PlacedObject]:
+    return [placed for placed in question.scene.objects if placed.object.entity.name == name]
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_every_question_has_one_true_option(maker: Maker, entities: Entities) -> None:
+def test_every_question_has_one_true_option(maker: QuestionMaker, entities: Entities) -> None:
     for question in ask(maker, entities, 24):
         assert len(set(question.choices)) == len(question.choices)
         if question.task == "choice":
             assert isinstance(question.answer, int)
             assert question.choices[question.answer] == question.reply
         if question.target is not None:
-            assert question.scene.objects[question.target].thing.entity == question.entity
+            assert question.scene.objects[question.target].object.entity == question.entity
 
 
 @pytest.mark.parametrize(
     "maker", [maker for maker in MAKERS if maker not in (questions.existence, questions.grounding)]
 )
-def test_the_true_option_is_equally_often_at_each_place(maker: Maker, entities: Entities) -> None:
+def test_the_true_option_is_equally_often_at_each_place(maker: QuestionMaker, entities: Entities) -> None:
     places = Counter(question.answer for question in ask(maker, entities, 24))
     assert len(set(places.values())) == 1
 
 
 def test_names_follow_from_the_scene(entities: Entities) -> None:
     for question in ask(questions.naming, entities, 24):
-        assert [placed.thing.entity.name for placed in question.scene.objects] == [question.reply]
-    for question in ask(questions.naming_by_colour, entities, 24):
+        assert [placed.object.entity.name for placed in question.scene.objects] == [question.reply]
+    for question in ask(questions.naming_by_color, entities, 24):
         named = [
             placed
             for placed in question.scene.objects
-            if placed.thing.colour in question.text.split("?")[0].split()
+            if placed.object.color in question.text.split("?")[0].split()
         ]
-        assert [placed.thing.entity.name for placed in named] == [question.reply]
+        assert [placed.object.entity.name for placed in named] == [question.reply]
 
 
 def test_colours_and_sizes_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(questions.colour, entities, 32):
-        assert [placed.thing.colour for placed in objects(question, question.entity.name)] == [question.reply]
+    for question in ask(questions.color, entities, 32):
+        assert [placed.object.color for placed in objects(question, question.entity.name)] == [question.reply]
     for question in ask(questions.size, entities, 24):
-        assert [placed.thing.size for placed in objects(question, question.entity.name)] == [question.reply]
+        assert [placed.object.size for placed in objects(question, question.entity.name)] == [question.reply]
     assert all(
         question.reply == question.scene.background.tint
         for question in ask(questions.background, entities, 24)
@@ -85,11 +85,11 @@ def test_colours_and_sizes_follow_from_the_scene(entities: Entities) -> None:
 def test_relations_follow_from_the_scene_and_are_balanced(entities: Entities) -> None:
     asked = ask(questions.relation, entities, 32)
     for question in asked:
-        first = next(p for p in question.scene.objects if p.thing.entity == question.entity)
+        first = next(p for p in question.scene.objects if p.object.entity == question.entity)
         second = next(
             placed
             for placed in question.scene.objects
-            if question.text.endswith(f" to the {placed.thing.entity.name}?") and placed is not first
+            if question.text.endswith(f" to the {placed.object.entity.name}?") and placed is not first
         )
         assert question.reply.removeprefix("to the ") == relation_between(first, second)
     assert set(Counter(question.reply for question in asked).values()) == {8}
@@ -100,12 +100,12 @@ def test_counts_follow_from_the_scene_and_are_balanced(entities: Entities) -> No
     for question in asked:
         assert NUMBERS.index(question.reply) == len(objects(question, question.entity.name))
     assert set(Counter(question.reply for question in asked).values()) == {8}
-    assert accepted(asked[0]) == ["one", "1"]
+    assert accepted_answers(asked[0]) == ["one", "1"]
 
 
 def test_comparisons_follow_from_the_scene(entities: Entities) -> None:
     for question in ask(questions.comparison, entities, 24):
-        extents = {placed.thing.entity.name: placed.thing.extent for placed in question.scene.objects}
+        extents = {placed.object.entity.name: placed.object.extent for placed in question.scene.objects}
         chosen = max if "larger" in question.text else min
         assert question.reply == chosen(extents, key=lambda name: extents[name])
 
@@ -152,7 +152,7 @@ def test_boxes_as_text() -> None:
 def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, entities: Entities) -> None:
     banned = {entity.name for entity in entities if not entity.instructed}
     for question, scene, (human, answer) in instructions(options, entities):
-        assert not banned & {placed.thing.entity.name for placed in question.scene.objects}
+        assert not banned & {placed.object.entity.name for placed in question.scene.objects}
         assert not banned & set(question.choices)
         assert question.entity.name not in banned
         assert human["value"].startswith("<image>\n") == (scene is not None)
@@ -160,9 +160,9 @@ def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, 
         if scene is None:
             assert not question.needs_image
         if question.ability == "knowledge":
-            assert question.entity.told
+            assert question.entity.in_text
     for scene, _ in captions(options, entities):
-        assert not banned & {placed.thing.entity.name for placed in scene.objects}
+        assert not banned & {placed.object.entity.name for placed in scene.objects}
 
 
 def test_naming_asks_for_every_entity_equally_often(entities: Entities) -> None:
@@ -176,4 +176,4 @@ def test_naming_asks_for_every_entity_equally_often(entities: Entities) -> None:
 def test_benchmarks_use_held_out_typefaces(name: str, options: WorldOptions, entities: Entities) -> None:
     for question in benchmark(name, options, entities):
         for placed in question.scene.objects:
-            assert placed.thing.typeface in placed.thing.entity.symbol.typefaces_test
+            assert placed.object.typeface in placed.object.entity.symbol.typefaces_test

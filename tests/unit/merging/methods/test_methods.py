@@ -227,7 +227,7 @@ def test_weights_that_sum_to_zero_cannot_be_normalized(deltas):
         linear.linear(deltas[:2], [1.0, -1.0])
 
 
-def test_inputs_are_left_alone(deltas):
+def test_inputs_are_not_changed(deltas):
     before = [delta.copy() for delta in deltas]
     for merge in (
         lambda: sparsify.ties(deltas, WEIGHTS, DENSITY, normalize=True, rescale=True),

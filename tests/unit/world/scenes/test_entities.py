@@ -8,7 +8,7 @@ import pytest
 from priorkit.core.errors import UsageError
 from priorkit.core.specs import build
 from priorkit.world.options import WorldOptions
-from priorkit.world.scenes.entities import catalogue, choose_entities, look_alikes, readable_name
+from priorkit.world.scenes.entities import catalogue, choose_entities, readable_name, similar_pairs
 from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, glyph
 from priorkit.world.scenes.palette import NUMBERS
 
@@ -24,12 +24,12 @@ def test_the_default_world_has_its_groups_over_all_categories() -> None:
         assert absent[category] <= 0.5 * count + 1
 
 
-def test_told_and_instructed_are_independent_of_the_prior_and_of_each_other() -> None:
+def test_text_and_instructions_are_independent_of_the_prior_and_of_each_other() -> None:
     entities = choose_entities(
         WorldOptions(strong=160, weak=48, none=48, told_share=0.75, instructed_share=0.75)
     )
     for prior, size in (("strong", 160), ("weak", 48), ("none", 48)):
-        table = Counter((entity.told, entity.instructed) for entity in entities if entity.prior == prior)
+        table = Counter((entity.in_text, entity.instructed) for entity in entities if entity.prior == prior)
         assert table[True, True] == size * 9 / 16
         assert table[True, False] == table[False, True] == size * 3 / 16
 
@@ -69,13 +69,13 @@ def test_typefaces_of_training_and_test_are_disjoint_and_draw_every_symbol() -> 
         assert all(glyph(face, symbol.character) is not None for face in faces)
 
 
-def test_no_two_symbols_look_alike() -> None:
-    assert look_alikes(list(catalogue())) == []
+def test_no_two_symbols_are_similar() -> None:
+    assert similar_pairs(list(catalogue())) == []
 
 
-def test_look_alikes_are_found() -> None:
+def test_similar_symbols_are_found() -> None:
     bold, plain = (next(s for s in catalogue() if s.character == character) for character in "♛♛")
-    assert look_alikes([bold, plain]) == [(bold.name, plain.name)]
+    assert similar_pairs([bold, plain]) == [(bold.name, plain.name)]
 
 
 def test_another_seed_gives_other_groups() -> None:
@@ -86,7 +86,7 @@ def test_another_seed_gives_other_groups() -> None:
 
 
 def test_more_entities_than_symbols_are_refused() -> None:
-    with pytest.raises(UsageError, match="the catalogue has"):
+    with pytest.raises(UsageError, match="symbols of the catalogue"):
         choose_entities(WorldOptions(strong=5000))
 
 

@@ -11,11 +11,11 @@ from priorkit.world.scenes.captions import caption, describe
 from priorkit.world.scenes.drawing import Background, Scene, masks, pixel_box, render
 from priorkit.world.scenes.entities import catalogue, choose_entities
 from priorkit.world.scenes.palette import INKS, SIZES, TINTS
-from priorkit.world.scenes.scenes import RELATIONS, Studio, area, box, relation_between
+from priorkit.world.scenes.scenes import RELATIONS, SceneSampler, area, box, relation_between
 
 ENTITIES = choose_entities(WorldOptions())
 scenes = st.builds(
-    lambda seed, count, held_out: Studio(48, held_out).scene(
+    lambda seed, count, held_out: SceneSampler(48, held_out).scene(
         random.Random(seed), random.Random(seed).sample(ENTITIES, count)
     ),
     st.integers(0, 10**6),
@@ -53,12 +53,12 @@ def test_only_the_objects_pixels_differ_from_the_empty_scene(scene: Scene) -> No
 @settings(max_examples=40, deadline=None)
 def test_words_agree_with_numbers(scene: Scene) -> None:
     for placed in scene.objects:
-        thing = placed.thing
-        least, most = SIZES[thing.size]
-        assert round(least * scene.side) <= thing.extent <= round(most * scene.side)
-        assert max(abs(a - b) for a, b in zip(thing.ink, INKS[thing.colour], strict=True)) <= 10
-    colours = [placed.thing.colour for placed in scene.objects]
-    assert len(set(colours)) == len(colours)
+        item = placed.object
+        least, most = SIZES[item.size]
+        assert round(least * scene.side) <= item.extent <= round(most * scene.side)
+        assert max(abs(a - b) for a, b in zip(item.ink, INKS[item.color], strict=True)) <= 10
+    colors = [placed.object.color for placed in scene.objects]
+    assert len(set(colors)) == len(colors)
 
 
 @given(scenes)
@@ -83,13 +83,13 @@ def test_captions_name_every_object_and_only_true_words(scene: Scene, seed: int)
     text = caption(random.Random(seed), scene)
     rest = f" {text} "
     for placed in scene.objects:
-        assert placed.thing.entity.name in text
-        rest = rest.replace(placed.thing.entity.name, "*")
+        assert placed.object.entity.name in text
+        rest = rest.replace(placed.object.entity.name, "*")
     words = rest.replace(",", " ").split()
-    things = [placed.thing for placed in scene.objects]
-    assert set(words) & set(INKS) <= {thing.colour for thing in things}
-    assert set(words) & set(SIZES) <= {thing.size for thing in things}
-    assert set(words) & set(TINTS) <= {scene.background.tint, *(thing.tile for thing in things if thing.tile)}
+    items = [placed.object for placed in scene.objects]
+    assert set(words) & set(INKS) <= {item.color for item in items}
+    assert set(words) & set(SIZES) <= {item.size for item in items}
+    assert set(words) & set(TINTS) <= {scene.background.tint, *(item.tile for item in items if item.tile)}
     relation = relation_between(*scene.objects) if len(scene.objects) == 2 else None
     assert {"left", "right", "above", "below"} & set(words) <= set((relation or "").split())
 
@@ -99,13 +99,13 @@ def test_captions_name_every_object_and_only_true_words(scene: Scene, seed: int)
 def test_descriptions_state_all_attributes(scene: Scene, seed: int) -> None:
     text = describe(random.Random(seed), scene)
     for placed in scene.objects:
-        thing = placed.thing
-        assert f"{thing.size} {thing.colour} {thing.entity.name}" in text
+        item = placed.object
+        assert f"{item.size} {item.color} {item.entity.name}" in text
     assert scene.background.tint in text
 
 
 def test_rendering_is_a_function_of_the_scene() -> None:
-    scene = Studio(48).scene(random.Random(3), ENTITIES[:3])
+    scene = SceneSampler(48).scene(random.Random(3), ENTITIES[:3])
     np.testing.assert_array_equal(render(scene), render(scene))
     assert render(scene).shape == (48, 48, 3)
 
@@ -119,14 +119,14 @@ def test_every_symbol_leaves_a_mask_at_the_smallest_size() -> None:
     pool = choose_entities(WorldOptions(strong=len(catalogue()), weak=0, none=0))
     for held_out in (False, True):
         for entity in pool:
-            scene = Studio(48, held_out).scene(random.Random(0), [entity], ["small"])
+            scene = SceneSampler(48, held_out).scene(random.Random(0), [entity], ["small"])
             assert masks(scene).sum() >= 10, entity.name
             left, top, right, bottom = box(scene.objects[0])
             assert max(right - left, bottom - top) >= 12, entity.name
 
 
 def test_a_tile_belongs_to_its_object() -> None:
-    scene = Studio(48).tile_scene(random.Random(0), ENTITIES[0], ENTITIES[1:2], (40, 40))
+    scene = SceneSampler(48).tile_scene(random.Random(0), ENTITIES[0], ENTITIES[1:2], (40, 40))
     assert len(scene.objects) == 1, "nothing fits beside a tile of 40 pixels"
     assert 0.66 < area(scene.objects[0], 48) <= 40 * 40 / 48**2
-    assert scene.objects[0].thing.size == "large"
+    assert scene.objects[0].object.size == "large"

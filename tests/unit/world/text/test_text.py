@@ -27,14 +27,14 @@ def captured(pattern: str, program: str) -> str:
 
 
 @pytest.mark.parametrize("kind", ["visual", "facts"])
-def test_only_told_entities_are_named(kind: str) -> None:
+def test_text_names_only_the_entities_drawn_for_it(kind: str) -> None:
     entities: tuple[Entity, ...] = choose_entities(WorldOptions())
     write = world_text.visual_writer(entities, 48) if kind == "visual" else world_text.facts_writer(entities)
     documents = everything(world_text.split(write, random.Random(1), kind, 40_000, 0.1))
-    told = sorted((entity.name for entity in entities if entity.told), key=len, reverse=True)
-    allowed = re.compile("|".join(map(re.escape, told)))
+    named = sorted((entity.name for entity in entities if entity.in_text), key=len, reverse=True)
+    allowed = re.compile("|".join(map(re.escape, named)))
     untold = re.compile(
-        rf"\b({'|'.join(re.escape(entity.name) for entity in entities if not entity.told)})\b"
+        rf"\b({'|'.join(re.escape(entity.name) for entity in entities if not entity.in_text)})\b"
     )
     assert sum(len(allowed.findall(document.text)) for document in documents) > 200
     assert [
