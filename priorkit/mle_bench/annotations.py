@@ -1,4 +1,4 @@
-"""Images with masks: COCO instances, COCO panoptic, ADE20K; reduced to each category's share of the pixels."""
+"""Images with masks (COCO instances, COCO panoptic, ADE20K), reduced to each category's share of the pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Layout = Literal["instances", "panoptic", "ade20k"]
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """An image and what is in it.
+    """An image and the categories in it.
 
     Attributes:
         ref: the image.
@@ -35,10 +35,10 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Where a data set's parts are.
+    """Files of an annotated data set.
 
     Attributes:
-        layout: how masks are stored.
+        layout: format of the masks.
         images: the folder with the images.
         file: the JSON file; for ADE20K the file with the names of the classes.
         masks: the folder with the masks' PNG files; None for instances.
@@ -56,10 +56,10 @@ def find_annotations(
     """Find out how a data set is laid out.
 
     Args:
-        folder: of the data set, or of its images alone.
+        folder: folder of the data set, or only of its images.
         annotations: COCO's JSON file; ``instances.json`` or ``panoptic.json`` in the folder where None.
-        masks: the masks' folder; ``masks`` or ``annotations`` in the folder, or one beside the JSON file
-            that is called like it, where None.
+        masks: the masks' folder; ``masks`` or ``annotations`` in the folder, or a folder named like the JSON
+            file next to it, where None.
         names: the classes' names for ADE20K; ``names.txt`` or ``objectInfo150.txt`` where None.
 
     Raises:
@@ -102,7 +102,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 def read_annotated(found: Annotations, rejects: Rejects) -> tuple[list[AnnotatedImage], tuple[str, ...]]:
     """All usable images with their categories' areas, in the order of the file, and the vocabulary.
 
-    Images without any annotation are passed over; broken ones go to ``rejects``.
+    Images without annotations are skipped; broken ones go to ``rejects``.
 
     Raises:
         InputError: the annotation file is broken, too many images are, or none is left.

@@ -1,7 +1,7 @@
-"""Segmentation masks in the forms of COCO: run lengths, compressed run lengths, polygons.
+"""Segmentation masks in COCO's formats: run lengths, compressed run lengths, polygons.
 
 Source of the encodings: ``common/maskApi.c`` of cocodataset/cocoapi (``rleDecode``, ``rleFrString``).
-Masks are bool arrays ``[height, width]``.
+Masks are bool arrays ``[height, width]``. pycocotools is not used: malformed masks crash it, see ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 
-_FINER = 4
-"""Polygons are drawn at this many times the resolution and read at pixel centres."""
+_SUPERSAMPLING = 4
+"""Polygons are drawn at this many times the resolution and sampled at pixel centers."""
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
@@ -24,8 +24,8 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
     Args:
         segmentation: a list of polygons ``[x, y, x, y ...]`` in pixels, or run lengths ``{counts, size}``
             with counts as a list or as COCO's compressed text.
-        height: of the image.
-        width: of the image.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Raises:
         ValueError: it is none of these, or does not fit the image.
@@ -33,7 +33,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
     if isinstance(segmentation, dict):
         size = segmentation.get("size")
         if list(size or []) != [height, width]:
-            raise ValueError(f"the run lengths are of size {size}, the image is {[height, width]}")
+            raise ValueError(f"the run lengths have size {size}, the image {[height, width]}")
         counts = segmentation.get("counts")
         if isinstance(counts, str | bytes):
             counts = decompress_counts(counts)
@@ -49,10 +49,10 @@ def decode_counts(counts: Any, height: int, width: int) -> Mask:
     """A mask from run lengths, column by column, outside first.
 
     Raises:
-        ValueError: no list of whole numbers, or runs that do not add up to the image.
+        ValueError: not a list of integers, or runs that do not add up to the image.
     """
     if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise ValueError("run lengths must be a list of whole numbers")
+        raise ValueError("run lengths must be a list of non-negative integers")
     if sum(counts) != height * width:
         raise ValueError(f"the run lengths add up to {sum(counts)} pixels, the image has {height * width}")
     inside = np.arange(len(counts)) % 2 == 1
@@ -62,11 +62,11 @@ def decode_counts(counts: Any, height: int, width: int) -> Mask:
 def decompress_counts(text: str | bytes) -> list[int]:
     """Run lengths from COCO's compressed text.
 
-    Five bits per character above ``0``, the sixth says that more follow, the sign is extended; from the
-    fourth run on the text holds differences from the run before the last.
+    Five bits per character, offset by ``0``; the sixth bit means that more follow, the sign is extended; from
+    the fourth run on the text contains differences from the run before the last.
 
     Raises:
-        ValueError: the text ends within a number or holds other characters.
+        ValueError: the text ends within a number or contains other characters.
     """
     data = text.encode("ascii", errors="replace") if isinstance(text, str) else text
     counts: list[int] = []
@@ -89,20 +89,20 @@ def decompress_counts(text: str | bytes) -> list[int]:
 
 
 def draw_polygons(polygons: Sequence[Any], height: int, width: int) -> Mask:
-    """The pixels whose centre lies in one of the polygons.
+    """The pixels whose center is in one of the polygons.
 
     Raises:
-        ValueError: a polygon has fewer than three corners or is no list of numbers.
+        ValueError: a polygon has fewer than three corners or is not a list of finite numbers.
     """
     from PIL import Image, ImageDraw
 
-    canvas = Image.new("1", (width * _FINER, height * _FINER))
+    canvas = Image.new("1", (width * _SUPERSAMPLING, height * _SUPERSAMPLING))
     draw = ImageDraw.Draw(canvas)
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three corners or more, as x, y, x, y ...")
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in polygon):
-            raise ValueError("a polygon must hold finite numbers")
-        draw.polygon([value * _FINER - 0.5 for value in polygon], fill=1)
-    half = _FINER // 2
-    return np.asarray(canvas)[half::_FINER, half::_FINER]
+            raise ValueError("a polygon must contain finite numbers only")
+        draw.polygon([value * _SUPERSAMPLING - 0.5 for value in polygon], fill=1)
+    half = _SUPERSAMPLING // 2
+    return np.asarray(canvas)[half::_SUPERSAMPLING, half::_SUPERSAMPLING]
