@@ -72,7 +72,7 @@ def test_polygon_covers_the_pixels_whose_centre_it_holds() -> None:
     ("segmentation", "message"),
     [
         ({"counts": [3, 3], "size": [2, 2]}, "add up to 6"),
-        ({"counts": [4], "size": [4, 1]}, "of size"),
+        ({"counts": [4], "size": [4, 1]}, "have size"),
         ({"counts": "\x00", "size": [2, 2]}, "damaged"),
         ({"counts": "P", "size": [2, 2]}, "damaged"),
         ([[1, 2, 3, 4]], "three corners"),
