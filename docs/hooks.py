@@ -7,7 +7,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.core.specs import OptionSpec, option_specs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -25,12 +25,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     markdown = markdown.replace("](../benchmarks/RESULTS.md", "](results.md")
     if page.file.src_uri != "options.md":
         return markdown
-    return markdown.replace("<!-- options -->", "\n\n".join(_step(name) for name in table.STEPS))
+    return markdown.replace("<!-- options -->", "\n\n".join(_step(name) for name in step_table.STEPS))
 
 
 def _step(name: str) -> str:
-    module, model = table.load(name)
-    lines = [f"## {name}", "", (module.__doc__ or "").strip(), ""]
+    model = step_table.load(name).settings
+    lines = [f"## {name}", "", step_table.description(name), ""]
     lines += ["```", *model.examples, "```", ""]
     group = ""
     for spec in option_specs(model).values():

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from priorkit.cli import output, table
+from priorkit import step_table
+from priorkit.cli import output
 from priorkit.cli.output import print_error, print_result
 from priorkit.core.errors import PriorkitError, ResourceError, UsageError, nearest
 
@@ -26,20 +27,20 @@ class StepGroup(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands, the steps first."""
-        return [*table.STEPS, *super().list_commands(ctx)]
+        return [*step_table.STEPS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A command by name; a step's module is imported here."""
-        if cmd_name not in table.STEPS:
+        if cmd_name not in step_table.STEPS:
             return super().get_command(ctx, cmd_name)
         from priorkit.cli.options import step_command
 
-        step = table.load(cmd_name)
+        step = step_table.load(cmd_name)
 
         def run(settings: Any) -> Any:
             return step.run(settings, _print_plan if settings.json_output else None)
 
-        return step_command(step.settings, run, table.description(cmd_name))
+        return step_command(step.settings, run, step_table.description(cmd_name))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; an unknown one is answered with the nearest."""
@@ -50,7 +51,7 @@ class StepGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of steps and commands."""
-        rows = {name: table.summary(name) for name in table.STEPS}
+        rows = {name: step_table.summary(name) for name in step_table.STEPS}
         own = {name: command.get_short_help_str(80).rstrip(".") for name, command in self.commands.items()}
         width = max(map(len, [*rows, *own])) + 2
         lines = [

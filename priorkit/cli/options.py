@@ -15,11 +15,11 @@ import typer
 from typer.core import TyperCommand
 
 from priorkit.cli import output
-from priorkit.cli.table import STEPS
 from priorkit.core import recipe
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import OptionSpec, build, flag_of, key_of, option_specs
+from priorkit.step_table import STEPS
 
 RECIPE_HELP = (
     "TOML file (or name of a shipped recipe) whose table for this step holds settings; options win over it."

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.cli.output import print_result
 from priorkit.core import recipe
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
@@ -31,8 +31,8 @@ def show(
     name: Annotated[str, typer.Argument(metavar="RECIPE|STEP", help="A recipe, or a step for all its keys.")],
 ) -> None:
     """Print a recipe, or every key of a step with its default and meaning."""
-    if name in table.STEPS:
-        model = table.load(name).settings
+    if name in step_table.STEPS:
+        model = step_table.load(name).settings
         print_result(recipe.template(model).rstrip())
         return
     print_result(recipe.find(name).read_text(encoding="utf-8").rstrip())
@@ -50,14 +50,16 @@ def check(
     problems = Problems(UsageError)
     if not document:
         problems.add("the recipe is empty", where=str(path))
-    steps = [step for step in document if step in table.STEPS]
+    steps = [step for step in document if step in step_table.STEPS]
     for step, content in document.items():
-        if step not in table.STEPS:
-            problems.add(f"unknown step '{step}'", where=f"{path} [{step}]", hint=nearest(step, table.STEPS))
+        if step not in step_table.STEPS:
+            problems.add(
+                f"unknown step '{step}'", where=f"{path} [{step}]", hint=nearest(step, step_table.STEPS)
+            )
         elif not isinstance(content, dict):
             problems.add(f"'{step}' must be a table", where=str(path))
     for step in steps:
-        model = table.load(step).settings
+        model = step_table.load(step).settings
         try:
             values = recipe.step_values(path, model, list(document))
             # Required keys may come from the command line; any value stands in for them here.
@@ -80,7 +82,7 @@ def check(
 @app.command()
 def schema(step: Annotated[str, typer.Argument(metavar="STEP", help="Name of a step.")]) -> None:
     """Print the JSON schema of a step's table, for editors."""
-    if step not in table.STEPS:
-        raise UsageError(f"no step '{step}'", hint=nearest(step, table.STEPS))
-    model = table.load(step).settings
+    if step not in step_table.STEPS:
+        raise UsageError(f"no step '{step}'", hint=nearest(step, step_table.STEPS))
+    model = step_table.load(step).settings
     print_result(json.dumps(recipe.settings_schema(model), indent=2, ensure_ascii=False))

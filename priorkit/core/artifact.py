@@ -12,14 +12,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from priorkit.core.errors import InputError, Problems
+from priorkit.core.errors import InputError, Problems, nearest
+
+if TYPE_CHECKING:
+    import pandas  # pyright: ignore[reportMissingTypeStubs]
 
 MANIFEST = "priorkit.json"
 RECIPE = "recipe.toml"
@@ -83,7 +86,32 @@ class Artifact:
     """A complete artifact on disk."""
 
     path: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Its figures."""
+        return self.manifest.metrics
+
+    def table(self, name: str = "table") -> pandas.DataFrame:
+        """A table of the artifact.
+
+        Args:
+            name: the parquet file without its suffix.
+
+        Raises:
+            InputError: the artifact has no such table.
+        """
+        import pandas  # pyright: ignore[reportMissingTypeStubs]
+
+        file = self.path / f"{name}.parquet"
+        if not file.is_file():
+            tables = [Path(other).stem for other in self.manifest.files if other.endswith(".parquet")]
+            raise InputError(f"no table '{name}'", where=str(self.path), hint=nearest(name, tables))
+        return cast("Any", pandas).read_parquet(file)
 
     @property
     def kind(self) -> str:

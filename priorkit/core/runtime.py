@@ -66,7 +66,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
     import numpy as np
     import torch
 
-    chosen = _device(device)
+    chosen = choose_device(device)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -84,7 +84,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
 
 def start_portable(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Runtime:
     """As :func:`start`, but ``auto`` is fp32 on every CPU: what a model says must not depend on the processor."""
-    on_cpu = _device(device).type == "cpu"
+    on_cpu = choose_device(device).type == "cpu"
     return start(seed, device, "fp32" if precision == "auto" and on_cpu else precision)
 
 
@@ -93,7 +93,12 @@ def may_use_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and any(Path("/dev").glob("nvidia[0-9]*")))
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device that ``auto``, ``cpu`` or ``cuda`` is on this machine.
+
+    Raises:
+        ResourceError: a GPU is asked for and there is none.
+    """
     import torch
 
     available = torch.cuda.is_available()

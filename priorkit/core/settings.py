@@ -98,9 +98,9 @@ def redefault(model: type[Settings], name: str, default: Any, *, advanced: bool 
         advanced: whether only ``--help-all`` shows it; as declared where not given.
     """
     field = model.model_fields[name]
-    extra = extra_of(field)
+    extra = dict(extra_of(field))
     if advanced is not None:
-        extra = {**extra, "advanced": advanced}
+        extra["advanced"] = advanced
     return _field(default, field.description or "", extra, extra.get("checks", {}))
 
 

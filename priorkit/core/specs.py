@@ -34,6 +34,7 @@ class OptionSpec:
     hub: str
     changes_result: bool
     advanced: bool
+    value_type: Any
 
     @property
     def key(self) -> str:
@@ -50,6 +51,16 @@ def _inner_type(annotation: Any) -> Any:
     if typing.get_origin(annotation) is Annotated:
         return _inner_type(typing.get_args(annotation)[0])
     return annotation
+
+
+def _value_type(inner: Any) -> Any:
+    """The type of one value: of an element where there are several."""
+    arguments = typing.get_args(inner)
+    if typing.get_origin(inner) is tuple:
+        return _inner_type(arguments[0])
+    if typing.get_origin(inner) is dict:
+        return _inner_type(arguments[1])
+    return inner
 
 
 def _metavar(name: str, inner: Any, choices: tuple[str, ...], accepts: tuple[str, ...]) -> str:
@@ -75,9 +86,7 @@ def _group_of(model: type[Settings], name: str) -> str:
 def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
     extra = extra_of(field)
     inner = _inner_type(field.annotation)
-    element = inner
-    if typing.get_origin(inner) is tuple:
-        element = _inner_type(typing.get_args(inner)[0])
+    element = _value_type(inner)
     choices = tuple(str(c) for c in typing.get_args(element)) if typing.get_origin(element) is Literal else ()
     accepts = tuple(extra.get("accepts", ()))
     positional = bool(extra.get("positional"))
@@ -97,6 +106,7 @@ def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
         hub=str(extra.get("hub", "")),
         changes_result=bool(extra.get("changes_result", True)),
         advanced=bool(extra.get("advanced", False)),
+        value_type=_value_type(inner),
     )
 
 

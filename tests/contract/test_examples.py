@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.core import recipe
 from priorkit.core.specs import option_specs
 
@@ -43,8 +43,8 @@ def test_every_option_exists(script: Path) -> None:
     code = re.sub(r"^ *#.*$", "", script.read_text("utf-8"), flags=re.MULTILINE).replace("\\\n", " ")
     known = {
         spec.flag
-        for step in table.STEPS
-        for spec in option_specs(table.load(step).settings).values()
+        for step in step_table.STEPS
+        for spec in option_specs(step_table.load(step).settings).values()
         if not spec.positional
     }
     known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.core.specs import option_specs
 
 HEAVY = (
@@ -37,7 +37,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *([step, "--help"] for step in table.STEPS)]
+    "arguments", [["--help"], ["--version"], *([step, "--help"] for step in step_table.STEPS)]
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run(
@@ -51,22 +51,22 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_the_umbrella_lists_every_step_and_command(cli) -> None:
     text = cli("--help").out
-    for name in (*table.STEPS, "recipe", "inspect", "verify", "diff"):
+    for name in (*step_table.STEPS, "recipe", "inspect", "verify", "diff"):
         assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
     assert cli("-h").out == text
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_every_option_is_one_clear_sentence(step: str) -> None:
-    model = table.load(step).settings
+    model = step_table.load(step).settings
     for spec in option_specs(model).values():
         assert spec.help.endswith("."), f"{step} {spec.flag}: {spec.help!r}"
         assert "\n" not in spec.help
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_help_shows_every_option_and_both_examples(step: str, cli) -> None:
-    model = table.load(step).settings
+    model = step_table.load(step).settings
     text = cli(step, "--help-all").out
     assert text.startswith(f"Usage: priorkit {step} ")
     for spec in option_specs(model).values():
@@ -80,9 +80,9 @@ SHOWN = 25
 """How many options the help of a step may show."""
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_help_shows_the_main_options_and_how_to_get_the_rest(step: str, cli) -> None:
-    specs = option_specs(table.load(step).settings).values()
+    specs = option_specs(step_table.load(step).settings).values()
     main = [spec for spec in specs if not spec.advanced]
     text = cli(step, "--help").out
     shown = set(re.findall(r"^  (--[\w-]+)", text, re.MULTILINE))
@@ -93,9 +93,9 @@ def test_help_shows_the_main_options_and_how_to_get_the_rest(step: str, cli) -> 
     assert "more options" not in cli(step, "--help-all").out
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_the_examples_use_options_that_exist(step: str) -> None:
-    model = table.load(step).settings
+    model = step_table.load(step).settings
     assert len(model.examples) == 2
     for example in model.examples:
         own = (
@@ -118,8 +118,8 @@ FROZEN = Path(__file__).with_name("options.json")
 
 def options_now() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for step in table.STEPS:
-        model = table.load(step).settings
+    for step in step_table.STEPS:
+        model = step_table.load(step).settings
         specs = option_specs(model).values()
         found[step] = sorted(f"argument {spec.key}" if spec.positional else spec.flag for spec in specs)
     return found

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.cli.options import read_settings, render_help, step_command
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.settings import StepSettings, argument, option
@@ -91,10 +91,10 @@ def test_switches_have_both_spellings(words: tuple[str, ...], deep: bool, wide: 
 
 
 def test_every_step_of_the_table_is_there() -> None:
-    for name in table.STEPS:
-        step = table.load(name)
+    for name in step_table.STEPS:
+        step = step_table.load(name)
         assert step.name == step.settings.step == name
-        summary = table.summary(name)
+        summary = step_table.summary(name)
         assert summary
         assert len(summary) < 120
 

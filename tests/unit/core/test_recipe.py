@@ -9,7 +9,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from priorkit.cli import table
+from priorkit import step_table
 from priorkit.core import recipe
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.settings import Settings, StepSettings, argument, option
@@ -139,20 +139,20 @@ def test_inputs_are_rendered_by_label(tmp_path: Path) -> None:
     assert "quiet" not in values
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_the_template_of_every_step_parses_and_holds_its_defaults(step: str, tmp_path: Path) -> None:
-    model = table.load(step).settings
+    model = step_table.load(step).settings
     text = recipe.template(model)
     tomli.loads(text)
-    values = recipe.step_values(write(tmp_path, text), model, table.STEPS)
+    values = recipe.step_values(write(tmp_path, text), model, step_table.STEPS)
     for name, value in values.items():
         default = model.model_fields[name].get_default(call_default_factory=True)
         assert json.loads(json.dumps(value)) == json.loads(json.dumps(default)), name
 
 
-@pytest.mark.parametrize("step", table.STEPS)
+@pytest.mark.parametrize("step", step_table.STEPS)
 def test_the_schema_of_every_step_forbids_unknown_keys(step: str) -> None:
-    model = table.load(step).settings
+    model = step_table.load(step).settings
     schema = recipe.settings_schema(model)
     assert schema["additionalProperties"] is False
     assert all(content["description"] for content in schema["properties"].values())

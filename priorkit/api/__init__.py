@@ -1,0 +1,1 @@
+"""The functions behind ``import priorkit``; the package exports them lazily."""
