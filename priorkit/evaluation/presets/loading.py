@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tomli
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.evaluation.tasks.base import BoxSpace
+from priorkit.scoring.answers.mcq.published import PARSERS
+
+if TYPE_CHECKING:
+    ParserName = str
+else:
+    ParserName = Literal[tuple(PARSERS)]
 
 CellReader = Literal[
     "letter", "index", "number", "text", "label", "answer", "list", "commas", "yes-no", "xywh", "xyxy"
@@ -135,6 +141,7 @@ class PresetScoring(_Table):
 
     metric: str = "accuracy"
     full_score: Annotated[float, Field(gt=0)] = 1.0
+    parser: ParserName = "careful"
     reading: Literal["official", "strict"] = "official"
     box_space: BoxSpace = "unit"
     cluster: str = ""
@@ -163,9 +170,12 @@ class Preset(_Table):
     def digest(self) -> str:
         """SHA-256 over everything it says of the benchmark, wherever its file is.
 
-        What is left at its default says nothing, so that a new key leaves the digests of other presets alone.
+        Defaults are left out, so that a new key changes no digest; so is the parser, which changes nothing that
+        a model is asked.
         """
-        text = self.model_dump_json(exclude={"folder", "checked"}, exclude_defaults=True)
+        text = self.model_dump_json(
+            exclude={"folder": True, "checked": True, "scoring": {"parser"}}, exclude_defaults=True
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
     def wants(self) -> tuple[str, ...]:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.inputs import Input
 from priorkit.core.specs import option_specs
 from priorkit.core.templates import check_templates
-from priorkit.core.work import Plan
-from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders, stem_of
+from priorkit.core.work import Inputs, Plan
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.results.comparison import shared_benchmarks
 from priorkit.evaluation.results.predictions import answer_columns
 from priorkit.evaluation.results.rescore import check_versions, read_entries
 from priorkit.evaluation.runner.compatibility import check_groups, check_sight, way_of
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
+from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import Checked
-    from priorkit.steps.evaluate import EvaluateSettings
-
-GROUP_BY = ("ability", "prior", "size", "sub_task")
-"""Columns by whose values metrics are given apart where benchmarks have them."""
 
 ASKING = (
     "blind", "shuffle_images", "circular", "by", "prompt", "choices", "explain", "template", "max_new_tokens",
@@ -43,7 +39,7 @@ class EvaluationPlan:
     benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
 
 
-def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
+def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
     """Check model, benchmarks and how they fit, from headers and columns."""
     judges = [check_judge(inputs["judge"].path)] if settings.judge else []
     if settings.rubric:
@@ -51,7 +47,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     if settings.predictions:
         return _plan_predictions(settings, inputs, judges)
     _check_request(settings, inputs)
-    sources = benchmark_sources(settings, inputs)
+    sources = settings.benchmark_sources(inputs)
     if settings.rescore:
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
@@ -67,7 +63,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
     jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
-        (source, way_of(source.task, checked.kind, _by(settings))) for source in sources
+        (source, way_of(source.task, checked.kind, settings.mode)) for source in sources
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
@@ -79,7 +75,7 @@ def plan(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> Plan:
     )
 
 
-def _check_request(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> None:
+def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
     problems = Problems(UsageError)
     if settings.rescore:
         _refuse_asking(settings, "--rescore", problems)
@@ -103,26 +99,9 @@ def _refuse_asking(settings: EvaluateSettings, given: str, problems: Problems) -
             problems.add(f"{given} asks no model, so that this has no effect", where=specs[name].flag)
 
 
-def _by(settings: EvaluateSettings) -> str:
-    if settings.explain and settings.by == "likelihood":
-        raise UsageError("an explanation is written, not compared", where="--explain, --by likelihood")
-    return "generation" if settings.explain else settings.by
-
-
-def benchmark_sources(settings: EvaluateSettings, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
-    """The benchmarks that the inputs hold.
-
-    Raises:
-        InputError: what they hold is no benchmark.
-    """
-    given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
-    folders = image_folders(settings.images)
-    return find_benchmarks(given, TASKS[settings.task] if settings.task else None, folders)
-
-
 def _plan_predictions(
-    settings: EvaluateSettings, inputs: Mapping[str, Input], judges: Sequence[Checked]
-) -> Plan:
+    settings: EvaluateSettings, inputs: Inputs, judges: Sequence[Checked]
+) -> Plan[EvaluationPlan]:
     problems = Problems(UsageError)
     if settings.model or settings.benchmarks or settings.rescore:
         problems.add("--predictions takes no MODEL, no BENCHMARK and no --rescore", where="--predictions")
@@ -142,7 +121,7 @@ def _plan_predictions(
 
 def _plan_without(
     facts: list[tuple[str, str]], answers: Path, judges: Sequence[Checked], settings: EvaluateSettings
-) -> Plan:
+) -> Plan[EvaluationPlan]:
     """The plan where no model is asked: samples take about as much as the answers that they are made from."""
     return Plan(
         facts,
@@ -152,7 +131,7 @@ def _plan_without(
     )
 
 
-def _check_shared(settings: EvaluateSettings, inputs: Mapping[str, Input], names: Sequence[str]) -> None:
+def _check_shared(settings: EvaluateSettings, inputs: Inputs, names: Sequence[str]) -> None:
     """Look before anything is asked whether there will be something to compare."""
     if settings.compare:
         theirs = read_entries(inputs["compare"].path)

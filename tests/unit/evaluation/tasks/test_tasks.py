@@ -294,3 +294,14 @@ def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_p
         compare(first, evaluation(tmp_path / "c", [1.0] * 4, choices=["x", "z"]))
     with pytest.raises(InputError, match="no item of 'b' has a score in both"):
         compare(first, evaluation(tmp_path / "d", [None], choices=["x", "y"]))
+
+
+def test_the_accuracy_under_a_second_parser_is_reported_where_it_differs() -> None:
+    items = [Item(n, choices=("a bus", "a tree"), answer=1) for n in range(2)]
+    differing = [ModelAnswer("B"), ModelAnswer("Because it is a bus")]
+    options = ScoringOptions("first-letter", "careful")
+    scored = CHOICE.score(items, differing, options)
+    values = scored.metrics(scored.counts.sum(0))
+    assert (values["accuracy"], values["accuracy_careful"]) == (1.0, 0.5)
+    same = CHOICE.score(items, [ModelAnswer("B"), ModelAnswer("A")], options)
+    assert set(same.metrics(same.counts.sum(0))) == {"accuracy"}

@@ -1,0 +1,237 @@
+"""Options of ``priorkit evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, model_validator
+
+from priorkit.core.errors import PriorkitError, UsageError
+from priorkit.core.inputs import Input
+from priorkit.core.settings import (
+    RuntimeSettings,
+    StepSettings,
+    argument,
+    option,
+    redefault,
+    reject_limit_option,
+)
+from priorkit.core.values import Count, Words
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
+from priorkit.evaluation.benchmarks.image_files import image_files
+from priorkit.evaluation.presets.loading import PresetScoring, expand
+from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.registry import TASKS, task_help
+from priorkit.scoring.answers.mcq.published import PARSERS
+
+if TYPE_CHECKING:
+    TaskName = str
+    ParserName = str
+else:
+    TaskName = Literal[tuple(TASKS)]
+    ParserName = Literal[("auto", *PARSERS)]
+
+GROUP_BY = ("ability", "prior", "size", "sub_task")
+"""Columns by whose values metrics are also reported, where benchmarks have them."""
+
+Folders = Annotated[
+    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+
+
+class EvaluateSettings(RuntimeSettings, StepSettings):
+    """Options of ``priorkit evaluate``."""
+
+    step: ClassVar[str] = "evaluate"
+    kind: ClassVar[str] = "evaluation"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit evaluate tuned world/benchmarks --out tuned-scores",
+        "priorkit evaluate --predictions answers.jsonl --task vqa --out vqa-scores",
+    )
+
+    model: str | None = argument(
+        "Language model, multimodal model, encoder, or adapter; none with --predictions.",
+        accepts=("llm", "mllm", "encoder", "adapter"),
+        default=None,
+        metavar="MODEL",
+        hub="model",
+    )
+    benchmarks: tuple[str, ...] = argument(
+        "Parquet or JSON Lines files, folders of them, benchmark artifacts; text for perplexity; names of "
+        "benchmarks and suites that come with the kit, also NAME=DATA; a benchmark's own TOML file.",
+        accepts=("benchmark", "world", "text"),
+        default=(),
+        metavar="BENCHMARK",
+        hub="dataset",
+    )
+    images: Folders = option(
+        (),
+        "Folder of the image files that rows of benchmarks name; NAME=DIR for one benchmark, repeated.",
+        metavar="[NAME=]DIR",
+    )
+    predictions: str | None = option(
+        None,
+        "Score raw answers from a JSON Lines file: id, prediction and the task's truth; also the sample logs "
+        "of lm-evaluation-harness and lmms-eval.",
+        accepts=("evaluation",),
+        metavar="FILE.jsonl",
+    )
+    rescore: str | None = option(
+        None,
+        "Score the answers of an evaluation anew, without a model; benchmarks given have to be unchanged.",
+        accepts=("evaluation",),
+        metavar="EVALUATION",
+    )
+    compare: str | None = option(
+        None,
+        "Compare with another evaluation item by item, and write comparison.json.",
+        accepts=("evaluation",),
+        metavar="EVALUATION",
+    )
+    task: TaskName | None = option(
+        None,
+        f"Task type: {task_help()}; by default from the column 'task', or else from the columns.",
+        metavar="TASK",
+    )
+    blind: bool = option(False, "Withhold the images, to see what language alone answers.")
+    shuffle_images: bool = option(
+        False, "Show every question the image of another one, as a control.", advanced=True
+    )
+    circular: bool = option(
+        False, "Ask choices in every rotation of their options; right is who is always right (MMBench)."
+    )
+    by: Literal["auto", "likelihood", "generation"] = option(
+        "auto", "Compare options by likelihood, or read a written answer; auto compares where it can."
+    )
+    prompt: Literal["auto", "chat", "plain"] = option(
+        "auto", "Chat template, or plain text as in lm-evaluation-harness; auto: chat for multimodal models."
+    )
+    choices: Literal["auto", "letter", "text"] = option(
+        "auto",
+        "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain.",
+    )
+    explain: bool = option(
+        False, "Ask for a thinking process and read the answer from what is written.", advanced=True
+    )
+    judge: str | None = option(
+        None,
+        "Local language model that judges whether what was written is sound reasoning.",
+        accepts=("llm",),
+        hub="model",
+        metavar="LLM",
+        advanced=True,
+    )
+    rubric: str | None = option(
+        None,
+        "TOML file with the instruction of --explain and the judge's question.",
+        accepts=("rubric",),
+        metavar="FILE",
+        advanced=True,
+    )
+    parser: ParserName = option(
+        "auto",
+        "Parser of written multiple-choice answers: careful, or a published rule; auto: the preset's, or else "
+        "careful.",
+        advanced=True,
+    )
+    reading: Literal["auto", "official", "strict"] = option(
+        "auto",
+        "Read answers by the benchmark's official rule; or strictly: what is no clear answer is unparsed, and "
+        "known bugs of the rule are mended; auto: as the benchmark says, else official.",
+        advanced=True,
+    )
+    box_space: Literal["auto", "unit", "1000", "pixels"] = option(
+        "auto",
+        "What the boxes in answers are written in: shares of the image, thousandths of it, or pixels; auto: as "
+        "the benchmark says, else shares.",
+        advanced=True,
+    )
+    template: tuple[str, ...] = option(
+        ("a photo of a {}",),
+        "Text that stands for an option before an encoder; repeat to average several.",
+        advanced=True,
+    )
+    limit: Count = option(0, "Take the first items of each benchmark only; 0 takes all.", metavar="N")
+    group_by: Words = option(
+        GROUP_BY, "Columns by whose values metrics are also given apart.", metavar="COLUMN"
+    )
+    cluster: str | None = option(
+        None,
+        "Column whose values are resampled together in intervals; the image where not given.",
+        metavar="COLUMN",
+        advanced=True,
+    )
+    batch_size: int = option(32, "Questions per forward pass.", ge=1)
+    max_new_tokens: int | None = option(
+        None, "Longest written answer in tokens; the benchmark's own or 32 where not given.", ge=1
+    )
+    resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100, advanced=True)
+    reject_limit: float = reject_limit_option("items")
+    precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_model_to_rescore(cls, values: Any) -> Any:
+        """With ``--rescore`` there is no MODEL, so that the first argument is a benchmark."""
+        if isinstance(values, dict) and values.get("rescore") and values.get("model"):
+            given = [values["model"], *(values.get("benchmarks") or ())]
+            return {**values, "model": None, "benchmarks": given}
+        return values
+
+    def expand_input(self, name: str, given: str) -> Mapping[str, str]:
+        """The data of benchmarks and suites given by name."""
+        return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
+
+    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The image files that rows of benchmarks name."""
+        try:
+            sources = self.benchmark_sources(inputs)
+        except PriorkitError:
+            return {}
+        own = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
+        return {f"images of {name}": files for name, files in image_files(sources, own).items()}
+
+    def benchmark_sources(self, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
+        """The benchmarks that the inputs hold.
+
+        Raises:
+            InputError: an input is no benchmark.
+        """
+        given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
+        task = TASKS[self.task] if self.task else None
+        return find_benchmarks(given, task, image_folders(self.images))
+
+    @property
+    def group_columns(self) -> tuple[str, ...]:
+        """Columns that intervals and grouped metrics need of every item."""
+        return (*self.group_by, *([self.cluster] if self.cluster else []))
+
+    @property
+    def mode(self) -> str:
+        """How models are asked: ``--by``, or by generation for explanations.
+
+        Raises:
+            UsageError: both are given and disagree.
+        """
+        if self.explain and self.by == "likelihood":
+            raise UsageError("an explanation is written, not compared", where="--explain, --by likelihood")
+        return "generation" if self.explain else self.by
+
+    def scoring_options(self, scoring: PresetScoring | None) -> ScoringOptions:
+        """How a benchmark's answers are parsed: by these settings, or else by its preset.
+
+        The careful parser and the preset's are the first and the second, or the other way around.
+        """
+        published = scoring.parser if scoring is not None else "careful"
+        parser = published if self.parser == "auto" else self.parser
+        second = published if parser == "careful" else "careful"
+        reading, box_space = self.reading, self.box_space
+        if reading == "auto" and scoring is not None:
+            reading = scoring.reading
+        if box_space == "auto":
+            box_space = scoring.box_space if scoring is not None else "unit"
+        return ScoringOptions(
+            parser, second if second != parser else "", strict=reading == "strict", box_space=box_space
+        )
