@@ -126,7 +126,7 @@ def _made(result: Result) -> Path:
 
 
 @dataclass(frozen=True)
-class Kit:
+class SmallArtifacts:
     """Paths of one small artifact of each kind."""
 
     world: Path
@@ -164,9 +164,9 @@ class Kit:
 
 
 @pytest.fixture(scope="session")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> SmallArtifacts:
     """One small artifact of each kind, each made by its step."""
-    root = tmp_path_factory.mktemp("kit")
+    root = tmp_path_factory.mktemp("artifacts")
 
     def make(step: str, *args: object) -> Path:
         return _made(_run(step, *args, "--out", root / step))
@@ -181,4 +181,4 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     encoder = make("pretrain-encoder", pairs, "--preset", "pocket-tiny", "--vocab-size", 400, *short)
     mllm = make("align", llm, encoder, world / "captions" / "train.parquet", *short)
     scores = make("rank-e", encoder, world / "entity_images" / "test", "--device", "cpu")
-    return Kit(world, tokenizer, corpus, llm, encoder, mllm, scores)
+    return SmallArtifacts(world, tokenizer, corpus, llm, encoder, mllm, scores)

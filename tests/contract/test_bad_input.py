@@ -14,11 +14,11 @@ from PIL import Image
 SHORT = ("--steps", 1, "--batch-size", 2, "--precision", "fp32", "--device", "cpu")
 
 
-def command(step: str, kit, source: object) -> tuple[object, ...]:
+def command(step: str, artifacts, source: object) -> tuple[object, ...]:
     """A step's command with one of its data inputs replaced."""
     return {
         "tokenizer": ("tokenizer", f"s={source}"),
-        "mix": ("mix", f"s={source}", "--tokenizer", kit.tokenizer, "--context-length", 16),
+        "mix": ("mix", f"s={source}", "--tokenizer", artifacts.tokenizer, "--context-length", 16),
         "pretrain": ("pretrain", source, "--preset", "pocket-tiny", *SHORT),
         "pretrain-encoder": (
             "pretrain-encoder",
@@ -29,11 +29,11 @@ def command(step: str, kit, source: object) -> tuple[object, ...]:
             400,
             *SHORT,
         ),
-        "distill-encoder": ("distill-encoder", kit.encoder, source, *SHORT),
-        "align": ("align", kit.llm, kit.encoder, source, *SHORT),
-        "tune": ("tune", kit.mllm, source, *SHORT),
-        "blind-tune": ("blind-tune", kit.llm, source, *SHORT),
-        "rank-e": ("rank-e", kit.encoder, source),
+        "distill-encoder": ("distill-encoder", artifacts.encoder, source, *SHORT),
+        "align": ("align", artifacts.llm, artifacts.encoder, source, *SHORT),
+        "tune": ("tune", artifacts.mllm, source, *SHORT),
+        "blind-tune": ("blind-tune", artifacts.llm, source, *SHORT),
+        "rank-e": ("rank-e", artifacts.encoder, source),
     }[step]
 
 
@@ -47,13 +47,13 @@ ENTITIES = ("distill-encoder", "rank-e")
 
 
 @pytest.fixture
-def refuses(cli, kit, tmp_path: Path):
+def refuses(cli, artifacts, tmp_path: Path):
     """Run a step on a bad input; it must end with the code, name the words and leave nothing."""
     out = tmp_path / "results" / "out"
     out.parent.mkdir()
 
     def check(step: str, source: object, code: int, *words: str, extra: tuple[object, ...] = ()) -> str:
-        found = cli(*command(step, kit, source), *extra, "--out", out)
+        found = cli(*command(step, artifacts, source), *extra, "--out", out)
         assert found.code == code, found.err
         assert found.out == ""
         assert "Traceback" not in found.err
@@ -94,15 +94,15 @@ def test_a_truncated_gzip_file(step: str, refuses, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [*TEXT, *TALKS, *PAIRS, *ENTITIES])
-def test_a_truncated_parquet_file(step: str, refuses, kit, tmp_path: Path) -> None:
+def test_a_truncated_parquet_file(step: str, refuses, artifacts, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    path.write_bytes(kit.pairs.read_bytes()[:-100])
+    path.write_bytes(artifacts.pairs.read_bytes()[:-100])
     refuses(step, path, 3, str(path), "not a readable parquet file")
 
 
 @pytest.mark.parametrize("step", [*TEXT, *TALKS])
 def test_broken_lines_are_counted_and_tolerated_to_the_limit(
-    step: str, refuses, cli, kit, tmp_path: Path
+    step: str, refuses, cli, artifacts, tmp_path: Path
 ) -> None:
     Image.new("RGB", (48, 48)).save(tmp_path / "black.png")
     turns = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
@@ -120,7 +120,7 @@ def test_broken_lines_are_counted_and_tolerated_to_the_limit(
         f"1 of 40 rows are broken (2.50%); the first: {path}:4: not valid JSON",
         "--reject-limit",
     )
-    done = cli(*command(step, kit, path), "--reject-limit", 0.05, "--out", tmp_path / "made")
+    done = cli(*command(step, artifacts, path), "--reject-limit", 0.05, "--out", tmp_path / "made")
     assert done.code == 0, done.err
     assert "warning: 1 of 40 rows are broken" in done.err
     (row,) = (json.loads(line) for line in (tmp_path / "made" / "rejects.jsonl").read_text().splitlines())
@@ -134,8 +134,8 @@ def test_captions_without_any_image(refuses, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ENTITIES)
-def test_an_image_that_does_not_decode(step: str, refuses, kit, tmp_path: Path) -> None:
-    shutil.copytree(kit.images, tmp_path / "birds")
+def test_an_image_that_does_not_decode(step: str, refuses, artifacts, tmp_path: Path) -> None:
+    shutil.copytree(artifacts.images, tmp_path / "birds")
     broken = sorted((tmp_path / "birds").rglob("*.png"))[0]
     broken.write_bytes(broken.read_bytes()[:60])
     refuses(step, tmp_path / "birds", 3, broken.relative_to(tmp_path / "birds").as_posix(), "--reject-limit")
@@ -162,10 +162,15 @@ WRONG_KIND = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_wrong_kind_of_artifact(step: str, refuses, kit) -> None:
+def test_a_wrong_kind_of_artifact(step: str, refuses, artifacts) -> None:
     kind = WRONG_KIND[step]
     refuses(
-        step, getattr(kit, kind), 3, "expected ", f"got an artifact of kind '{kind}'", str(getattr(kit, kind))
+        step,
+        getattr(artifacts, kind),
+        3,
+        "expected ",
+        f"got an artifact of kind '{kind}'",
+        str(getattr(artifacts, kind)),
     )
 
 
@@ -173,12 +178,14 @@ def test_a_wrong_kind_of_artifact(step: str, refuses, kit) -> None:
     ("step", "model"),
     [("distill-encoder", "encoder"), ("align", "llm"), ("tune", "mllm"), ("rank-e", "encoder")],
 )
-def test_a_model_of_another_sort_without_a_manifest(step: str, model: str, cli, kit, tmp_path: Path) -> None:
-    wrong = {"encoder": kit.llm, "llm": kit.encoder, "mllm": kit.llm}[model]
+def test_a_model_of_another_sort_without_a_manifest(
+    step: str, model: str, cli, artifacts, tmp_path: Path
+) -> None:
+    wrong = {"encoder": artifacts.llm, "llm": artifacts.encoder, "mllm": artifacts.llm}[model]
     shutil.copytree(wrong, tmp_path / "model", ignore=shutil.ignore_patterns("priorkit.json"))
     words = [
-        tmp_path / "model" if word == getattr(kit, model) else word
-        for word in command(step, kit, kit.captions)
+        tmp_path / "model" if word == getattr(artifacts, model) else word
+        for word in command(step, artifacts, artifacts.captions)
     ]
     found = cli(*words, "--out", tmp_path / "out")
     assert found.code == 3, found.err
@@ -186,16 +193,16 @@ def test_a_model_of_another_sort_without_a_manifest(step: str, model: str, cli, 
 
 
 @pytest.mark.parametrize("step", ["pretrain", "rank-e", "tune"])
-def test_a_digest_that_does_not_match(step: str, cli, kit, tmp_path: Path) -> None:
-    original = {"pretrain": kit.corpus, "rank-e": kit.encoder, "tune": kit.mllm}[step]
+def test_a_digest_that_does_not_match(step: str, cli, artifacts, tmp_path: Path) -> None:
+    original = {"pretrain": artifacts.corpus, "rank-e": artifacts.encoder, "tune": artifacts.mllm}[step]
     copied = tmp_path / "copied"
     shutil.copytree(original, copied)
     victim = sorted(copied.glob("*.safetensors"))[0]
     content = bytearray(victim.read_bytes())
     content[-5] ^= 1
     victim.write_bytes(content)
-    source = {"pretrain": copied, "rank-e": kit.images, "tune": kit.instructions}[step]
-    words = [copied if word == original else word for word in command(step, kit, source)]
+    source = {"pretrain": copied, "rank-e": artifacts.images, "tune": artifacts.instructions}[step]
+    words = [copied if word == original else word for word in command(step, artifacts, source)]
     for extra in ((), ("--check",)):
         found = cli(*words, *extra, "--out", tmp_path / "out")
         assert found.code == 3
@@ -207,14 +214,19 @@ def test_a_digest_that_does_not_match(step: str, cli, kit, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("step", ["rank-e", "tune", "blind-tune", "align"])
-def test_truncated_weights_without_a_manifest(step: str, cli, kit, tmp_path: Path) -> None:
-    original = {"rank-e": kit.encoder, "tune": kit.mllm, "blind-tune": kit.llm, "align": kit.llm}[step]
+def test_truncated_weights_without_a_manifest(step: str, cli, artifacts, tmp_path: Path) -> None:
+    original = {
+        "rank-e": artifacts.encoder,
+        "tune": artifacts.mllm,
+        "blind-tune": artifacts.llm,
+        "align": artifacts.llm,
+    }[step]
     copied = tmp_path / "copied"
     shutil.copytree(original, copied, ignore=shutil.ignore_patterns("priorkit.json"))
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    source = {"rank-e": kit.images, "align": kit.captions}.get(step, kit.instructions)
-    words = [copied if word == original else word for word in command(step, kit, source)]
+    source = {"rank-e": artifacts.images, "align": artifacts.captions}.get(step, artifacts.instructions)
+    words = [copied if word == original else word for word in command(step, artifacts, source)]
     found = cli(*words, "--check", "--out", tmp_path / "out")
     assert found.code == 3
     assert f"{weights}: not a complete safetensors file" in found.err
@@ -225,11 +237,11 @@ def test_truncated_weights_without_a_manifest(step: str, cli, kit, tmp_path: Pat
     assert "a pickle, which is never opened" in found.err
 
 
-def test_a_vocabulary_that_does_not_fit(cli, kit, tmp_path: Path) -> None:
+def test_a_vocabulary_that_does_not_fit(cli, artifacts, tmp_path: Path) -> None:
     config = {"model_type": "llama", "vocab_size": 100, "hidden_size": 8, "max_position_embeddings": 64}
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = cli(
-        "pretrain", kit.corpus, "--config", tmp_path / "config.json", "--out", tmp_path / "x", "--check"
+        "pretrain", artifacts.corpus, "--config", tmp_path / "config.json", "--out", tmp_path / "x", "--check"
     )
     assert found.code == 3
     assert "a vocabulary of" in found.err
@@ -237,33 +249,33 @@ def test_a_vocabulary_that_does_not_fit(cli, kit, tmp_path: Path) -> None:
     config.update(vocab_size=1000, max_position_embeddings=16)
     (tmp_path / "config.json").write_text(json.dumps(config))
     found = cli(
-        "pretrain", kit.corpus, "--config", tmp_path / "config.json", "--out", tmp_path / "x", "--check"
+        "pretrain", artifacts.corpus, "--config", tmp_path / "config.json", "--out", tmp_path / "x", "--check"
     )
     assert found.code == 3
     assert "rows of 32 tokens, the model takes at most 16" in found.err
 
 
-def test_wrong_columns_name_the_nearest(refuses, kit, tmp_path: Path) -> None:
-    table = pq.read_table(kit.pairs)
+def test_wrong_columns_name_the_nearest(refuses, artifacts, tmp_path: Path) -> None:
+    table = pq.read_table(artifacts.pairs)
     names = [{"text": "caption_text"}.get(name, name) for name in table.column_names]
     pq.write_table(table.rename_columns(names), tmp_path / "x.parquet")
     refuses("pretrain-encoder", tmp_path / "x.parquet", 3, "no text column", "caption_text")
     refuses("mix", tmp_path / "x.parquet", 3, "no column 'text'", "caption_text")
     refuses("tune", tmp_path / "x.parquet", 3, "no key 'conversations'")
-    refuses("mix", kit.facts, 3, "text", extra=("--text-column", "txt"))
+    refuses("mix", artifacts.facts, 3, "text", extra=("--text-column", "txt"))
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_output_that_cannot_be_written(step: str, cli, kit, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written(step: str, cli, artifacts, tmp_path: Path) -> None:
     source = {
-        **dict.fromkeys(TEXT, kit.facts), **dict.fromkeys(TALKS, kit.instructions),
-        **dict.fromkeys(ENTITIES, kit.images), "pretrain": kit.corpus, "pretrain-encoder": kit.pairs,
+        **dict.fromkeys(TEXT, artifacts.facts), **dict.fromkeys(TALKS, artifacts.instructions),
+        **dict.fromkeys(ENTITIES, artifacts.images), "pretrain": artifacts.corpus, "pretrain-encoder": artifacts.pairs,
     }[step]  # fmt: skip
-    found = cli(*command(step, kit, source), "--out", "/proc/priorkit-out")
+    found = cli(*command(step, artifacts, source), "--out", "/proc/priorkit-out")
     assert found.code == 4, found.err
     assert "/proc" in found.err
     (tmp_path / "file").write_text("")
-    found = cli(*command(step, kit, source), "--out", tmp_path / "file")
+    found = cli(*command(step, artifacts, source), "--out", tmp_path / "file")
     assert found.code == 2
     assert str(tmp_path / "file") in found.err
 
@@ -307,18 +319,22 @@ def test_wrong_words_are_usage_errors(words: tuple[str, ...], message: str, cli,
     ],
 )
 def test_settings_that_do_not_go_together(
-    step: str, extra: tuple[object, ...], message: str, refuses, kit, tmp_path: Path
+    step: str, extra: tuple[object, ...], message: str, refuses, artifacts, tmp_path: Path
 ) -> None:
     source = {
-        **dict.fromkeys(TEXT, kit.facts), **dict.fromkeys(TALKS, kit.instructions),
-        **dict.fromkeys(ENTITIES, kit.images), "pretrain": kit.corpus, "pretrain-encoder": kit.pairs,
+        **dict.fromkeys(TEXT, artifacts.facts), **dict.fromkeys(TALKS, artifacts.instructions),
+        **dict.fromkeys(ENTITIES, artifacts.images), "pretrain": artifacts.corpus, "pretrain-encoder": artifacts.pairs,
     }[step]  # fmt: skip
     code = 3 if extra[:2] == ("--from", "x") else 2
     text = refuses(step, source, code, extra=extra)
     assert message in text or code == 3
 
 
-def test_two_lengths_are_one_too_many(refuses, kit) -> None:
+def test_two_lengths_are_one_too_many(refuses, artifacts) -> None:
     refuses(
-        "pretrain", kit.corpus, 2, "the length is given more than once: steps, epochs", extra=("--epochs", 1)
+        "pretrain",
+        artifacts.corpus,
+        2,
+        "the length is given more than once: steps, epochs",
+        extra=("--epochs", 1),
     )

@@ -47,10 +47,10 @@ def losses(out: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_the_language_side_of_a_multimodal_model(kit, cli, tmp_path: Path, source: Path) -> None:
-    out = made(cli, kit.mllm, source, *SHORT, "--learning-rate", "1e-2", "--out", tmp_path / "blind")
+def test_the_language_side_of_a_multimodal_model(artifacts, cli, tmp_path: Path, source: Path) -> None:
+    out = made(cli, artifacts.mllm, source, *SHORT, "--learning-rate", "1e-2", "--out", tmp_path / "blind")
     assert open_artifact(out).kind == "mllm"
-    before, after = (LlavaForConditionalGeneration.from_pretrained(path) for path in (kit.mllm, out))
+    before, after = (LlavaForConditionalGeneration.from_pretrained(path) for path in (artifacts.mllm, out))
     changed = {
         name.split(".")[1] for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
         if not torch.equal(old, new)
@@ -65,16 +65,16 @@ def test_the_language_side_of_a_multimodal_model(kit, cli, tmp_path: Path, sourc
 
 
 def test_the_same_arm_before_and_after_alignment_reads_the_same_words(
-    kit, cli, tmp_path: Path, source: Path
+    artifacts, cli, tmp_path: Path, source: Path
 ) -> None:
-    one = made(cli, kit.llm, source, *SHORT, "--out", tmp_path / "llm")
-    two = made(cli, kit.mllm, source, *SHORT, "--out", tmp_path / "mllm")
+    one = made(cli, artifacts.llm, source, *SHORT, "--out", tmp_path / "llm")
+    two = made(cli, artifacts.mllm, source, *SHORT, "--out", tmp_path / "mllm")
     assert losses(one) == pytest.approx(losses(two), rel=1e-4)
 
 
 @pytest.mark.parametrize("model", ["llm", "mllm"])
-def test_a_learnt_placeholder(kit, cli, tmp_path: Path, source: Path, model: str) -> None:
-    words = (getattr(kit, model), source, *SHORT, "--learning-rate", "1e-2", "--placeholder", "learned")
+def test_a_learnt_placeholder(artifacts, cli, tmp_path: Path, source: Path, model: str) -> None:
+    words = (getattr(artifacts, model), source, *SHORT, "--learning-rate", "1e-2", "--placeholder", "learned")
     out = made(cli, *words, "--out", tmp_path / "learned")
     rows = 9 if model == "mllm" else 1
     assert load_file(out / "placeholder.safetensors")["placeholder"].shape == (rows, 64)
@@ -89,9 +89,9 @@ def test_a_learnt_placeholder(kit, cli, tmp_path: Path, source: Path, model: str
     assert load_file(three / "placeholder.safetensors")["placeholder"].shape == (3, 64)
 
 
-def test_a_kept_placeholder_is_one_token_more(kit, cli, tmp_path: Path, source: Path) -> None:
+def test_a_kept_placeholder_is_one_token_more(artifacts, cli, tmp_path: Path, source: Path) -> None:
     drop, keep = (
-        made(cli, kit.llm, source, *SHORT, "--placeholder", name, "--out", tmp_path / name)
+        made(cli, artifacts.llm, source, *SHORT, "--placeholder", name, "--out", tmp_path / name)
         for name in ("drop", "keep")
     )
     assert losses(drop) != pytest.approx(losses(keep), rel=1e-6)
@@ -102,9 +102,19 @@ def test_a_kept_placeholder_is_one_token_more(kit, cli, tmp_path: Path, source: 
     assert AutoTokenizer.from_pretrained(keep).chat_template
 
 
-def test_controls_train_as_long_as_the_arm_they_control(kit, cli, tmp_path: Path, source: Path) -> None:
+def test_controls_train_as_long_as_the_arm_they_control(artifacts, cli, tmp_path: Path, source: Path) -> None:
     plain, text, sighted = (
-        made(cli, kit.mllm, source, *SHORT[2:], "--epochs", 1, *extra, "--out", tmp_path / f"arm-{number}")
+        made(
+            cli,
+            artifacts.mllm,
+            source,
+            *SHORT[2:],
+            "--epochs",
+            1,
+            *extra,
+            "--out",
+            tmp_path / f"arm-{number}",
+        )
         for number, extra in enumerate(((), ("--control", "text"), ("--control", "sighted")))
     )
     assert {metrics(out)["steps"] for out in (plain, text, sighted)} == {6}
@@ -114,7 +124,7 @@ def test_controls_train_as_long_as_the_arm_they_control(kit, cli, tmp_path: Path
     assert losses(plain) != pytest.approx(losses(sighted), rel=1e-6)
 
 
-def test_arms_of_one_mixture_take_as_many_steps(kit, cli, tmp_path: Path, source: Path) -> None:
+def test_arms_of_one_mixture_take_as_many_steps(artifacts, cli, tmp_path: Path, source: Path) -> None:
     """One source of language alone, one with images: the layout that docs and recipes recommend."""
     seen, text = tmp_path / "seen.jsonl", tmp_path / "text.jsonl"
     Image.new("RGB", (48, 48), "red").save(tmp_path / "red.png")
@@ -122,7 +132,7 @@ def test_arms_of_one_mixture_take_as_many_steps(kit, cli, tmp_path: Path, source
     seen.write_text("".join(row for row in rows if '"image"' in row))
     text.write_text("".join(row for row in rows if '"image"' not in row))
     words = (
-        kit.mllm, f"seen={seen}", f"text={text}", "--weight", "seen=0.5,text=0.5", *SHORT[2:], "--epochs", 1,
+        artifacts.mllm, f"seen={seen}", f"text={text}", "--weight", "seen=0.5,text=0.5", *SHORT[2:], "--epochs", 1,
     )  # fmt: skip
     plain, control, sighted = (
         made(cli, *words, *extra, "--out", tmp_path / f"arm-{number}")
@@ -143,25 +153,25 @@ def test_arms_of_one_mixture_take_as_many_steps(kit, cli, tmp_path: Path, source
     assert len(set(steps)) == 1
 
 
-def test_broken_samples_of_a_control_are_named(kit, cli, tmp_path: Path, source: Path) -> None:
+def test_broken_samples_of_a_control_are_named(artifacts, cli, tmp_path: Path, source: Path) -> None:
     rows = source.read_text().splitlines()
     broken = tmp_path / "c.jsonl"
     broken.write_text("".join(row.replace('"human"', '"robot"') + "\n" for row in rows))
-    found = cli("blind-tune", kit.llm, broken, *SHORT, "--control", "text", "--out", tmp_path / "x")
+    found = cli("blind-tune", artifacts.llm, broken, *SHORT, "--control", "text", "--out", tmp_path / "x")
     assert found.code == 3
     assert "24 of 24 rows are broken" in found.err
     assert "unknown role 'robot'" in found.err
 
 
-def test_shuffled_answers_are_all_used_and_none_is_kept(kit, cli, tmp_path: Path, source: Path) -> None:
-    out = made(cli, kit.llm, source, *SHORT, "--shuffle-answers", "--out", tmp_path / "shuffled")
+def test_shuffled_answers_are_all_used_and_none_is_kept(artifacts, cli, tmp_path: Path, source: Path) -> None:
+    out = made(cli, artifacts.llm, source, *SHORT, "--shuffle-answers", "--out", tmp_path / "shuffled")
     assert metrics(out)["unshuffled"] == 0
-    plain = made(cli, kit.llm, source, *SHORT, "--out", tmp_path / "plain")
+    plain = made(cli, artifacts.llm, source, *SHORT, "--out", tmp_path / "plain")
     assert losses(out) != pytest.approx(losses(plain), rel=1e-6)
 
 
-def test_answerable_questions_and_abstention(kit, cli, tmp_path: Path, source: Path) -> None:
-    common = (kit.llm, source, *SHORT)
+def test_answerable_questions_and_abstention(artifacts, cli, tmp_path: Path, source: Path) -> None:
+    common = (artifacts.llm, source, *SHORT)
     everything = made(cli, *common, "--answerable-only", "--answerable-gain", -99, "--out", tmp_path / "all")
     assert metrics(everything)["unanswerable"] == 0
     assert metrics(everything)["samples"] == 24
@@ -186,14 +196,16 @@ def test_answerable_questions_and_abstention(kit, cli, tmp_path: Path, source: P
     ],
 )
 def test_arms_that_do_not_go_together(
-    kit, cli, tmp_path: Path, source: Path, extra: tuple[object, ...], message: str
+    artifacts, cli, tmp_path: Path, source: Path, extra: tuple[object, ...], message: str
 ) -> None:
-    found = cli("blind-tune", kit.llm, source, *SHORT, *extra, "--out", tmp_path / "x")
+    found = cli("blind-tune", artifacts.llm, source, *SHORT, *extra, "--out", tmp_path / "x")
     assert found.code == 2
     assert message in found.err
 
 
-def test_no_text_to_tune_on(kit, cli, tmp_path: Path) -> None:
-    found = cli("blind-tune", kit.llm, kit.captions, *SHORT, "--control", "text", "--out", tmp_path / "x")
+def test_no_text_to_tune_on(artifacts, cli, tmp_path: Path) -> None:
+    found = cli(
+        "blind-tune", artifacts.llm, artifacts.captions, *SHORT, "--control", "text", "--out", tmp_path / "x"
+    )
     assert found.code == 3
     assert "every sample has an image; there is no text to tune on" in found.err

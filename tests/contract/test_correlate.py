@@ -19,13 +19,13 @@ SMALL = ("--bins", 3, "--resamples", 100)
 
 
 @pytest.fixture(scope="module")
-def evaluations(cli, kit, tmp_path_factory):
+def evaluations(cli, artifacts, tmp_path_factory):
     """The encoder's own answers to the naming questions, all of them and with another template."""
     root = tmp_path_factory.mktemp("evaluations")
-    naming = kit.world / "benchmarks" / "naming.parquet"
+    naming = artifacts.world / "benchmarks" / "naming.parquet"
     for name, template in (("plain", "{}"), ("photo", "a photo of a {}")):
         done = cli(
-            "evaluate", kit.encoder, naming, "--template", template, "--resamples", 100, "--device", "cpu",
+            "evaluate", artifacts.encoder, naming, "--template", template, "--resamples", 100, "--device", "cpu",
             "--out", root / name,
         )  # fmt: skip
         assert done.code == 0, done.err
@@ -33,11 +33,11 @@ def evaluations(cli, kit, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def correlated(cli, kit, evaluations, tmp_path_factory):
+def correlated(cli, artifacts, evaluations, tmp_path_factory):
     """Two arms with both controls."""
     found = cli(
-        "correlate", kit.scores, evaluations / "plain", f"other={evaluations / 'photo'}", *SMALL,
-        "--blind-evaluation", evaluations / "photo", "--entities", kit.world / "entities.parquet",
+        "correlate", artifacts.scores, evaluations / "plain", f"other={evaluations / 'photo'}", *SMALL,
+        "--blind-evaluation", evaluations / "photo", "--entities", artifacts.world / "entities.parquet",
         "--out", tmp_path_factory.mktemp("correlated") / "out",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -74,14 +74,14 @@ def test_models_are_compared_in_pairs(correlated) -> None:
     assert 0 < found["overall"]["p_value"] <= 1
 
 
-def test_tensors_and_tables_hold_what_they_say(correlated, kit) -> None:
+def test_tensors_and_tables_hold_what_they_say(correlated, artifacts) -> None:
     out = correlated.path
     tensors = load_file(out / "scores.safetensors")
     table = pq.read_table(out / "table.parquet").to_pydict()
     content = json.loads((out / "correlation.json").read_text())
     assert set(tensors) == set(TENSORS) == set(content["tensors"])
     entities = len(table["entity"])
-    assert table["entity"] == pq.read_table(kit.scores / "table.parquet")["entity"].to_pylist()
+    assert table["entity"] == pq.read_table(artifacts.scores / "table.parquet")["entity"].to_pylist()
     assert tensors["accuracy"].shape == tensors["items"].shape == (2, entities)
     assert tensors["bin_accuracy"].shape == (2, 3, 3)
     assert tensors["rank_e"].tolist() == table["mean_rank"]
@@ -108,8 +108,8 @@ def test_tensors_and_tables_hold_what_they_say(correlated, kit) -> None:
         assert (chosen.min(), chosen.max()) == (bins[number]["low"], bins[number]["high"])
 
 
-def test_the_same_inputs_give_the_same_bytes(cli, kit, evaluations, tmp_path: Path) -> None:
-    command = ("correlate", kit.scores, evaluations / "plain", *SMALL, "--out")
+def test_the_same_inputs_give_the_same_bytes(cli, artifacts, evaluations, tmp_path: Path) -> None:
+    command = ("correlate", artifacts.scores, evaluations / "plain", *SMALL, "--out")
     first, second = (cli(*command, tmp_path / name) for name in ("one", "two"))
     digests = [artifact.open_artifact(found.path).digest for found in (first, second)]
     assert digests[0] == digests[1]
@@ -117,34 +117,34 @@ def test_the_same_inputs_give_the_same_bytes(cli, kit, evaluations, tmp_path: Pa
     assert "up to date" in again.err
 
 
-def test_what_does_not_fit_is_refused(cli, kit, evaluations, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(cli, artifacts, evaluations, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
     plain = evaluations / "plain"
-    swapped = cli("correlate", plain, kit.scores, *out)
+    swapped = cli("correlate", plain, artifacts.scores, *out)
     assert swapped.code == 3
     assert "expected scores, got an artifact of kind 'evaluation'" in swapped.err
     assert "expected evaluation, got an artifact of kind 'scores'" in swapped.err
-    unknown = cli("correlate", kit.scores, plain, "--benchmark", "namming", *out)
+    unknown = cli("correlate", artifacts.scores, plain, "--benchmark", "namming", *out)
     assert unknown.code == 3
     assert "did you mean 'naming'" in unknown.err
     column = cli(
-        "correlate", kit.scores, plain, "--entities", kit.world / "entities.parquet",
+        "correlate", artifacts.scores, plain, "--entities", artifacts.world / "entities.parquet",
         "--frequency-column", "pair", *out,
     )  # fmt: skip
     assert column.code == 3
     assert "did you mean 'pairs'" in column.err
     words = cli(
-        "correlate", kit.scores, plain, "--entities", kit.world / "entities.parquet",
+        "correlate", artifacts.scores, plain, "--entities", artifacts.world / "entities.parquet",
         "--frequency-column", "category", *out,
     )  # fmt: skip
     assert words.code == 3
     assert "holds no numbers" in words.err
-    assert cli("correlate", kit.scores, *out).code == 2
+    assert cli("correlate", artifacts.scores, *out).code == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_is_told_without_doing_it(cli, kit, evaluations, tmp_path: Path) -> None:
-    found = cli("correlate", kit.scores, evaluations / "plain", "--check", "--out", tmp_path / "out")
+def test_the_plan_is_told_without_doing_it(cli, artifacts, evaluations, tmp_path: Path) -> None:
+    found = cli("correlate", artifacts.scores, evaluations / "plain", "--check", "--out", tmp_path / "out")
     assert found.code == 0
     assert "plain" in found.err
     assert list(tmp_path.iterdir()) == []

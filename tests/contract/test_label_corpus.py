@@ -34,15 +34,15 @@ def prompt(tmp_path_factory) -> Path:
     return path
 
 
-def sources(kit) -> list[str]:
-    return [f"{name}={kit.world / 'text' / f'{name}.jsonl'}" for name in ("facts", "code")]
+def sources(artifacts) -> list[str]:
+    return [f"{name}={artifacts.world / 'text' / f'{name}.jsonl'}" for name in ("facts", "code")]
 
 
 @pytest.fixture(scope="module")
-def asked(kit, prompt) -> tuple:
+def asked(artifacts, prompt) -> tuple:
     """Two sources labelled by a random model, calibrated so that it favours neither answer."""
     return (
-        "label-corpus", *sources(kit), "--labeller", kit.llm, "--prompt", prompt, "--segment-tokens", 48,
+        "label-corpus", *sources(artifacts), "--labeller", artifacts.llm, "--prompt", prompt, "--segment-tokens", 48,
         "--calibrate", "--form", "plain", "--max-documents", 60, *CPU,
     )  # fmt: skip
 
@@ -66,12 +66,12 @@ def documents(path: Path, count: int) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()[:count]]
 
 
-def test_the_text_is_unchanged_and_has_its_labels(by_model, kit) -> None:
+def test_the_text_is_unchanged_and_has_its_labels(by_model, artifacts) -> None:
     made = artifact.open_artifact(by_model.path)
     assert made.kind == "text"
     for name in ("facts", "code"):
         rows = pq.read_table(by_model.path / "text" / f"{name}.parquet").to_pylist()
-        given = documents(kit.world / "text" / f"{name}.jsonl", 60)
+        given = documents(artifacts.world / "text" / f"{name}.jsonl", 60)
         joined: dict[str, str] = {}
         for row in rows:
             assert row["segment"] == sum(
@@ -104,21 +104,21 @@ def test_the_table_holds_shares_of_tokens_and_of_segments(by_model) -> None:
     assert (by_model.path / "proportions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_mix_tokenizer_and_evaluate_take_it_as_a_source(cli, kit, by_model, tmp_path: Path) -> None:
+def test_mix_tokenizer_and_evaluate_take_it_as_a_source(cli, artifacts, by_model, tmp_path: Path) -> None:
     mixed = cli(
-        "mix", f"a={by_model.path}", f"b={by_model.path / 'text' / 'code.parquet'}", "--tokenizer", kit.tokenizer,
+        "mix", f"a={by_model.path}", f"b={by_model.path / 'text' / 'code.parquet'}", "--tokenizer", artifacts.tokenizer,
         "--context-length", 32, "--tokens", "2k", "--weight", "a=1,b=1", "--out", tmp_path / "corpus",
     )  # fmt: skip
     assert mixed.code == 0, mixed.err
     trained = cli("tokenizer", f"a={by_model.path}", "--vocab-size", 300, "--out", tmp_path / "tokenizer")
     assert trained.code == 0, trained.err
     again = cli(
-        "label-corpus", f"a={by_model.path}", "--labeller", kit.llm, "--max-documents", 4, *CPU,
+        "label-corpus", f"a={by_model.path}", "--labeller", artifacts.llm, "--max-documents", 4, *CPU,
         "--out", tmp_path / "again",
     )  # fmt: skip
     assert again.code == 0, again.err
     scored = cli(
-        "evaluate", kit.llm, by_model.path, "--task", "perplexity", "--limit", 5, "--resamples", 100, *CPU,
+        "evaluate", artifacts.llm, by_model.path, "--task", "perplexity", "--limit", 5, "--resamples", 100, *CPU,
         "--out", tmp_path / "scores",
     )  # fmt: skip
     assert scored.code == 0, scored.err
@@ -163,7 +163,7 @@ def test_an_interrupted_run_resumes(cli, asked, by_model, tmp_path: Path, monkey
 
 
 def test_a_distilled_labeller_labels_the_rest_and_can_be_used_again(
-    cli, kit, by_model, distilled, asked, tmp_path: Path
+    cli, artifacts, by_model, distilled, asked, tmp_path: Path
 ) -> None:
     out = distilled.path
     assert "agreement with the model on 24 held-out segments" in distilled.err
@@ -185,7 +185,7 @@ def test_a_distilled_labeller_labels_the_rest_and_can_be_used_again(
     assert set(agreement[0]) == {"label", "items", "given", "predicted", "precision", "recall", "f1", "kappa"}
     for labeller in (out, out / "labeller"):
         used = cli(
-            "label-corpus", *sources(kit), "--labeller", labeller, "--segment-tokens", 48,
+            "label-corpus", *sources(artifacts), "--labeller", labeller, "--segment-tokens", 48,
             "--max-documents", 60, "--out", tmp_path / labeller.name,
         )  # fmt: skip
         assert used.code == 0, used.err
@@ -207,8 +207,8 @@ def test_thresholds_decide(cli, asked, tmp_path: Path) -> None:
     assert (shares["math_reasoning"], shares["reasoning"], shares["visual"], shares["none"]) == (1, 1, 0, 0)
 
 
-def test_refusals(cli, kit, distilled, tmp_path: Path) -> None:
-    base = ("label-corpus", *sources(kit), "--out", tmp_path / "out")
+def test_refusals(cli, artifacts, distilled, tmp_path: Path) -> None:
+    base = ("label-corpus", *sources(artifacts), "--out", tmp_path / "out")
 
     def refused(code: int, *parts: str, **_: object) -> None:
         assert found.code == code, found.err
@@ -216,28 +216,46 @@ def test_refusals(cli, kit, distilled, tmp_path: Path) -> None:
             assert part in found.err
         assert "Traceback" not in found.err
 
-    found = cli(*base, "--labeller", kit.llm, "--threshold", "math=0.5,visual=0.1", "--threshold", "all=2")
+    found = cli(
+        *base, "--labeller", artifacts.llm, "--threshold", "math=0.5,visual=0.1", "--threshold", "all=2"
+    )
     refused(2, "unknown label 'math'", "set their thresholds instead", "between 0 and 1, got 2")
-    found = cli(*base, "--labeller", kit.mllm)
+    found = cli(*base, "--labeller", artifacts.mllm)
     refused(3, "LABELLER" if "LABELLER" in found.err else "--labeller", "mllm")
-    found = cli(*base, "--labeller", kit.world)
+    found = cli(*base, "--labeller", artifacts.world)
     refused(3, "world")
     found = cli(*base, "--labeller", distilled.path, "--calibrate", "--distil-labeller")
     refused(2, "--calibrate: no effect with a linear labeller", "--distil-labeller: no effect")
     bad = tmp_path / "bad.toml"
     bad.write_text(PROMPT.replace("[labels.math_reasoning]", "[labels.math]"))
-    found = cli(*base, "--labeller", kit.llm, "--prompt", bad, "--check")
+    found = cli(*base, "--labeller", artifacts.llm, "--prompt", bad, "--check")
     refused(3, "unknown key 'math'", "'math_reasoning' is missing")
     long = tmp_path / "long.toml"
     long.write_text(PROMPT.replace("{label}?", "{label}? " + "z " * 700))
     found = cli(
-        *base, "--labeller", kit.llm, "--prompt", long, "--form", "plain", *CPU, "--out", tmp_path / "long"
+        *base,
+        "--labeller",
+        artifacts.llm,
+        "--prompt",
+        long,
+        "--form",
+        "plain",
+        *CPU,
+        "--out",
+        tmp_path / "long",
     )
     refused(3, "the model takes 512 with the text")
-    found = cli("label-corpus", f"a/b={kit.facts}", "--labeller", kit.llm, "--out", tmp_path / "name")
+    found = cli(
+        "label-corpus", f"a/b={artifacts.facts}", "--labeller", artifacts.llm, "--out", tmp_path / "name"
+    )
     refused(2, "'a/b' cannot name a file")
     found = cli(
-        "label-corpus", f"a={tmp_path / 'nothing.jsonl'}", "--labeller", kit.llm, "--out", tmp_path / "x"
+        "label-corpus",
+        f"a={tmp_path / 'nothing.jsonl'}",
+        "--labeller",
+        artifacts.llm,
+        "--out",
+        tmp_path / "x",
     )
     refused(3, "no such file")
 
@@ -288,7 +306,7 @@ def conversations(folder: Path, count: int) -> Path:
     return path
 
 
-def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Path) -> None:
+def test_conversations_come_back_by_ability_ready_to_tune(cli, artifacts, tmp_path: Path) -> None:
     from priorkit.data.io.rejects import Rejects
     from tests.support.conversations import all_conversations
 
@@ -296,7 +314,7 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
     prompt.write_text(ABILITIES)
     source = conversations(tmp_path, 30)
     words = (
-        "label-corpus", f"mix={source}", f"world={kit.instructions}", "--labels", "abilities", "--labeller", kit.llm,
+        "label-corpus", f"mix={source}", f"world={artifacts.instructions}", "--labels", "abilities", "--labeller", artifacts.llm,
         "--prompt", prompt, "--calibrate", "--form", "plain", "--reject-limit", 0.1, *CPU,
     )  # fmt: skip
     found = cli(*words, "--out", tmp_path / "out")
@@ -322,12 +340,12 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
     for kind in ("perception", "reasoning", "none"):
         assert share[f"{kind}_segments"] == pytest.approx(sum(own == kind for own, _ in rows) / 29)
     world = all_conversations(found.path / "conversations" / "world", Rejects(0.0))
-    before = all_conversations(kit.instructions, Rejects(0.0))
+    before = all_conversations(artifacts.instructions, Rejects(0.0))
     assert {own.turns for own in world} == {own.turns for own in before}
     assert len(world) == len(before)
     kinds = sorted(item.name for item in (found.path / "conversations" / "world").iterdir())
     tuned = cli(
-        "tune", kit.mllm, *(f"{kind}={found.path}/conversations/world/{kind}" for kind in kinds), "--steps", 1,
+        "tune", artifacts.mllm, *(f"{kind}={found.path}/conversations/world/{kind}" for kind in kinds), "--steps", 1,
         "--batch-size", 2, "--warmup-steps", 0, *CPU, "--out", tmp_path / "tuned",
     )  # fmt: skip
     assert tuned.code == 0, tuned.err
@@ -340,7 +358,9 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
         "--out", tmp_path / "linear",
     )  # fmt: skip
     assert again.code == 0, again.err
-    wrong = cli("label-corpus", *sources(kit), "--labeller", distilled.path, "--out", tmp_path / "wrong")
+    wrong = cli(
+        "label-corpus", *sources(artifacts), "--labeller", distilled.path, "--out", tmp_path / "wrong"
+    )
     assert wrong.code == 3
     assert "expected the labels visual_concept" in wrong.err
 
@@ -354,22 +374,36 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, kit, tmp_path: Pa
     ],
 )
 def test_options_that_do_not_apply_to_conversations(
-    cli, kit, prompt, tmp_path: Path, extra: tuple, code: int, message: str
+    cli, artifacts, prompt, tmp_path: Path, extra: tuple, code: int, message: str
 ) -> None:
     extra = tuple(prompt if word == "PROMPT" else word for word in extra)
-    words = ("label-corpus", f"a={kit.instructions}", "--labels", "abilities", "--labeller", kit.llm)
+    words = (
+        "label-corpus",
+        f"a={artifacts.instructions}",
+        "--labels",
+        "abilities",
+        "--labeller",
+        artifacts.llm,
+    )
     found = cli(*words, *extra, *CPU, "--out", tmp_path / "x")
     assert found.code == code, found.err
     assert message in found.err
     text = cli(
-        "label-corpus", *sources(kit), "--labels", "abilities", "--labeller", kit.llm, "--out", tmp_path / "x"
+        "label-corpus",
+        *sources(artifacts),
+        "--labels",
+        "abilities",
+        "--labeller",
+        artifacts.llm,
+        "--out",
+        tmp_path / "x",
     )
     assert text.code == 3
     assert "no key 'conversations'" in text.err
 
 
 def test_each_conversation_has_the_ability_that_the_model_gives(
-    cli, kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli, artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model that knows the answer: colours are perception, sums reasoning, multiples of five neither."""
     from priorkit.labelling.base import SegmentScores
@@ -385,7 +419,7 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
     monkeypatch.setattr(LanguageModelLabeller, "score", score)
     source = conversations(tmp_path, 30)
     found = cli(
-        "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", kit.llm, "--reject-limit", 0.1, *CPU,
+        "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", artifacts.llm, "--reject-limit", 0.1, *CPU,
         "--form", "plain", "--out", tmp_path / "out",
     )  # fmt: skip
     assert found.code == 0, found.err

@@ -45,9 +45,16 @@ def test_an_arm_is_the_shared_settings_and_its_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_an_arm_is_tuned_by_its_name(name: str, kit, cli, tmp_path: Path) -> None:
+def test_an_arm_is_tuned_by_its_name(name: str, artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "tune", kit.mllm, kit.instructions, "--recipe", f"lion/{name}", "--check", "--out", tmp_path / "no"
+        "tune",
+        artifacts.mllm,
+        artifacts.instructions,
+        "--recipe",
+        f"lion/{name}",
+        "--check",
+        "--out",
+        tmp_path / "no",
     )
     assert found.code == 0, found.err
     assert ("aggregator" in found.err) == ("aggregator" in ARMS[name][0])

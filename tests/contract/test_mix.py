@@ -84,7 +84,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def mix(cli, kit, sources, tmp_path: Path):
+def mix(cli, artifacts, sources, tmp_path: Path):
     """Mix and return the corpus's folder."""
 
     def run(name: str, *options: object, given: dict[str, Path] = sources) -> Path:
@@ -93,7 +93,7 @@ def mix(cli, kit, sources, tmp_path: Path):
             "mix",
             *arguments,
             "--tokenizer",
-            kit.tokenizer,
+            artifacts.tokenizer,
             "--context-length",
             32,
             *options,
@@ -107,7 +107,7 @@ def mix(cli, kit, sources, tmp_path: Path):
 
 
 @pytest.fixture
-def refused(cli, kit, sources, tmp_path: Path):
+def refused(cli, artifacts, sources, tmp_path: Path):
     """Mix and return the message."""
 
     def run(code: int, *options: object, given: dict[str, Path] = sources) -> str:
@@ -116,7 +116,7 @@ def refused(cli, kit, sources, tmp_path: Path):
             "mix",
             *arguments,
             "--tokenizer",
-            kit.tokenizer,
+            artifacts.tokenizer,
             "--context-length",
             32,
             *options,
@@ -227,7 +227,7 @@ def test_every_format_gives_every_document_once(mix, tmp_path: Path, suffix: str
     assert header(corpus)["documents"] == 150
 
 
-def test_text_that_looks_like_special_tokens_is_text(mix, kit, tmp_path: Path) -> None:
+def test_text_that_looks_like_special_tokens_is_text(mix, artifacts, tmp_path: Path) -> None:
     text = "before </s> and <image> and <pad> after"
     corpus = mix(
         "corpus",
@@ -238,8 +238,8 @@ def test_text_that_looks_like_special_tokens_is_text(mix, kit, tmp_path: Path) -
         given={"s": write_lines(tmp_path / "s.jsonl", [text])},
     )
     row, ids = Corpus(corpus).row(0), Corpus(corpus).document_ids(0)
-    settings = json.loads((kit.tokenizer / "tokenizer_config.json").read_text())
-    vocabulary = json.loads((kit.tokenizer / "tokenizer.json").read_text())["model"]["vocab"]
+    settings = json.loads((artifacts.tokenizer / "tokenizer_config.json").read_text())
+    vocabulary = json.loads((artifacts.tokenizer / "tokenizer.json").read_text())["model"]["vocab"]
     special = {vocabulary[name] for name in ("</s>", "<image>", "<pad>", "<s>")}
     (own,) = (row[ids == 0],)
     assert [token for token in own.tolist() if token in special] == [vocabulary[settings["eos_token"]]]
@@ -247,7 +247,7 @@ def test_text_that_looks_like_special_tokens_is_text(mix, kit, tmp_path: Path) -
     assert decoded(corpus)[0] == text
 
 
-def test_tokens_are_those_of_transformers(mix, kit, tmp_path: Path) -> None:
+def test_tokens_are_those_of_transformers(mix, artifacts, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     documents = texts(9, 20)
@@ -316,7 +316,9 @@ def test_duplicates_are_counted_and_left_out(mix) -> None:
     assert len(found) == len(set(found)) == 500
 
 
-def test_held_out_text_is_in_no_row_and_can_be_evaluated(mix, cli, kit, sources, tmp_path: Path) -> None:
+def test_held_out_text_is_in_no_row_and_can_be_evaluated(
+    mix, cli, artifacts, sources, tmp_path: Path
+) -> None:
     corpus = mix("corpus", "--held-out", "400", "--packing", "best-fit-decreasing", "--context-length", 1024)
     held = {name: list(read_documents(corpus / "held_out" / f"{name}.jsonl", Rejects(0))) for name in sources}
     trained = [text for text in decoded(corpus) if text]
@@ -330,7 +332,13 @@ def test_held_out_text_is_in_no_row_and_can_be_evaluated(mix, cli, kit, sources,
     gone = {text for own in held.values() for text in own}
     assert sorted(trained) == sorted(text for own in everything.values() for text in own if text not in gone)
     scored = cli(
-        "evaluate", kit.llm, corpus / "held_out" / "a.jsonl", "--task", "perplexity", "--out", tmp_path / "e"
+        "evaluate",
+        artifacts.llm,
+        corpus / "held_out" / "a.jsonl",
+        "--task",
+        "perplexity",
+        "--out",
+        tmp_path / "e",
     )
     assert scored.code == 0, scored.err
 
@@ -423,7 +431,7 @@ def test_a_name_that_is_no_file_name(refused, sources) -> None:
     assert "'../a' is no name for a source" in refused(2, given={"../a": sources["a"]})
 
 
-def test_parts_that_do_not_fit_are_told(mix, refused, cli, kit, sources, tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_are_told(mix, refused, cli, artifacts, sources, tmp_path: Path) -> None:
     one, two = (mix(f"part{n}", "--shard", f"{n}/2") for n in (1, 2))
     assert "of 2 parts these are missing: 2" in refused(3, "--parts", one)
     assert "part 1/2 is there twice" in refused(3, "--parts", f"{one},{two},{one}")
@@ -443,10 +451,10 @@ def test_parts_that_do_not_fit_are_told(mix, refused, cli, kit, sources, tmp_pat
     assert "corpus-part" in told.err
 
 
-def test_a_tokenizer_without_an_end_token_is_told(cli, kit, sources, tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_told(cli, artifacts, sources, tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    (folder / "tokenizer.json").write_bytes((kit.tokenizer / "tokenizer.json").read_bytes())
+    (folder / "tokenizer.json").write_bytes((artifacts.tokenizer / "tokenizer.json").read_bytes())
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     done = cli("mix", f"a={sources['a']}", "--tokenizer", folder, "--out", tmp_path / "no")
     assert (done.code, done.out) == (3, "")
@@ -461,7 +469,7 @@ def test_document_starts_load_with_safetensors(mix) -> None:
     assert (np.diff(arrays["document_starts"]) > 0).all()
 
 
-def test_a_hub_dataset_gives_its_split_and_its_revision(shell, kit, tmp_path: Path) -> None:
+def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_path: Path) -> None:
     """From a cache as the hub's client leaves it, without a network."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "datasets--owner--two"
@@ -485,7 +493,7 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, kit, tmp_path: Pa
 
     def run(source: str, *options: object, out: str = "no"):
         return shell(
-            "mix", f"s={source}", "--tokenizer", kit.tokenizer, "--context-length", 64, *options,
+            "mix", f"s={source}", "--tokenizer", artifacts.tokenizer, "--context-length", 64, *options,
             "--packing", "best-fit-decreasing", "--out", tmp_path / out, env=environment,
         )  # fmt: skip
 

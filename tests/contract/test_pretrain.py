@@ -31,25 +31,27 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def plain(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def plain(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("plain") / "llm"
-    assert cli("pretrain", kit.corpus, *COMMON, "--steps", 6, "--out", out).code == 0
+    assert cli("pretrain", artifacts.corpus, *COMMON, "--steps", 6, "--out", out).code == 0
     return out
 
 
 @pytest.mark.parametrize("which", ["selective", "full"])
-def test_recomputed_activations_change_nothing(kit, cli, plain: Path, tmp_path: Path, which: str) -> None:
+def test_recomputed_activations_change_nothing(
+    artifacts, cli, plain: Path, tmp_path: Path, which: str
+) -> None:
     words = ("--steps", 6, "--checkpoint-activations", which, "--out", tmp_path / "llm")
-    assert cli("pretrain", kit.corpus, *COMMON, *words).code == 0
+    assert cli("pretrain", artifacts.corpus, *COMMON, *words).code == 0
     for a, b in zip(rows(plain), rows(tmp_path / "llm"), strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-6)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-5)
 
 
-def test_exports_are_artifacts_of_the_run_so_far(kit, cli, plain: Path, tmp_path: Path) -> None:
+def test_exports_are_artifacts_of_the_run_so_far(artifacts, cli, plain: Path, tmp_path: Path) -> None:
     """Rows of 32 tokens, 4 a step: 300 tokens are reached in the third step."""
     out = tmp_path / "llm"
-    words = ("pretrain", kit.corpus, *COMMON, "--steps", 6, "--schedule", "constant")
+    words = ("pretrain", artifacts.corpus, *COMMON, "--steps", 6, "--schedule", "constant")
     found = cli(*words, "--export-at", "300,0.5k", "--out", out)
     assert found.code == 0, found.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llm", "llm-at-300", "llm-at-500"]
@@ -66,13 +68,13 @@ def test_exports_are_artifacts_of_the_run_so_far(kit, cli, plain: Path, tmp_path
     assert "up to date" in again.err or not again.err
 
 
-def test_held_out_loss_is_transformers_own(kit, cli, tmp_path: Path) -> None:
+def test_held_out_loss_is_transformers_own(artifacts, cli, tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     documents = ["A star is a shape with points.", "Two and two are four, and more.", "x = 1\n" * 20]
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
     out = tmp_path / "llm"
     words = ("--steps", 5, "--eval", f"mine={text}", "--eval-every", 2, "--out", out)
-    found = cli("pretrain", kit.corpus, *COMMON, *words)
+    found = cli("pretrain", artifacts.corpus, *COMMON, *words)
     assert found.code == 0, found.err
     logged = [row["step"] for row in rows(out) if "eval/mine/loss" in row]
     assert logged == [2, 4, 5]
@@ -93,17 +95,17 @@ def test_held_out_loss_is_transformers_own(kit, cli, tmp_path: Path) -> None:
     assert last["eval/mine/bits_per_byte"] == pytest.approx(total / math.log(2) / seen, rel=1e-5)
 
 
-def test_held_out_text_is_cut_to_a_bound(kit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_text_is_cut_to_a_bound(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("priorkit.training.engine.validation_loss.EVALUATED_TOKENS", 50)
-    tokenizer = AutoTokenizer.from_pretrained(kit.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(artifacts.tokenizer)
     found = ValidationText(("word " * 30 for _ in range(1000)), tokenizer, 16, 4)
     assert len(found._ids_RT) * 16 < 200
 
 
-def test_within_documents_the_loss_is_that_of_the_documents_alone(kit) -> None:
+def test_within_documents_the_loss_is_that_of_the_documents_alone(artifacts) -> None:
     """The packed loss equals the sum over documents, each run through the model by itself."""
-    model = AutoModelForCausalLM.from_pretrained(kit.llm)
-    corpus = Corpus(kit.corpus)
+    model = AutoModelForCausalLM.from_pretrained(artifacts.llm)
+    corpus = Corpus(artifacts.corpus)
     several = [i for i in range(len(corpus)) if corpus.document_ids(i)[-1] > 0][:4]
     assert len(several) == 4
     expected, count = 0.0, 0
@@ -123,7 +125,7 @@ def test_within_documents_the_loss_is_that_of_the_documents_alone(kit) -> None:
         assert float(objective.loss(batch).total) == pytest.approx(expected, rel=1e-5)
 
 
-def test_document_masks_and_muon_run_to_the_end(kit, cli, plain: Path, tmp_path: Path) -> None:
+def test_document_masks_and_muon_run_to_the_end(artifacts, cli, plain: Path, tmp_path: Path) -> None:
     words = (
         "--steps",
         6,
@@ -135,7 +137,7 @@ def test_document_masks_and_muon_run_to_the_end(kit, cli, plain: Path, tmp_path:
         "--out",
         tmp_path / "llm",
     )
-    assert cli("pretrain", kit.corpus, *COMMON, *words).code == 0
+    assert cli("pretrain", artifacts.corpus, *COMMON, *words).code == 0
     assert rows(tmp_path / "llm")[-1]["loss"] < rows(plain)[0]["loss"]
     weights = load_file(tmp_path / "llm" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
@@ -151,18 +153,18 @@ def test_document_masks_and_muon_run_to_the_end(kit, cli, plain: Path, tmp_path:
         (("--eval-every", "0"), 2, "eval-every"),
     ],
 )
-def test_what_cannot_be_is_refused(kit, cli, tmp_path: Path, words: Any, code: int, said: str) -> None:
-    found = cli("pretrain", kit.corpus, *COMMON, "--steps", 2, *words, "--out", tmp_path / "llm")
+def test_what_cannot_be_is_refused(artifacts, cli, tmp_path: Path, words: Any, code: int, said: str) -> None:
+    found = cli("pretrain", artifacts.corpus, *COMMON, "--steps", 2, *words, "--out", tmp_path / "llm")
     assert found.code == code
     assert said in found.err
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_kit_did_not_make_is_not_replaced_by_an_export(kit, cli, tmp_path: Path) -> None:
+def test_what_the_kit_did_not_make_is_not_replaced_by_an_export(artifacts, cli, tmp_path: Path) -> None:
     (tmp_path / "llm-at-300").mkdir()
     (tmp_path / "llm-at-300" / "mine.txt").write_text("mine")
     words = ("--steps", 4, "--export-at", "300", "--out", tmp_path / "llm")
-    found = cli("pretrain", kit.corpus, *COMMON, *words)
+    found = cli("pretrain", artifacts.corpus, *COMMON, *words)
     assert found.code == 2
     assert "no priorkit artifact" in found.err
 
@@ -194,11 +196,11 @@ BOARDS: list[Board] = []
 
 
 def test_tensorboard_gets_what_the_metrics_file_has(
-    kit, cli, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Board))
     words = ("--steps", 6, "--tensorboard", tmp_path / "board", "--out", tmp_path / "llm")
-    assert cli("pretrain", kit.corpus, *COMMON, *words).code == 0
+    assert cli("pretrain", artifacts.corpus, *COMMON, *words).code == 0
     (board,) = BOARDS
     assert board.folder == str(tmp_path / "board")
     assert board.values["loss"] == [row["loss"] for row in rows(plain)]
@@ -207,16 +209,16 @@ def test_tensorboard_gets_what_the_metrics_file_has(
 
 
 def test_tensorboard_that_is_not_installed_is_told(
-    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     words = ("--steps", 1, "--tensorboard", tmp_path / "board", "--out", tmp_path / "llm")
-    found = cli("pretrain", kit.corpus, *COMMON, *words)
+    found = cli("pretrain", artifacts.corpus, *COMMON, *words)
     assert found.code == 4
     assert "pip install tensorboard" in found.err
 
 
-def test_a_corpus_of_another_tokenizer_is_refused(kit, cli, plain: Path, tmp_path: Path) -> None:
+def test_a_corpus_of_another_tokenizer_is_refused(artifacts, cli, plain: Path, tmp_path: Path) -> None:
     """Also where its vocabulary is no larger than the model's; one that has more tokens knows the corpus's."""
     other = tmp_path / "other"
     shutil.copytree(plain, other)
@@ -226,7 +228,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(kit, cli, plain: Path, tmp_pat
     tokens[first], tokens[second] = tokens[second], tokens[first]
     (other / "tokenizer.json").write_text(json.dumps(content))
     (other / "priorkit.json").unlink()
-    words = ("pretrain", kit.corpus, *COMMON[2:], "--steps", 1)
+    words = ("pretrain", artifacts.corpus, *COMMON[2:], "--steps", 1)
     found = cli(*words, "--from", other, "--out", tmp_path / "llm")
     assert found.code == 3
     assert "another tokenizer" in found.err
@@ -236,8 +238,8 @@ def test_a_corpus_of_another_tokenizer_is_refused(kit, cli, plain: Path, tmp_pat
     assert cli(*words, "--from", other, "--check", "--out", tmp_path / "llm").code == 0
 
 
-def test_an_export_beyond_the_run_is_refused(kit, cli, tmp_path: Path) -> None:
-    words = ("pretrain", kit.corpus, *COMMON, "--steps", 2, "--out", tmp_path / "llm")
+def test_an_export_beyond_the_run_is_refused(artifacts, cli, tmp_path: Path) -> None:
+    words = ("pretrain", artifacts.corpus, *COMMON, "--steps", 2, "--out", tmp_path / "llm")
     found = cli(*words, "--export-at", "1k")
     assert found.code == 2
     assert "more than the whole run's 256" in found.err
@@ -252,20 +254,31 @@ def test_an_export_beyond_the_run_is_refused(kit, cli, tmp_path: Path) -> None:
         {"model_type": "llama", "intermediate_size": 64},
     ],
 )  # fmt: skip
-def test_configurations_that_leave_fields_out_are_planned(kit, cli, tmp_path: Path, fields) -> None:
+def test_configurations_that_leave_fields_out_are_planned(artifacts, cli, tmp_path: Path, fields) -> None:
     file = tmp_path / "config.json"
     file.write_text(json.dumps({**fields, "max_position_embeddings": 64}))
-    words = ("pretrain", kit.corpus, *COMMON[2:], "--steps", 1, "--config", file, "--check")
+    words = ("pretrain", artifacts.corpus, *COMMON[2:], "--steps", 1, "--config", file, "--check")
     found = cli(*words, "--out", tmp_path / "llm")
     assert found.code == 0, found.err
 
 
-def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(kit, cli, tmp_path: Path) -> None:
+def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(
+    artifacts, cli, tmp_path: Path
+) -> None:
     text = tmp_path / "text.jsonl"
     lines = [f"A line {number} with </s> and <s> in it." for number in range(40)]
     text.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     corpus = tmp_path / "corpus"
-    words = ("mix", f"own={text}", "--tokenizer", kit.tokenizer, "--context-length", 16, "--held-out", 0.3)
+    words = (
+        "mix",
+        f"own={text}",
+        "--tokenizer",
+        artifacts.tokenizer,
+        "--context-length",
+        16,
+        "--held-out",
+        0.3,
+    )
     assert cli(*words, "--out", corpus).code == 0
     out = tmp_path / "llm"
     words = ("pretrain", corpus, *COMMON, "--steps", 1, "--eval", f"own={corpus}", "--out", out)
@@ -279,10 +292,10 @@ def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(kit,
     assert tokenizer.bos_token_id not in own
 
 
-def test_held_out_documents_do_not_see_each_other(kit) -> None:
+def test_held_out_documents_do_not_see_each_other(artifacts) -> None:
     """With the mask the loss is that of each document alone; the first token of each is not predicted."""
-    tokenizer = AutoTokenizer.from_pretrained(kit.llm)
-    model = AutoModelForCausalLM.from_pretrained(kit.llm).eval()
+    tokenizer = AutoTokenizer.from_pretrained(artifacts.llm)
+    model = AutoModelForCausalLM.from_pretrained(artifacts.llm).eval()
     choose_attention(model, "cpu")
     texts = ["A star has points.", "Two and two are four."]
     runtime = Runtime(torch.device("cpu"), "fp32", 0)

@@ -31,8 +31,8 @@ def manifest(folder: Path) -> dict:
     return json.loads((folder / "priorkit.json").read_text())
 
 
-def test_a_siglip_encoder_loads_and_serves_every_step(kit, cli, tmp_path: Path) -> None:
-    found = cli("pretrain-encoder", kit.pairs, *NEW, "--loss", "siglip", "--out", tmp_path / "siglip")
+def test_a_siglip_encoder_loads_and_serves_every_step(artifacts, cli, tmp_path: Path) -> None:
+    found = cli("pretrain-encoder", artifacts.pairs, *NEW, "--loss", "siglip", "--out", tmp_path / "siglip")
     assert found.code == 0, found.err
     model, info = SiglipModel.from_pretrained(found.path, output_loading_info=True)
     assert not info["missing_keys"]
@@ -45,17 +45,24 @@ def test_a_siglip_encoder_loads_and_serves_every_step(kit, cli, tmp_path: Path) 
     )
     assert set(encoded) == {"input_ids", "pixel_values"}
     assert model(**encoded).logits_per_image.shape == (1, 1)
-    ranks = cli("rank-e", found.path, kit.images, "--device", "cpu", "--out", tmp_path / "ranks")
+    ranks = cli("rank-e", found.path, artifacts.images, "--device", "cpu", "--out", tmp_path / "ranks")
     assert ranks.code == 0, ranks.err
     better = cli(
-        "distill-encoder", found.path, kit.images, *SHORT, "--contrastive", "sigmoid", "--out", tmp_path / "b"
+        "distill-encoder",
+        found.path,
+        artifacts.images,
+        *SHORT,
+        "--contrastive",
+        "sigmoid",
+        "--out",
+        tmp_path / "b",
     )
     assert better.code == 0, better.err
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
-def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, kit, cli, tmp_path: Path) -> None:
-    command = ("pretrain-encoder", kit.pairs, *NEW, "--loss", loss)
+def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, artifacts, cli, tmp_path: Path) -> None:
+    command = ("pretrain-encoder", artifacts.pairs, *NEW, "--loss", loss)
     whole = cli(*command, "--out", tmp_path / "whole")
     parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
     assert (whole.code, parts.code) == (0, 0), parts.err
@@ -63,10 +70,12 @@ def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, kit, cli, 
         assert two == pytest.approx(one, rel=2e-4)
 
 
-def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(kit, cli, tmp_path: Path) -> None:
+def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(
+    artifacts, cli, tmp_path: Path
+) -> None:
     command = (
-        "distill-encoder", kit.encoder, kit.images, *SHORT, "--replay", kit.pairs, "--contrastive", "infonce",
-        "--held-out", kit.images,
+        "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--replay", artifacts.pairs, "--contrastive", "infonce",
+        "--held-out", artifacts.images,
     )  # fmt: skip
     whole = cli(*command, "--out", tmp_path / "whole")
     parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
@@ -76,8 +85,8 @@ def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(kit, c
         assert two == pytest.approx(one, rel=2e-4, abs=1e-6)
 
 
-def test_pairs_from_shards_are_pairs_like_others(kit, cli, tmp_path: Path) -> None:
-    table = pq.read_table(kit.pairs).to_pylist()
+def test_pairs_from_shards_are_pairs_like_others(artifacts, cli, tmp_path: Path) -> None:
+    table = pq.read_table(artifacts.pairs).to_pylist()
     (tmp_path / "shards").mkdir()
     for number in range(2):
         with tarfile.open(tmp_path / "shards" / f"{number:05}.tar", "w") as archive:
@@ -89,24 +98,24 @@ def test_pairs_from_shards_are_pairs_like_others(kit, cli, tmp_path: Path) -> No
                     member = tarfile.TarInfo(f"{row:06}.{kind}")
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
-    one = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "parquet")
+    one = cli("pretrain-encoder", artifacts.pairs, *NEW, "--out", tmp_path / "parquet")
     two = cli("pretrain-encoder", tmp_path / "shards", *NEW, "--workers", 2, "--out", tmp_path / "tar")
     assert (one.code, two.code) == (0, 0), two.err
     assert (one.path / "model.safetensors").read_bytes() == (two.path / "model.safetensors").read_bytes()
 
 
-def test_augmented_runs_repeat_exactly_whatever_the_workers(kit, cli, tmp_path: Path) -> None:
+def test_augmented_runs_repeat_exactly_whatever_the_workers(artifacts, cli, tmp_path: Path) -> None:
     views = ("--augment-crop", 0.5, "--augment-flip", "--augment-jitter", 0.2, "--augment-shift", 2)
-    one = cli("pretrain-encoder", kit.pairs, *NEW, *views, "--out", tmp_path / "one")
-    two = cli("pretrain-encoder", kit.pairs, *NEW, *views, "--workers", 2, "--out", tmp_path / "two")
-    plain = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "plain")
+    one = cli("pretrain-encoder", artifacts.pairs, *NEW, *views, "--out", tmp_path / "one")
+    two = cli("pretrain-encoder", artifacts.pairs, *NEW, *views, "--workers", 2, "--out", tmp_path / "two")
+    plain = cli("pretrain-encoder", artifacts.pairs, *NEW, "--out", tmp_path / "plain")
     assert (one.code, two.code) == (0, 0), one.err + two.err
     contents = [(found.path / "model.safetensors").read_bytes() for found in (one, two, plain)]
     assert contents[0] == contents[1] != contents[2]
 
 
 def test_images_are_looked_at_once_and_unusual_ones_are_counted(
-    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("CMYK", (40, 30)).save(tmp_path / "print.jpg")
     exif = Image.Exif()
@@ -144,9 +153,9 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_teachers_of_other_kinds_and_their_cache(kit, cli, dino: Path, tmp_path: Path) -> None:
+def test_teachers_of_other_kinds_and_their_cache(artifacts, cli, dino: Path, tmp_path: Path) -> None:
     command = (
-        "distill-encoder", kit.encoder, kit.images, *SHORT, "--teacher", dino, "--teacher", kit.encoder,
+        "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--teacher", dino, "--teacher", artifacts.encoder,
         "--teacher-weight", "1,0.5", "--relational-weight", 0.3, "--augment-crop", 0.6, "--teacher-views", 2,
     )  # fmt: skip
     one = cli(*command, "--out", tmp_path / "one")
@@ -168,10 +177,10 @@ def test_teachers_of_other_kinds_and_their_cache(kit, cli, dino: Path, tmp_path:
     AutoModel.from_pretrained(one.path)
 
 
-def test_the_trade_off_is_measured_stored_and_drawn(kit, cli, tmp_path: Path) -> None:
+def test_the_trade_off_is_measured_stored_and_drawn(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "distill-encoder", kit.encoder, kit.world / "entity_images" / "train", *SHORT, "--learning-rate", 3e-3,
-        "--steps", 12, "--held-out", kit.images, "--off-domain", kit.world / "pairs" / "test.parquet",
+        "distill-encoder", artifacts.encoder, artifacts.world / "entity_images" / "train", *SHORT, "--learning-rate", 3e-3,
+        "--steps", 12, "--held-out", artifacts.images, "--off-domain", artifacts.world / "pairs" / "test.parquet",
         "--interpolate", "0,0.5,1", "--keep-share", 0.5, "--out", tmp_path / "better",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -185,14 +194,14 @@ def test_the_trade_off_is_measured_stored_and_drawn(kit, cli, tmp_path: Path) ->
         assert (found.path / name).stat().st_size > 1000
     # What is said is what rank-e measures, before and after.
     names = tmp_path / "names.txt"
-    train = sorted(item.name for item in (kit.world / "entity_images" / "train").iterdir())
+    train = sorted(item.name for item in (artifacts.world / "entity_images" / "train").iterdir())
     names.write_text("\n".join(train))
     table = pq.read_table(found.path / "held_out_ranks.parquet").to_pydict()
-    for encoder, share in ((kit.encoder, "0"), (found.path, "0.5")):
+    for encoder, share in ((artifacts.encoder, "0"), (found.path, "0.5")):
         ranks = cli(
             "rank-e",
             encoder,
-            kit.images,
+            artifacts.images,
             "--candidates",
             names,
             "--device",
@@ -207,11 +216,11 @@ def test_the_trade_off_is_measured_stored_and_drawn(kit, cli, tmp_path: Path) ->
         assert mine == pytest.approx(theirs, abs=0.26)
 
 
-def test_a_share_of_every_entitys_images_is_held_out(kit, cli, tmp_path: Path) -> None:
+def test_a_share_of_every_entitys_images_is_held_out(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
         "distill-encoder",
-        kit.encoder,
-        kit.images,
+        artifacts.encoder,
+        artifacts.images,
         *SHORT,
         "--held-out-share",
         0.5,
@@ -234,9 +243,9 @@ def birds(folder: Path, *names: str, count: int = 3) -> Path:
     return folder
 
 
-def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_path: Path) -> None:
+def test_held_out_names_in_other_spelling_are_the_same_entities(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "distill-encoder", kit.encoder, birds(tmp_path / "train", "crane", "heron", "egret"), *SHORT,
+        "distill-encoder", artifacts.encoder, birds(tmp_path / "train", "crane", "heron", "egret"), *SHORT,
         "--held-out", birds(tmp_path / "test", "Heron", "EGRET", "ibis", count=1), "--out", tmp_path / "x",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -245,10 +254,10 @@ def test_held_out_names_in_other_spelling_are_the_same_entities(kit, cli, tmp_pa
     assert manifest(found.path)["metrics"]["names"] == 4
 
 
-def test_the_cost_alone_is_drawn_where_no_images_are_held_out(kit, cli, tmp_path: Path) -> None:
-    pairs = kit.world / "pairs" / "test.parquet"
+def test_the_cost_alone_is_drawn_where_no_images_are_held_out(artifacts, cli, tmp_path: Path) -> None:
+    pairs = artifacts.world / "pairs" / "test.parquet"
     found = cli(
-        "distill-encoder", kit.encoder, kit.images, *SHORT, "--off-domain", pairs, "--interpolate", "0,0.5,1",
+        "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--off-domain", pairs, "--interpolate", "0,0.5,1",
         "--out", tmp_path / "better",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -264,11 +273,11 @@ def test_the_cost_alone_is_drawn_where_no_images_are_held_out(kit, cli, tmp_path
     assert "Retrieval elsewhere by the share" in (page.path / "report.html").read_text()
 
 
-def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_path: Path) -> None:
+def test_an_entity_without_images_is_told_counted_and_a_candidate(artifacts, cli, tmp_path: Path) -> None:
     images = birds(tmp_path / "birds", "crane", "heron")
     (images / "ibis").mkdir()
     found = cli(
-        "distill-encoder", kit.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
+        "distill-encoder", artifacts.encoder, images, *SHORT, "--held-out-share", 0.3, "--out", tmp_path / "x"
     )
     assert found.code == 0, found.err
     assert "entities without a usable image: 1, such as 'ibis'; nothing is learned about them" in found.err
@@ -277,11 +286,11 @@ def test_an_entity_without_images_is_told_counted_and_a_candidate(kit, cli, tmp_
 
 
 def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
-    kit, cli, tmp_path: Path
+    artifacts, cli, tmp_path: Path
 ) -> None:
     command = (
-        "distill-encoder", kit.encoder, kit.images, *SHORT[:6], "--device", "cpu", "--held-out", kit.images,
-        "--off-domain", kit.world / "pairs" / "test.parquet",
+        "distill-encoder", artifacts.encoder, artifacts.images, *SHORT[:6], "--device", "cpu", "--held-out", artifacts.images,
+        "--off-domain", artifacts.world / "pairs" / "test.parquet",
     )  # fmt: skip
     found = [
         cli(*command, "--precision", precision, "--out", tmp_path / precision)
@@ -309,9 +318,13 @@ def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
         (("--held-out", "IMAGES", "--held-out-share", 0.5), "use one of the two"),
     ],
 )
-def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
-    words = tuple({"SELF": kit.encoder, "IMAGES": kit.images}.get(word, word) for word in words)
-    found = cli("distill-encoder", kit.encoder, kit.images, *SHORT, *words, "--out", tmp_path / "x")
+def test_remediations_that_do_not_go_together(
+    words: tuple, message: str, artifacts, cli, tmp_path: Path
+) -> None:
+    words = tuple({"SELF": artifacts.encoder, "IMAGES": artifacts.images}.get(word, word) for word in words)
+    found = cli(
+        "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, *words, "--out", tmp_path / "x"
+    )
     assert found.code == 2, found.err
     assert message in found.err
     assert not (tmp_path / "x").exists()
@@ -328,10 +341,19 @@ def test_remediations_that_do_not_go_together(words: tuple, message: str, kit, c
         ((), "neither gain nor cost is measured"),
     ],
 )
-def test_options_without_effect_are_warned_of(words: tuple, message: str, kit, cli, tmp_path: Path) -> None:
-    words = tuple({"PAIRS": kit.pairs}.get(word, word) for word in words)
+def test_options_without_effect_are_warned_of(
+    words: tuple, message: str, artifacts, cli, tmp_path: Path
+) -> None:
+    words = tuple({"PAIRS": artifacts.pairs}.get(word, word) for word in words)
     found = cli(
-        "distill-encoder", kit.encoder, kit.images, *words, "--check", "--quiet", "--out", tmp_path / "x"
+        "distill-encoder",
+        artifacts.encoder,
+        artifacts.images,
+        *words,
+        "--check",
+        "--quiet",
+        "--out",
+        tmp_path / "x",
     )
     assert found.code == 0, found.err
     assert f"warning: {message}"[:9] in found.err
@@ -339,17 +361,17 @@ def test_options_without_effect_are_warned_of(words: tuple, message: str, kit, c
 
 
 def test_an_encoder_without_text_is_refused_where_names_are_needed(
-    kit, cli, dino: Path, tmp_path: Path
+    artifacts, cli, dino: Path, tmp_path: Path
 ) -> None:
-    found = cli("distill-encoder", dino, kit.images, *SHORT, "--out", tmp_path / "x")
+    found = cli("distill-encoder", dino, artifacts.images, *SHORT, "--out", tmp_path / "x")
     assert found.code == 3
     assert "has no text tower" in found.err
 
 
-def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
+def test_damaged_images_are_counted_and_named(artifacts, cli, tmp_path: Path) -> None:
     broken = birds(tmp_path / "birds", "heron", "egret", "crane") / "heron" / "2.png"
     broken.write_bytes(broken.read_bytes()[:99])
-    command = ("distill-encoder", kit.encoder, tmp_path / "birds", *SHORT)
+    command = ("distill-encoder", artifacts.encoder, tmp_path / "birds", *SHORT)
     strict = cli(*command, "--out", tmp_path / "x")
     assert strict.code == 3
     assert "heron/2.png" in strict.err
@@ -359,18 +381,18 @@ def test_damaged_images_are_counted_and_named(kit, cli, tmp_path: Path) -> None:
     assert "heron/2.png" in (found.path / "rejects.jsonl").read_text()
 
 
-def test_a_shape_from_a_config_file(kit, cli, tmp_path: Path) -> None:
+def test_a_shape_from_a_config_file(artifacts, cli, tmp_path: Path) -> None:
     file = tmp_path / "shape.json"
-    file.write_text((kit.encoder / "config.json").read_text())
+    file.write_text((artifacts.encoder / "config.json").read_text())
     new = ("--vocab-size", 400, *SHORT)
-    both = cli("pretrain-encoder", kit.pairs, *NEW, "--config", file, "--out", tmp_path / "both")
+    both = cli("pretrain-encoder", artifacts.pairs, *NEW, "--config", file, "--out", tmp_path / "both")
     assert both.code == 2
     assert "--preset pocket-tiny: cannot be combined with --config" in both.err
-    one = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "one")
-    two = cli("pretrain-encoder", kit.pairs, *NEW, "--out", tmp_path / "two")
+    one = cli("pretrain-encoder", artifacts.pairs, *new, "--config", file, "--out", tmp_path / "one")
+    two = cli("pretrain-encoder", artifacts.pairs, *NEW, "--out", tmp_path / "two")
     assert one.code == 0, one.err
     assert (one.path / "model.safetensors").read_bytes() == (two.path / "model.safetensors").read_bytes()
     file.write_text('{"vision_config": {"hidden_size": 32}, "text_config": {}}')
-    bad = cli("pretrain-encoder", kit.pairs, *new, "--config", file, "--out", tmp_path / "three")
+    bad = cli("pretrain-encoder", artifacts.pairs, *new, "--config", file, "--out", tmp_path / "three")
     assert bad.code == 3
     assert "vision_config.image_size, text_config.max_position_embeddings missing" in bad.err

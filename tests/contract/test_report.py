@@ -12,19 +12,28 @@ from priorkit.core import artifact
 
 
 @pytest.fixture(scope="module")
-def reported(cli, kit, tmp_path_factory):
+def reported(cli, artifacts, tmp_path_factory):
     """A report on the small artifacts and the encoder's answers."""
     root = tmp_path_factory.mktemp("report")
-    naming = kit.world / "benchmarks" / "naming.parquet"
+    naming = artifacts.world / "benchmarks" / "naming.parquet"
     done = cli(
-        "evaluate", kit.encoder, naming, "--resamples", 100, "--device", "cpu", "--out", root / "answers"
+        "evaluate",
+        artifacts.encoder,
+        naming,
+        "--resamples",
+        100,
+        "--device",
+        "cpu",
+        "--out",
+        root / "answers",
     )
     assert done.code == 0, done.err
     assert (
-        cli("correlate", kit.scores, done.path, "--resamples", 100, "--out", root / "correlation").code == 0
+        cli("correlate", artifacts.scores, done.path, "--resamples", 100, "--out", root / "correlation").code
+        == 0
     )
     found = cli(
-        "report", f"ranks={kit.scores}", done.path, root / "correlation", kit.mllm, "--title", "Small & <quick>",
+        "report", f"ranks={artifacts.scores}", done.path, root / "correlation", artifacts.mllm, "--title", "Small & <quick>",
         "--resamples", 100, "--out", root / "page",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -62,36 +71,36 @@ def test_plots_and_tables_lie_beside_the_page(reported) -> None:
     assert [line.split(",")[0] for line in lines[1:]] == ["all", "strong prior", "weak prior", "no prior"]
 
 
-def test_it_quiets_down_and_speaks_json(cli, kit, tmp_path: Path) -> None:
-    found = cli("report", kit.corpus, "--quiet", "--json", "--out", tmp_path / "page")
+def test_it_quiets_down_and_speaks_json(cli, artifacts, tmp_path: Path) -> None:
+    found = cli("report", artifacts.corpus, "--quiet", "--json", "--out", tmp_path / "page")
     assert (found.code, found.err) == (0, "")
     assert json.loads(found.out)["kind"] == "report"
 
 
-def test_what_does_not_fit_is_refused(cli, kit, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(cli, artifacts, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     out = ("--out", tmp_path / "out" / "page")
-    found = cli("report", kit.scores, tmp_path / "notes", tmp_path / "gone", *out)
+    found = cli("report", artifacts.scores, tmp_path / "notes", tmp_path / "gone", *out)
     assert found.code == 3
     assert "no such file or directory" in found.err
-    plain = cli("report", kit.scores, tmp_path / "notes", *out)
+    plain = cli("report", artifacts.scores, tmp_path / "notes", *out)
     assert plain.code == 3
     assert "not an artifact" in plain.err
-    part = cli("report", kit.world / "benchmarks", *out)
+    part = cli("report", artifacts.world / "benchmarks", *out)
     assert part.code == 3
     assert "not an artifact" in part.err
-    twice = cli("report", f"a={kit.scores}", f"a={kit.corpus}", *out)
+    twice = cli("report", f"a={artifacts.scores}", f"a={artifacts.corpus}", *out)
     assert twice.code == 2
     assert "given twice" in twice.err
-    column = cli("report", kit.scores, "--entities", kit.scores / "table.parquet", *out)
+    column = cli("report", artifacts.scores, "--entities", artifacts.scores / "table.parquet", *out)
     assert column.code == 3
     assert "no column 'prior'" in column.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_artifact_is_refused(cli, kit, tmp_path: Path) -> None:
+def test_a_damaged_artifact_is_refused(cli, artifacts, tmp_path: Path) -> None:
     copy = tmp_path / "ranks"
-    shutil.copytree(kit.scores, copy)
+    shutil.copytree(artifacts.scores, copy)
     (copy / "table.parquet").write_bytes(b"PAR1")
     found = cli("report", copy, "--out", tmp_path / "page")
     assert found.code == 3

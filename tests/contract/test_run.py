@@ -23,14 +23,14 @@ def snapshot(root: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(root.rglob("*"))}
 
 
-def test_standard_output_carries_the_path_alone(kit, shell, cli, tmp_path: Path) -> None:
+def test_standard_output_carries_the_path_alone(artifacts, shell, cli, tmp_path: Path) -> None:
     out = tmp_path / "llm"
-    found = shell("pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--out", out)
+    found = shell("pretrain", artifacts.corpus, "--preset", "pocket-tiny", *SHORT, "--out", out)
     assert found.code == 0, found.err
     assert found.out == f"{out}\n"
     quiet = cli(
         "pretrain",
-        kit.corpus,
+        artifacts.corpus,
         "--preset",
         "pocket-tiny",
         *SHORT,
@@ -47,8 +47,8 @@ def test_standard_output_carries_the_path_alone(kit, shell, cli, tmp_path: Path)
     assert manifest["metrics"]["steps"] == 3
 
 
-def test_the_same_command_again_is_up_to_date_in_no_time(kit, shell, cli, tmp_path: Path) -> None:
-    command = ("pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--out", tmp_path / "llm")
+def test_the_same_command_again_is_up_to_date_in_no_time(artifacts, shell, cli, tmp_path: Path) -> None:
+    command = ("pretrain", artifacts.corpus, "--preset", "pocket-tiny", *SHORT, "--out", tmp_path / "llm")
     assert cli(*command).code == 0
     before = snapshot(tmp_path)
     begun = time.monotonic()
@@ -63,29 +63,29 @@ def test_the_same_command_again_is_up_to_date_in_no_time(kit, shell, cli, tmp_pa
     assert snapshot(tmp_path) == before
 
 
-def test_its_own_recipe_re_creates_an_artifact(kit, cli, tmp_path: Path) -> None:
-    found = cli("pretrain", "--recipe", kit.llm / "recipe.toml", "--out", tmp_path / "llm")
+def test_its_own_recipe_re_creates_an_artifact(artifacts, cli, tmp_path: Path) -> None:
+    found = cli("pretrain", "--recipe", artifacts.llm / "recipe.toml", "--out", tmp_path / "llm")
     assert found.code == 0, found.err
-    assert artifact.open_artifact(found.path).digest == artifact.open_artifact(kit.llm).digest
-    same = cli("diff", kit.llm, found.path)
+    assert artifact.open_artifact(found.path).digest == artifact.open_artifact(artifacts.llm).digest
+    same = cli("diff", artifacts.llm, found.path)
     assert same.out == "no difference\n"
 
 
 @pytest.mark.parametrize("name", ["world", "tokenizer", "corpus", "llm", "encoder", "mllm", "scores"])
-def test_artifacts_can_be_looked_at(name: str, kit, cli) -> None:
-    path = getattr(kit, name)
+def test_artifacts_can_be_looked_at(name: str, artifacts, cli) -> None:
+    path = getattr(artifacts, name)
     shown = cli("inspect", path)
     assert shown.code == 0
     assert f"{name} made by" in shown.out
     assert json.loads(cli("inspect", path, "--json").out)["kind"] == name
     assert cli("verify", path).code == 0
-    assert "kind" in cli("diff", path, kit.world if name != "world" else kit.llm).out
+    assert "kind" in cli("diff", path, artifacts.world if name != "world" else artifacts.llm).out
 
 
-def test_command_line_over_recipe_over_default(kit, cli, tmp_path: Path) -> None:
+def test_command_line_over_recipe_over_default(artifacts, cli, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text(
-        f"[tokenizer]\nvocab-size = 350\ntext_column = 'text'\n[tokenizer.sources]\nfacts = '{kit.facts}'\n"
+        f"[tokenizer]\nvocab-size = 350\ntext_column = 'text'\n[tokenizer.sources]\nfacts = '{artifacts.facts}'\n"
     )
     one = cli("tokenizer", "--recipe", recipe, "--out", tmp_path / "one", "--json")
     assert one.code == 0, one.err
@@ -97,7 +97,7 @@ def test_command_line_over_recipe_over_default(kit, cli, tmp_path: Path) -> None
         recipe,
         "--vocab-size",
         360,
-        f"f={kit.facts}",
+        f"f={artifacts.facts}",
         "--out",
         tmp_path / "two",
         "--json",
@@ -106,35 +106,35 @@ def test_command_line_over_recipe_over_default(kit, cli, tmp_path: Path) -> None
     assert (settings["vocab_size"], list(settings["sources"])) == (360, ["f"])
 
 
-def test_a_switch_of_a_recipe_can_be_turned_off(kit, cli, tmp_path: Path) -> None:
+def test_a_switch_of_a_recipe_can_be_turned_off(artifacts, cli, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text("[pretrain]\ncompile = true\npreset = 'pocket-tiny'\nsteps = 1\nbatch_size = 2\n")
     found = cli(
-        "pretrain", kit.corpus, "--recipe", recipe, "--no-compile", "--out", tmp_path / "llm", "--json"
+        "pretrain", artifacts.corpus, "--recipe", recipe, "--no-compile", "--out", tmp_path / "llm", "--json"
     )
     assert found.code == 0, found.err
     assert json.loads(found.out)["settings"]["compile"] is False
 
 
-def test_errors_of_a_recipe_name_file_line_and_nearest(kit, cli, tmp_path: Path) -> None:
+def test_errors_of_a_recipe_name_file_line_and_nearest(artifacts, cli, tmp_path: Path) -> None:
     recipe = tmp_path / "r.toml"
     recipe.write_text("[pretrain]\nlearning_rat = 1\n")
-    found = cli("pretrain", kit.corpus, "--recipe", recipe, "--out", tmp_path / "x")
+    found = cli("pretrain", artifacts.corpus, "--recipe", recipe, "--out", tmp_path / "x")
     assert found.code == 2
     assert f"{recipe}:2 [pretrain] learning_rat: unknown key" in found.err
     assert "did you mean 'learning_rate'" in found.err
     recipe.write_text("[pretrain]\nlearning-rate = -1\nfrom = 3\n")
-    found = cli("pretrain", kit.corpus, "--recipe", recipe, "--steps", "x", "--out", tmp_path / "x")
+    found = cli("pretrain", artifacts.corpus, "--recipe", recipe, "--steps", "x", "--out", tmp_path / "x")
     assert found.code == 2
     assert f"{recipe}:2 [pretrain] learning_rate: should be greater than 0, got -1" in found.err
     assert f"{recipe}:3 [pretrain] from" in found.err
     assert "--steps: should be a whole number such as 512, 20k, 1.5M or 2B, got 'x'" in found.err
 
 
-def test_steps_compose_in_a_pipe(kit, tmp_path: Path) -> None:
+def test_steps_compose_in_a_pipe(artifacts, tmp_path: Path) -> None:
     python = f"{sys.executable} -m priorkit"
     script = (
-        f"{python} mix facts={kit.facts} --tokenizer {kit.tokenizer} --context-length 32 --out corpus | "
+        f"{python} mix facts={artifacts.facts} --tokenizer {artifacts.tokenizer} --context-length 32 --out corpus | "
         f"{python} pretrain - --preset pocket-tiny --steps 1 --batch-size 2 --out llm"
     )
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -144,9 +144,9 @@ def test_steps_compose_in_a_pipe(kit, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["{}\n", '{{"kind": "corpus", "path": "{}"}}'])
 def test_a_pipe_carries_a_path_or_a_manifest(
-    kit, cli, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(form.format(kit.corpus)))
+    monkeypatch.setattr("sys.stdin", io.StringIO(form.format(artifacts.corpus)))
     found = cli("pretrain", "-", "--preset", "pocket-tiny", "--out", tmp_path / "x", "--check", "--json")
     assert found.code == 0, found.err
     assert "rows of 32 tokens" in json.loads(found.out)["plan"]["corpus"]
@@ -170,28 +170,28 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 CHECKS = {
-    "glyph-world": lambda kit: ("--strong", 24),
-    "tokenizer": lambda kit: (f"facts={kit.facts}",),
-    "mix": lambda kit: (f"facts={kit.facts}", "--tokenizer", kit.tokenizer),
-    "pretrain": lambda kit: (kit.corpus, "--preset", "pocket-tiny"),
-    "pretrain-encoder": lambda kit: (kit.pairs,),
-    "distill-encoder": lambda kit: (kit.encoder, kit.images),
-    "align": lambda kit: (kit.llm, kit.encoder, kit.captions),
-    "tune": lambda kit: (kit.mllm, kit.instructions),
-    "blind-tune": lambda kit: (kit.llm, kit.instructions),
-    "rank-e": lambda kit: (kit.encoder, kit.images),
+    "glyph-world": lambda artifacts: ("--strong", 24),
+    "tokenizer": lambda artifacts: (f"facts={artifacts.facts}",),
+    "mix": lambda artifacts: (f"facts={artifacts.facts}", "--tokenizer", artifacts.tokenizer),
+    "pretrain": lambda artifacts: (artifacts.corpus, "--preset", "pocket-tiny"),
+    "pretrain-encoder": lambda artifacts: (artifacts.pairs,),
+    "distill-encoder": lambda artifacts: (artifacts.encoder, artifacts.images),
+    "align": lambda artifacts: (artifacts.llm, artifacts.encoder, artifacts.captions),
+    "tune": lambda artifacts: (artifacts.mllm, artifacts.instructions),
+    "blind-tune": lambda artifacts: (artifacts.llm, artifacts.instructions),
+    "rank-e": lambda artifacts: (artifacts.encoder, artifacts.images),
 }
 
 
 @pytest.mark.parametrize("step", CHECKS)
-def test_check_plans_and_writes_nothing(step: str, kit, cli, tmp_path: Path) -> None:
-    found = cli(step, *CHECKS[step](kit), "--out", tmp_path / "out", "--check")
+def test_check_plans_and_writes_nothing(step: str, artifacts, cli, tmp_path: Path) -> None:
+    found = cli(step, *CHECKS[step](artifacts), "--out", tmp_path / "out", "--check")
     assert (found.code, found.out) == (0, ""), found.err
     assert "makes  " in " ".join(found.err.split(" ")) or "makes" in found.err
     assert list(tmp_path.iterdir()) == []
-    plan = json.loads(cli(step, *CHECKS[step](kit), "--out", tmp_path / "out", "--check", "--json").out)[
-        "plan"
-    ]
+    plan = json.loads(
+        cli(step, *CHECKS[step](artifacts), "--out", tmp_path / "out", "--check", "--json").out
+    )["plan"]
     assert plan["step"] == step
 
 
@@ -228,22 +228,22 @@ def test_out_of_memory_is_the_machines_fault(tmp_path: Path, error: str) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_a_missing_device_is_the_machines_fault(kit, cli, tmp_path: Path) -> None:
+def test_a_missing_device_is_the_machines_fault(artifacts, cli, tmp_path: Path) -> None:
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     found = cli(
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--device", "cuda", "--out", tmp_path / "x"
+        "pretrain", artifacts.corpus, "--preset", "pocket-tiny", "--device", "cuda", "--out", tmp_path / "x"
     )
     assert found.code == 4
     assert "--device cuda: no usable CUDA device" in found.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_guard_stops_a_divergence(kit, cli, tmp_path: Path) -> None:
+def test_the_guard_stops_a_divergence(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", *SHORT, "--learning-rate", "1e30", "--out", tmp_path / "x"
+        "pretrain", artifacts.corpus, "--preset", "pocket-tiny", *SHORT, "--learning-rate", "1e30", "--out", tmp_path / "x"
     )  # fmt: skip
     assert found.code == 5
     assert re.search(
@@ -258,11 +258,11 @@ def test_the_guard_stops_a_divergence(kit, cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_training_saves_its_state_and_goes_on(
-    kit, cli, tmp_path: Path, number: signal.Signals
+    artifacts, cli, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "llm"
     command = (
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", 60, "--batch-size", 4,
+        "pretrain", artifacts.corpus, "--preset", "pocket-tiny", "--steps", 60, "--batch-size", 4,
         "--checkpoint-every", 1, "--precision", "fp32", "--device", "cpu", "--out", out,
     )  # fmt: skip
     process = subprocess.Popen(
@@ -291,7 +291,7 @@ def test_a_stopped_training_saves_its_state_and_goes_on(
     assert not (tmp_path / "llm.partial").exists()
 
 
-def test_a_stop_before_training_leaves_nothing(kit, tmp_path: Path) -> None:
+def test_a_stop_before_training_leaves_nothing(artifacts, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from dataclasses import replace; from priorkit.steps import tokenizer\n"
         "from priorkit.cli.main import main\n"
@@ -300,7 +300,7 @@ def test_a_stop_before_training_leaves_nothing(kit, tmp_path: Path) -> None:
         "def execute(settings, work):\n"
         "    (work.path / 'half').write_text('half'); os.kill(os.getpid(), signal.SIGINT); real(settings, work)\n"
         "tokenizer.STEP = replace(tokenizer.STEP, execute=execute)\n"
-        f"sys.argv = ['priorkit', 'tokenizer', 'a={kit.facts}', '--out', 'x']; main()"
+        f"sys.argv = ['priorkit', 'tokenizer', 'a={artifacts.facts}', '--out', 'x']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path
@@ -311,11 +311,11 @@ def test_a_stop_before_training_leaves_nothing(kit, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_settings_give_the_same_bytes(kit, cli, tmp_path: Path) -> None:
+def test_the_same_settings_give_the_same_bytes(artifacts, cli, tmp_path: Path) -> None:
     for step in ("pretrain", "pretrain-encoder"):
         digests = set()
         for name in "ab":
-            shape = (*CHECKS[step](kit)[:1], "--preset", "pocket-tiny", *SHORT)
+            shape = (*CHECKS[step](artifacts)[:1], "--preset", "pocket-tiny", *SHORT)
             found = cli(step, *shape, "--out", tmp_path / (step + name))
             assert found.code == 0, found.err
             digests.add(artifact.open_artifact(found.path).digest)
@@ -323,17 +323,19 @@ def test_the_same_settings_give_the_same_bytes(kit, cli, tmp_path: Path) -> None
 
 
 def test_a_path_of_the_environment_does_not_matter(
-    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(kit.world.parent)
-    found = cli("verify", os.path.relpath(kit.world))
+    monkeypatch.chdir(artifacts.world.parent)
+    found = cli("verify", os.path.relpath(artifacts.world))
     assert found.code == 0
 
 
 @pytest.mark.parametrize("step", ["pretrain-encoder", "align"])
-def test_workers_do_not_change_the_result(step: str, kit, cli, tmp_path: Path) -> None:
+def test_workers_do_not_change_the_result(step: str, artifacts, cli, tmp_path: Path) -> None:
     for name, workers in (("a", 0), ("b", 2)):
         shape = ("--preset", "pocket-tiny", "--vocab-size", 400) if step == "pretrain-encoder" else ()
-        found = cli(step, *CHECKS[step](kit), *shape, *SHORT, "--workers", workers, "--out", tmp_path / name)
+        found = cli(
+            step, *CHECKS[step](artifacts), *shape, *SHORT, "--workers", workers, "--out", tmp_path / name
+        )
         assert found.code == 0, found.err
     assert artifact.open_artifact(tmp_path / "a").digest == artifact.open_artifact(tmp_path / "b").digest

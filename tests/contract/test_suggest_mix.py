@@ -71,7 +71,9 @@ def test_the_same_inputs_give_the_same_bytes(cli, grid, tmp_path: Path) -> None:
     assert artifact.open_artifact(again.path).digest == artifact.open_artifact(grid.path).digest
 
 
-def test_recipes_of_labels_set_targets_and_recipes_of_sources_weights(cli, grid, kit, tmp_path: Path) -> None:
+def test_recipes_of_labels_set_targets_and_recipes_of_sources_weights(
+    cli, grid, artifacts, tmp_path: Path
+) -> None:
     for name in ("best", "next"):
         found = tomli.loads((grid.path / f"{name}-mix.toml").read_text())
         assert set(found["mix"]["target"]) == {"reasoning", "visual"}
@@ -88,9 +90,9 @@ def test_recipes_of_labels_set_targets_and_recipes_of_sources_weights(cli, grid,
     assert cli("recipe", "check", recipe).code == 0
     weights = tomli.loads(recipe.read_text())["mix"]["weight"]
     assert list(weights) == SOURCES.split(",")
-    text = kit.world / "text"
+    text = artifacts.world / "text"
     mixed = cli(
-        "mix", *(f"{name}={text / 'facts.jsonl'}" for name in weights), "--tokenizer", kit.tokenizer,
+        "mix", *(f"{name}={text / 'facts.jsonl'}" for name in weights), "--tokenizer", artifacts.tokenizer,
         "--recipe", recipe, "--tokens", "4k", "--context-length", 32, "--max-epochs", 20, "--out", tmp_path / "corpus",
     )  # fmt: skip
     assert mixed.code == 0, mixed.err
@@ -115,15 +117,15 @@ def test_bounds_and_the_next_most_uncertain_mix(cli, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def evaluations(cli, kit, tmp_path_factory) -> list[Path]:
+def evaluations(cli, artifacts, tmp_path_factory) -> list[Path]:
     """Evaluations of four models that read different mixes of two sources; the last one read two corpora."""
     root = tmp_path_factory.mktemp("mixes")
-    text = kit.world / "text"
+    text = artifacts.world / "text"
     found: list[Path] = []
     previous: Path | None = None
     for number, share in enumerate((0.1, 0.4, 0.7, 0.9)):
         corpus = cli(
-            "mix", f"facts={text / 'facts.jsonl'}", f"code={text / 'code.jsonl'}", "--tokenizer", kit.tokenizer,
+            "mix", f"facts={text / 'facts.jsonl'}", f"code={text / 'code.jsonl'}", "--tokenizer", artifacts.tokenizer,
             "--weight", f"facts={share},code={1 - share}", "--tokens", "2k", "--context-length", 32,
             "--max-epochs", 20, "--out", root / f"corpus-{number}",
         )  # fmt: skip
@@ -135,7 +137,7 @@ def evaluations(cli, kit, tmp_path_factory) -> list[Path]:
         )  # fmt: skip
         assert llm.code == 0, llm.err
         previous = llm.path
-        held_out = kit.world / "text" / "heldout" / "facts.jsonl"
+        held_out = artifacts.world / "text" / "heldout" / "facts.jsonl"
         done = cli(
             "evaluate", llm.path, held_out, "--task", "perplexity", "--limit", 4, "--resamples", 100,
             "--device", "cpu", "--out", root / f"evaluation-{number}",
@@ -164,7 +166,7 @@ def test_shares_are_found_behind_evaluations(cli, evaluations, tmp_path: Path) -
     np.testing.assert_allclose(other["share.rest"], table["share.code"], atol=1e-9)
 
 
-def test_refusals(cli, kit, evaluations, tmp_path: Path) -> None:
+def test_refusals(cli, artifacts, evaluations, tmp_path: Path) -> None:
     out = ("--out", tmp_path / "out")
 
     def refused(code: int, *parts: str) -> None:

@@ -45,9 +45,9 @@ def made(cli: Any, *words: object) -> Path:
     return found.path
 
 
-def test_a_mixture_of_pictures_and_text(kit, cli, tmp_path: Path, text_only: Path) -> None:
+def test_a_mixture_of_pictures_and_text(artifacts, cli, tmp_path: Path, text_only: Path) -> None:
     out = made(
-        cli, "tune", kit.mllm, f"seen={kit.instructions}", f"text={text_only}", "--weight", "seen=0.75,text=0.25",
+        cli, "tune", artifacts.mllm, f"seen={artifacts.instructions}", f"text={text_only}", "--weight", "seen=0.75,text=0.25",
         "--subset", 16, *SHORT, "--out", tmp_path / "tuned",
     )  # fmt: skip
     manifest = open_artifact(out).manifest
@@ -61,8 +61,8 @@ def test_a_mixture_of_pictures_and_text(kit, cli, tmp_path: Path, text_only: Pat
     assert (again.code, "up to date" in again.err) == (0, True), again.err
 
 
-def test_unknown_sources_and_abilities(kit, cli, tmp_path: Path, text_only: Path) -> None:
-    common = ("tune", kit.mllm, f"text={text_only}", *SHORT, "--out", tmp_path / "x")
+def test_unknown_sources_and_abilities(artifacts, cli, tmp_path: Path, text_only: Path) -> None:
+    common = ("tune", artifacts.mllm, f"text={text_only}", *SHORT, "--out", tmp_path / "x")
     found = cli(*common, "--weight", "txt=1")
     assert found.code == 2
     assert "no source is named 'txt'" in found.err
@@ -72,17 +72,19 @@ def test_unknown_sources_and_abilities(kit, cli, tmp_path: Path, text_only: Path
     assert "did you mean 'language'?" in found.err
 
 
-def test_packing_changes_the_loss_by_rounding_alone(kit, cli, tmp_path: Path) -> None:
+def test_packing_changes_the_loss_by_rounding_alone(artifacts, cli, tmp_path: Path) -> None:
     losses: list[list[float]] = []
     for name, extra in (("packed", ()), ("padded", ("--no-packing",))):
-        out = made(cli, "tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / name)
+        out = made(
+            cli, "tune", artifacts.mllm, artifacts.instructions, *SHORT, *extra, "--out", tmp_path / name
+        )
         losses.append([json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_table_of_parts_with_their_rates(kit, cli, tmp_path: Path) -> None:
+def test_a_table_of_parts_with_their_rates(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "tune", kit.mllm, kit.instructions, *SHORT, "--train", "projector,llm,encoder", "--learning-rate", "1e-3",
+        "tune", artifacts.mllm, artifacts.instructions, *SHORT, "--train", "projector,llm,encoder", "--learning-rate", "1e-3",
         "--encoder-learning-rate", "1e-5", "--projector-learning-rate", "2e-3", "--out", tmp_path / "tuned",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -96,20 +98,29 @@ def test_a_table_of_parts_with_their_rates(kit, cli, tmp_path: Path) -> None:
     metrics = open_artifact(found.path).manifest.metrics
     assert metrics["learning_rates"] == {"projector": 2e-3, "llm": 1e-3, "encoder": 1e-5}
     assert metrics["trained"] == metrics["parameters"]
-    planned = footprint(tensor_files(kit.mllm), ("projector", "llm", "encoder"))
+    planned = footprint(tensor_files(artifacts.mllm), ("projector", "llm", "encoder"))
     assert planned.held == planned.trained == planned.written == sum(metrics["parameters"].values())
     assert metrics["flops_formula"] == TUNING_FORMULA
     assert open_artifact(found.path).manifest.cost["model_flops_per_second"] > 0
-    frozen = cli("tune", kit.mllm, kit.instructions, *SHORT, "--train", "llm", "--out", tmp_path / "llm-only")
+    frozen = cli(
+        "tune",
+        artifacts.mllm,
+        artifacts.instructions,
+        *SHORT,
+        "--train",
+        "llm",
+        "--out",
+        tmp_path / "llm-only",
+    )
     assert any(line.split()[:2] == ["encoder", "0"] for line in frozen.err.splitlines())
 
 
-def test_a_tuned_encoder_comes_out_ready_to_be_ranked(kit, cli, tmp_path: Path) -> None:
+def test_a_tuned_encoder_comes_out_ready_to_be_ranked(artifacts, cli, tmp_path: Path) -> None:
     out = made(
-        cli, "tune", kit.mllm, kit.instructions, *SHORT, "--train", "projector,llm,encoder", "--learning-rate", "1e-2",
-        "--export-encoder", kit.encoder, "--out", tmp_path / "tuned",
+        cli, "tune", artifacts.mllm, artifacts.instructions, *SHORT, "--train", "projector,llm,encoder", "--learning-rate", "1e-2",
+        "--export-encoder", artifacts.encoder, "--out", tmp_path / "tuned",
     )  # fmt: skip
-    before, after = CLIPModel.from_pretrained(kit.encoder), CLIPModel.from_pretrained(out / "encoder")
+    before, after = CLIPModel.from_pretrained(artifacts.encoder), CLIPModel.from_pretrained(out / "encoder")
     tower = LlavaForConditionalGeneration.from_pretrained(out).model.vision_tower.state_dict()
     for name, value in after.vision_model.state_dict().items():
         assert torch.equal(value, tower.get(name, tower.get(f"vision_model.{name}"))), name
@@ -117,25 +128,27 @@ def test_a_tuned_encoder_comes_out_ready_to_be_ranked(kit, cli, tmp_path: Path) 
         assert torch.equal(value, before.text_model.state_dict()[name]), name
     first = "embeddings.patch_embedding.weight"
     assert not torch.equal(after.vision_model.state_dict()[first], before.vision_model.state_dict()[first])
-    ranks = made(cli, "rank-e", out / "encoder", kit.images, "--device", "cpu", "--out", tmp_path / "ranks")
+    ranks = made(
+        cli, "rank-e", out / "encoder", artifacts.images, "--device", "cpu", "--out", tmp_path / "ranks"
+    )
     scores = load_file(ranks / "scores.safetensors")
     assert len(scores["entity_mean_rank"]) == len(
-        load_file(kit.scores / "scores.safetensors")["entity_mean_rank"]
+        load_file(artifacts.scores / "scores.safetensors")["entity_mean_rank"]
     )
     assert open_artifact(ranks).manifest.inputs[0].kind == "part of mllm"
 
 
-def test_lora_beside_a_trained_encoder(kit, cli, tmp_path: Path) -> None:
+def test_lora_beside_a_trained_encoder(artifacts, cli, tmp_path: Path) -> None:
     from peft import PeftModel
 
     out = made(
-        cli, "tune", kit.mllm, kit.instructions, *SHORT, "--train", "projector,llm,encoder", "--lora-rank", 4, "--dora",
-        "--lora-dropout", 0.1, "--learning-rate", "1e-2", "--export-encoder", kit.encoder, "--out", tmp_path / "adapter",
+        cli, "tune", artifacts.mllm, artifacts.instructions, *SHORT, "--train", "projector,llm,encoder", "--lora-rank", 4, "--dora",
+        "--lora-dropout", 0.1, "--learning-rate", "1e-2", "--export-encoder", artifacts.encoder, "--out", tmp_path / "adapter",
     )  # fmt: skip
     names = set(load_file(out / "adapter_model.safetensors"))
     assert any("lora_magnitude_vector" in name for name in names)
     assert any("vision_tower" in name for name in names)
-    base = LlavaForConditionalGeneration.from_pretrained(kit.mllm)
+    base = LlavaForConditionalGeneration.from_pretrained(artifacts.mllm)
     original = base.model.vision_tower.state_dict()["vision_model.embeddings.patch_embedding.weight" if any(
         name.startswith("vision_model.") for name in base.model.vision_tower.state_dict()
     ) else "embeddings.patch_embedding.weight"].clone()  # fmt: skip
@@ -144,7 +157,7 @@ def test_lora_beside_a_trained_encoder(kit, cli, tmp_path: Path) -> None:
     assert not torch.equal(tuned, original)
     exported = CLIPModel.from_pretrained(out / "encoder").vision_model.embeddings.patch_embedding.weight
     assert torch.equal(exported, tuned)
-    planned = footprint(tensor_files(kit.mllm), ("projector", "llm", "encoder"), 4, magnitudes=True)
+    planned = footprint(tensor_files(artifacts.mllm), ("projector", "llm", "encoder"), 4, magnitudes=True)
     assert planned.trained == sum(open_artifact(out).manifest.metrics["trained"].values())
 
 
@@ -164,17 +177,17 @@ def test_lora_beside_a_trained_encoder(kit, cli, tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together(
-    kit, cli, tmp_path: Path, extra: tuple[object, ...], message: str
+    artifacts, cli, tmp_path: Path, extra: tuple[object, ...], message: str
 ) -> None:
-    extra = tuple(kit.encoder if word == "ENCODER" else word for word in extra)
-    found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
+    extra = tuple(artifacts.encoder if word == "ENCODER" else word for word in extra)
+    found = cli("tune", artifacts.mllm, artifacts.instructions, *SHORT, *extra, "--out", tmp_path / "x")
     assert found.code == 2
     assert message in found.err
 
 
 @pytest.mark.parametrize("which", ["selective", "full"])
-def test_activations_computed_again_change_nothing(kit, cli, tmp_path: Path, which: str) -> None:
-    words = ("tune", kit.mllm, kit.instructions, "--train", "projector,llm,encoder", *SHORT)
+def test_activations_computed_again_change_nothing(artifacts, cli, tmp_path: Path, which: str) -> None:
+    words = ("tune", artifacts.mllm, artifacts.instructions, "--train", "projector,llm,encoder", *SHORT)
     plain = made(cli, *words, "--out", tmp_path / "plain")
     again = made(cli, *words, "--checkpoint-activations", which, "--out", tmp_path / "again")
     assert (plain / "metrics.jsonl").read_bytes() == (again / "metrics.jsonl").read_bytes()
@@ -190,21 +203,32 @@ def test_activations_computed_again_change_nothing(kit, cli, tmp_path: Path, whi
         ),
     ],
 )
-def test_memory_that_cannot_be_saved(kit, cli, tmp_path: Path, extra: tuple[str, ...], message: str) -> None:
-    found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "x")
+def test_memory_that_cannot_be_saved(
+    artifacts, cli, tmp_path: Path, extra: tuple[str, ...], message: str
+) -> None:
+    found = cli("tune", artifacts.mllm, artifacts.instructions, *SHORT, *extra, "--out", tmp_path / "x")
     assert found.code == 2
     assert message in found.err
 
 
 @pytest.mark.parametrize("step", ["tune", "blind-tune"])
 def test_a_plan_reckons_memory_and_disk(
-    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    words = (step, kit.mllm, kit.instructions, *SHORT, "--check", "--json", "--out", tmp_path / "x")
+    words = (
+        step,
+        artifacts.mllm,
+        artifacts.instructions,
+        *SHORT,
+        "--check",
+        "--json",
+        "--out",
+        tmp_path / "x",
+    )
     found = cli(*words)
     assert found.code == 0, found.err
     parts = ("llm",) if step == "blind-tune" else ("projector", "llm")
-    size = footprint(tensor_files(kit.mllm), parts)
+    size = footprint(tensor_files(artifacts.mllm), parts)
     plan = json.loads(found.out)["plan"]
     assert plan["memory"] == f"about {capacity.readable_bytes(size.memory_bytes)}"
     assert plan["disk"] == f"about {capacity.readable_bytes(size.disk_bytes)}"
@@ -219,14 +243,14 @@ def test_a_footprint_holds_weights_gradients_and_moments() -> None:
     assert (size.memory_bytes, size.disk_bytes) == (4 * (10 + 4 + 8), 4 * (7 + 4 + 8))
 
 
-def test_an_adapter_is_to_be_folded_in_first(kit, cli, tmp_path: Path) -> None:
-    config = {"peft_type": "LORA", "base_model_name_or_path": str(kit.mllm), "r": 2}
+def test_an_adapter_is_to_be_folded_in_first(artifacts, cli, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(artifacts.mllm), "r": 2}
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
-    found = cli("tune", tmp_path / "adapter", kit.instructions, *SHORT, "--out", tmp_path / "x")
+    found = cli("tune", tmp_path / "adapter", artifacts.instructions, *SHORT, "--out", tmp_path / "x")
     assert found.code == 3
     assert "this is an adapter, not a model" in found.err
-    assert f"priorkit merge-adapters {tmp_path / 'adapter'} --base {kit.mllm} --out merged" in found.err
+    assert f"priorkit merge-adapters {tmp_path / 'adapter'} --base {artifacts.mllm} --out merged" in found.err
 
 
 def with_template(mllm: Path, folder: Path, template: str) -> Path:
@@ -240,19 +264,21 @@ PLAIN = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + eos_token }
 ANSWER = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 
 
-def test_a_template_that_cannot_work_is_refused_before_weights_are_read(kit, cli, tmp_path: Path) -> None:
+def test_a_template_that_cannot_work_is_refused_before_weights_are_read(
+    artifacts, cli, tmp_path: Path
+) -> None:
     drops = "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
-    model = with_template(kit.mllm, tmp_path / "model", drops)
+    model = with_template(artifacts.mllm, tmp_path / "model", drops)
     for step in ("tune", "blind-tune"):
-        found = cli(step, model, kit.instructions, *SHORT, "--check", "--out", tmp_path / "x")
+        found = cli(step, model, artifacts.instructions, *SHORT, "--check", "--out", tmp_path / "x")
         assert found.code == 3
         assert str(model) in found.err
         assert "the chat template does not keep what was said as it is" in found.err
 
 
-def test_conversations_that_the_template_refuses_are_rejected_by_name(kit, cli, tmp_path: Path) -> None:
+def test_conversations_that_the_template_refuses_are_rejected_by_name(artifacts, cli, tmp_path: Path) -> None:
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    model = with_template(kit.mllm, tmp_path / "model", refuses + PLAIN + ANSWER)
+    model = with_template(artifacts.mllm, tmp_path / "model", refuses + PLAIN + ANSWER)
     system = {"from": "system", "value": "Be brief."}
     rows = [{"id": f"n{n}", "conversations": [system] * (n == 3) + turns("q", "a")} for n in range(8)]
     source = lines(tmp_path / "c.jsonl", rows)
@@ -263,7 +289,7 @@ def test_conversations_that_the_template_refuses_are_rejected_by_name(kit, cli, 
     assert open_artifact(made(cli, *words, "--reject-limit", 0.2)).manifest.metrics["samples"] == 7
 
 
-def test_long_conversations_are_cut_and_counted(kit, cli, tmp_path: Path) -> None:
+def test_long_conversations_are_cut_and_counted(artifacts, cli, tmp_path: Path) -> None:
     Image.new("RGB", (48, 48)).save(tmp_path / "a.png")
     seen = {"image": "a.png"}
     rows = [
@@ -273,7 +299,7 @@ def test_long_conversations_are_cut_and_counted(kit, cli, tmp_path: Path) -> Non
         {"conversations": turns("word " * 200, "a")},
     ]
     source = lines(tmp_path / "c.jsonl", rows)
-    words = ("tune", kit.mllm, source, *SHORT, "--max-length", 64, "--out", tmp_path / "tuned")
+    words = ("tune", artifacts.mllm, source, *SHORT, "--max-length", 64, "--out", tmp_path / "tuned")
     found = cli(*words)
     assert found.code == 3
     assert "2 of 4 rows are broken" in found.err
@@ -300,10 +326,18 @@ def test_long_conversations_are_cut_and_counted(kit, cli, tmp_path: Path) -> Non
     ],
 )
 def test_what_align_makes_loads_in_transformers(
-    kit, cli, tmp_path: Path, extra: tuple[object, ...], tokens: int
+    artifacts, cli, tmp_path: Path, extra: tuple[object, ...], tokens: int
 ) -> None:
     out = made(
-        cli, "align", kit.llm, kit.encoder, kit.captions, *SHORT, *extra, "--out", tmp_path / "aligned"
+        cli,
+        "align",
+        artifacts.llm,
+        artifacts.encoder,
+        artifacts.captions,
+        *SHORT,
+        *extra,
+        "--out",
+        tmp_path / "aligned",
     )
     model = LlavaForConditionalGeneration.from_pretrained(out).eval()
     processor = AutoProcessor.from_pretrained(out)
@@ -332,7 +366,7 @@ def test_what_align_makes_loads_in_transformers(
         torch.testing.assert_close(projector(inputs), projector.linear_1(inputs))
     if "-2,-1" in extra:
         assert projector.linear_1.in_features == 64
-    ranked = cli("tune", out, kit.instructions, *SHORT, "--out", tmp_path / "tuned")
+    ranked = cli("tune", out, artifacts.instructions, *SHORT, "--out", tmp_path / "tuned")
     assert ranked.code == 0, ranked.err
 
 
@@ -340,9 +374,9 @@ def test_what_align_makes_loads_in_transformers(
     ("way", "extra", "side"), [("squash", (), 48), ("pad", (), 48), ("crop", (), 48), ("pad", ("--image-tokens", 16), 64)]
 )  # fmt: skip
 def test_the_way_to_a_square_is_saved_with_the_model(
-    kit, cli, tmp_path: Path, way: str, extra: tuple[object, ...], side: int
+    artifacts, cli, tmp_path: Path, way: str, extra: tuple[object, ...], side: int
 ) -> None:
-    words = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--resize", way, *extra)
+    words = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--resize", way, *extra)
     out = made(cli, *words, "--out", tmp_path / "aligned")
     from priorkit.models.multimodal.llava import load_multimodal
 
@@ -375,13 +409,13 @@ def dino(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_plan_counts_what_the_processor_crops(kit, cli, tmp_path: Path, dino: Path) -> None:
+def test_the_plan_counts_what_the_processor_crops(artifacts, cli, tmp_path: Path, dino: Path) -> None:
     """The configuration says 112 pixels, which would be 196 tokens; the processor crops to 56."""
     words = (
         "align",
-        kit.llm,
+        artifacts.llm,
         dino,
-        kit.captions,
+        artifacts.captions,
         *SHORT,
         "--max-length",
         100,
@@ -400,28 +434,28 @@ def test_the_plan_counts_what_the_processor_crops(kit, cli, tmp_path: Path, dino
     assert "an image takes 49 tokens" in refused.err
 
 
-def test_two_encoders_are_aligned_tuned_and_asked(kit, cli, tmp_path: Path, dino: Path) -> None:
-    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+def test_two_encoders_are_aligned_tuned_and_asked(artifacts, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--also-encoder", dino)
     aligned = made(cli, *pair, "--out", tmp_path / "aligned")
     manifest = open_artifact(aligned).manifest
     assert "also_encoder.0" in [record.setting for record in manifest.inputs]
     config = json.loads((aligned / "config.json").read_text())
     assert config["vision_config"]["hidden_size"] == 32 + 24
     train = ("--train", "projector,llm,encoder", "--learning-rate", "1e-2")
-    tuned = made(cli, "tune", aligned, kit.instructions, *SHORT, *train, "--out", tmp_path / "tuned")
+    tuned = made(cli, "tune", aligned, artifacts.instructions, *SHORT, *train, "--out", tmp_path / "tuned")
     before, after = (load_file(folder / "model.safetensors") for folder in (aligned, tuned))
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     for place in (0, 1):
         assert any(f"vision_tower.towers.{place}." in name for name in changed)
     frozen = made(
-        cli, "tune", aligned, kit.instructions, *SHORT, "--train", "llm", "--subset", 4, "--out", tmp_path / "frozen"
+        cli, "tune", aligned, artifacts.instructions, *SHORT, "--train", "llm", "--subset", 4, "--out", tmp_path / "frozen"
     )  # fmt: skip
     after = load_file(frozen / "model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before if "vision_tower" in name)
     adapter = made(
-        cli, "tune", aligned, kit.instructions, *SHORT, "--lora-rank", 2, "--out", tmp_path / "adapter"
+        cli, "tune", aligned, artifacts.instructions, *SHORT, "--lora-rank", 2, "--out", tmp_path / "adapter"
     )
-    benchmark = sorted((kit.world / "benchmarks").glob("*.parquet"))[0]
+    benchmark = sorted((artifacts.world / "benchmarks").glob("*.parquet"))[0]
     for number, model in enumerate((tuned, adapter)):
         out = made(
             cli, "evaluate", model, benchmark, "--limit", 4, "--device", "cpu", "--out", tmp_path / f"score-{number}"
@@ -438,19 +472,19 @@ def test_two_encoders_are_aligned_tuned_and_asked(kit, cli, tmp_path: Path, dino
     ],
 )
 def test_what_several_encoders_do_not_take(
-    kit, cli, tmp_path: Path, dino: Path, extra: tuple[object, ...], code: int, message: str
+    artifacts, cli, tmp_path: Path, dino: Path, extra: tuple[object, ...], code: int, message: str
 ) -> None:
-    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+    pair = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--also-encoder", dino)
     found = cli(*pair, *extra, "--out", tmp_path / "x")
     assert found.code == code, found.err
     assert message in found.err
 
 
-def test_one_of_several_encoders_is_not_taken_out(kit, cli, tmp_path: Path, dino: Path) -> None:
-    pair = ("align", kit.llm, kit.encoder, kit.captions, *SHORT, "--also-encoder", dino)
+def test_one_of_several_encoders_is_not_taken_out(artifacts, cli, tmp_path: Path, dino: Path) -> None:
+    pair = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--also-encoder", dino)
     aligned = made(cli, *pair, "--out", tmp_path / "aligned")
-    common = ("tune", aligned, kit.instructions, *SHORT)
-    found = cli(*common, "--train", "encoder", "--export-encoder", kit.encoder, "--out", tmp_path / "x")
+    common = ("tune", aligned, artifacts.instructions, *SHORT)
+    found = cli(*common, "--train", "encoder", "--export-encoder", artifacts.encoder, "--out", tmp_path / "x")
     assert found.code == 3
     assert "sees by several encoders at once" in found.err
     found = cli(*common, "--architecture", "lion", "--stage", 1, "--out", tmp_path / "x")
@@ -458,19 +492,37 @@ def test_one_of_several_encoders_is_not_taken_out(kit, cli, tmp_path: Path, dino
     assert "LION's branches read one encoder" in found.err
 
 
-def test_a_resized_encoder_sees_what_it_saw(kit, cli, tmp_path: Path) -> None:
+def test_a_resized_encoder_sees_what_it_saw(artifacts, cli, tmp_path: Path) -> None:
     """The number of its own tokens changes nothing."""
     own, none = (
-        made(cli, "align", kit.llm, kit.encoder, kit.captions, *SHORT, *extra, "--out", tmp_path / name)
+        made(
+            cli,
+            "align",
+            artifacts.llm,
+            artifacts.encoder,
+            artifacts.captions,
+            *SHORT,
+            *extra,
+            "--out",
+            tmp_path / name,
+        )
         for name, extra in (("own", ("--image-tokens", 9)), ("none", ()))
     )
     for name, value in load_file(own / "model.safetensors").items():
         assert torch.equal(value, load_file(none / "model.safetensors")[name]), name
 
 
-def test_no_square_number_of_tokens(kit, cli, tmp_path: Path) -> None:
+def test_no_square_number_of_tokens(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "align", kit.llm, kit.encoder, kit.captions, *SHORT, "--image-tokens", 575, "--out", tmp_path / "x"
+        "align",
+        artifacts.llm,
+        artifacts.encoder,
+        artifacts.captions,
+        *SHORT,
+        "--image-tokens",
+        575,
+        "--out",
+        tmp_path / "x",
     )
     assert found.code == 2
     assert "575 is not a square number" in found.err

@@ -13,7 +13,7 @@ from PIL import Image
 
 
 @pytest.mark.parametrize("extra", [(), ("--lora-rank", "4")], ids=["whole", "lora"])
-def test_one_picture_among_two_processes(kit, cli, tmp_path: Path, extra: tuple[str, ...]) -> None:
+def test_one_picture_among_two_processes(artifacts, cli, tmp_path: Path, extra: tuple[str, ...]) -> None:
     Image.effect_noise((48, 48), 80).convert("RGB").save(tmp_path / "a.png")
     rows = [
         {
@@ -28,7 +28,7 @@ def test_one_picture_among_two_processes(kit, cli, tmp_path: Path, extra: tuple[
     source = tmp_path / "c.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = [
-        "tune", str(kit.mllm), str(source), "--train", "projector,llm,encoder", *extra, "--epochs", "2", "--batch-size", "4",
+        "tune", str(artifacts.mllm), str(source), "--train", "projector,llm,encoder", *extra, "--epochs", "2", "--batch-size", "4",
         "--precision", "fp32", "--device", "cpu", "--warmup-steps", "0",
     ]  # fmt: skip
     one = cli(*words, "--out", tmp_path / "one")

@@ -56,17 +56,25 @@ def one_picture(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of each arm by one process, and by two that share parameters."""
     root = tmp_path_factory.mktemp("shared")
     seldom = ("--epochs", "2", "--batch-size", "4", "--weight-decay", "0.5")
     short = ("--steps", "3", "--batch-size", "4")
     source = str(one_picture(root))
     arms = {
-        "whole": ("tune", str(kit.mllm), source, "--train", "projector,llm,encoder", *seldom),
-        "lora": ("tune", str(kit.mllm), str(kit.instructions), "--lora-rank", "2", "--dora", *short),
-        "blind": ("blind-tune", str(kit.mllm), source, "--placeholder", "learned", *seldom),
-        "align": ("align", str(kit.llm), str(kit.encoder), str(kit.captions), *short),
+        "whole": ("tune", str(artifacts.mllm), source, "--train", "projector,llm,encoder", *seldom),
+        "lora": (
+            "tune",
+            str(artifacts.mllm),
+            str(artifacts.instructions),
+            "--lora-rank",
+            "2",
+            "--dora",
+            *short,
+        ),
+        "blind": ("blind-tune", str(artifacts.mllm), source, "--placeholder", "learned", *seldom),
+        "align": ("align", str(artifacts.llm), str(artifacts.encoder), str(artifacts.captions), *short),
     }
     for name, words in arms.items():
         found = cli(*words, *SHORT, "--out", root / f"{name}-1")
@@ -100,11 +108,11 @@ def test_shared_parameters_learn_the_same(both: Path, arm: str) -> None:
             torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=2e-4, msg=name)
 
 
-def test_what_was_shared_loads_in_transformers(both: Path, kit) -> None:
+def test_what_was_shared_loads_in_transformers(both: Path, artifacts) -> None:
     from peft import PeftModel
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
     models = [LlavaForConditionalGeneration.from_pretrained(both / f"{arm}-2") for arm in ("whole", "align")]
     assert models[0].config.architectures == ["LlavaForConditionalGeneration"]
     AutoProcessor.from_pretrained(both / "whole-2")
-    PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(kit.mllm), both / "lora-2")
+    PeftModel.from_pretrained(LlavaForConditionalGeneration.from_pretrained(artifacts.mllm), both / "lora-2")

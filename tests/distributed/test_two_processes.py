@@ -43,7 +43,7 @@ distributed.stop()
 
 
 @pytest.fixture(scope="module")
-def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each step's result by one process and by two."""
     root = tmp_path_factory.mktemp("both")
     text = root / "own.jsonl"
@@ -51,23 +51,23 @@ def both(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     commands = {
         # Held-out text of five rows: of unequal numbers of batches in two processes.
         "pretrain": (
-            "pretrain", str(kit.corpus), "--preset", "pocket-tiny", "--steps", "6", "--micro-batch-size", "2",
+            "pretrain", str(artifacts.corpus), "--preset", "pocket-tiny", "--steps", "6", "--micro-batch-size", "2",
             "--eval", f"own={text}", "--eval-every", "3", *COMMON,
         ),
         "pretrain-encoder": (
-            "pretrain-encoder", str(kit.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
+            "pretrain-encoder", str(artifacts.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
             *COMMON,
         ),
         "siglip": (
-            "pretrain-encoder", str(kit.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
+            "pretrain-encoder", str(artifacts.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
             "--loss", "siglip", "--gradient-cache", "3", *COMMON,
         ),
         "distill-encoder": (
-            "distill-encoder", str(kit.encoder), str(kit.images), "--steps", "3", "--contrastive", "infonce",
-            "--teacher", str(kit.encoder), "--relational-weight", "1", "--replay", str(kit.pairs), *COMMON,
+            "distill-encoder", str(artifacts.encoder), str(artifacts.images), "--steps", "3", "--contrastive", "infonce",
+            "--teacher", str(artifacts.encoder), "--relational-weight", "1", "--replay", str(artifacts.pairs), *COMMON,
         ),
         "tune": (
-            "tune", str(kit.mllm), str(kit.instructions), "--train", "projector,llm,encoder", "--steps", "3",
+            "tune", str(artifacts.mllm), str(artifacts.instructions), "--train", "projector,llm,encoder", "--steps", "3",
             "--weight-decay", "0.5", *COMMON,
         ),
     }  # fmt: skip
@@ -127,10 +127,10 @@ def test_an_export_of_shared_weights_is_whole(both: Path) -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_a_run_stopped_on_two_processes_goes_on_with_one(kit, cli, tmp_path: Path) -> None:
+def test_a_run_stopped_on_two_processes_goes_on_with_one(artifacts, cli, tmp_path: Path) -> None:
     out = tmp_path / "llm"
     words = (
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", 150, *COMMON, "--checkpoint-every", 10,
+        "pretrain", artifacts.corpus, "--preset", "pocket-tiny", "--steps", 150, *COMMON, "--checkpoint-every", 10,
         "--out", out,
     )  # fmt: skip
     process = subprocess.Popen(torchrun("-m", "priorkit", *words), stderr=subprocess.PIPE, text=True)
@@ -151,10 +151,10 @@ def test_a_run_stopped_on_two_processes_goes_on_with_one(kit, cli, tmp_path: Pat
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
-def test_four_processes_see_the_samples_of_one(both: Path, kit, tmp_path: Path) -> None:
+def test_four_processes_see_the_samples_of_one(both: Path, artifacts, tmp_path: Path) -> None:
     words = (
         "pretrain",
-        kit.corpus,
+        artifacts.corpus,
         "--preset",
         "pocket-tiny",
         "--steps",
@@ -172,11 +172,19 @@ def test_four_processes_see_the_samples_of_one(both: Path, kit, tmp_path: Path) 
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(
-    kit, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     found = cli(
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", *COMMON, "--steps", 1, "--out", tmp_path / "x"
+        "pretrain",
+        artifacts.corpus,
+        "--preset",
+        "pocket-tiny",
+        *COMMON,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "x",
     )
     assert found.code == 2
     assert "--batch-size 8 cannot be split among 3 processes" in found.err

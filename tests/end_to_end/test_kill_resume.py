@@ -18,9 +18,9 @@ STEPS = 12
 
 
 @pytest.fixture(scope="module")
-def runs(kit, cli) -> Runs:
+def runs(artifacts, cli) -> Runs:
     command = [
-        "pretrain", kit.corpus, "--preset", "pocket-tiny", "--steps", STEPS, "--batch-size", 4,
+        "pretrain", artifacts.corpus, "--preset", "pocket-tiny", "--steps", STEPS, "--batch-size", 4,
         "--checkpoint-every", 3, "--precision", "fp32", "--device", "cpu", "--quiet",
     ]  # fmt: skip
     return Runs(cli, command)

@@ -29,9 +29,9 @@ def arm(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(kit: Any, cli: Any, arm: str) -> Runs:
+def runs(artifacts: Any, cli: Any, arm: str) -> Runs:
     command = [
-        "tune", kit.mllm, kit.instructions, *ARMS[arm], "--steps", STEPS, "--batch-size", 4, "--micro-batch-size", 2,
+        "tune", artifacts.mllm, artifacts.instructions, *ARMS[arm], "--steps", STEPS, "--batch-size", 4, "--micro-batch-size", 2,
         "--warmup-steps", 1, "--checkpoint-every", 2, "--precision", "fp32", "--device", "cpu", "--quiet",
     ]  # fmt: skip
     return Runs(cli, command)

@@ -19,16 +19,16 @@ def losses(folder: Path) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_training_step_runs(kit, cli, tmp_path: Path, precision: str, workers: int) -> None:
+def test_every_training_step_runs(artifacts, cli, tmp_path: Path, precision: str, workers: int) -> None:
     commands = (
-        ("pretrain", kit.corpus, "--preset", "pocket-tiny"),
-        ("pretrain-encoder", kit.pairs, "--preset", "pocket-tiny", "--vocab-size", 400),
-        ("distill-encoder", kit.encoder, kit.images, "--replay", kit.pairs),
-        ("align", kit.llm, kit.encoder, kit.captions),
-        ("tune", kit.mllm, kit.instructions),
-        ("tune", kit.mllm, kit.instructions, "--train", "projector,llm,encoder"),
-        ("tune", kit.mllm, kit.instructions, "--lora-rank", 4),
-        ("blind-tune", kit.llm, kit.instructions),
+        ("pretrain", artifacts.corpus, "--preset", "pocket-tiny"),
+        ("pretrain-encoder", artifacts.pairs, "--preset", "pocket-tiny", "--vocab-size", 400),
+        ("distill-encoder", artifacts.encoder, artifacts.images, "--replay", artifacts.pairs),
+        ("align", artifacts.llm, artifacts.encoder, artifacts.captions),
+        ("tune", artifacts.mllm, artifacts.instructions),
+        ("tune", artifacts.mllm, artifacts.instructions, "--train", "projector,llm,encoder"),
+        ("tune", artifacts.mllm, artifacts.instructions, "--lora-rank", 4),
+        ("blind-tune", artifacts.llm, artifacts.instructions),
     )
     for number, words in enumerate(commands):
         found = cli(
@@ -38,11 +38,11 @@ def test_every_training_step_runs(kit, cli, tmp_path: Path, precision: str, work
         assert all(0 < loss < 50 for loss in losses(found.path))
 
 
-def test_the_losses_are_those_of_the_cpu(kit, cli, tmp_path: Path) -> None:
+def test_the_losses_are_those_of_the_cpu(artifacts, cli, tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
         words = (
             "pretrain",
-            kit.corpus,
+            artifacts.corpus,
             "--preset",
             "pocket-tiny",
             *SHORT[:-1],
@@ -55,9 +55,11 @@ def test_the_losses_are_those_of_the_cpu(kit, cli, tmp_path: Path) -> None:
     assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 
-def test_ranks_are_those_of_the_cpu(kit, cli, tmp_path: Path) -> None:
-    found = cli("rank-e", kit.encoder, kit.images, "--device", "cuda", "--out", tmp_path / "ranks")
+def test_ranks_are_those_of_the_cpu(artifacts, cli, tmp_path: Path) -> None:
+    found = cli(
+        "rank-e", artifacts.encoder, artifacts.images, "--device", "cuda", "--out", tmp_path / "ranks"
+    )
     assert found.code == 0, found.err
-    manifests = [json.loads((path / "priorkit.json").read_text()) for path in (found.path, kit.scores)]
+    manifests = [json.loads((path / "priorkit.json").read_text()) for path in (found.path, artifacts.scores)]
     values = [manifest["metrics"]["mean_rank"]["value"] for manifest in manifests]
     assert values[0] == pytest.approx(values[1], rel=0.02)

@@ -303,11 +303,11 @@ def test_naflex_images_differ_in_shape_and_padding_is_masked(images, words, tmp_
     close(together.pooled(1, "mean")[1], together.hidden_states[1][1, : rows[1]].mean(0))
 
 
-def test_other_models_are_refused(kit, tmp_path: Path) -> None:
+def test_other_models_are_refused(artifacts, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected an image encoder, got 'llama'"):
-        check_encoder(kit.llm, text=False)
+        check_encoder(artifacts.llm, text=False)
     with pytest.raises(InputError, match="multimodal"):
-        check_encoder(kit.mllm, text=False)
+        check_encoder(artifacts.mllm, text=False)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit", "hidden_size": 16}))
     with pytest.raises(InputError, match="no image preprocessing"):
         check_encoder(tmp_path, text=False)

@@ -19,13 +19,13 @@ from priorkit.models.vision.loading import load_encoder
 SHORT = ("--steps", 2, "--batch-size", 8, "--precision", "fp32", "--device", "cpu")
 
 
-def test_features_are_those_of_clip_model_and_auto_processor(kit) -> None:
+def test_features_are_those_of_clip_model_and_auto_processor(artifacts) -> None:
     model, processor = (
-        CLIPModel.from_pretrained(kit.encoder).eval(),
-        AutoProcessor.from_pretrained(kit.encoder),
+        CLIPModel.from_pretrained(artifacts.encoder).eval(),
+        AutoProcessor.from_pretrained(artifacts.encoder),
     )
-    ours = load_encoder(kit.encoder)
-    images = [decode(ref) for ref in read_entities(kit.images, Rejects(0)).images[:5]]
+    ours = load_encoder(artifacts.encoder)
+    images = [decode(ref) for ref in read_entities(artifacts.images, Rejects(0)).images[:5]]
     images.append(images[0].resize((100, 61)))
     texts = ["a photo of a heron", "ADI shakti", "a very long caption " * 20]
     theirs = processor(
@@ -46,12 +46,12 @@ def test_features_are_those_of_clip_model_and_auto_processor(kit) -> None:
         )
 
 
-def test_rank_e_is_the_count_of_better_names_by_plain_transformers(kit) -> None:
+def test_rank_e_is_the_count_of_better_names_by_plain_transformers(artifacts) -> None:
     model, processor = (
-        CLIPModel.from_pretrained(kit.encoder).eval(),
-        AutoProcessor.from_pretrained(kit.encoder),
+        CLIPModel.from_pretrained(artifacts.encoder).eval(),
+        AutoProcessor.from_pretrained(artifacts.encoder),
     )
-    entities = read_entities(kit.images, Rejects(0))
+    entities = read_entities(artifacts.images, Rejects(0))
     texts = [f"a photo of a {name}" for name in entities.entities]
     with torch.no_grad():
         output = model(
@@ -63,14 +63,14 @@ def test_rank_e_is_the_count_of_better_names_by_plain_transformers(kit) -> None:
     truth = torch.tensor(entities.entity_of)
     own = similarity[torch.arange(len(truth)), truth]
     ranks = 1 + (similarity > own[:, None]).sum(dim=1).double()
-    shown = pq.read_table(kit.scores / "table.parquet").to_pydict()
+    shown = pq.read_table(artifacts.scores / "table.parquet").to_pydict()
     assert shown["entity"] == list(entities.entities)
     for number, rank in enumerate(shown["mean_rank"]):
         assert rank == pytest.approx(float(ranks[truth == number].mean()), abs=0.51)
 
 
-def test_a_zero_shot_head_averages_templates(kit) -> None:
-    encoder = load_encoder(kit.encoder)
+def test_a_zero_shot_head_averages_templates(artifacts) -> None:
+    encoder = load_encoder(artifacts.encoder)
     one, two = (zero_shot_head(encoder, ["heron", "egret"], [t]) for t in ("a {}", "the {}"))
     both = zero_shot_head(encoder, ["heron", "egret"], ["a {}", "the {}"])
     torch.testing.assert_close(both, normalised(one + two), rtol=1e-5, atol=1e-6)
@@ -90,15 +90,25 @@ def test_a_zero_shot_head_averages_templates(kit) -> None:
     ],
 )
 def test_a_remediated_encoder_loads_and_keeps_its_text_tower(
-    kit, cli, tmp_path: Path, extra: tuple[object, ...]
+    artifacts, cli, tmp_path: Path, extra: tuple[object, ...]
 ) -> None:
     words = [
-        {"SELF": kit.encoder, "PAIRS": kit.pairs}.get(word, word) if isinstance(word, str) else word
+        {"SELF": artifacts.encoder, "PAIRS": artifacts.pairs}.get(word, word)
+        if isinstance(word, str)
+        else word
         for word in extra
     ]
-    found = cli("distill-encoder", kit.encoder, kit.images, *SHORT, *words, "--out", tmp_path / "remediated")
+    found = cli(
+        "distill-encoder",
+        artifacts.encoder,
+        artifacts.images,
+        *SHORT,
+        *words,
+        "--out",
+        tmp_path / "remediated",
+    )
     assert found.code == 0, found.err
-    before, after = CLIPModel.from_pretrained(kit.encoder), CLIPModel.from_pretrained(found.path)
+    before, after = CLIPModel.from_pretrained(artifacts.encoder), CLIPModel.from_pretrained(found.path)
     AutoProcessor.from_pretrained(found.path)
     changed = {
         name for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
@@ -110,11 +120,11 @@ def test_a_remediated_encoder_loads_and_keeps_its_text_tower(
         assert not {name for name in changed if "layers.0." in name or "embeddings" in name}
 
 
-def test_interpolation_at_zero_gives_the_original(kit, cli, tmp_path: Path) -> None:
+def test_interpolation_at_zero_gives_the_original(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
         "distill-encoder",
-        kit.encoder,
-        kit.images,
+        artifacts.encoder,
+        artifacts.images,
         *SHORT,
         "--interpolate",
         0,
@@ -124,6 +134,6 @@ def test_interpolation_at_zero_gives_the_original(kit, cli, tmp_path: Path) -> N
         tmp_path / "same",
     )
     assert found.code == 0, found.err
-    before, after = CLIPModel.from_pretrained(kit.encoder), CLIPModel.from_pretrained(found.path)
+    before, after = CLIPModel.from_pretrained(artifacts.encoder), CLIPModel.from_pretrained(found.path)
     for old, new in zip(before.parameters(), after.parameters(), strict=True):
         assert torch.equal(old, new)

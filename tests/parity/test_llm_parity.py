@@ -20,21 +20,21 @@ from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.training.objectives.language_modeling import CausalLMObjective, CausalLMWithLoss
 
 
-def test_an_llm_loads_unchanged_and_gives_the_same_logits(kit) -> None:
-    theirs = AutoModelForCausalLM.from_pretrained(kit.llm).eval()
-    ours = load_llm(kit.llm).eval()
-    ids = torch.from_numpy(Corpus(kit.corpus).row(0))[None]
+def test_an_llm_loads_unchanged_and_gives_the_same_logits(artifacts) -> None:
+    theirs = AutoModelForCausalLM.from_pretrained(artifacts.llm).eval()
+    ours = load_llm(artifacts.llm).eval()
+    ids = torch.from_numpy(Corpus(artifacts.corpus).row(0))[None]
     with torch.no_grad():
         assert torch.equal(theirs(ids).logits, ours(ids).logits)
-    tokenizer = AutoTokenizer.from_pretrained(kit.llm)
+    tokenizer = AutoTokenizer.from_pretrained(artifacts.llm)
     text = "The heron stands 12 m away; naïve ☃ code: x == 1\n"
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-    assert load_tokenizer(kit.tokenizer).get_vocab() == tokenizer.get_vocab()
+    assert load_tokenizer(artifacts.tokenizer).get_vocab() == tokenizer.get_vocab()
 
 
-def test_the_pretraining_loss_is_transformers_own(kit) -> None:
-    model = AutoModelForCausalLM.from_pretrained(kit.llm)
-    corpus = Corpus(kit.corpus)
+def test_the_pretraining_loss_is_transformers_own(artifacts) -> None:
+    model = AutoModelForCausalLM.from_pretrained(artifacts.llm)
+    corpus = Corpus(artifacts.corpus)
     objective = CausalLMObjective(CausalLMWithLoss(model), corpus, None)
     batch = objective.collate([objective.sample(index, index) for index in range(4)])
     ours = objective.loss(batch).total / objective.weight(batch)
@@ -70,8 +70,8 @@ def test_token_loss_is_torchs_cross_entropy_with_its_gradient(
 
 
 @pytest.mark.parametrize("name", presets())
-def test_the_count_of_parameters_is_the_models(name: str, kit) -> None:
-    tokenizer = load_tokenizer(kit.tokenizer)
+def test_the_count_of_parameters_is_the_models(name: str, artifacts) -> None:
+    tokenizer = load_tokenizer(artifacts.tokenizer)
     config = build_config(preset_fields(name), tokenizer)
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
@@ -102,8 +102,8 @@ TURNS = [
         (LLAMA_2, [" A heron, of 3 kg. </s>", " naïve ☃ </s>"]),
     ],
 )
-def test_only_the_answers_are_supervised(kit, template: str | None, answers: list[str]) -> None:
-    tokenizer = load_tokenizer(kit.tokenizer)
+def test_only_the_answers_are_supervised(artifacts, template: str | None, answers: list[str]) -> None:
+    tokenizer = load_tokenizer(artifacts.tokenizer)
     tokenizer.chat_template = template
     encoded = ChatTokenizer(tokenizer, 1, 10_000).encode(TURNS)
     assert tokenizer.decode([label for label in encoded.labels if label != IGNORE]) == "".join(answers)
@@ -122,8 +122,8 @@ def test_only_the_answers_are_supervised(kit, template: str | None, answers: lis
         ]
 
 
-def test_the_prompt_is_the_beginning_of_the_training_text(kit) -> None:
-    chat = ChatTokenizer(load_tokenizer(kit.tokenizer), 4, 10_000)
+def test_the_prompt_is_the_beginning_of_the_training_text(artifacts) -> None:
+    chat = ChatTokenizer(load_tokenizer(artifacts.tokenizer), 4, 10_000)
     turns = [("user", "<image>\nWhat?"), *TURNS[1:]]
     prompt = chat.prompt(turns[:-1])
     encoded = chat.encode(turns)
@@ -132,8 +132,8 @@ def test_the_prompt_is_the_beginning_of_the_training_text(kit) -> None:
     assert prompt.count(chat.tokenizer.convert_tokens_to_ids("<image>")) == 4
 
 
-def test_long_conversations_are_truncated_but_never_an_image(kit) -> None:
-    tokenizer = load_tokenizer(kit.tokenizer)
+def test_long_conversations_are_truncated_but_never_an_image(artifacts) -> None:
+    tokenizer = load_tokenizer(artifacts.tokenizer)
     whole = ChatTokenizer(tokenizer, 4, 10_000).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
     cut = ChatTokenizer(tokenizer, 4, 40).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
     assert not whole.truncated
@@ -147,8 +147,8 @@ def test_long_conversations_are_truncated_but_never_an_image(kit) -> None:
         ChatTokenizer(tokenizer, 9, 8).encode([("user", "<image>\nWhat?"), ("assistant", "x")])
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(kit) -> None:
-    tokenizer = load_tokenizer(kit.tokenizer)
+def test_a_template_that_rewrites_earlier_turns_is_refused(artifacts) -> None:
+    tokenizer = load_tokenizer(artifacts.tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}{{ messages|length }}{{ m['content']|upper }}{% endfor %}"
     )
@@ -158,14 +158,14 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(kit) -> None:
         ChatTokenizer(tokenizer, 1, 100).encode([*TURNS, ("user", "and?"), ("assistant", "then")])
 
 
-def test_tuned_without_images_it_still_loads(kit, cli, tmp_path: Path) -> None:
+def test_tuned_without_images_it_still_loads(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "blind-tune", kit.llm, kit.instructions, "--steps", 2, "--batch-size", 4, "--precision", "fp32",
+        "blind-tune", artifacts.llm, artifacts.instructions, "--steps", 2, "--batch-size", 4, "--precision", "fp32",
         "--device", "cpu", "--out", tmp_path / "blind",
     )  # fmt: skip
     assert found.code == 0, found.err
     model = AutoModelForCausalLM.from_pretrained(found.path)
-    before = AutoModelForCausalLM.from_pretrained(kit.llm)
+    before = AutoModelForCausalLM.from_pretrained(artifacts.llm)
     changed = [not torch.equal(a, b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
     assert any(changed)
     assert AutoTokenizer.from_pretrained(found.path).chat_template

@@ -35,9 +35,9 @@ SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cp
 
 
 @pytest.fixture(scope="module")
-def tokenizer(kit) -> PreTrainedTokenizerFast:
+def tokenizer(artifacts) -> PreTrainedTokenizerFast:
     """One in GPT-2's manner: a single special token, no padding, no chat template, no image token."""
-    documents = [json.loads(line)["text"] for line in kit.facts.read_text().splitlines()]
+    documents = [json.loads(line)["text"] for line in artifacts.facts.read_text().splitlines()]
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     from tokenizers import decoders, trainers
@@ -78,7 +78,7 @@ def plain_llama(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def siglip(kit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def siglip(artifacts, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("siglip")
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = build_encoder(
@@ -103,10 +103,10 @@ def test_sizes_have_the_same_names_in_every_family(gpt2: Path) -> None:
 
 @pytest.mark.parametrize("packing", ["concat", "best-fit-decreasing"])
 def test_a_gpt2_with_dropout_continues_pretraining(
-    kit, cli, gpt2: Path, tmp_path: Path, packing: str
+    artifacts, cli, gpt2: Path, tmp_path: Path, packing: str
 ) -> None:
     mixed = cli(
-        "mix", f"f={kit.facts}", "--tokenizer", gpt2, "--context-length", 64, "--packing", packing,
+        "mix", f"f={artifacts.facts}", "--tokenizer", gpt2, "--context-length", 64, "--packing", packing,
         "--out", tmp_path / "corpus",
     )  # fmt: skip
     assert mixed.code == 0, mixed.err
@@ -119,9 +119,11 @@ def test_a_gpt2_with_dropout_continues_pretraining(
 
 
 def test_a_plain_llama_gets_an_image_token_and_a_template(
-    kit, cli, plain_llama: Path, tmp_path: Path
+    artifacts, cli, plain_llama: Path, tmp_path: Path
 ) -> None:
-    found = cli("align", plain_llama, kit.encoder, kit.captions, *SHORT, "--out", tmp_path / "mllm")
+    found = cli(
+        "align", plain_llama, artifacts.encoder, artifacts.captions, *SHORT, "--out", tmp_path / "mllm"
+    )
     assert found.code == 0, found.err
     model = LlavaForConditionalGeneration.from_pretrained(found.path)
     processor = AutoProcessor.from_pretrained(found.path)
@@ -130,17 +132,17 @@ def test_a_plain_llama_gets_an_image_token_and_a_template(
     assert model.get_input_embeddings().weight.shape[0] >= len(processor.tokenizer)
     assert processor.tokenizer("<image>")["input_ids"] == [place]
     assert processor.chat_template
-    tuned = cli("tune", found.path, kit.instructions, *SHORT, "--out", tmp_path / "tuned")
+    tuned = cli("tune", found.path, artifacts.instructions, *SHORT, "--out", tmp_path / "tuned")
     assert tuned.code == 0, tuned.err
 
 
-def test_siglip_is_an_encoder_for_every_step(kit, cli, siglip: Path, tmp_path: Path) -> None:
-    ranks = cli("rank-e", siglip, kit.images, "--device", "cpu", "--out", tmp_path / "ranks")
+def test_siglip_is_an_encoder_for_every_step(artifacts, cli, siglip: Path, tmp_path: Path) -> None:
+    ranks = cli("rank-e", siglip, artifacts.images, "--device", "cpu", "--out", tmp_path / "ranks")
     assert ranks.code == 0, ranks.err
-    better = cli("distill-encoder", siglip, kit.images, *SHORT, "--out", tmp_path / "better")
+    better = cli("distill-encoder", siglip, artifacts.images, *SHORT, "--out", tmp_path / "better")
     assert better.code == 0, better.err
     AutoModel.from_pretrained(better.path)
-    aligned = cli("align", kit.llm, better.path, kit.captions, *SHORT, "--out", tmp_path / "mllm")
+    aligned = cli("align", artifacts.llm, better.path, artifacts.captions, *SHORT, "--out", tmp_path / "mllm")
     assert aligned.code == 0, aligned.err
     model = LlavaForConditionalGeneration.from_pretrained(aligned.path)
     assert model.config.vision_feature_select_strategy == "full"
@@ -165,8 +167,8 @@ def test_siglips_features_are_those_of_transformers(siglip: Path) -> None:
         assert ours.tokenize(["a heron"])["input_ids"].shape == (1, 16)
 
 
-def test_configurations_are_checked_against_the_tokenizer(kit) -> None:
-    tokenizer = load_tokenizer(kit.tokenizer)
+def test_configurations_are_checked_against_the_tokenizer(artifacts) -> None:
+    tokenizer = load_tokenizer(artifacts.tokenizer)
     with pytest.raises(UsageError, match="vocab_size 100 is smaller than the tokenizer's"):
         build_config({**preset_fields("pocket-tiny"), "vocab_size": 100}, tokenizer)
     with pytest.raises(UsageError, match="not valid"):
@@ -179,11 +181,11 @@ def test_configurations_are_checked_against_the_tokenizer(kit) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_weights_that_do_not_fit_are_refused(kit, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(artifacts, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    tensors = load_file(kit.llm / "model.safetensors")
-    (tmp_path / "config.json").write_text((kit.llm / "config.json").read_text())
+    tensors = load_file(artifacts.llm / "model.safetensors")
+    (tmp_path / "config.json").write_text((artifacts.llm / "config.json").read_text())
     removed = {name: value for name, value in tensors.items() if "layers.1.mlp.up_proj" not in name}
     save_file(removed, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"1 tensors are missing or of another shape, such as .*up_proj"):
@@ -206,8 +208,8 @@ def test_tokenizers_that_cannot_be_read(tmp_path: Path) -> None:
         train_bpe([""], 400)
 
 
-def test_digits_are_single_tokens(kit) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(kit.tokenizer)
+def test_digits_are_single_tokens(artifacts) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(artifacts.tokenizer)
     assert [tokenizer.decode([i]) for i in tokenizer("1984", add_special_tokens=False)["input_ids"]] == list(
         "1984"
     )

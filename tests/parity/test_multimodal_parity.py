@@ -33,18 +33,18 @@ def our_logits(
         return ids, multimodal.model.lm_head(hidden)
 
 
-def test_llava_and_auto_processor_give_the_same_logits(kit) -> None:
-    sample = next(s for s in all_conversations(kit.captions, Rejects(0)) if s.images)
+def test_llava_and_auto_processor_give_the_same_logits(artifacts) -> None:
+    sample = next(s for s in all_conversations(artifacts.captions, Rejects(0)) if s.images)
     image = decode(sample.images[0])
     question = sample.turns[0].text.replace("<image>\n", "")
-    model = LlavaForConditionalGeneration.from_pretrained(kit.mllm).eval()
-    processor = AutoProcessor.from_pretrained(kit.mllm)
+    model = LlavaForConditionalGeneration.from_pretrained(artifacts.mllm).eval()
+    processor = AutoProcessor.from_pretrained(artifacts.mllm)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     batch = processor(text=prompt, images=image, return_tensors="pt", add_special_tokens=False)
     with torch.no_grad():
         theirs = model(**batch).logits
-    ids, ours = our_logits(kit.mllm, [("user", f"<image>\n{question}")], image)
+    ids, ours = our_logits(artifacts.mllm, [("user", f"<image>\n{question}")], image)
     assert batch["input_ids"][0].tolist() == ids
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
@@ -52,8 +52,8 @@ def test_llava_and_auto_processor_give_the_same_logits(kit) -> None:
     assert written.shape[1] <= len(ids) + 3
 
 
-def test_the_chat_template_gives_the_same_text_for_strings_and_parts(kit) -> None:
-    processor = AutoProcessor.from_pretrained(kit.mllm)
+def test_the_chat_template_gives_the_same_text_for_strings_and_parts(artifacts) -> None:
+    processor = AutoProcessor.from_pretrained(artifacts.mllm)
     assert processor.chat_template == processor.tokenizer.chat_template
     words = [
         {"role": "system", "content": "Be brief."},
@@ -70,9 +70,12 @@ def test_the_chat_template_gives_the_same_text_for_strings_and_parts(kit) -> Non
     assert processor.apply_chat_template(parts) == text
 
 
-def test_alignment_trains_only_the_projector(kit) -> None:
-    model = LlavaForConditionalGeneration.from_pretrained(kit.mllm)
-    language, encoder = AutoModelForCausalLM.from_pretrained(kit.llm), CLIPModel.from_pretrained(kit.encoder)
+def test_alignment_trains_only_the_projector(artifacts) -> None:
+    model = LlavaForConditionalGeneration.from_pretrained(artifacts.mllm)
+    language, encoder = (
+        AutoModelForCausalLM.from_pretrained(artifacts.llm),
+        CLIPModel.from_pretrained(artifacts.encoder),
+    )
     for name, value in language.get_decoder().state_dict().items():
         assert torch.equal(model.model.language_model.state_dict()[name][: len(value)], value), name
     tower = {
@@ -94,12 +97,14 @@ def test_alignment_trains_only_the_projector(kit) -> None:
     ],
 )
 def test_tuning_changes_the_parts_that_are_named(
-    kit, cli, tmp_path: Path, extra: tuple[object, ...], parts: set[str]
+    artifacts, cli, tmp_path: Path, extra: tuple[object, ...], parts: set[str]
 ) -> None:
-    found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / "tuned")
+    found = cli("tune", artifacts.mllm, artifacts.instructions, *SHORT, *extra, "--out", tmp_path / "tuned")
     assert found.code == 0, found.err
-    before, after = (LlavaForConditionalGeneration.from_pretrained(path) for path in (kit.mllm, found.path))
-    part_of = load_multimodal(kit.mllm).part_of
+    before, after = (
+        LlavaForConditionalGeneration.from_pretrained(path) for path in (artifacts.mllm, found.path)
+    )
+    part_of = load_multimodal(artifacts.mllm).part_of
     changed = {
         part_of(name) for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
         if not torch.equal(old, new)
@@ -107,22 +112,24 @@ def test_tuning_changes_the_parts_that_are_named(
     assert changed == parts
 
 
-def test_workers_and_cached_features_change_nothing(kit, cli, tmp_path: Path) -> None:
+def test_workers_and_cached_features_change_nothing(artifacts, cli, tmp_path: Path) -> None:
     from priorkit.core.artifact import open_artifact
 
     for name, extra in (("a", ()), ("b", ("--workers", 2))):
-        found = cli("tune", kit.mllm, kit.instructions, *SHORT, *extra, "--out", tmp_path / name)
+        found = cli("tune", artifacts.mllm, artifacts.instructions, *SHORT, *extra, "--out", tmp_path / name)
         assert found.code == 0, found.err
     assert open_artifact(tmp_path / "a").digest == open_artifact(tmp_path / "b").digest
 
 
-def test_a_lora_adapter_loads_in_peft_and_gives_the_logits_of_training(kit, cli, tmp_path: Path) -> None:
+def test_a_lora_adapter_loads_in_peft_and_gives_the_logits_of_training(
+    artifacts, cli, tmp_path: Path
+) -> None:
     found = cli(
-        "tune", kit.mllm, kit.instructions, *SHORT, "--lora-rank", 4, "--learning-rate", "1e-2", "--warmup-steps", 0,
+        "tune", artifacts.mllm, artifacts.instructions, *SHORT, "--lora-rank", 4, "--learning-rate", "1e-2", "--warmup-steps", 0,
         "--out", tmp_path / "adapter",
     )  # fmt: skip
     assert found.code == 0, found.err
-    base = LlavaForConditionalGeneration.from_pretrained(kit.mllm).eval()
+    base = LlavaForConditionalGeneration.from_pretrained(artifacts.mllm).eval()
     ids = torch.tensor([AutoProcessor.from_pretrained(found.path).tokenizer("a heron in the")["input_ids"]])
     with torch.no_grad():
         plain = base(input_ids=ids).logits
@@ -131,4 +138,4 @@ def test_a_lora_adapter_loads_in_peft_and_gives_the_logits_of_training(kit, cli,
         assert not torch.allclose(plain, changed)
         folded = adapted.merge_and_unload()
         torch.testing.assert_close(folded(input_ids=ids).logits, changed, rtol=1e-4, atol=1e-5)
-    assert adapted.peft_config["default"].base_model_name_or_path == str(kit.mllm.resolve())
+    assert adapted.peft_config["default"].base_model_name_or_path == str(artifacts.mllm.resolve())

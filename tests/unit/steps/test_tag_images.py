@@ -66,14 +66,14 @@ def test_noise_is_seeded_by_row_and_has_the_given_rates() -> None:
     assert corrupt_tags(["犬", "a, b"], ["犬", "a, b"], 0, 1, "s") == ["犬", "a, b"]
 
 
-def test_an_encoder_tags_by_calibrated_thresholds(kit, cli, tmp_path: Path) -> None:
+def test_an_encoder_tags_by_calibrated_thresholds(artifacts, cli, tmp_path: Path) -> None:
     out = tmp_path / "tagged"
     done = cli(
-        "tag-images", kit.instructions, kit.encoder, "--vocabulary", kit.world / "names.txt",
-        "--labelled", kit.instructions, "--most", 3, "--device", "cpu", "--out", out,
+        "tag-images", artifacts.instructions, artifacts.encoder, "--vocabulary", artifacts.world / "names.txt",
+        "--labelled", artifacts.instructions, "--most", 3, "--device", "cpu", "--out", out,
     )  # fmt: skip
     assert done.code == 0, done.err
-    before, after = pq.read_table(kit.instructions), pq.read_table(out / "train.parquet")
+    before, after = pq.read_table(artifacts.instructions), pq.read_table(out / "train.parquet")
     assert after.column_names == before.column_names
     assert after["conversations"].to_pylist() == before["conversations"].to_pylist()
     tags = after["tags"].to_pylist()
@@ -82,7 +82,7 @@ def test_an_encoder_tags_by_calibrated_thresholds(kit, cli, tmp_path: Path) -> N
     )
     assert max(len(own) for own in tags if own is not None) <= 3
     thresholds = pq.read_table(out / "calibration" / "thresholds.parquet")
-    assert thresholds.num_rows == len((kit.world / "names.txt").read_text().splitlines())
+    assert thresholds.num_rows == len((artifacts.world / "names.txt").read_text().splitlines())
     assert (out / "calibration" / "precision_recall.png").stat().st_size > 1000
     metrics = json.loads((out / "priorkit.json").read_text())["metrics"]
     assert 0 <= metrics["precision"] <= 1
@@ -91,11 +91,11 @@ def test_an_encoder_tags_by_calibrated_thresholds(kit, cli, tmp_path: Path) -> N
     assert datasets.Dataset.from_parquet(str(out / "train.parquet"))[0]["tags"] is not None
 
 
-def test_noise_on_true_tags_and_a_benchmark(kit, cli, tmp_path: Path) -> None:
-    benchmark = kit.world / "benchmarks" / "grounding.parquet"
+def test_noise_on_true_tags_and_a_benchmark(artifacts, cli, tmp_path: Path) -> None:
+    benchmark = artifacts.world / "benchmarks" / "grounding.parquet"
     for name in ("a", "b"):
         done = cli(
-            "tag-images", benchmark, "--drop", 0.5, "--corrupt", 0.3, "--vocabulary", kit.world / "names.txt",
+            "tag-images", benchmark, "--drop", 0.5, "--corrupt", 0.3, "--vocabulary", artifacts.world / "names.txt",
             "--out", tmp_path / name,
         )  # fmt: skip
         assert done.code == 0, done.err
@@ -285,21 +285,28 @@ def test_a_column_holds_what_its_rows_hold(values: list[object], expected: list[
         fitted("\ud800", "text")
 
 
-def test_what_tag_images_refuses(kit, cli, tmp_path: Path) -> None:
+def test_what_tag_images_refuses(artifacts, cli, tmp_path: Path) -> None:
     def fails(code: int, words: str, *arguments: object) -> None:
         done = cli("tag-images", *arguments, "--out", tmp_path / "no")
         assert done.code == code, done.err
         assert words in done.err
 
-    fails(2, "--vocabulary: an encoder needs tags", kit.instructions, kit.encoder, "--threshold", 0.2)
-    names = kit.world / "names.txt"
-    fails(2, "no natural threshold", kit.instructions, kit.encoder, "--vocabulary", names)
-    fails(3, "no column 'tag' to keep", kit.instructions, "--tags-column", "tag")
-    fails(2, "drawn from a vocabulary", kit.instructions, "--corrupt", 0.2)
-    fails(3, "cannot tag images", kit.instructions, _language_model(tmp_path))
+    fails(
+        2,
+        "--vocabulary: an encoder needs tags",
+        artifacts.instructions,
+        artifacts.encoder,
+        "--threshold",
+        0.2,
+    )
+    names = artifacts.world / "names.txt"
+    fails(2, "no natural threshold", artifacts.instructions, artifacts.encoder, "--vocabulary", names)
+    fails(3, "no column 'tag' to keep", artifacts.instructions, "--tags-column", "tag")
+    fails(2, "drawn from a vocabulary", artifacts.instructions, "--corrupt", 0.2)
+    fails(3, "cannot tag images", artifacts.instructions, _language_model(tmp_path))
     empty = tmp_path / "empty.txt"
     empty.write_text("# nothing\n\n")
-    fails(3, "no tag in the vocabulary", kit.instructions, kit.encoder, "--vocabulary", empty)
+    fails(3, "no tag in the vocabulary", artifacts.instructions, artifacts.encoder, "--vocabulary", empty)
 
 
 def _language_model(folder: Path) -> Path:

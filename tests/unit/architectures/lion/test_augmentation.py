@@ -222,7 +222,7 @@ def test_conversations_of_several_images_keep_them_whole(base) -> None:
         assert any(view.colour != (1.0, 1.0, 1.0) for view in views)
 
 
-def test_from_the_command_line(kit, cli, tmp_path) -> None:
+def test_from_the_command_line(artifacts, cli, tmp_path) -> None:
     common = (
         "--adapter-width", 8, "--queries", 3, "--qformer-width", 16, "--qformer-layers", 2, "--qformer-heads", 2,
         "--aggregator-heads", 2, "--steps", 2, "--batch-size", 4, "--device", "cpu", "--precision", "fp32",
@@ -232,12 +232,12 @@ def test_from_the_command_line(kit, cli, tmp_path) -> None:
     for workers in (0, 1):
         out = tmp_path / str(workers)
         done = cli(
-            "tune", kit.mllm, kit.instructions, "--architecture", "lion", "--stage", "all", *common,
+            "tune", artifacts.mllm, artifacts.instructions, "--architecture", "lion", "--stage", "all", *common,
             "--workers", workers, "--out", out,
         )  # fmt: skip
         assert done.code == 0, done.err
         written.append((out / "adapter_model.safetensors").read_bytes())
     assert written[0] == written[1]
-    llava = cli("tune", kit.mllm, kit.instructions, "--augment-flip", "--out", tmp_path / "no")
+    llava = cli("tune", artifacts.mllm, artifacts.instructions, "--augment-flip", "--out", tmp_path / "no")
     assert llava.code == 2
     assert "--augment-flip: only --architecture lion takes this" in llava.err

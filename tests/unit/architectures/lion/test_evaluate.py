@@ -33,10 +33,10 @@ SHORT = (
 
 
 @pytest.fixture(scope="module")
-def adapter(kit, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LION adapter whose parts all have an effect."""
     folder = tmp_path_factory.mktemp("lion") / "adapter"
-    made = cli("tune", kit.mllm, kit.instructions, *SHORT, "--out", folder)
+    made = cli("tune", artifacts.mllm, artifacts.instructions, *SHORT, "--out", folder)
     assert made.code == 0, made.err
     loose = folder.parent / "loose"
     loose.mkdir()
@@ -60,25 +60,34 @@ def answers(cli, model: object, benchmark: object, out: Path, *more: object) -> 
     return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
 
 
-def test_one_by_one_or_together_adapter_or_whole(kit, cli, adapter: Path, tmp_path: Path) -> None:
-    benchmark = kit.world / "benchmarks" / "grounding.parquet"
+def test_one_by_one_or_together_adapter_or_whole(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
+    benchmark = artifacts.world / "benchmarks" / "grounding.parquet"
     together = answers(cli, adapter, benchmark, tmp_path / "a", "--batch-size", 8)
     apart = answers(cli, adapter, benchmark, tmp_path / "b", "--batch-size", 1)
     assert [own["prediction"] for own in together] == [own["prediction"] for own in apart]
     whole = cli(
-        "merge-adapters", adapter, "--base", kit.mllm, "--method", "mixture", "--out", tmp_path / "whole"
+        "merge-adapters",
+        adapter,
+        "--base",
+        artifacts.mllm,
+        "--method",
+        "mixture",
+        "--out",
+        tmp_path / "whole",
     )
     assert whole.code == 0, whole.err
     merged = answers(cli, tmp_path / "whole", benchmark, tmp_path / "c", "--batch-size", 8)
     assert [own["prediction"] for own in merged] == [own["prediction"] for own in together]
 
 
-def test_choices_are_scored(kit, cli, adapter: Path, tmp_path: Path) -> None:
-    found = answers(cli, adapter, kit.world / "benchmarks" / "naming.parquet", tmp_path / "n", "--limit", 6)
+def test_choices_are_scored(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
+    found = answers(
+        cli, adapter, artifacts.world / "benchmarks" / "naming.parquet", tmp_path / "n", "--limit", 6
+    )
     assert len(found) == 6
 
 
-def test_items_with_several_images(kit, cli, adapter: Path, tmp_path: Path) -> None:
+def test_items_with_several_images(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(png(number))
     rows = [
@@ -160,7 +169,7 @@ def test_the_reserved_token_is_not_asked(base, kind: str) -> None:
 
 
 def test_a_question_that_holds_the_reserved_token_is_answered(
-    kit, cli, adapter: Path, tmp_path: Path
+    artifacts, cli, adapter: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     row = {"id": "a", "question": f"What is {SOFT_TOKEN}?", "image": "a.png", "answers": ["x"]}
@@ -226,7 +235,7 @@ def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
     assert [value for (value,) in scores] == pytest.approx(wanted, abs=1e-3)
 
 
-def test_an_item_with_an_unknown_task_type_is_broken(kit, cli, adapter: Path, tmp_path: Path) -> None:
+def test_an_item_with_an_unknown_task_type_is_broken(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
     rows = [{"id": "a", "question": "What?", "answers": ["x"], "task_type": "regional"}]
     file = tmp_path / "odd.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))

@@ -100,7 +100,7 @@ def test_what_is_no_mixture(base, stages, tmp_path: Path) -> None:
         plan_mixture(LABELS, (stages[0], clash))
 
 
-def test_mixture_on_the_command_line(kit, cli, stages, tmp_path: Path) -> None:
+def test_mixture_on_the_command_line(artifacts, cli, stages, tmp_path: Path) -> None:
     one, two = stages
     refused = cli("merge-adapters", one, two, "--method", "mixture", "--rank", 4, "--out", tmp_path / "no")
     assert refused.code == 2
@@ -110,6 +110,8 @@ def test_mixture_on_the_command_line(kit, cli, stages, tmp_path: Path) -> None:
     assert "mixture joins two adapters, got 1" in single.err
     check = cli("merge-adapters", one, two, "--method", "mixture", "--check", "--out", tmp_path / "no")
     assert check.code == 0, check.err
-    lora = cli("merge-adapters", kit.mllm, kit.mllm, "--method", "mixture", "--out", tmp_path / "no")
+    lora = cli(
+        "merge-adapters", artifacts.mllm, artifacts.mllm, "--method", "mixture", "--out", tmp_path / "no"
+    )
     assert lora.code == 3
     assert "no LION adapter" in lora.err

@@ -203,16 +203,16 @@ def test_sizes_that_differ_are_all_told(base, tmp_path: Path) -> None:
     assert "the tensor qformer.encoder.layer.1.attention.attention.key.bias is missing" in whats
 
 
-def test_from_the_command_line(kit, cli, tmp_path: Path) -> None:
+def test_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
     common = (
         "--architecture", "lion", "--stage", 1, "--adapter-width", 8, "--queries", 3, "--qformer-width", 16,
         "--qformer-layers", 2, "--qformer-heads", 2, "--instruction-length", 12, "--steps", 1,
         "--batch-size", 4, "--learning-rate", 1e-9, "--device", "cpu", "--precision", "fp32",
     )  # fmt: skip
-    width = json.loads((Path(kit.mllm) / "config.json").read_text())["vision_config"]["hidden_size"]
+    width = json.loads((Path(artifacts.mllm) / "config.json").read_text())["vision_config"]["hidden_size"]
     folder = instructblip(tmp_path / "blip", width)
     out = tmp_path / "out"
-    given = ("tune", kit.mllm, kit.instructions, *common, "--qformer", folder, "--out", out)
+    given = ("tune", artifacts.mllm, artifacts.instructions, *common, "--qformer", folder, "--out", out)
     planned = cli(*given, "--check")
     assert planned.code == 0, planned.err
     assert "tensors; word embeddings fresh" in planned.err
@@ -222,15 +222,26 @@ def test_from_the_command_line(kit, cli, tmp_path: Path) -> None:
     source = load_file(folder / "model.safetensors")
     for name in ("query_tokens", "qformer.encoder.layer.0.crossattention.attention.key.weight"):
         torch.testing.assert_close(written[f"model.lion.qformer.{name}"], source[name], atol=1e-7, rtol=0)
-    wrong = cli("tune", kit.mllm, kit.instructions, *common, "--qformer", kit.mllm, "--out", tmp_path / "no")
+    wrong = cli(
+        "tune",
+        artifacts.mllm,
+        artifacts.instructions,
+        *common,
+        "--qformer",
+        artifacts.mllm,
+        "--out",
+        tmp_path / "no",
+    )
     assert wrong.code == 3
     assert "a Q-Former comes from a model of instructblip" in wrong.err
     other = instructblip(tmp_path / "other", width + 8)
-    wrong = cli("tune", kit.mllm, kit.instructions, *common, "--qformer", other, "--out", tmp_path / "no")
+    wrong = cli(
+        "tune", artifacts.mllm, artifacts.instructions, *common, "--qformer", other, "--out", tmp_path / "no"
+    )
     assert wrong.code == 3
     assert f"reads an encoder of width {width + 8}, expected {width}" in wrong.err
     none = cli(
-        "tune", kit.mllm, kit.instructions, *common, "--stage", 2, "--qformer", folder, "--out", tmp_path / "no"
+        "tune", artifacts.mllm, artifacts.instructions, *common, "--stage", 2, "--qformer", folder, "--out", tmp_path / "no"
     )  # fmt: skip
     assert none.code == 2
     assert "no Q-Former is drawn here" in none.err

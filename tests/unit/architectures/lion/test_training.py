@@ -115,9 +115,9 @@ def test_one_task_type_alone_does_not_alternate(base, kind: str) -> None:
     assert [sample.images for sample in drawn] == [(place % len(data),) for place in range(8)]
 
 
-def test_the_papers_recipe_starts_with_stage_one(kit, cli, tmp_path: Path) -> None:
+def test_the_papers_recipe_starts_with_stage_one(artifacts, cli, tmp_path: Path) -> None:
     found = cli(
-        "tune", kit.mllm, kit.instructions, "--recipe", "lion-paper", "--stage", 1, *SMALL,
+        "tune", artifacts.mllm, artifacts.instructions, "--recipe", "lion-paper", "--stage", 1, *SMALL,
         "--aggregator-ffn", 16, "--out", tmp_path / "stage1",
     )  # fmt: skip
     assert found.code == 0, found.err
@@ -178,7 +178,7 @@ def test_a_box_is_never_cut(base) -> None:
         assert not any("The green" in text and text.count("[") == 1 for text in kept)
 
 
-def test_cut_answers_are_counted(kit, cli, tmp_path: Path) -> None:
+def test_cut_answers_are_counted(artifacts, cli, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     rows = []
     for question, answer in (("What?", "red " * 300), ("Where?", "at [0.1,0.1,0.4,0.4]"), ("What?", "red")):
@@ -187,7 +187,16 @@ def test_cut_answers_are_counted(kit, cli, tmp_path: Path) -> None:
     table = tmp_path / "rows.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)))
     done = cli(
-        "tune", kit.mllm, table, "--stage", "all", *SMALL, "--max-length", 200, "--out", tmp_path / "cut"
+        "tune",
+        artifacts.mllm,
+        table,
+        "--stage",
+        "all",
+        *SMALL,
+        "--max-length",
+        200,
+        "--out",
+        tmp_path / "cut",
     )
     assert done.code == 0, done.err
     assert "1 answers are cut" in done.err
@@ -264,14 +273,14 @@ def changed(before: Path, after: Path) -> set[str]:
     }
 
 
-def test_stages_from_the_command_line(kit, cli, tmp_path: Path) -> None:
+def test_stages_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
     def tune(model: object, stage: str, *more: object) -> Path:
         out = tmp_path / f"stage-{stage}"
-        result = cli("tune", model, kit.instructions, "--stage", stage, *SMALL, *more, "--out", out)
+        result = cli("tune", model, artifacts.instructions, "--stage", stage, *SMALL, *more, "--out", out)
         assert result.code == 0, result.err
         return out
 
-    first, second = tune(kit.mllm, "1"), tune(kit.mllm, "2")
+    first, second = tune(artifacts.mllm, "1"), tune(artifacts.mllm, "2")
     for folder, part in ((first, "qformer"), (second, "aggregator")):
         names = load_file(folder / "adapter_model.safetensors")
         assert {name.split(".")[2] for name in names} == {part, "layers"}
@@ -284,29 +293,31 @@ def test_stages_from_the_command_line(kit, cli, tmp_path: Path) -> None:
     assert config["stage"] == "3"
     manifest = json.loads((third / "priorkit.json").read_text())
     assert manifest["metrics"]["base"] == {
-        "path": str(kit.mllm.resolve()), "digest": resolve(str(kit.mllm), "base", ("mllm",)).digest(),
+        "path": str(artifacts.mllm.resolve()), "digest": resolve(str(artifacts.mllm), "base", ("mllm",)).digest(),
     }  # fmt: skip
-    refused = cli("tune", kit.mllm, kit.instructions, "--stage", "3", *SMALL, "--out", tmp_path / "no")
+    refused = cli(
+        "tune", artifacts.mllm, artifacts.instructions, "--stage", "3", *SMALL, "--out", tmp_path / "no"
+    )
     assert refused.code == 2
     assert "merge-adapters STAGE1 STAGE2 --method mixture" in refused.err
     other = cli(
-        "tune", start, kit.instructions, "--stage", "3", *SMALL, "--adapter-width", 16, "--out", tmp_path / "no"
+        "tune", start, artifacts.instructions, "--stage", "3", *SMALL, "--adapter-width", 16, "--out", tmp_path / "no"
     )  # fmt: skip
     assert other.code == 2
     assert "--adapter-width" in other.err
     layers = cli(
-        "tune", kit.mllm, kit.instructions, "--stage", "2", *SMALL, "--aggregator-layers", "9,4,2",
+        "tune", artifacts.mllm, artifacts.instructions, "--stage", "2", *SMALL, "--aggregator-layers", "9,4,2",
         "--out", tmp_path / "no",
     )  # fmt: skip
     assert layers.code == 2
     assert "the encoder has the blocks" in layers.err
 
 
-def test_equal_runs_give_equal_bytes(kit, cli, tmp_path: Path) -> None:
+def test_equal_runs_give_equal_bytes(artifacts, cli, tmp_path: Path) -> None:
     files = []
     for name in ("a", "b"):
         result = cli(
-            "tune", kit.mllm, kit.instructions, "--stage", "all", *SMALL, "--batches", "alternating",
+            "tune", artifacts.mllm, artifacts.instructions, "--stage", "all", *SMALL, "--batches", "alternating",
             "--out", tmp_path / name,
         )  # fmt: skip
         assert result.code == 0, result.err
@@ -314,22 +325,24 @@ def test_equal_runs_give_equal_bytes(kit, cli, tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
-def test_sources_are_mixed_and_foreign_options_refused(kit, cli, tmp_path: Path) -> None:
-    both = (f"a={kit.instructions}", f"b={kit.instructions}")
+def test_sources_are_mixed_and_foreign_options_refused(artifacts, cli, tmp_path: Path) -> None:
+    both = (f"a={artifacts.instructions}", f"b={artifacts.instructions}")
     done = cli(
-        "tune", kit.mllm, *both, "--stage", "all", *SMALL, "--weight", "a=3,b=1", "--subset", 40,
+        "tune", artifacts.mllm, *both, "--stage", "all", *SMALL, "--weight", "a=3,b=1", "--subset", 40,
         "--out", tmp_path / "mixed",
     )  # fmt: skip
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "mixed" / "priorkit.json").read_text())["metrics"]["samples"] == 40
     lora = cli(
-        "tune", kit.mllm, kit.instructions, "--stage", "all", *SMALL, "--lora-rank", 4, "--train", "llm",
+        "tune", artifacts.mllm, artifacts.instructions, "--stage", "all", *SMALL, "--lora-rank", 4, "--train", "llm",
         "--out", tmp_path / "no",
     )  # fmt: skip
     assert lora.code == 2
     assert "--lora-rank: LION has adapters of its own" in lora.err
     assert "--train: LION trains the parts of its stage" in lora.err
-    llava = cli("tune", kit.mllm, kit.instructions, "--stage", 1, "--queries", 4, "--out", tmp_path / "no")
+    llava = cli(
+        "tune", artifacts.mllm, artifacts.instructions, "--stage", 1, "--queries", 4, "--out", tmp_path / "no"
+    )
     assert llava.code == 2
     assert "--stage: only --architecture lion takes this" in llava.err
     assert "--queries: only --architecture lion takes this" in llava.err
@@ -345,13 +358,13 @@ def test_sources_are_mixed_and_foreign_options_refused(kit, cli, tmp_path: Path)
     ],
 )
 def test_bad_rows_stop_the_run_with_code_3(
-    kit, cli, tmp_path: Path, answer: str, more: dict, words: str
+    artifacts, cli, tmp_path: Path, answer: str, more: dict, words: str
 ) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     turns = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": answer}]
     table = tmp_path / "rows.jsonl"
     table.write_text(json.dumps({"image": "a.png", "conversations": turns, **more}) + "\n")
-    found = cli("tune", kit.mllm, table, "--stage", "all", *SMALL, "--out", tmp_path / "no")
+    found = cli("tune", artifacts.mllm, table, "--stage", "all", *SMALL, "--out", tmp_path / "no")
     assert found.code == 3
     assert words in found.err
     assert "Traceback" not in found.err

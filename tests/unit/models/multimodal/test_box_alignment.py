@@ -98,7 +98,7 @@ SHORT = (
 )  # fmt: skip
 
 
-def test_tuning_and_evaluation_say_so(kit, cli, tmp_path: Path) -> None:
+def test_tuning_and_evaluation_say_so(artifacts, cli, tmp_path: Path) -> None:
     for name, size in (("even", (48, 48)), ("uneven", (96, 48))):
         Image.new("RGB", size, (200, 30, 30)).save(tmp_path / f"{name}.png")
     rows = [
@@ -107,22 +107,30 @@ def test_tuning_and_evaluation_say_so(kit, cli, tmp_path: Path) -> None:
     ]
     table = tmp_path / "regions.jsonl"
     table.write_text("\n".join(map(json.dumps, rows)))
-    check = cli("tune", kit.mllm, table, *SHORT, "--stage", 2, "--check", "--out", tmp_path / "no")
+    check = cli("tune", artifacts.mllm, table, *SHORT, "--stage", 2, "--check", "--out", tmp_path / "no")
     assert check.code == 0, check.err
     assert "images that are not square are; squeeze" in check.err
     assert "align --resize squash" in check.err
     image_level = cli(
-        "tune", kit.mllm, kit.instructions, *SHORT, "--stage", 1, "--check", "--out", tmp_path / "no"
+        "tune",
+        artifacts.mllm,
+        artifacts.instructions,
+        *SHORT,
+        "--stage",
+        1,
+        "--check",
+        "--out",
+        tmp_path / "no",
     )
     assert "boxes" not in image_level.err
-    made = cli("tune", kit.mllm, table, *SHORT, "--stage", 2, "--out", tmp_path / "stage2")
+    made = cli("tune", artifacts.mllm, table, *SHORT, "--stage", 2, "--out", tmp_path / "stage2")
     assert made.code == 0, made.err
     assert "1 of 2 images with boxes are cropped or padded" in made.err
     asked = tmp_path / "asked.jsonl"
     asked.write_text(
         "\n".join(json.dumps({**row, "question": "Where is red?", "task": "grounding"}) for row in rows)
     )
-    args = ("evaluate", kit.mllm, asked, "--max-new-tokens", 2, "--device", "cpu")
+    args = ("evaluate", artifacts.mllm, asked, "--max-new-tokens", 2, "--device", "cpu")
     done = cli(*args, "--out", tmp_path / "scores")
     assert done.code == 0, done.err
     assert "asked: 1 of 2 images with boxes are cropped or padded" in done.err
