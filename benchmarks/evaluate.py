@@ -181,12 +181,13 @@ LOADED: dict[Path, Any] = {}
 def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
     import torch
 
+    from priorkit.architectures.registry import check_model
     from priorkit.evaluation.runner.prompts import PromptBuilder
     from priorkit.evaluation.runner.request_runner import RequestOptions
-    from priorkit.inference.model_adapter import check_model, load_subject
+    from priorkit.inference.loading import load_model_adapter
 
     if path not in LOADED:
-        LOADED[path] = load_subject(check_model(path), torch.device("cpu"))
+        LOADED[path] = load_model_adapter(check_model(path), torch.device("cpu"))
     subject = LOADED[path]
     subject.forget()
     return subject, RequestOptions(PromptBuilder(subject.tokenizer, kind, form), 16, 16)
@@ -417,11 +418,12 @@ def end_tokens(subject: Any, prompts: list[str], items: list[Any]) -> list[int]:
     from collections import Counter
 
     from priorkit.inference.generation import generate_batch
+    from priorkit.inference.prompt_inputs import PromptInputs
 
     written = generate_batch(
         subject,
         [subject.encode(text) for text in prompts],
-        [item.images for item in items],
+        [PromptInputs(item.images) for item in items],
         max_new_tokens=16,
         stop=(),
     )

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from priorkit.data.text.concepts import CONCEPTS
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.labelling.language_model import LanguageModelLabeller
 from priorkit.labelling.linear import fit_linear_labeller
 from priorkit.labelling.prompt import read_prompts
@@ -43,7 +43,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         save_tokenizer(train_bpe([" ".join(words[:60_000])], 4096), Path(folder))
         tokenizer = load_tokenizer(Path(folder))
-    subject = Subject(build_llm(build_config(SHAPE, tokenizer), 1).eval(), tokenizer, 2048)
+    subject = ModelAdapter(build_llm(build_config(SHAPE, tokenizer), 1).eval(), tokenizer, 2048)
 
     def segment() -> str:
         start = draw.randrange(len(words) - 1200)

@@ -125,7 +125,7 @@ class _Subject:
             -1
         ][:, 1:]
 
-    def hidden(self, ids: Any, mask: Any, features: Any, in_place: Any = None, **options: Any) -> Any:
+    def hidden(self, ids: Any, mask: Any, features: Any, placeholder: Any = None, **options: Any) -> Any:
         embedded = self.model.get_input_embeddings()(ids)
         projected = self.model.model.multi_modal_projector(features).to(embedded.dtype)
         embedded = embedded.masked_scatter((ids == IMAGE)[..., None].expand_as(embedded), projected)

@@ -23,7 +23,7 @@ from priorkit.data.io.threads import streamed_in_threads
 
 if TYPE_CHECKING:
     from priorkit.inference.feature_cache import FeatureCache
-    from priorkit.models.multimodal.llava import Multimodal
+    from priorkit.models.multimodal.base import MultimodalModel
     from priorkit.models.vision.encoder import Encoder
     from priorkit.models.vision.towers import Pooling
 
@@ -72,7 +72,7 @@ def pooled_features(encoder: Encoder, prepared: list[Tensor]) -> Tensor:
     return encoder.encode_images(encoder.batch(prepared))
 
 
-def patch_features(multimodal: Multimodal, prepared: list[Tensor]) -> Tensor:
+def patch_features(multimodal: MultimodalModel, prepared: list[Tensor]) -> Tensor:
     """The patch features that a multimodal model's projector reads, ``[batch, tokens, width]`` on its device."""
     return multimodal.patch_features(torch.stack(prepared).to(multimodal.device))
 

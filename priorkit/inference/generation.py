@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from priorkit.data.images.decoding import image_key
-from priorkit.inference.prefill import PrefillState, PromptImages, can_join, join, prefill
+from priorkit.inference.prefill import PrefillState, can_join, join, prefill
+from priorkit.inference.prompt_inputs import PromptInputs
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Subject
+    from priorkit.inference.model_adapter import ModelAdapter
 
 
 REFILLS = 8
@@ -19,10 +19,10 @@ REFILLS = 8
 
 
 def batches(
-    prompts: Sequence[Sequence[int]], images: Sequence[PromptImages], batch_size: int
+    prompts: Sequence[Sequence[int]], inputs: Sequence[PromptInputs], batch_size: int
 ) -> list[list[int]]:
     """Numbers of prompts answered together, longest first; prompts about one image stand together."""
-    keys = [tuple(image_key(image) for image in own) for own in images]
+    keys = [own.key for own in inputs]
     lengths: dict[tuple[str, ...], int] = {}
     for key, prompt in zip(keys, prompts, strict=True):
         lengths[key] = max(lengths.get(key, 0), len(prompt))
@@ -41,9 +41,9 @@ def batches(
 
 @torch.no_grad()
 def generate_batch(
-    subject: Subject,
+    model: ModelAdapter,
     rows: Sequence[Sequence[int]],
-    images: Sequence[PromptImages],
+    inputs: Sequence[PromptInputs],
     *,
     max_new_tokens: int,
     stop: Collection[int],
@@ -56,9 +56,9 @@ def generate_batch(
     size nor order change an answer but for the rounding of matrix products.
 
     Args:
-        subject: the model.
+        model: the model.
         rows: token ids of each prompt, shorter than the model takes.
-        images: each prompt's images.
+        inputs: each prompt's images, question and task type.
         max_new_tokens: most tokens of an answer; fewer where the model's length is reached before.
         stop: tokens that end an answer; they are not part of it.
         at_once: rows answered at a time; all of them where 0.
@@ -68,7 +68,7 @@ def generate_batch(
     """
     places = at_once or len(rows)
     answers: list[list[int]] = [[] for _ in rows]
-    room = [min(max_new_tokens, subject.max_length - len(row)) for row in rows]
+    room = [min(max_new_tokens, model.max_length - len(row)) for row in rows]
     filled: PrefillState | None = None
     alive: list[int] = []
     begun = 0
@@ -78,9 +78,7 @@ def generate_batch(
             filled is None or (2 * free >= places and can_join(filled.cache)) or not alive
         ):
             taken = list(range(begun, min(begun + free, len(rows))))
-            fresh = prefill(
-                subject, [rows[row] for row in taken], [images[row] for row in taken], cached=True
-            )
+            fresh = prefill(model, [rows[row] for row in taken], [inputs[row] for row in taken], cached=True)
             filled = join(filled, fresh) if filled is not None and alive else fresh
             alive += taken
             begun += len(taken)
@@ -96,16 +94,16 @@ def generate_batch(
         if len(going) < len(alive):
             alive = [alive[place] for place in going]
             if alive:
-                filled.select(going, subject.device)
+                filled.select(going, model.device)
         if alive:
-            filled = _step(subject, filled, [answers[row][-1] for row in alive])
+            filled = _step(model, filled, [answers[row][-1] for row in alive])
     return answers
 
 
-def _step(subject: Subject, filled: PrefillState, tokens: Sequence[int]) -> PrefillState:
+def _step(model: ModelAdapter, filled: PrefillState, tokens: Sequence[int]) -> PrefillState:
     """Feed one token per row."""
     fed = torch.tensor(tokens)[:, None]
     positions = filled.mask.sum(1, keepdim=True)
     mask = torch.cat([filled.mask, torch.ones_like(fed)], dim=1)
-    logits, cache = subject.forward(fed, mask, positions, keep=1, cache=filled.cache, use_cache=True)
+    logits, cache = model.forward(fed, mask, positions, keep=1, cache=filled.cache, use_cache=True)
     return PrefillState(logits[:, -1], cache, mask)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from priorkit.data.images.decoding import image_key
 from priorkit.inference.micro_batching import CACHED_BYTES, micro_batches
-from priorkit.inference.prefill import PrefillState, PromptImages, pad_left, prefill
+from priorkit.inference.prefill import PrefillState, pad_left, prefill
+from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import Ids, LikelihoodRequest
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Subject
+    from priorkit.inference.model_adapter import ModelAdapter
 
 LOGIT_BYTES = 256 << 20
 """A batch is cut so that its logits take no more than this."""
@@ -25,7 +25,7 @@ HEAD_ROWS = 256
 
 @torch.no_grad()
 def score_batch(
-    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages]
+    model: ModelAdapter, requests: Sequence[LikelihoodRequest], inputs: Sequence[PromptInputs]
 ) -> list[tuple[float, ...]]:
     """Summed natural log-probabilities of all continuations of a batch of requests.
 
@@ -35,23 +35,23 @@ def score_batch(
     requests have one continuation each is one pass over both.
 
     Args:
-        subject: the model.
+        model: the model.
         requests: as :func:`batches` put them together.
-        images: the images of each request's item.
+        inputs: images, question and task type of each request's item.
 
     Returns:
         For each request, one number per continuation.
     """
-    if any(images) or getattr(subject.multimodal, "asks_for_looks", False):
-        return _shared(subject, requests, images)
+    if any(own.images for own in inputs) or model.capabilities.questions:
+        return _shared(model, requests, inputs)
     single = all(len(request.continuations) == 1 for request in requests)
-    if not single and not subject.takes_masks:
-        return _shared(subject, requests, images)
+    if not single and not model.takes_masks:
+        return _shared(model, requests, inputs)
     score = _whole if single else _packed
     return [
         own
-        for part in micro_batches(subject, [_tokens(request) for request in requests])
-        for own in score(subject, requests[part.start : part.stop])
+        for part in micro_batches(model, [_tokens(request) for request in requests])
+        for own in score(model, requests[part.start : part.stop])
     ]
 
 
@@ -60,12 +60,15 @@ def _tokens(request: LikelihoodRequest) -> int:
     return len(request.context) + sum(map(len, request.continuations)) - len(request.continuations)
 
 
-def _vocabulary(subject: Subject) -> int:
-    return int(subject.model.get_output_embeddings().weight.shape[0])
+def _vocabulary(model: ModelAdapter) -> int:
+    return int(model.model.get_output_embeddings().weight.shape[0])
 
 
 def batches(
-    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages], batch_size: int
+    model: ModelAdapter,
+    requests: Sequence[LikelihoodRequest],
+    inputs: Sequence[PromptInputs],
+    batch_size: int,
 ) -> list[list[int]]:
     """Numbers of requests that pass together, longest first.
 
@@ -73,10 +76,10 @@ def batches(
     together, so that it passes the model once.
     """
     lengths: dict[Any, int] = {}
-    keys = [tuple(image_key(image) for image in images[request.item]) for request in requests]
+    keys = [inputs[request.item].key for request in requests]
     for key, request in zip(keys, requests, strict=True):
         lengths[key] = max(lengths.get(key, 0), len(request.context) + _longest(request))
-    return list(_batches(requests, keys, lengths, batch_size, _vocabulary(subject)))
+    return list(_batches(requests, keys, lengths, batch_size, _vocabulary(model)))
 
 
 def _batches(
@@ -117,22 +120,22 @@ def _longest(request: LikelihoodRequest) -> int:
     return max(map(len, request.continuations))
 
 
-def _whole(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
+def _whole(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
     """Context and continuation in one pass, where each request has one continuation."""
     wanted = [request.continuations[0] for request in requests]
     inputs = [request.context + ids[:-1] for request, ids in zip(requests, wanted, strict=True)]
-    if subject.plain_head:
-        return _at_continuations(subject, inputs, wanted)
+    if model.plain_head:
+        return _at_continuations(model, inputs, wanted)
     ids, mask, positions = pad_left(inputs)
     longest = max(map(len, wanted))
-    logits, _ = subject.forward(ids, mask, positions, keep=longest)
+    logits, _ = model.forward(ids, mask, positions, keep=longest)
     targets, _, _ = pad_left(wanted)
     present = torch.tensor([[place >= longest - len(own) for place in range(longest)] for own in wanted])
     return [(value,) for value in _summed(logits, targets, present)]
 
 
 def _at_continuations(
-    subject: Subject, inputs: Sequence[Ids], wanted: Sequence[Ids]
+    model: ModelAdapter, inputs: Sequence[Ids], wanted: Sequence[Ids]
 ) -> list[tuple[float, ...]]:
     """As :func:`_whole`, with the vocabulary at the continuations' positions alone."""
     longest = max(map(len, inputs))
@@ -141,8 +144,8 @@ def _at_continuations(
     for row, (own, end) in enumerate(zip(inputs, wanted, strict=True)):
         ids[row, : len(own)] = torch.tensor(own)
         keep[row, len(own) - len(end) : len(own)] = True
-    hidden = subject.hidden_at(ids, keep)
-    head = subject.model.get_output_embeddings()
+    hidden = model.hidden_at(ids, keep)
+    head = model.model.get_output_embeddings()
     targets = torch.tensor([token for own in wanted for token in own], device=hidden.device)
     taken: list[Tensor] = []
     for start in range(0, len(targets), HEAD_ROWS):
@@ -158,7 +161,7 @@ def _at_continuations(
     return [(float(own.sum()),) for own in parts]
 
 
-def _packed(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
+def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
     """One pass: all continuations stand behind their context and see it and themselves, not each other."""
     sizes = [_tokens(request) for request in requests]
     ids = torch.zeros(len(requests), max(sizes), dtype=torch.long)
@@ -177,7 +180,7 @@ def _packed(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tup
             positions[row, place:stop] = torch.arange(start, start + len(own) - 1)
             allowed[row, place:stop, start:place] = False
             place = stop
-    logits = subject.logits_at(ids, keep, positions, allowed).float()
+    logits = model.logits_at(ids, keep, positions, allowed).float()
     # Each token is predicted at the one before it; the first of every continuation at the context's last.
     at: list[int] = []
     targets: list[int] = []
@@ -198,25 +201,25 @@ def _packed(subject: Subject, requests: Sequence[LikelihoodRequest]) -> list[tup
 
 
 def _shared(
-    subject: Subject, requests: Sequence[LikelihoodRequest], images: Sequence[PromptImages]
+    model: ModelAdapter, requests: Sequence[LikelihoodRequest], inputs: Sequence[PromptInputs]
 ) -> list[tuple[float, ...]]:
     """One pass over the contexts, then one over the continuations' further tokens."""
     further = any(_longest(request) > 1 for request in requests)
-    filled = prefill(subject, [request.context for request in requests], images, cached=further)
+    filled = prefill(model, [request.context for request in requests], inputs, cached=further)
     first = torch.log_softmax(filled.logits.float(), dim=-1).cpu()
     rows = [(row, own) for row, request in enumerate(requests) for own in request.continuations]
     scores = [float(first[row, own[0]]) for row, own in rows]
     longer = [place for place, (_, own) in enumerate(rows) if len(own) > 1]
     if longer:
-        for place, value in zip(longer, _rest(subject, filled, [rows[p] for p in longer]), strict=True):
+        for place, value in zip(longer, _rest(model, filled, [rows[p] for p in longer]), strict=True):
             scores[place] += value
     values = iter(scores)
     return [tuple(next(values) for _ in request.continuations) for request in requests]
 
 
-def _rest(subject: Subject, filled: PrefillState, rows: Sequence[tuple[int, Ids]]) -> list[float]:
+def _rest(model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, Ids]]) -> list[float]:
     """Summed log-probabilities of the continuations' tokens after the first."""
-    filled.select([row for row, _ in rows], subject.device)
+    filled.select([row for row, _ in rows], model.device)
     length = max(len(own) for _, own in rows) - 1
     inputs = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.zeros(len(rows), length, dtype=torch.long)
@@ -227,7 +230,7 @@ def _rest(subject: Subject, filled: PrefillState, rows: Sequence[tuple[int, Ids]
         present[place, : len(own) - 1] = True
     positions = filled.mask.sum(1, keepdim=True) + torch.arange(length)
     whole = torch.cat([filled.mask, present.long()], dim=1)
-    logits, _ = subject.forward(inputs, whole, positions, keep=length, cache=filled.cache, use_cache=True)
+    logits, _ = model.forward(inputs, whole, positions, keep=length, cache=filled.cache, use_cache=True)
     return _summed(logits, targets, present)
 
 

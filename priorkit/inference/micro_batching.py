@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Subject
+    from priorkit.inference.model_adapter import ModelAdapter
 
 CACHED_BYTES = 2 << 20
 """What one thread of a processor works on at a time stays in its cache. Texts scored on one thread, sixteen
@@ -20,16 +20,16 @@ LEAST_TOKENS = 256
 """Tokens of a pass, at least: below, reading the weights takes longer than multiplying by them."""
 
 
-def micro_batches(subject: Subject, lengths: Sequence[int]) -> Iterator[range]:
+def micro_batches(model: ModelAdapter, lengths: Sequence[int]) -> Iterator[range]:
     """Places of the rows that go together, in order; on a GPU all of them.
 
     Args:
-        subject: the model.
+        model: the model.
         lengths: tokens of each row; rows of a pass are padded to the longest.
     """
     most = math.inf
-    if subject.device.type == "cpu":
-        most = max(LEAST_TOKENS, CACHED_BYTES * torch.get_num_threads() // (4 * subject.widest))
+    if model.device.type == "cpu":
+        most = max(LEAST_TOKENS, CACHED_BYTES * torch.get_num_threads() // (4 * model.widest))
     start, longest = 0, 0
     for place, length in enumerate(lengths):
         longest = max(longest, length)

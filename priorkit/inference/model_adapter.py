@@ -1,107 +1,32 @@
-"""The model under evaluation, reduced to what asking it needs: token ids and images in, logits out."""
+"""One interface to language models and multimodal models: token ids and images in, logits out."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
 from priorkit.core.errors import InputError
-from priorkit.core.inputs import Input, resolve
-from priorkit.core.safetensors_header import read_header
 from priorkit.data.images.decoding import ImageRef, image_key
 from priorkit.inference.encode import encode_batches, patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
-from priorkit.models.folder import read_config, read_json, tensor_files
-from priorkit.models.language.causal_lm import check_llm, load_llm
-from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, opened, opening_ids
-from priorkit.models.multimodal.llava import Multimodal, check_multimodal, load_multimodal
-from priorkit.models.vision.loading import check_encoder
-
-logger = logging.getLogger(__name__)
-
-ModelKind = Literal["llm", "mllm", "encoder"]
+from priorkit.inference.prompt_inputs import PromptInputs
+from priorkit.models.language.tokenizer import IMAGE, opened, opening_ids
+from priorkit.models.multimodal.base import Capabilities, MultimodalModel
 
 KEEP_FEATURES_BYTES = 2 << 30
 """Patch features are kept in memory up to this size, for further questions about the same image."""
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A model as its headers describe it.
-
-    Attributes:
-        kind: what it can do.
-        folder: its directory, or the base model's.
-        adapter: the directory of a PEFT adapter on it.
-        base: the base model of an adapter as an input, for its digest.
-    """
-
-    kind: ModelKind
-    folder: Path
-    adapter: Path | None = None
-    base: Input | None = None
-
-
-def check_model(folder: Path) -> Checked:
-    """Tell from headers what a model directory holds.
-
-    Raises:
-        InputError: no model, an adapter without base or of a type PEFT does not know, or broken weights.
-    """
-    if (folder / "adapter_config.json").is_file():
-        return _check_adapter(folder)
-    config = read_config(folder)
-    if config["model_type"] == "lion":
-        tensor_files(folder)
-        return Checked("mllm", folder)
-    if config["model_type"] == "llava":
-        check_multimodal(folder)
-        return Checked("mllm", folder)
-    if "vision_config" in config and "text_config" in config:
-        check_encoder(folder)
-        return Checked("encoder", folder)
-    check_llm(folder)
-    return Checked("llm", folder)
-
-
-def _check_adapter(folder: Path) -> Checked:
-    if is_lion_adapter(folder):
-        base = base_of(folder)
-        check_multimodal(base.path)
-        return Checked("mllm", base.path, folder, base)
-    config = read_json(folder / "adapter_config.json")
-    where = str(folder / "adapter_config.json")
-    base = config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise InputError("base_model_name_or_path is missing", where=where)
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    if config.get("peft_type") not in {
-        str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING
-    }:
-        raise InputError(f"PEFT knows no adapter type '{config.get('peft_type')}'", where=where)
-    read_header(folder / "adapter_model.safetensors")
-    found = resolve(base, "base", ("llm", "mllm"), "model", f"{where} base_model_name_or_path")
-    checked = check_model(found.path)
-    if checked.kind == "encoder" or checked.adapter is not None:
-        raise InputError("the base of an adapter must be a language model or multimodal model", where=where)
-    return Checked(checked.kind, checked.folder, folder, found)
-
-
 @dataclass
-class Subject:
-    """A language model or multimodal model that is being asked.
+class ModelAdapter:
+    """A loaded language model or multimodal model.
 
     Attributes:
         model: the transformers model, in evaluation mode.
@@ -114,7 +39,7 @@ class Subject:
     model: Any
     tokenizer: Any
     max_length: int
-    multimodal: Multimodal | None = None
+    multimodal: MultimodalModel | None = None
     workers: int = 0
     _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     _kept_bytes: int = 0
@@ -190,8 +115,7 @@ class Subject:
         positions: Tensor,
         *,
         keep: int,
-        images: Sequence[ImageRef] = (),
-        task_types: Sequence[str] = (),
+        inputs: Sequence[PromptInputs] = (),
         cache: Any = None,
         use_cache: bool = False,
     ) -> tuple[Tensor, Any]:
@@ -202,8 +126,7 @@ class Subject:
             mask: ``[batch, cached time + time]``, 0 at padding.
             positions: ``[batch, time]``.
             keep: how many positions' logits are wanted.
-            images: those of the rows that have one, in order.
-            task_types: of each row, for a model whose adapters are routed by it.
+            inputs: images, question and task type of each row; nothing with a cache.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
         """
@@ -211,22 +134,30 @@ class Subject:
         ids, mask, positions = ids.to(device), mask.to(device), positions.to(device)
         options: dict[str, Any] = {"use_cache": use_cache, "past_key_values": cache}
         if self.multimodal is not None:
+            images = [image for row in inputs for image in row.images]
+            questions = [row.question for row in inputs for _ in row.images]
+            task_types = [row.task_type for row in inputs]
             features = self.features(images) if images else None
-            options |= self.multimodal.row_options(ids, images, cache, use_cache, task_types)
-            with self._reading(keep):
+            options |= self.multimodal.row_options(ids, questions, task_types, cache, use_cache)
+            with self._sliced(keep):
                 output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
             return self.multimodal.logits(output.last_hidden_state[:, -keep:]), output.past_key_values
         if "position_ids" in self._known:
             options["position_ids"] = positions
         if "logits_to_keep" in self._known:
             options["logits_to_keep"] = keep
-        with self._reading(keep):
+        with self._sliced(keep):
             output = self.model(input_ids=ids, attention_mask=mask, **options)
         return output.logits[:, -keep:], output.past_key_values
 
-    def _reading(self, keep: int) -> AbstractContextManager[None]:
-        """Only the last positions' output is wanted; LION's layers hold adapters of their own and stay whole."""
-        if getattr(self.multimodal, "asks_for_looks", False):
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the multimodal model must be given and allows; a language model needs nothing."""
+        return self.multimodal.capabilities if self.multimodal is not None else Capabilities()
+
+    def _sliced(self, keep: int) -> AbstractContextManager[None]:
+        """Run the last layer's MLP only at the last positions, if the model allows it."""
+        if not self.capabilities.last_layer_slicing:
             return nullcontext()
         return slice_last_mlp(self.model.get_decoder(), keep)
 
@@ -319,65 +250,3 @@ class Subject:
         """Let go of the images' features, between benchmarks."""
         self._features.clear()
         self._kept_bytes = 0
-
-
-def load_subject(
-    checked: Checked, device: torch.device, dtype: torch.dtype | None = None, workers: int = 0
-) -> Subject:
-    """Load a language model or multimodal model, fold an adapter into it, and put it on a device.
-
-    Args:
-        checked: what it is.
-        device: where to.
-        dtype: of a language model's weights; fp32 where not given.
-        workers: threads that decode and prepare images.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
-    if checked.kind == "mllm":
-        multimodal = _load_multimodal(checked)
-        multimodal.model.to(device).eval()
-        limit = multimodal.max_length
-        return Subject(multimodal.model, multimodal.tokenizer, limit, multimodal, workers)
-    model = _adapted(load_llm(checked.folder, dtype), checked).to(device).eval()
-    return Subject(model, load_tokenizer(checked.folder), _max_length(model.config))
-
-
-def _load_multimodal(checked: Checked) -> Multimodal:
-    """A LLaVA model, perhaps with a folded adapter, or a LION model, whole or as an adapter on its base."""
-    lion = read_config(checked.folder)["model_type"] == "lion"
-    if lion or (checked.adapter is not None and is_lion_adapter(checked.adapter)):
-        from priorkit.architectures.lion.build import load_lion, load_on_base
-
-        return load_on_base(checked.folder, checked.adapter) if checked.adapter else load_lion(checked.folder)
-    multimodal = load_multimodal(checked.folder)
-    multimodal.model = _adapted(multimodal.model, checked)
-    return multimodal
-
-
-def _adapted(model: Any, checked: Checked) -> Any:
-    if checked.adapter is None:
-        return model
-    from peft import PeftModel
-
-    logger.info(f"  adapter {checked.adapter} on {checked.folder}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            adapted: Any = PeftModel.from_pretrained(model, str(checked.adapter), local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the adapter cannot be loaded: {first}", where=str(checked.adapter)) from None
-    missing = [str(item.message) for item in caught if "missing adapter keys" in str(item.message)]
-    if missing:
-        raise InputError(f"the adapter does not fit its base: {missing[0][:200]}", where=str(checked.adapter))
-    return adapted.merge_and_unload()
-
-
-def _max_length(config: Any) -> int:
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        value = getattr(config, name, None)
-        if isinstance(value, int):
-            return value
-    return 2048

@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from priorkit.data.images.decoding import image_key
+from priorkit.inference.prompt_inputs import PromptInputs
 
 if TYPE_CHECKING:
-    from priorkit.data.images.decoding import ImageRef
-    from priorkit.inference.model_adapter import Subject
+    from priorkit.inference.model_adapter import ModelAdapter
 
 WORTH_SHARING = 16
 """Tokens that a common beginning must save per row before it gets a pass of its own."""
-
-PromptImages = Sequence["ImageRef"]
 
 
 @dataclass
@@ -79,7 +76,7 @@ def _longer(values: Tensor, length: int) -> Tensor:
 
 
 def prefill(
-    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[PromptImages], *, cached: bool
+    model: ModelAdapter, rows: Sequence[Sequence[int]], inputs: Sequence[PromptInputs], *, cached: bool
 ) -> PrefillState:
     """Read all prompts of a batch.
 
@@ -87,44 +84,40 @@ def prefill(
     share their instruction. Such beginnings pass the model once, and their keys and values are repeated.
 
     Args:
-        subject: the model.
+        model: the model.
         rows: token ids of each prompt.
-        images: each prompt's images.
+        inputs: each prompt's images, question and task type.
         cached: whether the keys and values are wanted afterwards.
     """
-    shared = _shared_beginnings(subject, rows, images)
+    shared = _shared_beginnings(model, rows, inputs)
     if shared is None:
         ids, mask, positions = pad_left(rows)
-        seen = [image for own in images for image in own]
-        kinds = [str(getattr(own, "task_type", "")) for own in images]
-        logits, cache = subject.forward(
-            ids, mask, positions, keep=1, images=seen, task_types=kinds, use_cache=cached
-        )
+        logits, cache = model.forward(ids, mask, positions, keep=1, inputs=inputs, use_cache=cached)
         return PrefillState(logits[:, -1], cache, mask)
     lengths, number, first = shared
     ids, mask, positions = pad_left([rows[place][: lengths[place]] for place in first])
-    seen = [image for place in first for image in images[place]]
-    _, cache = subject.forward(ids, mask, positions, keep=1, images=seen, use_cache=True)
+    first_inputs = [inputs[place] for place in first]
+    _, cache = model.forward(ids, mask, positions, keep=1, inputs=first_inputs, use_cache=True)
     if number != list(range(len(first))):
-        cache.batch_select_indices(torch.tensor(number).to(subject.device))
+        cache.batch_select_indices(torch.tensor(number).to(model.device))
     before = mask[torch.tensor(number)]
     ids, mask, _ = pad_left([row[length:] for row, length in zip(rows, lengths, strict=True)])
     positions = (mask.cumsum(1) - 1).clamp(min=0) + before.sum(1, keepdim=True)
     whole = torch.cat([before, mask], dim=1)
-    logits, cache = subject.forward(ids, whole, positions, keep=1, cache=cache, use_cache=True)
+    logits, cache = model.forward(ids, whole, positions, keep=1, cache=cache, use_cache=True)
     return PrefillState(logits[:, -1], cache, whole)
 
 
 def _shared_beginnings(
-    subject: Subject, rows: Sequence[Sequence[int]], images: Sequence[PromptImages]
+    model: ModelAdapter, rows: Sequence[Sequence[int]], inputs: Sequence[PromptInputs]
 ) -> tuple[list[int], list[int], list[int]] | None:
     """Which rows begin alike: length of each row's beginning, its number, the first row of each number.
 
     None where sharing would not save a good part of the work.
     """
-    if getattr(subject.multimodal, "asks_for_looks", False):
-        return None  # What such a model makes of an image depends on the question.
-    keys: list[Hashable] = [tuple(image_key(image) for image in own) for own in images]
+    if model.capabilities.questions:
+        return None
+    keys: list[Hashable] = [own.key for own in inputs]
     groups: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
         groups.setdefault(key, []).append(place)
@@ -134,7 +127,7 @@ def _shared_beginnings(
     saved = 0
     for members in groups.values():
         common = _common([rows[place] for place in members])
-        if images[members[0]] and subject.image_end(rows[members[0]]) > common:
+        if inputs[members[0]].images and model.image_end(rows[members[0]]) > common:
             return None
         saved += common * (len(members) - 1)
         for place in members:

@@ -22,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from priorkit.core import runtime
 from priorkit.core.artifact import write_text
 from priorkit.core.errors import InputError
-from priorkit.inference.model_adapter import Subject, load_subject
+from priorkit.inference.loading import load_model_adapter
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.labelling.base import SegmentScores
 from priorkit.labelling.plan import LabelPlan
 from priorkit.labelling.prompt import Form, LabelPrompt
@@ -85,7 +86,7 @@ class LanguageModelLabeller:
             text.
     """
 
-    def __init__(self, model: Subject, prompt: LabelPrompt, form: Form, batch_size: int = 8) -> None:
+    def __init__(self, model: ModelAdapter, prompt: LabelPrompt, form: Form, batch_size: int = 8) -> None:
         self._model = model
         before, after = _render(model.tokenizer, prompt, form)
         self._before = _before_text(model, before, form)
@@ -219,7 +220,7 @@ def load_language_model(settings: LabelCorpusSettings, plan: LabelPlan, state: P
         raise TypeError("no language model was planned")
     # Inference only, so the weights may be as narrow as the compute dtype.
     dtype = torch.bfloat16 if started.precision == "bf16" else torch.float32
-    model = load_subject(plan.model, started.device, dtype)
+    model = load_model_adapter(plan.model, started.device, dtype)
     labeller = LanguageModelLabeller(model, plan.prompt, plan.form, settings.batch_size)
     if settings.calibrate:
         log_odds = dict(zip(labeller.labels, labeller.calibrate().tolist(), strict=True))
@@ -274,7 +275,7 @@ def _render_chat(tokenizer: Any, system: str, user: str) -> str:
     raise InputError("the tokenizer's chat template cannot be rendered", hint="use --form plain")
 
 
-def _before_text(model: Subject, before: str, form: Form) -> Ids:
+def _before_text(model: ModelAdapter, before: str, form: Form) -> Ids:
     """Tokens before the text; in plain form with a beginning-of-text token if the tokenizer adds one."""
     ids = model.encode(before)
     bos = model.tokenizer.bos_token_id
@@ -284,7 +285,7 @@ def _before_text(model: Subject, before: str, form: Form) -> Ids:
     return ids or [model.prefix]
 
 
-def _questions(model: Subject, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Question]:
+def _questions(model: ModelAdapter, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Question]:
     grouped: dict[tuple[int, ...], list[_Answer]] = {}
     for label, name in enumerate(after):
         # Spaces at the end of the question belong to the answer's first token.

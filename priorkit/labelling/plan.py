@@ -15,7 +15,7 @@ from priorkit.data.text.documents import check_text_source
 from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
     from priorkit.labelling.prompt import LabelPrompt
 
 LABELLER = "labeller"
@@ -38,7 +38,7 @@ class LabelPlan:
 
     folder: Path
     tokenizer: Path
-    model: Checked | None = None
+    model: ModelInfo | None = None
     prompt: LabelPrompt | None = None
     form: Literal["chat", "plain"] | None = None
 
@@ -133,18 +133,14 @@ def plan_labeller(
         UsageError: options that have no effect with a linear labeller.
         InputError: the labeller, the tokenizer or the prompt file cannot be used.
     """
-    from priorkit.inference.model_adapter import check_model
+    from priorkit.inference.model_info import check_language_model
     from priorkit.labelling.linear import is_linear_labeller
     from priorkit.labelling.prompt import read_prompts
 
     folder = labeller / LABELLER if is_linear_labeller(labeller / LABELLER) else labeller
     if is_linear_labeller(folder):
         return _plan_linear(settings, folder, tokenizer or folder)
-    checked = check_model(folder)
-    if checked.kind != "llm":
-        raise InputError(
-            f"expected a language model, got a model of kind '{checked.kind}'", where=settings.labeller
-        )
+    checked = check_language_model(folder, "--labeller")
     tokenizer = tokenizer or checked.folder
     _check_tokenizer(tokenizer)
     _check_tokenizer(checked.folder)

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from priorkit.core.errors import InputError
 from priorkit.mle_bench.synonyms import Pair
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
     from priorkit.inference.requests import LikelihoodRequest
 
 CHAT_QUESTION = (
@@ -50,20 +49,15 @@ class Verdict:
     yes: float
 
 
-def check_synonym_model(folder: Path) -> Checked:
+def check_synonym_model(folder: Path) -> ModelInfo:
     """Check from headers that a folder holds a language model.
 
     Raises:
         InputError: it holds something else.
     """
-    from priorkit.inference.model_adapter import check_model
+    from priorkit.inference.model_info import check_language_model
 
-    checked = check_model(folder)
-    if checked.kind != "llm":
-        raise InputError(
-            f"expected a language model, got '{checked.kind}'", where=f"--synonym-model {folder}"
-        )
-    return checked
+    return check_language_model(folder, "--synonym-model")
 
 
 class SynonymModel:
@@ -79,14 +73,14 @@ class SynonymModel:
         InputError: the model cannot be loaded.
     """
 
-    def __init__(self, checked: Checked, batch_size: int, runtime: Runtime, cache: Path) -> None:
+    def __init__(self, checked: ModelInfo, batch_size: int, runtime: Runtime, cache: Path) -> None:
         import torch
 
-        from priorkit.inference.model_adapter import load_subject
+        from priorkit.inference.loading import load_model_adapter
 
         # Inference only, so the weights may be as narrow as the compute dtype.
         dtype = torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-        self._model = load_subject(checked, runtime.device, dtype)
+        self._model = load_model_adapter(checked, runtime.device, dtype)
         self._is_chat = bool(self._model.tokenizer.chat_template)
         self._batch_size, self._runtime, self._cache = batch_size, runtime, cache
         self._calls = 0
@@ -113,15 +107,16 @@ class SynonymModel:
         """Log-odds of yes against no for each question."""
         from priorkit.inference import likelihood
         from priorkit.inference.answer_cache import AnswerCache
+        from priorkit.inference.prompt_inputs import PromptInputs
 
         requests = [
             request for place, text in enumerate(questions) for request in self._requests(place, text)
         ]
-        no_images = [()] * len(questions)
+        no_images = [PromptInputs()] * len(questions)
 
         def score(batch: Sequence[int]) -> list[list[float]]:
             chosen = [requests[place] for place in batch]
-            scores = likelihood.score_batch(self._model, chosen, [()] * len(chosen))
+            scores = likelihood.score_batch(self._model, chosen, no_images[: len(chosen)])
             return [list(values) for values in scores]
 
         self._calls += 1

@@ -193,7 +193,6 @@ def execute(settings: AlignSettings, work: Work) -> None:
     started = runtime.start(settings.seed, settings.device, settings.precision)
     import torch
 
-    from priorkit.architectures.llava.architecture import chat_of, compile_decoder
     from priorkit.data.conversations.sample_packing import COARSE, FINE
     from priorkit.data.images.pixels import Pixels
     from priorkit.models.kernels.attention import choose_attention
@@ -203,7 +202,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     from priorkit.models.vision.loading import load_encoder
     from priorkit.training.finetuning.conversation_source import mean_length, read_samples
     from priorkit.training.finetuning.finetune import Prepared, learn, part_table
-    from priorkit.training.finetuning.objective import InstructionObjective
+    from priorkit.training.finetuning.objective import InstructionObjective, compile_decoder
     from priorkit.training.finetuning.vision_features import views_of
 
     folder = work.inputs["llm"].path
@@ -231,7 +230,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     projector.requires_grad_(True)
     if is_linear(model):
         projector.linear_2.requires_grad_(False)
-    chat = chat_of(multimodal, settings.max_length)
+    chat = multimodal.chat_tokenizer(settings.max_length)
     samples, figures = read_samples(settings, work, "captions", chat, settings.seed, images=True)
     if not len(samples.images):
         raise InputError("no sample has an image; there is nothing to align", where=str(settings.captions))

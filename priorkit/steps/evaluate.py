@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from priorkit.architectures.registry import check_model
 from priorkit.core import runtime
 from priorkit.core.step import Step
-from priorkit.core.work import Work
+from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.presets.loading import suite, suite_names
 from priorkit.evaluation.results.comparison import compare, lines_of
@@ -17,14 +18,19 @@ from priorkit.evaluation.results.rescore import read_origin, read_suites
 from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
 from priorkit.evaluation.results.summary import say_results
 from priorkit.evaluation.runner.model_answers import ask_model, judge_all
-from priorkit.evaluation.runner.plan import EvaluationPlan, plan
+from priorkit.evaluation.runner.plan import EvaluationPlan, plan_evaluation
 from priorkit.evaluation.runner.stored_answers import score_predictions, score_stored
 from priorkit.evaluation.settings import EvaluateSettings
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
+
+
+def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
+    """Check model, benchmarks and how they fit, from headers and columns."""
+    return plan_evaluation(settings, inputs, check_model)
 
 
 def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
@@ -98,7 +104,9 @@ def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Se
     return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
 
 
-def _about_model(settings: EvaluateSettings, work: Work[EvaluationPlan], checked: Checked) -> dict[str, Any]:
+def _about_model(
+    settings: EvaluateSettings, work: Work[EvaluationPlan], checked: ModelInfo
+) -> dict[str, Any]:
     given = work.inputs["model"]
     about: dict[str, Any] = {"path": given.given, "kind": given.kind, "digest": given.digest()}
     if checked.base is not None:

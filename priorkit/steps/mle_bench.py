@@ -40,7 +40,7 @@ from priorkit.mle_bench.questions import (
 from priorkit.mle_bench.synonyms import Synonyms, read_synonyms
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class _Job:
     found: Annotations
     synonyms: Synonyms
     wordings: tuple[str, ...]
-    model: Checked | None
+    model: ModelInfo | None
 
 
 def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:
@@ -239,7 +239,7 @@ def _too_few_options(target: Target, vocabulary: Sequence[str]) -> str:
 def _judge(
     settings: MleBenchSettings,
     work: Work,
-    model: Checked,
+    model: ModelInfo,
     targets: Sequence[Target],
     vocabulary: Sequence[str],
     synonyms: Synonyms,

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from types import ModuleType
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from priorkit.architectures.lion.settings import LionSettings
+from priorkit.architectures.base import check_options
+from priorkit.architectures.registry import ARCHITECTURES, architecture, option_groups, tune_options
 from priorkit.core import runtime
 from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option, redefault
 from priorkit.core.step import Step
 from priorkit.core.values import Words
 from priorkit.core.work import Plan, Work
-from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings, check_sharding
 from priorkit.training.finetuning.settings import InstructionSettings, Sources
 
-ARCHITECTURES = {
-    "llava": "priorkit.architectures.llava.architecture",
-    "lion": "priorkit.architectures.lion.architecture",
-}
-"""Where each architecture's ``plan(settings, inputs)`` and ``prepare(settings, work, runtime)`` are."""
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]
 
 
-class TuneSettings(
-    LionSettings, AugmentationSettings, MemorySettings, TrainingSettings, InstructionSettings, StepSettings
-):
+class TuneSettings(*option_groups(), MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
     """Options of ``priorkit tune``."""
 
     step: ClassVar[str] = "tune"
@@ -45,8 +40,11 @@ class TuneSettings(
         metavar="INSTRUCTIONS",
         hub="dataset",
     )
-    architecture: Literal["llava", "lion"] = option(
-        "llava", "How images enter the language model; LION puts its parts on a frozen LLaVA model."
+    architecture: ArchitectureName = option(
+        "llava",
+        "How images enter the language model: "
+        + "; ".join(f"{name}, {entry.summary}" for name, entry in ARCHITECTURES.items())
+        + ".",
     )
     train: Words = option(
         ("projector", "llm"), "Parts to train, of projector, llm and encoder.", metavar="PART"
@@ -91,27 +89,19 @@ class TuneSettings(
     weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.0)
 
 
-def _architecture(settings: TuneSettings) -> ModuleType:
-    return import_module(ARCHITECTURES[settings.architecture])
-
-
 def plan(settings: TuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Let the architecture check model, instructions and options from headers."""
     check_sharding(settings)
-    if settings.architecture != "lion":
-        from priorkit.training.finetuning.finetune import refuse_foreign
-
-        for group in (LionSettings, AugmentationSettings):
-            refuse_foreign(settings, group, "lion")
-    return _architecture(settings).plan(settings, inputs)
+    check_options(settings, settings.architecture, tune_options())
+    return architecture(settings.architecture).plan(settings, inputs)
 
 
 def execute(settings: TuneSettings, work: Work) -> None:
-    """Let the architecture load and set everything, train on the assistant's words, save."""
+    """Let the architecture load the model and choose what trains; train on the supervised tokens; save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.training.finetuning.finetune import learn
 
-    prepared = _architecture(settings).prepare(settings, work, started)
+    prepared = architecture(settings.architecture).prepare(settings, work, started)
     learn(prepared, settings, started, work, settings.step)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from priorkit.architectures.registry import check_model
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference.model_adapter import Subject, check_model, load_subject
+from priorkit.inference.loading import load_model_adapter
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from tests.support.evaluation_models import TEXTS, build_llava, build_tokenizer, picture
 
@@ -36,13 +38,13 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Pa
 
 
 @pytest.fixture(scope="session")
-def llm(llm_folder: Path) -> Subject:
-    return load_subject(check_model(llm_folder), torch.device("cpu"))
+def llm(llm_folder: Path) -> ModelAdapter:
+    return load_model_adapter(check_model(llm_folder), torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")
-def llava(llava_folder: Path) -> Subject:
-    return load_subject(check_model(llava_folder), torch.device("cpu"))
+def llava(llava_folder: Path) -> ModelAdapter:
+    return load_model_adapter(check_model(llava_folder), torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference import generation, likelihood
+from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
@@ -59,7 +60,7 @@ def score_all(
     subject: Any, requests: Sequence[LikelihoodRequest], images: Sequence[ImageRef | None], batch_size: int
 ) -> list[tuple[float, ...]]:
     """All requests in their batches, in order."""
-    seen = [() if image is None else (image,) for image in images]
+    seen = [PromptInputs(() if image is None else (image,)) for image in images]
     found: dict[int, tuple[float, ...]] = {}
     for batch in likelihood.batches(subject, requests, seen, batch_size):
         own = [requests[place] for place in batch]
@@ -76,7 +77,7 @@ def generate_all(
     **options: Any,
 ) -> list[list[int]]:
     """All answers, in the order of the prompts."""
-    seen = [() if image is None else (image,) for image in images]
+    seen = [PromptInputs(() if image is None else (image,)) for image in images]
     found: dict[int, list[int]] = {}
     for batch in generation.batches(prompts, seen, batch_size):
         own = [prompts[place] for place in batch]

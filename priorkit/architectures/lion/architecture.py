@@ -1,324 +1,59 @@
-"""LION as an architecture of ``tune``: a stage's plan, and what is loaded, frozen and trained."""
+"""LION as an architecture: a Q-Former, a vision aggregator and a mixture of adapters on a frozen LLaVA model."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from priorkit.architectures.lion.artifact import base_of, is_lion_adapter, read_adapter_config
-from priorkit.architectures.lion.augmentation import Variation
-from priorkit.architectures.lion.build import LionMultimodal, compose, load_on_base
-from priorkit.architectures.lion.modeling.configuration import (
-    BRANCHES,
-    TASK_TYPES,
-    check_adapters,
-    check_layers,
-)
-from priorkit.architectures.lion.objective import LionObjective
-from priorkit.architectures.lion.pretrained_qformer import PretrainedQueries, check_queries, load_queries
-from priorkit.architectures.lion.samples import LionSample, encode_all, images_of, of_types, read
-from priorkit.architectures.lion.settings import contradicted, lion_values, shape_of
-from priorkit.core.errors import InputError, Problems, UsageError, nearest
+from priorkit.architectures.base import Architecture
+from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Plan, Work
-from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
-from priorkit.data.images.decoding import upright_size
-from priorkit.data.images.pixels import Pixels
-from priorkit.data.io.rejects import Rejects
-from priorkit.models.folder import read_config
-from priorkit.models.kernels.attention import choose_attention
-from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.models.multimodal.box_alignment import misfit_fact, misfit_of, misfit_warning
-from priorkit.models.multimodal.llava import check_chat, check_multimodal, is_linear, load_multimodal
-from priorkit.models.vision.image_tower import TOWER_CONCAT
-from priorkit.training.finetuning.conversation_source import sources_of
-from priorkit.training.finetuning.finetune import Prepared, part_table
-from priorkit.training.finetuning.vision_features import FreshViews, views_of
-
-logger = logging.getLogger(__name__)
-
-CALIBRATION_IMAGES = 64
-"""Images by which fresh branches are scaled."""
+from priorkit.inference.model_info import ModelInfo
+from priorkit.models.folder import read_config, tensor_files
+from priorkit.models.multimodal.base import MultimodalModel
+from priorkit.training.finetuning.finetune import Prepared
 
 
-_OWN_PARTS = (
-    "trains the parts of its stage (--stage), which have one learning rate (and the aggregator its own)"
-)
-FOREIGN = {
-    "train": _OWN_PARTS,
-    "projector_learning_rate": _OWN_PARTS,
-    "llm_learning_rate": _OWN_PARTS,
-    "encoder_learning_rate": _OWN_PARTS,
-    "lora_rank": "has adapters of its own",
-    "lora_alpha": "has adapters of its own",
-    "lora_dropout": "has adapters of its own",
-    "dora": "has adapters of its own",
-    "export_encoder": "leaves the encoder as it is",
-    "shard": "is not shared among processes; its base is frozen and its own parts are small",
-    "checkpoint_activations": "routes its adapters by hooks and recomputes nothing",
-    "compile": "puts its adapters in by hooks and is not compiled",
-}
-"""Options of ``tune`` that LION does not take, and why."""
+class Lion(Architecture):
+    """Full LION models, and LION adapters on LLaVA models."""
+
+    def plan(self, settings: Any, inputs: Mapping[str, Input]) -> Plan:
+        """See :func:`priorkit.architectures.lion.plan.plan`."""
+        from priorkit.architectures.lion.plan import plan
+
+        return plan(settings, inputs)
+
+    def prepare(self, settings: Any, work: Work, runtime: Runtime) -> Prepared:
+        """See :func:`priorkit.architectures.lion.training.prepare`."""
+        from priorkit.architectures.lion.training import prepare
+
+        return prepare(settings, work, runtime)
+
+    def recognizes(self, folder: Path) -> bool:
+        """By the model type of a full model, or the type of adapter."""
+        if is_lion_adapter(folder):
+            return True
+        return (folder / "config.json").is_file() and read_config(folder)["model_type"] == "lion"
+
+    def check(self, folder: Path) -> ModelInfo:
+        """Check that weights are there, and the base model of an adapter."""
+        if not is_lion_adapter(folder):
+            tensor_files(folder)
+            return ModelInfo("mllm", folder, format=self)
+        from priorkit.models.multimodal.llava import check_multimodal
+
+        base = base_of(folder)
+        check_multimodal(base.path)
+        return ModelInfo("mllm", base.path, folder, base, self)
+
+    def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
+        """Load a full model, or an adapter on its base."""
+        from priorkit.architectures.lion.build import load_lion, load_on_base
+
+        return load_on_base(info.folder, info.adapter) if info.adapter else load_lion(info.folder)
 
 
-@dataclass(frozen=True)
-class LionPlan:
-    """What ``plan`` worked out.
-
-    Attributes:
-        base: the LLaVA model.
-        base_name: how the adapter will name it.
-        start: a LION adapter to go on from, or None.
-        fields: LION's configuration.
-        trained: parts that train.
-        task_types: data that is learnt from.
-        queries: where the Q-Former starts; None where it is drawn, or the adapter's.
-    """
-
-    base: Input
-    base_name: str
-    start: Path | None
-    fields: Mapping[str, Any]
-    trained: tuple[str, ...]
-    task_types: tuple[str, ...]
-    queries: PretrainedQueries | None = None
-
-
-def trained_parts(stage: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts that a stage trains; encoder and language model never do.
-
-    Stage 1: Q-Former, image adapter. Stage 2: aggregator with its MLP, region adapter. Stage 3 and
-    ``all``: these and the router. A shared adapter, LLaVA's projector as a branch and the soft prompt
-    train wherever they are.
-    """
-    adapters = [name for name in fields["adapters"] if name == "shared" or stage not in ("1", "2")]
-    adapters += [name for name in fields["adapters"] if (stage, name) in (("1", "image"), ("2", "region"))]
-    left_out = {"1": "aggregator", "2": "qformer"}.get(stage)
-    return (
-        *(name for name in fields["branches"] if name != left_out),
-        *(f"adapter {name}" for name in dict.fromkeys(adapters)),
-        *(("router",) if fields["router"] and stage not in ("1", "2") else ()),
-        *(("soft prompt",) if fields["tags"] == "soft" else ()),
-    )
-
-
-def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
-    """Check base, adapter, parts, layers and data from headers."""
-    problems = Problems(UsageError)
-    shape = shape_of(settings)
-    for name in shape.branches:
-        if name not in BRANCHES:
-            problems.add(f"no branch '{name}'", where="--branches", hint=nearest(name, BRANCHES))
-    for name, why in FOREIGN.items():
-        if getattr(settings, name) != type(settings).model_fields[name].default:
-            problems.add(f"LION {why}", where="--" + name.replace("_", "-"))
-    if "qformer" in shape.branches and settings.qformer_width % settings.qformer_heads:
-        problems.add(
-            f"width {settings.qformer_width} cannot be shared among {settings.qformer_heads} heads",
-            where="--qformer-heads",
-        )
-    problems.raise_if_any()
-    check_adapters(shape.adapters, shape.router)
-    given = inputs["mllm"]
-    start = given.path if is_lion_adapter(given.path) else None
-    base = base_of(given.path) if start is not None else given
-    check_chat(base.path, check_multimodal(base.path))
-    vision = _vision(base.path)
-    layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
-    fields = lion_values(settings, vision["hidden_size"], layers)
-    if start is not None:
-        fields = _continued(settings, fields, start)
-    elif settings.stage == "3":
-        raise UsageError(
-            "stage 3 goes on from the merged stages 1 and 2, and this is a LLaVA model",
-            where=str(given.given),
-            hint="priorkit merge-adapters STAGE1 STAGE2 --method mixture --out start, then tune start; "
-            "or use --stage all to train everything at once",
-        )
-    queries = None
-    if "qformer" in inputs:
-        if start is not None or "qformer" not in fields["branches"]:
-            why = "the adapter to go on from has its own" if start is not None else "the model has none"
-            raise UsageError(f"no Q-Former is drawn here: {why}", where="--qformer", hint="leave it out")
-        queries = check_queries(inputs["qformer"].path, fields, vision["hidden_size"])
-        fields["qformer"] |= queries.fields
-    if "aggregator" in fields["branches"] and vision["hidden_size"] % fields["aggregator_heads"]:
-        raise UsageError(
-            f"the encoder's width {vision['hidden_size']} cannot be shared among "
-            f"{fields['aggregator_heads']} heads",
-            where="--aggregator-heads",
-        )
-    column = settings.tags_column if fields["tags"] != "off" else ""
-    for path in _sources(inputs).values():
-        check_task_conversations(path, column)
-    trained = trained_parts(settings.stage, fields)
-    name = base.given if base.revision else str(base.path.resolve())
-    return Plan(
-        [
-            ("stage", settings.stage),
-            ("visual tokens from", ", ".join(fields["branches"]) or "nothing"),
-            *([("Q-Former from", _origin(inputs["qformer"], queries))] if queries else []),
-            ("trained", ", ".join(trained)),
-            ("frozen", "encoder, llm"),
-            ("data", ", ".join(shape.task_types)),
-            *(misfit_fact(misfit_of(base.path)) if REGION in shape.task_types else []),
-        ],
-        kind="adapter",
-        payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
-    )
-
-
-def _origin(source: Input, queries: PretrainedQueries) -> str:
-    words = "word embeddings" if len(queries.fresh) == 1 else "everything that reads text"
-    return f"{source.given}, {len(queries.tensors)} tensors; {words} fresh"
-
-
-def _vision(folder: Path) -> dict[str, Any]:
-    """The encoder's sizes, with the defaults of its type where the file leaves them out."""
-    from transformers import CONFIG_MAPPING
-
-    written = dict(read_config(folder)["vision_config"])
-    if written["model_type"] == TOWER_CONCAT:
-        raise InputError("LION's branches read one encoder, the model has several", where=str(folder))
-    config = CONFIG_MAPPING[written["model_type"]](**written)
-    return {"hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers}
-
-
-def _continued(settings: Any, wanted: Mapping[str, Any], start: Path) -> dict[str, Any]:
-    """The fields of an adapter to go on from; tags may be switched on."""
-    held = dict(read_adapter_config(start)["lion"])
-    shape = shape_of(settings)
-    missing = [
-        name
-        for name in (*shape.branches, *(f"adapter {name}" for name in shape.adapters))
-        if name not in (*held["branches"], *(f"adapter {own}" for own in held["adapters"]))
-    ]
-    if missing and not settings.branches and not settings.adapters:
-        raise UsageError(
-            f"stage {settings.stage} needs {', '.join(missing)}, which the adapter does not have",
-            where=str(start),
-            hint="join the stages with priorkit merge-adapters STAGE1 STAGE2 --method mixture",
-        )
-    differing = contradicted(settings, wanted, held)
-    if differing:
-        raise UsageError(
-            f"the adapter to go on from was made with other values of {', '.join(differing)}",
-            where=str(start),
-            hint="leave them out",
-        )
-    if held["tags"] == "soft" and wanted["tags"] != "soft" and "tags" in settings.model_fields_set:
-        raise UsageError(
-            "the adapter to go on from has a soft prompt", where="--tags", hint="use --tags soft"
-        )
-    return {**held, "tags": wanted["tags"] if "tags" in settings.model_fields_set else held["tags"]}
-
-
-def _sources(inputs: Mapping[str, Input]) -> dict[str, Path]:
-    return {name: item.path for name, item in sources_of(inputs, "instructions").items()}
-
-
-def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
-    """Load, freeze, read the data and make the objective."""
-    planned: LionPlan = work.plan.payload
-    soft = planned.fields["tags"]
-    rejects = Rejects(settings.reject_limit)
-    samples, counts = of_types(read(_sources(work.inputs), settings, soft, rejects), planned.task_types)
-    if planned.start is None:
-        lion = compose(load_multimodal(planned.base.path), planned.fields, settings.seed)
-        if planned.queries is not None:
-            load_queries(lion.model.model.lion.qformer, planned.queries)
-    else:
-        lion = load_on_base(planned.base.path, planned.start, tags=soft, seed=settings.seed)
-    lion.model.to(runtime.device)
-    choose_attention(lion.model, runtime.device.type)
-    freeze(lion, planned.trained)
-    chat = ChatTokenizer(
-        lion.tokenizer, lion.image_tokens, settings.max_length or lion.max_length, lion.image_token
-    )
-    encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
-    rejects.write(work.path)
-    _warn_of_misfits(planned.base.path, encoded)
-    truncated = sum(sample.encoded.truncated for sample in encoded)
-    if shortened:
-        logger.warning(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
-    if truncated:
-        logger.warning(f"{truncated} answers are cut to fit {chat.max_length} tokens")
-    pixels = Pixels(images_of(encoded), lion.prepare)
-    if planned.start is None and len(pixels):
-        first = range(min(len(pixels), CALIBRATION_IMAGES))
-        lion.calibrate(torch.stack([pixels[index] for index in first]))
-    length = sum(len(sample.encoded.input_ids) for sample in encoded) / len(encoded)
-    passes = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
-    # An image is looked at once for every sample that shows it.
-    passes *= sum(len(sample.numbers) for sample in encoded) / max(1, len(pixels))
-    variation = None
-    if settings.augments:
-        variation = Variation(
-            settings, pixels, chat, soft, planned.fields["instruction_length"], int(settings.seed)
-        )
-        views = FreshViews(lion, pixels, trained=False)
-    else:
-        views = views_of(
-            lion, pixels, trained=False, runtime=runtime, workers=settings.workers, passes=passes
-        )
-    rates: dict[str, float] = dict.fromkeys(planned.trained, float(settings.learning_rate))
-    if settings.aggregator_learning_rate and "aggregator" in rates:
-        rates["aggregator"] = settings.aggregator_learning_rate
-    objective = LionObjective(
-        lion,
-        encoded,
-        chat,
-        views,
-        {part: rate / settings.learning_rate for part, rate in rates.items()},
-        settings.packing,
-        alternating=settings.batch_size if settings.batches == "alternating" else 0,
-        variation=variation,
-        seed=int(settings.seed),
-    )
-    figures: dict[str, Any] = {
-        "rejected": len(rejects),
-        "truncated": truncated,
-        "shortened_tag_lists": shortened,
-        "task_types": counts,
-    }
-    if planned.start is not None:
-        # The adapter is an input of the run, what it stands on is not.
-        figures["base"] = {"path": planned.base_name, "digest": planned.base.digest()}
-    return Prepared(
-        objective,
-        part_table(lion.model, lion.part_of, rates, ()),
-        lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
-        length,
-        figures,
-        lambda: {"useful_share": objective.useful_share},
-    )
-
-
-def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
-    """Boxes of images that the encoder sees cropped or padded are learnt wrong, and no loss tells."""
-    misfit = misfit_of(base)
-    if misfit == "nothing":
-        return
-    region = TASK_TYPES.index(REGION)
-    placed = {
-        number: image
-        for sample in samples
-        if sample.task == region
-        for number, image in zip(sample.numbers, sample.images, strict=True)
-    }
-    if text := misfit_warning(misfit, {number: upright_size(image) for number, image in placed.items()}):
-        logger.warning(text)
-
-
-def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:
-    """Let exactly these parts be trained; of a linear projector the second matrix is the identity and stays."""
-    fixed = is_linear(lion.model)
-    for name, parameter in lion.model.named_parameters():
-        identity = fixed and "multi_modal_projector.linear_2" in name
-        parameter.requires_grad_(lion.part_of(name) in trained and not identity)
+ARCHITECTURE = Lion()

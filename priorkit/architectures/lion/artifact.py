@@ -8,11 +8,10 @@ from typing import Any
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input, resolve
 from priorkit.core.safetensors_header import read_header
+from priorkit.inference.model_info import ADAPTER_CONFIG, ADAPTER_MODEL
 from priorkit.models.folder import read_json
 
 PEFT_TYPE = "LION"
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_MODEL = "adapter_model.safetensors"
 
 _KEYS = ("base_model_name_or_path", "stage", "lion", "base")
 

@@ -12,14 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from priorkit.architectures.lion.artifact import ADAPTER_CONFIG, ADAPTER_MODEL, PEFT_TYPE, read_adapter_config
+from priorkit.architectures.lion.artifact import PEFT_TYPE, read_adapter_config
 from priorkit.architectures.lion.modeling.configuration import LionConfig, lion_fields, task_index
 from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, part_of
 from priorkit.architectures.lion.modeling.processing import LionProcessor, pad_questions, question_ids
 from priorkit.architectures.lion.modeling.task_cache import RoutedCache
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
+from priorkit.data.conversations.task_conversations import IMAGE_LEVEL
+from priorkit.inference.model_info import ADAPTER_CONFIG, ADAPTER_MODEL
 from priorkit.models.language.causal_lm import load_checked, refuse_missing
+from priorkit.models.multimodal.base import Capabilities, TagUse
 from priorkit.models.multimodal.llava import Multimodal, load_multimodal
 
 
@@ -48,55 +51,48 @@ class LionMultimodal(Multimodal):
         input_ids: Tensor,
         attention_mask: Tensor,
         features: Tensor | None,
-        in_place: Tensor | None = None,
+        placeholder: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output; ``options`` may hold ``task_types`` and the Q-Former's questions."""
-        if in_place is not None:
+        if placeholder is not None:
             raise ValueError("LION has no placeholder for images that are not shown")
         return self.model.model(
             input_ids=input_ids, attention_mask=attention_mask, vision_states=features, **options
         )
 
-    asks_for_looks = True
-    """Images are given with their question and task type; see evaluation_inputs.py."""
+    @property
+    def capabilities(self) -> Capabilities:
+        """The Q-Former reads the question and adapters are routed by task type, through hooks in every layer."""
+        return Capabilities(questions=True, tags=self.model.config.tags, last_layer_slicing=False)
 
     @property
-    def tags(self) -> str:
-        """What becomes of tags: ``off``, ``hard`` or ``soft``."""
-        return str(self.model.config.tags)
+    def tags(self) -> TagUse:
+        """How tags are given: ``off``, ``hard`` or ``soft``."""
+        return self.capabilities.tags
 
     def row_options(
-        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+        self, ids: Tensor, questions: Sequence[str], task_types: Sequence[str], cache: Any, use_cache: bool
     ) -> dict[str, Any]:
         """Task types of the rows and questions to the images.
 
-        A row has the task type of its first image; one without an image has its own, or is image-level where
-        none is given; one that goes on from a cache keeps what it had.
+        A row without a task type is image-level; rows that continue from a cache keep what they had.
 
         Args:
             ids: ``[batch, time]``.
-            images: each with ``question`` and ``task_type``, in order.
+            questions: the question to each image, in order.
+            task_types: of each row; empty where the batch continues from a cache.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
-            task_types: of each row; empty where it is not known.
         """
         if isinstance(cache, RoutedCache):
             return {"task_types": cache.tasks}
         tokenizer, config = self.tokenizer, self.model.config
-        counts = ((ids == config.image_token_id).sum(1) // config.image_seq_length).tolist()
-        kinds: list[str] = []
-        first = 0
-        for row, count in enumerate(counts):
-            own = task_types[row] if task_types else ""
-            kinds.append(images[first].task_type if count else own or "image-level")
-            first += count
-        options: dict[str, Any] = {
-            "task_types": torch.tensor([task_index(kind) for kind in kinds], device=ids.device)
-        }
-        if images:
-            length = config.instruction_length
-            rows = [question_ids(tokenizer, image.question, length) for image in images]
+        kinds = task_types or [""] * len(ids)
+        numbers = [task_index(kind or IMAGE_LEVEL) for kind in kinds]
+        options: dict[str, Any] = {"task_types": torch.tensor(numbers, device=ids.device)}
+        if questions:
+            rows = [question_ids(tokenizer, question, config.instruction_length) for question in questions]
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
             asked, mask = pad_questions(rows, pad)
             options["qformer_input_ids"] = asked.to(ids.device)

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from priorkit.architectures.base import TuneOptions
 from priorkit.core.errors import UsageError
 from priorkit.core.settings import Settings, option
 from priorkit.core.values import Count, Counts, Words
+from priorkit.data.images.augmentation import AugmentationSettings
 
 Stage = Literal["1", "2", "3", "all"]
 
@@ -216,3 +218,26 @@ def contradicted(settings: LionSettings, wanted: Mapping[str, Any], held: Mappin
         for name, field in _STRUCTURE.items()
         if name in settings.model_fields_set and _field(wanted, field) != _field(held, field)
     ]
+
+
+_PARTS = "LION trains the parts of its --stage, with one learning rate (and --aggregator-learning-rate)"
+_ADAPTERS = "LION trains its own adapters"
+
+OPTIONS = TuneOptions(
+    groups=(LionSettings, AugmentationSettings),
+    unsupported={
+        "train": _PARTS,
+        "projector_learning_rate": _PARTS,
+        "llm_learning_rate": _PARTS,
+        "encoder_learning_rate": _PARTS,
+        "lora_rank": _ADAPTERS,
+        "lora_alpha": _ADAPTERS,
+        "lora_dropout": _ADAPTERS,
+        "dora": _ADAPTERS,
+        "export_encoder": "LION leaves the encoder as it is",
+        "shard": "LION is not sharded: its base is frozen and its parts are small",
+        "checkpoint_activations": "LION's hooks for adapters do not recompute activations",
+        "compile": "LION's hooks for adapters are not compiled",
+    },
+)
+"""What ``--architecture lion`` takes."""

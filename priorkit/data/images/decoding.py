@@ -246,8 +246,7 @@ def path_within(folder: Path, name: str) -> Path:
 
 
 def image_key(image: ImageRef) -> str:
-    """What tells one image from another: its file, or the digest of its bytes; and how it is looked at."""
-    look = str(getattr(image, "looked_at_as", ""))
+    """What distinguishes an image from others: its file, or the digest of its bytes."""
     if image.content is not None:
-        return hashlib.blake2b(image.content, digest_size=16).hexdigest() + look
-    return str(image.path) + look
+        return hashlib.blake2b(image.content, digest_size=16).hexdigest()
+    return str(image.path)

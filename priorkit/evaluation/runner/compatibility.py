@@ -11,7 +11,7 @@ from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 
 def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
@@ -39,7 +39,7 @@ def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | Non
 
 
 def check_sight(
-    model: str, checked: Checked, sources: Sequence[BenchmarkSource], *, blind: bool, shuffle: bool = False
+    model: str, checked: ModelInfo, sources: Sequence[BenchmarkSource], *, blind: bool, shuffle: bool = False
 ) -> None:
     """A language model sees no images, an encoder nothing else; without images there is nothing to shuffle.
 

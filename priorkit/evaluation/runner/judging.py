@@ -28,7 +28,8 @@ from priorkit.scoring.statistics.bootstrap import Floats
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
-    from priorkit.inference.model_adapter import Checked, Subject
+    from priorkit.inference.model_adapter import ModelAdapter
+    from priorkit.inference.model_info import ModelInfo
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -81,20 +82,15 @@ def read_rubric(path: Path | None) -> Rubric:
     return Rubric(int(table.get("version", 1)), str(table["instruction"]), str(table["prompt"]).strip())
 
 
-def check_judge(folder: Path) -> Checked:
+def check_judge(folder: Path) -> ModelInfo:
     """Check from headers that a folder holds a language model.
 
     Raises:
         InputError: it holds something else.
     """
-    from priorkit.inference.model_adapter import check_model
+    from priorkit.inference.model_info import check_language_model
 
-    checked = check_model(folder)
-    if checked.kind != "llm":
-        raise InputError(
-            f"the judge must be a language model, got '{checked.kind}'", where=f"--judge {folder}"
-        )
-    return checked
+    return check_language_model(folder, "--judge")
 
 
 def load_judge(
@@ -105,9 +101,9 @@ def load_judge(
     Raises:
         InputError: it cannot be loaded.
     """
-    from priorkit.inference.model_adapter import check_model, load_subject
+    from priorkit.inference.loading import load_model_adapter
 
-    subject = load_subject(check_model(folder), started.device)
+    subject = load_model_adapter(check_judge(folder), started.device)
 
     def judged(own: ScoredBenchmark, journal: AnswerCache) -> ScoredBenchmark:
         with started.autocast():
@@ -118,7 +114,7 @@ def load_judge(
 
 
 def judge(
-    subject: Subject,
+    subject: ModelAdapter,
     rubric: Rubric,
     items: Sequence[Item],
     answers: Sequence[ModelAnswer],

@@ -12,13 +12,13 @@ from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.models.folder import tensor_files
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 SAMPLE_BYTES = 2000
 """A line of ``samples.jsonl`` and the same answer in the state of the run: with prompt and options, rounded up."""
 
 
-def memory_of(models: Sequence[Checked], sources: Sequence[BenchmarkSource], device: str) -> int:
+def memory_of(models: Sequence[ModelInfo], sources: Sequence[BenchmarkSource], device: str) -> int:
     """Bytes of main memory: the weights of the largest model in fp32, and the benchmarks' rows.
 
     Images within a table stay in memory, encoded, as long as the run; those in files of their own do not. What
@@ -56,7 +56,7 @@ def _on_gpu(device: str) -> bool:
     return device == "cuda" or (device == "auto" and torch.cuda.is_available())
 
 
-def _parameters(checked: Checked) -> int:
+def _parameters(checked: ModelInfo) -> int:
     folders = [checked.folder, *([checked.adapter] if checked.adapter else [])]
     return sum(_values(folder) for folder in folders)
 

@@ -20,7 +20,7 @@ from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.inference.answer_cache import AnswerCache
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ EXPLANATION_TOKENS = 256
 def ask_model(
     settings: EvaluateSettings,
     work: Work[Any],
-    model: Checked,
+    model: ModelInfo,
     benchmarks: Sequence[tuple[BenchmarkSource, AnswerMode]],
     rejects: Rejects,
 ) -> list[ScoredBenchmark]:

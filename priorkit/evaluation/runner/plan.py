@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 ASKING = (
     "blind", "shuffle_images", "circular", "by", "prompt", "choices", "explain", "template", "max_new_tokens",
@@ -35,11 +35,13 @@ ASKING = (
 class EvaluationPlan:
     """What ``plan`` found: the model and, for each benchmark, how it is to be asked."""
 
-    model: Checked | None
+    model: ModelInfo | None
     benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
 
 
-def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
+def plan_evaluation(
+    settings: EvaluateSettings, inputs: Inputs, check_model: Callable[[Path], ModelInfo]
+) -> Plan[EvaluationPlan]:
     """Check model, benchmarks and how they fit, from headers and columns."""
     judges = [check_judge(inputs["judge"].path)] if settings.judge else []
     if settings.rubric:
@@ -55,8 +57,6 @@ def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
         _check_shared(settings, inputs, list(entries))
         facts = [(name, str(entry["task"])) for name, entry in entries.items()]
         return _plan_without(facts, inputs["rescore"].path / "samples.jsonl", judges, settings)
-    from priorkit.inference.model_adapter import check_model
-
     _check_shared(settings, inputs, [source.name for source in sources])
     checked = check_model(inputs["model"].path)
     columns = {column for source in sources for column in source.columns}
@@ -100,7 +100,7 @@ def _refuse_asking(settings: EvaluateSettings, given: str, problems: Problems) -
 
 
 def _plan_predictions(
-    settings: EvaluateSettings, inputs: Inputs, judges: Sequence[Checked]
+    settings: EvaluateSettings, inputs: Inputs, judges: Sequence[ModelInfo]
 ) -> Plan[EvaluationPlan]:
     problems = Problems(UsageError)
     if settings.model or settings.benchmarks or settings.rescore:
@@ -120,7 +120,7 @@ def _plan_predictions(
 
 
 def _plan_without(
-    facts: list[tuple[str, str]], answers: Path, judges: Sequence[Checked], settings: EvaluateSettings
+    facts: list[tuple[str, str]], answers: Path, judges: Sequence[ModelInfo], settings: EvaluateSettings
 ) -> Plan[EvaluationPlan]:
     """The plan where no model is asked: samples take about as much as the answers that they are made from."""
     return Plan(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
-from priorkit.architectures.lion.evaluation_inputs import looks, shown
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.runner.item_inputs import inputs_of
 from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import rotated
@@ -17,7 +17,8 @@ from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference import generation, likelihood
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.chat_prompts import remove_special_text
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import ModelAdapter
+from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 
 _REMEMBERED = 64
@@ -42,7 +43,7 @@ class RequestOptions:
 
 
 def run_requests(
-    subject: Subject,
+    subject: ModelAdapter,
     asking: RequestOptions,
     items: list[Item],
     task: Task,
@@ -73,9 +74,9 @@ def run_requests(
     if not kept:
         raise InputError(f"no item fits into the model's {subject.max_length} tokens", where=name)
     chosen, prompts = [asked[unit][1] for unit in kept], [prompts[unit] for unit in kept]
-    chosen = looks(subject, chosen, prompts, task)
+    inputs = inputs_of(subject.capabilities, chosen, prompts, task)
     answer = _compare if way == "likelihood" else _write
-    answers = answer(subject, asking, chosen, prompts, task, name, journal)
+    answers = answer(subject, asking, chosen, prompts, inputs, task, name, journal)
     collected: dict[int, list[ModelAnswer]] = {}
     for unit, own in zip(kept, answers, strict=True):
         collected.setdefault(asked[unit][0], []).append(own)
@@ -84,13 +85,13 @@ def run_requests(
     ]
 
 
-def _encoder(subject: Subject, asking: RequestOptions) -> Callable[[str], list[int]]:
+def _encoder(subject: ModelAdapter, asking: RequestOptions) -> Callable[[str], list[int]]:
     """Text to token ids; the last texts' are remembered."""
     return lru_cache(maxsize=_REMEMBERED)(partial(subject.encode, chat=asking.prompter.kind == "chat"))
 
 
 def _unfit(
-    subject: Subject,
+    subject: ModelAdapter,
     asking: RequestOptions,
     asked: Sequence[tuple[int, Item]],
     prompts: Sequence[ItemPrompt],
@@ -115,10 +116,11 @@ def _unfit(
 
 
 def _compare(
-    subject: Subject,
+    subject: ModelAdapter,
     asking: RequestOptions,
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
+    inputs: Sequence[PromptInputs],
     task: Task,
     name: str,
     journal: AnswerCache,
@@ -133,7 +135,7 @@ def _compare(
             for spelling in group
         ]
         requests += requests_of(place, pairs, subject.max_length)
-    scores = _scored(subject, asking, requests, items, name, journal)
+    scores = _scored(subject, asking, requests, inputs, name, journal)
     values: list[dict[int, tuple[float, int]]] = [{} for _ in items]
     for request, own in zip(requests, scores, strict=True):
         for place, score, ids in zip(request.places, own, request.continuations, strict=True):
@@ -145,22 +147,20 @@ def _compare(
 
 
 def _scored(
-    subject: Subject,
+    subject: ModelAdapter,
     asking: RequestOptions,
     requests: Sequence[LikelihoodRequest],
-    items: Sequence[Item],
+    inputs: Sequence[PromptInputs],
     name: str,
     journal: AnswerCache,
 ) -> list[list[float]]:
-    images = [shown(item) for item in items]
-
     def score(batch: Sequence[int]) -> list[list[float]]:
         own = [requests[place] for place in batch]
-        seen = [images[request.item] for request in own]
+        seen = [inputs[request.item] for request in own]
         return [list(values) for values in likelihood.score_batch(subject, own, seen)]
 
     return journal.get_or_compute(
-        likelihood.batches(subject, requests, images, asking.batch_size), score, name
+        likelihood.batches(subject, requests, inputs, asking.batch_size), score, name
     )
 
 
@@ -194,10 +194,11 @@ def _log_sum(values: Sequence[float]) -> float:
 
 
 def _write(
-    subject: Subject,
+    subject: ModelAdapter,
     asking: RequestOptions,
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
+    inputs: Sequence[PromptInputs],
     task: Task,
     name: str,
     journal: AnswerCache,
@@ -210,21 +211,20 @@ def _write(
         for item, prompt in zip(items, prompts, strict=True)
         for encoded in (encode(prompt.text),)
     ]
-    images = [shown(item) for item in items]
     stop = subject.end_tokens
 
     def write(batch: Sequence[int]) -> list[str]:
         written = generation.generate_batch(
             subject,
             [rows[place] for place in batch],
-            [images[place] for place in batch],
+            [inputs[place] for place in batch],
             max_new_tokens=asking.max_new_tokens,
             stop=stop,
             at_once=asking.batch_size,
         )
         return subject.tokenizer.batch_decode(written, skip_special_tokens=True)
 
-    texts = journal.get_or_compute(generation.batches(rows, images, asking.batch_size), write, name)
+    texts = journal.get_or_compute(generation.batches(rows, inputs, asking.batch_size), write, name)
     return [
         ModelAnswer(_first_line(text) if plain else text.strip(), prompt.text)
         for text, prompt in zip(texts, prompts, strict=True)
@@ -237,7 +237,7 @@ def _first_line(text: str) -> str:
 
 
 def _read_documents(
-    subject: Subject, asking: RequestOptions, items: Sequence[Item], name: str, journal: AnswerCache
+    subject: ModelAdapter, asking: RequestOptions, items: Sequence[Item], name: str, journal: AnswerCache
 ) -> list[ModelAnswer]:
     requests: list[LikelihoodRequest] = []
     lengths: list[int] = []
@@ -247,7 +247,7 @@ def _read_documents(
         requests += rolling_requests(place, ids, subject.prefix, subject.max_length)
     if not all(lengths):
         raise InputError(f"document {items[lengths.index(0)].id} has no tokens", where=name)
-    scores = _scored(subject, asking, requests, items, name, journal)
+    scores = _scored(subject, asking, requests, [PromptInputs()] * len(items), name, journal)
     sums = [0.0] * len(items)
     for request, (value,) in zip(requests, scores, strict=True):
         sums[request.item] += value

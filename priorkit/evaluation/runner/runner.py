@@ -17,7 +17,7 @@ from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
     from priorkit.data.io.rejects import Rejects
-    from priorkit.inference.model_adapter import Checked
+    from priorkit.inference.model_info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class ModelRunner(Protocol):
         ...
 
 
-def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> ModelRunner:
+def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> ModelRunner:
     """Load a model.
 
     Raises:
@@ -75,9 +75,9 @@ def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> Mo
         return _encoder(checked.folder, manner, started)
     from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
     from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
-    from priorkit.inference.model_adapter import load_subject
+    from priorkit.inference.loading import load_model_adapter
 
-    subject = load_subject(checked, started.device, workers=manner.workers)
+    subject = load_model_adapter(checked, started.device, workers=manner.workers)
 
     def ask_subject(
         items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
@@ -100,7 +100,7 @@ def load_runner(checked: Checked, manner: RunnerOptions, started: Runtime) -> Mo
             explained = text.replace("{{question}}", "{question}\n{options}")
             wording = PromptWording(explained, explained + "\n")
         asking = RequestOptions(
-            PromptBuilder(subject.tokenizer, kind, form, getattr(subject.multimodal, "tags", "off"), wording),
+            PromptBuilder(subject.tokenizer, kind, form, subject.capabilities.tags, wording),
             manner.batch_size,
             manner.max_new_tokens
             or (own.scoring.max_new_tokens if own is not None else None)

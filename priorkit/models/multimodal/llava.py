@@ -15,8 +15,9 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.language.causal_lm import load_checked, refuse_missing
-from priorkit.models.language.chat_template import check_template
+from priorkit.models.language.chat_template import ChatTokenizer, check_template
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE
+from priorkit.models.multimodal.base import Capabilities
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, extract_image_tower, patch_side
 from priorkit.models.vision.preprocessing import Preprocessing, Resize
@@ -48,6 +49,11 @@ class Multimodal:
     processor: Any
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What inference must give to it and may do with it."""
+        return Capabilities()
+
+    @property
     def tokenizer(self) -> Any:
         """The language model's tokenizer."""
         return self.processor.tokenizer
@@ -76,6 +82,16 @@ class Multimodal:
     def image_token(self) -> str:
         """The token that stands for an image."""
         return str(self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id))
+
+    def chat_tokenizer(self, max_length: int = 0) -> ChatTokenizer:
+        """What turns conversations into token ids.
+
+        Args:
+            max_length: the longest conversation in tokens; 0 for what the model takes.
+        """
+        return ChatTokenizer(
+            self.tokenizer, self.image_tokens, max_length or self.max_length, self.image_token
+        )
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:
@@ -110,7 +126,7 @@ class Multimodal:
         input_ids: Tensor,
         attention_mask: Tensor,
         features: Tensor | None,
-        in_place: Tensor | None = None,
+        placeholder: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output over text and images.
@@ -120,22 +136,22 @@ class Multimodal:
             attention_mask: ``[batch, time]``, or what the attention implementation takes in its place.
             features: patch features of the images in order, ``[images, image_tokens, width]``; None
                 where the batch has no image.
-            in_place: embeddings ``[placeholders, width]`` for the placeholders, where no image gives them.
+            placeholder: embeddings ``[placeholders, width]`` for the placeholders, where no image gives them.
             **options: for the language model (cache, positions).
         """
         embedded = self.model.get_input_embeddings()(input_ids)
         if features is not None:
-            in_place = self.model.model.multi_modal_projector(features)
-        if in_place is not None:
-            embedded = place(embedded, input_ids == self.model.config.image_token_id, in_place)
+            placeholder = self.model.model.multi_modal_projector(features)
+        if placeholder is not None:
+            embedded = place(embedded, input_ids == self.model.config.image_token_id, placeholder)
         return self.model.model.language_model(
             inputs_embeds=embedded, attention_mask=attention_mask, **options
         )
 
     def row_options(
-        self, ids: Tensor, images: Any, cache: Any, use_cache: bool, task_types: Sequence[str] = ()
+        self, ids: Tensor, questions: Sequence[str], task_types: Sequence[str], cache: Any, use_cache: bool
     ) -> dict[str, Any]:
-        """What :meth:`hidden` wants to know of the rows beyond their tokens; nothing for LLaVA."""
+        """Nothing: tokens and images are all that a LLaVA model takes."""
         return {}
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -198,14 +214,14 @@ class TextOnly:
         input_ids: Tensor,
         attention_mask: Tensor,
         features: Tensor | None,
-        in_place: Tensor | None = None,
+        placeholder: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The decoder's output; see :meth:`Multimodal.hidden`. There are no images, so no ``features``."""
-        if in_place is None:
+        if placeholder is None:
             return self.decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
         embedded = self.model.get_input_embeddings()(input_ids)
-        embedded = place(embedded, input_ids == self.image_token_id, in_place)
+        embedded = place(embedded, input_ids == self.image_token_id, placeholder)
         return self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
 
     def part_of(self, name: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from priorkit.architectures.llava.architecture import compile_decoder
 from priorkit.core.errors import InputError
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Work
@@ -26,7 +25,7 @@ from priorkit.models.multimodal.llava import Multimodal, TextOnly, ensure_image_
 from priorkit.training.finetuning import withheld_images
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
 from priorkit.training.finetuning.finetune import Prepared, part_table
-from priorkit.training.finetuning.objective import InstructionObjective
+from priorkit.training.finetuning.objective import InstructionObjective, compile_decoder
 from priorkit.training.finetuning.vision_features import views_of
 
 PARTS = ("placeholder", "projector", "llm", "encoder")

@@ -11,10 +11,7 @@ from typing import Any
 from torch import nn
 
 from priorkit.core import distributed
-from priorkit.core.errors import Problems, UsageError
 from priorkit.core.runtime import Runtime, rank
-from priorkit.core.settings import Settings
-from priorkit.core.specs import option_specs
 from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
 from priorkit.training.engine.loop import train
@@ -97,19 +94,6 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
         samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),
         **prepared.finish(),
     )
-
-
-def refuse_foreign(settings: Settings, group: type[Settings], owner: str) -> None:
-    """Refuse options that only another architecture takes.
-
-    Raises:
-        UsageError: naming every option of the group that is not at its default.
-    """
-    problems = Problems(UsageError)
-    for name, spec in option_specs(group).items():
-        if getattr(settings, name) != spec.default:
-            problems.add(f"only --architecture {owner} takes this", where=spec.flag)
-    problems.raise_if_any()
 
 
 def part_table(

@@ -49,7 +49,7 @@ class Subject(Protocol):
         input_ids: Tensor,
         attention_mask: Tensor,
         features: Tensor | None,
-        in_place: Tensor | None = None,
+        placeholder: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output over text and images; see ``Multimodal.hidden``."""
@@ -240,7 +240,7 @@ class InstructionObjective:
         parameters stay without a gradient, as in a single process.
         """
         total = self._total(batch)
-        placeholders = self._in_place(batch["input_ids"])
+        placeholders = self._placeholder_embeddings(batch["input_ids"])
         sees = placeholders is not None or "pixels" in batch or "images" in batch
         if distributed.any_process(sees, total.device) and not sees:
             if self._placeholder is not None:
@@ -269,9 +269,9 @@ class InstructionObjective:
             positions = mask.cumsum(1) - 1
         features = self._views.features(batch) if self._views is not None else None
         self._count(batch, used, positions, features)
-        in_place = self._in_place(ids)
+        placeholder = self._placeholder_embeddings(ids)
         options |= self.row_options(batch)
-        return self._subject.hidden(ids, mask, features, in_place, **options).last_hidden_state
+        return self._subject.hidden(ids, mask, features, placeholder, **options).last_hidden_state
 
     def _count(
         self, batch: Mapping[str, Tensor], used: Tensor, positions: Tensor, features: Tensor | None
@@ -295,7 +295,7 @@ class InstructionObjective:
         """What the model wants to know of a batch beyond tokens and images."""
         return {}
 
-    def _in_place(self, ids: Tensor) -> Tensor | None:
+    def _placeholder_embeddings(self, ids: Tensor) -> Tensor | None:
         """The learnt placeholder, once for every image that is not shown; None where there is none."""
         if self._placeholder is None:
             return None
@@ -386,3 +386,13 @@ def padding_id(tokenizer: Any) -> int:
     """The id that fills short rows; masked everywhere, so any will do where there is none."""
     found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return 0 if found is None else found
+
+
+def compile_decoder(decoder: Any) -> None:
+    """Compile a language model; one graph for each row length, of which there are few."""
+    import torch
+
+    for name in ("recompile_limit", "cache_size_limit"):
+        if hasattr(torch._dynamo.config, name):
+            setattr(torch._dynamo.config, name, 64)
+    decoder.compile()

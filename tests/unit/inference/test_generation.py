@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from priorkit.data.images.decoding import ImageRef, decode
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import ModelAdapter
 from tests.support.evaluation_models import generate_all
 
 
-def prompts(subject: Subject, images: list[ImageRef]) -> tuple[list[list[int]], list[ImageRef | None]]:
+def prompts(subject: ModelAdapter, images: list[ImageRef]) -> tuple[list[list[int]], list[ImageRef | None]]:
     texts = ["What is it?", "Which colour has the triangle of the two?", "yes", "Is there a star in it? " * 3]
     seen: list[ImageRef | None] = (
         [images[0], None, images[1], images[0]] if subject.multimodal else [None] * 4
@@ -24,7 +24,7 @@ def prompts(subject: Subject, images: list[ImageRef]) -> tuple[list[list[int]], 
 
 
 def run(
-    subject: Subject, ids: list[list[int]], seen: Any, batch_size: int, stop: set[int]
+    subject: ModelAdapter, ids: list[list[int]], seen: Any, batch_size: int, stop: set[int]
 ) -> list[list[int]]:
     return generate_all(subject, ids, seen, batch_size, max_new_tokens=8, stop=stop)
 
@@ -33,7 +33,7 @@ def run(
 def test_equals_transformers_generate(
     name: str, images: list[ImageRef], request: pytest.FixtureRequest
 ) -> None:
-    subject: Subject = request.getfixturevalue(name)
+    subject: ModelAdapter = request.getfixturevalue(name)
     ids, seen = prompts(subject, images)
     for own, image, found in zip(ids, seen, run(subject, ids, seen, 4, set()), strict=True):
         options: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def test_equals_transformers_generate(
 def test_does_not_depend_on_batch_size_or_order(
     name: str, images: list[ImageRef], request: pytest.FixtureRequest
 ) -> None:
-    subject: Subject = request.getfixturevalue(name)
+    subject: ModelAdapter = request.getfixturevalue(name)
     ids, seen = prompts(subject, images)
     alone = run(subject, ids, seen, 1, set())
     assert len({tuple(own) for own in alone}) == 4
@@ -70,6 +70,6 @@ def test_does_not_depend_on_batch_size_or_order(
     assert run(subject, ids[::-1], seen[::-1], 3, stop) == expected[::-1]
 
 
-def test_stops_at_the_models_length(llm: Subject) -> None:
+def test_stops_at_the_models_length(llm: ModelAdapter) -> None:
     ids = [[5] * (llm.max_length - 3)]
     assert len(run(llm, ids, [None], 1, set())[0]) == 3

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from priorkit.architectures.registry import check_model
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.choice import CHOICE
 from priorkit.evaluation.tasks.item import Item
-from priorkit.inference.model_adapter import Subject, check_model, load_subject
+from priorkit.inference.loading import load_model_adapter
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 from priorkit.models.language.chat_template import ChatTokenizer
 from tests.support.evaluation_models import score_all
@@ -27,13 +29,13 @@ def golden() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def golden_model() -> Subject:
-    return load_subject(check_model(GOLDEN / "tiny-llama"), torch.device("cpu"))
+def golden_model() -> ModelAdapter:
+    return load_model_adapter(check_model(GOLDEN / "tiny-llama"), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_choices_equal_lm_evaluation_harness(
-    golden: list[dict[str, Any]], golden_model: Subject, batch_size: int
+    golden: list[dict[str, Any]], golden_model: ModelAdapter, batch_size: int
 ) -> None:
     cases = [case for case in golden if case["input"]["kind"] == "multiple_choice"]
     requests: list[LikelihoodRequest] = []
@@ -53,7 +55,7 @@ def test_choices_equal_lm_evaluation_harness(
 
 
 def test_rolling_windows_equal_lm_evaluation_harness(
-    golden: list[dict[str, Any]], golden_model: Subject
+    golden: list[dict[str, Any]], golden_model: ModelAdapter
 ) -> None:
     cases = [case for case in golden if case["input"]["kind"] != "multiple_choice"]
     for case in cases:
@@ -82,7 +84,7 @@ def test_blank_at_the_end_of_the_context_is_scored_with_the_option() -> None:
     assert split_pair(encode, " ", "c", 0) == ([0], list(b" c"))
 
 
-def naive(subject: Subject, prompt: list[int], option: list[int], image: ImageRef | None) -> float:
+def naive(subject: ModelAdapter, prompt: list[int], option: list[int], image: ImageRef | None) -> float:
     """The sum of log-probabilities from one forward pass of transformers' own model."""
     ids = torch.tensor([prompt + option])
     options: dict[str, Any] = {}
@@ -98,7 +100,7 @@ def naive(subject: Subject, prompt: list[int], option: list[int], image: ImageRe
 @pytest.mark.parametrize("form", ["letter", "text"])
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_shared_contexts_equal_a_pass_per_option(
-    llava: Subject, images: list[ImageRef], form: Any, batch_size: int
+    llava: ModelAdapter, images: list[ImageRef], form: Any, batch_size: int
 ) -> None:
     prompter = PromptBuilder(llava.tokenizer, "chat", form)
     items = [
@@ -125,7 +127,7 @@ def test_shared_contexts_equal_a_pass_per_option(
     assert len({round(scores[0], 2) for scores in found}) > 3
 
 
-def test_chat_prompt_is_the_chat_tokenizers(llava: Subject, images: list[ImageRef]) -> None:
+def test_chat_prompt_is_the_chat_tokenizers(llava: ModelAdapter, images: list[ImageRef]) -> None:
     item = Item(id=0, question="What is <image> shown?", image=images[0], choices=("one", "two"), answer=1)
     prompt = PromptBuilder(llava.tokenizer, "chat", "letter")(item, CHOICE, "likelihood")
     assert llava.multimodal is not None

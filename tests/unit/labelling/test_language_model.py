@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from priorkit.architectures.registry import check_model
 from priorkit.core.errors import InputError
 from priorkit.data.text.concepts import CONCEPTS
-from priorkit.inference.model_adapter import Subject, check_model, load_subject
+from priorkit.inference.loading import load_model_adapter
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.labelling import language_model
 from priorkit.labelling.base import SegmentScores
 from priorkit.labelling.language_model import LanguageModelLabeller
@@ -52,7 +54,7 @@ def tokenizer(tmp_path_factory):
     return load_tokenizer(folder)
 
 
-def subject_of(tokenizer, length: int = 256, **fields) -> Subject:
+def subject_of(tokenizer, length: int = 256, **fields) -> ModelAdapter:
     """A random model that is sure of what it says."""
     config = build_config(
         {
@@ -61,11 +63,11 @@ def subject_of(tokenizer, length: int = 256, **fields) -> Subject:
         },
         tokenizer,
     )  # fmt: skip
-    return Subject(build_llm(config, 5).eval(), tokenizer, length)
+    return ModelAdapter(build_llm(config, 5).eval(), tokenizer, length)
 
 
 @pytest.fixture(scope="module")
-def subject(tokenizer) -> Subject:
+def subject(tokenizer) -> ModelAdapter:
     return subject_of(tokenizer)
 
 
@@ -84,7 +86,7 @@ def texts(count: int = 23) -> list[str]:
     return [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 25))) for _ in range(count)]
 
 
-def oracle(subject: Subject, text: str, own: LabelPrompt) -> np.ndarray:
+def oracle(subject: ModelAdapter, text: str, own: LabelPrompt) -> np.ndarray:
     """Each label, each spelling: the whole sequence through the model in float64, one at a time."""
     model = subject.model.double()
     found = []
@@ -115,7 +117,7 @@ def oracle(subject: Subject, text: str, own: LabelPrompt) -> np.ndarray:
     [prompt(), prompt((" yes", " the red cat"), (" no", " two small stars", " Zq"))],
     ids=["single tokens", "several tokens"],
 )
-def test_scores_equal_a_plain_forward_pass(subject: Subject, own: LabelPrompt) -> None:
+def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, own: LabelPrompt) -> None:
     wanted = texts()
     found = score(LanguageModelLabeller(subject, own, "plain"), wanted, 7)
     expected = np.stack([oracle(subject, text, own) for text in wanted])
@@ -125,7 +127,7 @@ def test_scores_equal_a_plain_forward_pass(subject: Subject, own: LabelPrompt) -
     assert 0.05 < (found.scores > 0.5).mean() < 0.95, "a test that says nothing"
 
 
-def test_scores_do_not_depend_on_batches_or_neighbours(subject: Subject) -> None:
+def test_scores_do_not_depend_on_batches_or_neighbours(subject: ModelAdapter) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     wanted = texts()
     once = score(labeller, wanted, 4).scores
@@ -135,7 +137,7 @@ def test_scores_do_not_depend_on_batches_or_neighbours(subject: Subject) -> None
     assert score(labeller, [], 4).scores.shape == (0, len(CONCEPTS))
 
 
-def test_without_a_cache_the_scores_are_the_same(subject: Subject, monkeypatch, caplog) -> None:
+def test_without_a_cache_the_scores_are_the_same(subject: ModelAdapter, monkeypatch, caplog) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     wanted = texts(9)
     shared = score(labeller, wanted, 4).scores
@@ -182,7 +184,7 @@ def test_a_long_segment_loses_its_middle(tokenizer) -> None:
         LanguageModelLabeller(subject_of(tokenizer, 40), prompt(), "plain")
 
 
-def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: Subject) -> None:
+def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: ModelAdapter) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     ids, _ = labeller._text_ids("a</s>b")
     assert subject.tokenizer.eos_token_id not in ids
@@ -190,7 +192,7 @@ def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: Subject) -
     assert subject.encode("</s>") == [subject.tokenizer.eos_token_id]
 
 
-def test_calibration_corrects_by_content_free_inputs(subject: Subject) -> None:
+def test_calibration_corrects_by_content_free_inputs(subject: ModelAdapter) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     plain = score(labeller, ["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
     log_odds = labeller.calibrate()
@@ -201,7 +203,7 @@ def test_calibration_corrects_by_content_free_inputs(subject: Subject) -> None:
     np.testing.assert_array_equal(labeller.calibrate(), log_odds)
 
 
-def test_chat_form_is_the_template_around_text_and_question(subject: Subject) -> None:
+def test_chat_form_is_the_template_around_text_and_question(subject: ModelAdapter) -> None:
     """The text's own tokens stand between those of the rendered template."""
     own = prompt((" yes",), (" no",))
     labeller = LanguageModelLabeller(subject, own, "chat")
@@ -221,7 +223,9 @@ def test_chat_form_is_the_template_around_text_and_question(subject: Subject) ->
     )
 
 
-def test_a_template_without_system_messages_gets_it_in_the_user_turn(tokenizer, subject: Subject) -> None:
+def test_a_template_without_system_messages_gets_it_in_the_user_turn(
+    tokenizer, subject: ModelAdapter
+) -> None:
     import copy
 
     other = copy.deepcopy(tokenizer)
@@ -237,14 +241,14 @@ def test_a_template_without_system_messages_gets_it_in_the_user_turn(tokenizer, 
         language_model._render(other, prompt(), "chat")
 
 
-def test_yes_and_no_must_differ_in_tokens(subject: Subject) -> None:
+def test_yes_and_no_must_differ_in_tokens(subject: ModelAdapter) -> None:
     with pytest.raises(InputError, match="same tokens on both sides"):
         LanguageModelLabeller(subject, prompt((" yes",), (" yes",)), "plain")
 
 
 def test_a_model_with_weights_from_disk() -> None:
     """The golden model, one token per byte: every answer has several."""
-    subject = load_subject(
+    subject = load_model_adapter(
         check_model(Path(__file__).parents[2] / "golden" / "tiny-llama"), torch.device("cpu")
     )
     own = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))

@@ -9,19 +9,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorkit.architectures.lion.evaluation_inputs import Look, looks, shown
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
-from priorkit.data.images.decoding import ImageRef, image_key
+from priorkit.data.images.decoding import ImageRef
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
+from priorkit.evaluation.runner.item_inputs import inputs_of
 from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.inference.likelihood import score_batch
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prefill import prefill
+from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest
 from tests.support.lion_models import build_lion, disturb, png
 
@@ -104,19 +105,17 @@ def test_items_with_several_images(artifacts, cli, adapter: Path, tmp_path: Path
 
 def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
     lion = disturb(build_lion(base))
-    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
     item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
     prompt = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
-    (seen,) = looks(subject, [item], [prompt], TASKS["vqa"])
-    assert [look.task_type for look in seen.images] == ["region-level"] * 2
-    assert {look.question for look in seen.images} == {prompt.asked}
-    assert [look.content for look in seen.images] == [image.content for image in pair]
+    (inputs,) = inputs_of(subject.capabilities, [item], [prompt], TASKS["vqa"])
+    assert inputs == PromptInputs(pair, prompt.asked, "region-level")
 
 
 def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     lion = disturb(build_lion(base))
-    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     image = ImageRef("a", content=png(1))
     items = [
         Item("1", "Where is it?", image, tags=("red", "circle")),
@@ -127,20 +126,18 @@ def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
     prompts = [prompter(item, TASKS["vqa"], "generation") for item in items]
     assert SOFT_TOKEN in prompts[0].text
     assert SOFT_TOKEN not in prompts[1].text
-    seen = looks(subject, items, prompts, TASKS["vqa"])
-    first, second = seen[0].image, seen[1].image
-    assert isinstance(first, Look)
-    assert isinstance(second, Look)
+    first, second, _ = inputs_of(subject.capabilities, items, prompts, TASKS["vqa"])
     assert (first.task_type, second.task_type) == ("image-level", "region-level")
     assert first.question.startswith("Where is it?")
     assert SOFT_TOKEN not in first.question
-    assert len({image_key(first), image_key(second), image_key(image)}) == 3
-    assert looks(subject, items[:1], prompts[:1], TASKS["grounding"])[0].image.task_type == "region-level"
+    assert len({first.key, second.key, PromptInputs((image,)).key}) == 3
+    (grounding,) = inputs_of(subject.capabilities, items[:1], prompts[:1], TASKS["grounding"])
+    assert grounding.task_type == "region-level"
     ids = torch.tensor([subject.encode(prompts[1].text)])
-    options = lion.row_options(ids, [second], None, use_cache=True)
+    options = lion.row_options(ids, [second.question], [second.task_type], None, use_cache=True)
     assert options["task_types"].tolist() == [0]
     cache = options["past_key_values"]
-    assert lion.row_options(ids[:, -1:], [], cache, use_cache=True)["task_types"].tolist() == [0]
+    assert lion.row_options(ids[:, -1:], [], [], cache, use_cache=True)["task_types"].tolist() == [0]
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
@@ -211,26 +208,26 @@ def test_tags_move_with_shuffled_images() -> None:
 
 def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
     lion = disturb(build_lion(base))
-    subject = Subject(lion.model, lion.tokenizer, lion.max_length, lion)
+    subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     items = [
         Item("1", "Where?", withheld=True),
         Item("2", "Where?", withheld=True, task_type="image-level"),
     ]
     prompter = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)
     prompts = [prompter(item, TASKS["grounding"], "generation") for item in items]
-    seen = looks(subject, items, prompts, TASKS["grounding"])
+    seen = inputs_of(subject.capabilities, items, prompts, TASKS["grounding"])
     assert [item.task_type for item in seen] == ["region-level", "image-level"]
     ids = [subject.encode(prompt.text) for prompt in prompts]
     with torch.no_grad():
         expected = lion.model(input_ids=torch.tensor(ids), task_types=torch.tensor([0, 1])).logits[:, -1]
-        found = prefill(subject, ids, [shown(item) for item in seen], cached=True)
+        found = prefill(subject, ids, seen, cached=True)
     torch.testing.assert_close(found.logits, expected, rtol=1e-4, atol=1e-4)
     assert found.cache.tasks.tolist() == [0, 1]
     assert not torch.allclose(found.logits[0], found.logits[1], atol=1e-3)
     # Options are scored under the same types.
     token = int(expected[0].argmax())
     requests = [LikelihoodRequest(place, tuple(own), ((token,),), (0,)) for place, own in enumerate(ids)]
-    scores = score_batch(subject, requests, [shown(item) for item in seen])
+    scores = score_batch(subject, requests, seen)
     wanted = expected.log_softmax(-1)[:, token].tolist()
     assert [value for (value,) in scores] == pytest.approx(wanted, abs=1e-3)
 

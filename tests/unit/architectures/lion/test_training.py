@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from priorkit.architectures.lion.architecture import trained_parts
 from priorkit.architectures.lion.objective import LionObjective
+from priorkit.architectures.lion.plan import trained_parts
 from priorkit.architectures.lion.samples import encode_all, images_of, of_types, tokenise
 from priorkit.architectures.lion.settings import LionSettings, lion_values, shape_of
 from priorkit.core.errors import InputError, UsageError
@@ -338,8 +338,8 @@ def test_sources_are_mixed_and_foreign_options_refused(artifacts, cli, tmp_path:
         "--out", tmp_path / "no",
     )  # fmt: skip
     assert lora.code == 2
-    assert "--lora-rank: LION has adapters of its own" in lora.err
-    assert "--train: LION trains the parts of its stage" in lora.err
+    assert "--lora-rank: LION trains its own adapters" in lora.err
+    assert "--train: LION trains the parts of its --stage" in lora.err
     llava = cli(
         "tune", artifacts.mllm, artifacts.instructions, "--stage", 1, "--queries", 4, "--out", tmp_path / "no"
     )

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from priorkit.architectures.llava.architecture import chat_of
 from priorkit.core.runtime import Runtime
 from priorkit.data.images.pixels import Pixels
 from priorkit.training.engine.loop import TrainingSummary
@@ -39,7 +38,7 @@ def objective_of(multimodal: Any, folder: Path, packing: bool, kept: bool = Fals
     pixels = Pixels(samples.images, multimodal.prepare)
     trained = any(value.requires_grad for value in multimodal.model.model.vision_tower.parameters())
     views = KeptViews(multimodal, pixels, RUNTIME, 0) if kept else FreshViews(multimodal, pixels, trained)
-    return InstructionObjective(multimodal, samples, chat_of(multimodal, 0), views, packing=packing)
+    return InstructionObjective(multimodal, samples, multimodal.chat_tokenizer(), views, packing=packing)
 
 
 def stepped(objective: InstructionObjective, indices: range) -> Any:

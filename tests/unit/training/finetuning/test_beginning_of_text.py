@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoProcessor
 
-from priorkit.architectures.llava.architecture import chat_of
 from priorkit.data.images.decoding import decode
-from priorkit.inference.model_adapter import Subject
+from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, load_tokenizer, opening_ids
 from priorkit.models.multimodal.llava import load_multimodal
@@ -42,7 +41,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
     folder = saved(tmp_path, adds)
     processor = AutoProcessor.from_pretrained(folder)
     multimodal = load_multimodal(folder)
-    chat = chat_of(multimodal, 0)
+    chat = multimodal.chat_tokenizer()
     text = processor.apply_chat_template(MESSAGES)
     theirs = processor(text=text, images=decode(picture(1)), return_tensors="pt")["input_ids"][0].tolist()
     encoded = chat.encode(TURNS)
@@ -56,7 +55,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
     )
     # The prompt of an evaluation, and that of a processor which renders and tokenises in one call.
     prompt = chat.text(TURNS[:1], generate=True)
-    subject = Subject(multimodal.model, multimodal.tokenizer, 512, multimodal)
+    subject = ModelAdapter(multimodal.model, multimodal.tokenizer, 512, multimodal)
     assert (
         subject.encode(prompt, chat=True) == chat.prompt(TURNS[:1]) == theirs[: len(chat.prompt(TURNS[:1]))]
     )
@@ -68,7 +67,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
 def test_a_template_that_writes_the_beginning_itself_does_not_double_it(tmp_path: Path) -> None:
     for name, template in (("own", None), ("writes", "{{ bos_token }}" + CHAT_TEMPLATE)):
         (tmp_path / name).mkdir()
-        chat = chat_of(load_multimodal(saved(tmp_path / name, True, template)), 0)
+        chat = load_multimodal(saved(tmp_path / name, True, template)).chat_tokenizer()
         ids = chat.encode(TURNS).input_ids
         assert ids.count(chat.tokenizer.bos_token_id) == 1
         assert ids[0] == chat.tokenizer.bos_token_id

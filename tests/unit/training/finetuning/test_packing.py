@@ -99,7 +99,7 @@ def test_the_loss_is_that_of_transformers_own_llava(tokenizer: Any, tmp_path: Pa
 def test_packing_with_lora(tokenizer: Any, tmp_path: Path, dora: bool) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from priorkit.architectures.llava.architecture import lora_targets
+    from priorkit.architectures.llava.training import lora_targets
 
     multimodal = make_llava(tokenizer)
     pattern = lora_targets(multimodal.model.model.language_model)

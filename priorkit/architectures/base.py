@@ -1,0 +1,104 @@
+"""What an architecture of ``tune`` is: the protocol that each folder here fulfils."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from priorkit.core.errors import Problems, UsageError
+from priorkit.core.settings import Settings
+from priorkit.core.specs import flag_of
+
+if TYPE_CHECKING:
+    from priorkit.core.inputs import Input
+    from priorkit.core.runtime import Runtime
+    from priorkit.core.work import Plan, Work
+    from priorkit.inference.model_info import ModelInfo
+    from priorkit.models.multimodal.base import MultimodalModel
+    from priorkit.training.finetuning.finetune import Prepared
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Which options of ``tune`` an architecture takes; what inference may do is in ``Capabilities`` of its model.
+
+    Attributes:
+        groups: groups of options that it takes in addition to those of all architectures.
+        unsupported: options of all architectures that it does not support, with the reason.
+    """
+
+    groups: tuple[type[Settings], ...] = ()
+    unsupported: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Architecture(ABC):
+    """How images enter a language model: trained by ``tune``, loaded by ``evaluate``.
+
+    A folder of this package fulfils it with two modules: ``settings`` holds ``OPTIONS``, a
+    :class:`TuneOptions`, and imports no torch; ``architecture`` holds ``ARCHITECTURE``, an instance of a
+    subclass. A line in :mod:`priorkit.architectures.registry` makes it known.
+    """
+
+    @abstractmethod
+    def plan(self, settings: Any, inputs: Mapping[str, Input]) -> Plan:
+        """Check model, data and options from headers.
+
+        Raises:
+            PriorkitError: naming all problems found.
+        """
+
+    @abstractmethod
+    def prepare(self, settings: Any, work: Work, runtime: Runtime) -> Prepared:
+        """Load the model, choose what trains, read the data and build the objective."""
+
+    @abstractmethod
+    def recognizes(self, folder: Path) -> bool:
+        """Whether a directory holds a model of this architecture, or an adapter in a format that only it reads."""
+
+    @abstractmethod
+    def check(self, folder: Path) -> ModelInfo:
+        """Check a recognized directory from headers.
+
+        Raises:
+            InputError: files are missing or broken.
+        """
+
+    @abstractmethod
+    def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
+        """Load a checked model with its adapter.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+
+
+def check_options(settings: Settings, name: str, options: Mapping[str, TuneOptions]) -> None:
+    """Refuse options that the chosen architecture does not take.
+
+    Args:
+        settings: those of ``tune``.
+        name: the chosen architecture.
+        options: of all architectures, by name.
+
+    Raises:
+        UsageError: naming every such option that is not at its default.
+    """
+    problems = Problems(UsageError)
+    fields = type(settings).model_fields
+    changed = [field for field in fields if getattr(settings, field) != fields[field].default]
+    taken = {field for group in options[name].groups for field in group.model_fields}
+    for field_name in changed:
+        owners = [
+            owner
+            for owner, own in options.items()
+            if any(field_name in group.model_fields for group in own.groups)
+        ]
+        if owners and field_name not in taken:
+            names = " or ".join(f"--architecture {owner}" for owner in owners)
+            problems.add(f"only {names} takes this", where=flag_of(type(settings), field_name))
+        elif field_name in options[name].unsupported:
+            problems.add(options[name].unsupported[field_name], where=flag_of(type(settings), field_name))
+    problems.raise_if_any()
