@@ -199,7 +199,7 @@ def test_activations_computed_again_change_nothing(artifacts, cli, tmp_path: Pat
         (("--shard",), "--shard: there is only one process; nothing to shard"),
         (
             ("--architecture", "lion", "--stage", "all", "--checkpoint-activations", "full"),
-            "recomputes nothing",
+            "do not recompute activations",
         ),
     ],
 )
