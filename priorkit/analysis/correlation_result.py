@@ -18,9 +18,7 @@ from priorkit.analysis.prior_accuracy import (
     partial_correlation,
     rank_correlations,
 )
-from priorkit.core.errors import InputError
 from priorkit.data.io.tables import write_table
-from priorkit.data.results.artifact_graph import entity_column
 from priorkit.scoring.representations.rank_summary import SIGN_CONVENTION
 
 TENSORS = {
@@ -33,26 +31,6 @@ TENSORS = {
     "bin_accuracy": "[evaluations, bins, 3] float64, value, low, high",
 }
 """What ``scores.safetensors`` holds."""
-
-
-def entity_frequencies(file: Path, column: str, entities: Sequence[str]) -> Floats:
-    """How often each entity was seen in pretraining, from a table of entities; NaN where it is missing.
-
-    Raises:
-        InputError: the table cannot be read, lacks the columns, or holds something else than numbers.
-    """
-    counts = entity_column(file, column)
-    try:
-        return np.array(
-            [np.nan if counts.get(name) is None else float(counts[name]) for name in entities],
-            dtype=np.float64,
-        )
-    except (TypeError, ValueError):
-        raise InputError(
-            f"the column '{column}' holds no numbers",
-            where=str(file),
-            hint="name another with --frequency-column",
-        ) from None
 
 
 def partial_correlations(

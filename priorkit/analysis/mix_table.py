@@ -1,4 +1,4 @@
-"""Tables of mixes and scores that users bring: CSV beside the usual parquet and JSON Lines."""
+"""Tables of mixes and scores: CSV, in addition to parquet and JSON Lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mixes that were tried, with their scores: read from a table, or from evaluations and what is behind them."""
+"""Mixes that were tried, with their scores: from a table, or from evaluations and the corpora behind them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Floats = NDArray[np.float64]
 Goal = Literal["auto", "maximise", "minimise"]
 
 LOWER_IS_BETTER = (*LANGUAGE, "ppl", "rank", "overall_rank", "error")
-"""Names of scores of which less is better, unless --goal says otherwise."""
+"""Scores of which lower is better, unless --goal says otherwise."""
 
 TOLERANCE = 0.01
-"""How far the shares of a mix may be from adding up to one; printed figures are rounded."""
+"""Tolerance of the sum of shares from 1; printed figures are rounded."""
 
 
 @dataclass(frozen=True)
 class MixSelection:
-    """What a mix consists of and what it is judged by, as the user named it.
+    """The components of mixes and their score, as the user named them.
 
     Attributes:
-        shares: components; all sources of the corpora where empty.
-        remainder: name of a further component that is what the shares leave of 1.
+        shares: components; if empty, all sources of the corpora.
+        remainder: name of an additional component: 1 minus the sum of the shares.
         score: columns, or ``BENCHMARK`` or ``BENCHMARK.METRIC``; several are averaged.
-        goal: whether more is better; ``auto`` by the score's name.
+        goal: whether higher is better; ``auto``: by the score's name.
     """
 
     shares: tuple[str, ...] = ()
@@ -44,15 +44,15 @@ class MixSelection:
 
 @dataclass(frozen=True)
 class ScoredMixes:
-    """The mixes that were tried.
+    """The mixes that were tried, with their scores.
 
     Attributes:
-        names: of the mixes.
-        components: of the shares.
+        names: names of the mixes.
+        components: names of the shares.
         shares: float64 ``[mixes, components]``, rows adding up to 1.
         scores: float64 ``[mixes]``.
-        score: what the scores are.
-        minimise: whether less is better.
+        score: name of the score.
+        lower_is_better: whether lower scores are better.
     """
 
     names: list[str]
@@ -60,39 +60,39 @@ class ScoredMixes:
     shares: Floats
     scores: Floats
     score: str
-    minimise: bool
+    lower_is_better: bool
 
 
-def mixes_from_table(item: Input, wanted: MixSelection) -> ScoredMixes:
-    """The mixes in a table: a row each, named by a column ``mix``, ``name`` or ``id`` where there is one.
+def mixes_from_table(item: Input, selection: MixSelection) -> ScoredMixes:
+    """The mixes in a table: a row each, named by a column ``mix``, ``name`` or ``id`` if present.
 
     Raises:
-        UsageError: columns are not named, or not there.
-        InputError: a cell is no number, or shares do not add up.
+        UsageError: columns are not named, or missing.
+        InputError: a cell is not a number, or shares do not add up to 1.
     """
     columns = read_mix_table(item.path)
     problems = Problems(UsageError)
-    if not wanted.score:
+    if not selection.score:
         problems.add(
             "--score is missing (a column of the table)", hint=f"the columns are {', '.join(columns)}"
         )
-    if not wanted.shares:
+    if not selection.shares:
         problems.add(
             "--shares is missing (columns of the table)", hint=f"the columns are {', '.join(columns)}"
         )
-    for flag, names in (("--score", wanted.score), ("--shares", wanted.shares)):
+    for flag, names in (("--score", selection.score), ("--shares", selection.shares)):
         for name in names:
             if name not in columns:
                 problems.add(f"no column '{name}'", where=f"{flag} {item.given}", hint=nearest(name, columns))
     problems.raise_if_any()
-    numbers = {name: _numbers(columns[name], name, item) for name in (*wanted.shares, *wanted.score)}
-    shares = np.stack([numbers[name] for name in wanted.shares], axis=1)
+    numbers = {name: _numbers(columns[name], name, item) for name in (*selection.shares, *selection.score)}
+    shares = np.stack([numbers[name] for name in selection.shares], axis=1)
     if shares.sum(1).max() > 1.5:  # printed in per cent
         shares = shares / 100
-    scores = np.mean([numbers[name] for name in wanted.score], axis=0)
+    scores = np.mean([numbers[name] for name in selection.score], axis=0)
     label = next((name for name in ("mix", "name", "id") if name in columns), "")
     names = [str(v) for v in columns[label]] if label else [str(number) for number in range(len(scores))]
-    return _checked_mixes(wanted, names, list(wanted.shares), shares, scores, wanted.score)
+    return _checked_mixes(selection, names, list(selection.shares), shares, scores, selection.score)
 
 
 def _numbers(values: list[Any], name: str, item: Input) -> Floats:
@@ -105,20 +105,20 @@ def _numbers(values: list[Any], name: str, item: Input) -> Floats:
     return found
 
 
-def mixes_from_evaluations(items: Mapping[str, Input], wanted: MixSelection) -> ScoredMixes:
-    """The mixes that the models of evaluations have read.
+def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) -> ScoredMixes:
+    """The mixes that the models of evaluations were pretrained on.
 
     Raises:
-        InputError: a score or a corpus is missing, or shares do not add up; all problems at once.
+        InputError: a score or a corpus is missing, or shares do not add up to 1; all problems at once.
     """
     problems = Problems(InputError)
     read: list[dict[str, float]] = []
     scores: list[float] = []
-    chosen = wanted.score
+    chosen = selection.score
     for item in items.values():
         try:
             if item.owner is None or item.kind != "evaluation":
-                raise InputError("expected an evaluation made by the kit", where=item.given)
+                raise InputError("expected an evaluation made by priorkit", where=item.given)
             known, full_names = _scores_of(item)
             chosen = chosen or _accuracies(item)
             for name in chosen:
@@ -129,13 +129,13 @@ def mixes_from_evaluations(items: Mapping[str, Input], wanted: MixSelection) -> 
             if not np.isfinite(score):
                 raise InputError(f"no finite value of {', '.join(chosen)}", where=item.given)
             scores.append(score)
-            read.append(pretraining_shares(item.owner, wanted.shares))
+            read.append(pretraining_shares(item.owner, selection.shares))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    components = list(wanted.shares or dict.fromkeys(name for row in read for name in row))
+    components = list(selection.shares or dict.fromkeys(name for row in read for name in row))
     shares = np.array([[row.get(name, 0.0) for name in components] for row in read])
-    return _checked_mixes(wanted, list(items), components, shares, np.array(scores), chosen)
+    return _checked_mixes(selection, list(items), components, shares, np.array(scores), chosen)
 
 
 def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:
@@ -150,30 +150,30 @@ def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:
 
 
 def _accuracies(item: Input) -> tuple[str, ...]:
-    """The scores taken where none is asked for: each benchmark's accuracy."""
+    """The default scores: each benchmark's accuracy."""
     found = {name: benchmark.primary for name, benchmark in read_results(item.path).items()}
     chosen = tuple(f"{name}.{metric}" for name, metric in found.items() if metric in ACCURACIES)
     if not chosen:
         raise InputError(
-            "no benchmark here has an accuracy", where=item.given, hint="name what counts with --score"
+            "no benchmark here has an accuracy", where=item.given, hint="name the score with --score"
         )
     return chosen
 
 
 def _checked_mixes(
-    wanted: MixSelection,
+    selection: MixSelection,
     names: list[str],
     components: list[str],
     shares: Floats,
     scores: Floats,
     chosen: tuple[str, ...],
 ) -> ScoredMixes:
-    """Complete the shares, refuse those that do not add up, and settle what is better."""
+    """Add the remainder, check that shares add up to 1, and determine whether lower is better."""
     problems = Problems(InputError)
-    if wanted.remainder is not None:
-        if wanted.remainder in components:
-            raise UsageError(f"'{wanted.remainder}' is a share already", where="--remainder")
-        components = [*components, wanted.remainder]
+    if selection.remainder is not None:
+        if selection.remainder in components:
+            raise UsageError(f"'{selection.remainder}' is already a share", where="--remainder")
+        components = [*components, selection.remainder]
         shares = np.concatenate([shares, 1 - shares.sum(1, keepdims=True)], axis=1)
     for name, row in zip(names, shares, strict=True):
         if row.min() < -1e-9:
@@ -192,12 +192,14 @@ def _checked_mixes(
         metric in LOWER_IS_BETTER or name in LOWER_IS_BETTER
         for metric, name in zip(metrics, chosen, strict=True)
     ]
-    if wanted.goal == "auto" and any(lower) and not all(lower):
+    if selection.goal == "auto" and any(lower) and not all(lower):
         raise UsageError(
-            f"more is better of some of {', '.join(chosen)}, less of others",
+            f"higher is better for some of {', '.join(chosen)}, lower for others",
             where="--score",
             hint="give --goal",
         )
-    minimise = wanted.goal == "minimise" or (wanted.goal == "auto" and all(lower))
+    lower_is_better = selection.goal == "minimise" or (selection.goal == "auto" and all(lower))
     score = chosen[0] if len(chosen) == 1 else f"mean of {', '.join(chosen)}"
-    return ScoredMixes(names, components, shares / shares.sum(1, keepdims=True), scores, score, minimise)
+    return ScoredMixes(
+        names, components, shares / shares.sum(1, keepdims=True), scores, score, lower_is_better
+    )

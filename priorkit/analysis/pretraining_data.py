@@ -1,4 +1,4 @@
-"""What text a model has read: the corpora behind it, found by following inputs."""
+"""The corpora that a model was pretrained on, found by following the inputs of artifacts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PretrainingRun:
     Attributes:
         corpus: the header of its corpus (``corpus.json``).
         where: the corpus's path.
-        tokens: how many tokens were read.
+        tokens: number of tokens trained on.
     """
 
     corpus: Mapping[str, Any]
@@ -30,10 +30,10 @@ class PretrainingRun:
 
 
 def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
-    """All pretraining runs behind an evaluation's model, the last one first.
+    """All pretraining runs of an evaluation's model, most recent first.
 
     Raises:
-        InputError: an artifact on the way, or a corpus, is not on this machine or has changed.
+        InputError: an artifact in between, or a corpus, is not on this machine or has changed.
     """
     found: list[PretrainingRun] = []
     queue, seen = [evaluation], {evaluation.digest}
@@ -47,7 +47,7 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
             if owner is None:
                 if wanted and record.kind != "hub":
                     raise InputError(
-                        f"{record.path}, from which {artifact.path} was made, is not here or has changed",
+                        f"{record.path}, from which {artifact.path} was made, is missing or has changed",
                         where=str(evaluation.path),
                         hint="bring it back, or give shares and scores with --table",
                     )
@@ -60,7 +60,7 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
                 queue.append(owner)
     if not found:
         raise InputError(
-            "its model was not pretrained by this kit, so that its mix is not known",
+            "its model was not pretrained by priorkit, so its mix is not known",
             where=str(evaluation.path),
             hint="give shares and scores with --table",
         )
@@ -68,17 +68,17 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
 
 
 def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, float]:
-    """Shares of the tokens that an evaluation's model has read.
+    """Shares of the tokens that an evaluation's model was pretrained on.
 
     Args:
         evaluation: the artifact.
-        names: sources or labels; all sources where empty.
+        names: sources or labels; if empty, all sources.
 
     Returns:
         Name -> share; over several pretraining runs weighted by their tokens.
 
     Raises:
-        InputError: a corpus is not to be found, or knows no share of a name.
+        InputError: a corpus is missing, or none has a source or label with a name.
     """
     runs = pretraining_runs(evaluation)
     total = sum(run.tokens for run in runs)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import ClassVar
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
-from priorkit.core.inputs import Input
 from priorkit.core.settings import StepSettings, argument, option
 from priorkit.core.step import Step
-from priorkit.core.work import Plan, Work
+from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import KINDS, Labelled
 
 logger = logging.getLogger(__name__)
@@ -29,15 +27,15 @@ class ReportSettings(StepSettings):
     )
 
     artifacts: Labelled = argument(
-        "Artifacts to show; NAME= in front gives one another name than its folder's. Evaluations NAME@1=, NAME@2= "
-        "are one variant with several seeds, shown as mean and interval. What all were made from is found by "
-        "itself.",
+        "Artifacts to show; NAME= sets the name shown instead of the folder's. Evaluations NAME@1=, NAME@2= "
+        "are one variant with several seeds, shown as mean and interval. Their inputs are "
+        "found automatically.",
         accepts=KINDS,
         metavar="[NAME=]ARTIFACT",
     )
     entities: str | None = option(
         None,
-        "Table with a row per entity and its 'prior' group; a world's own where one is at hand.",
+        "Table with a row per entity and its 'prior' group; default: that of a world among the artifacts.",
         accepts=("world",),
         metavar="FILE",
     )
@@ -46,7 +44,7 @@ class ReportSettings(StepSettings):
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 
-def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
+def plan(settings: ReportSettings, inputs: Inputs) -> Plan[None]:
     """Check that every input is an artifact, that evaluations can be read, and the table of entities."""
     from priorkit.data.results.artifact_graph import entity_column
     from priorkit.data.results.evaluations import read_results
@@ -60,9 +58,9 @@ def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
                 continue
             if item.owner is None or item.kind.startswith("part of"):
                 raise InputError(
-                    "not an artifact: it has no manifest of its own",
+                    "not an artifact: it has no priorkit.json",
                     where=item.given,
-                    hint="give folders that steps of the kit made",
+                    hint="give folders made by priorkit",
                 )
             if item.kind == "evaluation":
                 read_results(item.path)
@@ -73,17 +71,16 @@ def plan(settings: ReportSettings, inputs: Mapping[str, Input]) -> Plan:
     return Plan(facts)
 
 
-def execute(settings: ReportSettings, work: Work) -> None:
+def execute(settings: ReportSettings, work: Work[None]) -> None:
     """Follow the artifacts' lineage, build the sections, write the page and its files."""
     from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
     from priorkit.report import page
     from priorkit.report.sections.base import build_sections
 
     given: dict[str, Artifact] = {}
-    for label in settings.artifacts:
-        owner = work.inputs[f"artifacts.{label}"].owner
-        if owner is not None:
-            given[label] = owner
+    for label, item in work.inputs.named("artifacts").items():
+        if item.owner is not None:
+            given[label] = item.owner
     found = gather(given)
     if settings.entities:
         column = entity_column(work.inputs["entities"].path, "prior")

@@ -199,7 +199,7 @@ def test_refusals(cli, artifacts, evaluations, tmp_path: Path) -> None:
     found = cli(
         "suggest-mix", "--table", GOLDEN / "mixes.csv", "--shares", SOURCES, "--score", "perplexity,vision_accuracy", *out
     )  # fmt: skip
-    refused(2, "more is better of some")
+    refused(2, "higher is better for some")
     found = cli(
         "suggest-mix", "--table", GOLDEN / "mixes.csv", "--shares", SOURCES, "--score", "perplexity",
         "--minimum", "cod=0.1", "--maximum", "math=2", *out,
@@ -235,5 +235,5 @@ def test_a_corpus_that_is_gone_is_named(cli, evaluations, tmp_path: Path) -> Non
     finally:
         hidden.rename(evaluations[0].parent)
     assert found.code == 3
-    assert "is not here or has changed" in found.err
+    assert "is missing or has changed" in found.err
     assert "--table" in found.err

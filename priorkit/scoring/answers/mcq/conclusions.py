@@ -1,9 +1,9 @@
-"""What an answer settles on, once its mentions are marked (the last stage).
+"""The option that an answer selects, once its mentions are marked (the last stage).
 
-In this order, and in each the last statement that names an option: an explicit answer ("the answer is", a
-box, "B is correct") or a correction ("wait, C"); a plain answer at the beginning or alone in the last line;
-an opinion ("I think"); a consequence ("therefore", "but"); at last whatever is left when denied, asked and
-merely considered mentions are set aside. More than one option in a statement settles nothing.
+The following are tried in order, each with the last statement that names an option: an explicit answer ("the
+answer is", a box, "B is correct") or a correction ("wait, C"); a plain answer at the beginning or as the entire
+last line; an opinion ("I think"); a consequence ("therefore", "but"); and the mentions that are not negated,
+asked or merely considered. A statement with more than one option selects none.
 """
 
 from __future__ import annotations
@@ -89,29 +89,29 @@ _SAME_AGAIN = re.compile(r"[\s.,;!\"')\]]*(?:(?:the|correct|right|my)\s+)*", re.
 
 
 def conclusion(marked: MarkedAnswer) -> int | None:
-    """The option (or ``OUT_OF_RANGE``) that the answer settles on; None for none or several."""
-    reading = _LiveMentions(marked)
+    """The option (or ``OUT_OF_RANGE``) that the answer selects; None for none or several."""
+    mentions = _LiveMentions(marked)
     text = marked.text
-    if reading.live and _UNDECIDED.search(text, reading.live[-1]):
+    if mentions.live and _UNDECIDED.search(text, mentions.live[-1]):
         return None
     explicit = [*_EXPLICIT.finditer(text), *_CONFIRMED.finditer(text), *_REVISION.finditer(text)]
-    plain_answer = reading.plain_answer()
+    plain_answer = mentions.plain_answer()
     undecided = len(plain_answer) > 1
-    for found in (
-        reading.stated(sorted(explicit, key=lambda match: match.start())),
+    for options in (
+        mentions.stated(sorted(explicit, key=lambda match: match.start())),
         set[int]() if undecided else plain_answer,
-        reading.stated(_OPINION.finditer(text)),
-        reading.stated(_CONSEQUENCE.finditer(text)),
+        mentions.stated(_OPINION.finditer(text)),
+        mentions.stated(_CONSEQUENCE.finditer(text)),
         plain_answer,
-        reading.left_over(),
+        mentions.remaining_mentions(),
     ):
-        if found:
-            return found.pop() if len(found) == 1 else None
+        if options:
+            return options.pop() if len(options) == 1 else None
     return None
 
 
 class _LiveMentions:
-    """The live mentions of an answer, and what statements name."""
+    """The mentions of an answer that are not negated, and the options that statements name."""
 
     def __init__(self, marked: MarkedAnswer) -> None:
         self.marked = marked
@@ -122,7 +122,7 @@ class _LiveMentions:
         }
 
     def options(self, positions: Iterable[int]) -> set[int]:
-        """Options at positions, with those that contradict them in the same unit."""
+        """Options at positions, with those that contradict them in the same unit (a letter with another option's text)."""
         found = set(positions)
         found |= {self.partner[place] for place in found if place in self.partner}
         return {self.marked.at(place).option for place in found}
@@ -159,28 +159,28 @@ class _LiveMentions:
         return inside
 
     def within(self, start: int, end: int) -> list[int]:
-        """Live mentions in a stretch."""
+        """Live mentions in a span."""
         return self.live[bisect_left(self.live, start) : bisect_left(self.live, end)]
 
     def plain_answer(self) -> set[int]:
-        """The option of a plain answer that opens the text or stands alone in its last line."""
+        """The option of a plain answer at the beginning of the text, or that is its entire last line."""
         text = self.marked.text
         leading, trailing = _LEADING.search(text), _TRAILING.search(text)
         first: set[int] = set()
-        if leading is not None and not self.goes_through_the_options():
+        if leading is not None and not self.lists_options_in_turn():
             first = self.options(self.within(*leading.span()))
         last = self.options(self.within(*trailing.span("list"))) if trailing is not None else set[int]()
         apart = leading is not None and trailing is not None and leading.end() <= trailing.start("list")
         return last if apart and len(first) > 1 and len(last) == 1 else first | last
 
-    def goes_through_the_options(self) -> bool:
-        """Whether the answer has something to say of each of several labels in turn: ``A: 10%, B: 80%``."""
+    def lists_options_in_turn(self) -> bool:
+        """Whether the answer comments on several labels in turn: ``A: 10%, B: 80%``."""
         starts = [found.start("label") for found in _LABEL_LINE.finditer(self.marked.text)]
         options = [self.marked.at(place).option for place in starts if place not in self.denied]
         return len(options) > 1 and options == sorted(set(options))
 
-    def left_over(self) -> set[int]:
-        """What is neither denied nor asked nor merely considered; else what is considered."""
+    def remaining_mentions(self) -> set[int]:
+        """Options neither negated nor asked nor merely considered; otherwise the considered ones."""
         text = self.marked.text
         asked = {place for match in _ASKED.finditer(text) for place in range(*match.span())}
         kept = self.not_denied_later()
@@ -195,7 +195,7 @@ class _LiveMentions:
         return self.options(place for place in firm if place not in considered) or self.options(firm)
 
     def not_denied_later(self) -> list[int]:
-        """Live mentions but letters that are denied where they stand last: ``C is odd, so not C``."""
+        """Live mentions, without letters whose last mention is negated: ``C is odd, so not C``."""
         last = {self.marked.at(place).option: place for place in self.marked.positions()}
         letters = {
             option

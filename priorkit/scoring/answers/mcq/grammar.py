@@ -1,4 +1,4 @@
-"""What the words around mentions say of them: listed, one unit, denied, doubted (the third stage).
+"""How the words around mentions qualify them: lists, units, negation, doubt (the third stage).
 
 Works on an answer whose mentions are single characters (:mod:`priorkit.scoring.answers.mcq.mentions`).
 """
@@ -19,7 +19,7 @@ ALSO = r"(?:(?:also|maybe|perhaps|possibly|even|else|potentially)\s+)?"
 
 
 def _list(new_subject: str) -> str:
-    """A list of mentions; "and X is" begins a new sentence where the verb is one of ``new_subject``."""
+    """A list of mentions; "and X is" begins a new sentence if the verb is one of ``new_subject``."""
     return (
         rf"{PAIR}(?:(?:\s*,\s*{PAIR})*\s*,?\s*(?:{OR}\s*{ALSO}{PAIR}"
         rf"|{AND}\s*{ALSO}{PAIR}(?!\s+(?:{new_subject})\b)))*"
@@ -54,7 +54,7 @@ _DENIALS = (
 )
 _DENIAL = rf"(?:{_DENIALS}(?!\s+(?:sure|certain|only|entirely|completely|just)\b)|不是|并非|不选|没有|不可能是|排除)"
 _NEGATED_BEFORE = re.compile(rf"(?P<denial>{_DENIAL}{_CLAUSE})(?P<list>{_COMMAS}(?=\s+leav)|{LIST})", re.I)
-# "The one that is not there is M": the denial belongs to the subject, unless a clause follows it.
+# "The one that is not there is M": the negation belongs to the subject, unless a clause follows it.
 _SUBJECT = re.compile(
     r"(?:not?|never|without|cannot|missing|lacking)\b.*\b(?:is|are|was|were|must be|would be)\b", re.I
 )
@@ -158,7 +158,7 @@ def contradictions(marked: MarkedAnswer) -> dict[int, int]:
 
 
 def drop_enumerations(marked: MarkedAnswer, units: set[str]) -> None:
-    """Take out lists that name every option: what the choices are is no answer."""
+    """Remove lists of all options: repeating the choices is not an answer."""
     spans: list[tuple[int, int]] = []
     after = 0
     for start in marked.positions():
@@ -171,7 +171,7 @@ def drop_enumerations(marked: MarkedAnswer, units: set[str]) -> None:
 
 
 def _enumeration_end(marked: MarkedAnswer, start: int, units: set[str]) -> int | None:
-    """Where a list that starts here has named all options; a list ends after its "or"."""
+    """The position at which a list starting here has named all options; a list ends after its "or"."""
     text, options, place, joined = marked.text, {marked.at(start).option}, start, False
     for _ in range(2 * marked.count):
         if len(options) == marked.count:
@@ -194,7 +194,7 @@ def _enumeration_end(marked: MarkedAnswer, start: int, units: set[str]) -> int |
 
 
 def negated(marked: MarkedAnswer) -> set[int]:
-    """Positions of mentions that the answer denies, or says that it does not know."""
+    """Positions of mentions that the answer negates or is unsure about."""
     text = marked.text
     before = [match for match in _NEGATED_BEFORE.finditer(text) if not _is_of_subject(match["denial"])]
     found = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])

@@ -1,8 +1,7 @@
-"""Find where an answer mentions the options of a multiple-choice question (the second stage).
+"""Finds the mentions of options in an answer (the second stage).
 
-Every mention (a text, a letter, a label, an ordinal) is replaced by one private-use character. What decides
-between mentions (:mod:`priorkit.scoring.answers.mcq.parser`) is then grammar over that character and the few words
-around it.
+Every mention (a text, a letter, a label, an ordinal) is replaced by one private-use character. The later stages
+(:mod:`priorkit.scoring.answers.mcq.parser`) are then patterns over that character and the words around it.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _AFTER_LETTER = (
 )
 # The same for a lower-case a, which no article can precede.
 _AFTER_SMALL_LETTER = r"(?:is|was|are|were|because|since|and|or|nor|but|seems|looks|appears|cannot|does|would|could|should|must|i (?:guess|think|believe|suppose))\b"
-# A letter in one of these places belongs to a name, a grade, a unit or a formula.
+# A letter in one of these contexts is part of a name, a grade, a unit or a formula.
 _NAME_BEFORE = re.compile(
     r"(?:\b(?:vitamin|hepatitis|type|grade|plan|figure|fig\.?|point|line|class|gate|terminal|platform|size|row"
     r"|column|block|room|building|appendix|section|team|exhibit|panel|zone|category|angle|vertex|triangle|segment|side|box|bag|train|player|student"
@@ -47,7 +46,7 @@ _NAME_AFTER = re.compile(r"\.\w(?!\w)|['-]\w|\+\+|#|°| (?:vitamins?|major|minor
 _INITIALS = re.compile(
     r"\b(?:[A-Z]\.){2,}|\b(?:[A-Z]\. ){2,}(?!(?:The|It|An?|This|That|There|Because|Since|As|So|In|My|No|Not)\b)[A-Z][a-z]+"
 )
-_OUTSIDE = r"[^\w\n\uE000-\uF8FF]*"
+_NON_WORD = r"[^\w\n\uE000-\uF8FF]*"
 _ANSWER_IS = r"\b(?i:answer|choice|option)\s*(?:(?i:is|was)\b|[:=]|=>|-|\s)+[\"'(\[]*"
 _SMALL_LETTERS = "bcdfghj"
 
@@ -56,7 +55,7 @@ Kind = Literal["letter", "text", "ordinal"]
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """One mention: which option (or :data:`OUT_OF_RANGE`), and how it was named."""
+    """One mention: the option (or :data:`OUT_OF_RANGE`), and how it was named."""
 
     option: int
     kind: Kind
@@ -71,17 +70,17 @@ class MarkedAnswer:
     mentions: list[Mention] = field(default_factory=list[Mention])
 
     def at(self, position: int) -> Mention:
-        """The mention whose character stands at a position."""
+        """The mention at a position."""
         return self.mentions[ord(self.text[position]) - _FIRST_MENTION]
 
     def mark(self, start: int, end: int, mention: Mention) -> None:
-        """Replace a stretch by a new mention."""
+        """Replace a span by a new mention."""
         self.mentions.append(mention)
         mark = chr(_FIRST_MENTION + len(self.mentions) - 1)
         self.text = self.text[:start] + mark + self.text[end:]
 
     def positions(self, start: int = 0, end: int | None = None) -> list[int]:
-        """Where mentions stand in a stretch of the text."""
+        """Positions of mentions in a span of the text."""
         stop = len(self.text) if end is None else end
         return [found.start() for found in re.compile(MENTION).finditer(self.text, start, stop)]
 
@@ -99,7 +98,7 @@ def mark_mentions(answer: str, options: Sequence[str]) -> MarkedAnswer:
 
 
 def _mark_texts(marked: MarkedAnswer, wanted: Options, originals: Sequence[str]) -> None:
-    """Mark whole-word occurrences; a longer option wins over one that lies inside it."""
+    """Mark whole-word occurrences; a longer option takes precedence over one inside it."""
     found: list[tuple[int, int, int]] = []
     for index, pattern in [*wanted.patterns(), *wanted.name_tails(originals)]:
         found += [(*match.span("text"), index) for match in pattern.finditer(marked.text)]
@@ -117,7 +116,7 @@ def _mark_texts(marked: MarkedAnswer, wanted: Options, originals: Sequence[str])
 
 
 def _joined_spans(spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, set[int]]]:
-    """Spans in order with the options they may mean; overlapping ones become one that means several."""
+    """Spans in order with their options; overlapping spans become one with several options."""
     joined: list[tuple[int, int, set[int]]] = []
     for start, end, option in sorted(spans):
         if joined and start < joined[-1][1]:
@@ -129,11 +128,11 @@ def _joined_spans(spans: Sequence[tuple[int, int, int]]) -> list[tuple[int, int,
 
 
 def _mark_own_labels(marked: MarkedAnswer, style: LabelStyle) -> None:
-    """Labels that the options carry themselves: ``(ii)``, ``2.``, ``the answer is iv``."""
+    """Labels that the options themselves contain: ``(ii)``, ``2.``, ``the answer is iv``."""
     labels = list(ROMAN) if style == "roman" else [str(index + 1) for index in range(len(ROMAN))]
     label = f"(?P<label>{'|'.join(sorted(labels, key=len, reverse=True))})"
     pattern = re.compile(
-        rf"(?<!\w)[(\[]\s*{label}\s*[)\]]|(?:^|\n){_OUTSIDE}{label.replace('label', 'line')}(?:[).:]|{_OUTSIDE}(?=$|\n))"
+        rf"(?<!\w)[(\[]\s*{label}\s*[)\]]|(?:^|\n){_NON_WORD}{label.replace('label', 'line')}(?:[).:]|{_NON_WORD}(?=$|\n))"
         rf"|(?:{_ANSWER_IS}|\b{_LABEL_WORD}\s+){label.replace('label', 'said')}(?![\w-])",
         re.I,
     )
@@ -145,12 +144,12 @@ def _mark_own_labels(marked: MarkedAnswer, style: LabelStyle) -> None:
 
 
 def _mark_letters(marked: MarkedAnswer) -> None:
-    """Mark letters in a dress that makes them letters, then bare letters in prose."""
+    """Mark letters in a form that identifies them as labels, then bare letters in prose."""
     known = "".join(chr(ord("A") + index) for index in range(marked.count))
     either_case = known + known.lower()
     article = rf"(?!\s+(?!(?i:{_AFTER_LETTER}))[A-Za-z\uE000-\uF8FF])"
     of_a_word = r"(?!['-]\w)"
-    dressed = [
+    marked_forms = [
         r"(?<!\w)[(\[{<]\s*(?P<letter>[A-Za-z])\s*[)\]}>]",
         r"(?<!\w)[(\[](?P<letter>[A-Z])(?=\s*$)",
         r"(?<!\w)(?P<quote>[\"'])(?P<letter>[A-Za-z])\s*[.)]?(?P=quote)",
@@ -160,9 +159,9 @@ def _mark_letters(marked: MarkedAnswer) -> None:
         rf"{_ANSWER_IS}(?P<letter>[B-HJ-Z]){_LETTER_END}{of_a_word}(?!\.\w)",
         r"\b(?i:it is|pick|choose|select|say|go with|go for|guess|believe|think)\s+"
         rf"(?P<letter>[{known.lower()}])(?=[^\w\uE000-\uF8FF]*$)",
-        rf"(?:^|\n){_OUTSIDE}(?P<letter>[A-Z{known.lower()}])\s?[).:](?!\w)",
+        rf"(?:^|\n){_NON_WORD}(?P<letter>[A-Z{known.lower()}])\s?[).:](?!\w)",
         rf"{_LETTER_EDGE}(?P<letter>[{either_case}])\)",
-        rf"(?:^|\n){_OUTSIDE}(?P<letter>[A-Za-z]){_OUTSIDE}(?=$|\n)",
+        rf"(?:^|\n){_NON_WORD}(?P<letter>[A-Za-z]){_NON_WORD}(?=$|\n)",
         rf"(?:^|\n)\s*(?P<letter>[{known}])-(?={MENTION})",
     ]
     # In prose "I" is the pronoun, "A" mostly the article, and small vowels are words of many languages.
@@ -170,11 +169,11 @@ def _mark_letters(marked: MarkedAnswer) -> None:
     small = "".join(letter for letter in known.lower() if letter in _SMALL_LETTERS)
     variable = rf"(?!\s?=\s?(?!{MENTION}))(?!\([a-z])"
     bare = [rf"{_LETTER_EDGE}(?P<letter>[{capitals}{small}]){_LETTER_END}{variable}"] if capitals else []
-    for pattern in [*dressed, *bare]:
+    for pattern in [*marked_forms, *bare]:
         _mark_letter_matches(marked, pattern)
     letters = "".join(chr(_FIRST_MENTION + i) for i, m in enumerate(marked.mentions) if m.kind == "letter")
-    beside = rf"|[{letters}]" if letters else ""
-    for letter, after in (("A", _AFTER_LETTER + beside), ("a", _AFTER_SMALL_LETTER)):
+    other_letter = rf"|[{letters}]" if letters else ""
+    for letter, after in (("A", _AFTER_LETTER + other_letter), ("a", _AFTER_SMALL_LETTER)):
         ending = rf"[\"'](?!\w)|\s*(?:$|[\n.,;:!?)\]*=&+/|]|[\u2E80-\uD7FF]|-\s|{after})"
         _mark_letter_matches(marked, rf"{_LETTER_EDGE}(?P<letter>{letter}){_LETTER_END}(?={ending})")
 
@@ -198,11 +197,11 @@ def _mark_ordinals(marked: MarkedAnswer) -> None:
     pattern = re.compile(
         rf"(?<!-)\b(?P<name>{'|'.join(names)})\s+(?:{_LABEL_WORD}|answer|one|possibility)\b(?!\s+from\b)"
         rf"|\bthe\s+(?P<subject>{'|'.join(names)})(?=\s+(?:is|was|seems|looks|must)\b)"
-        rf"|^\W*(?:the\s+)?(?P<alone>{'|'.join(names)})[^\w\uE000-\uF8FF]*$",
+        rf"|^\W*(?:the\s+)?(?P<entire>{'|'.join(names)})[^\w\uE000-\uF8FF]*$",
         re.I,
     )
     for match in reversed(list(pattern.finditer(marked.text))):
-        name = (match["name"] or match["subject"] or match["alone"]).lower()
+        name = (match["name"] or match["subject"] or match["entire"]).lower()
         marked.mark(*match.span(), Mention(names[name], "ordinal"))
     numbered = re.compile(
         r"\b(?:option|choice|alternative)\s*(?:number|no\.?|#)?\s*(?P<number>\d{1,2}|[a-z]+)\b", re.I

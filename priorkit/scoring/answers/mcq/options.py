@@ -1,8 +1,8 @@
-"""How the options of a multiple-choice question may be written in an answer (for the second stage).
+"""Patterns for the options of a multiple-choice question in an answer (for the second stage).
 
-An option is looked for as whole words, in any case, with or without articles and hyphens; numbers also in
-words, with other spacing before a unit or around an operator. Words that are grammar more often than
-answers (``no``, ``both``, ``right``, ``may``) count only where they are said as an answer.
+An option matches as entire words, ignoring case, with or without articles and hyphens; numbers also in words,
+with other spacing before a unit or around an operator. Words that are more often grammar than answers (``no``,
+``both``, ``right``, ``may``) match only where they are used as an answer.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _SAID_BEFORE = (
 )
 _LISTED = r"(?:(?:the )?(?:above|options?|choices|others)(?: above)?|these|those|them)"
 
-# Options that are grammar or a fixed phrase: what an answer may say for them.
-_SAYINGS = {
+# Options that are function words or fixed phrases, with the forms that an answer may use.
+_FIXED_PHRASES = {
     "yes": r"(?<![\w-])(?P<text>yes|yeah|yep|yup)(?![\w-])",
     "no": rf"(?<![\w-])(?P<text>no|nope|nah)(?:{_ALONE_AFTER}|{_CLAUSE_AFTER})",
     "false": r"(?<!\w)(?P<text>false|untrue|not (?:a )?true)(?!\w)",
@@ -69,11 +69,11 @@ _OF_THE_ABOVE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options as they are looked for.
+    """Options in normalized form.
 
     Attributes:
-        texts: plain, folded, without own labels, articles and final marks.
-        labels: style of the labels that the options themselves carry; None for none.
+        texts: case-folded, without the options' own labels, articles and final punctuation.
+        labels: style of the options' own labels; None if they have none.
     """
 
     texts: tuple[str, ...]
@@ -81,7 +81,7 @@ class Options:
 
     @classmethod
     def of(cls, options: Sequence[str]) -> Options:
-        """Fold the options and take off a run of own labels: ``(i) copper``, ``(ii) iron``."""
+        """Normalize the options and remove their own labels, if consecutive: ``(i) copper``, ``(ii) iron``."""
         texts = [" ".join(option_words(option).split()).strip(" .,;:!?\"'").casefold() for option in options]
         found = [_OWN_LABEL.match(text) for text in texts]
         style = _label_style([match[1] if match else "" for match in found])
@@ -91,7 +91,7 @@ class Options:
         return cls(tuple(bare if len(set(bare)) == len(set(texts)) else texts), style)
 
     def patterns(self) -> Iterator[tuple[int, re.Pattern[str]]]:
-        """What finds each option in an answer, as the group ``text``; single label letters are left out."""
+        """A pattern per option, with the group ``text``; options that are single label letters are left out."""
         letters = [chr(ord("a") + index) for index in range(len(self.texts))]
         for index, text in enumerate(self.texts):
             if not text or text in letters:
@@ -102,7 +102,7 @@ class Options:
                 yield index, _pattern(text)
 
     def name_tails(self, originals: Sequence[str]) -> Iterator[tuple[int, re.Pattern[str]]]:
-        """Last names, where all options are names of several words and end differently."""
+        """Patterns for last names, if all options are names of several words with different last words."""
         words = [text.split() for text in self.texts]
         tails = [own[-1] for own in words if len(own) > 1 and len(own[-1]) > 2]
         capital = all(re.match(r"(?:[A-Z]\S*\s+)+(?:[a-z]+\s+)*[A-Z]", text) for text in originals)
@@ -111,7 +111,7 @@ class Options:
                 yield index, _pattern(tail)
 
     def without_set_phrases(self, text: str) -> str:
-        """The answer without ``all of the above`` and the like, unless an option says it."""
+        """The answer without ``all of the above`` and similar phrases, unless an option contains them."""
         if any("above" in option and " " in option for option in self.texts):
             return text
         return _OF_THE_ABOVE.sub("", text) if "above" in self.texts else text
@@ -128,14 +128,14 @@ def _label_style(labels: Sequence[str]) -> LabelStyle | None:
 
 
 def parse_number(words: str) -> int | None:
-    """The number that a word or digits say, None for neither."""
+    """The number given as words or digits; None if it is neither."""
     if words.isascii() and words.isdigit():
         return int(words) if len(words) <= _MOST_DIGITS and str(int(words)) == words else None
     return _VALUE_OF_WORDS.get(words.replace("-", " "))
 
 
 def _in_words(value: int) -> str:
-    """``thirty three``; a hundred and a thousand with ``one`` before."""
+    """A number in words: ``thirty three``; ``one hundred``, ``one thousand``."""
     if value < 20:
         return _UNITS[value]
     if value < 100:
@@ -151,8 +151,8 @@ _VALUE_OF_WORDS = {_in_words(value): value for value in range(_LARGEST_IN_WORDS 
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    if text in _SAYINGS:
-        return re.compile(_SAYINGS[text], re.I)
+    if text in _FIXED_PHRASES:
+        return re.compile(_FIXED_PHRASES[text], re.I)
     if catch_all := _CATCH_ALL.fullmatch(text):
         return re.compile(rf"(?<!\w)(?P<text>{catch_all[1]} of {_LISTED})(?!\w)", re.I)
     first, *rest = text.split(" ")
@@ -168,7 +168,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _joined(words: Sequence[str]) -> str:
-    """Words with blanks or hyphens between, and articles that may be there or not; operators stand close."""
+    """A pattern for words separated by spaces or hyphens, with optional articles; no space needed around operators."""
     body = ""
     for place, word in enumerate(words):
         if place:
@@ -217,7 +217,7 @@ def _word(word: str) -> str:
 
 
 def _number(value: int) -> str:
-    """Digits or words; ``one`` is often a pronoun, and only the word before it tells."""
+    """A pattern for digits or words; ``one`` does not match after words that make it a pronoun."""
     if value > _LARGEST_IN_WORDS:
         return rf"{value}(?:\.0+(?!\d))?"
     words = _in_words(value)
@@ -235,7 +235,7 @@ def _is_operator(piece: str) -> bool:
 
 
 def _before(text: str) -> str:
-    """Not inside a word or number, nor in a compound unless the "compound" is a label: ``B-cabinet``."""
+    """Not inside a word or number, nor after a hyphen unless a label precedes it: ``B-cabinet``."""
     if text[0] == "-":
         return r"(?<!\w)"
     if not _has_edge(text[0]):
@@ -253,5 +253,5 @@ def _after(text: str) -> str:
 
 
 def _has_edge(character: str) -> bool:
-    """Whether words of this script are separated by blanks, so that a word border means something."""
+    """Whether the script separates words by spaces, so that word boundaries are meaningful."""
     return character.isalnum() and ord(character) < 0x2E80

@@ -1,16 +1,15 @@
-"""Read which option a free-text answer to a multiple-choice question takes.
+"""Parses the option that a free-text answer to a multiple-choice question selects.
 
-:func:`read_choice` aims at what a careful human reader takes from the answer, and never guesses: None
-where nothing, several options, a letter out of range, or a letter and a text that contradict each other
-are given. :func:`read_choice_lsbs` is the rule of the LSBS paper, for replicating its numbers.
+:func:`read_choice` aims to agree with a careful human reader and never guesses: None for no option, several
+options, a letter out of range, or a letter and a text that contradict each other. :func:`read_choice_lsbs` is the rule of the LSBS paper, for replicating its numbers.
 
 The stages of :func:`read_choice`:
 
-1. :mod:`~priorkit.scoring.answers.mcq.text`: readable words, without reasoning blocks, markup and further turns.
-2. :mod:`~priorkit.scoring.answers.mcq.mentions`: letters, labels, ordinals and texts of options become marks.
-3. :mod:`~priorkit.scoring.answers.mcq.grammar`: a label and its text are one unit; a list of all options is an
-   echo; what is denied or doubted is set aside.
-4. :mod:`~priorkit.scoring.answers.mcq.conclusions`: what the rest settles on, one option or None.
+1. :mod:`~priorkit.scoring.answers.mcq.text`: plain text, without reasoning blocks, markup and further turns.
+2. :mod:`~priorkit.scoring.answers.mcq.mentions`: mentions of options by letter, label, ordinal or text are marked.
+3. :mod:`~priorkit.scoring.answers.mcq.grammar`: a label and its text form one unit; lists of all options
+   are removed; negated and doubted mentions are excluded.
+4. :mod:`~priorkit.scoring.answers.mcq.conclusions`: the option that the remaining mentions select, or None.
 """
 
 from __future__ import annotations
@@ -29,32 +28,32 @@ _NUMBER_AND_UNIT = re.compile(r"(-?\d+(?:\.\d+)?)\s?[^\d\s]+")
 
 
 def read_choice(answer: str, options: Sequence[str]) -> int | None:
-    """The index of the option that a careful human reader takes from the answer.
+    """The index of the option that the answer selects, as judged by a careful human reader.
 
     Args:
         answer: the model's raw text.
-        options: 2 to 26 option texts, labelled A, B, C and so on, or as they label themselves.
+        options: 2 to 26 option texts, labelled A, B, C and so on, or with their own labels.
 
     Returns:
-        An index into ``options``, or None where the answer does not settle on one.
+        An index into ``options``, or None if the answer does not select exactly one.
     """
-    # An answer that runs on into another question is settled before it.
-    readings = (_read(text, options) for text in prefixes_before_next_turn(readable(answer)))
-    return next((reading for reading in readings if reading is not None), None)
+    # If the answer continues with another question, only the part before it counts.
+    choices = (_parse(text, options) for text in prefixes_before_next_turn(readable(answer)))
+    return next((choice for choice in choices if choice is not None), None)
 
 
-def _read(text: str, options: Sequence[str]) -> int | None:
+def _parse(text: str, options: Sequence[str]) -> int | None:
     marked = mark_mentions(text, options)
     if not marked.mentions:
         return _by_content_words(text, options)
     units = join_units(marked)
     drop_enumerations(marked, units)
-    taken = conclusion(marked)
-    return taken if taken != OUT_OF_RANGE else None
+    selected = conclusion(marked)
+    return selected if selected != OUT_OF_RANGE else None
 
 
 def _by_content_words(answer: str, options: Sequence[str]) -> int | None:
-    """The option that the whole answer gives but for small words, a unit, or how all options end.
+    """The option that equals the entire answer except for function words, a unit, or the common ending of all options.
 
     ``left`` for ``on the left``, ``15`` for ``15 cm``, ``behind`` for ``behind the car``.
     """
@@ -62,12 +61,12 @@ def _by_content_words(answer: str, options: Sequence[str]) -> int | None:
     given = _content(answer)
     if not given or all(_content(text)[-len(given) :] == given for text in texts):
         return None
-    readings = [[_content(text) for text in texts], [text.split() for text in _without_shared_ending(texts)]]
+    variants = [[_content(text) for text in texts], [text.split() for text in _without_shared_ending(texts)]]
     if all(_NUMBER_AND_UNIT.fullmatch(text) for text in texts):
-        readings.append([_NUMBER_AND_UNIT.findall(text) for text in texts])
-    for reading in readings:
-        if given in reading:
-            return reading.index(given) if reading.count(given) == 1 else None
+        variants.append([_NUMBER_AND_UNIT.findall(text) for text in texts])
+    for variant in variants:
+        if given in variant:
+            return variant.index(given) if variant.count(given) == 1 else None
     return None
 
 

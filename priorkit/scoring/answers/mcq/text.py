@@ -67,8 +67,8 @@ _EMPTY_PHRASES = re.compile(
 _NEXT_TURN = re.compile(r"\n\s*(?:question|q|user|human|instruction)\s*\d*\s*[:.]", re.I)
 _SPEAKER = re.compile(r"^\s*(?:user|human)\s*:.*?\n\s*(?:assistant|ai|model)\s*:", re.I | re.S)
 
-# A runaway answer decides at its beginning and end; this also keeps the mentions within their alphabet.
-_MOST_FROM_START, _MOST_FROM_END = 1000, 4000
+# Only the beginning and end of a very long answer are used; this also bounds the number of mentions.
+_CHARACTERS_FROM_START, _CHARACTERS_FROM_END = 1000, 4000
 
 
 def plain(text: str) -> str:
@@ -81,7 +81,7 @@ def plain(text: str) -> str:
 
 
 def readable(answer: str) -> str:
-    """The words of the answer, without reasoning block, turn marks, tags, LaTeX and Markdown."""
+    """The text of the answer without reasoning blocks, turn markers, tags, LaTeX and Markdown."""
     text = _without_tags(_REASONING.sub("", answer))
     text = _without_latex(plain(text))
     text = _without_markdown(text)
@@ -91,19 +91,19 @@ def readable(answer: str) -> str:
         text = re.sub(r"^\s*A\s*:", "Answer:", text, flags=re.M)
     text = re.sub(r"^\s*A\s*:(?=\W*[A-Z]\W*$)", "Answer:", text)
     text = _SPEAKER.sub("", _EMPTY_PHRASES.sub("", text)).strip()
-    if len(text) > _MOST_FROM_START + _MOST_FROM_END:
-        text = f"{text[:_MOST_FROM_START]}\n{text[-_MOST_FROM_END:]}"
+    if len(text) > _CHARACTERS_FROM_START + _CHARACTERS_FROM_END:
+        text = f"{text[:_CHARACTERS_FROM_START]}\n{text[-_CHARACTERS_FROM_END:]}"
     return text
 
 
 def option_words(option: str) -> str:
-    """The words of an option, whose LaTeX is read as in an answer."""
+    """The text of an option, with LaTeX converted as in an answer."""
     text = _without_latex(plain(option)).strip()
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] == "$" else text
 
 
 def prefixes_before_next_turn(text: str) -> list[str]:
-    """The text up to each place where another question or speaker begins, then the whole."""
+    """The text up to each position where another question or speaker begins, then the full text."""
     return [*(text[: found.start()] for found in _NEXT_TURN.finditer(text)), text]
 
 
