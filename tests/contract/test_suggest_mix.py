@@ -11,8 +11,8 @@ import pytest
 import tomli
 from safetensors.numpy import load_file
 
+from priorkit.analysis.mix_suggestion import TENSORS
 from priorkit.core import artifact
-from priorkit.steps.suggest_mix import TENSORS
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lsbs"
 SOURCES = "web-crawl,encyclopedia,academia,literature,math,code"
