@@ -23,7 +23,7 @@ StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationResult:
     """Results of a model on benchmarks.
 
     Attributes:
@@ -49,7 +49,9 @@ class Evaluation:
         return pandas.read_json(self.path / "samples.jsonl", lines=True)
 
 
-def evaluate(model: StrPath, *benchmarks: StrPath, out: StrPath | None = None, **options: Any) -> Evaluation:
+def evaluate(
+    model: StrPath, *benchmarks: StrPath, out: StrPath | None = None, **options: Any
+) -> EvaluationResult:
     """Evaluate a model on benchmarks: ``evaluate("tuned", "pope-random", limit=100)``.
 
     Args:
@@ -67,7 +69,7 @@ def evaluate(model: StrPath, *benchmarks: StrPath, out: StrPath | None = None, *
         benchmark: {name: Interval.from_dict(value) for name, value in entry["metrics"].items()}
         for benchmark, entry in content["benchmarks"].items()
     }
-    return Evaluation(made, metrics)
+    return EvaluationResult(made, metrics)
 
 
 def merge(

@@ -1,4 +1,4 @@
-"""Commands that look at artifacts: inspect, verify, diff."""
+"""Commands for artifacts: inspect, verify, diff."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -17,13 +17,17 @@ from priorkit.cli import output
 from priorkit.cli.output import print_error, print_result
 from priorkit.core.errors import PriorkitError, ResourceError, UsageError, nearest
 
+if TYPE_CHECKING:
+    from priorkit.core.artifact import Artifact
+    from priorkit.core.settings import StepSettings
+
 INTERRUPTED = 130
 
 STOPPED = "interrupted; nothing was half-written"
 
 
 class StepGroup(TyperGroup):
-    """The umbrella command: artifact and recipe commands are at hand, steps are imported on demand."""
+    """The umbrella command: artifact and recipe commands are loaded, steps are imported on demand."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names of all commands, the steps first."""
@@ -37,7 +41,7 @@ class StepGroup(TyperGroup):
 
         step = step_table.load(cmd_name)
 
-        def run(settings: Any) -> Any:
+        def run(settings: StepSettings) -> Artifact | None:
             return step.run(settings, _print_plan if settings.json_output else None)
 
         return step_command(step.settings, run, step_table.description(cmd_name))
@@ -114,7 +118,7 @@ def _print_plan(rows: Mapping[str, str]) -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Python's, CUDA's and torch's CPU allocator's ways to say so; torch is not imported to ask."""
+    """Whether an error means out of memory, in Python, CUDA or torch's CPU allocator; torch is not imported."""
     named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
     return named or "can't allocate memory" in str(error)
 
@@ -127,7 +131,7 @@ def main() -> NoReturn:
     """Run the command line and exit with the contract's code."""
     signal.signal(signal.SIGTERM, _terminate)
     output.open_standard_streams()
-    # Our progress and messages stand in for those of the libraries below.
+    # Our progress and messages replace those of the libraries below.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

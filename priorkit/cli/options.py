@@ -91,12 +91,12 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
 
 
 def _from_stdin(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace the input ``-`` by the path that the step before printed."""
+    """Replace the input ``-`` by the path that the previous step printed."""
     flat = [item for value in values.values() for item in (value if isinstance(value, list) else [value])]
-    wanting = sum(item == "-" or (isinstance(item, str) and item.endswith("=-")) for item in flat)
-    if wanting == 0:
+    from_stdin = sum(item == "-" or (isinstance(item, str) and item.endswith("=-")) for item in flat)
+    if from_stdin == 0:
         return values
-    if wanting > 1:
+    if from_stdin > 1:
         raise UsageError("only one input can be '-': standard input carries one path")
     path = _path_on_stdin()
 
@@ -122,9 +122,9 @@ def _path_on_stdin() -> str:
             raise InputError("standard input holds JSON without a 'path'", where="-") from None
     if not text:
         raise InputError(
-            "standard input is empty: the step before printed no path",
+            "standard input is empty: the previous step printed no path",
             where="-",
-            hint="see its message above; '-' stands for the path printed by the step before in a pipe",
+            hint="see its message above; '-' is the path that the previous step of a pipe prints",
         )
     return text.splitlines()[-1]
 

@@ -1,4 +1,4 @@
-"""Commands that look at recipes: list, show, check, schema."""
+"""Commands for recipes: list, show, check, schema."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ app = typer.Typer(help="List, show and check recipes, or print the JSON schema o
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the recipes that come with the kit."""
+    """List the recipes that come with priorkit."""
     rows: list[str] = []
     for name, path in recipe.shipped().items():
         first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ").rstrip(".")

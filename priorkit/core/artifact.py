@@ -1,8 +1,8 @@
-"""Artifacts: a directory that appears whole or not at all, with a manifest written last.
+"""Artifacts: a directory that appears complete or not at all, with a manifest written last.
 
-An artifact is made in ``OUT.partial/`` beside its target and renamed into place. ``priorkit.json`` is
+An artifact is made in ``OUT.partial/`` next to its target and renamed into place. ``priorkit.json`` is
 its last file, so its presence means complete. It lists every file with size and SHA-256; the digest of
-an artifact is the digest of that list, so it depends on the content alone: not on paths, not on time.
+an artifact is the digest of that list, so it depends only on the content, not on paths or time.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class InputRecord(BaseModel):
         path: the path or hub id as given.
         kind: the artifact's kind, or ``file``, ``directory``, ``hub``.
         digest: the digest of its content.
-        stamp: for inputs without a manifest, a digest of names, sizes and times, so that a re-run can
-            tell in no time that nothing changed.
+        stamp: for inputs without a manifest, a digest of names, sizes and times, so that a re-run
+            finds quickly that nothing changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -76,7 +76,7 @@ class Manifest(BaseModel):
     cost: dict[str, float] = {}
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it stands in the file."""
+        """The manifest as it is in the file."""
         values = self.model_dump(mode="json")
         return {"schema": values.pop("schema_"), **values}
 
@@ -129,7 +129,7 @@ class Artifact:
 
 
 def digest_of(files: dict[str, FileRecord]) -> str:
-    """The digest of a set of files; the recipe is left out, for it holds paths."""
+    """The digest of a set of files; the recipe is left out, as it holds paths."""
     lines = [f"{name}\0{record.sha256}\n" for name, record in sorted(files.items()) if name != RECIPE]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -275,12 +275,12 @@ def write_manifest(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole or absent, also after a power cut."""
+    """Write a file so that it is complete or absent, also after a power cut."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or absent, also after a power cut."""
+    """Write a file so that it is complete or absent, also after a power cut."""
     replace_durably(path, lambda temporary: temporary.write_bytes(content))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BUCKET_BYTES = 64 << 20
-"""Gradients are summed in buckets of this size: few large messages in place of many small ones."""
+"""Gradients are summed in buckets of this size: few large messages instead of many small ones."""
 
 
 def joined() -> bool:
@@ -98,7 +98,7 @@ def any_process(flag: bool, device: torch.device) -> bool:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Sum gradients over all processes; a parameter that one process has no gradient for counts as zero.
 
-    One that no process used stays without, as in a single process: the optimiser passes it over.
+    One that no process used stays without, as in a single process: the optimizer skips it.
     """
     if not joined():
         return
@@ -127,7 +127,7 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
     """Share a module's parameters among the processes (FSDP2): each layer, then all that is left.
 
     Gradients are then summed by torch in the backward pass. Products run in the runtime's precision,
-    sums of gradients and the optimiser in fp32.
+    sums of gradients and the optimizer in fp32.
 
     Args:
         module: what is called in the forward pass; its own parameters stay gathered until the backward.
@@ -148,7 +148,7 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
 
 
 def gather(module: nn.Module) -> None:
-    """Make a module's shared parameters whole again, in the first process's main memory, to be saved there.
+    """Gather a module's sharded parameters, in the first process's main memory, to be saved there.
 
     Every process calls this; the others keep their parts.
     """
@@ -180,7 +180,7 @@ def is_sharded(value: Tensor) -> bool:
 
 
 def local(value: Tensor) -> Tensor:
-    """The whole of a shared tensor, in every process; any other as it is."""
+    """The full value of a sharded tensor, in every process; any other as it is."""
     full = getattr(value, "full_tensor", None)
     return value if full is None else full()
 

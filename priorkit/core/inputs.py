@@ -1,6 +1,6 @@
-"""Inputs: what a path or hub id given by the user is, whether it is whole, and its digest.
+"""Inputs: what a path or hub id given by the user is, whether it is complete, and its digest.
 
-An input is an artifact, a part of one (a file or folder below it), a file or folder of the user's own,
+An input is an artifact, a part of one (a file or folder below it), a file or folder of the user,
 or an entry of the Hugging Face hub. Artifacts are checked against their manifest.
 """
 
@@ -40,7 +40,7 @@ class Input:
         path: where it is on this machine.
         kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``; ``files`` for
             some of a folder.
-        owner: the artifact it is or belongs to; None for the user's own files.
+        owner: the artifact it is or belongs to; None for the user's files.
         revision: the hub revision (commit) where it came from the hub.
         files: names below the path, where it is not all of a folder that counts: the images that a table names.
     """
@@ -64,7 +64,7 @@ class Input:
         return {name: files[name] for name in files if name == below or name.startswith(below + "/")}
 
     def verify(self, thorough: bool = True) -> None:
-        """Check the files against the manifest; the user's own files have none and pass.
+        """Check the files against the manifest; the user's files have none and pass.
 
         Raises:
             InputError: naming every file that is missing or differs.
@@ -73,7 +73,7 @@ class Input:
             artifact.verify_files(self.owner.path, self.recorded(), None if thorough else HASH_IN_CHECK_UP_TO)
 
     def stamp(self) -> str:
-        """A digest of names, sizes and times of the user's own files; empty for artifacts."""
+        """A digest of names, sizes and times of the user's files; empty for artifacts."""
         if self.owner is not None or self.revision:
             return ""
         stats = _stats(self.path, self.files)
@@ -81,7 +81,7 @@ class Input:
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def digest(self) -> str:
-        """The digest of the content; from the manifest where there is one, by reading the files else."""
+        """The digest of the content; from the manifest where there is one, otherwise by reading the files."""
         if self.owner is not None:
             return artifact.digest_of(self.recorded())
         if self.revision:
@@ -92,7 +92,7 @@ class Input:
         return artifact.digest_of(artifact.hash_files(self.path, names))
 
     def record(self, known: InputRecord | None = None) -> InputRecord:
-        """The input as the manifest holds it; a known record with the same stamp saves the reading."""
+        """The input as the manifest holds it; a known record with the same stamp saves reading the files."""
         stamp = self.stamp()
         if known is not None and stamp and stamp == known.stamp:
             digest = known.digest
@@ -113,7 +113,7 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
     Args:
         given: a path, or a hub id (``owner/name`` or ``owner/name@revision``) where ``hub`` allows it.
         setting: the setting that names it.
-        accepts: the kinds of artifact that fit; files of the user's own always pass here and are
+        accepts: the kinds of artifact that fit; the user's files always pass here and are
             checked by whoever reads them.
         hub: ``model``, ``dataset`` or empty; ``owner/name#GLOB,...`` fetches some files only.
         label: how to name the setting in an error; the setting itself where empty.
@@ -201,9 +201,9 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     fetch = typing.cast("typing.Any", huggingface_hub).snapshot_download
-    whole, _, globs = given.partition("#")
-    name, _, revision = whole.partition("@")
-    logger.info(f"looking for {whole} on the hub")
+    repository, _, globs = given.partition("#")
+    name, _, revision = repository.partition("@")
+    logger.info(f"looking for {repository} on the hub")
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"] if hub == "model" else None
     patterns = globs.split(",") if globs else patterns
     try:
@@ -219,7 +219,7 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"'{whole}' is no local path, and the hub gave no such {hub} ({reason})",
+            f"'{repository}' is no local path, and the hub gave no such {hub} ({reason})",
             where=where,
             hint=_near_path(Path(given))
             or "check the name; offline, only what is in the hub's cache can be used",

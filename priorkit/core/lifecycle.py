@@ -1,4 +1,4 @@
-"""The life of a step: resolve inputs, see whether the work is done, plan, run, rename into place.
+"""The life of a step: resolve inputs, check whether the work is done, plan, run, rename into place.
 
 Every step runs through :func:`produce`, so that all steps start, stop, resume and fail alike.
 """
@@ -49,7 +49,7 @@ def produce(
     execute: Callable[[S, Work[P]], None],
     show_plan: Callable[[Mapping[str, str]], None] | None = None,
 ) -> Artifact | None:
-    """Make a step's artifact, or find that it is made already.
+    """Make a step's artifact, or find it complete.
 
     Args:
         settings: the step's validated settings.
@@ -71,8 +71,8 @@ def produce(
     if out.name in ("", ".."):
         raise UsageError("--out names a directory to make, not one that is always there", where=str(out))
     inputs = resolve_inputs(settings)
-    # In this order: a process that is renaming it leaves one of the two to be seen.
-    whole = None if settings.force else _finished(partial_of(out))
+    # In this order: while another process renames it, one of the two exists.
+    unrenamed = None if settings.force else _finished(partial_of(out))
     finished = _finished(out)
     if finished is not None:
         differences = _differences(settings, inputs, finished)
@@ -98,7 +98,7 @@ def produce(
         refuse_other_run(partial_of(out), settings, [item.record() for item in inputs.values()])
         (show_plan or log_plan)(_plan_rows(settings, out, planned))
         return None
-    if whole is not None and not _differences(settings, inputs, whole):
+    if unrenamed is not None and not _differences(settings, inputs, unrenamed):
         return _put_in_place(settings, out, inputs)
     return _make(settings, out, inputs, planned, execute)
 
@@ -151,7 +151,7 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
 
 
 def _check_target(out: Path) -> None:
-    """Refuse to write over what the kit did not make."""
+    """Refuse to overwrite what priorkit did not make."""
     for path in (out, partial_of(out), *out.absolute().parents):
         if path.is_file():
             raise UsageError("this is a file; --out names a directory", where=str(path))
@@ -159,7 +159,7 @@ def _check_target(out: Path) -> None:
         raise UsageError(
             "this folder is not empty and is no priorkit artifact",
             where=str(out),
-            hint="choose another --out; --force does not delete what the kit did not make",
+            hint="choose another --out; --force does not delete what priorkit did not make",
         )
 
 
@@ -185,7 +185,7 @@ def _make(
     partial = partial_of(out)
     records = [item.record() for item in inputs.values()]
     begun, energy = time.monotonic(), EnergyMeter()
-    with _disk_errors(out), claimed(partial, settings, records, whole=False):
+    with _disk_errors(out), claimed(partial, settings, records, complete=False):
         work = Work(partial, inputs, plan)
         execute(settings, work)
         if runtime.rank() != 0:
@@ -194,7 +194,7 @@ def _make(
         if (joules := energy.joules()) is not None:
             work.cost.update(energy_joules=round(joules, 1))
         manifest = _complete(settings, work, partial, work.metrics)
-        _bare(partial)
+        _remove_state(partial)
         move_into_place(partial, out)
     return Artifact(out, manifest)
 
@@ -206,15 +206,15 @@ def _put_in_place(settings: StepSettings, out: Path, inputs: Mapping[str, Input]
         return Artifact(out, _unwritten(settings))
     with (
         _disk_errors(out),
-        claimed(partial, settings, [item.record() for item in inputs.values()], whole=True),
+        claimed(partial, settings, [item.record() for item in inputs.values()], complete=True),
     ):
-        _bare(partial)
+        _remove_state(partial)
         move_into_place(partial, out)
     logger.info(f"{settings.step}: was made, is now in place")
     return artifact.open_artifact(out)
 
 
-def _bare(partial: Path) -> None:
+def _remove_state(partial: Path) -> None:
     """Remove all that is not part of the artifact, once its manifest is written."""
     shutil.rmtree(partial / STATE, ignore_errors=True)
     shutil.rmtree(partial / SCRATCH, ignore_errors=True)
@@ -244,7 +244,7 @@ def _complete(
 def export(
     settings: StepSettings, work: Work[Any], name: str, metrics: dict[str, Any], write: Callable[[Path], None]
 ) -> Path:
-    """Make a complete artifact beside the one that is being made, of how far it has come.
+    """Make a complete artifact of the run so far, next to the one that is being made.
 
     Args:
         settings: the running step's.
@@ -254,7 +254,7 @@ def export(
         write: writes its files into a folder.
 
     Returns:
-        Its path; one of the same name that the kit made before is replaced.
+        Its path; an earlier artifact of the same name is replaced.
     """
     target = sibling(settings, name)
     partial = partial_of(target)
@@ -270,7 +270,7 @@ def sibling(settings: StepSettings, name: str) -> Path:
     """Where :func:`export` makes an artifact.
 
     Raises:
-        UsageError: something that the kit did not make is there.
+        UsageError: something that priorkit did not make is there.
     """
     out = Path(settings.out or "").expanduser()
     target = out.with_name(f"{out.name}-{name}")
@@ -292,12 +292,12 @@ def _unwritten(settings: StepSettings) -> artifact.Manifest:
 
 @contextmanager
 def _disk_errors(out: Path) -> Generator[None, None, None]:
-    """Tell a full or read-only disk apart from a bug."""
+    """Report a full or read-only disk as such, not as a bug."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         code = getattr(error, "errno", None)
-        # Libraries written in Rust report the system's error in words alone.
+        # Libraries written in Rust report the system's error only in words.
         if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
             what = "the disk is full"
         elif code in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,4 +1,4 @@
-"""A partial artifact: claimed by one run, kept for the same request, renamed into place when it is whole."""
+"""A partial artifact: claimed by one run, kept for the same request, renamed into place when it is complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from priorkit.core.settings import StepSettings
 from priorkit.core.specs import result_settings
 
 STATE = "state"
-"""Folder of a partial artifact that holds what an interrupted run needs to go on."""
+"""Folder of a partial artifact that holds what an interrupted run needs to resume."""
 
 
 def short(value: Any) -> str:
@@ -37,15 +37,15 @@ REQUEST = "request.json"
 
 @contextmanager
 def claimed(
-    partial: Path, settings: StepSettings, records: list[InputRecord], whole: bool
+    partial: Path, settings: StepSettings, records: list[InputRecord], complete: bool
 ) -> Generator[None, None, None]:
-    """Own a partial artifact: locked against a second run, and removed on failure unless it can go on.
+    """Own a partial artifact: locked against a second run, and removed on failure unless it can resume.
 
     Args:
         partial: its folder.
         settings: the step's.
         records: its inputs.
-        whole: that it only wants its name; nothing in it is cleared.
+        complete: it only needs the final rename; nothing in it is cleared.
     """
     if runtime.rank() != 0:
         yield
@@ -64,7 +64,7 @@ def claimed(
             raise ResourceError(
                 "another process is making this artifact", where=str(partial), hint="wait for it, or stop it"
             ) from None
-        if not whole:
+        if not complete:
             refuse_other_run(partial, settings, records)
             _clear_or_resume(partial, _request(settings, records))
         try:
@@ -87,7 +87,7 @@ def _request(settings: StepSettings, records: list[InputRecord]) -> str:
 
 
 def _waiting(partial: Path) -> str:
-    """The request of an interrupted run that can go on; empty where there is none."""
+    """The request of an interrupted run that can resume; empty where there is none."""
     file = partial / REQUEST
     return file.read_text(encoding="utf-8") if file.is_file() and (partial / STATE).exists() else ""
 

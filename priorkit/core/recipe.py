@@ -30,7 +30,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """A recipe by path, or by name where it comes with the kit.
+    """A recipe by path, or by name where it comes with priorkit.
 
     Raises:
         InputError: there is neither.
@@ -72,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def _line_of(path: Path, table: str, key: str) -> int:
-    """The line where a key of a table stands, 0 where it is not found (dotted or inline keys)."""
+    """The line of a key of a table, 0 where it is not found (dotted or inline keys)."""
     current = ""
     spelling = re.sub(r"_|\\-", "[_-]", re.escape(key))
     text = path.read_text(encoding="utf-8", errors="replace")
@@ -87,7 +87,7 @@ def _line_of(path: Path, table: str, key: str) -> int:
 
 
 def place(path: Path, step: str, key: str) -> str:
-    """Where a key stands, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
+    """The place of a key, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
     line = _line_of(path, step, key)
     return f"{path}:{line} [{step}] {key}" if line else f"{path} [{step}] {key}"
 
@@ -98,7 +98,7 @@ def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[st
     Args:
         path: the recipe.
         model: the step's settings.
-        steps: all step names, to tell another step's table from a misspelt one.
+        steps: all step names, to distinguish another step's table from a misspelled one.
 
     Raises:
         UsageError: the table is missing, or keys are unknown; the nearest valid ones are named.
@@ -165,7 +165,7 @@ def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> s
     Args:
         settings: the resolved settings.
         inputs: absolute paths of inputs by label (``corpus``, ``sources.facts``, ``models.0``), written
-            in place of the paths as given, so that the recipe works from any folder.
+            instead of the paths as given, so that the recipe works from any folder.
     """
     values = settings.model_dump(mode="json")
     found = dict(inputs or {})

@@ -37,7 +37,7 @@ class Runtime:
 
     Attributes:
         device: the torch device.
-        precision: arithmetic of the matrix products, ``fp32`` or ``bf16``; weights stay fp32.
+        precision: compute dtype, ``fp32`` or ``bf16``; weights stay fp32.
         seed: the run's seed.
     """
 
@@ -61,7 +61,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
         ResourceError: a GPU is asked for and there is none, or it cannot do bf16.
     """
     keep_freed_memory()
-    # Libraries warn each other of names to come; a user can do nothing about it.
+    # Libraries warn each other of deprecated names; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     import numpy as np
     import torch
@@ -83,13 +83,13 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
 
 
 def start_portable(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Runtime:
-    """As :func:`start`, but ``auto`` is fp32 on every CPU: what a model says must not depend on the processor."""
+    """As :func:`start`, but ``auto`` is fp32 on every CPU: a model's answers must not depend on the processor."""
     on_cpu = choose_device(device).type == "cpu"
     return start(seed, device, "fp32" if precision == "auto" and on_cpu else precision)
 
 
 def may_use_gpu(device: str) -> bool:
-    """Whether a step will compute on a GPU, as far as can be told without loading torch."""
+    """Whether a step will compute on a GPU, as far as is known without loading torch."""
     return device == "cuda" or (device == "auto" and any(Path("/dev").glob("nvidia[0-9]*")))
 
 
@@ -138,7 +138,7 @@ def fast_bf16_cpu() -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory in place of returning it to the system.
+    """Let glibc keep freed memory instead of returning it to the system.
 
     Large activations are freed and allocated at every step; faulting them in again costs 15 to 44 % of
     a step on CPUs. Does nothing where the C library has no ``mallopt``.

@@ -83,7 +83,7 @@ def _field(default: Any, help: str, extra: dict[str, Any], checks: dict[str, Any
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """What :func:`argument` and :func:`option` noted about a field beside what pydantic knows."""
+    """What :func:`argument` and :func:`option` noted about a field in addition to what pydantic knows."""
     extra = typing.cast("dict[str, Any]", field.json_schema_extra or {})
     return extra.get(_EXTRA, {})
 
@@ -122,7 +122,7 @@ class OutputSettings(Settings):
 
     group: ClassVar[str] = "output"
 
-    out: str | None = option(None, "Directory to make; it appears whole or not at all.", metavar="DIR")
+    out: str | None = option(None, "Directory to make; it appears complete or not at all.", metavar="DIR")
     force: bool = option(
         False, "Replace a finished or half-finished artifact made with other settings.", changes_result=False
     )
@@ -131,14 +131,14 @@ class OutputSettings(Settings):
     )
     json_output: bool = option(
         False,
-        "Print the manifest as one JSON object in place of the path.",
+        "Print the manifest as one JSON object instead of the path.",
         flag="--json",
         changes_result=False,
         advanced=True,
     )
     quiet: bool = option(
         False,
-        "Say nothing on standard error but warnings and errors.",
+        "Print only warnings and errors on standard error.",
         changes_result=False,
         advanced=True,
     )
@@ -154,11 +154,9 @@ class RuntimeSettings(Settings):
         "auto", "Where to compute; auto takes a GPU if there is one."
     )
     precision: Literal["auto", "fp32", "bf16"] = option(
-        "auto", "Arithmetic of the matrix products; auto takes bf16 where the processor is fast at it."
+        "auto", "Compute dtype (autocast); auto takes bf16 where the processor is fast at it."
     )
-    workers: int = option(
-        0, "Processes that prepare data beside the main one, a number.", ge=0, changes_result=False
-    )
+    workers: int = option(0, "Number of data-loading workers.", ge=0, changes_result=False)
 
 
 class StepSettings(OutputSettings):
@@ -167,7 +165,7 @@ class StepSettings(OutputSettings):
     Class attributes:
         step: the command's name.
         kind: the kind of artifact it makes.
-        examples: two command lines that work as they stand, after those of the step before.
+        examples: two command lines that work as written, after those of the previous step.
     """
 
     group: ClassVar[str] = "what to do"
@@ -176,7 +174,7 @@ class StepSettings(OutputSettings):
     examples: ClassVar[tuple[str, str]]
 
     def expand_input(self, name: str, given: str) -> Mapping[str, str]:
-        """What a value of an input stands for: itself, or several under labels of their own.
+        """The inputs that a value names: itself, or several with a label each.
 
         Args:
             name: the field.
@@ -188,13 +186,13 @@ class StepSettings(OutputSettings):
         return {"": given}
 
     def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """Files of the user's own that inputs name, images beside a table say: they too decide the result.
+        """The user's files that inputs name, such as images next to a table: they too decide the result.
 
         Args:
             inputs: all inputs by label.
 
         Returns:
-            By a label of their own, their folder and their names below it; none as a rule. What is wrong with an
+            By label, their folder and their names below it; none as a rule. What is wrong with an
             input is left to ``plan``.
         """
         return {}

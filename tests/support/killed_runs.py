@@ -38,7 +38,7 @@ PLACES: dict[str, tuple[Any, str]] = {
     "hashing the result": (artifact, "hash_files"),
     "moving a file or folder": (Path, "replace"),
     "truncating the metrics": (os, "truncate"),
-    "removing the state": (lifecycle, "_bare"),
+    "removing the state": (lifecycle, "_remove_state"),
     "renaming the artifact": (lifecycle, "move_into_place"),
 }
 
