@@ -1,4 +1,4 @@
-"""Write scikit-learn's handwritten digits as a folder per digit: real scans for `priorkit rank-e`."""
+"""Write scikit-learn's handwritten digits as one folder per digit: real scans for `priorkit rank-e`."""
 
 import sys
 from pathlib import Path

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# LION on the glyph world: what aggregator, adapters, router, stages and tags are worth to a small model.
+# LION on the glyph world: what aggregator, adapters, router, stages and tags contribute in a small model.
 #
-# Every variant is tuned with several seeds on the same frozen LLaVA model and asked for boxes (grounding)
-# and names (naming). A step whose result is there says so and returns at once: kill it anywhere, run it
-# again. SEEDS="1" makes a quick round, STEPS changes the length of every tuning run; the settings stand in
-# the recipe 'lion', and with what a variant has in a recipe of its name (priorkit recipe show lion/baseline).
+# Every variant is tuned with several seeds on the same frozen LLaVA model and evaluated on boxes (grounding)
+# and names (naming). Finished steps are up to date and return at once: kill the script anywhere, run it again.
+# SEEDS="1" gives a quick run, STEPS changes the length of every tuning run. Shared settings are in the recipe
+# 'lion', each variant's in a recipe of its name (priorkit recipe show lion/baseline).
 set -euo pipefail
 
 home=${1:-lion}
@@ -14,11 +14,11 @@ batch=4 # as in the recipes
 mkdir -p "$home/scores"
 make() { priorkit "$@" --recipe lion; }
 
-source "$(dirname "${BASH_SOURCE[0]}")/branches.sh" # branches: two at a time
+source "$(dirname "${BASH_SOURCE[0]}")/parallel.sh"
 
-# The world, then a language model that reads and an encoder that sees.
+# The world, a language model and an encoder.
 world=$(make glyph-world --out "$home/world")
-asked=("$world/benchmarks/grounding.parquet" "$world/benchmarks/naming.parquet")
+benchmarks=("$world/benchmarks/grounding.parquet" "$world/benchmarks/naming.parquet")
 
 language_model() {
   local sources=()
@@ -34,9 +34,9 @@ encoder() {
   make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder"
 }
 
-branches language_model encoder
+run_in_parallel language_model encoder
 
-# LION stands on a model that follows instructions and stays frozen; this one has seen images through LLaVA's
+# LION's base is a frozen model that follows instructions. This one was tuned with images through LLaVA's
 # projector, which no variant keeps.
 llava=$home/llava
 base() {
@@ -44,53 +44,53 @@ base() {
     priorkit tune - "$world/instructions/train.parquet" --steps 1500 --batch-size 8 --learning-rate 1e-3 --out "$llava"
 }
 
-# The world knows what its images show; a tagger that misses three tags in ten and names three of the others
-# wrongly is made by putting noise on that. One of the kit's own, calibrated on the captions' true tags, shows
-# how precise tags from so small an encoder are.
-noise() {
+# The world has true tags; noise on them simulates a tagger that misses three tags in ten and gets three in ten
+# of the others wrong. The encoder's tags, calibrated on the captions' true tags, show how precise tags from so
+# small an encoder are.
+noisy_tags_of() { # FILE NAME
   priorkit tag-images "$1" --vocabulary "$world/names.txt" --recipe lion/noisy-tags --out "$home/noisy-$2"
 }
 taggers() {
-  noise "$world/instructions/train.parquet" image
-  noise "$world/regions/train.parquet" region
-  noise "${asked[0]}" grounding
-  noise "${asked[1]}" naming
-  priorkit tag-images "${asked[0]}" "$home/encoder" --vocabulary "$world/names.txt" \
+  noisy_tags_of "$world/instructions/train.parquet" image
+  noisy_tags_of "$world/regions/train.parquet" region
+  noisy_tags_of "${benchmarks[0]}" grounding
+  noisy_tags_of "${benchmarks[1]}" naming
+  priorkit tag-images "${benchmarks[0]}" "$home/encoder" --vocabulary "$world/names.txt" \
     --labelled "$world/captions/train.parquet" --most 8 --out "$home/encoder-tags"
 }
 
-branches base taggers
+run_in_parallel base taggers
 
 # Image-level and region-level data, as they are and with noisy tags.
 clean=(image="$world/instructions/train.parquet" region="$world/regions/train.parquet")
 noisy=(image="$home/noisy-image/train.parquet" region="$home/noisy-region/train.parquet")
-asked_noisy=("$home/noisy-grounding/grounding.parquet" "$home/noisy-naming/naming.parquet")
+noisy_benchmarks=("$home/noisy-grounding/grounding.parquet" "$home/noisy-naming/naming.parquet")
 
-tuned() { # RECIPE STEPS SEED MODEL DATA... OPTIONS: no more is read than the run will see
+tune_variant() { # RECIPE STEPS SEED MODEL DATA... OPTIONS: reads only as many samples as the run needs
   priorkit tune "${@:4}" --recipe "$1" --steps "$2" --subset $(($2 * batch)) --seed "$3"
 }
 score() { # MODEL NAME BENCHMARK...; a box takes 25 tokens
   priorkit evaluate "$1" "${@:3}" --choices text --max-new-tokens 32 --out "$home/scores/$2"
 }
 clean_data() { # VARIANT SEED
-  tuned "lion/$1" "$steps" "$2" "$llava" "${clean[@]}" --out "$home/$1-$2"
-  score "$home/$1-$2" "$1-$2" "${asked[@]}"
+  tune_variant "lion/$1" "$steps" "$2" "$llava" "${clean[@]}" --out "$home/$1-$2"
+  score "$home/$1-$2" "$1-$2" "${benchmarks[@]}"
 }
 noisy_tags() { # VARIANT SEED
-  tuned "lion/${1%-noisy}" "$steps" "$2" "$llava" "${noisy[@]}" --out "$home/$1-$2"
-  score "$home/$1-$2" "$1-$2" "${asked_noisy[@]}"
+  tune_variant "lion/${1%-noisy}" "$steps" "$2" "$llava" "${noisy[@]}" --out "$home/$1-$2"
+  score "$home/$1-$2" "$1-$2" "${noisy_benchmarks[@]}"
 }
-three_stages() { # VARIANT SEED; as many steps in all
+three_stages() { # VARIANT SEED; the same number of steps in total
   local third=$((steps / 3))
-  tuned lion "$third" "$2" "$llava" "${clean[0]}" --stage 1 --out "$home/stage1-$2"
-  tuned lion "$third" "$2" "$llava" "${clean[1]}" --stage 2 --out "$home/stage2-$2"
+  tune_variant lion "$third" "$2" "$llava" "${clean[0]}" --stage 1 --out "$home/stage1-$2"
+  tune_variant lion "$third" "$2" "$llava" "${clean[1]}" --stage 2 --out "$home/stage2-$2"
   priorkit merge-adapters "$home/stage1-$2" "$home/stage2-$2" --method mixture --out "$home/start-$2"
-  tuned lion "$third" "$2" "$home/start-$2" "${clean[@]}" --stage 3 --out "$home/$1-$2"
-  score "$home/$1-$2" "$1-$2" "${asked[@]}"
+  tune_variant lion "$third" "$2" "$home/start-$2" "${clean[@]}" --stage 3 --out "$home/$1-$2"
+  score "$home/$1-$2" "$1-$2" "${benchmarks[@]}"
 }
 
-# No aggregator, one adapter, one stage; then one thing more at a time; then tags, right or wrong, as text or
-# with the soft prompt.
+# No aggregator, one adapter, one stage; then one part more at a time; then tags, true or noisy, as text or with
+# the soft prompt.
 variants=(baseline aggregator two-adapters router three-stages hard-tags hard-tags-noisy soft-tags soft-tags-noisy)
 variant() { # NAME SEED
   case $1 in
@@ -99,7 +99,7 @@ variant() { # NAME SEED
     *) clean_data "$@" ;;
   esac
 }
-every_second() { # of all variants and seeds, from the given one on
+every_second() { # START: every second pair of variant and seed
   local number=$1 seed name
   for seed in $seeds; do
     for name in "${variants[@]}"; do
@@ -109,9 +109,9 @@ every_second() { # of all variants and seeds, from the given one on
 }
 odd() { every_second 0; }
 even() { every_second 1; }
-branches odd even
+run_in_parallel odd even
 
-# A row for each variant: the mean over its seeds with its interval, and how many times the baseline's it is.
+# A row per variant: the mean over its seeds with its interval, and its ratio to the baseline.
 scores=()
 for name in "${variants[@]}"; do
   for seed in $seeds; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Learning to See Before Seeing, small: does the text a language model has read, or tuning it without images,
-# change what it sees later? Two mixes of text, each with and without blind tuning, on the glyph world.
+# Learning to See Before Seeing, small: does a language model's pretraining text, or tuning it without images,
+# change how well it sees later? Two text mixtures, each with and without blind tuning, on the glyph world.
 #
 #   examples/lsbs.sh [FOLDER] [RECIPE]
 #
-# Every step prints the path of what it made, and a step whose result is there returns at once, so this script
-# is its own make. The settings stand in the recipe 'pocket-lsbs' (priorkit recipe show pocket-lsbs).
+# Every step prints the path of its output. Finished steps are up to date and return at once: kill the script
+# anywhere, run it again. The settings are in the recipe 'pocket-lsbs' (priorkit recipe show pocket-lsbs).
 set -euo pipefail
 
 home=${1:-lsbs}
@@ -23,7 +23,7 @@ done
 tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
 encoder=$(make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder")
 
-# Shares of tokens: one mix rich in descriptions of what is seen, one rich in reasoning.
+# Shares of tokens: one mix rich in visual descriptions, one rich in reasoning.
 declare -A weights=(
   [visual]="visual=0.4,facts=0.3,arithmetic=0.02,logic=0.02,code=0.02,python-source=0.12,python-docs=0.12"
   [reasoning]="visual=0.1,facts=0.1,arithmetic=0.2,logic=0.2,code=0.2,python-source=0.1,python-docs=0.1"

@@ -1,9 +1,9 @@
-"""Write entity images as instructions ('What is shown?' with the name): so that all arms see the same images.
+"""Write entity images as instructions ('What is shown here?' and the name), so that all arms train on the same images.
 
     python examples/naming_instructions.py ENTITY_IMAGES OUT.parquet
 
 ENTITY_IMAGES is any path that ``priorkit rank-e`` reads: a folder per entity, metadata.jsonl, parquet. A hub
-id is not fetched here; name the folder that it was downloaded to.
+id is not fetched here; give the folder it was downloaded to.
 """
 
 import sys
@@ -23,10 +23,10 @@ QUESTIONS = (
 
 
 def main(images: Path, out: Path) -> None:
-    """One conversation per image, in LLaVA's format, the images embedded."""
-    found = read_entities(images, Rejects(0.01))
+    """Write one conversation per image in LLaVA's format, with embedded images."""
+    dataset = read_entities(images, Rejects(0.01))
     rows = []
-    for number, (ref, entity) in enumerate(zip(found.images, found.entity_of, strict=True)):
+    for number, (ref, entity) in enumerate(zip(dataset.images, dataset.entity_of, strict=True)):
         content = ref.read() or (ref.path.read_bytes() if ref.path else b"")
         question = QUESTIONS[number % len(QUESTIONS)]
         rows.append(
@@ -35,7 +35,7 @@ def main(images: Path, out: Path) -> None:
                 "image": {"bytes": content, "path": Path(ref.name).name},
                 "conversations": [
                     {"from": "human", "value": f"<image>\n{question}"},
-                    {"from": "gpt", "value": found.entities[entity]},
+                    {"from": "gpt", "value": dataset.entities[entity]},
                 ],
             }
         )

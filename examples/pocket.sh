@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# The whole pipeline on the glyph world, on two CPU cores in minutes: one command per step.
+# The full pipeline on the glyph world, on two CPU cores in minutes: one command per step.
 #
-# Every step prints the path of what it made, and the next one takes it. A step whose result is there
-# already says so and returns at once, so this script is its own make: kill it anywhere, run it again.
-# The settings stand in the recipe 'pocket' (priorkit recipe show pocket).
+# Every step prints the path of its output, which the next one takes. Finished steps are up to date and return
+# at once: kill the script anywhere, run it again.
+# The settings are in the recipe 'pocket' (priorkit recipe show pocket).
 set -euo pipefail
 
 home=${1:-pocket}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe pocket; }
 
-source "$(dirname "${BASH_SOURCE[0]}")/branches.sh" # branches: two at a time
+source "$(dirname "${BASH_SOURCE[0]}")/parallel.sh"
 
 # A world whose priors are known: entities that are frequent, rare or absent in the encoder's pairs.
 world=$(priorkit glyph-world --out "$home/world")
 instructions=$world/instructions/train.parquet
 
-language_model() { # has read about the world
+language_model() { # pretrained on text about the world
   local sources=()
   for name in visual facts arithmetic logic code python-source python-docs; do
     sources+=("$name=$world/text/$name.jsonl")
@@ -26,29 +26,29 @@ language_model() { # has read about the world
   priorkit mle-bench "$world/annotated" --out "$home/mle-bench"
 }
 
-encoder() { # has those priors
+encoder() { # with those priors
   make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder"
 }
 
-branches language_model encoder
+run_in_parallel language_model encoder
 
-# What an encoder knows, on held-out typefaces and on held-out pairs of other scenes; how well a multimodal
-# model on it sees, by ability and by size.
+# An encoder's priors on held-out typefaces, its retrieval on held-out pairs of other scenes, and the accuracy of
+# a multimodal model built on it, by ability and by size.
 measure() { # ENCODER SUFFIX
   priorkit rank-e "$1" "$world/entity_images/test" --out "$home/ranks$2"
   priorkit evaluate "$1" "$world/pairs/test.parquet" --task retrieval --out "$home/general$2"
   tuned=$(make align "$home/llm" "$1" "$world/captions/train.parquet" --out "$home/aligned$2" |
     make tune - "$instructions" --out "$home/tuned$2")
-  see "$tuned" --out "$home/scores$2"
+  evaluate_model "$tuned" --out "$home/scores$2"
 }
 
-see() { # MODEL OPTIONS
+evaluate_model() { # MODEL OPTIONS
   priorkit evaluate "$1" "$world/benchmarks" "$home/mle-bench" --choices text "${@:2}"
 }
 
-original() { # also: what it answers with the images withheld, blind tuning, an adapter folded back in
+original() { # in addition: evaluation without the images, blind tuning, an adapter folded into its base
   measure "$home/encoder" ""
-  see "$tuned" --blind --out "$home/scores-blind"
+  evaluate_model "$tuned" --blind --out "$home/scores-blind"
   blind_llm=$(make blind-tune "$home/llm" "$instructions" --out "$home/blind-llm")
   heldout=("$world"/text/heldout/*.jsonl)
   priorkit evaluate "$home/llm" "${heldout[@]}" --task perplexity --out "$home/text"
@@ -57,15 +57,15 @@ original() { # also: what it answers with the images withheld, blind tuning, an 
   priorkit merge-adapters "$adapter" --base "$tuned" --method linear --out "$home/merged"
 }
 
-remediated() { # the encoder is taught the names it lacks
+remediated() { # the encoder after remediation
   encoder=$(make distill-encoder "$home/encoder" "$world/entity_images/train" \
     --replay "$world/pairs/train.parquet" --out "$home/encoder-remediated")
   measure "$encoder" -remediated
 }
 
-branches original remediated
+run_in_parallel original remediated
 
-# Does the model answer better about what its encoder knows? All of it on one page.
+# Does accuracy follow the encoder's priors? All results on one page.
 correlation=$(priorkit correlate "$home/ranks" original="$home/scores" remediated="$home/scores-remediated" \
   --benchmark naming --blind-evaluation "$home/scores-blind" --entities "$world/entities.parquet" \
   --out "$home/correlation")

@@ -1,10 +1,10 @@
-"""Print how long to tune so that stage II alone costs what stages I and II cost together.
+"""Print the length of tuning at which stage II costs as much as stages I and II together.
 
     python examples/tuning_length.py TUNED STAGE_ONE ALIGNED
 
-TUNED is the model tuned after stage I, STAGE_ONE the remediated encoder, ALIGNED the model whose projector
-was learnt anew for it. Their manifests say how long each trained on this machine; the length of TUNED's
-training, in its own unit, is stretched by the share of the other two: ``--steps 3120`` or ``--epochs 1.38``.
+TUNED is the model tuned after stage I, STAGE_ONE the remediated encoder, ALIGNED the model with the projector
+trained for it. Their manifests hold the training time of each on this machine; the length of TUNED's training,
+in its unit, is scaled by (all three times) / (TUNED's time): ``--steps 3120`` or ``--epochs 1.38``.
 """
 
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 
 
 def length(tuned: Path, *before: Path) -> str:
-    """The option for ``priorkit tune``."""
+    """The option for ``priorkit tune``, such as ``--steps 3120``."""
     manifests = [json.loads((path / "priorkit.json").read_text()) for path in (tuned, *before)]
-    own, *others = (manifest["cost"]["training_seconds"] for manifest in manifests)
-    factor = 1 + sum(others) / own
+    tuning, *others = (manifest["cost"]["training_seconds"] for manifest in manifests)
+    factor = 1 + sum(others) / tuning
     settings = manifests[0]["settings"]
     for unit in ("steps", "tokens"):
         if settings.get(unit):

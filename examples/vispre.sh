@@ -6,30 +6,30 @@
 #   C  tuned on the domain's questions, encoder trained
 #   D  stage I without keep-term, then C's tuning (stage II)
 #   E  stage I with keep-term, then C's tuning (stage II)
-#   F  stage I alone: E's encoder, projector learnt anew, no stage II
+#   F  only stage I: E's encoder with a new projector, no stage II
 #
-# D and E differ in the keep-term alone: both replay general pairs. B to E see the same images: those of
-# stage I are also among the questions, asked for their name. B to E get about equal compute: B and C tune for
-# longer, by the time that E's stage I and its new projector took, counted in steps of E's tuning (B's steps are
-# cheaper, its encoder being frozen; it gets as many). The length is worked out once from what was measured on
-# this machine and kept beside the results, in the file tuning-length; LONGER="--steps 3000" sets it.
+# D and E differ only in the keep term: both replay general pairs. B to E train on the same images: those of
+# stage I are also among the questions, which ask for their names. B to E get about equal compute: B and C are
+# tuned longer, by the time of E's stage I and its new projector, converted to steps of E's tuning (B's steps are
+# cheaper, since its encoder is frozen; it gets the same number). The length is computed once from the times
+# measured on this machine and stored in the file tuning-length; LONGER="--steps 3000" sets it.
 #
-# The bins of Rank_e are fixed with the original encoder. Every step whose result is there returns at once, so
-# this script is its own make: kill it anywhere, run it again.
+# The bins of Rank_e are those of the original encoder. Finished steps are up to date and return at once: kill
+# the script anywhere, run it again.
 #
 # On the glyph world:   examples/vispre.sh vispre
-# On real weights, name what is yours and take the recipe of that scale:
+# On real weights, give your own data and the recipe of that scale:
 #
 #   RECIPE=vispre-full LLM=lmsys/vicuna-7b-v1.5 ENCODER=openai/clip-vit-large-patch14-336 \
 #   CAPTIONS=blip_laion_cc_sbu_558k.json QUESTIONS=domain_vqa.json IMAGES=birds/train HELD_OUT=birds/test \
 #   PAIRS=cc3m-shards/ PAIRS_TEST=flickr30k_test.parquet BENCHMARKS="birds_vqa.parquet general_vqa.parquet" \
 #   NAMING=birds_vqa ENCODER_RATE=2e-6 examples/vispre.sh birds-vispre
 #
-# LLM and ENCODER may be hub ids; IMAGES must be a path, which examples/naming_instructions.py reads too.
+# LLM and ENCODER may be hub ids; IMAGES must be a path, because examples/naming_instructions.py reads it too.
 #
-# A real zero-shot arm is a tuned model of its own: BASE=llava-hf/llava-1.5-7b-hf takes the place of the one
-# that is aligned here, for A, B and C. D, E and F still start from LLM with a new projector, so A to C then
-# start from another model than D to F: compare within A to C and within D to F, not across, or leave BASE out.
+# A real zero-shot arm is a tuned model: BASE=llava-hf/llava-1.5-7b-hf replaces the model aligned here, for A, B
+# and C. D, E and F still start from LLM with a new projector, so A to C then start from a different model than
+# D to F: compare within A to C and within D to F, not across, or omit BASE.
 set -euo pipefail
 
 home=${1:-vispre}
@@ -40,7 +40,7 @@ mkdir -p "$home"
 make() { priorkit "$@" --recipe "$recipe"; }
 
 if [ -z "${LLM:-}" ]; then
-  # The glyph world, a language model that has read about it, and an encoder with strong, weak and no priors.
+  # The glyph world, a language model pretrained on text about it, and an encoder with strong, weak and no priors.
   world=$(make glyph-world --out "$home/world")
   sources=()
   for name in visual facts arithmetic logic code python-source python-docs; do
@@ -60,32 +60,32 @@ fi
 naming=${NAMING:-naming}
 read -r -a benchmarks <<<"$BENCHMARKS"
 
-# The images of stage I as questions. The file is made once: its time stamp would look like a change.
+# The images of stage I as questions. The file is written once: a new time stamp would count as a change.
 [ -f "$home/naming.parquet" ] || python "$examples/naming_instructions.py" "$IMAGES" "$home/naming.parquet"
 questions=("questions=$QUESTIONS" "naming=$home/naming.parquet")
 
-# What the original encoder knows: this fixes the bins.
+# Rank_e of the original encoder, which defines the bins.
 ranks=$(priorkit rank-e "$ENCODER" "$HELD_OUT" --out "$home/ranks")
 
-# Stage I, without and with what keeps the encoder; the trade-off towards the original weights beside it.
+# Stage I without and with the keep term, and the trade-off along the interpolation to the original weights.
 stage_one() {
   make distill-encoder "$ENCODER" "$IMAGES" --replay "$PAIRS" --held-out "$HELD_OUT" --off-domain "$PAIRS_TEST" "$@"
 }
 bare=$(stage_one --keep-weight 0 --out "$home/encoder-bare")
 kept=$(stage_one --out "$home/encoder-kept")
 
-# The models before stage II: original encoder, and the two remediated ones with a projector learnt anew.
+# The models before stage II: the original encoder, and the two remediated ones, each with a new projector.
 base=${BASE:-$(make align "$LLM" "$ENCODER" "$CAPTIONS" --out "$home/aligned")}
 base_bare=$(make align "$LLM" "$bare" "$CAPTIONS" --out "$home/aligned-bare")
 base_kept=$(make align "$LLM" "$kept" "$CAPTIONS" --out "$home/aligned-kept")
 
-# Stage II: B with the encoder frozen, the others with all parts, the encoder at a lower rate. D and E first:
-# B and C make up for the stage I that they have not.
+# Stage II: B with the encoder frozen, the others with all parts, the encoder at a lower learning rate. D and E
+# first: their times set the longer training of B and C, which have no stage I.
 frozen=(--train projector,llm)
 all=(--train "projector,llm,encoder" --encoder-learning-rate "$encoder_rate")
 d=$(make tune "$base_bare" "${questions[@]}" "${all[@]}" --out "$home/tuned-bare")
 e=$(make tune "$base_kept" "${questions[@]}" "${all[@]}" --out "$home/tuned-kept")
-# Kept in a file: an arm that is made again must not change the length of the others.
+# Stored in a file: running one arm again must not change the length of the others.
 [ -f "$home/tuning-length" ] ||
   { echo "${LONGER:-$(python "$examples/tuning_length.py" "$e" "$kept" "$base_kept")}" >"$home/tuning-length.new" &&
     mv "$home/tuning-length.new" "$home/tuning-length"; }
@@ -93,7 +93,7 @@ read -r -a longer <"$home/tuning-length"
 b=$(make tune "$base" "${questions[@]}" "${frozen[@]}" "${longer[@]}" --out "$home/tuned-frozen")
 c=$(make tune "$base" "${questions[@]}" "${all[@]}" "${longer[@]}" --out "$home/tuned")
 
-# The arms on the same questions; A again with the images withheld, to hold the names' own share fixed.
+# All arms on the same questions; C again without the images, to control for what the names alone give away.
 arms=()
 for arm in "A=$base" "B=$b" "C=$c" "D=$d" "E=$e" "F=$base_kept"; do
   scores=$(priorkit evaluate "${arm#*=}" "${benchmarks[@]}" --choices text --out "$home/scores-${arm%%=*}")
@@ -101,7 +101,7 @@ for arm in "A=$base" "B=$b" "C=$c" "D=$d" "E=$e" "F=$base_kept"; do
 done
 blind=$(priorkit evaluate "$c" "${benchmarks[@]}" --choices text --blind --out "$home/scores-blind")
 
-# Accuracy over Rank_e, arm by arm and bin by bin; all of it on one page.
+# Accuracy by arm and bin of Rank_e; all results on one page.
 correlation=$(priorkit correlate "$ranks" "${arms[@]}" --benchmark "$naming" --blind-evaluation "$blind" \
   --out "$home/correlation")
 report=$(priorkit report ranks="$ranks" "${arms[@]}" blind="$blind" bare="$bare" kept="$kept" \
