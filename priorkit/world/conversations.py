@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from priorkit.core.boxes import format_box
 from priorkit.world import questions
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import NormalisedBox, QuestionMaker, SceneQuestion
+from priorkit.world.questions import QuestionMaker, SceneQuestion
 from priorkit.world.scenes.captions import caption
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
@@ -55,15 +56,10 @@ def letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def box_text(box: NormalisedBox, decimals: int) -> str:
-    """A box as text: "[0.10,0.25,0.48,0.71]"."""
-    return f"[{','.join(f'{value:.{decimals}f}' for value in box)}]"
-
-
 def exchange(question: SceneQuestion, open_form: bool, decimals: int) -> tuple[str, str]:
     """The prompt, without image placeholder, and the answer."""
     if question.box is not None:
-        return f"{question.text}\n{BOX_SUFFIX}", box_text(question.box, decimals)
+        return f"{question.text}\n{BOX_SUFFIX}", format_box(question.box, decimals)
     if isinstance(question.answer, str):
         return f"{question.text}\n{YES_NO_SUFFIX}", question.answer
     if open_form or question.answer is None:

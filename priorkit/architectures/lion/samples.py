@@ -11,16 +11,15 @@ from typing import Any
 
 from priorkit.architectures.lion.modeling.configuration import task_index
 from priorkit.architectures.lion.modeling.processing import question_ids
+from priorkit.core.boxes import BOX_PATTERN
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.conversation_store import draw_mixture
-from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, clean_tag, tag_sentence
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, clean_tag, tag_sentence, with_sentence
 from priorkit.data.conversations.task_conversations import (
-    BOX,
     TaskConversation,
     questions_of,
     read_task_conversations,
-    with_sentence,
 )
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
 from priorkit.data.io.rejects import Rejects
@@ -169,7 +168,7 @@ def tokenise(
         InputError: an image, the soft token, a box or the whole answer would be cut.
     """
     encoded, cut = _fitted(sample, chat, tags)
-    if encoded.truncated and any(BOX.search(turn.text) for turn in sample.conversation.turns):
+    if encoded.truncated and any(BOX_PATTERN.search(turn.text) for turn in sample.conversation.turns):
         _refuse_cut_box(sample, chat, tags, encoded)
     questions = tuple(
         tuple(question_ids(chat.tokenizer, question, question_length))
@@ -215,7 +214,7 @@ def _refuse_cut_box(sample: TaskConversation, chat: ChatTokenizer, way: str, cut
     while end < len(whole.labels) and whole.labels[end] != IGNORE:
         end += 1
     kept, said = (chat.tokenizer.decode(whole.input_ids[start:place]) for place in (stop, end))
-    if start < stop and len(BOX.findall(kept)) < len(BOX.findall(said)):
+    if start < stop and len(BOX_PATTERN.findall(kept)) < len(BOX_PATTERN.findall(said)):
         raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 

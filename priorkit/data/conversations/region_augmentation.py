@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from priorkit.data.conversations.regions import Box
-from priorkit.data.conversations.task_conversations import BOX
+from priorkit.core.boxes import BOX_PATTERN, Corners, corners_of
 from priorkit.data.images.augmentation import View
 
 _SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", re.IGNORECASE)
@@ -42,14 +41,9 @@ def swap_sides(text: str) -> str:
     return _SIDE.sub(lambda match: _OTHER_SIDE.get(match[0], match[0]), text)
 
 
-def boxes_in(texts: Iterable[str]) -> list[Box]:
+def boxes_in(texts: Iterable[str]) -> list[Corners]:
     """All boxes ``[x1,y1,x2,y2]`` in texts, as normalised corners."""
-    found: list[Box] = []
-    for text in texts:
-        for match in BOX.finditer(text):
-            x1, y1, x2, y2 = (float(number) for number in match.groups())
-            found.append((x1, y1, x2, y2))
-    return found
+    return [corners_of(match) for text in texts for match in BOX_PATTERN.finditer(text)]
 
 
 def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
@@ -67,7 +61,7 @@ def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
     """
     if view.mirrored and any(_OTHER_SENSE.search(text) for text in texts):
         view = replace(view, mirrored=False)
-    if any(_PLACE.search(BOX.sub("", text)) for text in texts):
+    if any(_PLACE.search(BOX_PATTERN.sub("", text)) for text in texts):
         return replace(view, crop=None, move=(0.0, 0.0))
     boxes = boxes_in(texts)
     if not boxes:
@@ -128,7 +122,7 @@ def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
             at = match.end(group)
         return "".join([*pieces, text[at : match.end()]])
 
-    placed = BOX.sub(place, text)
+    placed = BOX_PATTERN.sub(place, text)
     return swap_sides(placed) if view.mirrored else placed
 
 

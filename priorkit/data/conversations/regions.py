@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from priorkit.core.boxes import Corners, format_box
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
 
@@ -29,8 +30,6 @@ DESCRIBE = (
 )
 """Questions for an expression."""
 
-Box = tuple[float, float, float, float]
-
 
 def box_text(box: Sequence[float]) -> str:
     """Normalised corners as the paper writes them: ``[0.440,0.060,0.650,0.367]``.
@@ -43,7 +42,7 @@ def box_text(box: Sequence[float]) -> str:
         raise ValueError(f"the box {list(box)} leaves [0, 1]")
     if x1 >= x2 or y1 >= y2:
         raise ValueError(f"the box {list(box)} has reversed corners or no area; expected x1 < x2 and y1 < y2")
-    return f"[{x1:.3f},{y1:.3f},{x2:.3f},{y2:.3f}]"
+    return format_box((x1, y1, x2, y2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,9 @@ def _image_cell(row: Mapping[str, Any]) -> Any:
     raise BrokenImageError("no image given")
 
 
-def _regions(row: Mapping[str, Any], image: ImageRef) -> tuple[list[Any], Callable[[Any], tuple[str, Box]]]:
+def _regions(
+    row: Mapping[str, Any], image: ImageRef
+) -> tuple[list[Any], Callable[[Any], tuple[str, Corners]]]:
     """The cells that hold a row's regions, and how a cell is read: its expression with normalised corners."""
     if row.get("regions") is not None or row.get("phrase") is not None:
         several = row.get("regions") is not None
@@ -158,11 +159,11 @@ def _phrase(region: Any) -> str:
     return text.strip()
 
 
-def _xywh(region: Mapping[str, Any]) -> Box:
+def _xywh(region: Mapping[str, Any]) -> Corners:
     return _numbers([region.get(name) for name in ("x", "y", "width", "height")])
 
 
-def _scaled(box: Box, size: tuple[float, float]) -> Box:
+def _scaled(box: Corners, size: tuple[float, float]) -> Corners:
     """``x, y, width, height`` in pixels to normalised corners; a rounding pixel beyond the edge is cut."""
     width, height = size
     x, y, wide, high = box
@@ -182,7 +183,7 @@ def _size(row: Mapping[str, Any], image: ImageRef, wide: str, high: str) -> tupl
     return float(width), float(height)
 
 
-def _numbers(value: Any) -> Box:
+def _numbers(value: Any) -> Corners:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(cast("Sequence[Any]", value)) != 4:
         raise ValueError(f"a box needs four numbers, got {json.dumps(value, default=str)[:80]}")
     try:

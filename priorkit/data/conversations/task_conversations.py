@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from priorkit.core.boxes import BOX_PATTERN, corners_of
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn, conversation_of
 from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions
@@ -23,10 +23,6 @@ _ALIASES = {
     **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa"), IMAGE_LEVEL),
 }
 """Spellings of the two task types; those of the released code among them."""
-
-_NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
-BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
-"""A box as text: ``[x1,y1,x2,y2]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ def task_type_of(given: Any, texts: Iterable[str] = ()) -> str:
         ValueError: a spelling that is not known.
     """
     if given is None or given == "":
-        return REGION if any(BOX.search(text) for text in texts) else IMAGE_LEVEL
+        return REGION if any(BOX_PATTERN.search(text) for text in texts) else IMAGE_LEVEL
     name = str(given).strip().lower()
     if name not in _ALIASES:
         raise ValueError(f"unknown task type '{given}' ({nearest(name, _ALIASES)})")
@@ -80,8 +76,8 @@ def check_boxes(texts: Iterable[str]) -> None:
         ValueError: a box outside [0, 1] or with reversed corners.
     """
     for text in texts:
-        for match in BOX.finditer(text):
-            x1, y1, x2, y2 = (float(number) for number in match.groups())
+        for match in BOX_PATTERN.finditer(text):
+            x1, y1, x2, y2 = corners_of(match)
             if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
                 raise ValueError(f"the box {match[0]} leaves [0, 1]; normalise it by width and height")
             if x1 >= x2 or y1 >= y2:
@@ -170,23 +166,6 @@ def _routed(
         check_boxes(texts)
     rejects.accept()
     return [TaskConversation(conversation, task_type, tags)]
-
-
-def with_sentence(turns: Sequence[Turn], sentence: str) -> tuple[Turn, ...]:
-    """Put a sentence before the first question, behind its image's placeholder."""
-    done = not sentence
-    found: list[Turn] = []
-    for turn in turns:
-        if turn.role == "user" and not done:
-            done = True
-            before, image, after = turn.text.partition(PLACEHOLDER)
-            if image:
-                gap = after[: len(after) - len(after.lstrip("\n"))]
-                turn = Turn(turn.role, before + image + gap + sentence + after[len(gap) :])
-            else:
-                turn = Turn(turn.role, sentence + turn.text)
-        found.append(turn)
-    return tuple(found)
 
 
 def questions_of(turns: Sequence[Turn]) -> list[str]:

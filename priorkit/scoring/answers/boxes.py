@@ -6,12 +6,10 @@ lmms-eval's RefCOCO task differs: plain decimals only, no range check, a malform
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_NUMBER = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
-_BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
+from priorkit.core.boxes import BOX_PATTERN, corners_of
 
 
 class Box(NamedTuple):
@@ -43,10 +41,10 @@ def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None
     Returns:
         The box, or None if there is none or it is malformed.
     """
-    match = _BOX.search(answer)
+    match = BOX_PATTERN.search(answer)
     if match is None:
         return None
-    x1, y1, x2, y2 = map(float, match.groups())
+    x1, y1, x2, y2 = corners_of(match)
     box = Box(x1 / width, y1 / height, x2 / width, y2 / height)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None

@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 
+from priorkit.core.boxes import format_box
 from priorkit.world import questions
 from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
-from priorkit.world.conversations import box_text, captions, choice_prompt, exchange, instructions
+from priorkit.world.conversations import captions, choice_prompt, exchange, instructions
 from priorkit.world.options import WorldOptions
 from priorkit.world.questions import QuestionMaker, SceneQuestion
 from priorkit.world.scenes.drawing import PlacedObject
@@ -145,8 +146,8 @@ def test_prompts_have_the_standard_form(entities: Entities) -> None:
 
 
 def test_boxes_as_text() -> None:
-    assert box_text((0, 0.125, 0.5, 1), 2) == "[0.00,0.12,0.50,1.00]"
-    assert box_text((0, 0.125, 0.5, 1), 3) == "[0.000,0.125,0.500,1.000]"
+    assert format_box((0, 0.125, 0.5, 1), 2) == "[0.00,0.12,0.50,1.00]"
+    assert format_box((0, 0.125, 0.5, 1), 3) == "[0.000,0.125,0.500,1.000]"
 
 
 def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, entities: Entities) -> None:

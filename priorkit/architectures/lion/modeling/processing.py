@@ -10,7 +10,7 @@ from transformers import AutoProcessor, BatchFeature, LlavaProcessor
 
 from priorkit.architectures.lion.modeling.configuration import LionConfig, task_index
 from priorkit.core.errors import InputError
-from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, tag_sentence
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, insert_sentence, tag_sentence
 from priorkit.models.language.tokenizer import opened, opening_ids
 
 
@@ -96,7 +96,10 @@ class LionProcessor(LlavaProcessor):
             else [prompt for prompt in prompts for _ in range(prompt.count(self.image_token))]
         )
         if tags is not None:
-            prompts = [self._tagged(prompt, own) for prompt, own in zip(prompts, tags, strict=True)]
+            prompts = [
+                insert_sentence(prompt, tag_sentence(own, self.tags), self.image_token)
+                for prompt, own in zip(prompts, tags, strict=True)
+            ]
         rows = [self._ids(prompt, max_length) for prompt in prompts]
         ids, mask = _left(rows, _pad_id(self.tokenizer))
         data: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
@@ -116,14 +119,6 @@ class LionProcessor(LlavaProcessor):
                 raise InputError(f"{len(prompts)} prompts, {len(given)} task types")
             data["task_types"] = torch.tensor([task_index(name) for name in given])
         return BatchFeature(data)
-
-    def _tagged(self, prompt: str, tags: Sequence[str]) -> str:
-        sentence = tag_sentence(tags, self.tags)
-        before, image, after = prompt.partition(self.image_token)
-        if not image:
-            return sentence + prompt
-        gap = after[: len(after) - len(after.lstrip("\n"))]
-        return before + image + gap + sentence + after[len(gap) :]
 
     def _ids(self, prompt: str, max_length: int | None) -> list[int]:
         expanded = prompt.replace(self.image_token, self.image_token * self.image_tokens)

@@ -14,10 +14,11 @@ from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import trained_parts
 from priorkit.architectures.lion.samples import encode_all, images_of, of_types, tokenise
 from priorkit.architectures.lion.settings import LionSettings, lion_values, shape_of
+from priorkit.core.boxes import BOX_PATTERN
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import resolve
 from priorkit.data.conversations.conversation import Conversation, Turn
-from priorkit.data.conversations.task_conversations import BOX, TaskConversation
+from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.attention import choose_attention
@@ -174,7 +175,7 @@ def test_a_box_is_never_cut(base) -> None:
         assert reasons == {"a box would be cut"}
         assert any(text.count("[") == 1 and "triangle" not in text for text in kept)
         assert any("0.55]" in text and "red." not in text for text in kept)
-        assert all(len(BOX.findall(text)) == text.count("[") == text.count("]") for text in kept)
+        assert all(len(BOX_PATTERN.findall(text)) == text.count("[") == text.count("]") for text in kept)
         assert not any("The green" in text and text.count("[") == 1 for text in kept)
 
 
