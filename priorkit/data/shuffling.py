@@ -1,7 +1,7 @@
 """Order of samples: a pure function of (seed, position), so that resuming needs one integer.
 
 Epoch *e* visits all *n* samples in the order of a keyed permutation of ``range(n)``. The permutation is
-a four-round Feistel network with cycle walking, so any position is found in constant memory and time:
+a four-round Feistel network with cycle walking, so any position is computed in constant memory and time:
 nothing is stored, whatever the number of samples, processes or workers.
 """
 
@@ -43,7 +43,7 @@ def permute(positions: NDArray[np.int64], count: int, key: int) -> NDArray[np.in
 
     with np.errstate(over="ignore"):
         result = feistel(positions.astype(np.uint64))
-        # The network permutes a power of four; values beyond count walk on until they fall inside.
+        # The network permutes a power of four; values outside the range are permuted again until they fall inside.
         while (outside := result >= np.uint64(count)).any():
             result[outside] = feistel(result[outside])
     return result.astype(np.int64)

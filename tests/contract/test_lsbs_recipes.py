@@ -12,7 +12,7 @@ import pytest
 from priorkit.cli.options import read_settings
 from priorkit.core import recipe
 from priorkit.core.settings import StepSettings
-from priorkit.steps.mix import MixSettings
+from priorkit.data.corpus.settings import MixSettings
 from priorkit.steps.pretrain import PretrainSettings
 from priorkit.steps.tune import TuneSettings
 

@@ -294,7 +294,7 @@ def test_document_ids_follow_the_documents_also_where_they_are_cut(mix, tmp_path
             assert ids[at] - ids[at - 1] == int(new), (packing, index, at)
 
 
-def test_realised_shares_are_those_of_the_rows(mix, sources, tmp_path: Path) -> None:
+def test_realized_shares_are_those_of_the_rows(mix, sources, tmp_path: Path) -> None:
     given = {
         name: write_lines(tmp_path / f"{name}.jsonl", [letter * 60] * 50)
         for name, letter in (("x", "x"), ("y", "y"))
@@ -409,7 +409,7 @@ def test_targets_are_met_in_the_rows(mix, labelled, options) -> None:
         (("--shard", "two"), 2, ["expected I/N such as 1/8, got 'two'"]),
         (("--held-out", "0"), 2, ["--held-out", "greater than 0"]),
         (("--held-out", "much"), 2, ["--held-out"]),
-        (("--held-out", "100.5"), 2, ["a whole number of tokens is wanted"]),
+        (("--held-out", "100.5"), 2, ["expected a whole number of tokens"]),
         (("--held-out", "1M"), 3, ["of 'web' nothing is left to train on", "of 'code' nothing is left"]),
     ],
 )  # fmt: skip
@@ -428,19 +428,19 @@ def test_targets_need_labels(refused, sources, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_file_name(refused, sources) -> None:
-    assert "'../a' is no name for a source" in refused(2, given={"../a": sources["a"]})
+    assert "'../a' is not a valid source name" in refused(2, given={"../a": sources["a"]})
 
 
 def test_parts_that_do_not_fit_are_told(mix, refused, cli, artifacts, sources, tmp_path: Path) -> None:
     one, two = (mix(f"part{n}", "--shard", f"{n}/2") for n in (1, 2))
     assert "of 2 parts these are missing: 2" in refused(3, "--parts", one)
-    assert "part 1/2 is there twice" in refused(3, "--parts", f"{one},{two},{one}")
+    assert "part 1/2 is given twice" in refused(3, "--parts", f"{one},{two},{one}")
     assert "it was made with hashed = False, now True" in refused(
         3, "--parts", f"{one},{two}", "--deduplicate"
     )
     assert "give one of them" in refused(2, "--parts", one, "--shard", "1/2")
     changed = {**sources, "b": write_lines(tmp_path / "b.jsonl", texts(7, 5))}
-    assert f"sources.b ({changed['b']}) is not what it was made of" in refused(
+    assert f"sources.b ({changed['b']}) is not what it was made from" in refused(
         3, "--parts", f"{one},{two}", given=changed
     )
     assert "it also holds sources.b" in refused(3, "--parts", f"{one},{two}", given={"a": sources["a"]})
@@ -503,7 +503,7 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_pa
     (record,) = (item for item in open_artifact(done.path).manifest.inputs if item.setting == "sources.s")
     assert (record.kind, record.digest) == ("hub", commit)
     for options, messages in (
-        ((), ["the data set has several subsets", "--subset NAME=SUBSET", "en, fr"]),
+        ((), ["the dataset has several subsets", "--subset NAME=SUBSET", "en, fr"]),
         (("--subset", "s=fn"), ["no subset 'fn'"]),
         (("--subset", "s=fr", "--split", "trian"), ["no split 'trian'", "did you mean 'train'"]),
     ):
@@ -518,4 +518,4 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_pa
 
 def test_a_source_of_copies_is_told(refused, sources) -> None:
     said = refused(3, "--deduplicate", given={"a": sources["a"], "again": sources["a"]})
-    assert "nothing is left of 'again': all 320 documents stand in the sources before it" in said
+    assert "nothing is left of 'again': all 320 documents are in the sources before it" in said

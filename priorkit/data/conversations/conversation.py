@@ -32,7 +32,7 @@ class Conversation:
     """A conversation.
 
     Attributes:
-        id: the sample's id, or its place in the file.
+        id: the sample's id, or its number in the file.
         turns: user and assistant in turn, perhaps after a system turn; the last is the assistant's.
         images: as many as there are placeholders in the turns.
         ability: the group of abilities the sample trains, where labelled.
@@ -71,7 +71,7 @@ def check_conversations(path: Path) -> list[Path]:
 def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
     """Yield ``(file, row number from 1, conversation)``; unusable samples go to ``rejects`` with the reason.
 
-    Good samples are not counted here: the caller may yet find fault with their images.
+    Usable samples are not counted here: the caller may still reject their images.
 
     Raises:
         InputError: a file is damaged.
@@ -109,8 +109,8 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
     """The conversation of a row.
 
     Raises:
-        ValueError: it is none, or its images are not as many as its placeholders.
-        BrokenImageError: an image is not there.
+        ValueError: it is not a conversation, or its images are not as many as its placeholders.
+        BrokenImageError: an image is missing.
     """
     given = row.get("id")
     name = str(number if given is None else given)
@@ -126,11 +126,11 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
 
 def _turns(value: Any) -> tuple[Turn, ...]:
     if not isinstance(value, list) or not value:
-        raise ValueError("conversations is empty or no list")
+        raise ValueError("conversations is empty or not a list")
     turns: list[Turn] = []
     for part in value:
         if not isinstance(part, dict):
-            raise ValueError("a turn is no object")
+            raise ValueError("a turn is not an object")
         role = str(part.get("from") or part.get("role") or "")
         text = part.get("value") if "value" in part else part.get("content")
         if role not in _ROLES:

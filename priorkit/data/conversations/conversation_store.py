@@ -1,4 +1,4 @@
-"""Samples of a training run: conversations kept on disk and read when asked for, drawn as a mixture."""
+"""Samples of a training run: conversations kept on disk, read on demand and drawn as a mixture."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ConversationStore(Sequence[Conversation]):
         return len(self._ends) - 1 if self._index is None else len(self._index) - 1
 
     def seal(self) -> None:
-        """No more will be appended."""
+        """Finish appending; from now on conversations can be read."""
         self._file.flush()
         self._index = np.asarray(self._ends, dtype=np.int64)
         self._ends = [0]
@@ -70,7 +70,7 @@ class ConversationStore(Sequence[Conversation]):
         if isinstance(place, slice):
             return [self[number] for number in range(len(self))[place]]
         if self._index is None:
-            raise ValueError("the store is still being filled")
+            raise ValueError("the store is not sealed yet")
         start, stop = int(self._index[place]), int(self._index[place + 1])
         content = os.pread(self._file.fileno(), stop - start, start)
         length = int.from_bytes(content[:8], "little")
@@ -88,14 +88,14 @@ class ConversationStore(Sequence[Conversation]):
 
 @dataclass(frozen=True)
 class ConversationMixture:
-    """What a run learns from: conversations in the order drawn, with their images numbered through.
+    """The samples of a run: conversations in the order drawn, with their images numbered consecutively.
 
     Attributes:
-        store: all conversations that were kept.
-        drawn: int64 ``[samples]``, places in the store; a place may come more than once.
+        store: all usable conversations.
+        drawn: int64 ``[samples]``, indices into the store; an index may occur more than once.
         first_image: int64 ``[conversations + 1]``, the number of each stored conversation's first image.
         names: the sources.
-        origin: int64 ``[samples]``, the place in ``names`` of each sample's source.
+        origin: int64 ``[samples]``, the index in ``names`` of each sample's source.
     """
 
     store: ConversationStore
@@ -133,7 +133,7 @@ class ConversationMixture:
 
 
 class StoredImages(Sequence[ImageRef]):
-    """The images of a store, read when asked for."""
+    """The images of a store, read on demand."""
 
     def __init__(self, store: ConversationStore, first: NDArray[np.int64]) -> None:
         self._store, self._first = store, first
@@ -166,16 +166,16 @@ def mix_conversations(
 
     Args:
         sources: conversations by source.
-        folder: where the store's file lies.
+        folder: where the store's file is created.
         weights: share of the *samples* by source, on any scale; empty means in proportion to the sizes.
         subset: samples of the mixture; None means as many as use no sample twice.
-        max_epochs: how often a source's samples may come in the mixture.
+        max_epochs: how often a source's samples may be repeated in the mixture.
         seed: chooses which samples are drawn. Without weights and subset there is nothing to choose, and
             the samples keep the order of their files.
 
     Raises:
         InputError: a source is empty.
-        UsageError: weights of unknown sources, or more samples wanted than ``max_epochs`` allows.
+        UsageError: weights of unknown sources, or more samples asked for than ``max_epochs`` allows.
     """
     store = ConversationStore(folder)
     counts: list[int] = []
@@ -201,7 +201,7 @@ def mix_conversations(
 def draw_mixture(
     sizes: Mapping[str, int], weights: Mapping[str, float], subset: int | None, max_epochs: float, seed: int
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Which samples of all sources after one another are drawn, and how many of each source.
+    """Which samples of the concatenated sources are drawn, and how many of each source.
 
     Arguments and errors as :func:`mix_conversations`.
     """
@@ -213,7 +213,7 @@ def draw_mixture(
 
 
 def _drawn(sizes: Mapping[str, int], wanted: Mapping[str, int], seed: int) -> NDArray[np.int64]:
-    """Samples of each source in an order of its own, the sources spread evenly among each other."""
+    """Samples of each source in its own order, the sources interleaved evenly."""
     numbers: list[NDArray[np.int64]] = []
     progress: list[NDArray[np.float64]] = []
     start = 0
@@ -226,7 +226,7 @@ def _drawn(sizes: Mapping[str, int], wanted: Mapping[str, int], seed: int) -> ND
 
 
 def _as_subset(problem: Problem) -> Problem:
-    """The mixture's hint names the length of a corpus where that of a selection is meant."""
+    """The hint of ``budgets`` names the option for a corpus's length; here it is ``--subset``."""
     return Problem(problem.what, problem.where, problem.hint.replace("--tokens", "--subset"))
 
 

@@ -29,7 +29,7 @@ _SPEAKERS = {"system": "Instruction", "user": "Question", "assistant": "Answer"}
 
 
 def as_text(conversation: Conversation) -> str:
-    """A conversation's questions and answers as one text; what its images show stays unsaid."""
+    """A conversation's questions and answers as one text; its images are left out."""
     turns = conversation.without_images().turns
     return "\n".join(f"{_SPEAKERS[turn.role]}: {turn.text.strip()}" for turn in turns)
 
@@ -39,7 +39,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
 
     Args:
         path: a file or a folder of files.
-        rejects: takes rows that are no conversation, or whose image is missing.
+        rejects: takes rows that are not conversations, or whose image is missing.
 
     Raises:
         InputError: a file is damaged, or there is no conversation at all.
@@ -61,7 +61,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
 
 
 def most_likely(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """At most one label a row: of several that are present the one with the highest score, the first of equals.
+    """At most one label a row: of those present the one with the highest score, the first of ties.
 
     Args:
         scores: float32 ``[rows, labels]``.
@@ -84,7 +84,7 @@ class Abilities:
         self._labels = np.where(present.any(1), present.argmax(1), -1).astype(np.int8)
 
     def find(self, file: int, row: int) -> str | None:
-        """The ability of a row of a file, ``none`` where it has neither; None for a row that is not there."""
+        """The ability of a row of a file, ``none`` where it has neither; None for an unknown row."""
         place = int(np.searchsorted(self._keys, _key(file, row)))
         if place == len(self._keys) or self._keys[place] != _key(file, row):
             return None
@@ -110,7 +110,7 @@ def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Re
         again = Rejects(1.0)
 
         def fill(rows: Sequence[Row], _: Path, place: int = place) -> list[Any]:
-            missing = BrokenImageError("no conversation")
+            missing = BrokenImageError("not a conversation")
             return [abilities.find(place, number) or missing for number, _ in rows]
 
         def target(ability: Any, place: int = place) -> Path:

@@ -1,4 +1,4 @@
-"""Views of images whose texts name places: boxes, and the words left and right, follow; no box is ever cut."""
+"""Augmentation of images whose texts name places: boxes and the words left and right are adjusted; no box is cut."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OTHER_SENSE = re.compile(
     r"|\b(?:is|are|was|were|been|has|have|had|nothing|anything|much) left\b(?![ -](?:of|side|hand))",
     re.IGNORECASE,
 )
-"""Left and right where they are no sides; a text with one of these is not mirrored."""
+"""Left and right in other senses; an image with such a text is not mirrored."""
 
 _PLACE = re.compile(
     r"\b(?:left|right|top|bottom|upper|lower|middle|cent(?:er|re)|corner|edge|side|first|second|third|last"
     r"|nearest|farthest|closest)(?:most|wards?|hand)?\b",
     re.IGNORECASE,
 )
-"""Words that may stop being true where something beyond the crop's border is gone."""
+"""Words that may become false when a crop removes part of the image."""
 
 _OTHER_SIDE = {"left": "right", "right": "left", "LEFT": "RIGHT", "RIGHT": "LEFT"} | {
     "Left": "Right",
@@ -36,7 +36,7 @@ _OTHER_SIDE = {"left": "right", "right": "left", "LEFT": "RIGHT", "RIGHT": "LEFT
 def swap_sides(text: str) -> str:
     """A text about the mirrored image: left for right, also in leftmost, left-hand, leftwards and so on.
 
-    Swapped twice, a text is as it was.
+    Swapping twice restores the text.
     """
     return _SIDE.sub(lambda match: _OTHER_SIDE.get(match[0], match[0]), text)
 
@@ -47,11 +47,11 @@ def boxes_in(texts: Iterable[str]) -> list[Corners]:
 
 
 def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
-    """The view nearest to one that was drawn under which all that texts say of their image stays true.
+    """The view closest to the one drawn that keeps everything the texts say about their image true.
 
-    A crop keeps its size where every box fits into it, and its place among those that hold all boxes whole;
+    A crop keeps its size where every box fits into it, and is moved to contain all boxes completely;
     it grows where they do not fit. A move ends where a box would leave the image. Texts with words of place
-    (top, left, second ...) get neither, as both may change what is there beside the thing meant; texts in
+    (top, left, second ...) get neither, as both may change what else is visible; texts in
     which left or right have another sense are not mirrored.
 
     Args:
@@ -83,9 +83,9 @@ def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
 
 
 def _around(start: float, stop: float, low: float, high: float) -> tuple[float, float]:
-    """A stretch of [0, 1] moved, and lengthened where it must be, to hold another one whole."""
+    """An interval within [0, 1], moved and if necessary lengthened to contain another one."""
     length = max(stop - start, high - low)
-    # Where it was drawn among all places, there it comes to lie among those that hold the box.
+    # Its relative position among all positions becomes that among the positions that contain the box.
     share = start / (1 - (stop - start)) if stop - start < 1 else 0.0
     least, most = max(0.0, high - length), min(low, 1 - length)
     begin = least + min(max(share, 0.0), 1.0) * max(most - least, 0.0)
@@ -93,13 +93,13 @@ def _around(start: float, stop: float, low: float, high: float) -> tuple[float, 
 
 
 def _inside(share: float, low: float, high: float, pixels: int) -> float:
-    """A move in whole pixels that leaves [low, high] within the image."""
+    """A move in whole pixels that keeps [low, high] within the image."""
     least, most = math.ceil((high - 1) * pixels - 1e-9), math.floor(low * pixels + 1e-9)
     return min(max(round(share * pixels), least), most) / pixels
 
 
 def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
-    """What a text says of the view of its image: boxes where they are then, sides swapped where mirrored.
+    """A text adjusted to the view of its image: boxes moved, sides swapped where mirrored.
 
     A mirrored box keeps its spelling; one that was cropped or moved has three decimals at least.
 

@@ -13,7 +13,7 @@ from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, 
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
-"""Columns of which one makes a row a region: RefCOCO's sentences or expression, Visual Genome's phrase
+"""A row with one of these columns holds regions: RefCOCO's sentences or expression, Visual Genome's phrase
 (one region a row) or regions (all regions of an image)."""
 
 LOCATE = (
@@ -32,7 +32,7 @@ DESCRIBE = (
 
 
 def box_text(box: Sequence[float]) -> str:
-    """Normalised corners as the paper writes them: ``[0.440,0.060,0.650,0.367]``.
+    """Normalized corners as the paper writes them: ``[0.440,0.060,0.650,0.367]``.
 
     Raises:
         ValueError: outside [0, 1], or corners in the wrong order after rounding.
@@ -61,7 +61,7 @@ class Fault:
 def conversations_of_regions(
     row: Mapping[str, Any], file: Path, number: int, reserved: Sequence[str] = ()
 ) -> tuple[list[Conversation], list[Fault]]:
-    """Two conversations for each expression of a row: to the box and back.
+    """Two conversations for each expression of a row: expression to box and box to expression.
 
     Pixel boxes are divided by the image's *original* size: ``width`` and ``height`` of the row, or of
     the image itself. A row holds an image and
@@ -73,15 +73,15 @@ def conversations_of_regions(
 
     Args:
         row: its cells by column.
-        file: where it stands; images are beside it.
-        number: its number there.
+        file: the row's file; images are relative to its folder.
+        number: its number in the file.
         reserved: texts that no expression may hold.
 
     Returns:
         The conversations, and what is wrong with each of the other regions.
 
     Raises:
-        ValueError: no region, or an image's size that is none.
+        ValueError: no region, or an invalid image size.
         BrokenImageError: no image.
     """
     name = str(row.get("id", number))
@@ -118,7 +118,7 @@ def _image_cell(row: Mapping[str, Any]) -> Any:
 def _regions(
     row: Mapping[str, Any], image: ImageRef
 ) -> tuple[list[Any], Callable[[Any], tuple[str, Corners]]]:
-    """The cells that hold a row's regions, and how a cell is read: its expression with normalised corners."""
+    """The cells that hold a row's regions, and the function that reads a cell: expression and normalized corners."""
     if row.get("regions") is not None or row.get("phrase") is not None:
         several = row.get("regions") is not None
         size = _size(row, image, "image_width", "image_height")
@@ -136,7 +136,7 @@ def _regions(
 
 
 def _expressions(given: Any) -> list[Any]:
-    """Expressions without repetition; what is no text is left as it is."""
+    """Expressions without repetition; values that are not text are unchanged."""
     cells: list[Any] = []
     for item in _listed(given):
         text = (item.get("sent") or item.get("raw")) if isinstance(item, Mapping) else item
@@ -148,7 +148,7 @@ def _expressions(given: Any) -> list[Any]:
 
 def _text(cell: Any) -> str:
     if not isinstance(cell, str) or not cell:
-        raise ValueError(f"an expression is no text: {json.dumps(cell, default=str)[:80]}")
+        raise ValueError(f"an expression is not text: {json.dumps(cell, default=str)[:80]}")
     return cell
 
 
@@ -164,7 +164,7 @@ def _xywh(region: Mapping[str, Any]) -> Corners:
 
 
 def _scaled(box: Corners, size: tuple[float, float]) -> Corners:
-    """``x, y, width, height`` in pixels to normalised corners; a rounding pixel beyond the edge is cut."""
+    """``x, y, width, height`` in pixels to normalised corners; one pixel beyond the edge is clipped."""
     width, height = size
     x, y, wide, high = box
     if x < -1 or y < -1 or x + wide > width + 1 or y + high > height + 1:
@@ -179,7 +179,7 @@ def _size(row: Mapping[str, Any], image: ImageRef, wide: str, high: str) -> tupl
     if width is None or height is None:
         return None
     if not (float(width) > 0 and float(height) > 0):
-        raise ValueError(f"an image of {width} x {height} pixels")
+        raise ValueError(f"the image size is {width} x {height} pixels")
     return float(width), float(height)
 
 

@@ -1,7 +1,7 @@
-"""Samples of a batch into rows: how many rows, how long, and which sample where.
+"""Packing the samples of a batch into rows: the number of rows, their length, and the samples of each.
 
 Samples are not cut. Rows of one batch have one length, a multiple of a step that grows with it, so that a
-run meets few shapes. Of all packings that waste next to nothing the one with the shortest rows is taken,
+run has few shapes. Of all packings with little waste the one with the shortest rows is used,
 as attention costs the square of a row where its blocks are not skipped.
 """
 
@@ -23,7 +23,7 @@ def rounded(length: int, per_octave: int) -> int:
 
 
 def into_rows(lengths: Sequence[int], per_octave: int = FINE) -> tuple[list[list[int]], int]:
-    """Pack samples into rows, whole, by best fit decreasing.
+    """Pack samples into rows without cutting them, by best fit decreasing.
 
     Args:
         lengths: positions of each sample, at least 1.
@@ -51,7 +51,7 @@ def into_rows(lengths: Sequence[int], per_octave: int = FINE) -> tuple[list[list
 
 
 def _row_counts(samples: int) -> list[int]:
-    """Numbers of rows to try, the most first: each about a sixth fewer than the one before."""
+    """Numbers of rows to try, decreasing by about a sixth."""
     counts = [samples]
     while counts[-1] > 1:
         counts.append(min(counts[-1] - 1, counts[-1] * 5 // 6))
@@ -59,7 +59,7 @@ def _row_counts(samples: int) -> list[int]:
 
 
 def _best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Each sample, the longest first, to the fullest row that holds it; few rows, so a scan will do."""
+    """Each sample, the longest first, to the fullest row that has room; with few rows a scan is fast enough."""
     rows: list[list[int]] = []
     free: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):

@@ -1,4 +1,4 @@
-"""Conversations with a task type and tags: what LION learns from and is asked."""
+"""Conversations with a task type and tags, for LION."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ALIASES = {
     **dict.fromkeys((REGION, "region_level", "region", "ref", "grounding"), REGION),
     **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa"), IMAGE_LEVEL),
 }
-"""Spellings of the two task types; those of the released code among them."""
+"""Spellings of the two task types, including those of the released code."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskConversation:
-    """A conversation and what decides how LION meets it.
+    """A conversation with what routes it in LION.
 
     Attributes:
         conversation: the turns and images.
@@ -70,7 +70,7 @@ def tags_of(given: Any) -> tuple[str, ...] | None:
 
 
 def check_boxes(texts: Iterable[str]) -> None:
-    """Check that all boxes in texts are normalised, corners in order.
+    """Check that all boxes in texts are normalized, corners in order.
 
     Raises:
         ValueError: a box outside [0, 1] or with reversed corners.
@@ -79,7 +79,7 @@ def check_boxes(texts: Iterable[str]) -> None:
         for match in BOX_PATTERN.finditer(text):
             x1, y1, x2, y2 = corners_of(match)
             if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
-                raise ValueError(f"the box {match[0]} leaves [0, 1]; normalise it by width and height")
+                raise ValueError(f"the box {match[0]} leaves [0, 1]; normalize it by width and height")
             if x1 >= x2 or y1 >= y2:
                 raise ValueError(f"the box {match[0]} has reversed corners; expected x1 < x2 and y1 < y2")
 
@@ -114,14 +114,14 @@ def read_task_conversations(
 ) -> list[TaskConversation]:
     """Read conversations and regions with task types and tags; unusable rows go to ``rejects``.
 
-    Of a row of regions only those that cannot be used are rejected; each counts as a row.
+    Of a row of regions only the unusable ones are rejected; each counts as a row.
 
     Args:
         paths: sources.
         rejects: takes what cannot be used.
         task_column: column of the task type.
         tags_column: column of the tags; empty for none.
-        reserved: texts that no conversation may hold.
+        reserved: texts that no conversation may contain.
 
     Raises:
         InputError: nothing is left, or a file is damaged.

@@ -1,10 +1,10 @@
-"""Shares of labelled tokens: how much to draw of each pool so that given shares come out.
+"""Label targets: how much to draw from each pool so that labels have given shares of the tokens.
 
 Pools are documents of one source with the same labels. Of all ways to meet the targets (and the sources'
-weights, where given) that one is taken which changes the sources' own composition least: with ``a`` a
+weights, where given) the one that changes the sources' composition least is used: with ``a`` a
 pool's share of all tokens and ``x`` the share drawn,
 
-    minimise  sum x log(x / a)   subject to   sum of x over a label = its target,  x <= cap
+    minimize  sum x log(x / a)   subject to   sum of x over a label = its target,  x <= cap
 
 so a pool is drawn ``exp(sum of its labels' and source's multipliers)`` times as much as it would be, or as
 often as it may be repeated. With one target this scales all text with the label by one factor and all
@@ -25,7 +25,7 @@ from priorkit.data.corpus.mixing import DocumentPool, check_weights
 from priorkit.data.text.concepts import LABELS
 
 TOLERANCE = 0.005
-"""How far a realised share may be from its target."""
+"""How far a realized share may be from its target."""
 
 Floats = NDArray[np.float64]
 
@@ -66,11 +66,11 @@ def label_budgets(
         names: the sources' names.
         targets: share of the tokens that carry a label.
         weights: share of the tokens by source; empty leaves it to the targets.
-        tokens: tokens of the corpus; None means as many as draw no document twice.
+        tokens: tokens of the corpus; None means as many as possible with every document used at most once.
         epochs: how often each source's documents may be repeated.
 
     Raises:
-        UsageError: the targets cannot be met; what is available and what is missing is said.
+        UsageError: the targets cannot be met; the message says what is available and missing.
     """
     check_targets(targets)
     check_weights(names, weights)
@@ -100,7 +100,7 @@ def _constraints(
     targets: Mapping[str, float],
     weights: Mapping[str, float],
 ) -> tuple[Floats, Floats]:
-    """Rows ``[constraints, pools]`` and the shares that they are to sum to; the first row is the whole."""
+    """Rows ``[constraints, pools]`` and the shares that they are to sum to; the first row is the sum of all."""
     rows = [np.ones(len(pools)), *(has_label(pools, label).astype(float) for label in targets)]
     shares = [1.0, *targets.values()]
     scale = sum(weights.values())
@@ -119,7 +119,7 @@ def _solve(cost: Floats, **constraints: Any) -> Floats | None:
 
 
 def _largest(available: Floats, rows: Floats, shares: Floats) -> float:
-    """The most tokens that have the shares without any document twice, 0 where there are none."""
+    """The most tokens that can have the shares with every document used at most once; 0 if none can."""
     found = _solve(
         -np.ones(len(available)),
         A_eq=rows[1:] - shares[1:, None],
@@ -130,7 +130,7 @@ def _largest(available: Floats, rows: Floats, shares: Floats) -> float:
 
 
 def _nearest(caps: Floats, rows: Floats, shares: Floats) -> tuple[Floats, float]:
-    """Shares of the pools that sum to one and miss the others' shares by as little as can be: they, and it."""
+    """The pools' shares that sum to one and come closest to the constraints, with the largest deviation."""
     count = len(caps)
     column = np.ones((len(rows) - 1, 1))
     found = _solve(
@@ -145,7 +145,7 @@ def _nearest(caps: Floats, rows: Floats, shares: Floats) -> tuple[Floats, float]
 
 
 def _least_change(own: Floats, caps: Floats, rows: Floats, shares: Floats, feasible: Floats) -> Floats:
-    """The shares nearest to the pools' own (in relative entropy) that meet the constraints, by the dual."""
+    """The shares closest to the pools' current ones (in relative entropy) that meet the constraints, by the dual."""
     from scipy.optimize import minimize
 
     # A share of 0 or 1 leaves no choice, and its multiplier would run to infinity.
@@ -167,7 +167,7 @@ def _least_change(own: Floats, caps: Floats, rows: Floats, shares: Floats, feasi
     )
     drawn = own * np.exp(np.minimum(found.x @ rows_open, np.log(caps / own)))
     if np.abs(rows_open @ drawn - shares).max() > TOLERANCE / 50:
-        return feasible  # at the edge of what is possible, where little or no choice is left
+        return feasible  # at the edge of the feasible set, where little or no choice is left
     result = np.zeros(len(open_))
     result[open_] = drawn
     return result
@@ -189,63 +189,91 @@ def _explain(
         UsageError: always.
     """
     problems = Problems(UsageError)
-    kept = [0, *range(1 + len(targets), len(rows))]  # the whole and the sources' weights
     given = " at these weights" if weights else ""
+    kept = [0, *range(1 + len(targets), len(rows))]  # the sum and the sources' weights
     for number, (label, share) in enumerate(targets.items(), start=1):
-        has = has_label(pools, label)
-        low, high = (
-            float(rows[number] @ found) if found is not None else np.nan
-            for found in (
-                _solve(
-                    sign * rows[number],
-                    A_eq=rows[kept],
-                    b_eq=shares[kept],
-                    bounds=[(0, cap) for cap in caps / total],
-                )
-                for sign in (1.0, -1.0)
-            )
-        )
-        own = sum(pool.tokens for pool, carried in zip(pools, has, strict=True) if carried)
-        other = sum(pool.tokens for pool in pools) - own
-        if np.isnan(high):
-            continue
-        if share > high + TOLERANCE:
-            problems.add(
-                f"{label} = {share:.1%} of {total:,.0f} tokens are {share * total:,.0f}; {own:,} tokens carry "
-                f"it, which with the epochs allowed gives at most {high:.1%}{given}",
-                where="--target",
-                hint=f"add {(share - high) * total:,.0f} tokens of such text, lower --tokens or the target, "
-                "or raise --max-epochs",
-            )
-        elif share < low - TOLERANCE:
-            problems.add(
-                f"{label} = {share:.1%} of {total:,.0f} tokens leaves {(1 - share) * total:,.0f} for text "
-                f"without it; there are {other:,}, so the share is at least {low:.1%}{given}",
-                where="--target",
-                hint="add text without this label, lower --tokens, raise the target or --max-epochs",
-            )
+        low, high = _possible_shares(rows[number], rows[kept], shares[kept], caps / total)
+        if not np.isnan(high):
+            _explain_one(problems, pools, label, share, (low, high), total, given)
     if not len(problems):
-        found, missed = _nearest(caps / total, rows, shares)
-        if not np.isfinite(missed):
-            have = ", ".join(f"{name} {_tokens(pools, number):,}" for number, name in enumerate(names))
-            problems.add(
-                f"{total:,.0f} tokens are wanted; the sources hold {have}, and the epochs allowed give "
-                f"{caps.sum():,.0f}",
-                where="--tokens",
-                hint="lower --tokens, raise --max-epochs, or add text",
-            )
-        else:
-            reached = rows @ found
-            near = ", ".join(
-                f"{label} {reached[number]:.1%} (wanted {share:.1%})"
-                for number, (label, share) in enumerate(targets.items(), start=1)
-            )
-            problems.add(
-                f"each target can be met alone, but not all together{given}: the nearest mix has {near}",
-                where="--target",
-                hint="change a target" + (" or leave the weights out" if weights else ", or add text"),
-            )
+        _explain_all(problems, pools, names, targets, bool(weights), total, caps, rows, shares)
     problems.fail()
+
+
+def _possible_shares(label: Floats, rows: Floats, shares: Floats, caps: Floats) -> tuple[float, float]:
+    """The smallest and the largest share that a label can have under the other constraints; NaN for none."""
+    solutions = (
+        _solve(sign * label, A_eq=rows, b_eq=shares, bounds=[(0, cap) for cap in caps])
+        for sign in (1.0, -1.0)
+    )
+    low, high = (np.nan if found is None else float(label @ found) for found in solutions)
+    return low, high
+
+
+def _explain_one(
+    problems: Problems,
+    pools: Sequence[DocumentPool],
+    label: str,
+    share: float,
+    possible: tuple[float, float],
+    total: float,
+    given: str,
+) -> None:
+    """Report a target that no mix can meet."""
+    low, high = possible
+    labelled = has_label(pools, label)
+    with_label = sum(pool.tokens for pool, has in zip(pools, labelled, strict=True) if has)
+    without = sum(pool.tokens for pool in pools) - with_label
+    if share > high + TOLERANCE:
+        problems.add(
+            f"{label} = {share:.1%} of {total:,.0f} tokens are {share * total:,.0f}; {with_label:,} tokens carry "
+            f"it, which with the epochs allowed gives at most {high:.1%}{given}",
+            where="--target",
+            hint=f"add {(share - high) * total:,.0f} tokens of such text, lower --tokens or the target, "
+            "or raise --max-epochs",
+        )
+    elif share < low - TOLERANCE:
+        problems.add(
+            f"{label} = {share:.1%} of {total:,.0f} tokens leaves {(1 - share) * total:,.0f} for text "
+            f"without it; there are {without:,}, so the share is at least {low:.1%}{given}",
+            where="--target",
+            hint="add text without this label, lower --tokens, raise the target or --max-epochs",
+        )
+
+
+def _explain_all(
+    problems: Problems,
+    pools: Sequence[DocumentPool],
+    names: Sequence[str],
+    targets: Mapping[str, float],
+    weighted: bool,
+    total: float,
+    caps: Floats,
+    rows: Floats,
+    shares: Floats,
+) -> None:
+    """Report targets each of which could be met, or too few tokens."""
+    nearest_x, missed = _nearest(caps / total, rows, shares)
+    if not np.isfinite(missed):
+        have = ", ".join(f"{name} {_tokens(pools, number):,}" for number, name in enumerate(names))
+        problems.add(
+            f"{total:,.0f} tokens are needed; the sources hold {have}, and the epochs allowed give "
+            f"{caps.sum():,.0f}",
+            where="--tokens",
+            hint="lower --tokens, raise --max-epochs, or add text",
+        )
+        return
+    reached = rows @ nearest_x
+    near = ", ".join(
+        f"{label} {reached[number]:.1%} (target {share:.1%})"
+        for number, (label, share) in enumerate(targets.items(), start=1)
+    )
+    given = " at these weights" if weighted else ""
+    problems.add(
+        f"each target can be met on its own, but not all at once{given}: the closest mix has {near}",
+        where="--target",
+        hint="change a target" + (" or leave the weights out" if weighted else ", or add text"),
+    )
 
 
 def _tokens(pools: Sequence[DocumentPool], source: int) -> int:

@@ -2,7 +2,7 @@
 
 Weights are shares of *tokens* unless documents are asked for. A source's documents are visited in a
 seeded order, epoch after epoch, until its budget is met; its last document is cut so that the share is
-exact. Documents of all sources are then interleaved by how far through its own budget each one stands,
+exact. Documents of all sources are then interleaved by how much of its budget is used up,
 so that any stretch of the corpus holds the mixture. Everything is a pure function of document lengths,
 weights and seed, and is computed block by block: memory does not grow with the corpus.
 """
@@ -25,12 +25,12 @@ from priorkit.data.shuffling import sample_ids
 
 @dataclass(frozen=True)
 class DocumentPool:
-    """Documents that are drawn from together: a source's, or those of a source with the same labels.
+    """Documents drawn from one stream: a source's, or those of a source with the same labels.
 
     Attributes:
         source: which source.
-        labels: the documents' label bits; 0 where labels are not told apart.
-        name: what its order is seeded by.
+        labels: the documents' label bits; 0 where labels are ignored.
+        name: seeds its order.
         ids: int64, the documents; None for all of the source.
         documents: how many.
         tokens: their tokens.
@@ -47,7 +47,7 @@ class DocumentPool:
 def make_pools(
     sources: Sequence[TokenizedSource], marks: Sequence[Marks] | None, by_labels: bool, scratch: Path
 ) -> list[DocumentPool]:
-    """Sort the documents that are to be trained on into pools.
+    """Sort the training documents into pools.
 
     Args:
         sources: the tokenised sources.
@@ -116,13 +116,13 @@ def budgets(
     Args:
         sizes: what each source has.
         weights: share by source, any positive scale; empty means in proportion to the sizes.
-        total: what all give together; None means as much as gives every source at most once.
+        total: the sum over all; None means as much as possible with every source used at most once.
         epochs: how often each source may be repeated.
         unit: ``tokens`` or ``documents``, for messages.
 
     Raises:
-        UsageError: weights that cannot be shares, or sources that would be repeated too often; what is
-            missing is said of each.
+        UsageError: weights that cannot be shares, or sources that would be repeated too often; the
+            message says what each lacks.
     """
     check_weights(list(sizes), weights)
     shares = {name: float(weights[name]) if weights else float(size) for name, size in sizes.items()}
@@ -136,7 +136,7 @@ def budgets(
         missing = count - int(sizes[name] * epochs[name])
         if missing > 0:
             problems.add(
-                f"{count:,} {unit} of '{name}' are wanted, it has {sizes[name]:,}: "
+                f"{count:,} {unit} of '{name}' are needed, it has {sizes[name]:,}: "
                 f"{count / max(1, sizes[name]):.1f} epochs, allowed are {epochs[name]:g}",
                 hint=f"lower --tokens or its weight, raise --max-epochs, or add "
                 f"{-(-missing // max(1, int(epochs[name]))):,} {unit}",
@@ -231,7 +231,7 @@ def concatenated(draws: Sequence[DrawnDocuments]) -> DrawnDocuments:
 def draw(
     pools: Sequence[DocumentPool], sources: Sequence[TokenizedSource], wanted: Sequence[int], seed: int
 ) -> Iterator[DrawnDocuments]:
-    """Choose and order documents so that every pool gives exactly its budget.
+    """Draw and order documents so that every pool gives exactly its budget.
 
     Args:
         pools: the pools.
@@ -240,7 +240,7 @@ def draw(
         seed: chooses the order of documents.
 
     Yields:
-        Documents in order, some thousands at a time; where one block ends has no meaning.
+        Documents in order, some thousands at a time; block boundaries have no meaning.
     """
     streams = [
         _stream(number, pool, sources[pool.source], wanted[number], seed)
@@ -252,7 +252,7 @@ def draw(
         for number, (_, progress) in enumerate(waiting):
             if not len(progress):
                 waiting[number] = next(streams[number], waiting[number])
-        # Up to where the least advanced stream is known, the order is settled.
+        # The order is settled up to the position of the least advanced stream.
         ends = [progress[-1] for _, progress in waiting if len(progress)]
         if not ends:
             return
@@ -270,7 +270,7 @@ def draw(
 def _stream(
     number: int, pool: DocumentPool, source: TokenizedSource, budget: int, seed: int
 ) -> Iterator[tuple[DrawnDocuments, NDArray[np.float64]]]:
-    """A pool's documents in order, with how far through the budget the middle of each one stands."""
+    """A pool's documents in order, with the position of each one's middle in the budget, 0 to 1."""
     given = position = 0
     step = min(BLOCK, pool.documents)
     while given < budget:

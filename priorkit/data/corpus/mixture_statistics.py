@@ -1,4 +1,4 @@
-"""What every pool is asked for, and what the packed rows hold of it in the end."""
+"""Budgets of the pools, and their realized shares in the packed rows."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def pool_budgets(
     return list(budgets(sizes, weights, tokens, epochs).values())
 
 
-def realised_shares(
+def realized_shares(
     pools: Sequence[DocumentPool],
     sources: Sequence[TokenizedSource],
     wanted: Sequence[int],
@@ -61,7 +61,7 @@ def realised_shares(
     documents: NDArray[np.int64],
     targets: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Shares of the rows' tokens and documents by source and label, and the epochs; also says them.
+    """Shares of the rows' tokens and documents by source and label, and the epochs; logged too.
 
     Args:
         pools, sources: the pools and the tokenised sources.

@@ -26,14 +26,14 @@ Packing = Literal["concat", "best-fit-crop", "best-fit-decreasing"]
 
 WINDOW_DOCUMENTS = 1 << 16
 WINDOW_ROWS = 1 << 14
-"""Documents, or rows of tokens, looked at together by the best fits; bounds memory, keeps the mixture local."""
+"""Documents, or rows of tokens, packed together by the best fits; bounds memory, keeps the mixture local."""
 
 Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """Stretches of documents in the order of their rows; all arrays are int64 ``[pieces]``.
+    """Pieces of documents in the order of their rows; all arrays are int64 ``[pieces]``.
 
     Attributes:
         document: which document of ``draw``.
@@ -42,8 +42,8 @@ class Pieces:
         row: its row, from 0; rows have no gaps.
         rows: how many rows.
         draw: the documents.
-        new: bool, whether the stretch begins a document in the file: what stands before it in the file
-            is not what stands before it in the document.
+        new: bool, whether the stretch begins a document in the file: the token before it in the file
+            is not the one before it in the document.
     """
 
     document: NDArray[np.int64]
@@ -65,7 +65,7 @@ def pack(draws: Iterable[DrawnDocuments], row_length: int, packing: Packing) -> 
 
     Yields:
         Whole rows. Those of ``concat`` and ``best-fit-crop`` are full; those of ``best-fit-decreasing``
-        may be shorter and are to be padded. What is left over and fills no row is dropped by the first
+        may be shorter and are to be padded. A rest that does not fill a row is dropped by the first
         two: of the whole stream by ``concat``, of a window of documents by ``best-fit-crop``.
     """
     windows = _windows(draws, row_length)
@@ -99,7 +99,7 @@ def _windows(draws: Iterable[DrawnDocuments], row_length: int) -> Iterator[Drawn
 
 
 def _concat(windows: Iterable[DrawnDocuments], row_length: int) -> Iterator[Pieces]:
-    """Cut the stream at every row's end; what fills no row yet is carried to the next window."""
+    """Cut the stream at every row's end; an unfilled row is carried to the next window."""
     rest, offset = (
         concatenated([]),
         0,
@@ -128,7 +128,7 @@ def _crop(lengths: list[int], row_length: int) -> list[tuple[int, int, int, int]
     for document in reversed(range(len(lengths))):
         buckets.setdefault(min(lengths[document], row_length + 1), []).append(document)
     sizes = sorted(buckets)
-    if sizes and sizes[-1] > row_length:  # these never fit; of them too the shortest is cropped first
+    if sizes and sizes[-1] > row_length:  # these never fit; of these, too, the shortest is cropped first
         buckets[sizes[-1]].sort(key=lambda document: (-lengths[document], -document))
     found: list[tuple[int, int, int, int]] = []
     row = 0

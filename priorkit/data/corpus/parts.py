@@ -39,7 +39,7 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def of_shard(items: Sequence[T], shard: str) -> Sequence[T]:
-    """A shard's own stretch of a sequence; the shards' stretches in order are the sequence."""
+    """A shard's slice of a sequence; all shards' slices in order are the sequence."""
     index, count = shard_of(shard)
     return items[len(items) * (index - 1) // count : len(items) * index // count]
 
@@ -53,10 +53,10 @@ def write_part(
 
 
 def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: TokenizeOptions) -> list[Path]:
-    """Check that parts make up a whole and were made of these inputs; returns them in order.
+    """Check that parts are complete and were made from these inputs; returns them in order.
 
     Raises:
-        InputError: a part is missing, there twice, or made of other inputs or with other options.
+        InputError: a part is missing, given twice, or made from other inputs or with other options.
     """
     problems = Problems(InputError)
     shards: dict[int, Input] = {}
@@ -68,7 +68,7 @@ def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: Tokeni
         if count and of != count:
             problems.add(f"part {content['shard']}; others are of {count}", where=where)
         elif index in shards:
-            problems.add(f"part {content['shard']} is there twice", where=where)
+            problems.add(f"part {content['shard']} is given twice", where=where)
         count = count or of
         shards[index] = item
         for name, value in asdict(options).items():
@@ -76,13 +76,13 @@ def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: Tokeni
                 problems.add(
                     f"it was made with {name} = {content.get(name)}, now {value}",
                     where=where,
-                    hint="give the parts and the whole the same options; only --shard, --parts and --out differ",
+                    hint="give the parts and the join the same options; only --shard, --parts and --out differ",
                 )
         known = {record.setting: record for record in (item.owner.manifest.inputs if item.owner else [])}
         for source in inputs:
             record = known.pop(source.setting, None)
             if record is None or source.record(record).digest != record.digest:
-                problems.add(f"{source.setting} ({source.given}) is not what it was made of", where=where)
+                problems.add(f"{source.setting} ({source.given}) is not what it was made from", where=where)
         problems_left = [name for name in known if not name.startswith("parts.")]
         if problems_left:
             problems.add(f"it also holds {', '.join(problems_left)}", where=where)
@@ -94,12 +94,12 @@ def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: Tokeni
 
 
 def read_part_statistics(folders: Sequence[Path]) -> SourceStatistics:
-    """What the parts, in order, read of the files."""
+    """The statistics of the parts, joined in order."""
     readings = [_reading(_content(folder)["reading"]) for folder in folders]
-    whole = readings[0]
+    statistics = readings[0]
     for later in readings[1:]:
-        whole.join(later)
-    return whole
+        statistics.join(later)
+    return statistics
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Layout of an artifact of kind ``corpus``: ``tokens-00000.safetensors`` ... with ``tokens`` (uint16, or
 uint32 for vocabularies above 65,536) and ``document_starts`` (int64, positions within the file where a
-document begins, a piece of one that does not go on from the token before it, or padding);
+document begins, a piece of one that does not continue the token before it, or padding);
 ``corpus.json`` (context length, packing, shares); the tokenizer; ``held_out/NAME.jsonl``, the documents
 of each source that are in no row, where some were held out.
 """
@@ -92,7 +92,7 @@ class Corpus:
         """Which document each token of a row belongs to: int64 of length ``context_length``.
 
         Documents are counted from 0 within the row, so the ids rise by one where a document begins; one
-        that goes on from the row before is 0, padding has an id of its own. Two binary searches a row.
+        that continues from the row before is 0, padding has its own id. Two binary searches a row.
         """
         file, start = self._place(index)
         starts = self._starts[file]

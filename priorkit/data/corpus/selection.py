@@ -1,6 +1,6 @@
 """Which documents are used: exact duplicates removed, a part of every source held out.
 
-Documents are told apart by a hash of their text. What is held out is held out with all its copies, in
+Documents are compared by a hash of their text. What is held out is held out with all its copies, in
 whichever source they are, so no text is both trained on and tested on.
 """
 
@@ -49,9 +49,9 @@ def mark_duplicates(
     scratch: Path,
     group_documents: int = GROUP_DOCUMENTS,
 ) -> list[int]:
-    """Mark every document whose text stood before, in the order of sources and documents.
+    """Mark every document whose text occurred before, in the order of sources and documents.
 
-    Hashes are dealt to files by their first bits and sorted file by file: memory stays bounded.
+    Hashes are distributed over files by their first bits and sorted file by file: memory stays bounded.
 
     Args:
         sources: with hashes.

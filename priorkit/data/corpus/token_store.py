@@ -1,4 +1,4 @@
-"""Tokenised sources on disk: flat tokens, where each document begins, and what else is known of it.
+"""Tokenized sources on disk: flat tokens, the starts of documents, and their hashes and labels.
 
 Everything is read by position, so that memory does not grow with the corpus.
 """
@@ -25,11 +25,11 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tensor_file import map_tensor, write_raw
 
 BLOCK = 1 << 12
-"""Documents looked at together."""
+"""Documents whose bounds are read together."""
 
 
 def release(array: NDArray[Any]) -> None:
-    """Give the pages of a memory-mapped array back; those looked at would count as this process's."""
+    """Release the pages of a memory-mapped array, which would count as this process's memory."""
     mapped = getattr(array, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
@@ -63,7 +63,7 @@ class TokenizedSource:
     Attributes:
         name: the source's name.
         dtype: of the tokens.
-        files: where the tokens lie, in order; documents do not cross from one to the next.
+        files: where the tokens are, in order; no document crosses from one to the next.
         starts: int64 ``[documents + 1]``, the token where each document begins, and the end.
         hashes: uint8 ``[documents, 16]``, or None where they were not asked for.
         labels: uint8 ``[documents]``, label bits, or None.
@@ -89,7 +89,7 @@ class TokenizedSource:
         return int(self.starts[-1])
 
     def bounds(self, documents: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Begin and length of some documents; few at a time, so that few pages are held."""
+        """Starts and lengths of documents; read in blocks, so that few pages are held."""
         begins = np.empty(len(documents), dtype=np.int64)
         lengths = np.empty(len(documents), dtype=np.int64)
         for part in blocks(len(documents), BLOCK):
@@ -121,7 +121,7 @@ class TokenizedSource:
 
 @dataclass
 class SourceStatistics:
-    """What was read of the files of all sources: rows seen, lines counted, broken rows.
+    """What was read from the files of all sources: rows, documents, lines, broken rows.
 
     Attributes:
         seen: rows read, by source.
@@ -136,7 +136,7 @@ class SourceStatistics:
     broken: list[tuple[str, int, str]] = field(default_factory=list[tuple[str, int, str]])
 
     def add(self, chunk: Chunk, result: Result) -> None:
-        """Take in what was read of the next chunk."""
+        """Add the result of the next chunk."""
         self.seen[chunk.source] += result["seen"]
         self.documents.append(result["documents"])
         for number, part in enumerate(chunk.parts):
@@ -149,7 +149,7 @@ class SourceStatistics:
                 self.lines[file] = before + result["lines"][number]
 
     def join(self, later: SourceStatistics) -> None:
-        """Take in what was read of the chunks that follow."""
+        """Add the statistics of the chunks that follow."""
         self.documents += later.documents
         self.seen = [a + b for a, b in zip(self.seen, later.seen, strict=True)]
         self.broken.extend((file, self.lines.get(file, 0) + row, why) for file, row, why in later.broken)
@@ -157,7 +157,7 @@ class SourceStatistics:
             self.lines[file] = self.lines.get(file, 0) + lines
 
     def rejects(self, limit: float) -> Rejects:
-        """The broken rows as they are judged and written."""
+        """The broken rows, to be checked against the limit and written."""
         rejects = Rejects(limit)
         for row in self.broken:
             rejects.add(*row)
@@ -178,7 +178,7 @@ def collect(
     """Append the chunks' files, in order, to one set of files per source in ``folder``.
 
     Returns:
-        What was read. The files are opened with :func:`open_collected` or kept with :func:`save_part`.
+        What was read; the files are opened with :func:`open_collected` or kept with :func:`save_part`.
     """
     reading = SourceStatistics([0] * len(names))
     suffixes = _suffixes(options)

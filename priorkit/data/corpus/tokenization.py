@@ -1,13 +1,12 @@
-"""Tokenising text sources in parts, by several processes, with bounded memory.
+"""Tokenizing text sources in parts, by several processes, with bounded memory.
 
 A source is cut into chunks that follow from its files alone, so neither the number of processes nor the
-machines among which the chunks are shared change a byte. Text is tokenised as text: ``</s>`` in a document
+machines among which the chunks are shared change a byte. Text is tokenized as plain text: ``</s>`` in a document
 is five characters, not the end of a document.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import shutil
@@ -16,143 +15,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from priorkit.core.errors import InputError
+from priorkit.data.corpus.tokenizer_files import TokenizerFiles, load_tokenizer_file
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart
 from priorkit.data.io.rows import parts_of
 from priorkit.data.io.worker_processes import Result, Task, Workers, serve
 from priorkit.data.text.documents import DocumentReader
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 BATCH_DOCUMENTS = 64
-"""Documents tokenised together; 64 was the fastest of 64 to 1,000 and needs the least memory."""
+"""Documents tokenized together; 64 was the fastest of 64 to 1,000 and needs the least memory."""
 
 BATCH_CHARACTERS = 1 << 20
-"""Characters tokenised together; a token takes some 100 bytes before it is written as two or four."""
+"""Characters tokenized together; a token takes some 100 bytes before it is written as two or four."""
 
 HASH_BYTES = 16
 """Bytes of a document's hash: among 10^12 documents, two differing ones agree with probability 1e-15."""
 
 
 @dataclass(frozen=True)
-class TokenizerFiles:
-    """What tokenising needs to know of a tokenizer.
-
-    Attributes:
-        path: its ``tokenizer.json``.
-        vocab_size: one more than its largest token id.
-        end: id of the token that ends a document.
-        padding: id of the token that fills rows; the end token's where there is none.
-    """
-
-    path: Path
-    vocab_size: int
-    end: int
-    padding: int
-
-    @property
-    def dtype(self) -> str:
-        """The smallest dtype that holds its token ids."""
-        return "uint16" if self.vocab_size <= 1 << 16 else "uint32"
-
-
-PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Classes of transformers that take ``tokenizer.json`` as it is; others may build the tokenizer anew."""
-
-
-def is_plain(folder: Path) -> bool:
-    """Whether a tokenizer's files alone say how transformers would tokenise."""
-    return _tokenizer_settings(folder).get("tokenizer_class") in PLAIN_CLASSES
-
-
-def read_tokenizer(folder: Path) -> TokenizerFiles:
-    """A tokenizer as its files describe it.
-
-    Raises:
-        InputError: a file is missing or damaged, or there is no end-of-sequence token.
-    """
-    path = folder / "tokenizer.json"
-    tokenizer = _load(str(path))
-    settings = _tokenizer_settings(folder)
-
-    def identifier(name: str) -> int | None:
-        value = settings.get(name)
-        content = value.get("content") if isinstance(value, dict) else value
-        return tokenizer.token_to_id(content) if isinstance(content, str) else None
-
-    end, padding = identifier("eos_token"), identifier("pad_token")
-    if end is None:
-        raise InputError("the tokenizer has no end-of-sequence token", where=str(folder))
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    return TokenizerFiles(path, largest + 1, end, end if padding is None else padding)
-
-
-def knows_tokens(folder: Path, of: Path) -> bool:
-    """Whether a folder's tokenizer numbers the tokens of another one as that one does, and may have more.
-
-    True where one of the two has no ``tokenizer.json`` to compare.
-    """
-    own, others = _vocabulary(folder / "tokenizer.json"), _vocabulary(of / "tokenizer.json")
-    return not own or all(own.get(token) == number for token, number in others.items())
-
-
-def _vocabulary(file: Path) -> dict[str, int]:
-    """Tokens and their numbers; none where there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        tokens = content["model"]["vocab"]
-        if isinstance(tokens, list):  # a Unigram model's, with log-probabilities
-            tokens = {token: number for number, (token, _) in enumerate(tokens)}
-        return {**tokens, **{token["content"]: token["id"] for token in content.get("added_tokens", ())}}
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        raise InputError(f"cannot be read: {error}", where=str(file)) from None
-
-
-def _tokenizer_settings(folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            try:
-                settings.update(json.loads((folder / name).read_text(encoding="utf-8")))
-            except (ValueError, TypeError, OSError) as error:
-                raise InputError(f"cannot be read: {error}", where=str(folder / name)) from None
-    return settings
-
-
-def _load(path: str) -> Tokenizer:
-    try:
-        stat = Path(path).stat()
-    except OSError:
-        raise InputError("no tokenizer here (tokenizer.json is missing)", where=path) from None
-    return _loaded(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=1)
-def _loaded(path: str, time: int, size: int) -> Tokenizer:
-    """A tokenizer that reads text as text; time and size tell one file at this path from another."""
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(path)
-    except Exception as error:  # the library raises plain Exceptions
-        raise InputError(f"the tokenizer cannot be loaded: {error}", where=path) from None
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-@dataclass(frozen=True)
 class Chunk:
-    """Parts of files of one source that are tokenised as one task."""
+    """Parts of files of one source that are tokenized as one task."""
 
     source: int
     parts: tuple[FilePart, ...]
@@ -182,12 +68,12 @@ def chunks_of(sources: Sequence[Sequence[Path]]) -> list[Chunk]:
 
 @dataclass(frozen=True)
 class TokenizeOptions:
-    """How documents are read and what is noted of each beside its tokens.
+    """How documents are read and what is stored in addition to their tokens.
 
     Attributes:
         column: the column or key that holds the text.
-        labelled: note the labels.
-        hashed: note a hash of the text.
+        labelled: store the labels.
+        hashed: store a hash of the text.
     """
 
     column: str
@@ -198,22 +84,22 @@ class TokenizeOptions:
 def tokenize_chunks(
     chunks: Sequence[Chunk], tokenizer: TokenizerFiles, options: TokenizeOptions, folder: Path, workers: int
 ) -> Iterator[tuple[Chunk, Result, Path]]:
-    """Tokenise chunks, in order.
+    """Tokenize chunks, in order.
 
     Args:
-        chunks: what to tokenise.
-        tokenizer: with what.
-        options: how.
+        chunks: what to tokenize.
+        tokenizer: the tokenizer.
+        options: how documents are read.
         folder: takes the chunks' files; whoever takes a result removes them.
         workers: the number of processes; 1 works in this one.
 
     Yields:
-        The chunk, what :func:`work` says of it, and the path of its files without suffix.
+        The chunk, the result of :func:`work`, and the path of its files without suffix.
     """
     outputs = [folder / f"chunk-{number:08d}" for number in range(len(chunks))]
     tasks: Iterator[Task] = (
         {
-            "task": "tokenise",
+            "task": "tokenize",
             "parts": [[str(part.path), part.index, part.count] for part in chunk.parts],
             "tokenizer": str(tokenizer.path),
             "end": tokenizer.end,
@@ -242,7 +128,7 @@ def copy_documents(
         chunks: all chunks.
         counts: documents of each chunk.
         wanted: by source, the numbers of its documents to copy, rising.
-        options: as when they were tokenised.
+        options: as when they were tokenized.
         outputs: by source, the file to write.
         workers: the number of processes.
     """
@@ -276,7 +162,7 @@ def copy_documents(
 
 
 def in_processes(tasks: Iterator[Task], workers: int) -> Iterator[Result]:
-    """Results of tasks in order, from so many processes; one works in this process."""
+    """Results of tasks in order, from worker processes; with one worker, from this process."""
     if workers <= 1:
         yield from map(work, tasks)
         return
@@ -285,7 +171,7 @@ def in_processes(tasks: Iterator[Task], workers: int) -> Iterator[Result]:
 
 
 def work(task: Task) -> Result:
-    """Do one task: tokenise a chunk into ``OUT.tokens``, ``.lengths`` (int64), ``.hashes``, ``.labels``;
+    """Do one task: tokenize a chunk into ``OUT.tokens``, ``.lengths`` (int64), ``.hashes``, ``.labels``;
     or copy chosen documents of a chunk to ``OUT.jsonl``.
 
     Returns:
@@ -295,7 +181,7 @@ def work(task: Task) -> Result:
     if task["task"] == "copy":
         return _copy(task)
     rejects = Rejects(1.0)
-    tokenizer = _load(task["tokenizer"])
+    tokenizer = load_tokenizer_file(task["tokenizer"])
     end, dtype = int(task["end"]), np.dtype(task["dtype"])
     out = Path(task["out"])
     documents = tokens = 0
@@ -334,7 +220,7 @@ def text_hash(text: str) -> bytes:
 
 
 def _batches(task: Task, rejects: Rejects, result: Result) -> Iterator[list[tuple[str, int]]]:
-    """The chunk's documents, so many together as memory allows; notes lines and broken rows."""
+    """The chunk's documents in batches of bounded size; records lines and broken rows."""
     batch: list[tuple[str, int]] = []
     characters = 0
     for document in _documents(task, rejects, result):

@@ -1,4 +1,4 @@
-"""Writing a corpus: rows gathered from the sources into safetensors files, with what was kept counted."""
+"""Writing a corpus: rows gathered from the sources into safetensors files, with counts of what they contain."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WrittenRows:
         files: names of the token files.
         rows: how many rows.
         kept: int64, tokens of each pool in the rows.
-        documents: int64, documents of each pool of which the rows hold a beginning.
+        documents: int64, documents of each pool that begin in the rows.
     """
 
     files: list[str]
@@ -40,7 +40,7 @@ class WrittenRows:
 
 
 class _TokenFile:
-    """One file in the making: tokens and document starts in raw files beside each other."""
+    """One file in the making: tokens and document starts in one raw file each."""
 
     def __init__(self, scratch: Path, dtype: DTypeLike) -> None:
         self._paths = {name: scratch / f"writing.{name}" for name in ("tokens", "document_starts")}
@@ -83,8 +83,8 @@ def write_rows(
 ) -> WrittenRows:
     """Write packed rows as ``tokens-00000.safetensors`` ...
 
-    ``document_starts`` of a file are the positions where a document, a piece of one that does not go on
-    from the token before it, or padding begins.
+    ``document_starts`` of a file are the positions where a document, a piece of one that does not continue
+    the token before it, or padding begins.
 
     Args:
         packed: the rows as pieces of documents.
@@ -94,7 +94,7 @@ def write_rows(
         padding: the token that fills rows.
         folder: takes the files.
         scratch: for files in the making.
-        advance: is told how many tokens were written.
+        advance: called with the number of tokens written.
         file_tokens: about how many tokens a file takes.
     """
     written = WrittenRows([], 0, np.zeros(len(pools), np.int64), np.zeros(len(pools), np.int64))
@@ -140,7 +140,7 @@ def _gather(
     row_length: int,
     padding: int,
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Rows ``first`` to ``last`` as flat tokens, and the positions where something new begins."""
+    """Rows ``first`` to ``last`` as flat tokens, and the positions where a document, a piece or padding begins."""
     low, high = np.searchsorted(pieces.row, [first, last])
     row, length = pieces.row[low:high] - first, pieces.length[low:high]
     ends = np.cumsum(length)

@@ -1,4 +1,4 @@
-"""Augmentation of images: drawn from a seed, so that the view at a place in the stream repeats exactly."""
+"""Augmentation of images: drawn from a seed, so that the view at a position of the stream is reproducible."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ ASPECTS = (3 / 4, 4 / 3)
 
 
 class AugmentationSettings(Settings):
-    """How images vary each time they are seen."""
+    """Random augmentation of training images."""
 
     group: ClassVar[str] = "augmentation"
 
     augment_crop: float = option(
         1.0,
-        "Smallest share of an image's area that a random resized crop keeps; 1 for the whole image.",
+        "Smallest share of an image's area in a random resized crop; 1 for no crop.",
         gt=0,
         le=1,
         advanced=True,
     )
     augment_shift: int = option(
         0,
-        "Images are moved by up to this many pixels each time they are seen.",
+        "Random shift of images, up to this many pixels.",
         ge=0,
         advanced=True,
     )
     augment_flip: bool = option(
         False,
-        "Mirror every second image; off where names tell left from right, or letters are shown.",
+        "Random horizontal flip; leave off where left and right or letters matter.",
         advanced=True,
     )
     augment_jitter: float = option(
         0.0,
-        "Brightness, contrast and saturation vary by up to this share.",
+        "Random change of brightness, contrast and saturation, up to this share.",
         ge=0,
         lt=1,
         advanced=True,
@@ -50,13 +50,13 @@ class AugmentationSettings(Settings):
 
     @property
     def augments(self) -> bool:
-        """Whether a view differs from the image at all."""
+        """Whether anything is augmented."""
         return bool(self.augment_crop < 1 or self.augment_shift or self.augment_flip or self.augment_jitter)
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One way to see an image, in units that hold at any resolution.
+    """One augmentation of an image, in units independent of the resolution.
 
     Attributes:
         crop: left, top, right and bottom as shares of the source; None for the prepared image.
@@ -71,7 +71,7 @@ class View:
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def apply(self, pixels: Tensor) -> Tensor:
-        """Move, mirror and colour pixels; the crop is taken where they are decoded.
+        """Move, mirror and change the color of pixels; the crop is applied when they are decoded.
 
         Args:
             pixels: uint8 ``[3, height, width]``.
@@ -92,11 +92,11 @@ class View:
 
 
 def draw_view(settings: AugmentationSettings, seed: int, size: tuple[int, int], side: int) -> View:
-    """The view that a seed stands for.
+    """The view of a seed.
 
     Args:
-        settings: how far views may go.
-        seed: any whole number; in training, a function of the run's seed and the place in the stream.
+        settings: the ranges to draw from.
+        seed: any integer; in training, a function of the run's seed and the position in the stream.
         size: width and height of the source image; the crop's shape depends on it.
         side: the side in pixels that the shift is meant for.
     """
@@ -122,7 +122,7 @@ def draw_view(settings: AugmentationSettings, seed: int, size: tuple[int, int], 
 def _crop(
     smallest: float, size: tuple[int, int], generator: torch.Generator
 ) -> tuple[float, float, float, float]:
-    """A box of a random area and aspect (Szegedy et al. 2015), ten tries, then the whole image."""
+    """A box of a random area and aspect (Szegedy et al. 2015), ten tries, then the uncropped image."""
     import torch
 
     width, height = size
@@ -151,7 +151,7 @@ def moved(pixels: Tensor, down: int, right: int) -> Tensor:
 
 @lru_cache(maxsize=1024)
 def _window(size: int, by: int) -> Tensor:
-    """The places that a window moved ``by`` shows, the border repeated; made once, as views are many."""
+    """The source indices of a window moved by ``by``, the border repeated; cached, as there are many views."""
     import torch
 
     return (torch.arange(size) + by).clamp(0, size - 1)

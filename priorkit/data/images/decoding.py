@@ -28,11 +28,11 @@ class BrokenImageError(Exception):
 
 
 KINDS = ("cmyk", "sixteen_bit", "animated", "rotated")
-"""What an image may be beside plain; all are turned into upright RGB of 8 bit, an animation's first frame."""
+"""What makes an image unusual; all become upright 8-bit RGB, an animation its first frame."""
 
 
 class Spool:
-    """Encoded images in an unnamed file in place of memory; it vanishes with the process.
+    """Encoded images in an unnamed file instead of memory; it vanishes with the process.
 
     Reading is safe in threads and in forked worker processes.
 
@@ -45,7 +45,7 @@ class Spool:
 
     @cached_property
     def _file(self) -> IO[bytes]:
-        # Made when the first image comes: most sources have none to put into it.
+        # Created with the first image: most sources embed none.
         return tempfile.TemporaryFile(dir=self._folder)
 
     def add(self, content: bytes) -> tuple[int, int]:
@@ -69,8 +69,8 @@ class ImageRef:
     """Where an image's bytes are.
 
     Attributes:
-        name: how to call it in tables and messages.
-        path: the file, or None where the bytes are at hand.
+        name: its name in tables and messages.
+        path: the file, or None where the bytes are in memory.
         content: the encoded bytes, or None where they are in the file.
         span: where the image is a part of a file (a member of a tar shard): offset and length in bytes.
         spool: the unnamed file that the span is in; None where it is in ``path``.
@@ -83,7 +83,7 @@ class ImageRef:
     spool: Spool | None = None
 
     def read(self) -> bytes | None:
-        """The bytes at hand or of the span; None where the whole file is the image."""
+        """The bytes in memory or of the span; None where the file is the image."""
         if self.span is not None and self.spool is not None:
             return self.spool.read(self.span)
         if self.content is not None or self.span is None or self.path is None:
@@ -93,7 +93,7 @@ class ImageRef:
             return stream.read(self.span[1])
 
     def spooled(self, spool: Spool | None) -> ImageRef:
-        """The same image with its bytes in a file, where they were at hand and there is one."""
+        """The same image with its bytes moved from memory into the spool, if there is one."""
         if spool is None or self.content is None:
             return self
         return ImageRef(self.name, span=spool.add(self.content), spool=spool)
@@ -103,20 +103,20 @@ def decode(ref: ImageRef) -> Image.Image:
     """Decode an image to upright RGB.
 
     EXIF rotation is applied, the first frame of an animation is taken, transparency is put on white,
-    16-bit and floating grey is scaled to 8 bit.
+    16-bit and floating-point gray is scaled to 8 bit.
 
     Raises:
         BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
     """
-    return _decoded(ref, tell=False)[0]
+    return _decoded(ref, with_kinds=False)[0]
 
 
 def decode_with_kinds(ref: ImageRef) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode an image as :func:`decode` does, and tell which of :data:`KINDS` it is, as its header says."""
-    return _decoded(ref, tell=True)
+    """Decode an image as :func:`decode` does, and list which of :data:`KINDS` it is by its header."""
+    return _decoded(ref, with_kinds=True)
 
 
-def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
+def _decoded(ref: ImageRef, with_kinds: bool) -> tuple[Image.Image, tuple[str, ...]]:
     from PIL import ImageOps
 
     with _opened(ref) as image:
@@ -125,12 +125,12 @@ def _decoded(ref: ImageRef, tell: bool) -> tuple[Image.Image, tuple[str, ...]]:
         image.load()
         found = _rgb(ImageOps.exif_transpose(image))
         # Last, as looking for a second frame may unload the first.
-        return found, _kinds(image, layout) if tell else ()
+        return found, _kinds(image, layout) if with_kinds else ()
 
 
 @contextmanager
 def _opened(ref: ImageRef) -> Generator[Image.Image]:
-    """An image of which no more than the header is read, and which is not too large.
+    """Open an image, reading only its header, and check its size.
 
     Raises:
         BrokenImageError: as :func:`decode`, also for what goes wrong while it is open.
@@ -153,8 +153,10 @@ def _opened(ref: ImageRef) -> Generator[Image.Image]:
         # Decoders meet damaged bytes with errors of many kinds, TypeError and struct.error among them.
         reason = str(error).strip().splitlines()
         # Some name an object in memory, whose address differs from run to run.
-        told = re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", reason[0]) if reason else type(error).__name__
-        raise BrokenImageError(told) from None
+        reason_text = (
+            re.sub(r" <\S+ object at 0x[0-9a-f]+>", "", reason[0]) if reason else type(error).__name__
+        )
+        raise BrokenImageError(reason_text) from None
 
 
 def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
@@ -204,7 +206,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _white(mode: str, largest: float) -> float:
-    """The value that is white: 16 bits say it themselves, whole and floating numbers by their range."""
+    """The value that is white: known for 16-bit modes, inferred from the range for others."""
     if mode.startswith("I;16") or largest > 255:
         return 65535.0
     return 1.0 if mode == "F" and largest <= 1 else 255.0

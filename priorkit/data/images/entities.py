@@ -31,7 +31,7 @@ class EntityImages:
         entities: names, sorted; each has at least one image.
         images: where the images are, sorted by entity and name.
         entity_of: for each image, the index of its entity.
-        without: names, sorted, of entities that have no image that can be used.
+        without: names, sorted, of entities without a usable image.
     """
 
     entities: tuple[str, ...]
@@ -46,11 +46,11 @@ class EntityImages:
 
     @property
     def shown(self) -> list[str]:
-        """The name of what each image shows."""
+        """The name of each image's entity."""
         return [self.entities[index] for index in self.entity_of]
 
     def keep(self, rows: Sequence[int]) -> EntityImages:
-        """The images of these rows alone; entities that lose all of theirs go to ``without``."""
+        """Only the images of these rows; entities that lose all of theirs go to ``without``."""
         return _gathered([(self.entities[self.entity_of[row]], self.images[row]) for row in rows],
                          (*self.without, *self.entities))  # fmt: skip
 
@@ -61,7 +61,7 @@ def read_entities(
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
 
     Args:
-        path: a folder with one sub-folder per entity, hidden ones passed over; or one with ``metadata.jsonl`` (``file_name`` and
+        path: a folder with one sub-folder per entity, hidden ones skipped; or one with ``metadata.jsonl`` (``file_name`` and
             one of :data:`NAME_COLUMNS`); or a parquet file or folder of them (``image`` and a name).
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
@@ -69,7 +69,7 @@ def read_entities(
         check: how the images are checked.
 
     Raises:
-        InputError: there are no images, or two entities are the same name in other spelling.
+        InputError: there are no images, or two entities have the same name in different spellings.
     """
     listed: list[str] = []
     spool = check.open_spool()
@@ -101,7 +101,7 @@ def read_entities(
 
 
 def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:
-    """Images sorted by entity and name; listed entities without any are told apart."""
+    """Images sorted by entity and name; listed entities without any go to ``without``."""
     names = tuple(sorted({entity for entity, _ in kept}))
     index = {name: number for number, name in enumerate(names)}
     ordered = sorted(kept, key=lambda item: (item[0], item[1].name))
@@ -114,7 +114,7 @@ def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> En
 
 
 def with_known_spelling(entities: EntityImages, known: Sequence[str]) -> EntityImages:
-    """The same images under known names, where their own differ from these in case or Unicode form alone."""
+    """The same images under known names, where theirs differ only in case or Unicode form."""
     spelling = {folded_name(name): name for name in known}
     names = [spelling.get(folded_name(name), name) for name in entities.entities]
     if tuple(names) == entities.entities:
@@ -125,7 +125,7 @@ def with_known_spelling(entities: EntityImages, known: Sequence[str]) -> EntityI
 
 
 def check_names(names: Sequence[str], where: str) -> None:
-    """Refuse names that are the same but for case or Unicode form: their ranks would be meaningless.
+    """Refuse names that differ only in case or Unicode form: their ranks would be meaningless.
 
     Raises:
         InputError: naming each pair.
@@ -136,7 +136,7 @@ def check_names(names: Sequence[str], where: str) -> None:
         folded = folded_name(name)
         if folded in seen:
             problems.add(
-                f"'{seen[folded]}' and '{name}' are one name but for case or Unicode form",
+                f"'{seen[folded]}' and '{name}' differ only in case or Unicode form",
                 where=where,
                 hint="rename or merge them",
             )
@@ -167,7 +167,7 @@ def check_names_file(path: Path, where: str) -> None:
 def read_names(path: Path) -> list[str]:
     """Names from a text file, one per line, or from a table with one of :data:`NAME_COLUMNS`.
 
-    Blank lines are passed over; a table's rows without a name are an error.
+    Blank lines are skipped; a table's rows without a name are an error.
 
     Raises:
         InputError: the file is empty, not UTF-8, or has no column of names.
@@ -199,7 +199,7 @@ def _names_of_table(path: Path) -> list[str]:
         if isinstance(value, str) and value.strip():
             names.append(value.strip())
         else:
-            rejects.add(str(path), number, f"'{column}' is no name: {value!r}")
+            rejects.add(str(path), number, f"'{column}' is not a name: {value!r}")
     rejects.accept(len(names))
     rejects.raise_if_over_limit()
     return names
@@ -227,7 +227,7 @@ def warn_without_images(entities: EntityImages, effect: str) -> int:
 
 
 def _references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    """Entity and image of each row; ``listed`` takes the names that a source tells without an image."""
+    """Entity and image of each row; ``listed`` takes all names that a source lists, with or without an image."""
     # A data set of the hub keeps its parquet files one folder down.
     if path.is_file() or any(
         _shown(file, path) for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern)
@@ -283,7 +283,7 @@ def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[t
             value = row.get(column)
             entity = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
             if not isinstance(entity, str) or not entity.strip():
-                rejects.add(str(file), number, f"'{column}' is no name: {value!r}")
+                rejects.add(str(file), number, f"'{column}' is not a name: {value!r}")
                 continue
             listed.append(entity)
             try:

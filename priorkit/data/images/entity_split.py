@@ -1,4 +1,4 @@
-"""Holding images of every entity out of training."""
+"""Splitting the images of every entity into training and held-out ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from priorkit.data.shuffling import sample_ids
 
 
 def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[EntityImages, EntityImages]:
-    """Hold a share of each entity's images out; one at least stays, so single images are trained on.
+    """Hold a share of each entity's images out; at least one stays, so single images are trained on.
 
     Args:
         entities: all images.
@@ -17,7 +17,7 @@ def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[Ent
         seed: chooses the images.
 
     Returns:
-        What is trained on, and what is held out; both in their old order.
+        The training and the held-out images, both in their previous order.
     """
     held: set[int] = set()
     by_entity: dict[int, list[int]] = {}

@@ -36,7 +36,7 @@ class Pairs:
 def check_pairs(path: Path) -> list[Path]:
     """The files of a source of pairs, their columns or first members checked from headers.
 
-    A folder with shards is read as shards alone: tools that write them put tables of their own beside.
+    In a folder with shards only these are read: tools that write them add tables of their own.
 
     Raises:
         InputError: no file of a known type, or no image or text in it.
@@ -69,9 +69,9 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
 
     Args:
         path: where they are.
-        rejects: takes what is broken, in the order of the files.
+        rejects: takes broken rows and images, in the order of the files.
         check: how the images are checked.
-        limit: read only until there are so many good pairs; 0 reads all.
+        limit: stop after so many usable pairs; 0 reads all.
 
     Raises:
         InputError: nothing is left, or a file is damaged.
@@ -88,7 +88,7 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
             spool.flush()
         statuses = check.statuses(part.images)
         for place, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
-            # What could not be read before this row comes first, as if they were looked at one by one.
+            # Unreadable rows before this one come first, as if rows were checked one by one.
             taken = rejects.take_from(read, taken, part.broken_before[place])
             status = statuses.get(place, USABLE)
             if status.fault:
@@ -109,13 +109,13 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
 
 
 class _Part:
-    """Rows as they were read, their images not looked at yet.
+    """Rows as they were read, their images not checked yet.
 
     Attributes:
         images: where the images are.
         texts: their texts.
         numbers: the rows' numbers in their files.
-        file_of: for each row the place of its file in ``files``.
+        file_of: for each row the index of its file in ``files``.
         broken_before: for each row how many were unusable before it.
     """
 
@@ -172,7 +172,7 @@ def _from_table(file: Path, columns: list[str], rejects: Rejects) -> Iterator[tu
 
 
 def _from_conversations(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
-    """LLaVA's captions: the image and the assistant's first words."""
+    """LLaVA's captions: the image and the first assistant turn."""
     for _, number, conversation in conversations_of(file, rejects):
         if len(conversation.images) != 1:
             rejects.add(str(file), number, f"{conversation.id}: {len(conversation.images)} images, not one")

@@ -1,4 +1,4 @@
-"""Pixels as an encoder reads them: resized and cropped once, kept as uint8, normalised per batch."""
+"""Pixels at an encoder's resolution: resized and cropped once, kept as uint8, normalized per batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 KEEP_BYTES = 1 << 30
-"""Prepared images are kept in memory up to this size; beyond it they are decoded anew each time."""
+"""Prepared images are kept in memory up to this size; beyond it they are decoded each time."""
 
 
 class Pixels:
@@ -49,12 +49,12 @@ class Pixels:
         return found
 
     def draw(self, index: int, settings: AugmentationSettings, seed: int) -> View:
-        """The view of an image that a seed stands for."""
+        """The view of an image for a seed."""
         size = self._source(index).size if settings.augment_crop < 1 else (1, 1)
         return draw_view(settings, seed, size, self.size[1] if settings.augments else 1)
 
     def view(self, index: int, view: View) -> Tensor:
-        """An image seen in a certain way, uint8 ``[3, height, width]``."""
+        """An augmented image, uint8 ``[3, height, width]``."""
         return view.apply(self[index] if view.crop is None else self._cropped(index, view.crop))
 
     @property

@@ -1,4 +1,4 @@
-"""Files of a hub data set's split: what belongs to which split stands in the data set's own description."""
+"""Files of a split of a hub dataset, as the dataset's own description assigns them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def split_files(folder: Path, subset: str | None, split: str, where: str) -> lis
     """The files of one split, found by the datasets library as ``load_dataset`` would.
 
     Args:
-        folder: the snapshot of the data set on this machine.
-        subset: the subset (configuration); None where there is one only, or a default.
+        folder: the snapshot of the dataset on this machine.
+        subset: the subset (configuration); None where there is only one, or a default.
         split: such as ``train``.
         where: what to name in errors.
 
@@ -29,11 +29,11 @@ def split_files(folder: Path, subset: str | None, split: str, where: str) -> lis
         except (ValueError, OSError, ImportError):
             names = []
         if len(names) > 1 and subset not in names:
-            what = f"no subset '{subset}'" if subset else "the data set has several subsets"
+            what = f"no subset '{subset}'" if subset else "the dataset has several subsets"
             hint = f"choose with --subset NAME=SUBSET; {nearest(subset or '', names)}"
             raise InputError(what, where=where, hint=hint) from None
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the data set cannot be read: {first}", where=where) from None
+        raise InputError(f"the dataset cannot be read: {first}", where=where) from None
     files = {str(name): paths for name, paths in (builder.config.data_files or {}).items()}
     if split not in files:
         raise InputError(f"no split '{split}'", where=where, hint=nearest(split, files))

@@ -1,4 +1,4 @@
-"""Broken rows: counted, written down with their reason, tolerated up to a stated share."""
+"""Rejected rows: counted, written with their reason, tolerated up to a limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rejects:
     """Collects rows that could not be used.
 
     Args:
-        limit: the share of broken rows, 0 to 1, up to which a source is used all the same.
+        limit: the tolerated share of broken rows, 0 to 1.
     """
 
     def __init__(self, limit: float) -> None:
@@ -34,11 +34,11 @@ class Rejects:
         return len(self.rows)
 
     def accept(self, count: int = 1) -> None:
-        """Count rows that are fine."""
+        """Count usable rows."""
         self.total += count
 
     def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
-        """Note a broken row, or a region of one; both count from 1, as editors count lines."""
+        """Add a broken row, or a region of one; both count from 1, as editors count lines."""
         self.total += 1
         self.rows.append(
             {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
@@ -49,13 +49,13 @@ class Rejects:
         return {kind: self.unusual[kind] for kind in KINDS}
 
     def take_from(self, other: Rejects, start: int, stop: int) -> int:
-        """Take some of the rows that another collected; returns where the next ones begin."""
+        """Add rows ``start`` to ``stop`` of another collection; returns ``stop``."""
         self.rows.extend(other.rows[start:stop])
         self.total += stop - start
         return stop
 
     def raise_if_over_limit(self) -> None:
-        """Pass if the share of broken rows is within the limit.
+        """Check that the share of broken rows is within the limit; warn if there are any.
 
         Raises:
             InputError: naming the first broken rows and the share.
@@ -72,12 +72,12 @@ class Rejects:
         if share > self.limit:
             raise InputError(
                 text,
-                hint=f"mend or remove them, or allow a larger share with --reject-limit (now {self.limit})",
+                hint=f"fix or remove them, or allow a larger share with --reject-limit (now {self.limit})",
             )
         logger.warning(text)
 
     def write(self, folder: Path) -> None:
-        """Write the broken rows beside the result, where there are any."""
+        """Write the broken rows into the artifact's folder, if there are any."""
         if self.rows and rank() == 0:
             lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows]
             (folder / REJECTS).write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The columns of rows that come without a schema (JSON): one Arrow type per key, found over all rows."""
+"""The columns of rows without a schema (JSON): one Arrow type per key, inferred from all rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NULL, TEXT = "null", "text"
 
 
 def shape_of(value: Any) -> Shape:
-    """The shape of a value as JSON gives it."""
+    """The shape of a JSON value."""
     if value is None:
         return NULL
     if isinstance(value, bool):
@@ -27,16 +27,16 @@ def shape_of(value: Any) -> Shape:
         return "float"
     if isinstance(value, list):
         inner: Shape = NULL
-        for own in value:
-            inner = joined(inner, shape_of(own))
+        for element in value:
+            inner = joined(inner, shape_of(element))
         return [inner]
     if isinstance(value, dict):
-        return {name: shape_of(own) for name, own in value.items()}
+        return {name: shape_of(element) for name, element in value.items()}
     return TEXT
 
 
 def joined(first: Shape, second: Shape) -> Shape:
-    """The shape that holds values of both; text where they have nothing in common."""
+    """The shape for values of both; text where they have nothing in common."""
     if first == second or second == NULL:
         return first
     if first == NULL:
@@ -50,19 +50,19 @@ def joined(first: Shape, second: Shape) -> Shape:
 
 
 def arrow_type(shape: Shape) -> pa.DataType:
-    """A shape's type; values that are always null, and objects without a key, are text."""
+    """A shape's Arrow type; values that are always null and empty objects become text."""
     import pyarrow as pa
 
     if isinstance(shape, list):
         return pa.list_(arrow_type(shape[0]))
     if isinstance(shape, dict) and shape:
-        return pa.struct([(name, arrow_type(own)) for name, own in shape.items()])
+        return pa.struct([(name, arrow_type(inner)) for name, inner in shape.items()])
     plain = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64()}
     return plain.get(str(shape), pa.string())
 
 
 def fitted(value: Any, shape: Shape) -> Any:
-    """A value as its column holds it: where the column is text, anything else as JSON.
+    """A value converted to its column's type: in a text column, anything but text as JSON.
 
     Raises:
         ValueError: a text with half a character (a lone surrogate), which cannot be written.
@@ -70,9 +70,9 @@ def fitted(value: Any, shape: Shape) -> Any:
     if value is None:
         return None
     if isinstance(shape, list):
-        return [fitted(own, shape[0]) for own in value]
+        return [fitted(element, shape[0]) for element in value]
     if isinstance(shape, dict) and shape:
-        return {name: fitted(value.get(name), own) for name, own in shape.items()}
+        return {name: fitted(value.get(name), inner) for name, inner in shape.items()}
     if shape == "float":
         return float(value)
     if shape in ("bool", "int"):
@@ -81,10 +81,10 @@ def fitted(value: Any, shape: Shape) -> Any:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("a text holds half a character (a lone surrogate)") from None
+        raise ValueError("a text holds a lone surrogate") from None
     return text
 
 
 def fitted_row(row: Mapping[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """A row with every column, in their order; see :func:`fitted`."""
+    """A row with all columns, in order; see :func:`fitted`."""
     return {name: fitted(row.get(name), shape) for name, shape in shapes.items()}

@@ -13,7 +13,7 @@ def write_table(columns: Mapping[str, Any], path: Path, notes: Mapping[str, str]
     Args:
         columns: by name.
         path: the file.
-        notes: texts that stand in the file's metadata.
+        notes: texts for the file's metadata.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Tables of images that get a column of tags: parquet, JSON Lines, or a folder of images."""
+"""Adding a column, such as tags, to tables of images: parquet, JSON Lines, or a folder of images."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from priorkit.data.io.row_schema import NULL, Shape, arrow_type, fitted_row, joi
 from priorkit.data.io.rows import column_names, files_of, read_rows
 
 BATCH = 256
-"""Rows that are held at one time."""
+"""Rows in memory at a time."""
 
 Row = tuple[int, dict[str, Any]]
 """A row with its number in its file, from 1."""
 
 Tag = Callable[[Sequence[Row], Path], list[list[str] | BrokenImageError | None]]
-"""Rows and their file to the rows' tags; None without an image, the reason where it cannot be used."""
+"""Maps rows and their file to their tags; None without an image, the error where it cannot be used."""
 
 
 def find_tables(path: Path) -> list[Path]:
     """The tables of a source with a column ``image``, or the folder of images itself.
 
     Raises:
-        InputError: neither images nor a table with them.
+        InputError: there are neither images nor tables with images.
     """
     if path.is_dir() and not any(format_of(file) for file in path.rglob("*") if file.is_file()):
         if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
-            raise InputError("no images and no table here", where=str(path))
+            raise InputError("no images and no tables here", where=str(path))
         return [path]
     files = files_of(path)
     for file in files:
@@ -93,7 +93,7 @@ def _rows(file: Path, rejects: Rejects) -> Iterator[Row]:
 
 
 def write_tagged(file: Path, target: Path, column: str, tag: Tag, rejects: Rejects) -> int:
-    """Write a table's rows with their tags as parquet; images are embedded, so the file stands alone.
+    """Write a table's rows with their tags as parquet; images are embedded, so the file needs no others.
 
     Args:
         file: from :func:`find_tables`.
@@ -121,10 +121,10 @@ def write_rows(
     Args:
         file: a table or a folder of images.
         column: the column's name; one that is there is replaced.
-        several: whether it holds lists of texts; else texts.
-        fill: gives rows their values; a :class:`BrokenImageError` for a row that is to be left out.
+        several: whether it holds lists of texts instead of texts.
+        fill: gives rows their values; a :class:`BrokenImageError` for a row to leave out.
         target: the parquet file of the rows with a value.
-        rejects: takes what is left out.
+        rejects: takes rows that are left out.
 
     Returns:
         How many rows were written.
@@ -164,7 +164,7 @@ def write_rows(
 
 
 def _embed_all(rows: Sequence[Row], file: Path, rejects: Rejects) -> list[Row]:
-    """The rows with their images' bytes in place of paths; those whose images are missing are left out."""
+    """The rows with their images' bytes instead of paths; those whose images are missing are left out."""
     found: list[Row] = []
     for number, row in rows:
         try:
@@ -190,7 +190,7 @@ def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _holds_bytes(kind: Any) -> bool:
-    """Whether a type can hold an image's bytes and name; one of paths alone has bytes of type null."""
+    """Whether a type can hold an image's bytes and name; a column of only paths has bytes of type null."""
     import pyarrow as pa
 
     if not pa.types.is_struct(kind):
@@ -229,7 +229,7 @@ def _columns(file: Path, column: str, several: bool) -> tuple[Any, dict[str, Sha
     for _, row in _rows(file, Rejects(1.0)):
         listed = listed or isinstance(row.get("image"), list)
         for name, value in row.items():
-            # What an image cell holds, and what stood where the new column goes, is of no account.
+            # The contents of image cells and of a column that is replaced do not matter.
             found = NULL if name in ("image", column) else shape_of(value)
             shapes[name] = joined(shapes.get(name, NULL), found)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -1,4 +1,4 @@
-"""Work on several threads that comes back in order: decoders of images release the interpreter's lock."""
+"""Work in threads with results in order: image decoders release the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 AHEAD = 8
-"""Items that wait per thread while earlier ones are worked on."""
+"""Items per thread that may wait for earlier ones."""
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: int) -> list[Result]:
     """The results of all items, in order.
 
     Args:
-        work: done for each item.
-        items: what is worked on.
-        threads: how many work at once; 0 leaves it to the calling one.
+        work: called with each item.
+        items: the items.
+        threads: the number of threads; 0 works in the calling thread.
 
     Raises:
-        Exception: what the work on the first item that fails raises.
+        Exception: the error of the first item that fails.
     """
     if not threads or len(items) < 2:
         return [work(item) for item in items]
@@ -35,16 +35,16 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], threads: i
 def streamed_in_threads(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None, ahead: int = 0
 ) -> Iterator[tuple[Item, Result]]:
-    """Yield each item with its result, in order; however many items there are, a bounded number waits.
+    """Yield each item with its result, in order; a bounded number of items waits, however many there are.
 
     Args:
-        work: done for each item.
+        work: called with each item.
         items: what is worked on; drawn as it is needed.
         threads: how many work at once; 0 leaves it to the calling one, None takes one per processor.
         ahead: items that may wait, worked on or done; 0 for :data:`AHEAD` per thread.
 
     Raises:
-        Exception: what the work on an item raises, when it is that item's turn.
+        Exception: the error of an item, when it is that item's turn.
     """
     threads = min(8, os.cpu_count() or 1) if threads is None else threads
     if not threads:

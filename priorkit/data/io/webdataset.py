@@ -1,7 +1,7 @@
 """WebDataset shards: tar files of samples, indexed by one pass over their headers and read at random.
 
 Files that share a name up to its first dot are a sample (``000012.jpg``, ``000012.txt``), as in the
-webdataset library. Nothing is extracted: a member's name is only ever a label, so it cannot lead out of
+webdataset library. Nothing is extracted: a member's name is only a label, so it cannot point outside
 the shard, and an image is read from its offset when it is needed. So sample *k* stays a pure function of
 (seed, *k*), without the shuffle buffers and worker-dependent order of streaming readers.
 """
@@ -23,12 +23,12 @@ TEXT_MEMBERS = ("txt", "text", "caption")
 JSON_KEYS = ("caption", "text", "txt")
 
 MAX_MEMBER_BYTES = 256 << 20
-"""Members larger than this are refused; no caption and no image of a training set is."""
+"""Members larger than this are refused; no caption or image of a training set is this large."""
 
 
 @dataclass
 class ShardSample:
-    """The members of a shard that belong together.
+    """One sample of a shard: members with a common name.
 
     Attributes:
         key: their common name.
@@ -45,7 +45,7 @@ def samples_of(path: Path) -> Iterator[ShardSample]:
     """Index a shard, sample by sample, in its order.
 
     Raises:
-        InputError: it is compressed, no tar file, or cut short.
+        InputError: it is compressed, not a tar file, or truncated.
     """
     if path.name.lower().endswith(COMPRESSED_SUFFIXES):
         raise InputError(
@@ -65,7 +65,7 @@ def samples_of(path: Path) -> Iterator[ShardSample]:
                         yield current
                     current = ShardSample(key)
                 if not member.isreg() or member.issparse():
-                    current.broken = f"{member.name} is no plain file"
+                    current.broken = f"{member.name} is not a regular file"
                 elif member.size > MAX_MEMBER_BYTES:
                     current.broken = f"{member.name} has {member.size:,} bytes"
                 else:
@@ -73,13 +73,13 @@ def samples_of(path: Path) -> Iterator[ShardSample]:
             _check_end(path, archive.offset)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         after = f" after sample {current.key}" if current else ""
-        raise InputError(f"not a whole tar file: {error}{after}", where=str(path)) from None
+        raise InputError(f"not a complete tar file: {error}{after}", where=str(path)) from None
     if current is not None:
         yield current
 
 
 def _check_end(path: Path, offset: int) -> None:
-    """A whole archive ends in blocks of zeros; tarfile takes a header cut in two for the end as well."""
+    """A complete archive ends in blocks of zeros; tarfile also treats a truncated header as the end."""
     with path.open("rb") as stream:
         stream.seek(offset)
         end = stream.read(tarfile.BLOCKSIZE)

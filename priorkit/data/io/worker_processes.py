@@ -1,8 +1,8 @@
-"""Processes that work through a list of tasks; results come back in the order of the tasks.
+"""Worker processes: tasks in, results out in the order of the tasks.
 
 A worker is ``python -m MODULE``: it reads one JSON task a line on standard input and answers with one JSON
-line, so that it imports no more than its module needs, and a script that calls the kit needs no
-``if __name__ == "__main__"``. It ends when its input is closed, also where this process was killed.
+line, so that it imports no more than its module needs, and a script that uses priorkit needs no
+``if __name__ == "__main__"``. It ends when its input is closed, also when this process is killed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def processors() -> int:
 
 
 class Workers:
-    """So many processes that run a module's :func:`serve`; a context manager.
+    """Processes that run a module's :func:`serve`; a context manager.
 
     Args:
         module: the module to run, such as ``priorkit.data.corpus.tokenization``.
@@ -127,7 +127,7 @@ class Workers:
 
 def serve(work: Callable[[Task], Result]) -> None:
     """Answer tasks from standard input until it is closed; what a worker's module runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process decides when to end
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not mix with the answers
     for line in sys.stdin.buffer:

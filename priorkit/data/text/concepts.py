@@ -1,4 +1,4 @@
-"""What is labelled: text by six concepts in two groups ("Learning to See Before Seeing", section 2), and
+"""Labels: text by six concepts in two groups ("Learning to See Before Seeing", section 2), and
 conversations by the ability that they train (its ablation of tuning data)."""
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ COMBINATIONS = {"visual": CONCEPTS[:3], "reasoning": CONCEPTS[3:]}
 """Labels that follow from others: a segment is ``visual`` if it carries any visual label."""
 
 LABELS = (*CONCEPTS, *COMBINATIONS)
-"""All labels that stand beside a segment."""
+"""All labels that a segment may have."""
 
 NONE = "none"
-"""How tables call the segments without a label."""
+"""The name for segments without a label in tables."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Labels that are asked for together.
+    """Labels that are scored together.
 
     Attributes:
         labels: those that a labeller scores.
@@ -47,7 +47,7 @@ class LabelSet:
 CONCEPT_LABELS = LabelSet(CONCEPTS, COMBINATIONS)
 
 ABILITY_LABELS = LabelSet(("perception", "reasoning"), {})
-"""What a conversation trains; it has the likelier of the two, or neither."""
+"""What a conversation trains; it has the more likely of the two, or neither."""
 
 
 def with_combinations(concepts: Iterable[str]) -> list[str]:

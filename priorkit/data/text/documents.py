@@ -37,12 +37,12 @@ def sources_argument() -> Any:
 
 
 def column_option() -> Any:
-    """Declare where a document's text stands in its row."""
+    """Declare the column of a document's text."""
     return option("text", "Column or key that holds a document's text.")
 
 
 def text_files(path: Path) -> list[Path]:
-    """The files of a text source; of an artifact that holds text those in its folder ``text`` alone.
+    """The files of a text source; of an artifact that holds text, only those in its folder ``text``.
 
     What lies deeper in that folder is left out: a world keeps its held-out text there.
 
@@ -114,7 +114,7 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
             try:
                 value.encode()
             except UnicodeEncodeError:
-                raise ValueError(f"'{column}' holds half a character (a lone surrogate)") from None
+                raise ValueError(f"'{column}' holds a lone surrogate") from None
         return value
     if column not in row:
         raise ValueError(f"no key '{column}' ({nearest(column, row)})")
@@ -178,8 +178,8 @@ class DocumentReader:
 
 
 MAX_PLAIN_BYTES = 16 << 20
-"""A plain text file is one document, held and tokenised whole: 32 MB that became 18 M tokens took 5.1 GB in
-the tokenizers library. Cut elsewhere its tokens would be others: pre-tokenisers look ahead over white space,
+"""A plain text file is one document, held and tokenized at once: 32 MB that became 18 M tokens took 5.1 GB in
+the tokenizers library. A cut would change its tokens: pre-tokenisers look ahead over white space,
 and models without them merge across paragraphs."""
 
 
@@ -194,7 +194,7 @@ def check_plain_text(file: Path) -> None:
         raise InputError(
             f"{size / (1 << 20):,.0f} MiB in one document; a .txt may have {MAX_PLAIN_BYTES >> 20} MiB",
             where=str(file),
-            hint="cut it into a folder of files, a document each (split -C 8m --additional-suffix=.txt), or "
+            hint="split it into a folder of files, one document each (split -C 8m --additional-suffix=.txt), or "
             "write its documents as JSON Lines",
         )
 

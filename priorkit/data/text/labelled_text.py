@@ -50,7 +50,7 @@ def write_labelled_text(
         path: the file to write.
         scores: float32 ``[segments, concepts]``.
         present: bool ``[segments, concepts]``.
-        labellers: who labelled each segment.
+        labellers: the labeller of each segment.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

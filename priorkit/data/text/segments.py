@@ -1,4 +1,4 @@
-"""Segments: documents cut into pieces of so many tokens, of which no character is lost."""
+"""Segments: documents cut into pieces of a given number of tokens, without losing a character."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 BATCH_DOCUMENTS = 64
-"""Documents tokenised together."""
+"""Documents tokenized together."""
 
 ROWS_PER_GROUP = 1024
 """Segments held in memory and written together."""
@@ -33,7 +33,7 @@ _LONGEST_METADATA = 1000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A document as its source gives it.
+    """A document of a source.
 
     Attributes:
         id: the row's own ``id``, or its number in the source from 0.
@@ -68,7 +68,7 @@ class Segment:
 
 
 def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator[Record]:
-    """Yield the documents of a source in order, with their ids and what else stands beside the text.
+    """Yield the documents of a source in order, with their ids and metadata.
 
     Args:
         path: a file, a folder of files, or an artifact that holds text.
@@ -102,7 +102,7 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
 
 
 def _metadata(row: Mapping[str, Any], column: str) -> str:
-    """Plain values beside text and id; long texts, nested values and what JSON cannot hold are left out."""
+    """The row's other plain values; long texts, nested values and what JSON cannot represent are left out."""
     kept: dict[str, Any] = {}
     for name, value in row.items():
         if name in (column, "id"):
@@ -221,7 +221,7 @@ class SegmentStore:
                 yield batch.column("text").to_pylist()
 
     def chosen(self, numbers: NDArray[np.int64]) -> Iterator[str]:
-        """Yield the texts of the segments with these numbers, which ascend, counted over all sources."""
+        """Yield the texts of the segments with these numbers, in ascending order, counted over all sources."""
         start = taken = 0
         for batch in self.texts():
             stop = int(np.searchsorted(numbers, start + len(batch)))

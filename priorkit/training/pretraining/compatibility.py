@@ -11,7 +11,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import sibling
 from priorkit.core.work import Inputs
 from priorkit.data.corpus.reader import read_corpus_header
-from priorkit.data.corpus.tokenization import knows_tokens
+from priorkit.data.corpus.tokenizer_files import contains_vocabulary
 from priorkit.data.text.documents import check_text_source
 from priorkit.models.language import causal_lm
 from priorkit.training.engine.settings import check_sharding
@@ -76,7 +76,7 @@ def check_run(settings: PretrainSettings, inputs: Inputs) -> PretrainPlan:
             hint="mix with a smaller --context-length",
         )
     base = inputs.optional("from_llm")
-    if base is not None and not knows_tokens(base.path, corpus.path):
+    if base is not None and not contains_vocabulary(base.path, corpus.path):
         raise InputError(
             "the corpus was tokenized by another tokenizer than the model's",
             where=corpus.given,

@@ -62,10 +62,10 @@ def test_roles_and_contents_of_other_tools_and_several_images(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"conversations": []}, "empty or no list"),
-        ({"conversations": "q"}, "empty or no list"),
-        ({}, "empty or no list"),
-        ({"conversations": ["q"]}, "a turn is no object"),
+        ({"conversations": []}, "empty or not a list"),
+        ({"conversations": "q"}, "empty or not a list"),
+        ({}, "empty or not a list"),
+        ({"conversations": ["q"]}, "a turn is not an object"),
         ({"conversations": turns("q")}, "take turns"),
         ({"conversations": turns("q", "a")[::-1]}, "take turns"),
         ({"conversations": [{"from": "system", "value": "s"}]}, "take turns"),

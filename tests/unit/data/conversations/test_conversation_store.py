@@ -45,7 +45,7 @@ def test_conversations_come_back_as_they_were(tmp_path: Path) -> None:
     given = [talk(f"n{n}", n) for n in range(5)]
     for conversation in given:
         store.append(conversation)
-    with pytest.raises(ValueError, match="still being filled"):
+    with pytest.raises(ValueError, match="not sealed yet"):
         store[0]
     store.seal()
     assert list(store) == store[:] == given
@@ -102,7 +102,7 @@ def test_a_subset_is_drawn_by_the_seed(tmp_path: Path) -> None:
 def test_a_mixture_that_cannot_be_drawn_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source is named 'c'"):
         made(tmp_path, {"a": 1, "b": 1, "c": 1})
-    with pytest.raises(UsageError, match=r"100 samples of 'b' are wanted, it has 10.*\n.*--subset"):
+    with pytest.raises(UsageError, match=r"100 samples of 'b' are needed, it has 10.*\n.*--subset"):
         made(tmp_path, {"a": 1, "b": 1}, subset=200)
     with pytest.raises(InputError, match="no sample of b can be used"):
         mix_conversations({"a": [talk("x")], "b": []}, tmp_path, {}, None, 1.0, 0)

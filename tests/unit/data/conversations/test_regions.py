@@ -74,7 +74,7 @@ def test_visual_genome_rows(folder: Path) -> None:
         ({"expression": "a", "box": [0.6, 0.1, 0.2, 0.5]}, "reversed corners"),
         ({"expression": "a", "bbox": [30, 0, 20, 10]}, "leaves the image of 40 x 40"),
         ({"expression": "a", "bbox": [1, 2, 3]}, "needs four numbers"),
-        ({"expression": "  ", "bbox": [1, 2, 3, 4]}, "no text"),
+        ({"expression": "  ", "bbox": [1, 2, 3, 4]}, "not text"),
         ({"phrase": "x", "x": 1, "y": 1, "width": 0, "height": 4}, "no area"),
         ({"regions": [{"x": 1}]}, "no phrase"),
     ],
@@ -106,7 +106,7 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
     reasons = [str(own["reason"]) for own in rejects.rows]
     assert "leaves the image of 40 x 40" in reasons[0]
     assert "no area" in reasons[1]
-    assert "no text" in reasons[2]
+    assert "not text" in reasons[2]
     assert "holds <soft_prompt>" in reasons[3]
     assert rejects.total == 8
     rejects.write(folder)

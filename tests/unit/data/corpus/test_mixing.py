@@ -135,7 +135,7 @@ def test_budgets_follow_weights_on_any_scale() -> None:
         ({"a": 1}, None, "no weight for b"),
         ({"a": -1, "b": 1}, None, "negative"),
         ({"a": 0, "b": 0}, None, "all weights are zero"),
-        ({"a": 1, "b": 1}, 4000, "2,000 tokens of 'a' are wanted, it has 1,000: 2.0 epochs, allowed are 1"),
+        ({"a": 1, "b": 1}, 4000, "2,000 tokens of 'a' are needed, it has 1,000: 2.0 epochs, allowed are 1"),
         ({"a": 1, "b": 1}, 4000, "or add 1,000 tokens"),
     ],
 )
@@ -158,7 +158,7 @@ def test_weights_can_be_shares_of_documents() -> None:
     assert wanted({"a": 1, "b": 1}, 2000) == [500, 1500]
     assert wanted({"a": 3, "b": 1}, None) == [1000, 990]
     assert wanted({"a": 1, "b": 1}, 6000) == [1500, 4500]
-    with pytest.raises(UsageError, match=r"150 documents of .a. are wanted, it has 100: 1\.5 epochs"):
+    with pytest.raises(UsageError, match=r"150 documents of .a. are needed, it has 100: 1\.5 epochs"):
         wanted({"a": 1, "b": 1}, 6000, 1)
 
 

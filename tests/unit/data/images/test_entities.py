@@ -64,7 +64,7 @@ def test_rows_can_be_kept_and_entities_without_images_are_known(tmp_path: Path) 
 
 def test_an_empty_folder_spelt_like_another_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, heron=1, Heron=0)
-    with pytest.raises(InputError, match="one name but for case"):
+    with pytest.raises(InputError, match="differ only in case"):
         read_entities(tmp_path, Rejects(0))
 
 
@@ -119,7 +119,7 @@ def test_parquet_with_class_labels(tmp_path: Path) -> None:
     rejects = Rejects(1)
     found = read_entities(tmp_path / "x.parquet", rejects)
     assert (found.entities, found.without) == (("egret", "heron"), ("ibis",))
-    assert "'label' is no name: 7" in str(rejects.rows[0]["reason"])
+    assert "'label' is not a name: 7" in str(rejects.rows[0]["reason"])
 
 
 def test_parquet_without_names_is_told(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_no_images_at_all(tmp_path: Path) -> None:
 )
 def test_one_name_in_two_spellings_is_refused(one: str, other: str) -> None:
     assert folded_name(one) == folded_name(other)
-    with pytest.raises(InputError, match="one name but for case or Unicode form"):
+    with pytest.raises(InputError, match="differ only in case or Unicode form"):
         check_names([one, other], "here")
 
 
@@ -176,5 +176,5 @@ def test_names_from_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="columns x; expected one of entity"):
         read_names(table)
     lines.write_text('{"entity": "heron"}\n{"entity": null}\n')
-    with pytest.raises(InputError, match=r"names\.jsonl:2: 'entity' is no name: None"):
+    with pytest.raises(InputError, match=r"names\.jsonl:2: 'entity' is not a name: None"):
         read_names(lines)

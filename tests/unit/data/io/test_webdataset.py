@@ -95,7 +95,7 @@ def test_broken_members_are_counted_with_their_reason(tmp_path: Path) -> None:
     found = reasons(rejects)
     assert len(found) == 7
     for number, words in ((0, "2: no image"), (1, "3: no text"), (2, "a.tar:4"), (3, "cannot be read"),
-                          (4, "6: its text is empty"), (5, "7: 7.png is no plain file"), (6, "a.tar:9")):  # fmt: skip
+                          (4, "6: its text is empty"), (5, "7: 7.png is not a regular file"), (6, "a.tar:9")):  # fmt: skip
         assert words in found[number], found
     assert not (tmp_path.parent / "8.png").exists()
     with pytest.raises(InputError, match="7 of 9 rows are broken"):
@@ -108,13 +108,13 @@ def test_a_shard_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
         tmp_path / "a.tar", ("1.png", encoded(1)), ("1.txt", b"x"), ("2.png", encoded(2)), ("2.txt", b"y")
     )
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match="not a whole tar file"):
+    with pytest.raises(InputError, match="not a complete tar file"):
         read_pairs(path, Rejects(1.0))
 
 
 def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar at all" * 100)
-    with pytest.raises(InputError, match="not a whole tar file"):
+    with pytest.raises(InputError, match="not a complete tar file"):
         check_pairs(tmp_path / "a.tar")
     (tmp_path / "b.tar.gz").write_bytes(b"x")
     with pytest.raises(InputError, match="no random access"):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from priorkit.data.corpus.tokenization import TokenizerFiles
+from priorkit.data.corpus.tokenizer_files import TokenizerFiles
 
 
 def test_token_ids_take_the_smallest_dtype() -> None:
