@@ -7,13 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from priorkit.analysis.evaluation_comparison import compare, lines_of
 from priorkit.architectures.registry import check_model
 from priorkit.core import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.presets.loading import suite, suite_names
-from priorkit.evaluation.results.comparison import compare, lines_of
 from priorkit.evaluation.results.rescore import read_origin, read_suites
 from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
 from priorkit.evaluation.results.summary import say_results

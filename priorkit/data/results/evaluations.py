@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,7 @@ from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
-from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows
+from priorkit.data.results.evaluation_files import RESULTS, SAMPLES, read_document, read_samples
 
 ACCURACIES = ("accuracy", "acc", "accuracy_at_0.5", "acc_norm")
 """Metrics that are shares of right answers and so can stand side by side."""
@@ -142,7 +140,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         InputError: a file is missing, or not of the form that `evaluate` writes.
     """
     benchmarks = read_results(folder)
-    samples = _read_samples(folder / "samples.jsonl")
+    samples = _read_samples(folder)
     unknown = next((sample.benchmark for sample in samples if sample.benchmark not in benchmarks), None)
     if unknown is not None:
         raise InputError(
@@ -152,10 +150,9 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def _read_suites(folder: Path) -> dict[str, dict[str, float]]:
-    values = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return {
         suite: {group: _number(part["value"]) for group, part in table["groups"].items()}
-        for suite, table in values.get("suites", {}).items()
+        for suite, table in read_document(folder).get("suites", {}).items()
     }
 
 
@@ -165,14 +162,13 @@ def read_results(folder: Path) -> dict[str, BenchmarkResult]:
     Raises:
         InputError: it is missing or not of the form that `evaluate` writes.
     """
-    file = folder / "results.json"
+    benchmarks = read_document(folder)["benchmarks"]
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        return {name: _benchmark(name, table) for name, table in values["benchmarks"].items()}
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from None
+        return {name: _benchmark(name, table) for name, table in benchmarks.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not the results of an evaluation: {error!r}", where=str(file)) from None
+        raise InputError(
+            f"not the results of an evaluation: {error!r}", where=str(folder / RESULTS)
+        ) from None
 
 
 def _benchmark(name: str, table: Mapping[str, Any]) -> BenchmarkResult:
@@ -196,14 +192,9 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _read_samples(file: Path) -> list[ScoredItem]:
-    if not file.is_file():
-        raise InputError("no such file", where=str(file))
-    if not file.stat().st_size:
-        return []
-    rejects = Rejects(0.0)
+def _read_samples(folder: Path) -> list[ScoredItem]:
     samples: list[ScoredItem] = []
-    for number, row in read_rows(file, rejects):
+    for number, row in read_samples(folder):
         try:
             score = row["score"]
             samples.append(
@@ -216,8 +207,9 @@ def _read_samples(file: Path) -> list[ScoredItem]:
                 )
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"not an item of an evaluation: {error!r}", where=f"{file}:{number}") from None
-    rejects.raise_if_over_limit()
+            raise InputError(
+                f"not an item of an evaluation: {error!r}", where=f"{folder / SAMPLES}:{number}"
+            ) from None
     return samples
 
 

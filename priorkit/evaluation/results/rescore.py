@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows
+from priorkit.data.results.evaluation_files import SAMPLES, read_document, read_samples
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import predicted
 from priorkit.evaluation.presets.loading import PresetScoring, preset, preset_names, suite, suite_names
@@ -46,13 +44,13 @@ class StoredBenchmark:
 
 def read_origin(folder: Path) -> dict[str, Any]:
     """What ``results.json`` says of the model that answered: its digest, whether it saw the images."""
-    document = _document(folder)
+    document = read_document(folder)
     return {"model": document.get("model")}
 
 
 def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:
     """The suites whose means ``results.json`` holds: by name, the benchmarks of each ability group."""
-    document = _document(folder)
+    document = read_document(folder)
     found: dict[str, Mapping[str, Sequence[str]]] = {}
     for name, own in document.get("suites", {}).items():
         groups = own.get("members") or (suite(name).groups if name in suite_names() else {})
@@ -68,17 +66,7 @@ def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: it is missing or not of the form that `evaluate` writes.
     """
-    return {str(name): dict(entry) for name, entry in _document(folder)["benchmarks"].items()}
-
-
-def _document(folder: Path) -> dict[str, Any]:
-    try:
-        document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        for entry in document["benchmarks"].values():
-            dict(entry)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not an evaluation: {error}", where=str(folder / "results.json")) from None
-    return document
+    return {str(name): dict(entry) for name, entry in read_document(folder)["benchmarks"].items()}
 
 
 def check_versions(
@@ -130,13 +118,11 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
     """
     entries = read_entries(folder)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    rejects = Rejects(0.0)
-    path = folder / "samples.jsonl"
-    for number, row in read_rows(path, rejects):
+    path = folder / SAMPLES
+    for number, row in read_samples(folder):
         if row.get("benchmark") not in entries:
             raise InputError("a sample of no benchmark in results.json", where=f"{path}:{number}")
         rows[str(row["benchmark"])].append(row)
-    rejects.raise_if_over_limit()
     kept: list[StoredBenchmark] = []
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))

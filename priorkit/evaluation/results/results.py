@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from priorkit.core.interval import finite
+from priorkit.data.results.evaluation_files import write_evaluation
 from priorkit.evaluation.presets.loading import PresetScoring
 from priorkit.evaluation.results.abstention import with_abstention
 from priorkit.evaluation.tasks.base import AnswerMode, Task, TaskScores
@@ -200,14 +200,8 @@ def write_results(
         entries: what :func:`summarise` gave for each, by name.
         about: further entries of ``results.json``: the model with its digest, how it was asked.
     """
-    document = {**about, "benchmarks": entries}
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "samples.jsonl").open("w", encoding="utf-8") as stream:
-        for benchmark in done:
-            for place in range(len(benchmark.items)):
-                stream.write(json.dumps(sample(benchmark, place), ensure_ascii=False, allow_nan=False) + "\n")
-    _write_scores(folder / "scores.safetensors", done)
+    samples = (sample(benchmark, place) for benchmark in done for place in range(len(benchmark.items)))
+    write_evaluation(folder, {**about, "benchmarks": entries}, samples, _tensors(done))
 
 
 def sample(done: ScoredBenchmark, place: int) -> dict[str, Any]:
@@ -231,11 +225,8 @@ def sample(done: ScoredBenchmark, place: int) -> dict[str, Any]:
     }
 
 
-def _write_scores(path: Path, done: Sequence[ScoredBenchmark]) -> None:
-    """``NAME.score`` float64 ``[items]``; ``NAME.loglikelihood`` float64, the options of all items in a
-    row, with ``NAME.options`` int64 ``[items]``, their number per item."""
-    from safetensors.numpy import save_file
-
+def _tensors(done: Sequence[ScoredBenchmark]) -> dict[str, Any]:
+    """The tensors of ``scores.safetensors``."""
     tensors: dict[str, Any] = {}
     for benchmark in done:
         tensors[f"{benchmark.name}.score"] = np.array(benchmark.scored.scores, dtype=np.float64)
@@ -245,4 +236,4 @@ def _write_scores(path: Path, done: Sequence[ScoredBenchmark]) -> None:
             tensors[f"{benchmark.name}.options"] = np.array(
                 [len(answer.loglikelihoods) for answer in benchmark.answers], dtype=np.int64
             )
-    save_file(tensors, path)
+    return tensors

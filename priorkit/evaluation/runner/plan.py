@@ -11,8 +11,8 @@ from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.specs import option_specs
 from priorkit.core.templates import check_templates
 from priorkit.core.work import Inputs, Plan
+from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
-from priorkit.evaluation.results.comparison import shared_benchmarks
 from priorkit.evaluation.results.predictions import answer_columns
 from priorkit.evaluation.results.rescore import check_versions, read_entries
 from priorkit.evaluation.runner.compatibility import check_groups, check_sight, way_of

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from priorkit.analysis.evaluation_comparison import compare
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.results.abstention import with_abstention
-from priorkit.evaluation.results.comparison import compare
 from priorkit.evaluation.results.predictions import read_answers
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.tasks.base import BoxSpace, ScoringOptions, TaskScores

@@ -12,8 +12,7 @@ import numpy as np
 
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval, finite
-from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows
+from priorkit.data.results.evaluation_files import read_samples, shared_benchmarks
 from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
 
 EXAMPLES = 20
@@ -111,40 +110,16 @@ def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) ->
     return Comparison(_shown(first), str(second), found)
 
 
-def shared_benchmarks(ours: Sequence[str], theirs: Sequence[str], where: str) -> list[tuple[str, str]]:
-    """The benchmarks of two evaluations that are compared: those of one name, or the only one of each.
-
-    Files of predictions name their benchmark after themselves, so that names need not agree.
-
-    Args:
-        ours: the benchmarks' names here.
-        theirs: those of the other evaluation.
-        where: the other evaluation, for the error.
-
-    Raises:
-        InputError: there is nothing to compare.
-    """
-    shared = [(name, name) for name in ours if name in theirs]
-    if not shared and len(ours) == len(theirs) == 1:
-        shared = [(ours[0], theirs[0])]
-    if not shared:
-        raise InputError(
-            f"no benchmark in common: {', '.join(ours)} here, {', '.join(theirs)} there", where=where
-        )
-    return shared
-
-
 def _shown(path: Path) -> str:
     return str(path).removesuffix(".partial")
 
 
 def _samples(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
-    rejects = Rejects(0.0)
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for _, row in read_rows(folder / "samples.jsonl", rejects):
-        found.setdefault(str(row.get("benchmark")), {})[str(row.get("id"))] = row
-    rejects.raise_if_over_limit()
-    return found
+    """The samples by benchmark and id."""
+    samples: dict[str, dict[str, dict[str, Any]]] = {}
+    for _, row in read_samples(folder):
+        samples.setdefault(str(row.get("benchmark")), {})[str(row.get("id"))] = row
+    return samples
 
 
 def _paired(
