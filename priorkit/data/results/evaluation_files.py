@@ -51,9 +51,9 @@ def read_document(folder: Path) -> dict[str, Any]:
         for entry in document["benchmarks"].values():
             dict(entry)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from None
+        raise InputError(f"not an evaluation: {error.strerror}", where=str(file)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not the results of an evaluation: {error!r}", where=str(file)) from None
+        raise InputError(f"not an evaluation: {error!r}", where=str(file)) from None
     return document
 
 

@@ -167,7 +167,7 @@ def read_results(folder: Path) -> dict[str, BenchmarkResult]:
         return {name: _benchmark(name, table) for name, table in benchmarks.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"not the results of an evaluation: {error!r}", where=str(folder / RESULTS)
+            f"not an evaluation: {error!r}", where=str(folder / RESULTS)
         ) from None
 
 

@@ -8,7 +8,7 @@ from priorkit.data.results.artifact_graph import Members, gather
 from priorkit.report import page
 from priorkit.report.blocks import Plot, Table
 from priorkit.report.sections.accuracy import accuracy_section
-from priorkit.report.sections.confusions import UNREAD, confusion_tables
+from priorkit.report.sections.confusions import UNPARSED, confusion_tables
 from priorkit.report.sections.grounding import grounding_section
 
 
@@ -97,7 +97,7 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
     assert [list(row) for row in table.rows] == [
         ["moon", "sun", 2, 2, 0],
         ["moon", "star", 2, 0, 1],
-        ["star", UNREAD, 2, 1, 0],
+        ["star", UNPARSED, 2, 1, 0],
         ["star", "sun", 2, 1, 0],
         ["sun", "moon", 2, 0, 1],
     ]
