@@ -18,8 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from priorkit.cli.main import run
-from priorkit.data.io.threads import in_threads
-from priorkit.evaluation.runner import zero_shot
+from priorkit.data.io.threads import in_threads, streamed_in_threads
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import compose, load_multimodal
@@ -397,16 +396,19 @@ def test_workers_change_nothing_but_the_time(
     tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from priorkit.evaluation.benchmarks import items_io
-    from priorkit.inference import model_adapter
+    from priorkit.inference import encode
 
     asked: list[int] = []
 
-    def counted(work: Any, items: Any, threads: int) -> Any:
-        asked.append(threads)
-        return in_threads(work, items, threads)
+    def counted(function: Any) -> Any:
+        def call(work: Any, items: Any, threads: int, **options: Any) -> Any:
+            asked.append(threads)
+            return function(work, items, threads, **options)
 
-    for module in (items_io, model_adapter, zero_shot):
-        monkeypatch.setattr(module, "in_threads", counted)
+        return call
+
+    monkeypatch.setattr(items_io, "in_threads", counted(in_threads))
+    monkeypatch.setattr(encode, "streamed_in_threads", counted(streamed_in_threads))
     files = [str(benchmarks / f"{name}.jsonl") for name in ("colours", "open")]
     for model, names in (("llava", files), ("encoder", files[:1])):
         outs = [tmp_path / f"{model}-{workers}" for workers in (0, 3)]
@@ -414,7 +416,7 @@ def test_workers_change_nothing_but_the_time(
             evaluate(out, str(models / model), *names, "--max-new-tokens", "3", "--workers", workers)
         first, second = ((out / "samples.jsonl").read_bytes() for out in outs)
         assert first == second
-    # Two benchmarks are read and looked at by the one model, one by the other.
+    # Two benchmarks are read and encoded by the one model, one by the other.
     assert asked.count(3) == asked.count(0) >= 5
 
 
