@@ -166,9 +166,7 @@ def read_results(folder: Path) -> dict[str, BenchmarkResult]:
     try:
         return {name: _benchmark(name, table) for name, table in benchmarks.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"not an evaluation: {error!r}", where=str(folder / RESULTS)
-        ) from None
+        raise InputError(f"not an evaluation: {error!r}", where=str(folder / RESULTS)) from None
 
 
 def _benchmark(name: str, table: Mapping[str, Any]) -> BenchmarkResult:
