@@ -93,7 +93,7 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
         {"first": named(make, "e1", [0, 0, 0, 0, 0, None]), "second": named(make, "e2", [0, 2, 2, 1, 1, 2])}
     )
     (table,) = confusion_tables(found.evaluations(), ["classes"])
-    assert list(table.columns) == ["true", "read", "offered", "first", "second"]
+    assert list(table.columns) == ["true", "answered", "offered", "first", "second"]
     assert [list(row) for row in table.rows] == [
         ["moon", "sun", 2, 2, 0],
         ["moon", "star", 2, 0, 1],
