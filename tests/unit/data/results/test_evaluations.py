@@ -101,7 +101,7 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
         ["star", "sun", 2, 1, 0],
         ["sun", "moon", 2, 0, 1],
     ]
-    assert table.note.endswith("Wrong in all: first: 4 of 6; second: 2 of 6.")
+    assert table.note.endswith("Wrong in total: first: 4 of 6; second: 2 of 6.")
     section = accuracy_section(found)
     assert section is not None
     assert "confusions" in [block.name for block in section.blocks]
