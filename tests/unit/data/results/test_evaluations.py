@@ -106,7 +106,7 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
     assert section is not None
     assert "confusions" in [block.name for block in section.blocks]
     by_benchmark = next(block for block in section.blocks if block.name == "accuracy-by-benchmark")
-    assert by_benchmark.note == "Answers that could not be read: first: 1 of 6 (16.7 %)."
+    assert by_benchmark.note == "Unparsed answers: first: 1 of 6 (16.7 %)."
 
 
 def test_options_of_one_question_alone_and_right_answers_have_no_table(make) -> None:
