@@ -403,7 +403,7 @@ def test_targets_are_met_in_the_rows(mix, labelled, options) -> None:
         (("--weight", "web=1"), 2, ["no weight for code", "give 0 to leave one out"]),
         (("--source-epochs", "wob=2"), 2, ["--source-epochs", "no source is named 'wob'", "did you mean 'web'"]),
         (("--source-epochs", "web=0"), 2, ["should be greater than 0, got 0"]),
-        (("--source-epochs", "web=1", "--tokens", "90k", "--weight", "web=1,code=0"), 2, ["tokens of 'web' are wanted", "allowed are 1"]),
+        (("--source-epochs", "web=1", "--tokens", "90k", "--weight", "web=1,code=0"), 2, ["tokens of 'web' are needed", "allowed are 1"]),
         (("--subset", "web=en"), 3, ["only hub datasets have subsets"]),
         (("--shard", "4/3"), 2, ["the part runs from 1 to 3, got 4"]),
         (("--shard", "two"), 2, ["expected I/N such as 1/8, got 'two'"]),
