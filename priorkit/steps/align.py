@@ -121,7 +121,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     _check_layers(settings, towers)
     if settings.image_tokens and math.isqrt(settings.image_tokens) ** 2 != settings.image_tokens:
         raise UsageError(
-            f"{settings.image_tokens} is no square number; patches form a square grid",
+            f"{settings.image_tokens} is not a square number; patches form a square grid",
             where="--image-tokens",
         )
     side, size = patch_side(vision), prepared_side(inputs["encoder"].path) or getattr(vision, "image_size", 0)

@@ -99,7 +99,7 @@ def test_a_table_of_parts_with_their_rates(artifacts, cli, tmp_path: Path) -> No
     assert metrics["learning_rates"] == {"projector": 2e-3, "llm": 1e-3, "encoder": 1e-5}
     assert metrics["trained"] == metrics["parameters"]
     planned = footprint(tensor_files(artifacts.mllm), ("projector", "llm", "encoder"))
-    assert planned.held == planned.trained == planned.written == sum(metrics["parameters"].values())
+    assert planned.loaded == planned.trained == planned.saved == sum(metrics["parameters"].values())
     assert metrics["flops_formula"] == TUNING_FORMULA
     assert open_artifact(found.path).manifest.cost["model_flops_per_second"] > 0
     frozen = cli(
