@@ -3,18 +3,18 @@
 Work: CLIP with 64-pixel images in patches of 8 (width 192, six layers), texts of up to 16 tokens (width
 192, four layers, vocabulary of 49,408), batch 128, AdamW. Interleaved, medians over the rounds:
 
-- ``open_clip``: ``open_clip_train.main`` on its own synthetic data, no workers
+- ``open_clip``: ``open_clip_train.main`` on its synthetic data, no workers
 - ``transformers``: ``CLIPModel`` in a plain loop on tensors in memory
 - ``pretrain-encoder`` on a parquet file of images and captions that fill the text tower
 - the same with ``--compile``
-- ``distill-encoder`` from that encoder with one cached teacher, with and without the keep-term
+- ``distill-encoder`` from that encoder with one cached teacher, with and without the keep term
 
     python benchmarks/encoder_training.py [--rounds 2] [--steps 12] [--open-clip FOLDER] [--precision fp32]
 
 FOLDER holds open_clip_torch 3.3.0 (``pip install --target FOLDER --no-deps open_clip_torch ftfy braceexpand
-webdataset``); without it that row is left out. All are timed alike: from one call of the optimiser to the
-next, so start, saving and the teacher's cached pass are not counted, but batches are. Processor time (of all
-threads) tells more than the clock where other work runs on the machine; use OMP_NUM_THREADS=1 for it.
+webdataset``); without it that row is omitted. All are timed the same way, from one optimizer step to the next,
+which excludes start-up, saving and the teacher's cached pass and includes data. Processor time (of all
+threads) is more reliable than wall time where other work runs on the machine; use OMP_NUM_THREADS=1 for it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ assert code == 0, code
 
 
 def write_inputs(root: Path, images: int) -> None:
-    """Random images with captions of random words, entity folders, and the shape in both tools' formats."""
+    """Write random images with random captions, entity folders, and the model shape in both tools' formats."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -127,20 +127,20 @@ def write_inputs(root: Path, images: int) -> None:
 
 
 def run(command: list[str]) -> str:
-    """Both streams of a command; it must succeed."""
+    """Run a command that must succeed; returns both of its output streams."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command[:6])} ... failed:\n{(done.stdout + done.stderr)[-2500:]}")
     return done.stdout + done.stderr
 
 
-def command_of(name: str, root: Path, given: argparse.Namespace) -> list[str]:
+def command_of(name: str, root: Path, args: argparse.Namespace) -> list[str]:
     """The program and the arguments of one trainer."""
-    steps, precision = str(given.steps + SKIP), given.precision
+    steps, precision = str(args.steps + SKIP), args.precision
     common = ["--steps", steps, "--batch-size", str(BATCH), "--precision", precision, "--quiet", "--force",
               "--out", str(root / name.replace(" ", "-"))]  # fmt: skip
     if name == "open_clip":
-        return [OPEN_CLIP, given.open_clip, str(root), "--model", "benchtiny", "--dataset-type", "synthetic",
+        return [OPEN_CLIP, args.open_clip, str(root), "--model", "benchtiny", "--dataset-type", "synthetic",
                 "--train-num-samples", str(int(steps) * BATCH), "--batch-size", str(BATCH), "--epochs", "1",
                 "--workers", "0", "--precision", "amp_bf16" if precision == "bf16" else "fp32",
                 "--device", "cpu", "--logs", str(root / "logs"), "--save-frequency", "0",
@@ -157,9 +157,9 @@ def command_of(name: str, root: Path, given: argparse.Namespace) -> list[str]:
             "--augment-shift", "0", *common]  # fmt: skip
 
 
-def measure(name: str, root: Path, given: argparse.Namespace) -> tuple[float, float]:
-    """Images per second of the clock and per second of the processor, medians over the steps of one run."""
-    program, *words = command_of(name, root, given)
+def measure(name: str, root: Path, args: argparse.Namespace) -> tuple[float, float]:
+    """Images per second of wall time and of processor time, medians over the steps of one run."""
+    program, *words = command_of(name, root, args)
     text = run([sys.executable, "-c", STAMPS + program, *words])
     stamps = json.loads(re.findall(r"^STAMPS (.*)$", text, re.MULTILINE)[-1])
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(stamps)][SKIP - 1 :]
@@ -167,7 +167,7 @@ def measure(name: str, root: Path, given: argparse.Namespace) -> tuple[float, fl
 
 
 def main() -> None:
-    """Make the inputs, run all in turn, print medians and ratios."""
+    """Make the inputs, run all alternately, print medians and ratios."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -175,35 +175,35 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--open-clip", default="", metavar="FOLDER")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    names = ["open_clip"] if given.open_clip else []
+    names = ["open_clip"] if args.open_clip else []
     names += ["transformers", "pretrain-encoder", "pretrain-encoder compiled"]
     names += ["distill-encoder", "distill-encoder compiled", "distill-encoder keep"]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         os.environ["PRIORKIT_CACHE"] = str(root / "cache")
         write_inputs(root, 4096)
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-        for _ in range(given.rounds):
+        rates: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        for _ in range(args.rounds):
             for name in names:
-                found[name].append(measure(name, root, given))
+                rates[name].append(measure(name, root, args))
     print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {given.precision}, "
-        f"{given.rounds} rounds of {given.steps} steps; images per second, by the clock and by processor time"
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args.precision}, "
+        f"{args.rounds} rounds of {args.steps} steps; images per second, by wall time and by processor time"
     )
     middle = {
         name: [statistics.median(column) for column in zip(*runs, strict=True)]
-        for name, runs in found.items()
+        for name, runs in rates.items()
     }
-    for name, runs in found.items():
+    for name, runs in rates.items():
         every = " ".join(f"{clock:.1f}/{processor:.1f}" for clock, processor in runs)
         print(f"{name:<26} {middle[name][0]:7.1f} {middle[name][1]:7.1f}  ({every})")
     for peer in ("open_clip", "transformers", "pretrain-encoder"):
         for name in names:
             if peer in middle and "encoder" in name and name != peer:
                 clock, processor = (a / b for a, b in zip(middle[name], middle[peer], strict=True))
-                print(f"{name}: {clock:.2f} times {peer} by the clock, {processor:.2f} by processor time")
+                print(f"{name}: {clock:.2f} times {peer} by wall time, {processor:.2f} by processor time")
 
 
 if __name__ == "__main__":

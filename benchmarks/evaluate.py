@@ -1,17 +1,17 @@
-"""Evaluation against its peers: items per second in one process, interleaved, as ratios; and CIDEr's time.
+"""Evaluation against its peers: items per second in one process, interleaved, as ratios; and the time of CIDEr.
 
 Work, with random models made in memory or the golden model of the tests:
 
 - multiple choice and perplexity of a language model: lm-evaluation-harness (``HFLM``), same batch size
-- options by likelihood about images: transformers' own forward pass over every question with every option
-- written answers about images: transformers' ``generate`` over padded batches in the benchmark's order
+- options by likelihood about images: transformers' forward pass over every question with every option
+- generated answers about images: transformers' ``generate`` over padded batches in the benchmark's order
 - CIDEr-D, BLEU, ROUGE-L of 5,000 captions with five references each (no peer)
 
     python benchmarks/evaluate.py [--runs 3] [--only choices,perplexity,likelihood,generation,captions]
 
-Run it with an interpreter that can import lm_eval 0.4.13 beside priorkit; without it its rows are left out.
-Loading is not timed on either side; reading, tokenising and batching are. The answers have to be the same,
-or the run stops: log-likelihoods to 1e-5 relative, written answers but for ties of rounding.
+Run it with an interpreter that can import lm_eval 0.4.13 in addition to priorkit; without it its rows are
+omitted. Loading is not timed on either side; reading, tokenization and batching are. The run stops if answers
+differ: log-likelihoods by more than 1e-5 relative, generated answers except for rounding ties.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ WORDS = [
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, float, Any]:
-    """Seconds of the clock and of the processor, which other work on the machine disturbs less."""
+    """Wall time, processor time (less disturbed by other work on the machine), and the result."""
     begun = time.perf_counter(), time.process_time()
-    found = work()
-    return time.perf_counter() - begun[0], time.process_time() - begun[1], found
+    results = work()
+    return time.perf_counter() - begun[0], time.process_time() - begun[1], results
 
 
-def race(
+def compare_rates(
     name: str, items: int, runs: int, ours: Callable[[], Any], peer: Callable[[], Any]
 ) -> dict[str, Any]:
-    """Interleaved runs after one of each to warm up; medians of items per second."""
-    expected, found = peer(), ours()
+    """Medians of items per second over interleaved runs, after one warm-up of each."""
+    expected, results = peer(), ours()
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     spent: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(runs):
@@ -84,7 +84,7 @@ def race(
         ),
     }
     print(json.dumps(row), flush=True)
-    return {**row, "found": found, "expected": expected}
+    return {**row, "found": results, "expected": expected}
 
 
 def sentence(generator: random.Random, words: int) -> str:
@@ -107,7 +107,7 @@ def language(runs: int, work: str) -> None:
         from lm_eval.api.instance import Instance
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
-        print(f"lm_eval left out: {error}")
+        print(f"lm_eval omitted: {error}")
         return
     import logging
 
@@ -136,36 +136,36 @@ def language(runs: int, work: str) -> None:
                 pretrained=str(path), batch_size=16, device="cpu", dtype="float32", trust_remote_code=False
             )
             if work == "choices":
-                row = race(
+                row = compare_rates(
                     f"multiple choice, {name}", len(items), runs, lambda p=path, i=items: our_choices(p, i),
-                    lambda lm=lm, i=items: their_choices(lm, Instance, i),
+                    lambda lm=lm, i=items: peer_choices(lm, Instance, i),
                 )  # fmt: skip
-                same(row["found"], row["expected"])
+                check_equal(row["found"], row["expected"])
                 continue
             lengths = random.Random(2)
             corpora = {
                 "200 words each": [sentence(random.Random(n), 200) for n in range(documents)],
-                # As short and long texts come in a corpus: half of them under 40 words.
+                # Short and long texts as in a corpus: half of them under 40 words.
                 "5 to 300 words": [
                     sentence(random.Random(n), round(5 * 60 ** lengths.random()))
                     for n in range(4 * documents)
                 ],
             }
             for kind, texts in corpora.items():
-                row = race(
+                row = compare_rates(
                     f"perplexity, {name}, texts of {kind}", len(texts), runs,
                     lambda p=path, t=texts: our_documents(p, t),
-                    lambda lm=lm, t=texts: their_documents(lm, Instance, t),
+                    lambda lm=lm, t=texts: peer_documents(lm, Instance, t),
                 )  # fmt: skip
-                same(row["found"], row["expected"])
+                check_equal(row["found"], row["expected"])
 
 
-def their_documents(lm: Any, instance: Any, texts: list[str]) -> list[list[float]]:
+def peer_documents(lm: Any, instance: Any, texts: list[str]) -> list[list[float]]:
     requests = [instance("loglikelihood_rolling", {}, (text,), 0) for text in texts]
     return [lm.loglikelihood_rolling(requests, disable_tqdm=True)]
 
 
-def their_choices(lm: Any, instance: Any, items: list[dict[str, Any]]) -> list[list[float]]:
+def peer_choices(lm: Any, instance: Any, items: list[dict[str, Any]]) -> list[list[float]]:
     requests = [
         instance("loglikelihood", {}, (item["context"], " " + choice), 0)
         for item in items
@@ -178,7 +178,7 @@ def their_choices(lm: Any, instance: Any, items: list[dict[str, Any]]) -> list[l
 LOADED: dict[Path, Any] = {}
 
 
-def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
+def load_runner(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
     import torch
 
     from priorkit.architectures.registry import check_model
@@ -188,22 +188,22 @@ def asking(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
 
     if path not in LOADED:
         LOADED[path] = load_model_adapter(check_model(path), torch.device("cpu"))
-    subject = LOADED[path]
-    subject.forget()
-    return subject, RequestOptions(PromptBuilder(subject.tokenizer, kind, form), 16, 16)
+    adapter = LOADED[path]
+    adapter.forget()
+    return adapter, RequestOptions(PromptBuilder(adapter.tokenizer, kind, form), 16, 16)
 
 
-def put(
-    path: Path, items: list[Any], task: Any, way: Any, kind: Any = "plain", form: Any = "text"
+def run_items(
+    path: Path, items: list[Any], task: Any, mode: Any, kind: Any = "plain", form: Any = "text"
 ) -> list[Any]:
     from priorkit.data.io.rejects import Rejects
     from priorkit.evaluation.runner.request_runner import run_requests
     from priorkit.inference.answer_cache import AnswerCache
 
-    subject, how = asking(path, kind, form)
+    adapter, options = load_runner(path, kind, form)
     with tempfile.TemporaryDirectory() as folder:
         return run_requests(
-            subject, how, items, task, way, Rejects(0.0), "benchmark", AnswerCache(Path(folder), "b")
+            adapter, options, items, task, mode, Rejects(0.0), "benchmark", AnswerCache(Path(folder), "b")
         )[1]
 
 
@@ -215,7 +215,7 @@ def our_choices(path: Path, items: list[dict[str, Any]]) -> list[list[float]]:
         Item(id=place, question=item["context"], choices=tuple(item["choices"]), answer=0)
         for place, item in enumerate(items)
     ]
-    return [list(answer.loglikelihoods) for answer in put(path, own, CHOICE, "likelihood")]
+    return [list(answer.loglikelihoods) for answer in run_items(path, own, CHOICE, "likelihood")]
 
 
 def our_documents(path: Path, texts: list[str]) -> list[list[float]]:
@@ -223,13 +223,13 @@ def our_documents(path: Path, texts: list[str]) -> list[list[float]]:
     from priorkit.evaluation.tasks.perplexity import PERPLEXITY
 
     own = [Item(id=place, text=text) for place, text in enumerate(texts)]
-    return [[answer.loglikelihoods[0] for answer in put(path, own, PERPLEXITY, "likelihood")]]
+    return [[answer.loglikelihoods[0] for answer in run_items(path, own, PERPLEXITY, "likelihood")]]
 
 
-def same(found: list[list[float]], expected: list[list[float]]) -> None:
+def check_equal(results: list[list[float]], expected: list[list[float]]) -> None:
     worst = max(
         abs(a - b) / max(1.0, abs(b))
-        for x, y in zip(found, expected, strict=True)
+        for x, y in zip(results, expected, strict=True)
         for a, b in zip(x, y, strict=True)
     )
     print(f"  largest relative difference {worst:.1e}")
@@ -245,13 +245,13 @@ def visual_items(images: int, questions: int, choices: int) -> list[Any]:
     from priorkit.evaluation.tasks.item import Item
 
     generator = random.Random(1)
-    found: list[Any] = []
+    visual: list[Any] = []
     for number in range(images):
         pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(np.kron(pixels, np.ones((12, 12, 1), dtype=np.uint8))).save(buffer, "PNG")
         ref = ImageRef(f"{number}.png", content=buffer.getvalue())
-        found += [
+        visual += [
             Item(
                 id=f"{number}.{own}",
                 question=f"Is there {sentence(generator, generator.randint(2, 14))}?",
@@ -263,8 +263,8 @@ def visual_items(images: int, questions: int, choices: int) -> list[Any]:
             for own in range(questions)
         ]
     # Benchmarks are not sorted by image.
-    generator.shuffle(found)
-    return found
+    generator.shuffle(visual)
+    return visual
 
 
 def make_llava(root: Path) -> None:
@@ -285,7 +285,7 @@ def make_llava(root: Path) -> None:
     }  # fmt: skip
     llm = build_llm(build_config(fields, tokenizer), 0)
     encoder = build_encoder("pocket", texts, [Image.linear_gradient("L").convert("RGB")], 4096, 2)
-    # 144 positions an image, a quarter of LLaVA 1.5's 576.
+    # 144 positions per image, a quarter of LLaVA 1.5's 576.
     shape = {**encoder.model.config.to_dict()}
     shape["vision_config"] = {**shape["vision_config"], "image_size": 192}
     model = type(encoder.model)(type(encoder.model.config).from_dict(shape))
@@ -300,7 +300,7 @@ def make_llava(root: Path) -> None:
     print(f"  {multimodal.image_tokens} positions per image")
 
 
-def peer_inputs(subject: Any, processor: Any, texts: list[str], items: list[Any]) -> Any:
+def peer_inputs(adapter: Any, processor: Any, texts: list[str], items: list[Any]) -> Any:
     from priorkit.data.images.decoding import decode
 
     processor.tokenizer.padding_side = "left"
@@ -321,9 +321,9 @@ def by_likelihood(runs: int) -> None:
         make_llava(Path(folder))
         path = Path(folder) / "llava"
         items = visual_items(12, 4, 4)
-        subject, how = asking(path, "chat", "text")
-        processor = subject.multimodal.processor
-        prompts = [how.prompter(item, CHOICE, "likelihood") for item in items]
+        adapter, options = load_runner(path, "chat", "text")
+        processor = adapter.multimodal.processor
+        prompts = [options.prompter(item, CHOICE, "likelihood") for item in items]
 
         @torch.no_grad()
         def peer() -> list[list[float]]:
@@ -332,29 +332,31 @@ def by_likelihood(runs: int) -> None:
                 for place, (item, prompt) in enumerate(zip(items, prompts, strict=True))
                 for (option,) in prompt.options
             ]
-            found: list[list[float]] = [[] for _ in items]
+            results: list[list[float]] = [[] for _ in items]
             for start in range(0, len(rows), 16):
                 part = rows[start : start + 16]
                 inputs = peer_inputs(
-                    subject, processor, [text + option for _, text, option, _ in part], [r[0] for r in part]
+                    adapter, processor, [text + option for _, text, option, _ in part], [r[0] for r in part]
                 )
                 mask = inputs["attention_mask"]
                 positions = (mask.cumsum(1) - 1).clamp(min=0)
-                logits = subject.model(**inputs, position_ids=positions).logits.float().log_softmax(-1)
+                logits = adapter.model(**inputs, position_ids=positions).logits.float().log_softmax(-1)
                 for row, (_, text, option, place) in enumerate(part):
-                    _, ids = split_pair(subject.encode, text, option, subject.prefix)
+                    _, ids = split_pair(adapter.encode, text, option, adapter.prefix)
                     own = logits[row, -len(ids) - 1 : -1].gather(1, torch.tensor(ids)[:, None])
-                    found[place].append(float(own.sum()))
-            return found
+                    results[place].append(float(own.sum()))
+            return results
 
         def ours() -> list[list[float]]:
             return [
                 list(answer.loglikelihoods)
-                for answer in put(path, items, CHOICE, "likelihood", "chat", "text")
+                for answer in run_items(path, items, CHOICE, "likelihood", "chat", "text")
             ]
 
-        row = race("options about images by likelihood, 4 questions an image", len(items), runs, ours, peer)
-        same(row["found"], row["expected"])
+        row = compare_rates(
+            "options about images by likelihood, 4 questions per image", len(items), runs, ours, peer
+        )
+        check_equal(row["found"], row["expected"])
 
 
 def by_generation(runs: int) -> None:
@@ -367,62 +369,67 @@ def by_generation(runs: int) -> None:
         path = Path(folder) / "llava"
         for questions in (4, 1):
             items = visual_items(64 // questions, questions, 4)
-            subject, how = asking(path, "chat", "letter")
-            prompts = [how.prompter(item, VQA, "generation").text for item in items]
-            # A random model never ends by itself: frequent tokens stand for the end, until an answer has four on average.
-            ends = end_tokens(subject, prompts, items)
-            subject.model.generation_config.eos_token_id = [*ends, subject.tokenizer.eos_token_id]
-            processor = subject.multimodal.processor
+            adapter, options = load_runner(path, "chat", "letter")
+            prompts = [options.prompter(item, VQA, "generation").text for item in items]
+            # A random model never generates an end token: frequent tokens serve as one, so that answers have four on average.
+            ends = end_tokens(adapter, prompts, items)
+            adapter.model.generation_config.eos_token_id = [*ends, adapter.tokenizer.eos_token_id]
+            processor = adapter.multimodal.processor
 
             @torch.no_grad()
             def peer(
                 items: Any = items,
                 prompts: Any = prompts,
-                subject: Any = subject,
+                adapter: Any = adapter,
                 processor: Any = processor,
                 ends: Any = ends,
             ) -> list[str]:
                 texts: list[str] = []
                 for start in range(0, len(items), 16):
                     inputs = peer_inputs(
-                        subject, processor, prompts[start : start + 16], items[start : start + 16]
+                        adapter, processor, prompts[start : start + 16], items[start : start + 16]
                     )
-                    written = subject.model.generate(
+                    written = adapter.model.generate(
                         **inputs, max_new_tokens=16, do_sample=False,
-                        eos_token_id=[*ends, subject.tokenizer.eos_token_id],
-                        pad_token_id=subject.tokenizer.eos_token_id,
+                        eos_token_id=[*ends, adapter.tokenizer.eos_token_id],
+                        pad_token_id=adapter.tokenizer.eos_token_id,
                     )  # fmt: skip
                     for row in written[:, inputs["input_ids"].shape[1] :].tolist():
                         stop = next(
                             (
                                 n
                                 for n, token in enumerate(row)
-                                if token in (*ends, subject.tokenizer.eos_token_id)
+                                if token in (*ends, adapter.tokenizer.eos_token_id)
                             ),
                             len(row),
                         )
-                        texts.append(subject.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
+                        texts.append(adapter.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
                 return texts
 
             def ours(items: Any = items) -> list[str]:
-                return [answer.prediction for answer in put(path, items, VQA, "generation", "chat", "letter")]
+                return [
+                    answer.prediction
+                    for answer in run_items(path, items, VQA, "generation", "chat", "letter")
+                ]
 
-            row = race(f"written answers, {questions} questions an image", len(items), runs, ours, peer)
+            row = compare_rates(
+                f"generated answers, {questions} questions per image", len(items), runs, ours, peer
+            )
             equal = sum(a == b for a, b in zip(row["found"], row["expected"], strict=True))
             print(f"  {equal} of {len(items)} answers equal")
             if equal < 0.95 * len(items):
                 sys.exit("the answers differ")
 
 
-def end_tokens(subject: Any, prompts: list[str], items: list[Any]) -> list[int]:
+def end_tokens(adapter: Any, prompts: list[str], items: list[Any]) -> list[int]:
     from collections import Counter
 
     from priorkit.inference.generation import generate_batch
     from priorkit.inference.prompt_inputs import PromptInputs
 
     written = generate_batch(
-        subject,
-        [subject.encode(text) for text in prompts],
+        adapter,
+        [adapter.encode(text) for text in prompts],
         [PromptInputs(item.images) for item in items],
         max_new_tokens=16,
         stop=(),
@@ -455,7 +462,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default="choices,perplexity,likelihood,generation,captions")
-    given = parser.parse_args()
+    args = parser.parse_args()
     import torch
     import transformers
 
@@ -464,13 +471,13 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}"
     )
     works: dict[str, Callable[[], None]] = {
-        "choices": lambda: language(given.runs, "choices"),
-        "perplexity": lambda: language(given.runs, "perplexity"),
-        "likelihood": lambda: by_likelihood(given.runs),
-        "generation": lambda: by_generation(given.runs),
+        "choices": lambda: language(args.runs, "choices"),
+        "perplexity": lambda: language(args.runs, "perplexity"),
+        "likelihood": lambda: by_likelihood(args.runs),
+        "generation": lambda: by_generation(args.runs),
         "captions": captions,
     }
-    for name in given.only.split(","):
+    for name in args.only.split(","):
         works[name]()
 
 

@@ -1,11 +1,11 @@
-"""What LION's parts cost: training steps and generated tokens, with and without them, interleaved in one run.
+"""The cost of LION's parts: training steps and generated tokens, with and without them, interleaved in one run.
 
-Random weights. The frame is the same model with the Q-Former's visual tokens in the same number, so that all
-variants see rows of one length:
+Random weights. The baseline is the same model with the same number of visual tokens from the Q-Former, so that
+all variants have rows of one length:
 
 - training: forward and backward of a step, adapters + router + aggregator against neither
 - generation: greedy tokens with a cache, adapters + router (the aggregator runs once, in the prompt)
-- routing: task types by row against one task type for the whole batch, and by token
+- routing: task types per row against one task type for the batch, and per token
 
     python benchmarks/lion.py [--width 768] [--layers 6] [--rounds 5]
 
@@ -33,11 +33,11 @@ VISION = {
     "image_size": 64, "patch_size": 16,
 }  # fmt: skip
 POSITIONS = 17
-"""Of the encoder: 16 patches and the class token."""
+"""Positions of the encoder: 16 patches and the class token."""
 
 
 def build(width: int, layers: int, lion: bool) -> Any:
-    """A model in which LION's adapters and aggregator are, or in which 17 more queries stand for the latter."""
+    """A model with LION's adapters and aggregator, or with 17 more queries instead of the aggregator."""
     text = LlamaConfig(
         vocab_size=8192, hidden_size=width, intermediate_size=width * 8 // 3, num_hidden_layers=layers,
         num_attention_heads=width // 64, num_key_value_heads=width // 64, pad_token_id=0,
@@ -87,9 +87,9 @@ def compare(title: str, works: dict[str, Callable[[], Any]], rounds: int) -> Non
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             times[name].append(seconds(works[name]))
     first = statistics.median(times[next(iter(works))])
-    for name, own in times.items():
-        middle = statistics.median(own)
-        spread = f"{min(own) * 1e3:.1f} to {max(own) * 1e3:.1f}"
+    for name, values in times.items():
+        middle = statistics.median(values)
+        spread = f"{min(values) * 1e3:.1f} to {max(values) * 1e3:.1f}"
         print(f"| {title} | {name} | {middle * 1e3:.1f} | {spread} | {middle / first:.3f} |", flush=True)
 
 
@@ -105,63 +105,63 @@ def main() -> None:
         ("tokens", 24),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
-    given = parser.parse_args()
+    args = parser.parse_args()
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} threads"
     )
-    plain, lion = build(given.width, given.layers, False), build(given.width, given.layers, True)
-    data = batch(given.rows, given.time)
+    plain, lion = build(args.width, args.layers, False), build(args.width, args.layers, True)
+    data = batch(args.rows, args.time)
     states = {id(model): len(model.model.wanted_states()) for model in (plain, lion)}
-    rows = torch.arange(given.rows) % 2
-    one = torch.zeros(given.rows, dtype=torch.long)
-    tokens = rows[:, None].expand(-1, given.time).contiguous()
+    rows = torch.arange(args.rows) % 2
+    one = torch.zeros(args.rows, dtype=torch.long)
+    tokens = rows[:, None].expand(-1, args.time).contiguous()
 
     def step(model: Any, tasks: torch.Tensor) -> None:
-        own = {**data, "vision_states": data["vision_states"][:, : states[id(model)]]}
+        inputs = {**data, "vision_states": data["vision_states"][:, : states[id(model)]]}
         model.zero_grad(set_to_none=True)
-        # Without the head, which is the same for all and would only hide the difference.
-        output = model.model(**own, task_types=tasks, use_cache=False)
+        # Without the head, which costs the same in all variants and would hide the difference.
+        output = model.model(**inputs, task_types=tasks, use_cache=False)
         output.last_hidden_state.square().mean().backward()
 
     def write(model: Any) -> None:
-        own = {**data, "vision_states": data["vision_states"][:, : states[id(model)]]}
+        inputs = {**data, "vision_states": data["vision_states"][:, : states[id(model)]]}
         with torch.no_grad():
-            output = model(**own, task_types=rows, use_cache=True, logits_to_keep=1)
+            output = model(**inputs, task_types=rows, use_cache=True, logits_to_keep=1)
         cache.update({id(model): output.past_key_values})
 
     def token(model: Any) -> None:
         with torch.no_grad():
-            for _ in range(given.tokens):
+            for _ in range(args.tokens):
                 model(
                     input_ids=data["input_ids"][:, :1], task_types=rows, use_cache=True,
                     past_key_values=cache[id(model)],
                 )  # fmt: skip
-        cache[id(model)].crop(-given.tokens)
+        cache[id(model)].crop(-args.tokens)
 
     cache: dict[int, Any] = {}
     print("| what | variant | median, ms | range, ms | ratio |\n|---|---|---|---|---|")
     compare(
         "training step",
         {"without": lambda: step(plain, rows), "adapters, router, aggregator": lambda: step(lion, rows)},
-        given.rounds,
+        args.rounds,
     )
     compare(
         "routing in a training step",
         {
             "one type per batch": lambda: step(lion, one),
-            "by row": lambda: step(lion, rows),
-            "by token": lambda: step(lion, tokens),
+            "per row": lambda: step(lion, rows),
+            "per token": lambda: step(lion, tokens),
         },
-        given.rounds,
+        args.rounds,
     )
     for model in (plain, lion):
         model.eval()
         model.set_attn_implementation("sdpa")
     write(plain), write(lion)
     compare(
-        f"{given.tokens} tokens with a cache",
+        f"{args.tokens} tokens with a cache",
         {"without": lambda: token(plain), "adapters, router": lambda: token(lion)},
-        given.rounds,
+        args.rounds,
     )
 
 

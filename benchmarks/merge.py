@@ -1,4 +1,4 @@
-"""Merging against its peers: wall time and peak memory of whole processes, as ratios in one run.
+"""Merging against its peers: wall time and peak memory of complete processes, as ratios in one run.
 
 Work: two random Llamas of 468 million parameters (bf16, four shards) and one LoRA of rank 16 in all
 projections, made in a temporary folder. Compared, interleaved, medians over the runs:
@@ -6,11 +6,11 @@ projections, made in a temporary folder. Compared, interleaved, medians over the
 - fold the LoRA into the model: PEFT's ``merge_and_unload`` and ``save_pretrained``
 - average of two models: mergekit's ``linear``
 - TIES of one model onto its base at density 0.5: mergekit's ``ties``
-- the floor: copying one model's files
+- lower bound: copying one model's files
 
     python benchmarks/merge.py [--runs 3] [--mergekit PYTHON] [--layers 24]
 
-PYTHON is an interpreter that can import mergekit 0.1.5; without it the rows of mergekit are left out. Our
+PYTHON is an interpreter that can import mergekit 0.1.5; without it mergekit's rows are omitted. Our
 times include hashing all inputs and the result, and forcing the result to the disk; those of the peers do not.
 """
 
@@ -72,7 +72,7 @@ class Run:
 
 
 def measure(command: list[str], out: Path) -> Run:
-    """Run a command to its end; its output folder is removed before."""
+    """Run a command after removing its output folder."""
     shutil.rmtree(out, ignore_errors=True)
     os.sync()
     begun = time.perf_counter()
@@ -88,10 +88,10 @@ def measure(command: list[str], out: Path) -> Run:
 
 
 def commands(root: Path, out: Path, mergekit: str) -> dict[str, list[str]]:
-    """What is compared, by name."""
+    """The commands compared, by name."""
     a, b, lora = str(root / "a"), str(root / "b"), str(root / "lora")
     ours = [sys.executable, "-m", "priorkit", "merge-adapters", "--quiet", "--out", str(out)]
-    found = {
+    rows = {
         "fold: priorkit": [*ours, lora, "--base", a],
         "fold: peft": [sys.executable, "-c", PEFT, a, lora, str(out)],
         "linear: priorkit": [*ours, a, b, "--method", "linear", "--weight", "0.5"],
@@ -101,14 +101,14 @@ def commands(root: Path, out: Path, mergekit: str) -> dict[str, list[str]]:
     if mergekit:
         tool = [mergekit, "-m", "mergekit.scripts.run_yaml"]
         for name in ("linear", "ties"):
-            found[f"{name}: mergekit"] = [
+            rows[f"{name}: mergekit"] = [
                 *tool, str(root / f"{name}.yaml"), str(out), "--out-shard-size", "300M",
             ]  # fmt: skip
-    return found
+    return rows
 
 
 def write_mergekit_configs(root: Path) -> None:
-    """The two merges in mergekit's language (JSON is YAML)."""
+    """Write the two merges as mergekit configurations (JSON is valid YAML)."""
     a, b = str(root / "a"), str(root / "b")
     linear = {
         "models": [{"model": path, "parameters": {"weight": 0.5}} for path in (a, b)],
@@ -133,21 +133,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--mergekit", default="", metavar="PYTHON")
-    given = parser.parse_args()
+    args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as temporary:
         root, out = Path(temporary), Path(temporary) / "out"
         subprocess.run(
-            [sys.executable, "-c", MAKE, str(root), str(given.layers)], check=True, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", MAKE, str(root), str(args.layers)], check=True, stderr=subprocess.DEVNULL
         )
         write_mergekit_configs(root)
-        table = commands(root, out, given.mergekit)
+        table = commands(root, out, args.mergekit)
         runs: dict[str, list[Run]] = {name: [] for name in table}
-        for _ in range(given.runs):
+        for _ in range(args.runs):
             for name, command in table.items():
                 runs[name].append(measure(command, out))
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {given.runs} runs")
-    seconds = {name: statistics.median(run.seconds for run in found) for name, found in runs.items()}
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args.runs} runs")
+    seconds = {name: statistics.median(run.seconds for run in rows) for name, rows in runs.items()}
     for name in sorted(seconds):
         every = " ".join(f"{run.seconds:.2f}" for run in runs[name])
         peak = max(run.megabytes for run in runs[name])

@@ -1,22 +1,22 @@
-"""Tokenise, mix, pack and write a corpus: tokens per second and peak memory against the peers, in one run.
+"""Tokenize, mix, pack and write a corpus: tokens per second and peak memory against the peers, in one run.
 
 Work: Python source files, one document each, and a byte-level BPE of 8,192 tokens trained on the first 20 MB,
 both made in a temporary folder (``--source``: folders to take ``.py`` files from). Rows of 512 tokens, uint16
 on disk. Two processes each. Compared, interleaved, medians over the runs:
 
-- ``priorkit mix``: the whole command, from start to exit, hashes and fsync included
+- ``priorkit mix``: the complete command, from start to exit, including hashes and fsync
 - the usual way: datasets' ``map`` with a fast tokenizer, then ``map`` with ``group_texts``
-- the ceiling: the tokenizers library alone, ``encode_batch_fast`` on every second batch of 64 documents in each
-  of two processes, written as it comes, neither mixed nor packed
+- upper bound: only the tokenizers library, ``encode_batch_fast`` on every second batch of 64 documents in each of
+  two processes, written in order, neither mixed nor packed
 - datatrove's ``DocumentTokenizer`` (``--datatrove``)
 
-Processor seconds (of all processes, imports included) are printed beside: they tell what the work costs where
-something else runs on the machine.
+Processor seconds (of all processes, including imports) are printed too: they are comparable where other work
+runs on the machine.
 
     python benchmarks/mix.py --source FOLDER... [--megabytes 150] [--runs 3] [--peers PYTHON] [--datatrove]
 
 PYTHON is an interpreter that can import datasets, transformers and, if asked for, datatrove. The peers' times
-leave out their imports and reading of the tokenizer; ours does not.
+exclude imports and loading the tokenizer; ours includes them.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def encode(rows):
 
 def group_texts(rows):
     joined = {key: [item for part in values for item in part] for key, values in rows.items()}
-    whole = len(joined["input_ids"]) // 512 * 512
-    found = {key: [values[i : i + 512] for i in range(0, whole, 512)] for key, values in joined.items()}
+    length = len(joined["input_ids"]) // 512 * 512
+    found = {key: [values[i : i + 512] for i in range(0, length, 512)] for key, values in joined.items()}
     found["labels"] = [list(ids) for ids in found["input_ids"]]
     return found
 
@@ -81,13 +81,13 @@ def part(number):
     end, count = tokenizer.token_to_id("<|endoftext|>"), 0
     with open(data + "/corpus.jsonl", encoding="utf-8") as lines, open(f"{out}-{number}", "wb") as tokens:
         for batch in itertools.count():
-            some = list(itertools.islice(lines, 64))
-            if not some:
+            chunk = list(itertools.islice(lines, 64))
+            if not chunk:
                 return count
             if batch % 2 != number:
                 continue
             ids = []
-            for found in tokenizer.encode_batch_fast([json.loads(x)["text"] for x in some], add_special_tokens=False):
+            for found in tokenizer.encode_batch_fast([json.loads(x)["text"] for x in chunk], add_special_tokens=False):
                 ids += found.ids
                 ids.append(end)
             count += len(ids)
@@ -121,8 +121,8 @@ done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DE
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([done.returncode, done.stdout, used.ru_maxrss, used.ru_utime + used.ru_stime]))
 """
-"""Runs a command and tells the largest resident memory (kB) of it or any process that it started, and the
-processor seconds of all of them together."""
+"""Runs a command; prints the largest resident memory (kB) of any of its processes, and the processor seconds of all
+of them."""
 
 
 def make(folder: Path, sources: list[str], megabytes: float) -> None:
@@ -179,7 +179,7 @@ class Run:
 
 
 def measure(name: str, folder: Path, peers: str) -> Run:
-    """Run one of them once."""
+    """Run one of the compared commands once."""
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     if name == "priorkit":
@@ -209,7 +209,7 @@ def measure(name: str, folder: Path, peers: str) -> Run:
 
 
 def main() -> None:
-    """Make the work, run the peers in turns, print medians, ratios and peaks."""
+    """Make the inputs, run the peers alternately, print medians, ratios and peaks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -218,18 +218,18 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peers", default=sys.executable)
     parser.add_argument("--datatrove", action="store_true")
-    parser.add_argument("--folder", type=Path, help="keep the work here between calls")
-    given = parser.parse_args()
-    names = ["priorkit", "ceiling", "datasets", *(["datatrove"] if given.datatrove else [])]
+    parser.add_argument("--folder", type=Path, help="folder in which the inputs are kept between calls")
+    args = parser.parse_args()
+    names = ["priorkit", "ceiling", "datasets", *(["datatrove"] if args.datatrove else [])]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.folder or Path(temporary)
+        folder = args.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         if not (folder / "halves").is_dir():
-            make(folder, given.source, given.megabytes)
+            make(folder, args.source, args.megabytes)
         runs: dict[str, list[Run]] = {name: [] for name in names}
-        for _ in range(given.runs):
+        for _ in range(args.runs):
             for name in names:
-                run = measure(name, folder, given.peers)
+                run = measure(name, folder, args.peers)
                 runs[name].append(run)
                 print(
                     f"{name:<10} {run.seconds:6.1f} s  {run.processor:6.1f} processor s  {run.megabytes:5.0f} MB",
@@ -238,7 +238,7 @@ def main() -> None:
         tokens = runs["ceiling"][0].tokens
         ours = statistics.median(run.seconds for run in runs["priorkit"])
         our_work = statistics.median(run.processor for run in runs["priorkit"])
-        print(f"\n{tokens:,} tokens; {os.cpu_count()} processors; medians of {given.runs}")
+        print(f"\n{tokens:,} tokens; {os.cpu_count()} processors; medians of {args.runs}")
         for name in names:
             seconds = statistics.median(run.seconds for run in runs[name])
             work = statistics.median(run.processor for run in runs[name])
@@ -247,8 +247,8 @@ def main() -> None:
                 f"{name:<10} {tokens / seconds / 1e6:5.2f} M tokens/s, priorkit {seconds / ours:.2f} times as fast; "
                 f"{work:.1f} processor s ({work / our_work:.2f} times ours); peak {peak:,.0f} MB"
             )
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(f"(this script itself: {own:,.0f} MB)")
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        print(f"(this script itself: {megabytes:,.0f} MB)")
 
 
 if __name__ == "__main__":

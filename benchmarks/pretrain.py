@@ -3,10 +3,10 @@
     python benchmarks/pretrain.py [--size 9m|60m] [--repeats 3] [--precision auto] [--litgpt FOLDER]
 
 FOLDER holds litgpt 0.5.13 (``pip install --target FOLDER --no-deps litgpt lightning lightning-utilities
-torchmetrics``); without it that side, which compiles its model itself, is left out. All learn the same Llama
-from the same corpus with AdamW, clipping and a cosine schedule. A rate comes from the median time between two
-calls of the optimiser, so that imports, building and compiling do not count, but data, logging and everything
-else between two steps do. Runs are interleaved; medians and their ratios are printed.
+torchmetrics``); without it that side, which always compiles, is omitted. All train the same Llama on the
+same corpus with AdamW, clipping and a cosine schedule. A rate is from the median time between two optimizer
+steps, which excludes imports, building and compilation and includes data, logging and everything else between
+two steps. Runs are interleaved; medians and their ratios are printed.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ SIZES = {
 }  # fmt: skip
 VOCABULARY = 8192
 SKIP = 3
-"""Steps before those timed: the first compile."""
+"""Untimed steps at the start, the first of which compile."""
 
 
 def make_inputs(folder: Path, size: dict[str, int]) -> None:
-    """A corpus of Python's own source with its tokenizer, and the model's configuration."""
+    """Write a corpus of the standard library's source with its tokenizer, and the model's configuration."""
     library = Path(os.__file__).parent
     source = folder / "source.jsonl"
     if not source.exists():
         files = sorted(library.glob("*.py")) + sorted(library.glob("[a-z]*/*.py"))
         texts = [file.read_text("utf-8", errors="ignore") for file in files if "test" not in str(file)]
         source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts if text))
-        kit("tokenizer", f"python={source}", "--vocab-size", VOCABULARY, "--out", folder / "tokenizer")
+        run_priorkit(
+            "tokenizer", f"python={source}", "--vocab-size", VOCABULARY, "--out", folder / "tokenizer"
+        )
     corpus = folder / f"corpus-{size['length']}"
     if not corpus.exists():
-        kit(
+        run_priorkit(
             "mix", f"python={source}", "--tokenizer", folder / "tokenizer",
             "--context-length", size["length"], "--out", corpus,
         )  # fmt: skip
@@ -57,7 +59,7 @@ def make_inputs(folder: Path, size: dict[str, int]) -> None:
     (folder / "config.json").write_text(json.dumps(fields))
 
 
-def kit(*words: object) -> None:
+def run_priorkit(*words: object) -> None:
     command = [sys.executable, "-m", "priorkit", *map(str, words), "--quiet"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
@@ -83,32 +85,32 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def words_of(side: str, folder: Path, given: argparse.Namespace) -> list[str]:
+def command_of(side: str, folder: Path, args: argparse.Namespace) -> list[str]:
     """The program and the arguments of one side."""
-    size, steps, compiled = SIZES[given.size], given.steps + SKIP, side.endswith("compiled")
+    size, steps, compiled = SIZES[args.size], args.steps + SKIP, side.endswith("compiled")
     if side.startswith("priorkit"):
         words = [
             "pretrain", folder / f"corpus-{size['length']}", "--config", folder / "config.json", "--steps", steps,
-            "--batch-size", size["batch"], "--precision", given.precision, "--device", "cpu",
+            "--batch-size", size["batch"], "--precision", args.precision, "--device", "cpu",
             "--compile" if compiled else "--no-compile", "--out", folder / "made", "--force", "--quiet",
         ]  # fmt: skip
         return [OURS, *map(str, words)]
     peer = "litgpt" if side == "litgpt" else "trainer"
-    words = [__file__, "--as", peer, "--folder", folder, "--size", given.size, "--steps", steps,
-             "--precision", given.precision, *(["--compile"] if compiled else [])]  # fmt: skip
+    words = [__file__, "--as", peer, "--folder", folder, "--size", args.size, "--steps", steps,
+             "--precision", args.precision, *(["--compile"] if compiled else [])]  # fmt: skip
     return [PEER, *map(str, words)]
 
 
-def measure(side: str, folder: Path, given: argparse.Namespace) -> float:
-    """Tokens per second of one run, from the median time between two calls of the optimiser."""
-    program, *words = words_of(side, folder, given)
+def measure(side: str, folder: Path, args: argparse.Namespace) -> float:
+    """Tokens per second of one run, from the median time between two optimizer steps."""
+    program, *words = command_of(side, folder, args)
     command = [sys.executable, "-c", STAMPS + program, *words]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side} failed:\n{(done.stdout + done.stderr)[-2500:]}")
     stamps = json.loads(re.findall(r"^STAMPS (.*)$", done.stdout, re.MULTILINE)[-1])
     seconds = statistics.median(b - a for a, b in itertools.pairwise(stamps[SKIP - 1 :]))
-    return SIZES[given.size]["batch"] * SIZES[given.size]["length"] / seconds
+    return SIZES[args.size]["batch"] * SIZES[args.size]["length"] / seconds
 
 
 def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, precision: str) -> None:
@@ -142,7 +144,7 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
 
 
 def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> None:
-    """Train with litgpt's own pretraining loop."""
+    """Train with litgpt's pretraining loop."""
     import torch
 
     from priorkit.core.runtime import fast_bf16_cpu
@@ -162,7 +164,7 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
             self.rows_at_once = batch_size
 
         def train_dataloader(self) -> torch.utils.data.DataLoader:
-            # It learns to predict the next token within length + 1 tokens.
+            # litgpt's sequences have length + 1 tokens, so that every position has a target.
             ids = [torch.from_numpy(rows.row(index)) for index in range(len(rows))]
             longer = [torch.cat([row, following[:1]]) for row, following in itertools.pairwise(ids)]
             return torch.utils.data.DataLoader(longer, batch_size=self.rows_at_once, shuffle=True)
@@ -190,22 +192,22 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
     )  # fmt: skip
 
 
-def compare(given: argparse.Namespace) -> None:
-    """Run all sides in turn; print each rate, then medians and ratios."""
-    given.folder.mkdir(exist_ok=True)
-    make_inputs(given.folder, SIZES[given.size])
+def compare(args: argparse.Namespace) -> None:
+    """Run all sides alternately; print each rate, then medians and ratios."""
+    args.folder.mkdir(exist_ok=True)
+    make_inputs(args.folder, SIZES[args.size])
     sides = ["Trainer", "Trainer compiled", "priorkit", "priorkit compiled"]
-    if given.litgpt:
-        os.environ["PYTHONPATH"] = os.pathsep.join([given.litgpt, os.environ.get("PYTHONPATH", "")])
+    if args.litgpt:
+        os.environ["PYTHONPATH"] = os.pathsep.join([args.litgpt, os.environ.get("PYTHONPATH", "")])
         sides.append("litgpt")
     rates: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(given.repeats):
+    for _ in range(args.repeats):
         for side in sides:
-            rates[side].append(measure(side, given.folder, given))
+            rates[side].append(measure(side, args.folder, args))
             print(f"{side:<18} {rates[side][-1]:8,.0f} tokens/s", flush=True)
     peers = [side for side in ("Trainer", "Trainer compiled", "litgpt") if side in rates]
-    for side, found in rates.items():
-        middle = statistics.median(found)
+    for side, measured in rates.items():
+        middle = statistics.median(measured)
         ratios = ", ".join(f"{middle / statistics.median(rates[peer]):.2f} x {peer}" for peer in peers)
         print(f"{side:<18} median {middle:8,.0f} tokens/s   {ratios}")
 
@@ -215,19 +217,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="9m")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=10, help="optimiser steps timed in a run")
+    parser.add_argument("--steps", type=int, default=10, help="timed optimizer steps per run")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "priorkit-benchmark")
     parser.add_argument("--litgpt", default="", metavar="FOLDER")
     parser.add_argument("--as", dest="peer", choices=("trainer", "litgpt"), help=argparse.SUPPRESS)
     parser.add_argument("--compile", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.peer == "trainer":
-        trainer(given.folder, SIZES[given.size], given.steps, given.compile, given.precision)
-    elif given.peer == "litgpt":
-        litgpt(given.folder, SIZES[given.size], given.steps, given.precision)
+    args = parser.parse_args()
+    if args.peer == "trainer":
+        trainer(args.folder, SIZES[args.size], args.steps, args.compile, args.precision)
+    elif args.peer == "litgpt":
+        litgpt(args.folder, SIZES[args.size], args.steps, args.precision)
     else:
-        compare(given)
+        compare(args)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Rank_e's ranking against its peers, in one run: blocked counting, full sorting, faiss's nearest neighbours.
+"""Rank_e's ranking against its peers, in one run: blocked counting, full sorting, faiss's nearest neighbors.
 
     python benchmarks/rank.py --queries 2000 --candidates 200000 --sort-candidates 20000 --rounds 3
 
 Queries are noisy copies of random unit vectors of width 512; every method works on the same fp32 features in
-memory, in an order that changes from round to round. ``counting`` is the plain loop that one would write:
+memory, in an order that changes from round to round. ``counting`` is the obvious loop:
 scores of 2000 x 512 at a time, counting those above the true one; its ranks are those of float32 scores.
 ``priorkit`` gives ties their mean rank and returns the ranks of float64 scores. ``sorting`` sorts all scores of a
 query; it is run on fewer candidates (``--sort-candidates``) and compared per score. Processor
@@ -31,11 +31,11 @@ Rank = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 def counting(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Ranks of float32 scores by blocked counting; ties are not counted."""
-    own = torch.einsum("qd,qd->q", queries, candidates[truth])
+    true_scores = torch.einsum("qd,qd->q", queries, candidates[truth])
     ranks = torch.ones(len(queries), dtype=torch.int64)
     for start in range(0, len(candidates), 512):
         scores = queries @ candidates[start : start + 512].T
-        above = scores > own[:, None]
+        above = scores > true_scores[:, None]
         inside = ((truth >= start) & (truth < start + above.shape[1])).nonzero()[:, 0]
         above[inside, truth[inside] - start] = False
         ranks += torch.count_nonzero(above, dim=1)
@@ -44,15 +44,15 @@ def counting(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tenso
 
 def sorting(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Ranks by sorting all scores of 250 queries at a time."""
-    found = []
-    for part, own in zip(queries.split(250), truth.split(250), strict=True):
+    ranks = []
+    for part, true_columns in zip(queries.split(250), truth.split(250), strict=True):
         order = torch.argsort(part @ candidates.T, dim=1, descending=True)
-        found.append(1 + (order == own[:, None]).int().argmax(1))
-    return torch.cat(found)
+        ranks.append(1 + (order == true_columns[:, None]).int().argmax(1))
+    return torch.cat(ranks)
 
 
 def nearest_by_faiss(queries: torch.Tensor, candidates: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Ranks among the ten nearest by faiss's flat index; 11 for all others."""
+    """Ranks among the ten nearest neighbors by faiss's flat index; 11 for all others."""
     import faiss
 
     index = faiss.IndexFlatIP(candidates.shape[1])
@@ -75,12 +75,12 @@ def features(queries: int, candidates: int, width: int) -> tuple[torch.Tensor, t
 
 
 def peak() -> float:
-    """The process's largest resident memory so far, in MB."""
+    """Peak resident memory of the process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
-    """Run the methods in turn and print a line of JSON each."""
+    """Run the methods alternately and print one line of JSON for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -103,16 +103,14 @@ def main() -> None:
     clock: dict[str, list[float]] = {name: [] for name in methods}
     processor: dict[str, list[float]] = {name: [] for name in methods}
     ranks: dict[str, torch.Tensor] = {}
-    true_ranks(
-        images[:64], names[:1024], truth[:64] % 1024
-    )  # warm-up: lazy imports do not belong to the ranking
+    true_ranks(images[:64], names[:1024], truth[:64] % 1024)  # warm-up, so that lazy imports are not timed
     before, above = peak(), 0.0
     for number in range(options.rounds):
         order = list(methods) if number % 2 == 0 else list(reversed(methods))
         for name in order:
-            method, candidates, own = methods[name]
+            method, candidates, true_columns = methods[name]
             wall, spent = time.perf_counter(), time.process_time()
-            ranks[name] = method(images, candidates, own)
+            ranks[name] = method(images, candidates, true_columns)
             clock[name].append(time.perf_counter() - wall)
             processor[name].append(time.process_time() - spent)
             if number == 0 and name == "priorkit":

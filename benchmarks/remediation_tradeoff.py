@@ -1,7 +1,7 @@
-"""What stage I gains and costs on the glyph world: keep-term, replay and interpolation, each on and off.
+"""Gains and costs of stage I on the glyph world: keep term, replay and interpolation, each on and off.
 
 For each seed a world and an encoder with strong, weak and no priors are made; the encoder is then remediated
-with and without the keep-term and with and without replay, and each result is measured on held-out typefaces
+with and without the keep term and with and without replay, and each result is measured on held-out typefaces
 and scenes at several shares of the tuned weights (WiSE-FT). Printed per variant and share: the change of mean
 Rank_e of each prior group and off-domain retrieval, as means over the seeds with Student's 95 % interval of
 the mean (the seeds being the sample) and the lowest and highest seed.
@@ -10,7 +10,7 @@ the mean (the seeds being the sample) and the lowest and highest seed.
         [--variants keep-replay,keep,replay,neither]
 
 The claim under test: the mean rank of weak and of no priors falls by at least 60 % while that of strong ones
-grows by at most a tenth. ``--scale`` shortens both trainings; every step whose result is there is passed over.
+rises by at most a tenth. ``--scale`` shortens both training runs; finished steps are not run again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GROUPS = ("strong", "weak", "none")
 
 
 def priorkit(*words: object) -> Path:
-    """Run a step; the path of its artifact."""
+    """Run a step and return the path of its artifact."""
     done = subprocess.run(
         [sys.executable, "-m", "priorkit", *map(str, words)], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -49,11 +49,11 @@ def priorkit(*words: object) -> Path:
 def measure(
     root: Path, seed: int, recipe: str, scale: float, variants: list[str]
 ) -> dict[tuple[str, float, str], float]:
-    """(variant, share, what) -> figure; what is a group's mean rank or ``retrieval``."""
+    """(variant, share, what) -> value; what is the prior group of a mean rank, or ``retrieval``."""
     home = root / f"seed-{seed}"
     home.mkdir(parents=True, exist_ok=True)
-    own = Path(str(recipe))
-    known = own if own.is_file() else Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
+    path = Path(str(recipe))
+    known = path if path.is_file() else Path(__file__).parents[1] / "recipes" / f"{recipe}.toml"
     table = tomli.loads(known.read_text(encoding="utf-8"))
 
     def steps(step: str) -> list[object]:
@@ -67,7 +67,7 @@ def measure(
     )
     rows = pq.read_table(world / "entities.parquet").to_pylist()
     group = {row["entity"]: row["prior"] for row in rows}
-    found: dict[tuple[str, float, str], float] = {}
+    measured: dict[tuple[str, float, str], float] = {}
     for name in variants:
         keeps, replays = VARIANTS[name]
         words = [] if keeps else ["--keep-weight", 0]
@@ -85,9 +85,9 @@ def measure(
             for entity, rank in zip(ranks["entity"], ranks[f"mean_rank_at_{share:g}"], strict=True):
                 by_group[group[entity]].append(rank)
             for prior, values in by_group.items():
-                found[name, share, prior] = statistics.fmean(values)
-            found[name, share, "retrieval"] = point["off_domain_mrr"]["value"]
-    return found
+                measured[name, share, prior] = statistics.fmean(values)
+            measured[name, share, "retrieval"] = point["off_domain_mrr"]["value"]
+    return measured
 
 
 def changes(
@@ -148,13 +148,11 @@ def main() -> None:
     parser.add_argument("--recipe", default="vispre")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    given = parser.parse_args()
-    variants = given.variants.split(",")
+    args = parser.parse_args()
+    variants = args.variants.split(",")
     if unknown := set(variants) - set(VARIANTS):
         parser.error(f"--variants: {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
-    runs = [
-        measure(given.out, int(seed), given.recipe, given.scale, variants) for seed in given.seeds.split(",")
-    ]
+    runs = [measure(args.out, int(seed), args.recipe, args.scale, variants) for seed in args.seeds.split(",")]
     print(
         f"change of mean Rank_e in %, and off-domain MRR: mean over {len(runs)} seeds, "
         "95 % interval of the mean (Student's t) in (), lowest and highest seed in []"
@@ -162,13 +160,13 @@ def main() -> None:
     print(f"{'variant':<14}{'share':>6}" + "".join(f"{name:>42}" for name in (*GROUPS, "retrieval")))
     for variant in variants:
         for share in SHARES:
-            found = {
+            measured = {
                 prior: [100 * value for value in changes(runs, variant, share, prior)] for prior in GROUPS
             }
-            cells = [cell(values, 1) for values in found.values()]
+            cells = [cell(values, 1) for values in measured.values()]
             cells.append(cell([run[variant, share, "retrieval"] for run in runs], 3))
             print(f"{variant:<14}{share:>6g}" + "".join(f"{text:>42}" for text in cells))
-    draw(runs, variants, given.out)
+    draw(runs, variants, args.out)
 
 
 if __name__ == "__main__":

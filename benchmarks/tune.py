@@ -1,10 +1,10 @@
-"""Instruction tuning through the loop against transformers' Trainer, on the same tiny LLaVA, in one run.
+"""Instruction tuning against transformers' Trainer, on the same tiny LLaVA, in one run.
 
 Both train all parts of one model of random weights on the same conversations in fp32 or bf16: one image of
 64 patches each, text of log-normal length (median 60 tokens, sigma 0.8, 8 to 400), loss on the second half of the
-text, batches of 8. The peer pads to the longest of a batch (its usual collator); ours packs. Tokens are made up,
-so ours brings its own samples to ``InstructionObjective`` in place of a chat template; packing, image features,
-loss, loop, optimiser and checkpoints are the kit's.
+text, batches of 8. The peer pads to the longest of a batch (its usual collator); ours packs. Tokens are random,
+so ours passes samples to ``InstructionObjective`` without a chat template; packing, image features, loss, loop,
+optimizer and checkpoints are priorkit's.
 
     python benchmarks/tune.py --rounds 2
 """
@@ -115,7 +115,7 @@ def peer(
 
 
 class _Subject:
-    """The model with its patch features, as ``Multimodal`` has them, for pixels that are normalised already."""
+    """The model with its patch features, as ``Multimodal`` has them, for pixels that are already normalized."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.device = model, torch.device("cpu")
@@ -153,7 +153,7 @@ class _Views:
 
 
 class _Objective(InstructionObjective):
-    """Samples whose tokens are given."""
+    """Samples with given tokens."""
 
     rows: list[dict[str, torch.Tensor]]
 
@@ -163,7 +163,7 @@ class _Objective(InstructionObjective):
 
 
 class _Chat:
-    """What the objective asks of a chat tokenizer when tokens are given."""
+    """The part of a chat tokenizer that the objective needs when tokens are given."""
 
     max_length = 512
 
@@ -202,7 +202,7 @@ def ours(
     with tempfile.TemporaryDirectory() as folder:
         train(objective, settings, started, Path(folder), Path(folder) / "state", warm_up + steps, "tune")
     return {
-        # From the first timed step's beginning to the last step's: that many whole steps.
+        # From the start of the first timed step to the start of the last: that many full steps.
         "samples_per_second": 8 * (steps - 1) / (marks[-1] - marks[warm_up]),
         "useful_share": objective.useful_share,
     }
@@ -225,17 +225,17 @@ def main() -> None:
         "priorkit, --no-packing": lambda: ours(
             copy.deepcopy(model), rows, steps, warm_up, precision, False, False
         ),
-        "priorkit, packed, encoder frozen and kept": lambda: ours(
+        "priorkit, packed, encoder frozen, features cached": lambda: ours(
             copy.deepcopy(model), rows, steps, warm_up, precision, True, True
         ),
     }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in work}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in work}
     for _ in range(arguments.rounds):
         for name, run in work.items():
-            found[name].append(run())
-            print(json.dumps({"what": name, **found[name][-1]}), flush=True)
-    reference = statistics.median(row["samples_per_second"] for row in found["trainer"])
-    for name, results in found.items():
+            measured[name].append(run())
+            print(json.dumps({"what": name, **measured[name][-1]}), flush=True)
+    reference = statistics.median(row["samples_per_second"] for row in measured["trainer"])
+    for name, results in measured.items():
         rate = statistics.median(row["samples_per_second"] for row in results)
         print(
             f"{name:<44} {rate:7.2f} samples/s  x {rate / reference:.2f}  useful {results[0]['useful_share']:.3f}"
