@@ -108,7 +108,7 @@ def cli() -> Cli:
 
 @pytest.fixture(scope="session")
 def shell() -> Cli:
-    """Run a command line in a process of its own."""
+    """Run a command line in a separate process."""
 
     def run(*args: object, **options: object) -> Result:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""blind-tune and its arms: what the model is shown, told by what the arms make of the same data."""
+"""blind-tune and its arms: the inputs of the model, checked by what the arms make of the same data."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_same_arm_before_and_after_alignment_reads_the_same_words(
 
 
 @pytest.mark.parametrize("model", ["llm", "mllm"])
-def test_a_learnt_placeholder(artifacts, cli, tmp_path: Path, source: Path, model: str) -> None:
+def test_a_learned_placeholder(artifacts, cli, tmp_path: Path, source: Path, model: str) -> None:
     words = (getattr(artifacts, model), source, *SHORT, "--learning-rate", "1e-2", "--placeholder", "learned")
     out = made(cli, *words, "--out", tmp_path / "learned")
     rows = 9 if model == "mllm" else 1
@@ -125,7 +125,7 @@ def test_controls_train_as_long_as_the_arm_they_control(artifacts, cli, tmp_path
 
 
 def test_arms_of_one_mixture_take_as_many_steps(artifacts, cli, tmp_path: Path, source: Path) -> None:
-    """One source of language alone, one with images: the layout that docs and recipes recommend."""
+    """One text-only source, one with images: the layout that docs and recipes recommend."""
     seen, text = tmp_path / "seen.jsonl", tmp_path / "text.jsonl"
     Image.new("RGB", (48, 48), "red").save(tmp_path / "red.png")
     rows = [line + "\n" for line in source.read_text().splitlines()]

@@ -44,7 +44,7 @@ def correlated(cli, artifacts, evaluations, tmp_path_factory):
     return found
 
 
-def test_the_sign_convention_stands_on_every_output(correlated) -> None:
+def test_the_sign_convention_is_on_every_output(correlated) -> None:
     out = correlated.path
     assert SIGN_CONVENTION in correlated.err
     content = json.loads((out / "correlation.json").read_text())
@@ -74,7 +74,7 @@ def test_models_are_compared_in_pairs(correlated) -> None:
     assert 0 < found["overall"]["p_value"] <= 1
 
 
-def test_tensors_and_tables_hold_what_they_say(correlated, artifacts) -> None:
+def test_tensors_and_tables_agree(correlated, artifacts) -> None:
     out = correlated.path
     tensors = load_file(out / "scores.safetensors")
     table = pq.read_table(out / "table.parquet").to_pydict()
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused(cli, artifacts, evaluations, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_plan_is_told_without_doing_it(cli, artifacts, evaluations, tmp_path: Path) -> None:
+def test_the_plan_is_printed_without_running(cli, artifacts, evaluations, tmp_path: Path) -> None:
     found = cli("correlate", artifacts.scores, evaluations / "plain", "--check", "--out", tmp_path / "out")
     assert found.code == 0
     assert "plain" in found.err

@@ -47,7 +47,7 @@ def evaluate(out: Path, *arguments: str) -> dict[str, Any]:
 
 
 def score(tmp_path: Path, task: str, rows: Rows, *more: str) -> tuple[dict[str, Any], Rows]:
-    """Metrics (and the whole entry under ``entry``) and samples of predictions."""
+    """Metrics (and the full entry under ``entry``) and samples of predictions."""
     file = write(tmp_path / "answers.jsonl", [{"id": number, **row} for number, row in enumerate(rows)])
     out = tmp_path / f"scores-{task}"
     entry = evaluate(out, "--predictions", file, "--task", task, *more)["answers"]
@@ -341,10 +341,10 @@ def test_what_does_not_fit_together(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_column_of_ones_own_is_resampled_together(
+def test_items_of_a_cluster_column_are_resampled_together(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Answers are right or wrong by scene: eight scenes tell less than 64 items."""
+    """Answers are right or wrong by scene: eight scenes carry less information than 64 items."""
     rows: Rows = [
         {"prediction": "a", "answer": "ab"[n // 8 % 2], "scene": f"s{n // 8}", "image_id": n}
         for n in range(64)
@@ -373,7 +373,7 @@ def test_a_column_of_ones_own_is_resampled_together(
         )
 
 
-def test_options_of_asking_are_refused_where_no_model_is_asked(
+def test_options_of_answering_are_refused_without_a_model(
     tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows: Rows = [{"id": n, "prediction": "a", "answer": "a"} for n in range(5)]
@@ -486,7 +486,7 @@ def test_memory_and_disk_are_checked_before_the_model_is_read(
 def test_a_changed_image_is_a_changed_input(
     tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whether rows name files beside the table or below --images; what no row names does not matter."""
+    """Whether rows name files next to the table or below --images; files that no row names do not matter."""
     (tmp_path / "pictures").mkdir()
     for number in range(3):
         (tmp_path / "pictures" / f"{number}.png").write_bytes(png(number))
@@ -527,7 +527,7 @@ def test_a_changed_image_is_a_changed_input(
 
 
 def test_suites_by_name_offline(tmp_path: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Data that is not cached is told for every benchmark at once; an unknown name gets the nearest."""
+    """Data that is not cached is reported for all benchmarks together; an unknown name gets the nearest."""
     out = ("--out", str(tmp_path / "out"))
     err = fail(capsys, 3, str(models / "llava"), "--benchmarks", "pope,vsr", *out)
     for name in ("lmms-lab/POPE", "cambridgeltl/vsr_zeroshot"):

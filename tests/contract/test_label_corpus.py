@@ -405,7 +405,7 @@ def test_options_that_do_not_apply_to_conversations(
 def test_each_conversation_has_the_ability_that_the_model_gives(
     cli, artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that knows the answer: colours are perception, sums reasoning, multiples of five neither."""
+    """A model that knows the answer: colors are perception, sums reasoning, multiples of five neither."""
     from priorkit.labelling.base import SegmentScores
 
     def score(self: LanguageModelLabeller, texts: list[str]) -> SegmentScores:

@@ -34,7 +34,7 @@ def tuning(name: str, **given: object) -> TuneSettings:
 
 
 @pytest.mark.parametrize("name", ARMS)
-def test_an_arm_is_the_shared_settings_and_its_own(name: str) -> None:
+def test_an_arm_is_the_shared_settings_and_a_few_more(name: str) -> None:
     arm, shared = tuning(f"lion/{name}"), tuning("lion")
     shape = shape_of(arm)
     assert (shape.branches, shape.adapters, shape.router, arm.tags) == ARMS[name]

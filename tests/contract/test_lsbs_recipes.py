@@ -84,7 +84,7 @@ def test_training_is_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_each_key_says_where_its_value_comes_from(name: str) -> None:
-    """A comment stands above every key, or above the group of keys that it opens."""
+    """A comment is above every key, or above the group of keys that it opens."""
     lines = recipe.find(name).read_text(encoding="utf-8").splitlines()
     assert any("not published" in line.lower() for line in lines)
     for before, line in itertools.pairwise(lines):

@@ -270,7 +270,7 @@ def test_the_recipe_that_travels_along_makes_the_same_bytes(models, tmp_path, me
 
 
 @pytest.mark.parametrize("name", ["fold", "ties"])
-def test_the_recipes_of_the_kit_run(name, models, merge):
+def test_the_shipped_recipes_run(name, models, merge):
     recipe = recipes.shipped()[f"merge/{name}"]
     inputs = [ADAPTERS["a"], "--base", TINY] if name == "fold" else [models / "m1", "--base", models / "base"]
     assert merge(*inputs, "--recipe", recipe)[0] == 0

@@ -182,7 +182,7 @@ def test_the_bytes_depend_neither_on_the_workers_nor_on_the_parts(mix, options: 
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_broken_rows_are_told_at_their_lines_however_read(mix, sources, tmp_path: Path) -> None:
+def test_broken_rows_are_reported_with_their_lines_however_read(mix, sources, tmp_path: Path) -> None:
     lines = sources["a"].read_text().splitlines()
     lines[3], lines[200], lines[310] = "{", '{"txt": 1}', '{"text": "\\ud800"}'
     given = {"a": tmp_path / "broken.jsonl"}
@@ -227,7 +227,7 @@ def test_every_format_gives_every_document_once(mix, tmp_path: Path, suffix: str
     assert header(corpus)["documents"] == 150
 
 
-def test_text_that_looks_like_special_tokens_is_text(mix, artifacts, tmp_path: Path) -> None:
+def test_text_of_special_tokens_is_plain_text(mix, artifacts, tmp_path: Path) -> None:
     text = "before </s> and <image> and <pad> after"
     corpus = mix(
         "corpus",
@@ -413,7 +413,7 @@ def test_targets_are_met_in_the_rows(mix, labelled, options) -> None:
         (("--held-out", "1M"), 3, ["of 'web' nothing is left to train on", "of 'code' nothing is left"]),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_told(refused, labelled, options, code: int, messages: list[str]) -> None:
+def test_what_cannot_be_done_is_reported(refused, labelled, options, code: int, messages: list[str]) -> None:
     said = refused(code, *options, given=labelled)
     for message in messages:
         assert message in said, said
@@ -431,7 +431,7 @@ def test_a_name_that_is_no_file_name(refused, sources) -> None:
     assert "'../a' is not a valid source name" in refused(2, given={"../a": sources["a"]})
 
 
-def test_parts_that_do_not_fit_are_told(mix, refused, cli, artifacts, sources, tmp_path: Path) -> None:
+def test_parts_that_do_not_match_are_reported(mix, refused, cli, artifacts, sources, tmp_path: Path) -> None:
     one, two = (mix(f"part{n}", "--shard", f"{n}/2") for n in (1, 2))
     assert "of 2 parts these are missing: 2" in refused(3, "--parts", one)
     assert "part 1/2 is given twice" in refused(3, "--parts", f"{one},{two},{one}")
@@ -451,7 +451,7 @@ def test_parts_that_do_not_fit_are_told(mix, refused, cli, artifacts, sources, t
     assert "corpus-part" in told.err
 
 
-def test_a_tokenizer_without_an_end_token_is_told(cli, artifacts, sources, tmp_path: Path) -> None:
+def test_a_tokenizer_without_an_end_token_is_reported(cli, artifacts, sources, tmp_path: Path) -> None:
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     (folder / "tokenizer.json").write_bytes((artifacts.tokenizer / "tokenizer.json").read_bytes())
@@ -516,6 +516,6 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_pa
     assert "offline, only what is in the hub's cache can be used" in told.err
 
 
-def test_a_source_of_copies_is_told(refused, sources) -> None:
+def test_a_source_of_copies_is_reported(refused, sources) -> None:
     said = refused(3, "--deduplicate", given={"a": sources["a"], "again": sources["a"]})
     assert "nothing is left of 'again': all 320 documents are in the sources before it" in said

@@ -127,7 +127,7 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
 
 
 def test_masks_among_the_images_folders_are_no_images(tmp_path: Path) -> None:
-    """Images that lie in the data set's folder itself, the masks below it."""
+    """Images directly in the data set's folder, the masks below it."""
     root = ade20k(tmp_path / "ade")
     first = build(root, tmp_path / "first")
     for image in (root / "images").iterdir():
@@ -187,7 +187,7 @@ def test_synonyms_of_what_is_there_are_no_options(tmp_path: Path) -> None:
         assert not {"sofa", "couch"} <= set(row["choices"])
 
 
-def test_wordings_of_ones_own(tmp_path: Path) -> None:
+def test_user_wordings(tmp_path: Path) -> None:
     file = tmp_path / "wordings.txt"
     file.write_text("What do you see?\nDo you see {options}?\n", encoding="utf-8")
     rows = build(instances(tmp_path / "coco"), tmp_path / "out", "--templates", str(file))
@@ -233,7 +233,7 @@ def test_a_language_model_judges_pairs_and_its_verdicts_are_kept(tmp_path: Path,
     again = tmp_path / "again"
     batched = (*asked, "--batch-size", "3", "--synonym-threshold", str(middle))
     assert build(root, again, *batched) == rows
-    # What the file says need not be asked.
+    # Pairs that the file decides are not judged.
     file = tmp_path / "synonyms.txt"
     file.write_text("sofa, couch\n", encoding="utf-8")
     build(root, tmp_path / "both", *asked, "--synonym-threshold", "1", "--synonyms", str(file))

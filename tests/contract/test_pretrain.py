@@ -68,7 +68,7 @@ def test_exports_are_artifacts_of_the_run_so_far(artifacts, cli, plain: Path, tm
     assert "up to date" in again.err or not again.err
 
 
-def test_held_out_loss_is_transformers_own(artifacts, cli, tmp_path: Path) -> None:
+def test_held_out_loss_equals_transformers(artifacts, cli, tmp_path: Path) -> None:
     text = tmp_path / "text.jsonl"
     documents = ["A star is a shape with points.", "Two and two are four, and more.", "x = 1\n" * 20]
     text.write_text("".join(json.dumps({"text": document}) + "\n" for document in documents))
@@ -102,7 +102,7 @@ def test_held_out_text_is_cut_to_a_bound(artifacts, monkeypatch: pytest.MonkeyPa
     assert len(found._ids_RT) * 16 < 200
 
 
-def test_within_documents_the_loss_is_that_of_the_documents_alone(artifacts) -> None:
+def test_masked_documents_have_the_loss_of_separate_documents(artifacts) -> None:
     """The packed loss equals the sum over documents, each run through the model by itself."""
     model = AutoModelForCausalLM.from_pretrained(artifacts.llm)
     corpus = Corpus(artifacts.corpus)
@@ -160,7 +160,7 @@ def test_what_cannot_be_is_refused(artifacts, cli, tmp_path: Path, words: Any, c
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_kit_did_not_make_is_not_replaced_by_an_export(artifacts, cli, tmp_path: Path) -> None:
+def test_a_folder_not_made_by_priorkit_is_not_replaced_by_an_export(artifacts, cli, tmp_path: Path) -> None:
     (tmp_path / "llm-at-300").mkdir()
     (tmp_path / "llm-at-300" / "mine.txt").write_text("mine")
     words = ("--steps", 4, "--export-at", "300", "--out", tmp_path / "llm")
@@ -169,7 +169,7 @@ def test_what_the_kit_did_not_make_is_not_replaced_by_an_export(artifacts, cli, 
     assert "no priorkit artifact" in found.err
 
 
-def test_a_run_says_what_it_cost(plain: Path) -> None:
+def test_a_run_records_its_cost(plain: Path) -> None:
     cost = artifact.open_artifact(plain).manifest.cost
     assert cost["tokens_per_second"] > 0
     assert cost["model_flops_per_second"] > 0
@@ -208,7 +208,7 @@ def test_tensorboard_gets_what_the_metrics_file_has(
     assert board.values["closed"] == [1.0]
 
 
-def test_tensorboard_that_is_not_installed_is_told(
+def test_missing_tensorboard_is_reported(
     artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -292,8 +292,8 @@ def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(
     assert tokenizer.bos_token_id not in own
 
 
-def test_held_out_documents_do_not_see_each_other(artifacts) -> None:
-    """With the mask the loss is that of each document alone; the first token of each is not predicted."""
+def test_held_out_documents_do_not_attend_to_each_other(artifacts) -> None:
+    """With the mask the loss is that of separate documents; the first token of each is not predicted."""
     tokenizer = AutoTokenizer.from_pretrained(artifacts.llm)
     model = AutoModelForCausalLM.from_pretrained(artifacts.llm).eval()
     choose_attention(model, "cpu")

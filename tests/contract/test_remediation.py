@@ -61,7 +61,7 @@ def test_a_siglip_encoder_loads_and_serves_every_step(artifacts, cli, tmp_path: 
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
-def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, artifacts, cli, tmp_path: Path) -> None:
+def test_gradient_caching_trains_like_the_full_batch(loss: str, artifacts, cli, tmp_path: Path) -> None:
     command = ("pretrain-encoder", artifacts.pairs, *NEW, "--loss", loss)
     whole = cli(*command, "--out", tmp_path / "whole")
     parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
@@ -70,9 +70,7 @@ def test_gradient_caching_learns_what_the_whole_batch_does(loss: str, artifacts,
         assert two == pytest.approx(one, rel=2e-4)
 
 
-def test_remediation_by_gradient_caching_learns_what_the_whole_batch_does(
-    artifacts, cli, tmp_path: Path
-) -> None:
+def test_remediation_with_gradient_caching_trains_like_the_full_batch(artifacts, cli, tmp_path: Path) -> None:
     command = (
         "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--replay", artifacts.pairs, "--contrastive", "infonce",
         "--held-out", artifacts.images,
@@ -114,7 +112,7 @@ def test_augmented_runs_repeat_exactly_whatever_the_workers(artifacts, cli, tmp_
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_images_are_looked_at_once_and_unusual_ones_are_counted(
+def test_images_are_checked_once_and_unusual_ones_are_counted(
     artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("CMYK", (40, 30)).save(tmp_path / "print.jpg")
@@ -169,7 +167,7 @@ def test_teachers_of_other_kinds_and_their_cache(artifacts, cli, dino: Path, tmp
     assert two.err.count("features from the cache") == 2
     three = cli(*command, "--seed", 5, "--out", tmp_path / "three")
     assert "features from the cache" not in three.err
-    # ``auto`` is one of the two precisions, and shares its features alone.
+    # ``auto`` is one of the two precisions, and shares features only with that one.
     kept = [cli(*command, "--precision", name, "--out", tmp_path / name).err for name in ("auto", "bf16")]
     assert sorted(err.count("features from the cache") for err in kept) == [0, 2]
     again = cli(*command, "--force", "--out", tmp_path / "one")
@@ -192,7 +190,7 @@ def test_the_trade_off_is_measured_stored_and_drawn(artifacts, cli, tmp_path: Pa
     assert metrics["before"]["off_domain_mrr"]["low"] <= metrics["before"]["off_domain_mrr"]["value"]
     for name in ("trade_off.svg", "trade_off.png"):
         assert (found.path / name).stat().st_size > 1000
-    # What is said is what rank-e measures, before and after.
+    # The printed ranks are those that rank-e measures, before and after.
     names = tmp_path / "names.txt"
     train = sorted(item.name for item in (artifacts.world / "entity_images" / "train").iterdir())
     names.write_text("\n".join(train))
@@ -254,7 +252,7 @@ def test_held_out_names_in_other_spelling_are_the_same_entities(artifacts, cli, 
     assert manifest(found.path)["metrics"]["names"] == 4
 
 
-def test_the_cost_alone_is_drawn_where_no_images_are_held_out(artifacts, cli, tmp_path: Path) -> None:
+def test_only_the_cost_is_drawn_without_held_out_images(artifacts, cli, tmp_path: Path) -> None:
     pairs = artifacts.world / "pairs" / "test.parquet"
     found = cli(
         "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--off-domain", pairs, "--interpolate", "0,0.5,1",
@@ -273,7 +271,7 @@ def test_the_cost_alone_is_drawn_where_no_images_are_held_out(artifacts, cli, tm
     assert "Retrieval elsewhere by the share" in (page.path / "report.html").read_text()
 
 
-def test_an_entity_without_images_is_told_counted_and_a_candidate(artifacts, cli, tmp_path: Path) -> None:
+def test_an_entity_without_images_is_reported_counted_and_a_candidate(artifacts, cli, tmp_path: Path) -> None:
     images = birds(tmp_path / "birds", "crane", "heron")
     (images / "ibis").mkdir()
     found = cli(

@@ -40,7 +40,7 @@ def reported(cli, artifacts, tmp_path_factory):
     return found
 
 
-def test_the_page_shows_what_was_given_and_what_lies_behind(reported) -> None:
+def test_the_page_shows_its_inputs_and_their_inputs(reported) -> None:
     manifest = artifact.open_artifact(reported.path).manifest
     assert manifest.kind == "report"
     assert manifest.metrics["sections"] == [
@@ -57,13 +57,13 @@ def test_the_page_shows_what_was_given_and_what_lies_behind(reported) -> None:
     assert "https://" not in text
 
 
-def test_the_headline_is_told_on_standard_error_alone(reported) -> None:
+def test_the_headline_is_printed_only_on_standard_error(reported) -> None:
     assert reported.out.count("\n") == 1
     for word in ("Rank_e on", "strong prior", "Accuracy", "naming", "Spearman"):
         assert word in reported.err
 
 
-def test_plots_and_tables_lie_beside_the_page(reported) -> None:
+def test_plots_and_tables_are_next_to_the_page(reported) -> None:
     plots = {file.name for file in (reported.path / "plots").iterdir()}
     assert {"rank-distribution.svg", "rank-distribution.png", "loss.svg", "mixtures.svg"} <= plots
     lines = (reported.path / "tables" / "rank-e.csv").read_text().splitlines()

@@ -99,7 +99,7 @@ def test_scores_are_those_of_transformers_hidden_states(aligned, pairs: Path) ->
         ]
     )
     tensors = load_file(aligned.path / "scores.safetensors")
-    # All images have one class token to begin with: at layer 0 every neighbour is as near as another.
+    # All images have one class token to begin with: at layer 0 all neighbors are equally near.
     assert tensors["mutual_knn.0"][:, 1:] == pytest.approx(expected[:, 1:], abs=0.02)
     rows = pq.read_table(aligned.path / "table.parquet").to_pylist()
     assert rows[0]["mutual_knn"] == tensors["mutual_knn.0"].max()

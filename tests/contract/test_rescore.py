@@ -1,4 +1,4 @@
-"""``priorkit evaluate --rescore``: what an evaluation keeps is enough to score it anew, whatever asked it."""
+"""``priorkit evaluate --rescore``: an evaluation's files are enough to score it again, whatever model answered."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_presets_cluster_is_kept(tmp_path: Path) -> None:
     assert (again["metrics"]["accuracy"]["low"], again["metrics"]["accuracy"]["high"]) == (0.0, 1.0)
 
 
-def test_boxes_are_read_anew_in_another_space(tmp_path: Path) -> None:
+def test_boxes_are_rescored_in_another_space(tmp_path: Path) -> None:
     """Pixels that were taken for shares are malformed; the size that reading them needs is in the samples."""
     items = [Item(id=n, question="?", box=Box(0, 0, 0.5, 0.5), image_size=(200, 100)) for n in range(4)]
     first = made(tmp_path / "e", {"refcoco-val": (items, [ModelAnswer("[0, 0, 100, 50]")] * 4)})
@@ -139,7 +139,7 @@ def measured() -> dict[str, tuple[list[Item], list[ModelAnswer]]]:
 
 
 @pytest.mark.parametrize("name", ["visdial", "lambada"])
-def test_what_was_compared_is_scored_anew(tmp_path: Path, name: str) -> None:
+def test_likelihood_answers_are_rescored(tmp_path: Path, name: str) -> None:
     first = made(tmp_path / "e", {name: measured()[name]})
     again = rescored(first, tmp_path / "again")
     assert again["benchmarks"][name] == first.results["benchmarks"][name]
@@ -147,7 +147,7 @@ def test_what_was_compared_is_scored_anew(tmp_path: Path, name: str) -> None:
     assert twice["benchmarks"][name] == again["benchmarks"][name]
 
 
-def test_ranks_among_texts_are_scored_anew(tmp_path: Path) -> None:
+def test_ranks_among_texts_are_rescored(tmp_path: Path) -> None:
     task = TASKS["retrieval"]
     items = [Item(id=n, text=f"star {n}") for n in range(4)]
     answers = [ModelAnswer("star 0", taken=0, rank=float(n + 1)) for n in range(4)]

@@ -23,7 +23,7 @@ def snapshot(root: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in sorted(root.rglob("*"))}
 
 
-def test_standard_output_carries_the_path_alone(artifacts, shell, cli, tmp_path: Path) -> None:
+def test_standard_output_carries_only_the_path(artifacts, shell, cli, tmp_path: Path) -> None:
     out = tmp_path / "llm"
     found = shell("pretrain", artifacts.corpus, "--preset", "pocket-tiny", *SHORT, "--out", out)
     assert found.code == 0, found.err
@@ -63,7 +63,7 @@ def test_the_same_command_again_is_up_to_date_in_no_time(artifacts, shell, cli, 
     assert snapshot(tmp_path) == before
 
 
-def test_its_own_recipe_re_creates_an_artifact(artifacts, cli, tmp_path: Path) -> None:
+def test_the_recipe_of_an_artifact_recreates_it(artifacts, cli, tmp_path: Path) -> None:
     found = cli("pretrain", "--recipe", artifacts.llm / "recipe.toml", "--out", tmp_path / "llm")
     assert found.code == 0, found.err
     assert artifact.open_artifact(found.path).digest == artifact.open_artifact(artifacts.llm).digest
@@ -72,7 +72,7 @@ def test_its_own_recipe_re_creates_an_artifact(artifacts, cli, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["world", "tokenizer", "corpus", "llm", "encoder", "mllm", "scores"])
-def test_artifacts_can_be_looked_at(name: str, artifacts, cli) -> None:
+def test_artifacts_can_be_inspected(name: str, artifacts, cli) -> None:
     path = getattr(artifacts, name)
     shown = cli("inspect", path)
     assert shown.code == 0
@@ -152,7 +152,7 @@ def test_a_pipe_carries_a_path_or_a_manifest(
     assert "rows of 32 tokens" in json.loads(found.out)["plan"]["corpus"]
 
 
-def test_a_broken_pipe_says_whose_fault_it_is(shell, cli, tmp_path: Path) -> None:
+def test_a_broken_pipe_names_the_failed_step(shell, cli, tmp_path: Path) -> None:
     found = shell("pretrain", "-", "--preset", "pocket-tiny", "--out", tmp_path / "x", input="")
     assert found.code == 3
     assert "standard input is empty" in found.err
@@ -257,7 +257,7 @@ def test_the_guard_stops_a_divergence(artifacts, cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_training_saves_its_state_and_goes_on(
+def test_a_stopped_training_saves_a_checkpoint_and_resumes(
     artifacts, cli, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "llm"

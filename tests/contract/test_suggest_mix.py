@@ -21,7 +21,7 @@ SMALL = ("--resamples", 60)
 
 @pytest.fixture(scope="module")
 def grid(cli, tmp_path_factory):
-    """The paper's table 1: shares of labels, the remainder a component of its own."""
+    """The paper's table 1: shares of labels, the remainder is a further component."""
     found = cli(
         "suggest-mix", "--table", GOLDEN / "grid.csv", "--shares", "reasoning,visual", "--remainder", "rest",
         "--score", "vision_accuracy", *SMALL, "--out", tmp_path_factory.mktemp("grid") / "out",
@@ -48,7 +48,7 @@ def test_the_papers_grid_gives_its_vision_favourable_blend(grid) -> None:
     assert content["goal"] == "maximise"
 
 
-def test_its_files_hold_what_they_say(grid) -> None:
+def test_its_files_agree_with_each_other(grid) -> None:
     tensors = load_file(grid.path / "scores.safetensors")
     assert set(tensors) == set(TENSORS)
     assert tensors["shares"].shape == (30, 3)

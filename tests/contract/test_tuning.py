@@ -72,7 +72,7 @@ def test_unknown_sources_and_abilities(artifacts, cli, tmp_path: Path, text_only
     assert "did you mean 'language'?" in found.err
 
 
-def test_packing_changes_the_loss_by_rounding_alone(artifacts, cli, tmp_path: Path) -> None:
+def test_packing_changes_the_loss_only_by_rounding(artifacts, cli, tmp_path: Path) -> None:
     losses: list[list[float]] = []
     for name, extra in (("packed", ()), ("padded", ("--no-packing",))):
         out = made(
@@ -138,7 +138,7 @@ def test_a_tuned_encoder_comes_out_ready_to_be_ranked(artifacts, cli, tmp_path: 
     assert open_artifact(ranks).manifest.inputs[0].kind == "part of mllm"
 
 
-def test_lora_beside_a_trained_encoder(artifacts, cli, tmp_path: Path) -> None:
+def test_lora_with_a_trained_encoder(artifacts, cli, tmp_path: Path) -> None:
     from peft import PeftModel
 
     out = made(
@@ -212,7 +212,7 @@ def test_memory_that_cannot_be_saved(
 
 
 @pytest.mark.parametrize("step", ["tune", "blind-tune"])
-def test_a_plan_reckons_memory_and_disk(
+def test_a_plan_estimates_memory_and_disk(
     artifacts, cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     words = (
@@ -254,7 +254,7 @@ def test_an_adapter_is_to_be_folded_in_first(artifacts, cli, tmp_path: Path) -> 
 
 
 def with_template(mllm: Path, folder: Path, template: str) -> Path:
-    """A user's copy of a model with a chat template of their own."""
+    """A user's copy of a model with another chat template."""
     shutil.copytree(mllm, folder, ignore=shutil.ignore_patterns("priorkit.json", "recipe.toml"))
     (folder / "chat_template.jinja").write_text(template)
     return folder
@@ -386,7 +386,7 @@ def test_the_way_to_a_square_is_saved_with_the_model(
     assert values.shape == (1, 3, side, side)
     pixels = loaded.prepare(image)
     torch.testing.assert_close(loaded._preprocessing.normalize(pixels), values[0], rtol=1e-4, atol=1e-4)
-    # 90 x 60 padded: a sixth of the rows above the picture is of one colour.
+    # 90 x 60 padded: a sixth of the rows above the image has one color.
     above = pixels[:, : side // 6 - 2]
     assert (float(above.float().std((1, 2)).max()) < 0.5) == (way == "pad")
 
@@ -434,7 +434,7 @@ def test_the_plan_counts_what_the_processor_crops(artifacts, cli, tmp_path: Path
     assert "an image takes 49 tokens" in refused.err
 
 
-def test_two_encoders_are_aligned_tuned_and_asked(artifacts, cli, tmp_path: Path, dino: Path) -> None:
+def test_two_encoders_are_aligned_tuned_and_evaluated(artifacts, cli, tmp_path: Path, dino: Path) -> None:
     pair = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--also-encoder", dino)
     aligned = made(cli, *pair, "--out", tmp_path / "aligned")
     manifest = open_artifact(aligned).manifest
@@ -492,7 +492,7 @@ def test_one_of_several_encoders_is_not_taken_out(artifacts, cli, tmp_path: Path
     assert "LION's branches read one encoder" in found.err
 
 
-def test_a_resized_encoder_sees_what_it_saw(artifacts, cli, tmp_path: Path) -> None:
+def test_a_resized_encoder_gets_the_same_pixels(artifacts, cli, tmp_path: Path) -> None:
     """The number of its own tokens changes nothing."""
     own, none = (
         made(

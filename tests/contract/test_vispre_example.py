@@ -1,4 +1,4 @@
-"""``examples/vispre.sh``: what its arms differ in, seen by a stand-in for the command line."""
+"""``examples/vispre.sh``: the differences of its arms, recorded by a fake command line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def value(words: list[str], flag: str) -> str | None:
     return words[words.index(flag) + 1] if flag in words else None
 
 
-def test_the_arms_differ_in_what_they_are_named_for_alone(tmp_path: Path) -> None:
+def test_the_arms_differ_only_in_what_they_are_named_for(tmp_path: Path) -> None:
     found = arms(tmp_path)
     bare, kept = found["encoder-bare"], found["encoder-kept"]
     assert value(bare, "--replay") == value(kept, "--replay") == "pairs"
@@ -100,7 +100,7 @@ def test_the_length_of_the_arms_without_stage_one_can_be_set(tmp_path: Path) -> 
         ({}, "--epochs 1.75"),
     ],
 )
-def test_the_length_is_stretched_in_its_own_unit(settings: dict, expected: str, tmp_path: Path) -> None:
+def test_the_length_is_scaled_in_its_unit(settings: dict, expected: str, tmp_path: Path) -> None:
     for name, seconds in (("tuned", 8.0), ("encoder", 5.0), ("aligned", 1.0)):
         (tmp_path / name).mkdir()
         manifest = {"cost": {"training_seconds": seconds}, "settings": settings}

@@ -79,7 +79,7 @@ def test_two_processes_share_the_items(tmp_path: Path, given: list[str], alone: 
     assert content(tmp_path / "out") == alone
 
 
-def test_goes_on_after_a_kill_without_asking_again(
+def test_resumes_after_a_kill_without_answering_again(
     tmp_path: Path, given: list[str], alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []

@@ -1,4 +1,4 @@
-"""A process whose samples have no image neither waits for ever nor changes what is learnt."""
+"""A process whose samples have no image neither deadlocks nor changes the gradients."""
 
 from __future__ import annotations
 

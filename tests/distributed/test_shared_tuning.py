@@ -23,16 +23,16 @@ from priorkit.core import distributed
 from priorkit.training.finetuning.objective import InstructionObjective
 
 commands = json.loads(sys.argv[1])
-whole, calls = InstructionObjective._total, []
+total, calls = InstructionObjective._total, []
 
 def broken(self, batch):
     calls.append(batch)
-    return whole(self, batch) * (float("nan") if len(calls) == 3 else 1)
+    return total(self, batch) * (float("nan") if len(calls) == 3 else 1)
 
-# The first command's third step is not finite; the state before it is kept, and it goes on from there.
+# The first command's third step is not finite; the checkpoint before it is kept, and the run resumes from it.
 InstructionObjective._total = broken
 assert run(commands[0]) == 5
-InstructionObjective._total = whole
+InstructionObjective._total = total
 distributed.barrier()
 for command in commands:
     code = run(command)

@@ -116,7 +116,7 @@ def test_two_processes_give_the_weights_of_one(both: Path, step: str) -> None:
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-4, msg=name)
 
 
-def test_an_export_of_shared_weights_is_whole(both: Path) -> None:
+def test_an_export_of_sharded_weights_is_complete(both: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     early, late = both / "shard-2-at-512", both / "shard-2"
@@ -127,7 +127,7 @@ def test_an_export_of_shared_weights_is_whole(both: Path) -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_a_run_stopped_on_two_processes_goes_on_with_one(artifacts, cli, tmp_path: Path) -> None:
+def test_a_run_stopped_on_two_processes_resumes_on_one(artifacts, cli, tmp_path: Path) -> None:
     out = tmp_path / "llm"
     words = (
         "pretrain", artifacts.corpus, "--preset", "pocket-tiny", "--steps", 150, *COMMON, "--checkpoint-every", 10,
@@ -151,7 +151,7 @@ def test_a_run_stopped_on_two_processes_goes_on_with_one(artifacts, cli, tmp_pat
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
-def test_four_processes_see_the_samples_of_one(both: Path, artifacts, tmp_path: Path) -> None:
+def test_four_processes_train_on_the_samples_of_one(both: Path, artifacts, tmp_path: Path) -> None:
     words = (
         "pretrain",
         artifacts.corpus,

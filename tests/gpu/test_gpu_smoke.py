@@ -1,4 +1,4 @@
-"""The whole pipeline on a CUDA device, where there is one."""
+"""The full pipeline on a CUDA device, if there is one."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_llava_reads_the_encoders_hidden_states(
     made.save(tmp_path)
     loaded = load_multimodal(tmp_path)
     pixels = loaded.prepare(image)[None]
-    # timm resizes by Pillow, transformers by torchvision, to neighbouring levels.
+    # timm resizes by Pillow, transformers by torchvision, to adjacent levels.
     distance = (encoder.prepare(image).float() - pixels[0].float()).abs()
     assert float(distance.max()) <= (3 if family == "timm" else 0)
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_llava_reads_the_encoders_hidden_states(
 
 
 def other_pixels(encoder: Encoder, first: Encoder, pixels: Any, side: int) -> Any:
-    """What a further tower is shown: the first one's pixels, resized and normalised by its own processor."""
+    """The input of a further tower: the first one's pixels, resized and normalized by its processor."""
     plain = first.normalize(pixels) * torch.tensor(first.image_processor.image_std).view(3, 1, 1)
     plain = plain + torch.tensor(first.image_processor.image_mean).view(3, 1, 1)
     if side != plain.shape[-1]:

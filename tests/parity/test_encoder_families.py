@@ -150,7 +150,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("family", DUAL)
-def test_both_towers_are_transformers_own(family: str, images, words, tmp_path: Path) -> None:
+def test_both_towers_equal_transformers(family: str, images, words, tmp_path: Path) -> None:
     build, kind, options = DUAL[family]
     torch.manual_seed(0)
     folder = saved(tmp_path, build(), processor_of(kind, **options), words)
@@ -181,7 +181,7 @@ def test_both_towers_are_transformers_own(family: str, images, words, tmp_path: 
 
 
 @pytest.mark.parametrize("family", IMAGE_ONLY)
-def test_image_towers_are_transformers_own(family: str, images, tmp_path: Path) -> None:
+def test_image_towers_equal_transformers(family: str, images, tmp_path: Path) -> None:
     build, kind, prefix, states = IMAGE_ONLY[family]
     torch.manual_seed(0)
     options = (

@@ -32,7 +32,7 @@ def test_an_llm_loads_unchanged_and_gives_the_same_logits(artifacts) -> None:
     assert load_tokenizer(artifacts.tokenizer).get_vocab() == tokenizer.get_vocab()
 
 
-def test_the_pretraining_loss_is_transformers_own(artifacts) -> None:
+def test_the_pretraining_loss_equals_transformers(artifacts) -> None:
     model = AutoModelForCausalLM.from_pretrained(artifacts.llm)
     corpus = Corpus(artifacts.corpus)
     objective = CausalLMObjective(CausalLMWithLoss(model), corpus, None)
@@ -180,7 +180,7 @@ def test_tuned_without_images_it_still_loads(artifacts, cli, tmp_path: Path) -> 
         ("gpt2", {}),
     ],
 )
-def test_scaled_and_capped_logits_give_the_models_own_loss(family: str, fields: dict[str, Any]) -> None:
+def test_scaled_and_capped_logits_give_the_models_loss(family: str, fields: dict[str, Any]) -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 40}
     if family != "gpt2":
         sizes |= {"intermediate_size": 48, "num_key_value_heads": 2}

@@ -57,7 +57,7 @@ def _completed_checkpoint() -> Callable[[], None]:
 
 
 class Runs:
-    """One command, run whole or killed, in processes that have torch imported already."""
+    """One command, run to its end or killed, in processes that have torch imported already."""
 
     def __init__(self, cli: Callable[..., Any], command: list[object]) -> None:
         self._cli, self._command = cli, command
@@ -73,7 +73,7 @@ class Runs:
         return artifact.open_artifact(out)
 
     def killed(self, out: Path, place: str, times: int, *, written: bool = False) -> None:
-        """Run in a process of its own that is killed at a place.
+        """Run in a separate process that is killed at a given place.
 
         Args:
             out: of the command.

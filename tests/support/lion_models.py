@@ -77,7 +77,7 @@ def disturb(lion: LionMultimodal, seed: int = 0) -> LionMultimodal:
 
 
 def picture(number: int, side: int = 40) -> Image.Image:
-    """Random blocks of colour."""
+    """Random blocks of color."""
     blocks = np.random.default_rng(number).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(np.kron(blocks, np.ones((side // 5, side // 5, 1), dtype=np.uint8)))
 

@@ -119,7 +119,7 @@ CASES: list[tuple[str, list[str], str | None]] = [
     ("It's a tree.", ARTICLES, "C"),
     ("bicycle", ARTICLES, "A"),
     ("A. a bicycle", ARTICLES, "A"),
-    # option texts as whole words
+    # option texts as full words
     ("The DOOR is visible.", ROOM, "D"),
     ("doorbell", ROOM, None),
     ("outdoor", ROOM, None),

@@ -87,16 +87,16 @@ class LayerAlignment:
 
 
 def mutual_knn(x: Tensor, y: Tensor, k: int = 20, *, block: int = 0) -> float:
-    """Mean share of the k nearest neighbours (by cosine, self excluded) that both spaces have in common.
+    """Mean share of the k nearest neighbors (by cosine, self excluded) that both spaces have in common.
 
     Args:
         x: [items, width] features.
         y: [items, other width] features of the same items.
-        k: neighbours, fewer than items.
+        k: neighbors, fewer than items.
         block: rows compared at once; 0 takes as many as fit 64 MB of scores.
 
     Raises:
-        InputError: the shapes do not fit, or k does not lie between 1 and items - 1.
+        InputError: the shapes do not fit, or k is not between 1 and items - 1.
     """
     _check(x, y, ndim=2)
     near = (nearest_neighbors(features, k, block=block) for features in (x, y))
@@ -104,12 +104,12 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 20, *, block: int = 0) -> float:
 
 
 def mutual_knn_layers(x: Tensor, y: Tensor, k: int = 20, *, block: int = 0) -> LayerAlignment:
-    """Mutual nearest neighbours of every pair of layers.
+    """Mutual nearest neighbors of every pair of layers.
 
     Args:
         x: [items, layers, width] features.
         y: [items, other layers, other width] features of the same items.
-        k: neighbours, fewer than items.
+        k: neighbors, fewer than items.
         block: rows compared at once; 0 takes as many as fit 64 MB of scores.
 
     Returns:

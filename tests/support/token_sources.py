@@ -20,7 +20,7 @@ def source(
     path: Path | None = None,
     tokens: np.ndarray | None = None,
 ) -> TokenizedSource:
-    """A source whose documents have these lengths; its tokens lie in ``path`` where they are read."""
+    """A source whose documents have these lengths; its tokens are in ``path``, if they are read."""
     starts = np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
     files = []
     if path is not None:

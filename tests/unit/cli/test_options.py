@@ -53,7 +53,7 @@ def test_a_dash_is_the_path_of_the_step_before(text: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("text", ["", "\n", "{", '{"kind": 1}', "{}"])
-def test_a_dash_without_a_path_is_told(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dash_without_a_path_is_reported(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     with pytest.raises(InputError, match="standard input"):
         read_settings(Toy, {"sources": ["a=-"]})

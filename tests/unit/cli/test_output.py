@@ -40,7 +40,7 @@ def test_quiet_leaves_warnings(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "priorkit toy: warning: a warning\n"
 
 
-def test_other_processes_say_nothing(
+def test_other_processes_print_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")

@@ -34,7 +34,7 @@ def test_the_manifest_lists_every_file_but_those_left_out(tmp_path: Path) -> Non
     assert not list((tmp_path / "x").glob("*.tmp"))
 
 
-def test_the_digest_depends_on_content_alone(tmp_path: Path) -> None:
+def test_the_digest_depends_only_on_content(tmp_path: Path) -> None:
     make(tmp_path / "x")
     make(tmp_path / "y" / "z")
     (tmp_path / "y" / "z" / artifact.RECIPE).write_text("paths differ")

@@ -23,7 +23,7 @@ def test_each_class_has_the_exit_code_of_the_contract(error: type[PriorkitError]
     assert error.exit_code == code
 
 
-def test_a_problem_says_where_what_and_what_to_do() -> None:
+def test_a_problem_names_where_what_and_what_to_do() -> None:
     assert Problem("is wrong").lines() == ["is wrong"]
     assert Problem("is wrong", "a.toml:3").lines() == ["a.toml:3: is wrong"]
     assert Problem("is wrong", "a.toml:3", "mend it").lines() == ["a.toml:3: is wrong", "  -> mend it"]

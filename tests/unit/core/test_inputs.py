@@ -36,7 +36,7 @@ def test_an_artifact_is_taken_by_kind(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["part", "part/b.txt"])
-def test_a_part_of_an_artifact_is_checked_alone(made: Path, name: str) -> None:
+def test_a_part_of_an_artifact_is_checked_separately(made: Path, name: str) -> None:
     found = resolve(str(made / name), "source", ("llm",))
     assert found.kind == "part of toy"
     before = found.digest()
@@ -48,7 +48,7 @@ def test_a_part_of_an_artifact_is_checked_alone(made: Path, name: str) -> None:
         found.verify()
 
 
-def test_a_file_put_into_an_artifact_by_the_user_is_the_users_own(made: Path) -> None:
+def test_a_file_put_into_an_artifact_by_the_user_is_a_user_file(made: Path) -> None:
     extra = made / "mine.txt"
     extra.write_text("1")
     found = resolve(str(extra), "source", ())
@@ -58,7 +58,7 @@ def test_a_file_put_into_an_artifact_by_the_user_is_the_users_own(made: Path) ->
     assert found.digest() != before
 
 
-def test_the_users_own_folder_is_recognised_by_stamp_and_digest(tmp_path: Path) -> None:
+def test_a_user_folder_is_recognized_by_stamp_and_digest(tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
     (folder / "x").write_text("1")

@@ -123,7 +123,7 @@ def test_a_damaged_result_is_not_up_to_date(bench: Bench) -> None:
     assert (bench.out / "result.txt").read_text() == "sx"
 
 
-def test_force_replaces_and_keeps_the_old_until_the_new_is_whole(bench: Bench) -> None:
+def test_force_replaces_and_keeps_the_old_until_the_new_is_complete(bench: Bench) -> None:
     bench.run()
 
     def fail(settings: Toy, work: Work) -> None:
@@ -137,7 +137,7 @@ def test_force_replaces_and_keeps_the_old_until_the_new_is_whole(bench: Bench) -
     assert sorted(item.name for item in bench.out.parent.iterdir()) == ["out", "source.txt"]
 
 
-def test_a_folder_of_the_users_own_is_never_replaced(bench: Bench) -> None:
+def test_a_users_folder_is_never_replaced(bench: Bench) -> None:
     bench.out.mkdir()
     bench.run()
     shutil.rmtree(bench.out)
@@ -205,7 +205,7 @@ def go_on(settings: Toy, work: Work) -> None:
     write(settings, work)
 
 
-def test_an_interrupted_run_goes_on_from_its_state(bench: Bench) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(bench: Bench) -> None:
     with pytest.raises(Interrupted):
         bench.run(interrupt)
     assert (bench.partial / "state" / "step").exists()
@@ -269,7 +269,7 @@ def test_two_runs_at_once_are_refused(bench: Bench) -> None:
     bench.run()
 
 
-def test_too_little_disk_is_told_before_the_work(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_is_reported_before_the_work(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     class Usage(NamedTuple):
         total: int
         used: int
@@ -280,7 +280,7 @@ def test_too_little_disk_is_told_before_the_work(bench: Bench, monkeypatch: pyte
         bench.run(refuse, lambda settings, inputs: Plan(disk_bytes=5000))
 
 
-def test_too_little_memory_is_told_before_the_work(bench: Bench) -> None:
+def test_too_little_memory_is_reported_before_the_work(bench: Bench) -> None:
     with pytest.raises(ResourceError, match="of memory needed"):
         bench.run(refuse, lambda settings, inputs: Plan(memory_bytes=1 << 60))
 
@@ -304,13 +304,13 @@ def full_by_parquet(work: Work) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("fill", [full_by_python, full_by_safetensors, full_by_parquet])
-def test_a_disk_that_fills_up_is_told_from_a_bug(bench: Bench, fill: Callable[[Work], None]) -> None:
+def test_a_full_disk_is_distinguished_from_a_bug(bench: Bench, fill: Callable[[Work], None]) -> None:
     with pytest.raises(ResourceError, match="the disk is full"):
         bench.run(lambda settings, work: fill(work))
     assert not bench.partial.exists()
 
 
-def test_an_unwritable_place_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_place_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="/proc"):
         bench.run(refuse, out="/proc/priorkit-test")
     monkeypatch.setattr(capacity.os, "access", lambda path, mode: mode != os.W_OK)

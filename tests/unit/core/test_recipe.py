@@ -47,7 +47,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_step_reads_its_own_table_with_sub_tables(tmp_path: Path) -> None:
+def test_a_step_reads_its_table_with_sub_tables(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         "[other]\nx = 1\n[toy]\nsource = 'a'\nfrom = 'b'\nmax-steps = 5\n[toy.pace_of_work]\nrate = 2.0\n",

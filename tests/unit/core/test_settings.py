@@ -70,7 +70,7 @@ def test_counts_are_exact(text: object, count: int) -> None:
 
 
 @given(st.integers(0, 10**18))
-def test_any_whole_number_is_itself(number: int) -> None:
+def test_any_integer_is_itself(number: int) -> None:
     assert parse_count(str(number)) == number
 
 

@@ -48,5 +48,5 @@ def test_every_epoch_visits_every_sample_once(seed: int, count: int, epoch: int)
     assert sorted(ids.tolist()) == list(range(count))
 
 
-def test_epochs_have_orders_of_their_own() -> None:
+def test_epochs_have_different_orders() -> None:
     assert not np.array_equal(sample_ids(1, 0, 50, 50), sample_ids(1, 50, 100, 50))

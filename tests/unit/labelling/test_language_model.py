@@ -1,4 +1,4 @@
-"""A causal LM's labels: scores equal a plain forward pass over the whole prompt, whatever the batches."""
+"""A causal LM's labels: scores equal a plain forward pass over the full prompt, whatever the batches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def tokenizer(tmp_path_factory):
 
 
 def subject_of(tokenizer, length: int = 256, **fields) -> ModelAdapter:
-    """A random model that is sure of what it says."""
+    """A random model with confident answers."""
     config = build_config(
         {
             "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -87,7 +87,7 @@ def texts(count: int = 23) -> list[str]:
 
 
 def oracle(subject: ModelAdapter, text: str, own: LabelPrompt) -> np.ndarray:
-    """Each label, each spelling: the whole sequence through the model in float64, one at a time."""
+    """Each label, each spelling: the full sequence through the model in float64, one at a time."""
     model = subject.model.double()
     found = []
     for name in CONCEPTS:
@@ -204,7 +204,7 @@ def test_calibration_corrects_by_content_free_inputs(subject: ModelAdapter) -> N
 
 
 def test_chat_form_is_the_template_around_text_and_question(subject: ModelAdapter) -> None:
-    """The text's own tokens stand between those of the rendered template."""
+    """The text's tokens are between those of the rendered template."""
     own = prompt((" yes",), (" no",))
     labeller = LanguageModelLabeller(subject, own, "chat")
     template = "Be sure.\nUSER: Text: {}" + own.after["visual_concept"] + "\nASSISTANT:"

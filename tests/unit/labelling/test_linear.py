@@ -55,7 +55,7 @@ FILLER = [
 
 
 def labelled(count: int, seed: int, rare: float = 0.25) -> tuple[list[str], np.ndarray]:
-    """Texts in which each label's words stand among filler, if it has the label."""
+    """Texts in which each label's words are mixed with filler, if the text has the label."""
     draw = random.Random(seed)
     texts, labels = [], np.zeros((count, len(CONCEPTS)), dtype=bool)
     for row in range(count):

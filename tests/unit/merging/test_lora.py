@@ -78,7 +78,7 @@ def test_inner_products_without_forming_the_products(factors):
 
 
 @pytest.mark.parametrize("rank", [1, 5, 14, 20])
-def test_truncation_is_the_best_of_its_rank_and_says_what_it_loses(factors, rank):
+def test_truncation_is_the_best_of_its_rank_and_reports_its_loss(factors, rank):
     left, right = concatenate(factors, [1.0, 1.0, 1.0])
     dense = left.astype(float) @ right
     u, values, v = np.linalg.svd(dense, full_matrices=False)

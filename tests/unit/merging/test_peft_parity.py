@@ -66,7 +66,7 @@ def clip():
 
 
 def answer(model):
-    """What a model says to a fixed input."""
+    """A model's output for a fixed input."""
     inputs = {"input_ids": IDS}
     kind = model.config.model_type
     if kind == "llava":

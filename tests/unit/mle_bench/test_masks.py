@@ -79,6 +79,6 @@ def test_polygon_covers_the_pixels_whose_centre_it_holds() -> None:
         ("x", "list of polygons"),
     ],
 )
-def test_broken_segmentations_say_why(segmentation: object, message: str) -> None:
+def test_broken_segmentations_are_reported_with_the_reason(segmentation: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode_segmentation(segmentation, 2, 2)

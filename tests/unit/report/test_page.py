@@ -276,7 +276,7 @@ def unmeasured(make, name: str) -> Artifact:
     return make.seal(name, "encoder", "distill-encoder", metrics={"loss": 1.0})
 
 
-def test_the_trade_off_is_told_by_prior_group(make) -> None:
+def test_the_trade_off_is_shown_by_prior_group(make) -> None:
     world = make.world()
     found = members_of({"world": world, "encoder": remediated(make, "d1", [0.0, 0.25, 0.5, 1.0])})
     section = trade_off_section(found)
@@ -356,7 +356,7 @@ def test_the_trade_off_is_found_behind_what_was_given(make, tmp_path: Path) -> N
     assert "off-domain MRR low" in heading
 
 
-def test_bins_of_the_existence_bench_stand_by_size(make) -> None:
+def test_bins_of_the_existence_bench_are_ordered_by_size(make) -> None:
     def entry(names: list[str]) -> dict:
         metrics = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
         bins = {name: {"metrics": metrics, "items": 2} for name in names}
@@ -410,7 +410,7 @@ def test_the_page_is_drawn_in_both_themes(
     )  # fmt: skip
     pixels = luminance(picture)
     assert (pixels.mean() < 60) == (theme == "dark")
-    # Text and tables stand out from the ground: it is not an empty page.
+    # Text and tables differ from the background: it is not an empty page.
     assert np.abs(pixels - np.median(pixels)).max() > 120
     # The page's edge stays free: nothing is cut off, what is too wide scrolls within its section.
     edge = pixels[:, -4:]

@@ -45,7 +45,7 @@ def test_numbers_have_few_digits_and_stay_near(value: float) -> None:
         (Interval(math.nan, math.nan, math.nan), "n/a"),
     ],
 )
-def test_intervals_stand_in_brackets(interval: Interval, text: str) -> None:
+def test_intervals_are_in_brackets(interval: Interval, text: str) -> None:
     assert numbers.with_interval(interval) == text
 
 
@@ -81,7 +81,7 @@ def test_inputs_are_named_by_hand_or_by_folder() -> None:
 
 
 @pytest.mark.parametrize("wrong", [["a=x", "a=y"], ["=x"], ["a="], []])
-def test_names_must_tell_inputs_apart(wrong: list[str]) -> None:
+def test_names_of_inputs_must_be_unique(wrong: list[str]) -> None:
     with pytest.raises(ValidationError):
         LABELS.validate_python(wrong)
 

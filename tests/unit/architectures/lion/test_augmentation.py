@@ -151,7 +151,7 @@ def test_words_and_boxes_agree(one: tuple, other: tuple) -> None:
             assert f"the {side(box)}:" in text
 
 
-def test_what_may_stop_being_true_is_left_alone() -> None:
+def test_texts_that_may_become_false_are_not_augmented() -> None:
     drawn = View(crop=(0.1, 0.1, 0.6, 0.6), move=(0.1, 0.0), mirrored=True)
     assert fit_view(drawn, ["the red ball"], SIZE) == drawn
     placed = fit_view(drawn, ["the second ball from the left"], SIZE)
@@ -207,7 +207,7 @@ def test_a_sample_repeats_at_its_place_and_its_words_follow(base) -> None:
     assert still.encoded == plain.encoded
 
 
-def test_conversations_of_several_images_keep_them_whole(base) -> None:
+def test_conversations_of_several_images_are_not_cropped(base) -> None:
     lion = build_lion(base)
     turns = Turn("user", "<image>\n<image>\nSame?"), Turn("assistant", "yes")
     images = tuple(sample.conversation.images[0] for sample in samples()[:2])

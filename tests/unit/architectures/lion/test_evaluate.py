@@ -1,4 +1,4 @@
-"""A LION model under evaluation: routed per item, the same in any batch, as an adapter or whole."""
+"""A LION model under evaluation: routed per item, the same in any batch, as an adapter or merged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def answers(cli, model: object, benchmark: object, out: Path, *more: object) -> 
     return [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
 
 
-def test_one_by_one_or_together_adapter_or_whole(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
+def test_batched_or_not_adapter_or_merged_model(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
     benchmark = artifacts.world / "benchmarks" / "grounding.parquet"
     together = answers(cli, adapter, benchmark, tmp_path / "a", "--batch-size", 8)
     apart = answers(cli, adapter, benchmark, tmp_path / "b", "--batch-size", 1)
@@ -103,7 +103,7 @@ def test_items_with_several_images(artifacts, cli, adapter: Path, tmp_path: Path
     assert together[0]["prompt"].count("<image>") == 2
 
 
-def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
+def test_each_of_several_images_is_encoded_with_the_question(base) -> None:
     lion = disturb(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
@@ -113,7 +113,7 @@ def test_each_of_several_images_is_looked_at_with_the_question(base) -> None:
     assert inputs == PromptInputs(pair, prompt.asked, "region-level")
 
 
-def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
+def test_each_item_is_encoded_with_its_question_and_type(base) -> None:
     lion = disturb(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     image = ImageRef("a", content=png(1))
@@ -141,7 +141,7 @@ def test_each_item_is_looked_at_with_its_own_question_and_type(base) -> None:
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
-def test_the_reserved_token_is_not_asked(base, kind: str) -> None:
+def test_the_reserved_token_is_not_allowed_in_questions(base, kind: str) -> None:
     lion = build_lion(base)
     image, mark = ImageRef("a", content=png(1)), f"a {SOFT_TOKEN}b<im{SOFT_TOKEN}age>"
     items = [
@@ -206,7 +206,7 @@ def test_tags_move_with_shuffled_images() -> None:
         assert item.task_type == "region-level"
 
 
-def test_items_without_an_image_are_routed_by_their_own_type(base) -> None:
+def test_items_without_an_image_are_routed_by_their_type(base) -> None:
     lion = disturb(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     items = [

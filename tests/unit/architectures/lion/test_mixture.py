@@ -45,7 +45,7 @@ def test_the_start_of_stage_three_is_both_stages_with_hard_gates(base, stages, t
     gates = lion.model.model.lion.layers[0].router
     assert bool((gates.gates("region") == torch.tensor([[1.0], [0.0]])).all())
     assert bool((gates.gates("image") == torch.tensor([[0.0], [1.0]])).all())
-    # An image-level text is answered as stage 1 answers it: its adapter alone is open.
+    # An image-level text is answered as stage 1 answers it: only its adapter is active.
     one = compose_adapter(base, stages[0])
     one.model.eval()
     ids = torch.randint(5, 300, (1, 6), generator=torch.Generator().manual_seed(1))

@@ -175,7 +175,7 @@ def test_only_the_shards_that_hold_it_are_read(base, tmp_path: Path) -> None:
         check_queries(folder, FIELDS, width)
 
 
-def test_sizes_that_differ_are_all_told(base, tmp_path: Path) -> None:
+def test_all_differing_sizes_are_reported(base, tmp_path: Path) -> None:
     folder = instructblip(tmp_path / "blip", 24, queries=5, hidden_size=32, num_attention_heads=4)
     with pytest.raises(InputError) as caught:
         check_queries(folder, {**FIELDS, "instruction_length": 40}, 48)

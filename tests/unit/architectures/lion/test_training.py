@@ -1,4 +1,4 @@
-"""LION's stages: exactly the stage's parts get gradients, on the stage's data; strict on what it goes on from."""
+"""LION's stages: exactly the stage's parts get gradients, on the stage's data; strict about the adapter it continues from."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
         for name, value in lion.model.named_parameters():
             value.requires_grad_(lion.part_of(name) in trained)
             if ".lion." in name:
-                # Away from the start, where whole branches are zero and get no gradient.
+                # Away from the initialization, where some branches are zero and get no gradient.
                 value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     data, _ = of_types(samples(), shape.task_types)
     own = objective(lion, data)
@@ -109,7 +109,7 @@ def test_alternating_batches_take_every_sample_of_a_type_before_any_again(base) 
 
 
 @pytest.mark.parametrize("kind", ["image-level", "region-level"])
-def test_one_task_type_alone_does_not_alternate(base, kind: str) -> None:
+def test_a_single_task_type_does_not_alternate(base, kind: str) -> None:
     data = [own for own in samples() if own.task_type == kind]
     own = objective(build_lion(base), data, alternating=2)
     drawn = [own.sample(place % len(data), place) for place in range(8)]

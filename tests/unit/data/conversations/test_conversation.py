@@ -108,7 +108,7 @@ def test_images_are_withheld_with_their_line_break(text: str, dropped: str) -> N
     assert sample.without_images("[no image]").turns[0].text == text.replace("<image>", "[no image]")
 
 
-def test_a_file_without_conversations_is_told(tmp_path: Path) -> None:
+def test_a_file_without_conversations_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"conversation": []}\n')
     with pytest.raises(

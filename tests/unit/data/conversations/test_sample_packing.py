@@ -8,7 +8,7 @@ from priorkit.data.conversations.sample_packing import COARSE, FINE, WASTE, into
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=40), st.sampled_from([FINE, COARSE]))
-def test_every_sample_lies_whole_in_one_row(lengths: list[int], per_octave: int) -> None:
+def test_every_sample_is_completely_in_one_row(lengths: list[int], per_octave: int) -> None:
     rows, length = into_rows(lengths, per_octave)
     assert sorted(place for row in rows for place in row) == list(range(len(lengths)))
     assert all(0 < sum(lengths[place] for place in row) <= length for row in rows)

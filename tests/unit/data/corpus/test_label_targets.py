@@ -54,7 +54,7 @@ def test_two_targets_are_met(tokens: int | None, weights: dict[str, float]) -> N
         assert sum(counts[:4]) / sum(counts) == pytest.approx(0.5, abs=0.001)
 
 
-def test_one_target_scales_what_carries_the_label_and_the_rest_alike() -> None:
+def test_one_target_scales_text_with_the_label_by_one_factor_and_the_rest_by_another() -> None:
     counts = np.array(budgets({"reasoning": 0.75}, {}, 40_000))
     own = np.array([pool.tokens for pool in WEB_AND_CODE])
     has = has_label(WEB_AND_CODE, "reasoning")

@@ -39,12 +39,12 @@ def test_rows_are_read_across_files(tmp_path: Path) -> None:
     "changes",
     [{"rows": "many"}, {"files": 3}, {"context_length": 0}, {"vocab_size": None}, {"padded_share": "x"}],
 )
-def test_a_damaged_header_is_told(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_damaged_header_is_reported(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"corpus\.json cannot be read"):
         read_corpus_header(make(tmp_path, **changes))
 
 
-def test_what_is_no_corpus_is_told(tmp_path: Path) -> None:
+def test_what_is_not_a_corpus_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"corpus\.json cannot be read"):
         Corpus(tmp_path)
     with pytest.raises(InputError, match="6 rows expected, got 5"):

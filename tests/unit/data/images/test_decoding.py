@@ -99,13 +99,13 @@ def rotated(kind: str) -> ImageRef:
         ),
     ],
 )
-def test_what_is_unusual_about_an_image_is_told(ref: ImageRef, kinds: tuple[str, ...]) -> None:
+def test_unusual_images_are_reported(ref: ImageRef, kinds: tuple[str, ...]) -> None:
     found, told = decode_with_kinds(ref)
     assert told == kinds
     assert found.tobytes() == decode(ref).tobytes()
 
 
-def test_sixteen_bit_colour_is_told_though_it_is_loaded_as_eight() -> None:
+def test_sixteen_bit_color_is_reported_though_it_is_loaded_as_eight() -> None:
     import struct
     import zlib
 

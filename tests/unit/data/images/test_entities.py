@@ -122,7 +122,7 @@ def test_parquet_with_class_labels(tmp_path: Path) -> None:
     assert "'label' is not a name: 7" in str(rejects.rows[0]["reason"])
 
 
-def test_parquet_without_names_is_told(tmp_path: Path) -> None:
+def test_parquet_without_names_is_reported(tmp_path: Path) -> None:
     pq.write_table(pa.table({"imag": [b"x"], "label": ["y"]}), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="expected image and one of"):
         read_entities(tmp_path / "x.parquet", Rejects(0))

@@ -29,7 +29,7 @@ def prepare(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.asarray(image.resize((48, 48))).copy()).permute(2, 0, 1)
 
 
-def test_nothing_asked_for_is_the_image_itself() -> None:
+def test_without_augmentation_the_image_is_unchanged() -> None:
     pixels = Pixels([picture()], prepare)
     view = pixels.draw(0, AugmentationSettings(), 5)
     assert view == View()
@@ -67,7 +67,7 @@ def test_crops_keep_their_share_and_stay_inside() -> None:
         assert 0 <= top < bottom <= 1 + 1e-9
         areas.append((right - left) * (bottom - top))
         aspects.append((right - left) * 60 / ((bottom - top) * 40))
-    # A crop that is never found is the whole image, whose aspect is its own.
+    # If no crop is found, it is the full image with its aspect ratio.
     whole = [area == 1 for area in areas]
     assert sum(whole) < 25
     assert min(areas) == pytest.approx(0.3, abs=0.02)

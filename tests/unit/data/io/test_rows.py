@@ -61,7 +61,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", row_suffixes())
-def test_a_truncated_file_is_told(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_file_is_reported(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match=path.name):
@@ -69,7 +69,7 @@ def test_a_truncated_file_is_told(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.gz", ".jsonl.zst", ".parquet", ".json"])
-def test_a_file_of_another_type_is_told(tmp_path: Path, suffix: str) -> None:
+def test_a_file_of_another_type_is_reported(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"\x89PNG no such thing" * 10)
     with pytest.raises(InputError, match=path.name):
@@ -77,7 +77,7 @@ def test_a_file_of_another_type_is_told(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", row_suffixes())
-def test_an_empty_file_is_told(tmp_path: Path, suffix: str) -> None:
+def test_an_empty_file_is_reported(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"")
     with pytest.raises(InputError, match="the file is empty"):
@@ -173,7 +173,7 @@ def test_a_fault_in_an_array_names_the_element(
         list(json_array.array_elements(path))
 
 
-def test_a_large_array_is_not_held_whole(tmp_path: Path) -> None:
+def test_a_large_array_is_not_held_in_memory(tmp_path: Path) -> None:
     """Forty megabytes of elements: the peak of what Python holds stays at a few pieces."""
     import tracemalloc
 

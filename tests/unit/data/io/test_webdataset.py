@@ -61,7 +61,7 @@ def test_pairs_of_every_kind_of_member(tmp_path: Path) -> None:
     assert pairs.images[0].name == "a.tar:sub/0001"
 
 
-def test_a_folder_of_shards_leaves_out_the_tables_beside_them(tmp_path: Path) -> None:
+def test_a_folder_of_shards_ignores_tables_next_to_them(tmp_path: Path) -> None:
     for number in range(3):
         shard(tmp_path / f"{number:05}.tar", ("1.png", encoded(number)), ("1.txt", b"x%d" % number))
     (tmp_path / "00000_stats.json").write_text("{}")
@@ -124,7 +124,7 @@ def test_other_files_are_refused_in_words(tmp_path: Path) -> None:
         check_pairs(tmp_path / "c.tar")
 
 
-def test_members_of_a_sample_stand_together(tmp_path: Path) -> None:
+def test_members_of_a_sample_must_be_adjacent(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", ("1.png", b"a"), ("2.png", b"bb"), ("1.txt", b"ccc"))
     assert [(s.key, {k: v[1] for k, v in s.members.items()}) for s in samples_of(path)] == [
         ("1", {"png": 1}), ("2", {"png": 2}), ("1", {"txt": 3}),

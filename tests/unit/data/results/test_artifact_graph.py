@@ -29,7 +29,7 @@ def test_a_changed_input_is_not_taken_for_the_old_one(make) -> None:
     assert [member.label for member in gather({"llm": llm})] == ["llm"]
 
 
-def test_a_part_is_known_by_its_content_alone(make, part) -> None:
+def test_a_part_is_identified_only_by_its_content(make, part) -> None:
     world = make.world()
     members = gather({"world": world})
     assert owner_of(part(world, "images"), members) is members[0]
@@ -72,7 +72,7 @@ def test_the_graph_runs_from_left_to_right(make) -> None:
     assert (at["llm"].given, at["corpus"].given, at["corpus"].known) == (True, False, True)
 
 
-def test_inputs_that_are_gone_still_stand_in_the_graph(make) -> None:
+def test_inputs_that_are_gone_are_still_in_the_graph(make) -> None:
     corpus = make.corpus()
     llm = make.llm(corpus)
     shutil.rmtree(corpus.path)

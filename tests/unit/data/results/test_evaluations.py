@@ -1,4 +1,4 @@
-"""What the report tells of single answers: the IoU curve of boxes, what is taken for what, what was not read."""
+"""Single answers in the report: the IoU curve of boxes, confusions, unparsed answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def boxes(shift: float) -> dict:
     }
 
 
-def test_the_iou_curve_is_drawn_and_told(make, tmp_path) -> None:
+def test_the_iou_curve_is_drawn_and_tabulated(make, tmp_path) -> None:
     found = members_of(
         {
             "first": make.evaluation("e1", {}, extra={"boxes": boxes(0.0)}),
@@ -109,7 +109,7 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
     assert by_benchmark.note == "Unparsed answers: first: 1 of 6 (16.7 %)."
 
 
-def test_options_of_one_question_alone_and_right_answers_have_no_table(make) -> None:
+def test_options_of_a_single_question_and_right_answers_have_no_table(make) -> None:
     own = named(make, "e1", [1] * 6, lambda number: [f"{number} {name}" for name in CLASSES])
     right = named(make, "e2", [0, 1, 2])
     found = members_of({"own": own}).evaluations()

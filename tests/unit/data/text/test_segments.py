@@ -42,7 +42,7 @@ def test_segments_give_the_document_back(merged, text: str, length: int) -> None
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(alphabet="abc de\n", min_size=1, max_size=200), length=st.integers(1, 40))
-def test_segments_have_the_length_that_was_asked_for(merged, text: str, length: int) -> None:
+def test_segments_have_the_requested_length(merged, text: str, length: int) -> None:
     """Exactly, where no boundary can fall within a character."""
     found = list(segments_of(iter([Record("a", text, "")]), "s", merged, length))
     assert [segment.tokens for segment in found[:-1]] == [length] * (len(found) - 1)
@@ -98,7 +98,7 @@ def test_records_keep_ids_and_plain_metadata(tmp_path: Path) -> None:
         list(read_records(tmp_path / "c.jsonl", Rejects(1)))
 
 
-def test_an_artifact_gives_its_text_and_not_what_lies_deeper(tmp_path: Path) -> None:
+def test_an_artifact_gives_its_text_and_nothing_below(tmp_path: Path) -> None:
     (tmp_path / "text" / "heldout").mkdir(parents=True)
     (tmp_path / "priorkit.json").write_text("{}")
     for file in ("text/a.jsonl", "text/heldout/a.jsonl", "table.jsonl"):

@@ -151,7 +151,7 @@ def test_a_broken_prediction_names_line_and_reason(
         ("choice", {"choices": [0.5, 2.5], "answer": "B"}, "2.5"),
     ],
 )
-def test_numbers_as_truth_stand_for_their_digits(
+def test_numbers_as_truth_are_compared_by_their_digits(
     tmp_path: Path, task: str, truth: dict[str, Any], prediction: str
 ) -> None:
     file = write(tmp_path / "p.jsonl", [{"id": 0, "prediction": prediction, **truth}])
@@ -173,9 +173,7 @@ def test_missing_keys_repeats_and_damage_are_named(tmp_path: Path) -> None:
         predictions(tmp_path / "d.jsonl", "gqa")
 
 
-def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
-    tmp_path: Path, images: list[Any]
-) -> None:
+def test_images_that_do_not_decode_are_rejected_unless_withheld(tmp_path: Path, images: list[Any]) -> None:
     (tmp_path / "good.png").write_bytes(images[0].content)
     (tmp_path / "bad.png").write_bytes(images[0].content[:60])
     names = ["good.png", "bad.png", "../outside.png", "none.png", "good.png"]
@@ -194,7 +192,7 @@ def test_images_that_do_not_decode_are_rejected_unless_nobody_looks(
 
 
 def test_boxes_know_the_size_of_their_upright_image(tmp_path: Path) -> None:
-    """A photo that lies on its side is asked about upright, also where it is withheld."""
+    """A rotated photo is shown upright, and its size is that of the upright image also where it is withheld."""
     lying = Image.Exif()
     lying[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=lying)

@@ -156,7 +156,7 @@ def test_reads_its_published_schema(tmp_path: Path, name: str) -> None:
     assert len(items[0].images) == {"mmmu": 2, "blink": 2, "arc-easy": 0}.get(name, 1)
 
 
-def test_every_vision_preset_is_tried_and_says_what_it_is() -> None:
+def test_every_vision_preset_runs_and_describes_itself() -> None:
     assert {name for name in preset_names() if preset(name).group != "language"} <= set(PUBLISHED)
     for name in preset_names():
         own = preset(name)
@@ -178,7 +178,7 @@ def test_what_was_checked_does_not_make_another_version() -> None:
     assert own.model_copy(update={"version": 2}).digest() != own.digest()
 
 
-def test_the_hubs_own_tables_are_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hubs_converted_tables_are_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     asked: list[tuple[str, str, list[str]]] = []
@@ -227,7 +227,7 @@ def test_a_label_that_is_no_choice_is_a_broken_row(tmp_path: Path) -> None:
         items_of(f"iconqa={table(tmp_path / 'i.parquet', [row])}")
 
 
-def test_images_that_stand_apart_and_are_missing(tmp_path: Path) -> None:
+def test_image_files_next_to_a_table_that_are_missing(tmp_path: Path) -> None:
     layout(tmp_path, "gqa")
     data = preset("gqa").data
     table(tmp_path / data.patterns[0].replace("*", "0"), [{**PUBLISHED["gqa"], "imageId": "other"}])
@@ -240,8 +240,8 @@ def test_image_files_need_their_folder(tmp_path: Path) -> None:
         items_of(f"vsr={layout(tmp_path, 'vsr')}")
 
 
-def test_every_benchmark_may_have_an_image_folder_of_its_own(tmp_path: Path) -> None:
-    """VSR and Karpathy's COCO name files of different folders, and so does a table of one's own."""
+def test_every_benchmark_may_have_its_image_folder(tmp_path: Path) -> None:
+    """VSR and Karpathy's COCO name files of different folders, and so does a user's table."""
     rows = tmp_path / "own.jsonl"
     rows.write_text('{"question": "?", "answer": "a", "image": "1.png"}\n')
     given = [
@@ -296,7 +296,7 @@ topic = "t"
 """
 
 
-def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
+def test_a_user_benchmark_is_one_file(tmp_path: Path) -> None:
     table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
     (tmp_path / "mine.toml").write_text(OWN)
     source, (item,) = items_of(str(tmp_path / "mine.toml"))
@@ -305,7 +305,7 @@ def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
     assert source.digest().endswith(read_preset(tmp_path / "mine.toml").digest())
 
 
-def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(OWN.replace("task =", "taks =").replace('question = "q"', 'question = { as = "letter" }'))
     with pytest.raises(InputError) as caught:
@@ -332,14 +332,14 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         ('[columns.hint]\ntemplate = "{}"', "empty braces"),
     ],
 )
-def test_names_in_a_file_that_mean_nothing_are_told(tmp_path: Path, more: str, message: str) -> None:
+def test_unknown_names_in_a_file_are_reported(tmp_path: Path, more: str, message: str) -> None:
     table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
     (tmp_path / "mine.toml").write_text(f"{OWN}{more}\n")
     with pytest.raises(InputError, match=re.escape(message)):
         items_of(str(tmp_path / "mine.toml"))
 
 
-def test_a_files_own_words_are_kept(tmp_path: Path) -> None:
+def test_a_files_wording_is_kept(tmp_path: Path) -> None:
     """Doubled braces are text, any column can be a cluster, and a metric may be one of several."""
     table(tmp_path / "rows.parquet", [{"q": "?", "a": "Red", "b": "Blue", "right": "second", "t": "colour"}])
     more = '[prompt]\nchat = "{question} {{a}}\\n{options}"\n[scoring]\nmetric = "macro_accuracy"\ncluster = "question"\n'
@@ -371,7 +371,7 @@ def test_a_name_that_is_not_known_gets_the_nearest() -> None:
     assert "pope-adversarial" in f"{caught.value} {caught.value.problems[0].hint}"
 
 
-def test_a_known_name_is_the_benchmark_also_beside_a_path_of_that_name(
+def test_a_known_name_is_the_benchmark_even_if_a_path_has_that_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results may well be called like the suite; the same command must mean the same again."""

@@ -111,7 +111,7 @@ def test_mixed_items_by_option_number_and_words() -> None:
     assert score_open("1,200", "1200").score == 1.0
 
 
-def test_ocr_wants_the_text_anywhere_and_formulas_without_blanks() -> None:
+def test_ocr_accepts_the_text_anywhere_and_formulas_without_blanks() -> None:
     items = [
         Item(id=0, answers=("CENTRE",)),
         Item(id=1, answers=("x ^ 2",), groups={"dataset": "HME100k"}),
@@ -207,7 +207,7 @@ def test_blind_answers_abstain_or_are_confident() -> None:
     assert (found["abstention_rate"], found["confident_rate"]) == (0.0, 1.0)
 
 
-def test_shuffled_images_are_never_the_questions_own() -> None:
+def test_shuffled_images_are_never_of_the_same_question() -> None:
     refs = [ImageRef(str(n), content=bytes([n])) for n in range(5)]
     items = [Item(id=n, image=refs[n % 5]) for n in range(11)] + [Item(id=99)]
     shuffled = shuffle_images(items, 3, "b")

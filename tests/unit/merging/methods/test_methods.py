@@ -243,7 +243,7 @@ def test_inputs_are_not_changed(deltas):
     arrays(np.float32, st.integers(1, 200), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 3.0])),
     st.data(),
 )
-def test_a_rank_band_holds_exactly_the_ranks_asked_for_also_among_equals(values, data):
+def test_a_rank_band_holds_exactly_the_requested_ranks_also_with_ties(values, data):
     start = data.draw(st.integers(0, values.size))
     stop = data.draw(st.integers(0, values.size))
     expected = (ranks(values) >= start) & (ranks(values) < stop)

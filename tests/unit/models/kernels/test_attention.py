@@ -87,7 +87,7 @@ def test_gradients_equal_those_of_plain_attention() -> None:
 
 
 def test_mixed_precision_computes_in_the_precision_of_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rotary embeddings leave fp32 queries and keys beside bf16 values, which kernels refuse or take slowly."""
+    """Rotary embeddings leave fp32 queries and keys with bf16 values, which kernels refuse or compute slowly."""
     seen: list[set[torch.dtype]] = []
     whole = attention._in_blocks
 
@@ -105,8 +105,8 @@ def test_mixed_precision_computes_in_the_precision_of_the_values(monkeypatch: py
     assert seen == [{torch.bfloat16}] * 4
 
 
-def test_documents_do_not_see_each_other() -> None:
-    """A document's logits are those of the document alone."""
+def test_documents_do_not_attend_to_each_other() -> None:
+    """A document's logits are those of the document by itself."""
     model = build("llama")
     choose_attention(model, "cpu")
     together = logits(model, DOCUMENTS, PACKED)[0, 3:7]
@@ -129,7 +129,7 @@ def test_families_with_other_scores_keep_their_attention() -> None:
     assert choose_attention(model, "cpu") == "eager"
 
 
-def test_positions_begin_anew_in_each_document() -> None:
+def test_positions_restart_in_each_document() -> None:
     assert document_positions(DOCUMENTS).tolist() == [
         [0, 1, 2, 0, 1, 2, 3, 0, 1, 2, 3, 4],
         [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2],

@@ -34,7 +34,7 @@ def gradients(encoder: Encoder, pixels: Tensor) -> tuple[dict[str, Tensor], dict
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_features_and_gradients_are_those_of_the_whole_block(loss: Any, attention: str) -> None:
+def test_features_and_gradients_are_those_of_the_full_block(loss: Any, attention: str) -> None:
     encoder = build_encoder("pocket-tiny", TEXTS, [Image.linear_gradient("L").convert("RGB")], 300, 1, loss)
     encoder.model.set_attn_implementation(attention)
     pixels = torch.randint(0, 255, (4, 3, 48, 48), generator=torch.Generator().manual_seed(2)).byte()

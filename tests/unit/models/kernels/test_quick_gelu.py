@@ -10,7 +10,7 @@ from priorkit.models.vision.building import build_encoder
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_values_and_gradients_are_transformers_own(dtype: torch.dtype) -> None:
+def test_values_and_gradients_equal_transformers(dtype: torch.dtype) -> None:
     x = torch.cat([torch.linspace(-60, 60, 2001), torch.zeros(1)]).to(dtype)
     one, two = (x.clone().requires_grad_() for _ in range(2))
     weights = torch.randn(len(x), generator=torch.Generator().manual_seed(1)).to(dtype)
@@ -27,7 +27,7 @@ def test_the_derivative_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(QuickGelu(), (x,))
 
 
-def test_models_get_their_own_back() -> None:
+def test_models_get_their_activation_back() -> None:
     encoder = build_encoder("pocket-tiny", ["a"], [Image.linear_gradient("L").convert("RGB")], 300, 1)
     mlp = encoder.model.vision_model.encoder.layers[0].mlp
     before, names = mlp.activation_fn, set(encoder.model.state_dict())

@@ -1,4 +1,4 @@
-"""Which tokens carry loss, told by decoding them."""
+"""Which tokens are supervised, checked by decoding them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ THINKS_LAST = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-"""In the manner of Qwen3: thoughts, if only empty ones, stand in the last answer alone."""
+"""In the manner of Qwen3: thoughts, even empty ones, are only in the last answer."""
 NO_SYSTEM = """\
 {{- bos_token -}}
 {%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}
@@ -105,7 +105,7 @@ def test_answers_that_end_in_white_space_keep_their_end_token(tokenizer: Any) ->
     assert learnt(ChatTokenizer(tokenizer, 1, 500), [("user", "q"), ("assistant", "so \n")]) == [" so \n</s>"]
 
 
-def test_a_template_that_wants_lists_of_parts(tokenizer: Any) -> None:
+def test_a_template_that_expects_lists_of_parts(tokenizer: Any) -> None:
     tokenizer.chat_template = PARTS
     chat = ChatTokenizer(tokenizer, 3, 500)
     assert chat.text(TURNS[:2], generate=True) == "USER: <image>\nWhat is it? ASSISTANT: A heron. ASSISTANT:"
@@ -150,7 +150,7 @@ def with_turn_tokens(tokenizer: Any, template: str) -> ChatTokenizer:
     return ChatTokenizer(tokenizer, 2, 500)
 
 
-def test_a_template_that_thinks_in_the_last_answer_alone(tokenizer: Any) -> None:
+def test_a_template_that_thinks_only_in_the_last_answer(tokenizer: Any) -> None:
     chat = with_turn_tokens(tokenizer, THINKS_LAST)
     empty = "<think>\n\n</think>\n\n"
     assert learnt(chat) == ["A heron.<|im_end|>", f"{empty}Yes\nindeed<|im_end|>"]
@@ -181,7 +181,7 @@ def test_marks_find_the_answers_that_prefixes_find(tokenizer: Any, template: str
         assert chat._marked_spans(turns, text) == spans
 
 
-def test_a_template_that_refuses_says_so(tokenizer: Any) -> None:
+def test_a_templates_refusal_is_reported(tokenizer: Any) -> None:
     chat = with_turn_tokens(tokenizer, NO_SYSTEM)
     assert learnt(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
     talk = Conversation("17", (Turn("system", "Be brief."), Turn("user", "q"), Turn("assistant", "a")), ())
@@ -194,7 +194,7 @@ def test_a_template_that_refuses_says_so(tokenizer: Any) -> None:
     assert "System role not supported" in chat.obstacle([("system", "Be brief."), *TURNS])
 
 
-def test_templates_that_change_what_was_said_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+def test_templates_that_change_messages_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
     )

@@ -1,4 +1,4 @@
-"""Boxes of images that the encoder sees cropped or padded: told from the processor's file, and said."""
+"""Boxes of images that are cropped or padded for the encoder: detected from the processor's file, and reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def processors() -> dict[str, list[Any]]:
 
 
 def fits(processor: Any, width: int, height: int) -> bool:
-    """Whether a red thing on blue is seen within a pixel of where its box says that it is in the image."""
+    """Whether a red object on blue is, in the pixels, within one pixel of its box."""
     x1, y1, x2, y2 = BOX
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[..., 2] = 255
@@ -59,7 +59,7 @@ def fits(processor: Any, width: int, height: int) -> bool:
 
 
 @pytest.mark.parametrize("expected", ["nothing", "uneven", "every"])
-def test_the_file_tells_which_boxes_do_not_fit(expected: str, tmp_path: Path) -> None:
+def test_the_processor_file_decides_which_boxes_do_not_match(expected: str, tmp_path: Path) -> None:
     for number, processor in enumerate(processors()[expected]):
         folder = tmp_path / str(number)
         processor.save_pretrained(folder)
@@ -98,7 +98,7 @@ SHORT = (
 )  # fmt: skip
 
 
-def test_tuning_and_evaluation_say_so(artifacts, cli, tmp_path: Path) -> None:
+def test_tuning_and_evaluation_warn(artifacts, cli, tmp_path: Path) -> None:
     for name, size in (("even", (48, 48)), ("uneven", (96, 48))):
         Image.new("RGB", size, (200, 30, 30)).save(tmp_path / f"{name}.png")
     rows = [

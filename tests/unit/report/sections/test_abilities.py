@@ -37,7 +37,7 @@ def test_abilities_that_rise_together_and_apart(make) -> None:
     assert square[0][2].value == pytest.approx(-1.0)
 
 
-def test_suites_come_first_and_few_models_say_nothing(make) -> None:
+def test_suites_come_first_and_few_models_give_no_section(make) -> None:
     given = {}
     for number in range(5):
         made = make.evaluation(f"s{number}", {"naming": [True] * 12})

@@ -45,7 +45,7 @@ def test_the_mean_over_seeds_has_students_interval(repeated: Members) -> None:
     assert base[3].value == 1  # pyright: ignore
 
 
-def test_the_first_seed_stands_for_its_variant_elsewhere(repeated: Members, tmp_path: Path) -> None:
+def test_the_first_seed_represents_its_variant_elsewhere(repeated: Members, tmp_path: Path) -> None:
     assert [member.label for member in repeated.evaluations()] == ["base@1", "full@1", "other"]
     assert [member.color for member in repeated.all] == [0, 0, 0, 1, 1, 1, 2]
     page.write(build_sections(repeated), "Seeds", tmp_path)

@@ -57,7 +57,7 @@ def test_values_of_each_caption(scored, index):
     assert scored.parsed[index] == expected["candidate_tokens"]
 
 
-def test_one_image_alone_has_no_cider():
+def test_a_single_image_has_no_cider():
     assert score_captions(["a dog runs"], [["a dog runs"]]).cider.corpus == 0
 
 

@@ -47,5 +47,5 @@ def test_answering(answer):
         ("Yes, but I'm not sure of its breed.", "yes"),
     ],
 )
-def test_who_abstains_says_neither_yes_nor_no(answer, reading):
+def test_an_abstention_is_neither_yes_nor_no(answer, reading):
     assert read_yes_no_strict(answer) == reading

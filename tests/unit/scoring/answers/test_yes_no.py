@@ -48,7 +48,7 @@ def test_lengths_must_agree():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["yes", "no"]), st.sampled_from(["yes", "no"])), min_size=1))
-def test_rates_lie_between_zero_and_one(pairs):
+def test_rates_are_between_zero_and_one(pairs):
     metrics = yes_no_metrics([reading for reading, _ in pairs], [label for _, label in pairs])
     assert all(0 <= getattr(metrics, rate) <= 1 for rate in RATES)
     assert metrics.items == len(pairs)

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours against platonic-rep; linear CKA against closed forms and kernel matrices."""
+"""Mutual nearest neighbors against platonic-rep; linear CKA against closed forms and kernel matrices."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_unbiased_cka_equals_the_kernel_form():
     assert found.low < found.value < found.high
 
 
-def test_unrelated_features_are_not_alike_to_the_unbiased_cka():
+def test_the_unbiased_cka_of_unrelated_features_is_zero():
     generator = torch.Generator().manual_seed(3)
     x, y = (torch.randn(60, 200, generator=generator) for _ in range(2))
     assert linear_cka(x, y) > 0.5
@@ -104,7 +104,7 @@ def test_unrelated_features_are_not_alike_to_the_unbiased_cka():
 
 
 @pytest.mark.parametrize("quantile", [0.0, 0.3, 0.95, 1.0])
-def test_the_quantile_over_parts_is_that_of_the_sorted_whole(quantile):
+def test_the_quantile_over_parts_is_that_of_all_sorted_values(quantile):
     generator = torch.Generator().manual_seed(4)
     values = torch.randn(1001, generator=generator) ** 3
     values[::7] = values[0]

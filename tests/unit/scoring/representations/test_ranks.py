@@ -78,7 +78,7 @@ def test_golden_clip_features():
 
 @pytest.mark.parametrize("close", [0.0, 0.99, 0.9999, 0.999999])
 @pytest.mark.parametrize("width", [1, 3, 64, 77])
-def test_equals_the_oracle_even_where_float32_cannot_tell(close, width):
+def test_equals_the_oracle_even_where_float32_ties(close, width):
     query, candidate, true = features(40, 300, width, seed=width, close=close)
     assert true_ranks(query, candidate, true).tolist() == oracle(query, candidate, true).tolist()
 

@@ -21,7 +21,7 @@ numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
 
 @given(numbers, st.integers(0, 100))
-def test_an_interval_holds_the_mean_and_lies_in_the_range(values, seed):
+def test_an_interval_contains_the_mean_and_is_within_the_range(values, seed):
     interval = bootstrap_mean(values, seed=seed, resamples=200)
     assert interval.value == pytest.approx(np.mean(values))
     assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9

@@ -135,7 +135,7 @@ def test_slices_stay_on_the_simplex() -> None:
 
 
 @pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
-def test_the_papers_grid_has_its_optimum_where_the_paper_sees_it(kind) -> None:
+def test_the_papers_grid_has_its_optimum_where_the_paper_has_it(kind) -> None:
     """Table 1: 60 % reasoning and 15 % visual text is best, 60 to 75 % with 15 % are close."""
     grid = columns("grid.csv")
     shares = np.stack([grid["reasoning"], grid["visual"], 1 - grid["reasoning"] - grid["visual"]], axis=1)
@@ -147,8 +147,8 @@ def test_the_papers_grid_has_its_optimum_where_the_paper_sees_it(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", rs.SURFACE_KINDS)
-def test_the_papers_mixes_have_their_optima_where_the_paper_sees_them(kind) -> None:
-    """Table 2: overall mix 6 (52 % reasoning) is best; for vision alone mixes 9 and 10, for language mix 0."""
+def test_the_papers_mixes_have_their_optima_where_the_paper_has_them(kind) -> None:
+    """Table 2: overall mix 6 (52 % reasoning) is best; for vision mixes 9 and 10, for language mix 0."""
     mixes, labels = columns("mixes.csv"), columns("labels.csv")
     sources = ["web-crawl", "encyclopedia", "academia", "literature", "math", "code"]
     shares = np.stack([mixes[name] for name in sources], axis=1)

@@ -34,7 +34,7 @@ def test_compiled_blocks_give_the_features_and_gradients_of_plain_ones() -> None
         own = copy.deepcopy(model)
         with pooled_token_only(own), compiled_blocks(own) if compiles else nullcontext():
             blocks = [block for tower in (own.vision_model, own.text_model) for block in tower.encoder.layers]
-            # The last block of each tower computes its pooled token alone, in a forward pass of its own.
+            # The last block of each tower computes only its pooled token, in a separate forward pass.
             wanted = 4 if compiles else 0
             assert sum(block._compiled_call_impl is not None for block in blocks) == wanted
             output = own(input_ids=ids, pixel_values=pixels)

@@ -108,7 +108,7 @@ def test_loss_and_gradient_do_not_depend_on_the_micro_batch(tmp_path: Path) -> N
         assert row["count"] == pytest.approx(1)
 
 
-def test_the_optimiser_is_torchs_adamw_with_decay_of_matrices_alone(tmp_path: Path) -> None:
+def test_the_optimizer_is_torchs_adamw_with_decay_only_of_matrices(tmp_path: Path) -> None:
     ours, reference = Regression(), Regression()
     learn(tmp_path, ours, steps=3, weight_decay=0.3, schedule="constant", clip=0.0)
     parameters = dict(reference.module.named_parameters())
@@ -159,7 +159,7 @@ def test_nothing_to_train_and_no_samples_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, dropout: float) -> None:
+def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, dropout: float) -> None:
     whole = Regression(dropout=dropout)
     summary = learn(tmp_path / "whole", whole)
     with pytest.raises(Interrupted, match="interrupted at step 3 of 6"):
@@ -436,7 +436,7 @@ def test_the_length_is_given_once_in_steps_tokens_or_epochs() -> None:
             settings(**{"steps": None, name: 0})
 
 
-def test_batches_move_whole() -> None:
+def test_all_tensors_of_a_batch_move() -> None:
     moved = to_device({"a": [torch.ones(1), "x"], "b": (torch.zeros(2),)}, torch.device("meta"))
     assert moved["a"][0].device.type == moved["b"][0].device.type == "meta"
     assert moved["a"][1] == "x"

@@ -52,7 +52,7 @@ def stepped(objective: InstructionObjective, indices: range) -> Any:
     "train", [PARTS, ("projector", "llm"), ("projector",)], ids=["all", "usual", "projector"]
 )
 def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: tuple[str, ...]) -> None:
-    """A sample alone in its row, without padding, in attention that computes all of its scores."""
+    """A single sample in its row, without padding, in attention that computes all of its scores."""
     multimodal = make_llava(tokenizer)
     multimodal.model.set_attn_implementation("eager")
     for name, value in multimodal.model.named_parameters():
@@ -66,7 +66,7 @@ def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: 
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 
-def test_positions_are_counted_alike_packed_and_padded(tokenizer: Any, tmp_path: Path) -> None:
+def test_positions_are_counted_the_same_packed_and_padded(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
     counted: list[TuningCounts] = []
     for packing in (True, False):
@@ -86,7 +86,7 @@ def test_positions_are_counted_alike_packed_and_padded(tokenizer: Any, tmp_path:
     assert (kept.counted.projected_patches, kept.counted.encoded_patches) == (3 * tokens, 0)
 
 
-def test_text_alone_takes_what_pretraining_takes_but_for_the_head(tokenizer: Any) -> None:
+def test_text_only_takes_what_pretraining_takes_except_the_head(tokenizer: Any) -> None:
     multimodal = make_llava(tokenizer)
     config = multimodal.model.config
     parts = part_table(multimodal.model, multimodal.part_of, dict.fromkeys(PARTS, 1.0), ("llm",))

@@ -1,4 +1,4 @@
-"""Training, evaluation and AutoProcessor agree on what stands before the first word."""
+"""Training, evaluation and AutoProcessor agree on what precedes the first word."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
     assert (
         chat.tokenizer.decode([label for label in encoded.labels if label != IGNORE]) == " A grey heron.</s>"
     )
-    # The prompt of an evaluation, and that of a processor which renders and tokenises in one call.
+    # The prompt of an evaluation, and that of a processor which renders and tokenizes in one call.
     prompt = chat.text(TURNS[:1], generate=True)
     subject = ModelAdapter(multimodal.model, multimodal.tokenizer, 512, multimodal)
     assert (

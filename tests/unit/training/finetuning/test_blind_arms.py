@@ -85,7 +85,7 @@ def test_images_are_withheld_but_counted() -> None:
     assert withheld_images.unread(conversation).images[0].content is None
 
 
-def test_a_fresh_placeholder_looks_like_the_embeddings() -> None:
+def test_a_new_placeholder_is_distributed_like_the_embeddings() -> None:
     table = torch.randn(4000, 6, generator=torch.Generator().manual_seed(1)) * 3 + 5
     made, same, other = (
         withheld_images.placeholder_embedding(table, 3000, seed).weight for seed in (1, 1, 2)

@@ -1,4 +1,4 @@
-"""Packed samples are learnt from as if each stood alone."""
+"""Packed samples give the loss and gradients of separate samples."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_loss_and_gradients_are_those_of_padded_batches(
         )
 
 
-def test_the_loss_is_that_of_transformers_own_llava(tokenizer: Any, tmp_path: Path) -> None:
+def test_the_loss_equals_that_of_transformers_llava(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
     packed = objective_of(multimodal, SEVERAL, tmp_path, packing=True)
     loss, _ = step(packed)
@@ -158,7 +158,7 @@ def test_models_that_cannot_keep_samples_apart_are_padded(
     assert np.isfinite(float(objective.loss(batch).total.detach()))
 
 
-def test_no_sample_sees_another(tokenizer: Any, tmp_path: Path) -> None:
+def test_no_sample_attends_to_another(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
     objective = objective_of(multimodal, SEVERAL, tmp_path, packing=True)
     batch = objective.collate([objective.sample(n, n) for n in range(len(SEVERAL))])
@@ -195,7 +195,7 @@ def test_rows_hold_every_sample_once_with_its_images_in_order(tokenizer: Any, tm
     assert objective.useful_share == pytest.approx(float((~pad).float().mean()))
 
 
-def test_a_batch_without_images_leaves_projector_and_encoder_alone(tokenizer: Any, tmp_path: Path) -> None:
+def test_a_batch_without_images_changes_neither_projector_nor_encoder(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
     _, gradients = step(objective_of(multimodal, TEXT, tmp_path, packing=True))
     assert {multimodal.part_of(name) for name in gradients} == {"llm"}

@@ -54,7 +54,7 @@ def test_repeated_captions_are_positives_of_one_another() -> None:
     assert float(contrastive_loss(images, texts, scale, keys)) == pytest.approx(expected, rel=1e-6)
 
 
-def test_siglips_loss_is_transformers_own() -> None:
+def test_siglips_loss_equals_transformers() -> None:
     images, texts = features(6, 1), features(6, 2)
     scale, bias = torch.tensor(10.0), torch.tensor(-10.0)
     logits = scale * texts @ images.T + bias
@@ -85,7 +85,7 @@ def test_both_losses_are_open_clips() -> None:
 
 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
-def test_gradient_caching_gives_the_whole_batchs_gradient_and_keeps_one_parts_activations(
+def test_gradient_caching_gives_the_full_batchs_gradient_and_keeps_one_parts_activations(
     images: list[ImageRef], loss: Any
 ) -> None:
     texts = ["a heron", "an egret", "a photo", "of a", "heron an", "photo"]
@@ -141,7 +141,7 @@ def test_soft_cross_entropy_with_one_positive_is_cross_entropy() -> None:
     )
 
 
-def test_keys_tell_texts_apart_and_are_the_same_in_every_process() -> None:
+def test_keys_of_texts_differ_and_are_the_same_in_every_process() -> None:
     assert text_key("a") == 3904355907
     assert text_key("b") == 1908338681
 
@@ -170,7 +170,7 @@ def images() -> list[ImageRef]:
     return found
 
 
-def test_the_contrastive_objective_is_the_models_own_loss(encoder: Encoder, images: list[ImageRef]) -> None:
+def test_the_contrastive_objective_equals_the_models_loss(encoder: Encoder, images: list[ImageRef]) -> None:
     texts = ["a heron", "an egret", "a photo"]
     objective = ContrastiveObjective(encoder, Pixels(images[:3], encoder.prepare), texts, STILL, seed=1)
     batch = objective.collate([objective.sample(index, index) for index in range(3)])
@@ -181,7 +181,7 @@ def test_the_contrastive_objective_is_the_models_own_loss(encoder: Encoder, imag
     torch.testing.assert_close(ours, expected)
 
 
-def test_samples_move_with_their_position_alone(encoder: Encoder, images: list[ImageRef]) -> None:
+def test_samples_are_augmented_only_by_position(encoder: Encoder, images: list[ImageRef]) -> None:
     objective = ContrastiveObjective(encoder, Pixels(images, encoder.prepare), ["x"] * 6, MOVING, seed=1)
     assert torch.equal(objective.sample(2, 5)[0], objective.sample(2, 5)[0])
     assert len({objective.sample(2, position)[0].numpy().tobytes() for position in range(20)}) > 5

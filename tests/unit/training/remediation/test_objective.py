@@ -198,7 +198,7 @@ def test_the_replay_term_is_clips_loss_on_the_general_pairs(encoder: Encoder, im
 
 
 @pytest.mark.parametrize("part", [1, 4, 5])
-def test_gradient_caching_gives_the_loss_and_gradients_of_the_whole_batch(
+def test_gradient_caching_gives_the_loss_and_gradients_of_the_full_batch(
     encoder: Encoder, images: list[ImageRef], part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = copy.deepcopy(encoder.model).requires_grad_(False)

@@ -91,7 +91,7 @@ def test_held_out_documents_are_new_and_sizes_are_kept() -> None:
     assert 4_000 <= sum(len(own.text) for own in heldout) < 5_000
 
 
-def test_a_writer_that_has_nothing_new_to_say_ends() -> None:
+def test_a_writer_without_new_documents_ends() -> None:
     train, heldout = world_text.split(lambda rng: rng.choice("abc"), random.Random(0), "letters", 100, 0.01)
     assert sorted(own.text for own in train + heldout) == ["a", "b", "c"]
 

@@ -1,4 +1,4 @@
-"""LION as a whole: exact at its start, routed by row and by token, cached, saved and read strictly."""
+"""The LION model: exact at its start, routed by row and by token, cached, saved and read strictly."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_generation_with_a_cache_is_generation_without(base, beams: int) -> None
     assert not torch.equal(changed[:, -6:], written[0][:, -6:])
 
 
-def test_the_soft_token_reads_the_learnt_vector_and_is_never_generated(base) -> None:
+def test_the_soft_token_reads_the_learned_vector_and_is_never_generated(base) -> None:
     lion = disturb(build_lion(base))
     tagged = inputs(lion, tags=[["red", "circle"], []])
     soft = lion.model.config.soft_token_id
@@ -141,7 +141,7 @@ def test_the_soft_token_reads_the_learnt_vector_and_is_never_generated(base) -> 
     assert closed.argmin(-1).item() == soft
 
 
-def test_a_deep_copy_has_its_own_adapters(base) -> None:
+def test_a_deep_copy_has_separate_adapters(base) -> None:
     lion = disturb(build_lion(base))
     batch = inputs(lion)
     before = logits(lion, batch)
@@ -178,7 +178,7 @@ def test_save_and_load_through_the_auto_classes(base, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(_evaluated(load_lion(tmp_path)), batch), expected)
 
 
-def test_an_adapter_on_its_base_is_the_whole_model(base, tmp_path: Path) -> None:
+def test_an_adapter_on_its_base_equals_the_full_model(base, tmp_path: Path) -> None:
     lion = disturb(build_lion(base))
     lion.save_adapter(tmp_path, "base", "3")
     again = _evaluated(compose_adapter(base, tmp_path))

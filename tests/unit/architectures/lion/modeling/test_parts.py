@@ -68,7 +68,7 @@ def test_aggregator_is_its_formula(base) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_fresh_aggregator_block_is_three_layer_norms_and_sees_both_ways(base) -> None:
+def test_a_new_aggregator_block_is_three_layer_norms_and_not_causal(base) -> None:
     module = build_lion(base).model.model.lion.aggregator
     width = module.norm.weight.shape[0]
     x, y = torch.randn(2, 1, 6, width, generator=_seed(1))
@@ -79,7 +79,7 @@ def test_a_fresh_aggregator_block_is_three_layer_norms_and_sees_both_ways(base) 
     trained = disturb(build_lion(base), 2).model.model.lion.aggregator
     changed = x.clone()
     changed[0, -1] += 1
-    # The first position sees the last one: attention is not causal.
+    # The first position attends to the last one: attention is not causal.
     assert not torch.allclose(trained.blocks[0](x, y)[0, 0], trained.blocks[0](changed, y)[0, 0])
 
 

@@ -34,7 +34,7 @@ def test_golden_lsbs_column(case):
 
 
 @pytest.mark.parametrize(("answer", "options", "expected"), CASES, ids=[repr(case[0]) for case in CASES])
-def test_own_table(answer, options, expected):
+def test_hand_written_cases(answer, options, expected):
     assert letter(read_choice(answer, options)) == expected
 
 
@@ -62,7 +62,7 @@ def test_every_letter_of_26_options_is_read(index, dress):
 
 
 @given(st.permutations(ROOM), st.sampled_from(ROOM))
-def test_the_text_wins_wherever_it_stands(options, taken):
+def test_the_text_wins_wherever_it_is(options, taken):
     assert read_choice(f"There is a {taken} in the picture.", options) == options.index(taken)
     assert read_choice(f"The answer is {taken}", options) == options.index(taken)
 
