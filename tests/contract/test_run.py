@@ -152,7 +152,7 @@ def test_a_pipe_carries_a_path_or_a_manifest(
     assert "rows of 32 tokens" in json.loads(found.out)["plan"]["corpus"]
 
 
-def test_a_broken_pipe_names_the_failed_step(shell, cli, tmp_path: Path) -> None:
+def test_bad_standard_input_is_reported(shell, cli, tmp_path: Path) -> None:
     found = shell("pretrain", "-", "--preset", "pocket-tiny", "--out", tmp_path / "x", input="")
     assert found.code == 3
     assert "standard input is empty" in found.err

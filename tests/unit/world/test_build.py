@@ -140,7 +140,7 @@ def test_run_lengths_go_down_the_columns(mask: np.ndarray, counts: list[int]) ->
     np.testing.assert_array_equal(decoded(encoding), mask)
 
 
-def test_benchmark_rows_have_all_columns_of_their_task(world: Path) -> None:
+def test_grounding_rows_have_boxes_and_areas(world: Path) -> None:
     table = pq.read_table(world / "benchmarks/grounding.parquet")
     assert b"huggingface" in table.schema.metadata
     for row in table.to_pylist():

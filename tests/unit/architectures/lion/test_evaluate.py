@@ -141,7 +141,7 @@ def test_each_item_is_encoded_with_its_question_and_type(base) -> None:
 
 
 @pytest.mark.parametrize("kind", ["chat", "plain"])
-def test_the_reserved_token_is_not_allowed_in_questions(base, kind: str) -> None:
+def test_the_reserved_token_is_removed_from_prompts(base, kind: str) -> None:
     lion = build_lion(base)
     image, mark = ImageRef("a", content=png(1)), f"a {SOFT_TOKEN}b<im{SOFT_TOKEN}age>"
     items = [

@@ -227,7 +227,7 @@ def test_a_label_that_is_no_choice_is_a_broken_row(tmp_path: Path) -> None:
         items_of(f"iconqa={table(tmp_path / 'i.parquet', [row])}")
 
 
-def test_image_files_next_to_a_table_that_are_missing(tmp_path: Path) -> None:
+def test_an_image_missing_from_a_separate_table_is_reported(tmp_path: Path) -> None:
     layout(tmp_path, "gqa")
     data = preset("gqa").data
     table(tmp_path / data.patterns[0].replace("*", "0"), [{**PUBLISHED["gqa"], "imageId": "other"}])
