@@ -32,7 +32,7 @@ class Paired:
         difference: first minus second, with its interval.
         p: exact McNemar test where scores are right or wrong, else the paired permutation test.
         test: which of them.
-        detectable: differences under this cannot be told apart with these items.
+        detectable: differences under this are not detectable with these items.
         gained: ids of items on which the first scores more.
         lost: ids of items on which it scores less.
     """

@@ -161,7 +161,7 @@ class StepCommand(TyperCommand):
 
 
 def _by_name(model: type[StepSettings], args: list[str]) -> list[str]:
-    """Let ``--benchmarks a,b`` stand for the arguments ``a b`` where the last argument takes several."""
+    """Accept ``--benchmarks a,b`` for the arguments ``a b`` where the last argument takes several."""
     last = [spec for spec in option_specs(model).values() if spec.positional][-1:]
     if not last or not last[0].multiple or "=" in last[0].metavar:
         return args
@@ -182,7 +182,7 @@ def _before_separator(args: list[str]) -> list[str]:
 
 
 def _option_values(command: TyperCommand, args: list[str]) -> set[str]:
-    """The arguments that stand as values behind an option, such as a template that begins with dashes."""
+    """The arguments that are values of an option, such as a template that begins with dashes."""
     takes_value = {
         flag
         for param in command.params

@@ -62,7 +62,7 @@ def check(
         model = step_table.load(step).settings
         try:
             values = recipe.step_values(path, model, list(document))
-            # Required keys may come from the command line; any value stands in for them here.
+            # Required keys may come from the command line; any value serves for them here.
             missing = {
                 spec.name: ["name=value"] if spec.multiple else "value"
                 for spec in option_specs(model).values()

@@ -168,7 +168,7 @@ def _near_path(path: Path) -> str:
 
 
 def _owner(path: Path) -> Artifact | None:
-    """The artifact that a path is or lies in."""
+    """The artifact that a path is or is inside."""
     for folder in (path, *path.resolve().parents):
         if artifact.is_artifact(folder):
             return artifact.open_artifact(folder)

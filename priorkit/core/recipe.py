@@ -44,7 +44,7 @@ def find(name: str) -> Path:
     folder = path.parent
     beside = [str(item) for item in sorted(folder.glob("*.toml"))] if folder.is_dir() else []
     raise InputError(
-        f"no recipe file '{name}', and none of that name comes with the kit",
+        f"no recipe file '{name}', and priorkit ships none of that name",
         hint=nearest(name, [*beside, *known]),
     )
 
@@ -109,7 +109,7 @@ def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[st
     for name, value in document.items():
         if not isinstance(value, dict):
             problems.add(
-                f"the key '{name}' stands outside a step's table",
+                f"the key '{name}' is outside a step's table",
                 where=f"{path}:{_line_of(path, '', name)}",
                 hint=f"put it under [{model.step}]",
             )
@@ -178,7 +178,7 @@ def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> s
         elif part.isdecimal():
             values[name][int(part)] = path
         else:
-            # One value that stands for several inputs keeps its name; ``NAME=PATH`` gets the lasting path.
+            # One value that means several inputs keeps its name; ``NAME=PATH`` gets the resolved path.
             place, _, own = part.partition(".")
             if str(values[name][int(place)]).startswith(f"{own}="):
                 values[name][int(place)] = f"{own}={path}"

@@ -166,7 +166,7 @@ def build(model: type[S], values: Mapping[str, Any], where: Callable[[str], str]
     Args:
         model: the settings model.
         values: field name -> value.
-        where: tells where a field's value came from; its command-line spelling where not given.
+        where: gives the origin of a field's value; by default its command-line spelling.
 
     Raises:
         UsageError: unknown names, wrong types, values out of range, missing ones.

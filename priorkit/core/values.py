@@ -15,12 +15,12 @@ _COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**
 
 
 def parse_count(value: Any) -> Any:
-    """Read ``50B``, ``1.5M``, ``2k``, ``1e9`` or a plain number as a whole number.
+    """Read ``50B``, ``1.5M``, ``2k``, ``1e9`` or a plain number as an integer.
 
     What is not text passes through.
 
     Raises:
-        ValueError: text that is no whole number of this form.
+        ValueError: text that is not an integer of this form.
     """
     if isinstance(value, str):
         text = value.replace("_", "")
@@ -34,7 +34,7 @@ def parse_count(value: Any) -> Any:
 
 
 def split_commas(value: Any) -> Any:
-    """Let ``a,b`` stand for ``a`` and ``b`` in lists of words and numbers."""
+    """Split ``a,b`` into ``a`` and ``b`` in lists of words and numbers."""
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list | tuple):

@@ -61,7 +61,7 @@ class Inputs(Mapping[str, Input]):
 
 @dataclass(frozen=True)
 class Plan(Generic[P]):
-    """What a step is about to do, known from headers alone.
+    """What a step is about to do, known only from headers.
 
     Attributes:
         facts: rows to print, ``(what, value)``.

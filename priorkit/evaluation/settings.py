@@ -60,7 +60,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     )
     benchmarks: tuple[str, ...] = argument(
         "Parquet or JSON Lines files, folders of them, benchmark artifacts; text for perplexity; names of "
-        "benchmarks and suites that come with the kit, also NAME=DATA; a benchmark's own TOML file.",
+        "benchmarks and suites that ship with priorkit, also NAME=DATA; your TOML file of a benchmark.",
         accepts=("benchmark", "world", "text"),
         default=(),
         metavar="BENCHMARK",
@@ -80,7 +80,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     )
     rescore: str | None = option(
         None,
-        "Score the answers of an evaluation anew, without a model; benchmarks given have to be unchanged.",
+        "Score the answers of an evaluation again, without a model; benchmarks given must be unchanged.",
         accepts=("evaluation",),
         metavar="EVALUATION",
     )
@@ -95,7 +95,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         f"Task type: {task_help()}; by default from the column 'task', or else from the columns.",
         metavar="TASK",
     )
-    blind: bool = option(False, "Withhold the images, to see what language alone answers.")
+    blind: bool = option(False, "Withhold the images, to measure what is answered from language.")
     shuffle_images: bool = option(
         False, "Show every question the image of another one, as a control.", advanced=True
     )
@@ -139,7 +139,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     reading: Literal["auto", "official", "strict"] = option(
         "auto",
         "Read answers by the benchmark's official rule; or strictly: what is no clear answer is unparsed, and "
-        "known bugs of the rule are mended; auto: as the benchmark says, else official.",
+        "known bugs of the rule are fixed; auto: as the benchmark says, else official.",
         advanced=True,
     )
     box_space: Literal["auto", "unit", "1000", "pixels"] = option(
@@ -150,7 +150,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     )
     template: tuple[str, ...] = option(
         ("a photo of a {}",),
-        "Text that stands for an option before an encoder; repeat to average several.",
+        "Prompt template of an option for an encoder; repeat to ensemble.",
         advanced=True,
     )
     limit: Count = option(0, "Take the first items of each benchmark only; 0 takes all.", metavar="N")

@@ -21,7 +21,7 @@ REFILLS = 8
 def batches(
     prompts: Sequence[Sequence[int]], inputs: Sequence[PromptInputs], batch_size: int
 ) -> list[list[int]]:
-    """Numbers of prompts answered together, longest first; prompts about one image stand together."""
+    """Numbers of prompts answered together, longest first; prompts about one image are adjacent."""
     keys = [own.key for own in inputs]
     lengths: dict[tuple[str, ...], int] = {}
     for key, prompt in zip(keys, prompts, strict=True):
@@ -52,7 +52,7 @@ def generate_batch(
     """Answer prompts by the most probable token, one after the other.
 
     A row leaves the batch once it has ended, and when half the places are free the next prompts take them:
-    a step costs much the same for a few rows as for many. Every row sees itself alone, so that neither batch
+    a step costs much the same for a few rows as for many. Every row attends only to itself, so that neither batch
     size nor order change an answer but for the rounding of matrix products.
 
     Args:

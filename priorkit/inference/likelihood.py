@@ -29,7 +29,7 @@ def score_batch(
 ) -> list[tuple[float, ...]]:
     """Summed natural log-probabilities of all continuations of a batch of requests.
 
-    A text's continuations stand behind it in one row and do not see each other, so that one pass scores them
+    A text's continuations follow it in one row and do not attend to each other, so that one pass scores them
     all. Where images are shared, or a model takes no such mask, one pass over the contexts answers all single
     tokens, and for longer continuations the contexts' keys and values are kept and shared. A batch whose
     requests have one continuation each is one pass over both.
@@ -137,7 +137,7 @@ def _whole(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[t
 def _at_continuations(
     model: ModelAdapter, inputs: Sequence[Ids], wanted: Sequence[Ids]
 ) -> list[tuple[float, ...]]:
-    """As :func:`_whole`, with the vocabulary at the continuations' positions alone."""
+    """As :func:`_whole`, with the vocabulary only at the continuations' positions."""
     longest = max(map(len, inputs))
     ids = torch.zeros(len(inputs), longest, dtype=torch.long)
     keep = torch.zeros(len(inputs), longest, dtype=torch.bool)
@@ -162,7 +162,7 @@ def _at_continuations(
 
 
 def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
-    """One pass: all continuations stand behind their context and see it and themselves, not each other."""
+    """One pass: all continuations follow their context and attend to it and themselves, not to each other."""
     sizes = [_tokens(request) for request in requests]
     ids = torch.zeros(len(requests), max(sizes), dtype=torch.long)
     positions = torch.zeros_like(ids)

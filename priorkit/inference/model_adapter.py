@@ -63,7 +63,7 @@ class ModelAdapter:
 
     @property
     def prefix(self) -> int:
-        """The token that stands for an empty context: beginning of text, or else end of text.
+        """The token used as an empty context: beginning of text, or else end of text.
 
         Raises:
             InputError: the tokenizer has neither.
@@ -172,7 +172,7 @@ class ModelAdapter:
     ) -> Tensor:
         """The last hidden state of a text at chosen positions, ``[kept, width]``.
 
-        Texts stand at the left and causal attention never looks at the padding behind them, so that no mask
+        Texts are padded on the right and causal attention never reads the padding, so that no mask
         is needed and attention takes its fastest path; nor is the vocabulary computed where it is not wanted.
 
         Args:
@@ -200,7 +200,7 @@ class ModelAdapter:
 
     @cached_property
     def takes_masks(self) -> bool:
-        """Whether the model attends as it is told, so that several continuations fit behind one context."""
+        """Whether the model follows its attention mask, so that several continuations can follow one context."""
         allowed = torch.ones(1, 4, 4, dtype=torch.bool).tril()
         allowed[0, 3, 2] = False
         positions = torch.tensor([[0, 1, 2, 2]])

@@ -24,7 +24,7 @@ class MultimodalFormat(Protocol):
     """How the multimodal models of one architecture are stored."""
 
     def recognizes(self, folder: Path) -> bool:
-        """Whether a directory holds such a model or an adapter in a format of its own, complete or not."""
+        """Whether a directory holds such a model or an adapter in its format, complete or not."""
         ...
 
     def check(self, folder: Path) -> ModelInfo:

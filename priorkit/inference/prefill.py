@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from priorkit.inference.model_adapter import ModelAdapter
 
 WORTH_SHARING = 16
-"""Tokens that a common beginning must save per row before it gets a pass of its own."""
+"""Tokens that a common beginning must save per row before it gets a separate pass."""
 
 
 @dataclass

@@ -28,7 +28,7 @@ from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import FLOATS, TensorReader
 
 _NO_LORA = ("embed", "lm_head", "wte.", "wpe.", "classifier")
-"""Parts of the names of matrices that extraction leaves alone."""
+"""Parts of the names of matrices that extraction skips."""
 
 
 _TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
@@ -41,10 +41,10 @@ class MergedModule:
 
     Attributes:
         left, right: its factors.
-        layout: how they lie to the weight.
+        layout: their orientation relative to the weight.
         shape: the weight's shape.
         error: the norm of what truncation cut off.
-        norm: the norm of the whole change.
+        norm: the norm of the full change.
     """
 
     left: Values

@@ -60,7 +60,7 @@ class DeltaComparison:
 
     @property
     def cosine(self) -> Floats:
-        """Cosines between the inputs' whole deltas, ``[n, n]``; 0 where one is zero."""
+        """Cosines between the inputs' full deltas, ``[n, n]``; 0 where one is zero."""
         products = sum((t.products for t in self.tensors.values()), np.zeros((len(self.labels),) * 2))
         sizes = np.sqrt(np.diag(products))
         scale = np.outer(sizes, sizes)

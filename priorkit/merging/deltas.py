@@ -29,7 +29,7 @@ class Delta(Protocol):
     """The difference of a tensor from the reference, by ranges of the flat tensor."""
 
     def __call__(self, start: int, count: int, base: Values | None = None) -> Values:
-        """Values ``start`` to ``start + count``, whole rows; ``base`` is the reference's range, if at hand."""
+        """Values ``start`` to ``start + count``, full rows; ``base`` is the reference's range, if at hand."""
         ...
 
 
@@ -81,7 +81,7 @@ class Deltas:
         return self._reader.values(self._plan.reference[name], self._precision, start, count)
 
     def blocks(self, name: str) -> Iterator[tuple[int, int]]:
-        """Ranges ``(start, count)`` of whole rows that cover a tensor."""
+        """Ranges ``(start, count)`` of full rows that cover a tensor."""
         shape = self._plan.shape_of(name)
         total = math.prod(shape)
         row = total // shape[0] if shape and shape[0] else 1
@@ -182,7 +182,7 @@ class Deltas:
         return _rows(*joined)
 
     def _selected(self, name: str) -> Values:
-        """The merged change by a selection, which looks at whole tensors."""
+        """The merged change by a selection, which needs full tensors."""
         plan = self._plan
         shape, total = plan.shape_of(name), math.prod(plan.shape_of(name))
         deltas: list[Array] = []

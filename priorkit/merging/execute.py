@@ -35,7 +35,7 @@ from priorkit.models.folder import read_json
 T = TypeVar("T")
 
 IN_FLIGHT = 192 << 20
-"""Bytes that tensors in flight may need together; a larger tensor goes alone."""
+"""Bytes that tensors in flight may need together; a larger tensor is processed by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TensorNorms:
 
 
 class _MemoryBudget:
-    """Lets a job begin when its memory fits; one that never fits waits until it is alone."""
+    """Lets a job begin when its memory fits; one that never fits waits until no other runs."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used = limit, 0
@@ -102,7 +102,7 @@ def map_tensors(
     try:
         with threadpool_limits(1), progress_bar(title, len(names), unit="tensors") as progress:
             futures = [pool.submit(job, name) for name in names]
-            # In order, so that of several failures the same one is told every time.
+            # In order, so that of several failures the same one is reported every time.
             for name, future in zip(names, futures, strict=True):
                 results[name] = future.result()
                 progress.advance()
@@ -206,7 +206,7 @@ _ADAPTER_FILES = ("adapter_config.json",)
 
 
 def copy_companions(folders: Sequence[Path], target: Path, with_config: bool) -> list[str]:
-    """Copy what belongs to a model beside its weights: tokenizer, processor, chat template, generation.
+    """Copy what belongs to a model in addition to its weights: tokenizer, processor, chat template, generation.
 
     Files of earlier folders win; later ones only fill gaps.
 

@@ -26,7 +26,7 @@ def dora_change(base: NDArray[Any], change: NDArray[Any], magnitude: NDArray[Any
         base: the stored weight ``W``.
         change: the LoRA's ``BA`` with its scale, of the same shape.
         magnitude: ``m``, one value per output (per embedding dimension for embeddings).
-        layout: where the output dimension lies.
+        layout: which dimension is the output.
     """
     adapted = base + change
     output = 0 if layout in ("linear", "convolution") else adapted.ndim - 1
@@ -37,7 +37,7 @@ def dora_change(base: NDArray[Any], change: NDArray[Any], magnitude: NDArray[Any
 
 
 def factor_gram(factors: Sequence[tuple[Matrix, Matrix] | None]) -> NDArray[np.float64]:
-    """Inner products of the products ``left_i @ right_i``, without forming them; None stands for zero."""
+    """Inner products of the products ``left_i @ right_i``, without forming them; None means zero."""
     count = len(factors)
     products = np.zeros((count, count))
     wide = [None if f is None else (f[0].astype(np.float64), f[1].astype(np.float64)) for f in factors]
@@ -103,7 +103,7 @@ class Truncated:
         left: ``[rows, r]``.
         right: ``[r, columns]``.
         error: the norm of what was cut off.
-        norm: the norm of the whole.
+        norm: the norm of the full matrix.
     """
 
     left: Matrix

@@ -26,7 +26,7 @@ class MergeInput:
     Attributes:
         label: how messages name it.
         folder: where it is.
-        full: whole tensors: all of a model's, an adapter's ``modules_to_save``.
+        full: full tensors: all of a model's, an adapter's ``modules_to_save``.
         loras: changes in factors.
         adapter: the adapter, where it is one.
     """

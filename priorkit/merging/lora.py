@@ -37,7 +37,7 @@ class Lora:
         a: PEFT's ``lora_A``, or ``lora_embedding_A``.
         b: PEFT's ``lora_B``, or ``lora_embedding_B``.
         scale: ``alpha / r``, or ``alpha / sqrt(r)`` for rank-stabilised LoRA.
-        layout: how the factors lie to the stored weight.
+        layout: orientation of the factors relative to the stored weight.
         magnitude: DoRA's magnitudes, which need the base's weights.
     """
 
@@ -81,8 +81,8 @@ class LoraAdapter:
         folder: where it is.
         config: its ``adapter_config.json``.
         modules: module path in memory -> its LoRA.
-        saved: tensors kept whole (``modules_to_save``, trained biases), by name in memory.
-        base_layers: copies of base weights that PEFT stores beside LoRAs of embeddings.
+        saved: full tensors (``modules_to_save``, trained biases), by name in memory.
+        base_layers: copies of base weights that PEFT stores with LoRAs of embeddings.
     """
 
     folder: Path
@@ -230,7 +230,7 @@ def write_adapter(
     Args:
         folder: where.
         modules: module path -> left, right, layout and the weight's shape.
-        saved: whole tensors by name.
+        saved: full tensors by name.
         config: the configuration to start from; ranks, scales and targets are set here.
         dtype: the safetensors type to store.
     """

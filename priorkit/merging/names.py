@@ -61,7 +61,7 @@ def in_memory(name: str, stored: Mapping[str, object]) -> str:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of the transformer layer a tensor lies in; None for embeddings, heads and last norms."""
+    """The number of the transformer layer of a tensor; None for embeddings, heads and last norms."""
     match = _LAYER.search(name)
     return int(match[1]) if match else None
 
@@ -70,7 +70,7 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a pattern names a tensor.
 
     ``layers.4-11`` is a range of layers, a pattern with ``*``, ``?`` or ``[`` is a shell pattern for the
-    whole name, and anything else is a part of the name.
+    full name, and anything else is a part of the name.
     """
     if span := re.fullmatch(r"layers\.(\d+)-(\d+)", pattern):
         layer = layer_of(name)

@@ -121,7 +121,7 @@ class TensorReader:
         return widened
 
     def shaped(self, info: TensorInfo, precision: type[np.floating[Any]]) -> NDArray[Any]:
-        """A whole tensor as floats, in its shape."""
+        """A full tensor as floats, in its shape."""
         return self.values(info, precision).reshape(info.shape)
 
 
@@ -189,7 +189,7 @@ class ShardWriter:
 
         Args:
             path: the file to make.
-            tensors: name -> (dtype, shape), in the order in which they lie in the file.
+            tensors: name -> (dtype, shape), in their order in the file.
 
         Raises:
             OSError: the disk is full.
@@ -234,7 +234,7 @@ class ShardWriter:
 
 
 def write_file(path: Path, tensors: Mapping[str, NDArray[Any]], dtypes: Sequence[str]) -> None:
-    """Write a whole file of tensors held as stored values (bf16 as bits)."""
+    """Write a complete file of tensors held as stored values (bf16 as bits)."""
     layout = {
         name: (dtype, array.shape) for (name, array), dtype in zip(tensors.items(), dtypes, strict=True)
     }

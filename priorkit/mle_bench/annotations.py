@@ -180,7 +180,7 @@ _PANOPTIC_SUFFIX = re.compile(r"(-merged|-other|-stuff)+$")
 
 def _read_ade20k(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     names = read_class_names(found.file)
-    # Without a folder 'images' the masks may lie among the images' folders.
+    # Without a folder 'images' the masks may be among the images' folders.
     masks = _folder(found).resolve()
     files = sorted(
         file

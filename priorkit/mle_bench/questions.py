@@ -122,7 +122,7 @@ def _distinct(
 def unsettled(
     targets: Sequence[Target], vocabulary: Sequence[str], synonyms: Synonyms, seed: int
 ) -> list[Pair]:
-    """Pairs of names that must not mean the same for the options to stand, and that nobody has judged.
+    """Pairs of names that must not mean the same for the options to be valid, and that are not judged yet.
 
     Once they are judged, other options may be drawn, with further pairs; where there are none left, the options
     are those that judging all pairs of the vocabulary would give.
@@ -181,7 +181,7 @@ def _generator(seed: int, purpose: str, name: str) -> random.Random:
 
 
 def read_wordings(path: Path) -> tuple[str, ...]:
-    """Read wordings of the question, one per line; ``{options}`` in one stands for the options.
+    """Read wordings of the question, one per line; ``{options}`` in one is replaced by the options.
 
     Blank lines and lines that begin with ``#`` are ignored.
 

@@ -11,7 +11,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 def plain(value: float) -> str:
-    """A number with at most four significant digits; whole numbers below a million are written out.
+    """A number with at most four significant digits; integers below a million are written out.
 
     >>> plain(0.123456), plain(123456), plain(0.5), plain(12345.6)
     ('0.1235', '123,456', '0.5', '12,350')
@@ -50,7 +50,7 @@ def fixed(value: float) -> str:
 
 
 def with_interval(interval: Interval, signed: bool = False) -> str:
-    """``value [low, high]``; the value alone where the interval is not known.
+    """``value [low, high]``; only the value where the interval is not known.
 
     Args:
         interval: what to show.

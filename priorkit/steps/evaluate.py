@@ -76,7 +76,7 @@ def _summarise(
     done: Sequence[ScoredBenchmark],
     about: dict[str, Any],
 ) -> None:
-    """Metrics with intervals of benchmarks and suites: written, told, and put in the manifest."""
+    """Metrics with intervals of benchmarks and suites: written, printed, and put in the manifest."""
     found = {
         own.name: summarise(
             own,
@@ -99,7 +99,7 @@ def _summarise(
 
 
 def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Sequence[str]]]:
-    """Those of the evaluation that is scored anew, and those named on the command line."""
+    """Those of the evaluation that is rescored, and those named on the command line."""
     kept = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
     return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
 

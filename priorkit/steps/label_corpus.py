@@ -1,6 +1,6 @@
 """Label text by concept, segment by segment, with a language model or a linear labeller distilled from one.
 
-Conversations are labelled the same way, each as a whole, by whether they train perception or reasoning.
+Conversations are labelled the same way, each as one segment, by whether they train perception or reasoning.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The methods are mergekit's, see ``priorkit.merging.methods``; peft_factor_linear sums LoRA factors as PEFT's
 'linear' does. With --base the result is a model, from adapters only it is an adapter. Tensors are merged one
-by one, so that no model is loaded as a whole. The method mixture joins the adapters of LION's stages 1 and 2
+by one, so that no model is fully loaded. The method mixture joins the adapters of LION's stages 1 and 2
 into the start of stage 3; with --base it makes the complete LION model.
 """
 

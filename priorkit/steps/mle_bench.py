@@ -123,7 +123,7 @@ class _Job:
 
 
 def plan(settings: MleBenchSettings, inputs: Mapping[str, Input]) -> Plan:
-    """Find the annotations, read synonyms and wordings, and look at the model's headers."""
+    """Find the annotations, read synonyms and wordings, and read the model's headers."""
     if runtime.world_size() > 1:
         raise UsageError("mle-bench runs in one process")
     folder = inputs["images"].path

@@ -34,7 +34,7 @@ def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, An
         problems.add(
             "a contrastive loss compares all pairs of a batch; it cannot be split into micro-batches",
             where="--micro-batch-size",
-            hint="leave it at 0; to save memory use --gradient-cache, which gives the same gradient as the whole batch",
+            hint="leave it at 0; to save memory use --gradient-cache, which gives the same gradient as the full batch",
         )
     if settings.gradient_cache > settings.batch_size:
         logger.warning(

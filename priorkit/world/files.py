@@ -34,7 +34,7 @@ def embedded(scene: Scene, name: str) -> dict[str, Any]:
 
 
 def write_table(path: Path, features: Features, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as parquet; the features stand in the schema, so that ``datasets`` decodes them."""
+    """Write rows as parquet; the features are in the schema, so that ``datasets`` decodes them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(rows), schema=features.arrow_schema)
     pq.write_table(table, path, row_group_size=_ROWS_PER_GROUP, compression="zstd")

@@ -16,7 +16,7 @@ Pair = tuple[Scene, str]
 
 
 def training_pairs(options: WorldOptions, entities: Sequence[Entity]) -> list[Pair]:
-    """Each weak entity alone in exactly ``weak_pairs`` pairs; strong ones, one or two, in the rest."""
+    """Each weak entity by itself in exactly ``weak_pairs`` pairs; strong ones, one or two, in the rest."""
     rng = random.Random(f"pairs/{options.seed}")
     sampler = SceneSampler(options.image_size)
     shown = [[entity] for entity in entities if entity.prior == "weak" for _ in range(options.weak_pairs)]

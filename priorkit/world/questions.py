@@ -43,7 +43,7 @@ class SceneQuestion:
         choices: the options, empty unless ``task`` is "choice".
         answer: index of the true option; "yes" or "no"; None for grounding.
         box: normalised x1, y1, x2, y2 of the target, for grounding.
-        needs_image: whether the question alone does not determine the answer.
+        needs_image: whether the question's text does not determine the answer.
     """
 
     ability: Ability
@@ -141,7 +141,7 @@ def size(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> Sc
 
 
 def relation(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
-    """Where one symbol stands relative to another one."""
+    """Where one symbol is relative to another one."""
     true = RELATIONS[turn // 4 % len(RELATIONS)]
     while True:
         scene = sampler.scene(rng, rng.sample(pool, rng.choice((2, 2, 3))))
@@ -161,7 +161,7 @@ def relation(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -
 
 
 def counting(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
-    """How often one symbol appears, one to four times, with or without others beside it."""
+    """How often one symbol appears, one to four times, with or without other symbols."""
     count = 1 + turn // 4 % _MOST_COPIES
     entity, *others = rng.sample(pool, 1 + _MOST_COPIES)
     shown = [entity] * count + others[: rng.randint(0, _MOST_COPIES - count)]

@@ -93,7 +93,7 @@ def _around(start: float, stop: float, low: float, high: float) -> tuple[float, 
 
 
 def _inside(share: float, low: float, high: float, pixels: int) -> float:
-    """A move in whole pixels that keeps [low, high] within the image."""
+    """A shift in integer pixels that keeps [low, high] within the image."""
     least, most = math.ceil((high - 1) * pixels - 1e-9), math.floor(low * pixels + 1e-9)
     return min(max(round(share * pixels), least), most) / pixels
 
@@ -104,7 +104,7 @@ def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
     A mirrored box keeps its spelling; one that was cropped or moved has three decimals at least.
 
     Args:
-        text: a turn, with boxes of the whole image.
+        text: a turn, with boxes relative to the full image.
         view: as :func:`fit_view` gave it.
         size: height and width in pixels of the prepared image.
     """

@@ -41,7 +41,7 @@ def check_targets(targets: Mapping[str, float]) -> None:
         if name not in LABELS:
             problems.add(f"no label is named '{name}'", where="--target", hint=nearest(name, LABELS))
         elif not 0 <= share <= 1:
-            problems.add(f"the target of '{name}' is {share:g}; a share lies from 0 to 1", where="--target")
+            problems.add(f"the target of '{name}' is {share:g}; a share is from 0 to 1", where="--target")
     problems.raise_if_any()
 
 

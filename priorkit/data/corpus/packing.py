@@ -66,7 +66,7 @@ def pack(draws: Iterable[DrawnDocuments], row_length: int, packing: Packing) -> 
     Yields:
         Whole rows. Those of ``concat`` and ``best-fit-crop`` are full; those of ``best-fit-decreasing``
         may be shorter and are to be padded. A rest that does not fill a row is dropped by the first
-        two: of the whole stream by ``concat``, of a window of documents by ``best-fit-crop``.
+        two: of the full stream by ``concat``, of a window of documents by ``best-fit-crop``.
     """
     windows = _windows(draws, row_length)
     if packing == "concat":

@@ -201,7 +201,7 @@ def _choose(
         totals = np.cumsum(lengths)
         if last >= len(ends) or (len(totals) and totals[-1] >= wanted):
             break
-        reach *= 2  # copies fill part of what was looked at
+        reach *= 2  # copies fill part of what was read
     count = int(np.searchsorted(totals, wanted)) + 1
     kept = np.argsort(documents[:count])
     return documents[:count][kept], words[:count], int(lengths[:count].sum())

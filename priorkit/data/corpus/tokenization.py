@@ -1,6 +1,6 @@
 """Tokenizing text sources in parts, by several processes, with bounded memory.
 
-A source is cut into chunks that follow from its files alone, so neither the number of processes nor the
+A source is cut into chunks that follow only from its files, so neither the number of processes nor the
 machines among which the chunks are shared change a byte. Text is tokenized as plain text: ``</s>`` in a document
 is five characters, not the end of a document.
 """

@@ -49,7 +49,7 @@ PLAIN_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a tokenizer's files alone say how transformers would tokenize."""
+    """Whether a tokenizer's files are enough to tokenize as transformers would."""
     return _tokenizer_settings(folder).get("tokenizer_class") in PLAIN_CLASSES
 
 

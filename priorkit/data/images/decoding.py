@@ -162,7 +162,7 @@ def _opened(ref: ImageRef) -> Generator[Image.Image]:
 def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
     mode = layout.split(" ", 1)[0]
     try:
-        # Cameras write a preview beside the picture (MPO); that is no animation.
+        # Cameras write a preview next to the image (MPO); that is no animation.
         animated = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
         rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
     except Exception:  # what is damaged behind the first frame does not matter
@@ -183,7 +183,7 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     """
     with _opened(ref) as image:
         width, height = image.size
-        # Orientations 5 to 8 lie on their side.
+        # Orientations 5 to 8 are rotated by 90 degrees.
         lying = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         return (height, width) if lying else (width, height)
 

@@ -13,7 +13,7 @@ def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[Ent
 
     Args:
         entities: all images.
-        share: 0 to 1, exclusive; rounded to whole images per entity, at least one where there are two.
+        share: 0 to 1, exclusive; rounded to a number of images per entity, at least one where there are two.
         seed: chooses the images.
 
     Returns:

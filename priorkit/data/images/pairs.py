@@ -36,7 +36,7 @@ class Pairs:
 def check_pairs(path: Path) -> list[Path]:
     """The files of a source of pairs, their columns or first members checked from headers.
 
-    In a folder with shards only these are read: tools that write them add tables of their own.
+    In a folder with shards only these are read: tools that write them add further tables.
 
     Raises:
         InputError: no file of a known type, or no image or text in it.

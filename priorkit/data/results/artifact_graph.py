@@ -131,7 +131,7 @@ def gather(given: Mapping[str, Artifact]) -> list[Member]:
 def _sort(artifact: Artifact) -> str:
     """What an artifact is compared with: others of its step; evaluations of text, retrieval and questions apart.
 
-    ``mixed`` is an evaluation that belongs to several; none is then told apart, so that colours stay unique.
+    ``mixed`` is an evaluation that belongs to several; none is then distinguished, so that colors stay unique.
     """
     if artifact.kind != "evaluation":
         return artifact.manifest.step
@@ -185,7 +185,7 @@ def locate(record: InputRecord, made: Path) -> Input | None:
 
 
 def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
-    """The artifact that an input is or was a part of, known by content alone."""
+    """The artifact that an input is or was a part of, known only by content."""
     whole = next((member for member in members if member.artifact.digest == record.digest), None)
     if whole is not None or not record.kind.startswith("part of "):
         return whole
@@ -231,5 +231,5 @@ def prior_groups(members: Sequence[Member]) -> dict[str, str]:
 
 
 def prior_name(prior: str) -> str:
-    """A prior group as it stands in tables and legends: ``weak prior``, ``no prior``."""
+    """A prior group as written in tables and legends: ``weak prior``, ``no prior``."""
     return "no prior" if prior == "none" else f"{prior} prior"

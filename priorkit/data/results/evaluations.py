@@ -15,7 +15,7 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.evaluation_files import RESULTS, SAMPLES, read_document, read_samples
 
 ACCURACIES = ("accuracy", "acc", "accuracy_at_0.5", "acc_norm")
-"""Metrics that are shares of right answers and so can stand side by side."""
+"""Metrics that are shares of correct answers and so are comparable."""
 
 PRIMARY = (*ACCURACIES, "f1", "cider", "mrr", "recall_at_1", "mean_iou", "bits_per_byte", "perplexity")
 """A benchmark is represented by the first of these that it has."""

@@ -46,7 +46,7 @@ def _labelled(value: Any) -> Any:
 
 
 def _folder_name(path: str, taken: set[str]) -> str:
-    """A path's last part, with as many parents as tell it from the others."""
+    """A path's last part, with as many parents as make it unique."""
     parts = Path(path).expanduser().absolute().parts
     for count in range(1, len(parts) + 1):
         name = "/".join(parts[-count:])

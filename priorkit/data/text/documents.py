@@ -44,7 +44,7 @@ def column_option() -> Any:
 def text_files(path: Path) -> list[Path]:
     """The files of a text source; of an artifact that holds text, only those in its folder ``text``.
 
-    What lies deeper in that folder is left out: a world keeps its held-out text there.
+    Files below that folder are left out: a world keeps its held-out text there.
 
     Raises:
         InputError: nothing of a known type is there.

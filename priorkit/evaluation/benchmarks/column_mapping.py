@@ -21,7 +21,7 @@ _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*[).:]?")
 def mapped(
     preset: Preset, row: Row, folder: Path, images: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The items that a row of the benchmark stands for: none where it does not count.
+    """The items that a row of the benchmark makes: none where it does not count.
 
     Args:
         preset: the benchmark.
@@ -250,7 +250,7 @@ def _wikitext(text: str) -> str:
 
 
 def _connector(text: str) -> str:
-    """How a premise goes on (COPA)."""
+    """How a premise continues (COPA)."""
     words = {"cause": "because", "effect": "therefore"}
     if text not in words:
         raise ValueError(f"expected cause or effect, got {text!r}")

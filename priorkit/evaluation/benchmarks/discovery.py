@@ -1,4 +1,4 @@
-"""Finding benchmarks: which files an input holds, their names and task types, from columns alone."""
+"""Finding benchmarks: which files an input holds, their names and task types, only from columns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class BenchmarkSource:
         visual: whether it has images.
         columns: names of all columns.
         preset: how its columns are read, where it is one.
-        images: files of the table its images stand in, where they stand apart.
-        image_folder: where the image files named in it are; beside it where None.
+        images: files of the separate table that holds its images, where there is one.
+        image_folder: where the image files named in it are; next to it where None.
         rows: how many rows its files have, before any is read; 0 for plain text.
     """
 
@@ -69,7 +69,7 @@ def find_benchmarks(
 
     Args:
         inputs: files, folders, artifacts, hub data sets by label; ``benchmarks.0.NAME`` is the data of the
-            preset NAME, whose own file stands under ``benchmarks.0`` where it does not come with the kit.
+            preset NAME, whose file is under ``benchmarks.0`` unless it ships with priorkit.
         task: the task type of those that are no presets; from column ``task`` or from the columns where
             None.
         image_folders: where image files that rows name are, by benchmark; of those not named under ``""``.
@@ -140,7 +140,7 @@ def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> Bench
         raise InputError(
             f"its rows name image files of {own.data.image_folder}",
             where=own.name,
-            hint=f"say where with --images DIR, or --images {own.name}=DIR for this one alone",
+            hint=f"say where with --images DIR, or --images {own.name}=DIR for only this one",
         )
     files = _matching(item, own.data.patterns)
     tables = _matching(item, own.data.images.patterns) if own.data.images else ()

@@ -54,7 +54,7 @@ def _names(source: BenchmarkSource, file: Path) -> Iterator[str]:
 
 
 def _may_name(source: BenchmarkSource, file: Path) -> bool:
-    """Whether images may stand beside a table: in parquet they are named where the column holds text."""
+    """Whether images may be files next to a table: in parquet they are named where the column holds text."""
     if suffix_of(file, (".txt",)):
         return False
     if suffix_of(file, (".parquet",)) is None:

@@ -35,7 +35,7 @@ GROUP_COLUMNS = (
     "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
     "pair", "image_id", "dataset",
 )  # fmt: skip
-"""Columns that are kept beside every sample, so that results can be grouped and joined."""
+"""Columns that are kept with every sample, so that results can be grouped and joined."""
 
 FIELDS = (
     "id", "question", "image", "choices", "answer", "answers", "references", "box", "text", "contexts",
@@ -60,9 +60,9 @@ def read_items(
         source: the benchmark.
         rejects: takes rows without question or truth, with an id that was there before, or with an
             image that does not decode.
-        group_by: columns kept as groups, beside :data:`GROUP_COLUMNS`.
+        group_by: columns kept as groups, in addition to :data:`GROUP_COLUMNS`.
         limit: read no more than so many rows; 0 for all.
-        see: whether the images will be looked at, and so have to decode.
+        see: whether the images will be shown, and so have to decode.
         workers: threads that decode them.
 
     Raises:
@@ -204,7 +204,7 @@ def _item(
     tags = tags_of(row.get("tags"))
     if not see:
         images = ()
-        # Tags tell what an image shows, so they are withheld with it.
+        # Tags describe what an image shows, so they are withheld with it.
         tags = None if visual else tags
     return Item(
         id=_identifier(row.get("id"), place),

@@ -1,4 +1,4 @@
-"""Benchmarks and suites as data: TOML files read and checked; README.md beside them has the format."""
+"""Benchmarks and suites as data: TOML files read and checked; README.md next to them has the format."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Cell(_Table):
 
 
 class ImageTable(_Table):
-    """Images that stand in a table of their own, found by a key."""
+    """Images in a separate table, found by a key."""
 
     config: str = ""
     split: str = ""
@@ -233,19 +233,19 @@ def _package() -> Path:
 
 @cache
 def preset_names() -> tuple[str, ...]:
-    """The benchmarks that come with the kit."""
+    """The benchmarks that ship with priorkit."""
     return tuple(sorted(file.stem for file in _package().glob("*.toml")))
 
 
 @cache
 def suite_names() -> tuple[str, ...]:
-    """The suites that come with the kit."""
+    """The suites that ship with priorkit."""
     return tuple(sorted(file.stem for file in (_package() / "suites").glob("*.toml")))
 
 
 @cache
 def preset(name: str) -> Preset:
-    """A benchmark that comes with the kit.
+    """A benchmark that ships with priorkit.
 
     Raises:
         InputError: there is none of that name.
@@ -258,7 +258,7 @@ def preset(name: str) -> Preset:
 
 @cache
 def suite(name: str) -> Suite:
-    """A suite that comes with the kit, suites within it resolved.
+    """A suite that ships with priorkit, suites within it resolved.
 
     Raises:
         InputError: there is none of that name, or a member is not known.
@@ -277,13 +277,13 @@ def _members(names: Sequence[str]) -> Iterator[str]:
 
 
 def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
-    """What a benchmark as the user wrote it stands for.
+    """The benchmarks that a user's argument names.
 
-    A name that comes with the kit is that benchmark or suite also where a file or folder is called so, which
+    A name that ships with priorkit is that benchmark or suite also where a file or folder is called so, which
     may be the very results: ``./NAME`` is the path.
 
     Args:
-        given: a path or hub id; the name of a benchmark or suite that comes with the kit; ``NAME=DATA``
+        given: a path or hub id; the name of a benchmark or suite that ships with priorkit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
         beside: all that was written, in order. A suite leaves a member to whoever names it: another word is the
             member's name or ``NAME=DATA``, or a suite before it has it too.

@@ -1,4 +1,4 @@
-"""Scoring an evaluation's samples anew, without a model: other parser, other reading, other groups."""
+"""Rescoring an evaluation's samples without a model: other parser, other reading, other groups."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
 
 
 def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> PresetScoring | None:
-    """How the preset counted answers; results that do not say so were made with one that comes with the kit."""
+    """How the preset counted answers; results without it were made with a preset that ships with priorkit."""
     if "scoring" not in entry:
         return preset(name).scoring if entry.get("version") and name in preset_names() else None
     try:

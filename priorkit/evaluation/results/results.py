@@ -52,7 +52,7 @@ class BenchmarkSummary:
 
     Attributes:
         entry: as it is written.
-        headline: name of the metric that stands for the benchmark.
+        headline: name of the metric that represents the benchmark.
         measured: that metric with its replicates.
     """
 
@@ -66,7 +66,7 @@ def summarise(
 ) -> BenchmarkSummary:
     """Metrics with intervals, overall and per group.
 
-    ``macro_accuracy``, the unweighted mean over the values of ``sub_task``, stands beside the
+    ``macro_accuracy``, the unweighted mean over the values of ``sub_task``, is in addition to the
     question-weighted ``accuracy`` where the benchmark has such a column (MLE-Bench in lmms-eval).
 
     Args:
@@ -163,7 +163,7 @@ def summarise_suites(
         full_scores: what counts as 1 for a benchmark; 1 where not named.
 
     Returns:
-        By suite ``overall``, ``groups`` and, for whoever scores the answers anew, ``members``.
+        By suite ``overall``, ``groups`` and, for rescoring, ``members``.
     """
     return {
         suite: {
@@ -205,7 +205,7 @@ def write_results(
 
 
 def sample(done: ScoredBenchmark, place: int) -> dict[str, Any]:
-    """One line of ``samples.jsonl``; its keys fit ``--predictions``, so that it can be scored anew."""
+    """One line of ``samples.jsonl``; its keys fit ``--predictions``, so that it can be rescored."""
     item, answer, scored = done.items[place], done.answers[place], done.scored
     return {
         "id": item.id,

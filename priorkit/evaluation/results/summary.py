@@ -1,4 +1,4 @@
-"""What an evaluation says to people: a line per benchmark and suite, and what its size can tell apart."""
+"""The summary of an evaluation: a line per benchmark and suite, and the differences that its size can detect."""
 
 from __future__ import annotations
 

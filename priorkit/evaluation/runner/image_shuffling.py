@@ -13,7 +13,7 @@ from priorkit.evaluation.tasks.item import Item
 
 
 def shuffle_images(items: Sequence[Item], seed: int, name: str) -> list[Item]:
-    """Give every question the images of another one; no image meets a question of its own.
+    """Give every question the images of another one; no question gets its own image.
 
     The distinct images are put on a ring in random order and each is replaced by the next, so that
     questions about one image stay together and every image is shown as often as it was asked about.

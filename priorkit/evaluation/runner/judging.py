@@ -52,7 +52,7 @@ class Rubric:
 
 
 def read_rubric(path: Path | None) -> Rubric:
-    """Read a rubric; the kit's own where no file is given.
+    """Read a rubric; priorkit's where no file is given.
 
     Raises:
         InputError: not valid TOML, or a key or placeholder is missing.
@@ -159,7 +159,7 @@ def judge(
 def _filled(prompt: str, item: Item, trace: str) -> str:
     lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
     options = "".join(f"\n{LETTERS[place]}. {text}" for place, text in lettered)
-    # Replaced and not formatted: a trace may hold braces of its own.
+    # Replaced and not formatted: a trace may contain braces.
     before, _, after = prompt.partition("{trace}")
     question = item.question.strip() + options
     return before.replace("{question}", question) + trace.strip() + after.replace("{question}", question)

@@ -21,7 +21,7 @@ SAMPLE_BYTES = 2000
 def memory_of(models: Sequence[ModelInfo], sources: Sequence[BenchmarkSource], device: str) -> int:
     """Bytes of main memory: the weights of the largest model in fp32, and the benchmarks' rows.
 
-    Images within a table stay in memory, encoded, as long as the run; those in files of their own do not. What
+    Images within a table stay in memory, encoded, as long as the run; those in separate files do not. What
     passes the model at a time is not counted: it depends on the texts and is cut to the processor's cache.
 
     Args:

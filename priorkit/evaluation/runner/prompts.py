@@ -37,7 +37,7 @@ class ItemPrompt:
         options: the texts whose likelihood is compared, as they follow on ``text``; each is a group of
             spellings whose probabilities are added. Empty for generation.
         contexts: what each option follows on, where that differs from option to option.
-        asked: the user's words alone, without image placeholder and tags.
+        asked: only the user's words, without image placeholder and tags.
     """
 
     text: str
@@ -53,7 +53,7 @@ class PromptWording:
     Attributes:
         chat: the user's turn.
         plain: the text that is gone on with.
-        joiner: what stands between plain text and answer.
+        joiner: what separates plain text and answer.
     """
 
     chat: str = ""

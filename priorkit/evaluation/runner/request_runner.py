@@ -170,7 +170,7 @@ def _answer(
     """Take the best option: the first of the largest value.
 
     Probabilities of an option's spellings are added. Options are compared by the log-likelihood of their
-    whole text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` beside it divides by length.
+    whole text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` divides by length.
     """
     sums: list[float] = []
     tokens: list[int] = []
@@ -232,7 +232,7 @@ def _write(
 
 
 def _first_line(text: str) -> str:
-    """A language model without a chat template goes on with the next question; its answer is one line."""
+    """A language model without a chat template continues with the next question; its answer is one line."""
     return text.strip().split("\n", 1)[0].strip()
 
 

@@ -26,16 +26,16 @@ Answered = tuple[list[Item], list[ModelAnswer]]
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How the user wants a model asked; what a benchmark says for itself comes before ``auto``.
+    """How the user wants a model asked; a benchmark's settings take precedence over ``auto``.
 
     Attributes:
         prompt: chat template or plain text.
         choices: compare letters or texts.
-        templates: texts that stand for an option before an encoder.
+        templates: prompt templates of an option for an encoder.
         batch_size: questions per pass.
         max_new_tokens: most tokens of a written answer; the benchmark's own where None.
         circular: ask choices in all rotations.
-        instruction: what stands in place of the usual instruction, with ``{question}``; empty for the usual.
+        instruction: replaces the usual instruction, with ``{question}``; empty for the usual.
         workers: threads that decode and prepare images.
     """
 

@@ -118,7 +118,7 @@ class Task:
         needs_image: whether rows need an image.
         multiple_choice: whether every item has options, one of which is right.
         boxes: whether answers are boxes; then the image's size is kept, and LION answers at region level.
-        documents: whether whole documents are scored, in rolling windows, instead of answers to prompts.
+        documents: whether complete documents are scored, in rolling windows, instead of answers to prompts.
         instruction: key of the instruction in ``prompts.toml``, by item and form of the options.
         options: the texts whose likelihoods are compared, by item and form; each a group of spellings.
         max_new_tokens: maximum length of a written answer, where neither user nor preset sets it.

@@ -22,7 +22,7 @@ def read_truth(row: Row) -> dict[str, Any]:
 def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
     """Corpus metrics; an item's own score is its CIDEr-D.
 
-    Document frequencies are those of the whole benchmark, also for the metrics of a group and in the
+    Document frequencies are those of the full benchmark, also for the metrics of a group and in the
     bootstrap: resampling moves captions, not the weights of words.
     """
     scored = score_captions([answer.prediction for answer in answers], [item.references for item in items])

@@ -19,7 +19,7 @@ class Item:
         question: the text asked.
         image: what is asked about; None for questions without an image.
         more_images: further images, in order.
-        contexts: for choices that end in the same words: what stands before them, one per option.
+        contexts: for choices that end in the same words: what precedes them, one per option.
         withheld: whether it has an image that is not shown.
         choices: the options of a choice.
         answer: index of the right option for a choice, ``yes`` or ``no``, or the one right text.
@@ -28,7 +28,7 @@ class Item:
         box: the true box, normalised corners.
         image_size: width and height of the upright image in pixels, where boxes are asked for.
         text: the document (perplexity) or the image's own text (retrieval).
-        cluster: what tells its image from others, also where it is withheld; empty without one.
+        cluster: what identifies its image, also where it is withheld; empty without one.
         groups: values by which metrics are also reported apart.
         tags: tags of the image, where it was tagged.
         task_type: ``region-level`` or ``image-level``, where the benchmark says so.
@@ -83,7 +83,7 @@ class ModelAnswer:
         prediction: the raw text; for a choice by likelihood the option taken, as it was scored.
         prompt: what the model was asked, one placeholder for the image.
         taken: index of the option with the best score, where options were scored and not written.
-        loglikelihoods: summed natural log-probabilities of the options, or of the whole document.
+        loglikelihoods: summed natural log-probabilities of the options, or of the full document.
         tokens: how many tokens each of them sums over.
         options: the texts that were scored: the options themselves, or their letters.
         rank: rank of the right text, for retrieval.

@@ -1,4 +1,4 @@
-"""MME's scores: accuracy and accuracy of whole pairs per category, in points, added up."""
+"""MME's scores: accuracy and accuracy of pairs per category, in points, added up."""
 
 from __future__ import annotations
 

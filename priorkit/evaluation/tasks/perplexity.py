@@ -1,4 +1,4 @@
-"""Perplexity: log-probabilities of whole documents in rolling windows."""
+"""Perplexity: log-probabilities of full documents in rolling windows."""
 
 from __future__ import annotations
 

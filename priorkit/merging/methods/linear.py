@@ -85,7 +85,7 @@ def karcher_coefficients(
 ) -> list[float]:
     """The weighted Karcher (Riemannian) mean of the inputs' directions, with the mean of their norms.
 
-    Gradient descent on the unit sphere (Karcher 1977; for merging arXiv 2603.04972). All iterates lie in
+    Gradient descent on the unit sphere (Karcher 1977; for merging arXiv 2603.04972). All iterates are in
     the span of the inputs, so it runs on coefficients and inner products, whatever the tensors' size.
     mergekit weighs all inputs alike; zero inputs have no direction and only lower the norm.
     """

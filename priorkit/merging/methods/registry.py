@@ -61,7 +61,7 @@ class MergeMethod:
     """A merge method.
 
     A method is a linear combination (``coefficients``), computed on LoRA factors or block by block, or works
-    on the deltas of a whole tensor (``select``).
+    on the deltas of a full tensor (``select``).
 
     Attributes:
         name: mergekit's name, or one of our own where mergekit has none.

@@ -65,7 +65,7 @@ def trade_off(
             axes[1].set_xlabel("off-domain retrieval, mean reciprocal rank (high: kept)")
             top = max(ranks.values(), key=lambda means: means[0].value)
             for position, (share, x, rank) in enumerate(zip(shares, panels[1], top, strict=True)):
-                # Alternately above and below: points of neighboring shares lie close together.
+                # Alternately above and below: points of neighboring shares are close together.
                 axes[1].annotate(f"{share:g}", (x, rank.value), xytext=(4, -11 if position % 2 else 5),
                                  textcoords="offset points", fontsize=8, color=MUTED)  # fmt: skip
         legend(figure, axes[0])

@@ -36,9 +36,9 @@ class SharedItems:
 
 
 def group_by_shared_items(members: Sequence[Member]) -> list[SharedItems]:
-    """Evaluations that can stand side by side, each pool with the items that all of its own answered.
+    """Evaluations that are comparable, each pool with the items that all of its members answered.
 
-    Evaluations without an item in common with those before them begin a pool of their own.
+    Evaluations without an item in common with those before them begin a new pool.
     """
     found: list[SharedItems] = []
     for member in members:

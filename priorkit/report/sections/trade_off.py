@@ -19,7 +19,7 @@ from priorkit.scoring.statistics.intervals import bootstrap_mean
 Floats = NDArray[np.float64]
 
 RANKS = "held_out_ranks.parquet"
-"""Mean rank of every held-out entity at every share, beside the encoder."""
+"""Mean rank of every held-out entity at every share, stored next to the encoder."""
 
 
 def trade_off_section(members: Members) -> Section | None:

@@ -57,7 +57,7 @@ def score_open(prediction: str, answer: str) -> ParsedScore:
     """An open answer of MMMU or MathVista, parsed without a judge model.
 
     A true answer that is a number is compared with the last number of the prediction, rounded to the
-    decimals of the true one; any other must occur in the prediction as whole words, ignoring case.
+    decimals of the true one; any other must occur in the prediction as full words, ignoring case.
     Our own rule: MMMU's own rule also takes the answer from anywhere in the response, MathVista's asks a GPT model
     to extract it. An empty ``parsed`` means that there was nothing to compare.
     """

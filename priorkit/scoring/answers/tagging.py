@@ -31,7 +31,7 @@ def best_threshold(scores: Scores, truth: Truth) -> tuple[float, float]:
     """The threshold with the largest F1, and that F1.
 
     An item is tagged if its score is *at least* the threshold. Of several equally good thresholds the
-    highest is returned. Thresholds lie halfway between two neighboring scores, which makes them robust to
+    highest is returned. Thresholds are halfway between two neighboring scores, which makes them robust to
     small changes of the scores.
 
     Args:

@@ -29,7 +29,7 @@ def nearest_neighbors(features: Tensor, k: int, *, block: int = 0) -> Tensor:
         block: rows compared at a time; 0 for as many as fit 64 MB of scores.
 
     Raises:
-        InputError: k does not lie between 1 and items - 1.
+        InputError: k is not between 1 and items - 1.
     """
     if not 1 <= k < len(features):
         raise InputError(f"k must lie between 1 and {len(features) - 1} for {len(features)} items, got {k}")

@@ -286,7 +286,7 @@ def candidate_mixes(region: Region, starts: Floats, seed: int, count: int = _MAX
         raise InputError(
             "no mix satisfies the bounds",
             where="--minimum, --maximum",
-            hint="widen them, or search the whole simplex with --region simplex",
+            hint="widen them, or search the full simplex with --region simplex",
         )
     return points
 

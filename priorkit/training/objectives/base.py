@@ -16,7 +16,7 @@ class Loss:
 
     Attributes:
         total: scalar, the *sum* of the loss over its tokens or samples; divided by the weight of the
-            whole step, so that accumulation and any number of processes give the same gradient.
+            full step, so that accumulation and any number of processes give the same gradient.
         metrics: further sums, divided by the same weight and logged.
     """
 

@@ -126,10 +126,10 @@ def gradient_cached_forward(
 ) -> tuple[Tensor, ...]:
     """Outputs of a tower for a batch, with the activations of only one chunk in memory at a time.
 
-    The contrastive loss needs the features of the whole batch, not the activations behind them. So a
+    The contrastive loss needs the features of the full batch, not the activations behind them. So a
     chunk's activations are dropped after its forward pass and recomputed in the backward pass: gradient
     caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"),
-    here as activation checkpointing over chunks of the batch. The gradient is that of the whole batch; the
+    here as activation checkpointing over chunks of the batch. The gradient is that of the full batch; the
     cost is one more forward pass.
 
     Args:
@@ -220,7 +220,7 @@ class ContrastiveObjective:
         augmentation: of the images.
         seed: the run's seed.
         loss: ``clip`` or ``siglip``; the latter needs a model with ``logit_bias``.
-        gradient_cache: pairs whose activations are in memory at a time, 0 for the whole batch; see
+        gradient_cache: pairs whose activations are in memory at a time, 0 for the full batch; see
             :func:`gradient_cached_features`.
     """
 

@@ -48,7 +48,7 @@ class CausalLMWithLoss(nn.Module):
 
         Args:
             input_ids, labels: int64 ``[batch, time]``; ``IGNORE`` for positions without loss.
-            document_ids: int64 ``[batch, time]``; attention stays within equal numbers; None for the whole row.
+            document_ids: int64 ``[batch, time]``; attention stays within equal numbers; None for the full row.
         """
         options: dict[str, Tensor] = {}
         if document_ids is not None:

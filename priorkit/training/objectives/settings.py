@@ -12,6 +12,6 @@ class GradientCacheSettings(Settings):
     gradient_cache: Count = option(
         0,
         "Gradient caching (GradCache): images or pairs whose activations are in memory at a time; 0 for the "
-        "whole batch. Same gradient; a step takes about a third longer.",
+        "full batch. Same gradient; a step takes about a third longer.",
         advanced=True,
     )

@@ -24,7 +24,7 @@ class PretrainPlan:
 
     Attributes:
         fields: of the model's configuration.
-        parameters: their number; 0 where it cannot be told from the configuration.
+        parameters: their number; 0 where the configuration does not determine it.
         rows: of the corpus.
         context_length: tokens in a row.
         steps: optimizer steps.
@@ -119,6 +119,6 @@ def _check_exports(settings: PretrainSettings, context_length: int, steps: int) 
             raise UsageError(f"{tokens} tokens are less than one step's {step_tokens}", where="--export-at")
         if tokens > steps * step_tokens:
             raise UsageError(
-                f"{tokens} tokens are more than the whole run's {steps * step_tokens}", where="--export-at"
+                f"{tokens} tokens are more than the run's {steps * step_tokens}", where="--export-at"
             )
         sibling(settings, export_name(tokens))

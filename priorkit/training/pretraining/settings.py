@@ -26,7 +26,7 @@ class ScaleSettings(Settings):
 
     document_mask: bool = option(
         False,
-        "Mask attention and reset positions across documents; default attention over the whole row.",
+        "Mask attention and reset positions across documents; default attention over the full row.",
         advanced=True,
     )
 

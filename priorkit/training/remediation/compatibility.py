@@ -103,7 +103,7 @@ def _check_terms(settings: RemediationSettings, problems: Problems) -> None:
         problems.add(
             "images are compared within a forward pass; it cannot be split into micro-batches",
             where="--micro-batch-size",
-            hint="leave it at 0; to save memory use --gradient-cache, which gives the same gradient as the whole batch",
+            hint="leave it at 0; to save memory use --gradient-cache, which gives the same gradient as the full batch",
         )
     if settings.train_text and not any(row.term.trains_text for row in active):
         problems.add("no term trains the text tower: no contrastive term and no replay", where="--train-text")

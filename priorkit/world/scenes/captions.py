@@ -34,7 +34,7 @@ def ground_phrase(rng: random.Random, scene: Scene) -> str:
 
 
 def place_phrase(relation: Relation) -> str:
-    """The relation as it stands between two noun phrases: "to the left of"."""
+    """The relation as written between two noun phrases: "to the left of"."""
     return _PLACE_WORDS[relation]
 
 
@@ -53,7 +53,7 @@ def caption(rng: random.Random, scene: Scene) -> str:
 
 
 def describe(rng: random.Random, scene: Scene) -> str:
-    """A description in whole sentences: what there is, how it is placed, and on what."""
+    """A description in full sentences: what there is, how it is placed, and on what."""
     items = [placed.object for placed in scene.objects]
     phrases = [article(f"{item.size} {item.color} {item.entity.name}") for item in items]
     listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"

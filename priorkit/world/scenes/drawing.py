@@ -1,7 +1,7 @@
 """Scenes and their pictures: what is where, the image, and the exact mask of every object.
 
 An object is a glyph in one colour, sometimes on a tile that belongs to it. Objects never overlap and
-clutter lies behind them, so the mask of an object is known exactly: the pixels that its tile, or else
+clutter is behind them, so the mask of an object is known exactly: the pixels that its tile, or else
 its glyph, covers to at least one half.
 """
 
@@ -62,7 +62,7 @@ class PlacedObject:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """What lies behind the objects; ``clutter`` is the number of thin lines and dots."""
+    """What is behind the objects; ``clutter`` is the number of thin lines and dots."""
 
     tint: str
     texture: Texture

@@ -57,7 +57,7 @@ def luminance(color: Rgb) -> float:
 
 
 def is_legible(ink: str, tint: str) -> bool:
-    """Whether the ink stands out from the tint."""
+    """Whether the ink contrasts with the tint."""
     return abs(luminance(INKS[ink]) - luminance(TINTS[tint])) >= _LEAST_CONTRAST
 
 

@@ -24,7 +24,7 @@ _LEAST_TILE = 0.375  # of the image side; glyphs on a smaller tile cannot be dis
 _LARGEST = (0.96, 0.62, 0.46, 0.44)  # longest side as a share of the image's, for 1 to 4 objects
 _PLACE_TRIES = 40
 _LAYOUT_TRIES = 12
-_DRIFT = 1 / 16  # of the image side: how far the middle of a lone object may lie from the image's
+_DRIFT = 1 / 16  # of the image side: how far the middle of a lone object may be from the image's
 _LONE_SIZES: tuple[int, ...] = (1, 2, 9)  # weights of small, medium, large: one thing is shown close up
 _GAP = 1  # pixels between objects
 _CLEARLY = 1.5  # how many times farther apart along the axis of a relation than across it
@@ -88,7 +88,7 @@ class SceneSampler:
     ) -> Scene:
         """A scene whose first object stands on a tile of a side in this range of pixels.
 
-        The other objects are small; they are left out where they do not fit beside the tile.
+        The other objects are small; they are left out where they do not fit next to the tile.
         """
         first = self.scene(rng, [entity]).objects[0].object
         background = _background(rng, [first.color])
@@ -139,7 +139,7 @@ class SceneSampler:
 
 
 def relation_between(first: PlacedObject, second: PlacedObject) -> Relation | None:
-    """How the first object stands to the second one; None where that is not clear.
+    """The relation of the first object to the second one; None where that is not clear.
 
     Clear means that the boxes are disjoint along one axis, and that the middles are 1.5 times farther
     apart along it than along the other one.
@@ -186,7 +186,7 @@ def _background(rng: random.Random, inks: Sequence[str]) -> Background:
 
 
 def _tile_tint(rng: random.Random, ink: str, ground: str) -> str:
-    """A tint on which the ink is is_legible and that stands out from the ground."""
+    """A tint on which the ink is legible and that contrasts with the background."""
     return rng.choice(
         [
             tint

@@ -1,6 +1,6 @@
 """Real text: the source and the documentation of the standard library of the running Python.
 
-The files come in an order that depends on their names alone, so that a cap draws evenly from all of
+The files come in an order that depends only on their names, so that a cap draws evenly from all of
 them. Nothing is imported or run: docstrings are read with :mod:`ast`.
 """
 
@@ -68,7 +68,7 @@ def _fill(texts: Iterator[tuple[str, str]], characters: int) -> list[Document]:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """The text in pieces of whole lines, none much longer than the limit."""
+    """The text in pieces of full lines, none much longer than the limit."""
     piece: list[str] = []
     size = 0
     for line in text.splitlines(keepends=True):

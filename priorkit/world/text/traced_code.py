@@ -1,6 +1,6 @@
 """The text source ``code``: small programs with the trace of their run.
 
-The values are computed here, step by step, beside the program that is written down.
+The values are computed here, step by step, together with the program that is written down.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_unknown_keys_name_file_line_and_nearest_all_at_once(tmp_path: Path) -> 
     with pytest.raises(UsageError) as caught:
         recipe.step_values(path, Toy, STEPS)
     text = str(caught.value)
-    assert f"{path}:1: the key 'top' stands outside a step's table" in text
+    assert f"{path}:1: the key 'top' is outside a step's table" in text
     assert f"{path}:3 [toy] titel: unknown key 'titel'" in text
     assert "did you mean 'title'?" in text
     assert f"{path}:5 [toy] rat: unknown key 'rat'" in text

@@ -144,7 +144,7 @@ def join_units(marked: MarkedAnswer) -> set[str]:
 
 
 def contradictions(marked: MarkedAnswer) -> dict[int, int]:
-    """Labels and texts of different options that stand as one unit: the partner at each position."""
+    """Labels and texts of different options that form one unit: the partner at each position."""
     partner: dict[int, int] = {}
     for pattern in (_LABEL_TEXT, _TEXT_LABEL):
         for start in marked.positions():

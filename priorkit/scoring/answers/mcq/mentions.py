@@ -98,7 +98,7 @@ def mark_mentions(answer: str, options: Sequence[str]) -> MarkedAnswer:
 
 
 def _mark_texts(marked: MarkedAnswer, wanted: Options, originals: Sequence[str]) -> None:
-    """Mark whole-word occurrences; a longer option takes precedence over one inside it."""
+    """Mark full-word occurrences; a longer option takes precedence over one inside it."""
     found: list[tuple[int, int, int]] = []
     for index, pattern in [*wanted.patterns(), *wanted.name_tails(originals)]:
         found += [(*match.span("text"), index) for match in pattern.finditer(marked.text)]

@@ -87,7 +87,7 @@ def _without_shared_ending(texts: Sequence[str]) -> list[str]:
 def read_choice_lsbs(answer: str, options: Sequence[str]) -> int | None:
     """The three-step rule of LSBS (arXiv 2509.26625, appendix on parsing); the first hit wins.
 
-    Upper-case letters in a few fixed places; then the whole answer equal to an option text; then the
+    Upper-case letters in a few fixed places; then the full answer equal to an option text; then the
     longest option text contained in the answer, without word borders. Known traps, kept: an article A
     after "answer is" is a letter, ``car`` is found in ``carpet``, and negation is not seen.
     """

@@ -33,7 +33,7 @@ def read_first_letter(answer: str, options: Sequence[str]) -> int | None:
 
 
 def read_only_letter(answer: str, options: Sequence[str]) -> int | None:
-    """AI2D in lmms-eval: the whole answer is a letter, whatever its case and ASCII punctuation (``exact_match``)."""
+    """AI2D in lmms-eval: the full answer is a letter, whatever its case and ASCII punctuation (``exact_match``)."""
     text = answer.lower().translate(str.maketrans("", "", string.punctuation))
     return _index(text.strip().upper(), options)
 

@@ -90,7 +90,7 @@ def test_a_pool_that_may_be_repeated_no_more_leaves_the_rest_to_others() -> None
                                                                 "(target 30.0%)"]),
         ({"visual": 0.2}, {}, 10_000_000, ["10,000,000 tokens are needed", "web 100,000, code 100,000", "800,000"]),
         ({"visuals": 0.2}, {}, None, ["no label is named 'visuals'", "did you mean 'visual'"]),
-        ({"visual": 20}, {}, None, ["a share lies from 0 to 1"]),
+        ({"visual": 20}, {}, None, ["a share is from 0 to 1"]),
         ({"science_reasoning": 0.1}, {}, None, ["0 tokens carry it", "at most 0.0%"]),
     ],
 )  # fmt: skip

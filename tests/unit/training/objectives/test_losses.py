@@ -181,7 +181,9 @@ def test_the_contrastive_objective_equals_the_models_loss(encoder: Encoder, imag
     torch.testing.assert_close(ours, expected)
 
 
-def test_the_augmentation_of_a_sample_follows_from_its_position(encoder: Encoder, images: list[ImageRef]) -> None:
+def test_the_augmentation_of_a_sample_follows_from_its_position(
+    encoder: Encoder, images: list[ImageRef]
+) -> None:
     objective = ContrastiveObjective(encoder, Pixels(images, encoder.prepare), ["x"] * 6, MOVING, seed=1)
     assert torch.equal(objective.sample(2, 5)[0], objective.sample(2, 5)[0])
     assert len({objective.sample(2, position)[0].numpy().tobytes() for position in range(20)}) > 5
