@@ -21,6 +21,7 @@ from priorkit.merging.factors import (
     truncate_dense,
     truncate_factors,
 )
+from priorkit.merging.layouts import is_transposed
 from priorkit.merging.lora import Layout, Lora, write_adapter
 from priorkit.merging.methods.registry import PEFT_FACTOR_LINEAR
 from priorkit.merging.names import in_memory
@@ -29,10 +30,6 @@ from priorkit.merging.tensors import FLOATS, TensorReader
 
 _NO_LORA = ("embed", "lm_head", "wte.", "wpe.", "classifier")
 """Parts of the names of matrices that extraction skips."""
-
-
-_TRANSPOSED = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")
-"""Model types whose linear layers are stored input first (transformers' ``Conv1D``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ def _layout(plan: MergePlan, name: str) -> Layout:
     for lora in _loras(plan, name):
         if lora is not None:
             return lora.layout
-    return "transposed" if plan.model_type in _TRANSPOSED else "linear"
+    return "transposed" if is_transposed(name, plan.transposed_layers) else "linear"
 
 
 def _fit(plan: MergePlan, deltas: Deltas, reader: TensorReader, name: str) -> MergedModule:
@@ -235,6 +232,6 @@ def _config(plan: MergePlan, base_name: str) -> dict[str, Any]:
         "task_type": None,
         "base_model_name_or_path": base_name,
         "bias": "none",
-        "fan_in_fan_out": plan.model_type in _TRANSPOSED,
+        "fan_in_fan_out": plan.transposed_layers,
         "lora_dropout": 0.0,
     }

@@ -253,6 +253,17 @@ def note_dtype(folder: Path, dtype: str) -> None:
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 
+def note_untied(folder: Path) -> None:
+    """Note in ``config.json`` that the head is not tied to the embeddings."""
+    config = read_json(folder / "config.json")
+    config["tie_word_embeddings"] = False
+    text: Any = config.get("text_config")
+    if isinstance(text, dict) and "tie_word_embeddings" in text:
+        text["tie_word_embeddings"] = False
+    content = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(content, encoding="utf-8")
+
+
 def summary(written: Mapping[str, TensorNorms]) -> dict[str, Any]:
     """Norms of the change, in all and by tensor, for ``merge.json``."""
     tensors = {

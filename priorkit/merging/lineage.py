@@ -70,8 +70,8 @@ def facts_of(settings: MergeAdaptersSettings, merge: MergePlan) -> list[tuple[st
             dtypes = _listed(info.dtype for info in item.full.values())
             parts.append(f"{len(item.full)} full tensors of type {dtypes}")
         facts.append((item.label, ", ".join(parts)))
-    for label, names in merge.ignored.items():
-        facts.append((label, f"left out, tied to the embeddings: {', '.join(names)}"))
+    for label, names in merge.redundant.items():
+        facts.append((label, f"left out, a copy of the embeddings it is tied to: {', '.join(names)}"))
     return facts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,9 @@ from priorkit.merging.tensors import FLOATS, TensorReader, narrow, write_file
 from priorkit.models.folder import read_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+PEFT_ALPHA = 8
+"""PEFT's ``lora_alpha`` where a configuration has none (``LoraConfig``)."""
 
 Layout = Literal["linear", "transposed", "embedding", "convolution"]
 Matrix = NDArray[np.floating[Any]]
@@ -82,7 +85,7 @@ class LoraAdapter:
         config: its ``adapter_config.json``.
         modules: module path in memory -> its LoRA.
         saved: full tensors (``modules_to_save``, trained biases), by name in memory.
-        base_layers: copies of base weights that PEFT stores with LoRAs of embeddings.
+        base_layers: copies of base weights that PEFT stores next to LoRAs of embeddings.
     """
 
     folder: Path
@@ -96,6 +99,15 @@ class LoraAdapter:
         """The base model as the adapter names it, or nothing."""
         return str(self.config.get("base_model_name_or_path") or "")
 
+    def replaces(self, name: str) -> bool:
+        """Whether a full tensor is of a module in ``modules_to_save``, which replaces the base's.
+
+        PEFT loads other full tensors, such as embeddings saved along, into the base itself.
+        """
+        module = name.rpartition(".")[0]
+        listed: Any = self.config.get("modules_to_save") or ()
+        return any(module == known or module.endswith(f".{known}") for known in listed)
+
 
 _UNSUPPORTED = {
     "lora_bias": "biases inside the LoRA",
@@ -108,6 +120,16 @@ _UNSUPPORTED = {
     "use_bdlora": "block-diagonal LoRA",
 }
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+
+
+SHOWN = 40
+"""Names listed in one problem; a mismatch of everything would fill the screen otherwise."""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(names[:SHOWN])
+    return shown + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -160,27 +182,43 @@ def _collect(
     parts: dict[str, dict[str, TensorInfo]] = {}
     saved: dict[str, TensorInfo] = {}
     base_layers: dict[str, TensorInfo] = {}
+    no_floats: list[str] = []
+    unknown: list[str] = []
     for key, info in tensors.items():
         name = key.removeprefix(PEFT_PREFIX)
+        if ".original_module." in name:
+            continue  # the base's module under one of modules_to_save, which PEFT does not use
         if info.dtype not in FLOATS:
-            problems.add(f"tensor {key} has type {info.dtype}, expected floats", where=str(folder))
+            no_floats.append(f"{key} ({info.dtype})")
         elif match := _PART.fullmatch(name):
             parts.setdefault(match[1], {})[match[2]] = info
+        elif name.endswith(".base_layer.bias"):
+            saved[name.replace(".base_layer.", ".")] = info  # trained, as ``bias`` in the configuration says
         elif ".base_layer." in name:
             base_layers[name.replace(".base_layer.", ".")] = info
         elif "lora_" in name:
-            problems.add(f"tensor {key} is not understood", where=str(folder))
+            unknown.append(key)
+        elif ".modules_to_save." in name:
+            saved.setdefault(name.replace(".modules_to_save.", "."), info)
         else:
-            saved[name.replace(".modules_to_save.", ".")] = info
+            saved[name] = info
     modules: dict[str, Lora] = {}
-    for module, found in parts.items():
-        lora = _lora(config, module, found)
+    unfit: list[str] = []
+    for module, factors in parts.items():
+        lora = _lora(config, module, factors)
         if lora is None:
-            shapes = ", ".join(f"{part} {list(info.shape)}" for part, info in found.items())
-            problems.add(f"the factors of {module} do not fit: {shapes}", where=str(folder / WEIGHTS))
+            shapes = ", ".join(f"{part} {list(info.shape)}" for part, info in factors.items())
+            unfit.append(f"{module} ({shapes})")
         else:
             modules[module] = lora
-    if not modules and not saved:
+    where = str(folder / WEIGHTS)
+    if no_floats:
+        problems.add(f"expected tensors of floats, got {listed(no_floats)}", where=where)
+    if unknown:
+        problems.add(f"tensors that are not understood: {listed(unknown)}", where=where)
+    if unfit:
+        problems.add(f"factors that do not fit: {listed(unfit)}", where=where)
+    if not modules and not saved and not (no_floats or unknown or unfit):
         problems.add("the adapter holds no LoRA", where=str(folder / WEIGHTS))
     problems.raise_if_any()
     return LoraAdapter(folder, config, modules, saved, base_layers)
@@ -195,16 +233,10 @@ def _lora(config: Mapping[str, Any], module: str, found: Mapping[str, TensorInfo
     rank = a.shape[0]
     if rank == 0 or b.shape[1] != rank:
         return None
-    layout: Layout = "linear"
-    if embedding:
-        layout = "embedding"
-    elif len(a.shape) == 4:
-        layout = "convolution"
-    elif config.get("fan_in_fan_out"):
-        layout = "transposed"
+    layout: Layout = "embedding" if embedding else "convolution" if len(a.shape) == 4 else "linear"
     patterns: dict[str, float] = config.get("alpha_pattern") or {}
     alpha: float = next(
-        (patterns[key] for key in patterns if _fits(key, module)), config.get("lora_alpha", rank)
+        (patterns[key] for key in patterns if _fits(key, module)), config.get("lora_alpha", PEFT_ALPHA)
     )
     scale = float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
     return Lora(a, b, scale, layout, found.get("lora_magnitude_vector"))
@@ -231,7 +263,8 @@ def write_adapter(
         folder: where.
         modules: module path -> left, right, layout and the weight's shape.
         saved: full tensors by name.
-        config: the configuration to start from; ranks, scales and targets are set here.
+        config: the configuration to start from, of which what names no modules is kept; ranks, scales and
+            targets are set here, and everything else is PEFT's default.
         dtype: the safetensors type to store.
     """
     tensors: dict[str, NDArray[Any]] = {}
@@ -242,15 +275,31 @@ def write_adapter(
         parts = ("lora_embedding_A", "lora_embedding_B") if layout == "embedding" else _PLAIN_PARTS
         for part, values in zip(parts, (a, b), strict=True):
             tensors[f"{PEFT_PREFIX}{module}.{part}"] = narrow(np.ascontiguousarray(values), dtype)
+    biases = {name for name in saved if name.endswith(".bias") and name[:-4] + "weight" not in saved}
     for name, values in saved.items():
-        tensors[PEFT_PREFIX + name] = narrow(values, dtype)
+        module, _, part = name.rpartition(".")
+        stored = f"{module}.base_layer.{part}" if name in biases and module in modules else name
+        tensors[PEFT_PREFIX + stored] = narrow(values, dtype)
     ordered = dict(sorted(tensors.items()))
     write_file(folder / WEIGHTS, ordered, [dtype] * len(ordered))
-    written = {**config, **_ranks({module: parts[1].shape[0] for module, parts in modules.items()})}
-    written["modules_to_save"] = sorted({name.rpartition(".")[0] for name in saved}) or None
+    kept = {key: config[key] for key in _INDEPENDENT if key in config}
+    written = {**kept, **_ranks({module: parts[1].shape[0] for module, parts in modules.items()})}
+    written["bias"] = "all" if biases else "none"
+    written["modules_to_save"] = sorted({name.rpartition(".")[0] for name in saved.keys() - biases}) or None
     text = json.dumps(written, indent=2, sort_keys=True) + "\n"
     (folder / CONFIG).write_text(text, encoding="utf-8")
 
+
+_INDEPENDENT = (
+    "peft_type",
+    "task_type",
+    "base_model_name_or_path",
+    "revision",
+    "auto_mapping",
+    "fan_in_fan_out",
+    "lora_dropout",
+)
+"""Fields of an adapter's configuration that hold for any set of modules."""
 
 _PLAIN_PARTS = ("lora_A.weight", "lora_B.weight")
 

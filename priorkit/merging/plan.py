@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,20 +11,19 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.inputs import (
-    MergeInput,
-    check_architectures,
-    check_named_bases,
-    check_tokenizers,
-    check_types,
-    match_inputs,
-    read_inputs,
-)
+from priorkit.merging.compatibility import check_architectures, check_named_bases, check_tokenizers
+from priorkit.merging.completeness import check_complete
+from priorkit.merging.configs import check_configs
+from priorkit.merging.inputs import MergeInput, check_types, match_inputs, read_inputs
+from priorkit.merging.layouts import has_transposed_layers
 from priorkit.merging.lora import LoraAdapter
 from priorkit.merging.methods.registry import METHODS, PARAMETERS, PEFT_FACTOR_LINEAR, MergeMethod
 from priorkit.merging.tensors import FLOATS, item_size
+from priorkit.merging.ties import resolve_models
 from priorkit.merging.weights import Weights, parse_rules
 from priorkit.models.folder import read_config
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -73,8 +73,9 @@ class MergePlan:
         on_models: whether the models themselves are merged instead of deltas.
         to_adapter: whether an adapter is written.
         rank, energy, dtype: see :class:`MergeRequest`.
-        model_type: ``model_type`` of the reference's configuration.
-        ignored: tensors of the inputs that are not merged, by label.
+        transposed_layers: whether the model has layers stored input first.
+        unties: whether ``tie_word_embeddings`` must be set to false in the result's configuration.
+        redundant: heads in files that only repeat the embeddings, by label; they are left out.
     """
 
     method: MergeMethod
@@ -90,8 +91,9 @@ class MergePlan:
     rank: int | None
     energy: float | None
     dtype: str | None
-    model_type: str = ""
-    ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    transposed_layers: bool = False
+    unties: bool = False
+    redundant: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
 
     @property
     def kind(self) -> str:
@@ -157,12 +159,19 @@ def plan_merge(
     problems.raise_if_any()
     _check_usage(request, method, adapters, models, base is not None)
     reference_label = base[0] if base else next(iter(models), None)
-    reference = check_types(models[reference_label], reference_label, problems) if reference_label else {}
-    inputs, ignored = match_inputs(
-        folders, adapters, models, reference, configs.get(reference_label or ""), problems
-    )
+    resolved = folder = None
+    if reference_label:
+        extracts = request.extract and not request.analyse
+        resolved = resolve_models(models, configs, list(adapters.values()), reference_label, extracts)
+        check_types(models[reference_label], reference_label, problems)
+    reference = resolved.models[reference_label] if resolved and reference_label else {}
+    config = configs[reference_label] if reference_label else {}
+    inputs = match_inputs(folders, adapters, resolved, reference, config, problems)
     if reference_label:
         check_architectures(configs, reference_label, problems)
+        check_configs(configs, reference_label, problems)
+        folder = dict([*folders, *([base] if base else [])])[reference_label]
+        check_complete(reference_label, folder, models[reference_label], config, problems)
     check_named_bases(adapters, base, problems)
     check_tokenizers([*([base] if base else []), *folders], problems)
     problems.raise_if_any()
@@ -183,14 +192,15 @@ def plan_merge(
         inputs=tuple(inputs),
         base=reference if base else {},
         reference=reference,
-        folder=dict([*folders, *([base] if base else [])])[reference_label] if reference_label else None,
+        folder=folder,
         on_models=method.on_models and not adapters,
         to_adapter=to_adapter,
         rank=request.rank,
         energy=request.energy,
         dtype=DTYPES[request.dtype] if request.dtype else None,
-        model_type=str(configs[reference_label]["model_type"]) if reference_label else "",
-        ignored=ignored,
+        transposed_layers=has_transposed_layers(config),
+        unties=resolved is not None and resolved.unties,
+        redundant=resolved.redundant if resolved else {},
     )
     if not request.analyse:
         _check_weights(plan, names)
@@ -285,6 +295,13 @@ def _check_weights(plan: MergePlan, names: Sequence[str]) -> None:
     """Find weights that cannot be normalized before any weight is read."""
     if not plan.method.normalizes(plan.parameters):
         return
+    ineffective = next((name for name in names if plan.weights.of(name) not in ((0.0,), (1.0,))), None)
+    if len(plan.inputs) == 1 and ineffective is not None:
+        logger.warning(
+            f"the weight {plan.weights.of(ineffective)[0]:g} has no effect: {plan.method.name} normalizes weights "
+            "to a sum of 1, and there is one input"
+            + ("; --no-normalize applies it" if "normalize" in plan.parameters else "")
+        )
     for name in names:
         if abs(math.fsum(plan.weights.of(name))) < 1e-8:
             raise UsageError(

@@ -65,11 +65,12 @@ def tensor_files(folder: Path) -> dict[str, TensorInfo]:
         InputError: no safetensors, a shard missing or damaged, or only pickled weights.
     """
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
+    # As transformers: the single file counts where an index lies next to it.
+    if (folder / "model.safetensors").is_file():
+        paths = [folder / "model.safetensors"]
+    elif index.is_file():
         shards = sorted(set(read_json(index).get("weight_map", {}).values()))
         paths = [folder / name for name in shards if Path(name).name == name]
-    elif (folder / "model.safetensors").is_file():
-        paths = [folder / "model.safetensors"]
     else:
         pickled = sorted(item.name for item in folder.glob("*.bin"))
         hint = (

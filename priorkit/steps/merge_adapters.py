@@ -67,7 +67,14 @@ def execute(settings: MergeAdaptersSettings, work: Work[AnyPlan]) -> None:
         _execute_mixture(merge, work)
         return
     from priorkit.merging.deltas import Deltas, device_of
-    from priorkit.merging.execute import copy_companions, note_dtype, open_inputs, summary, write_model
+    from priorkit.merging.execute import (
+        copy_companions,
+        note_dtype,
+        note_untied,
+        open_inputs,
+        summary,
+        write_model,
+    )
     from priorkit.merging.tensors import TensorReader, compute_dtype
 
     folders = [item.folder for item in merge.inputs]
@@ -92,6 +99,8 @@ def execute(settings: MergeAdaptersSettings, work: Work[AnyPlan]) -> None:
             copy_companions([merge.folder or folders[0], *folders], work.path, with_config=True)
             if settings.dtype:
                 note_dtype(work.path, settings.dtype)
+            if merge.unties:
+                note_untied(work.path)
     report = {"method": settings.method, "weights": list(settings.weight), **report}
     _write_report(report, work)
     log_summary(report)

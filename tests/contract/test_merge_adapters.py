@@ -463,13 +463,109 @@ def test_slerp_between_changes_one_of_which_is_zero(tmp_path, merge):
     assert "layers.0.self_attn.q_proj" in err
 
 
-def test_tied_and_untied_models_do_not_mix(models, tmp_path, merge):
+def test_a_tied_model_merges_with_untied_ones(models, tmp_path, merge):
     tied = edited(models / "m1", tmp_path / "tied", **{"lm_head.weight": None})
     config = json.loads((tied / "config.json").read_text())
     (tied / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
-    err = input_error(merge, tied, models / "m2", "--base", models / "base")
-    assert "missing tensors: lm_head.weight" in err
-    assert "ties its head" in err
+    code, _, out = merge(tied, models / "m2", "--weight", "1,0")
+    assert code == 0
+    found, expected = load_file(out / "model.safetensors"), load_file(tied / "model.safetensors")
+    compare(found, {**expected, "lm_head.weight": expected["model.embed_tokens.weight"]})
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+
+
+def reconfigured(source, target, **fields):
+    shutil.copytree(source, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **fields}))
+    return target
+
+
+STRUCTURE = {
+    "num_attention_heads": 8,
+    "hidden_act": "gelu",
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 1,
+}
+
+
+@pytest.mark.parametrize("field", STRUCTURE)
+def test_models_of_another_structure_are_refused_by_name(field, models, tmp_path, merge):
+    other = reconfigured(models / "m2", tmp_path / "other", **{field: STRUCTURE[field]})
+    assert f"{field} is {STRUCTURE[field]!r}, not" in input_error(merge, models / "m1", other)
+
+
+FUNCTION = {
+    "rope_parameters": ({"rope_theta": 5e5, "rope_type": "default"}, "rope"),
+    "rms_norm_eps": (1e-3, "rms_norm_eps is 0.001, not"),
+    "max_position_embeddings": (77, "max_position_embeddings is 77"),
+}
+
+
+@pytest.mark.parametrize("field", FUNCTION)
+def test_models_that_compute_something_else_are_warned_of_once_by_name(field, models, tmp_path, merge):
+    value, words = FUNCTION[field]
+    other = reconfigured(models / "m2", tmp_path / "other", **{field: value})
+    code, err, _ = merge(models / "m1", other)
+    assert code == 0
+    assert words in err
+    assert err.count("the configuration differs") == 1
+
+
+def test_configurations_that_only_spell_defaults_out_are_equal(models, tmp_path, merge):
+    from transformers import LlamaConfig
+
+    config = json.loads((models / "m1" / "config.json").read_text())
+    other = tmp_path / "other"
+    shutil.copytree(models / "m2", other)
+    (other / "config.json").write_text(json.dumps(LlamaConfig(**config).to_dict()))
+    code, err, _ = merge(models / "m1", other)
+    assert code == 0
+    assert "configuration" not in err
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight"]
+)
+def test_a_base_that_lacks_a_tensor_is_refused_by_name(name, tmp_path, merge):
+    base = edited(TINY, tmp_path / "base", **{name: None})
+    err = input_error(merge, ADAPTERS["a"], "--base", base)
+    assert f"lack tensors that a model of type 'llama' has: {name}" in err
+
+
+def test_a_shard_index_left_next_to_a_single_file_is_ignored(models, tmp_path, merge):
+    base = tmp_path / "base"
+    shutil.copytree(models / "base", base)
+    old = {"metadata": {}, "weight_map": {"lm_head.weight": "model-00001-of-00009.safetensors"}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(old))
+    code, _, out = merge(models / "m1", "--base", base, "--method", "task_arithmetic")
+    assert code == 0
+    compare(load_file(out / "model.safetensors"), load_file(models / "m1" / "model.safetensors"), 1e-6)
+    assert not (out / "model.safetensors.index.json").exists()
+
+
+def test_a_weight_that_normalizing_undoes_is_warned_of(merge):
+    code, err, _ = merge(ADAPTERS["a"], "--base", TINY, "--weight", "0.5")
+    assert code == 0
+    assert "the weight 0.5 has no effect: linear normalizes" in err
+    assert "--no-normalize" in err
+
+
+@pytest.mark.parametrize("arguments", [("--weight", "1"), ("--weight", "0.5", "--no-normalize")])
+def test_a_weight_that_has_its_effect_is_not(arguments, merge):
+    code, err, _ = merge(ADAPTERS["a"], "--base", TINY, *arguments)
+    assert code == 0
+    assert "warning" not in err
+
+
+def test_tensors_of_one_fault_are_one_problem(tmp_path, merge):
+    broken = tmp_path / "broken"
+    shutil.copytree(ADAPTERS["a"], broken)
+    tensors = load_file(broken / "adapter_model.safetensors")
+    whole = {name: (value * 8).to(torch.int8) for name, value in tensors.items()}
+    save_file(whole, broken / "adapter_model.safetensors")
+    err = input_error(merge, broken, "--base", TINY)
+    assert err.count("expected tensors of floats") == 1
 
 
 def test_another_architecture(models, tmp_path, merge):

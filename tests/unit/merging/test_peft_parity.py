@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import random
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -17,7 +21,6 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from priorkit.core.errors import InputError
 from priorkit.steps.merge_adapters import MergeAdaptersSettings, run
 
 TEXT = {
@@ -218,11 +221,175 @@ def test_a_language_models_lora_is_folded_into_a_multimodal_model(tmp_path):
     assert moved == {f"model.language_model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
 
 
+def random_options(draw, kind):
+    """LoRA options that PEFT accepts, at random; None for the options of ``save_pretrained``."""
+    transposed = kind == "gpt2"
+    modules = (
+        ["c_attn", "c_proj", "c_fc"]
+        if transposed
+        else ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    )
+    embedding, norm = ("wte", "ln_f") if transposed else ("embed_tokens", "norm")
+    targets = draw.sample([*modules, embedding, "lm_head"], draw.randint(1, 4))
+    saved = [name for name in (embedding, "lm_head", norm) if name not in targets and draw.random() < 0.3]
+    layer = "h.1" if transposed else "layers.1"
+    options = {
+        "r": draw.choice([2, 3, 5]),
+        "lora_alpha": draw.choice([2, 7]),
+        "target_modules": targets,
+        "modules_to_save": saved or None,
+        "use_rslora": draw.random() < 0.3,
+        "fan_in_fan_out": draw.random() < 0.5,
+        "bias": draw.choice(["none", "lora_only"] if transposed else ["none"]),
+    }
+    if targets[0] in modules:
+        options["rank_pattern"] = {f"{layer}.*{targets[0]}": 4} if draw.random() < 0.5 else {}
+        options["alpha_pattern"] = {targets[0]: 3} if draw.random() < 0.5 else {}
+        options["exclude_modules"] = [f"{layer}.self_attn.{targets[0]}"] if draw.random() < 0.3 else None
+    return options, {"save_embedding_layers": draw.choice([True, False, "auto"])}
+
+
+def random_base(draw, folder):
+    torch.manual_seed(draw.randrange(100))
+    kind, tied = draw.choice(["llama", "llama", "gpt2"]), draw.random() < 0.5
+    if kind == "gpt2":
+        fields = {"vocab_size": 61, "n_embd": 32, "n_layer": 2, "n_head": 4}
+        model = GPT2LMHeadModel(GPT2Config(**fields, tie_word_embeddings=tied))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**TEXT, tie_word_embeddings=tied))
+    model.save_pretrained(folder)
+    return kind, type(model)
+
+
+@pytest.mark.parametrize("seed", range(24))
 @pytest.mark.filterwarnings("ignore")
-def test_changes_of_tied_embeddings_are_refused(tmp_path):
+def test_random_adapters_fold_as_peft_applies_them(seed, tmp_path):
+    draw = random.Random(seed)
+    kind, model = random_base(draw, tmp_path / "base")
+    options, saving = random_options(draw, kind)
+    options["use_dora"] = draw.random() < 0.3 and "lm_head" not in options["target_modules"]
+    trained(model.from_pretrained(tmp_path / "base"), seed, **options).save_pretrained(
+        tmp_path / "adapter", **saving
+    )
+    expected = answer(
+        PeftModel.from_pretrained(model.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    )
+    merge(tmp_path / "adapter", base=str(tmp_path / "base"), out=tmp_path / "out")
+    folded, info = model.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    torch.testing.assert_close(answer(folded), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.filterwarnings("ignore")
+def test_random_adapters_join_to_the_sum_of_their_deltas_in_peft(seed, tmp_path):
+    draw = random.Random(1000 + seed)
+    kind, model = random_base(draw, tmp_path / "base")
+    base = model.from_pretrained(tmp_path / "base").state_dict()
+    total = {name: torch.zeros_like(values) for name, values in base.items()}
+    for number in range(2):
+        options, _ = random_options(draw, kind)
+        options |= {"modules_to_save": None, "bias": "none"}
+        options["target_modules"] = [
+            name for name in options["target_modules"] if name not in ("wte", "embed_tokens", "lm_head")
+        ] or ["c_attn" if kind == "gpt2" else "v_proj"]
+        adapter = tmp_path / f"adapter{number}"
+        trained(model.from_pretrained(tmp_path / "base"), number, **options).save_pretrained(adapter)
+        total = added(total, deltas(model, tmp_path / "base", adapter, base))
+    inputs = (tmp_path / "adapter0", tmp_path / "adapter1")
+    merge(*inputs, out=tmp_path / "joined", method="task_arithmetic")
+    found = deltas(model, tmp_path / "base", tmp_path / "joined", base)
+    for name, values in total.items():
+        torch.testing.assert_close(found[name], values, rtol=0, atol=1e-5)
+
+
+def deltas(model, base_folder, adapter, base):
+    """What PEFT makes of an adapter, as differences from the base."""
+    peft = PeftModel.from_pretrained(model.from_pretrained(base_folder), adapter)
+    return {name: values - base[name] for name, values in peft.merge_and_unload().state_dict().items()}
+
+
+def added(one, other):
+    return {name: one[name] + other[name] for name in one}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trained_biases_are_kept_when_adapters_are_joined(tmp_path):
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**TEXT, tie_word_embeddings=True))
-    model.save_pretrained(tmp_path / "base")
-    trained(model, 1, target_modules=["q_proj", "embed_tokens"]).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(InputError, match="ties to its head"):
-        merge(tmp_path / "adapter", base=str(tmp_path / "base"), out=tmp_path / "out")
+    gpt2().save_pretrained(tmp_path / "base")
+    for number in range(2):
+        model = GPT2LMHeadModel.from_pretrained(tmp_path / "base")
+        options = {"target_modules": ["c_attn"], "bias": "all", "fan_in_fan_out": True}
+        trained(model, number, **options).save_pretrained(tmp_path / f"a{number}")
+    merge(tmp_path / "a0", tmp_path / "a1", out=tmp_path / "joined")
+    merge(tmp_path / "a0", tmp_path / "a1", base=str(tmp_path / "base"), out=tmp_path / "folded")
+    joined = PeftModel.from_pretrained(
+        GPT2LMHeadModel.from_pretrained(tmp_path / "base"), tmp_path / "joined"
+    )
+    folded = GPT2LMHeadModel.from_pretrained(tmp_path / "folded")
+    torch.testing.assert_close(answer(joined), answer(folded), rtol=0, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_original_modules_saved_along_are_ignored(tmp_path):
+    torch.manual_seed(0)
+    llama().save_pretrained(tmp_path / "base")
+    peft = trained(
+        llama_of(tmp_path / "base"), 1, target_modules=["q_proj"], modules_to_save=["lm_head", "embed_tokens"]
+    )
+    peft.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    merge(tmp_path / "adapter", base=str(tmp_path / "base"), out=tmp_path / "out")
+    torch.testing.assert_close(answer(llama_of(tmp_path / "out")), answer(peft), rtol=0, atol=1e-5)
+
+
+def llama_of(folder):
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "fields", [("lora_alpha",), ("fan_in_fan_out", "use_rslora", "bias", "alpha_pattern")]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_fields_that_a_configuration_lacks_have_pefts_defaults(fields, tmp_path):
+    torch.manual_seed(0)
+    llama().save_pretrained(tmp_path / "base")
+    trained(llama_of(tmp_path / "base"), 1, target_modules=["q_proj"], r=3).save_pretrained(
+        tmp_path / "adapter"
+    )
+    file = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in config.items() if key not in fields}))
+    expected = answer(PeftModel.from_pretrained(llama_of(tmp_path / "base"), tmp_path / "adapter"))
+    merge(tmp_path / "adapter", base=str(tmp_path / "base"), out=tmp_path / "out")
+    torch.testing.assert_close(answer(llama_of(tmp_path / "out")), expected, rtol=0, atol=1e-5)
+
+
+def saved_as(folder, form, seed):
+    """A model whose file and configuration treat the head in one of four ways."""
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**TEXT, tie_word_embeddings=form != "untied"))
+    model.save_pretrained(folder)
+    if form in ("repeated", "different"):
+        tensors = load_file(folder / "model.safetensors")
+        head = tensors["model.embed_tokens.weight"].clone()
+        tensors["lm_head.weight"] = head + torch.randn_like(head) if form == "different" else head
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+FORMS = ("tied", "repeated", "different", "untied")
+
+
+@pytest.mark.parametrize("second", FORMS)
+@pytest.mark.parametrize("first", FORMS)
+def test_tied_and_untied_models_merge_as_transformers_loads_them(first, second, tmp_path):
+    saved_as(tmp_path / "0", first, 0)
+    saved_as(tmp_path / "1", second, 1)
+    for number, weights in enumerate(((1.0, 0.0), (0.0, 1.0))):
+        merge(tmp_path / "0", tmp_path / "1", weight=weights, out=tmp_path / f"out{number}")
+        merged = llama_of(tmp_path / f"out{number}")
+        torch.testing.assert_close(
+            answer(merged), answer(llama_of(tmp_path / str(number))), rtol=0, atol=1e-5
+        )
+    tied = "lm_head.weight" not in load_file(tmp_path / "out0" / "model.safetensors")
+    assert tied == (first in FORMS[:2] and second in FORMS[:2])
+    assert json.loads((tmp_path / "out0" / "config.json").read_text())["tie_word_embeddings"] == tied
