@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,20 @@ class Conversation:
         turns: user and assistant in turn, perhaps after a system turn; the last is the assistant's.
         images: as many as there are placeholders in the turns.
         ability: the group of abilities the sample trains, where labelled.
+        payload: JSON values that an architecture needs with it, such as LION's task type.
     """
 
     id: str
     turns: tuple[Turn, ...]
     images: tuple[ImageRef, ...]
     ability: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
 
     def without_images(self, placeholder: str = "") -> Conversation:
         """The same words with no image: each placeholder is replaced by a text, with its line break."""
         pattern = PLACEHOLDER if placeholder else rf"{PLACEHOLDER}\n|\n?{PLACEHOLDER}"
         turns = tuple(Turn(turn.role, re.sub(pattern, placeholder, turn.text)) for turn in self.turns)
-        return Conversation(self.id, turns, (), self.ability)
+        return replace(self, turns=turns, images=())
 
 
 def check_conversations(path: Path) -> list[Path]:
@@ -87,12 +90,20 @@ def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, C
 def drop_broken_images(
     conversations: Iterable[tuple[str, int, Conversation]], rejects: Rejects
 ) -> Iterator[tuple[str, int, Conversation]]:
-    """Yield the conversations all of whose images decode; the others go to ``rejects``, in order."""
-    for item, reason in streamed_in_threads(lambda item: _image_fault(item[2]), conversations):
+    """Yield the conversations all of whose images decode; the rows of the others go to ``rejects``, in order.
+
+    The conversations of a row (one for each direction of each region) share its images.
+
+    Args:
+        conversations: ``(file, row number, conversation)``, counted as usable.
+        rejects: takes rows with a broken image.
+    """
+    rows = (list(items) for _, items in groupby(conversations, key=lambda item: item[:2]))
+    for items, reason in streamed_in_threads(lambda items: _image_fault(items[0][2]), rows):
         if reason:
-            rejects.add(item[0], item[1], reason)
+            rejects.add(items[0][0], items[0][1], reason, accepted=True)
         else:
-            yield item
+            yield from items
 
 
 def _image_fault(conversation: Conversation) -> str:

@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import overload
 
@@ -24,7 +25,8 @@ from priorkit.data.shuffling import sample_ids
 class ConversationStore(Sequence[Conversation]):
     """Conversations in an unnamed file; memory holds eight bytes for each, however long they are.
 
-    The file vanishes with the process. Reading is safe in forked worker processes.
+    The file vanishes with the process. Reading is safe in forked worker processes. An image in memory that
+    consecutive conversations share (the regions of a row) is stored once.
 
     Args:
         folder: where there is room on disk.
@@ -34,23 +36,40 @@ class ConversationStore(Sequence[Conversation]):
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
         self._ends: list[int] = [0]
         self._index: NDArray[np.int64] | None = None
+        self._latest: list[tuple[bytes, int]] = []
 
     def append(self, conversation: Conversation) -> None:
         """Add one at the end."""
-        contents = [image.content or b"" for image in conversation.images]
+        offsets = [
+            next((offset for content, offset in self._latest if content is image.content), None)
+            for image in conversation.images
+        ]
         head = {
             "id": conversation.id,
             "ability": conversation.ability,
             "turns": [(turn.role, turn.text) for turn in conversation.turns],
+            "payload": conversation.payload,
             "images": [
-                (image.name, None if image.path is None else str(image.path), len(content))
-                for image, content in zip(conversation.images, contents, strict=True)
+                (
+                    image.name,
+                    None if image.path is None else str(image.path),
+                    len(image.content or b""),
+                    offset,
+                )
+                for image, offset in zip(conversation.images, offsets, strict=True)
             ],
         }
         line = json.dumps(head, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        parts = [len(line).to_bytes(8, "little"), line, *contents]
-        self._file.writelines(parts)
-        self._ends.append(self._ends[-1] + sum(map(len, parts)))
+        contents = [
+            image.content or b""
+            for image, offset in zip(conversation.images, offsets, strict=True)
+            if offset is None
+        ]
+        self._file.writelines([len(line).to_bytes(8, "little"), line, *contents])
+        *starts, end = accumulate(map(len, contents), initial=self._ends[-1] + 8 + len(line))
+        if contents:
+            self._latest = list(zip(contents, starts, strict=True))
+        self._ends.append(end)
         self._index = None
 
     def __len__(self) -> int:
@@ -60,7 +79,7 @@ class ConversationStore(Sequence[Conversation]):
         """Finish appending; from now on conversations can be read."""
         self._file.flush()
         self._index = np.asarray(self._ends, dtype=np.int64)
-        self._ends = [0]
+        self._ends, self._latest = [0], []
 
     @overload
     def __getitem__(self, place: int) -> Conversation: ...
@@ -77,13 +96,15 @@ class ConversationStore(Sequence[Conversation]):
         head = json.loads(content[8 : 8 + length].decode("utf-8", "surrogatepass"))
         images: list[ImageRef] = []
         at = 8 + length
-        for name, path, size in head["images"]:
-            images.append(
-                ImageRef(name, None if path is None else Path(path), content[at : at + size] or None)
-            )
-            at += size
+        for name, path, size, offset in head["images"]:
+            if offset is None:
+                image = content[at : at + size]
+                at += size
+            else:
+                image = os.pread(self._file.fileno(), size, offset)
+            images.append(ImageRef(name, None if path is None else Path(path), image or None))
         turns = tuple(Turn(role, text) for role, text in head["turns"])
-        return Conversation(head["id"], turns, tuple(images), head["ability"])
+        return Conversation(head["id"], turns, tuple(images), head["ability"], head["payload"])
 
 
 @dataclass(frozen=True)

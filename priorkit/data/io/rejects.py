@@ -37,9 +37,17 @@ class Rejects:
         """Count usable rows."""
         self.total += count
 
-    def add(self, file: str, row: int, reason: str, region: int = 0) -> None:
-        """Add a broken row, or a region of one; both count from 1, as editors count lines."""
-        self.total += 1
+    def add(self, file: str, row: int, reason: str, region: int = 0, *, accepted: bool = False) -> None:
+        """Add a broken row, or a region of one; both count from 1, as editors count lines.
+
+        Args:
+            file: the file.
+            row: the row's number.
+            reason: why it cannot be used.
+            region: the region's number in the row; 0 for the row itself.
+            accepted: whether the row was counted as usable before.
+        """
+        self.total += not accepted
         self.rows.append(
             {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
         )

@@ -26,6 +26,9 @@ from priorkit.training.finetuning.settings import ONLY, InstructionSettings
 TEMPLATE_TOKENS = 32
 """More than a chat template adds to a turn; only conversations that may be too long are tokenised to see."""
 
+Reader = Callable[[Path, Rejects], Iterator[tuple[str, int, Conversation]]]
+"""Yields ``(file, row number, conversation)`` of a source; counts the usable rows and rejects the others."""
+
 
 @dataclass
 class Fitted:
@@ -65,49 +68,51 @@ def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
     return {label.removeprefix(prefix): item for label, item in inputs.items() if label.startswith(prefix)}
 
 
-def read_samples(
+def read_usable(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield ``(file, row number, conversation)``; usable rows are counted, the others go to ``rejects``."""
+    for item in conversations_of(path, rejects):
+        rejects.accept()
+        yield item
+
+
+def read_mixture(
     settings: InstructionSettings,
     work: Work,
     setting: str,
-    chat: ChatTokenizer,
+    rejects: Rejects,
     seed: int,
     *,
-    images: bool,
+    images: bool = True,
+    read: Reader = read_usable,
+    unfit: Callable[[Conversation], str] = lambda conversation: "",
     change: Callable[[Conversation], Conversation | None] | None = None,
-    fits: Callable[[Conversation], Conversation] | None = None,
-) -> tuple[ConversationMixture, dict[str, Any]]:
+) -> ConversationMixture:
     """Read the conversations that a setting names and draw the mixture.
 
     Args:
         settings: which and how many.
-        work: the inputs; broken samples are written into its folder.
+        work: the inputs.
         setting: the setting that names them.
-        chat: of the model, to find conversations that do not fit.
+        rejects: takes what cannot be used.
         seed: draws the mixture.
-        images: whether images are decoded to see if they can be; samples with one that cannot are rejected.
+        images: whether images are decoded, in threads, and samples with a broken one rejected.
+        read: reads a source as :func:`read_usable` does, in another format or with a payload.
+        unfit: why a conversation cannot be trained on; empty where it can.
         change: applied to every conversation as read; None leaves it out.
-        fits: what the model will see of a conversation, where that is not the whole.
-
-    Returns:
-        The samples, and figures for the manifest: ``rejected``, ``truncated``, ``sources``.
 
     Raises:
         InputError: broken samples beyond the limit, or nothing left.
     """
-    rejects = Rejects(settings.reject_limit)
-    fitted = Fitted()
     abilities: set[str] = set()
 
-    def read(path: Path) -> Iterator[Conversation]:
+    def conversations(path: Path) -> Iterator[Conversation]:
         seen = rejects.total
-        items: Iterable[tuple[str, int, Conversation]] = conversations_of(path, rejects)
+        items: Iterable[tuple[str, int, Conversation]] = read(path, rejects)
         for file, number, conversation in drop_broken_images(items, rejects) if images else items:
             abilities.add(conversation.ability)
-            reason = _unfit(fits(conversation) if fits else conversation, chat, fitted)
-            if reason:
-                rejects.add(file, number, reason)
+            if reason := unfit(conversation):
+                rejects.add(file, number, reason, accepted=True)
                 continue
-            rejects.accept()
             if settings.ability and conversation.ability not in settings.ability:
                 continue
             made = change(conversation) if change else conversation
@@ -117,10 +122,9 @@ def read_samples(
         if rejects.total == seen:
             raise InputError("no conversations here", where=str(path))
 
-    found = sources_of(work.inputs, setting)
     try:
-        samples = mix_conversations(
-            {name: read(item.path) for name, item in found.items()},
+        return mix_conversations(
+            {name: conversations(item.path) for name, item in sources_of(work.inputs, setting).items()},
             next(folder for folder in work.path.absolute().parents if folder.is_dir()),
             settings.weight,
             settings.subset,
@@ -136,9 +140,47 @@ def read_samples(
                 hint=nearest(unknown[0], sorted(filter(None, abilities))),
             ) from None
         raise
+
+
+def read_samples(
+    settings: InstructionSettings,
+    work: Work,
+    setting: str,
+    chat: ChatTokenizer,
+    seed: int,
+    *,
+    images: bool,
+    change: Callable[[Conversation], Conversation | None] | None = None,
+    fits: Callable[[Conversation], Conversation] | None = None,
+) -> tuple[ConversationMixture, dict[str, Any]]:
+    """Read and mix conversations as :func:`read_mixture` does, without those that do not fit the model.
+
+    Args:
+        settings: which and how many.
+        work: the inputs; broken samples are written into its folder.
+        setting: the setting that names them.
+        chat: of the model, to find conversations that do not fit.
+        seed: draws the mixture.
+        images: whether images are decoded to find broken ones.
+        change: applied to every conversation as read; None leaves it out.
+        fits: what the model reads of a conversation, where that is not all of it.
+
+    Returns:
+        The samples, and figures for the manifest: ``rejected``, ``truncated``, ``sources``.
+
+    Raises:
+        InputError: broken samples beyond the limit, or nothing left.
+    """
+    rejects = Rejects(settings.reject_limit)
+    fitted = Fitted()
+
+    def unfit(conversation: Conversation) -> str:
+        return _unfit(fits(conversation) if fits else conversation, chat, fitted)
+
+    samples = read_mixture(settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change)
     rejects.write(work.path)
     figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
-    if set(found) != {ONLY}:
+    if set(samples.names) != {ONLY}:
         figures["sources"] = samples.sources
     return samples, figures
 

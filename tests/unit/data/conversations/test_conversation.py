@@ -120,8 +120,11 @@ def test_a_file_without_conversations_is_reported(tmp_path: Path) -> None:
 def test_images_that_do_not_decode_take_their_sample_along(tmp_path: Path) -> None:
     found, _ = read(tmp_path, {"image": "a.png", "conversations": turns("<image>q", "a")})
     rejects = Rejects(1)
-    assert list(drop_broken_images([("c.json", 2, found[0])], rejects)) == []
+    # Two conversations of one row, as regions give; the row counts once.
+    rejects.accept()
+    assert list(drop_broken_images([("c.json", 2, found[0])] * 2, rejects)) == []
     (row,) = rejects.rows
+    assert rejects.total == 1
     assert (row["file"], row["row"]) == ("c.json", 2)
     assert "cannot identify image file" in str(row["reason"])
 

@@ -53,6 +53,23 @@ def test_conversations_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_images_that_consecutive_conversations_share_are_stored_once(tmp_path: Path) -> None:
+    first, second, other = (ImageRef(name, content=name.encode() * 9999) for name in "abc")
+    shown = [(first,), (first,), (second, first), (second, second), (), (second,), (other, second)]
+    given = [
+        Conversation(
+            str(number), (Turn("user", "q"), Turn("assistant", "a")), images, payload={"n": [number]}
+        )
+        for number, images in enumerate(shown)
+    ]
+    store = ConversationStore(tmp_path)
+    for conversation in given:
+        store.append(conversation)
+    store.seal()
+    assert store[:] == given
+    assert os.fstat(store._file.fileno()).st_size < 4 * 9999
+
+
 def test_a_store_is_read_by_forked_processes(tmp_path: Path) -> None:
     samples = made(tmp_path)
     readers = [os.fork() for _ in range(2)]
