@@ -273,7 +273,7 @@ def make_llava(root: Path) -> None:
 
     from priorkit.models.language.causal_lm import build_config, build_llm
     from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-    from priorkit.models.multimodal.llava import compose
+    from priorkit.models.multimodal.llava_assembly import assemble_llava
     from priorkit.models.vision.building import build_encoder
 
     texts = [sentence(random.Random(n), 40) for n in range(200)]
@@ -292,7 +292,7 @@ def make_llava(root: Path) -> None:
     encoder.image_processor.size = {"shortest_edge": 192}
     encoder.image_processor.crop_size = {"height": 192, "width": 192}
     encoder = type(encoder)(model, encoder.image_processor, encoder.tokenizer)
-    multimodal = compose(llm, tokenizer, encoder, -2, class_token=False, seed=3)
+    multimodal = assemble_llava(llm, tokenizer, encoder, -2, class_token=False, seed=3)
     with torch.no_grad():
         for parameter in multimodal.model.model.multi_modal_projector.parameters():
             parameter.mul_(20)

@@ -25,7 +25,7 @@ import torch
 
 from priorkit.core import runtime
 from priorkit.models.kernels.attention import choose_attention
-from priorkit.models.language.chat_template import Encoded
+from priorkit.models.language.chat_template import TokenizedConversation
 from priorkit.training.engine.loop import train
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.finetuning.objective import InstructionObjective, Sample
@@ -131,7 +131,7 @@ class _Subject:
         embedded = embedded.masked_scatter((ids == IMAGE)[..., None].expand_as(embedded), projected)
         return self.model.model.language_model(inputs_embeds=embedded, attention_mask=mask, **options)
 
-    def part_of(self, name: str) -> str:
+    def parameter_part(self, name: str) -> str:
         return "llm"
 
 
@@ -159,7 +159,9 @@ class _Objective(InstructionObjective):
 
     def sample(self, index: int, position: int) -> Sample:
         row = self.rows[index]
-        return Sample(Encoded(row["input_ids"].tolist(), row["labels"].tolist(), False), (index,))
+        return Sample(
+            TokenizedConversation(row["input_ids"].tolist(), row["labels"].tolist(), False), (index,)
+        )
 
 
 class _Chat:

@@ -22,7 +22,7 @@ from priorkit.core.progress import track
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference.encode import LayerFeatures, encode_batches
 from priorkit.models.language.causal_lm import load_llm
-from priorkit.models.language.hidden_states import TextPooling, text_states
+from priorkit.models.language.hidden_states import TextPooling, pooled_hidden_states
 from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.models.vision.loading import load_encoder
 from priorkit.scoring.representations.cka import cka_interval
@@ -100,7 +100,7 @@ class RepresentationReader:
         llm, tokenizer = load_llm(llm_folder).to(self.started.device).eval(), load_tokenizer(llm_folder)
         layers = _layers(words, int(llm.config.num_hidden_layers) + 1)
         limit = min(max_length, int(getattr(llm.config, "max_position_embeddings", max_length)))
-        batches = text_states(llm, tokenizer, texts, layers, pooling, self.batch_size, limit)
+        batches = pooled_hidden_states(llm, tokenizer, texts, layers, pooling, self.batch_size, limit)
         return self._representation("texts", "language model", batches, len(texts), layers)
 
     def images(

@@ -27,7 +27,7 @@ def answer_in_chat(chat: ChatTokenizer, turn: tuple[str, str], prompt: str, answ
     Raises:
         InputError: the template rewrites the prompt when an answer follows.
     """
-    rendered = chat.text([turn, ("assistant", answer)], generate=False)
+    rendered = chat.render([turn, ("assistant", answer)], add_generation_prompt=False)
     start = rendered.find(answer.strip(), len(prompt))
     if not rendered.startswith(prompt) or start < 0:
         raise InputError(

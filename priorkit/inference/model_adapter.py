@@ -17,7 +17,7 @@ from priorkit.data.images.decoding import ImageRef, image_key
 from priorkit.inference.encode import encode_batches, patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.models.language.tokenizer import IMAGE, opened, opening_ids
+from priorkit.models.language.tokenizer import IMAGE, bos_ids, prepend_bos
 from priorkit.models.multimodal.base import Capabilities, MultimodalModel
 
 KEEP_FEATURES_BYTES = 2 << 30
@@ -81,8 +81,8 @@ class ModelAdapter:
         return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
 
     @cached_property
-    def _opening(self) -> list[int]:
-        return opening_ids(self.tokenizer)
+    def _bos_ids(self) -> list[int]:
+        return bos_ids(self.tokenizer)
 
     def encode(self, text: str, chat: bool = False) -> list[int]:
         """Token ids without special tokens; an image's placeholder is repeated for each of its positions.
@@ -91,7 +91,7 @@ class ModelAdapter:
         """
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if chat:
-            ids = opened(ids, self._opening)
+            ids = prepend_bos(ids, self._bos_ids)
         if self.multimodal is None or IMAGE not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens

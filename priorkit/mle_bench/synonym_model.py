@@ -145,7 +145,7 @@ class SynonymModel:
         if self._is_chat:
             chat = ChatTokenizer(self._model.tokenizer, image_tokens=1, max_length=0)
             turn = ("user", question)
-            context = chat.text([turn], generate=True)
+            context = chat.render([turn], add_generation_prompt=True)
             continuations = [answer_in_chat(chat, turn, context, spelling) for spelling in spellings]
         else:
             continuations = [f" {spelling}" for spelling in spellings]

@@ -95,7 +95,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, encoder and captions from headers."""
     from priorkit.models.folder import parameter_count
     from priorkit.models.language.causal_lm import check_llm
-    from priorkit.models.language.chat_template import check_template
+    from priorkit.models.language.chat_template import check_chat_template
     from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
     from priorkit.models.vision.image_tower import patch_side
     from priorkit.models.vision.loading import check_encoder, load_config
@@ -111,7 +111,7 @@ def plan(settings: AlignSettings, inputs: Mapping[str, Input]) -> Plan:
             where=inputs["llm"].given,
             hint="use a Llama-shaped one",
         )
-    check_template(load_tokenizer(inputs["llm"].path), inputs["llm"].path, IMAGE)
+    check_chat_template(load_tokenizer(inputs["llm"].path), inputs["llm"].path, IMAGE)
     towers: list[Any] = []
     for source in _encoders(inputs):
         check_encoder(source.path, text=False)
@@ -198,7 +198,8 @@ def execute(settings: AlignSettings, work: Work) -> None:
     from priorkit.models.kernels.attention import choose_attention
     from priorkit.models.language.causal_lm import load_llm
     from priorkit.models.language.tokenizer import load_tokenizer
-    from priorkit.models.multimodal.llava import PARTS, compose, is_linear
+    from priorkit.models.multimodal.llava import PARTS, has_linear_projector
+    from priorkit.models.multimodal.llava_assembly import assemble_llava
     from priorkit.models.vision.loading import load_encoder
     from priorkit.training.finetuning.conversation_source import mean_length, read_samples
     from priorkit.training.finetuning.finetune import Prepared, learn, part_table
@@ -209,7 +210,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     llm, tokenizer = load_llm(folder), load_tokenizer(folder)
     rows = llm.get_input_embeddings().weight.shape[0]
     given_template = bool(tokenizer.chat_template)
-    multimodal = compose(
+    multimodal = assemble_llava(
         llm,
         tokenizer,
         load_encoder(work.inputs["encoder"].path, text=False),
@@ -228,7 +229,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     model.requires_grad_(False)
     projector = model.model.multi_modal_projector
     projector.requires_grad_(True)
-    if is_linear(model):
+    if has_linear_projector(model):
         projector.linear_2.requires_grad_(False)
     chat = multimodal.chat_tokenizer(settings.max_length)
     samples, figures = read_samples(settings, work, "captions", chat, settings.seed, images=True)
@@ -260,7 +261,7 @@ def execute(settings: AlignSettings, work: Work) -> None:
     }
     prepared = Prepared(
         objective,
-        part_table(model, multimodal.part_of, {"projector": settings.learning_rate}, PARTS),
+        part_table(model, multimodal.parameter_part, {"projector": settings.learning_rate}, PARTS),
         multimodal.save,
         length,
         figures,

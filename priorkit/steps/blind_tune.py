@@ -77,9 +77,9 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and arm from headers."""
     from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.language.causal_lm import check_llm
-    from priorkit.models.language.chat_template import check_template
+    from priorkit.models.language.chat_template import check_chat_template
     from priorkit.models.language.tokenizer import load_tokenizer
-    from priorkit.models.multimodal.llava import check_chat, check_multimodal
+    from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
     from priorkit.training.engine.resource_estimates import footprint
     from priorkit.training.finetuning.blind_arms import arm_of
     from priorkit.training.finetuning.conversation_source import check_sources
@@ -87,12 +87,12 @@ def plan(settings: BlindTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     check_sharding(settings)
     folder = inputs["llm"].path
     multimodal = "vision_config" in read_config(folder)
-    config = check_multimodal(folder) if multimodal else check_llm(folder)
+    config = check_llava(folder) if multimodal else check_llm(folder)
     _check_arm(settings, multimodal)
     if multimodal:
-        check_chat(folder, config)
+        check_llava_chat_template(folder, config)
     else:
-        check_template(load_tokenizer(folder), folder)
+        check_chat_template(load_tokenizer(folder), folder)
     size = footprint(tensor_files(folder), ("llm",))
     facts = check_sources(inputs, "instructions")
     return Plan(

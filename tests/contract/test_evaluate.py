@@ -21,7 +21,8 @@ from priorkit.cli.main import run
 from priorkit.data.io.threads import in_threads, streamed_in_threads
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.models.multimodal.llava import compose, load_multimodal
+from priorkit.models.multimodal.llava import load_llava
+from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.building import build_encoder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -186,7 +187,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.save_pretrained(root / "llm")
     encoder = build_encoder("pocket-tiny", texts, [Image.linear_gradient("L").convert("RGB")], 300, 2)
     encoder.save(root / "encoder")
-    compose(llm, tokenizer, encoder, -2, class_token=False, seed=3).save(root / "llava")
+    assemble_llava(llm, tokenizer, encoder, -2, class_token=False, seed=3).save(root / "llava")
     return root
 
 
@@ -286,7 +287,7 @@ def test_an_encoder_on_choices_and_retrieval(tmp_path: Path, models: Path, bench
 def test_an_adapter_is_put_on_its_base(tmp_path: Path, models: Path, benchmarks: Path) -> None:
     from peft import LoraConfig, get_peft_model
 
-    base = load_multimodal(models / "llava").model
+    base = load_llava(models / "llava").model
     torch.manual_seed(0)
     adapted = get_peft_model(
         base, LoraConfig(r=4, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
@@ -298,7 +299,7 @@ def test_an_adapter_is_put_on_its_base(tmp_path: Path, models: Path, benchmarks:
     evaluate(tmp_path / "adapted", str(tmp_path / "adapter"), file)
     folded = adapted.merge_and_unload()
     folded.save_pretrained(tmp_path / "folded")
-    load_multimodal(models / "llava").processor.save_pretrained(tmp_path / "folded")
+    load_llava(models / "llava").processor.save_pretrained(tmp_path / "folded")
     evaluate(tmp_path / "whole", str(tmp_path / "folded"), file)
     scores = {
         name: load_file(tmp_path / name / "scores.safetensors")["colours.loglikelihood"]

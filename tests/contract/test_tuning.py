@@ -273,7 +273,7 @@ def test_a_template_that_cannot_work_is_refused_before_weights_are_read(
         found = cli(step, model, artifacts.instructions, *SHORT, "--check", "--out", tmp_path / "x")
         assert found.code == 3
         assert str(model) in found.err
-        assert "the chat template does not keep what was said as it is" in found.err
+        assert "the chat template changes the text of turns" in found.err
 
 
 def test_conversations_that_the_template_refuses_are_rejected_by_name(artifacts, cli, tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_long_conversations_are_cut_and_counted(artifacts, cli, tmp_path: Path) 
     )
     rejects = [json.loads(line) for line in (out / "rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [3, 4]
-    assert "an image lies beyond" in rejects[0]["reason"]
+    assert "an image is beyond" in rejects[0]["reason"]
     assert "no answer begins" in rejects[1]["reason"]
 
 
@@ -378,9 +378,9 @@ def test_the_way_to_a_square_is_saved_with_the_model(
 ) -> None:
     words = ("align", artifacts.llm, artifacts.encoder, artifacts.captions, *SHORT, "--resize", way, *extra)
     out = made(cli, *words, "--out", tmp_path / "aligned")
-    from priorkit.models.multimodal.llava import load_multimodal
+    from priorkit.models.multimodal.llava import load_llava
 
-    processor, loaded = AutoProcessor.from_pretrained(out), load_multimodal(out)
+    processor, loaded = AutoProcessor.from_pretrained(out), load_llava(out)
     image = Image.linear_gradient("L").convert("RGB").resize((90, 60))
     values = processor(text="<image>", images=image, return_tensors="pt")["pixel_values"]
     assert values.shape == (1, 3, side, side)

@@ -19,7 +19,8 @@ from transformers import (
 from priorkit.core.errors import InputError
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.models.multimodal.llava import compose, load_multimodal
+from priorkit.models.multimodal.llava import load_llava
+from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.image_tower import extract_image_tower, replace_image_tower
 
@@ -92,9 +93,9 @@ def test_llava_reads_the_encoders_hidden_states(
     encoder = make()
     image = Image.radial_gradient("L").convert("RGB").resize((50, 40))
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
-    made = compose(llm, tokenizer, encoder, -2, class_token, seed=4)
+    made = assemble_llava(llm, tokenizer, encoder, -2, class_token, seed=4)
     made.save(tmp_path)
-    loaded = load_multimodal(tmp_path)
+    loaded = load_llava(tmp_path)
     pixels = loaded.prepare(image)[None]
     # timm resizes by Pillow, transformers by torchvision, to adjacent levels.
     distance = (encoder.prepare(image).float() - pixels[0].float()).abs()
@@ -164,9 +165,9 @@ def test_a_tower_concat_gives_the_towers_concatenated_features(
 ) -> None:
     first, other = TOWERS["clip"][0](), make()
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
-    made = compose(llm, tokenizer, first, layer, False, seed=4, also=[other])
+    made = assemble_llava(llm, tokenizer, first, layer, False, seed=4, further_encoders=[other])
     made.save(tmp_path)
-    loaded = load_multimodal(tmp_path)
+    loaded = load_llava(tmp_path)
     before, after = made.model.state_dict(), loaded.model.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -205,7 +206,9 @@ def test_a_tower_concat_keeps_narrow_weights_and_attention(tokenizer: Any, tmp_p
     from priorkit.models.kernels.attention import choose_attention
 
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
-    made = compose(llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, also=[TOWERS["dinov2"][0]()])
+    made = assemble_llava(
+        llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, further_encoders=[TOWERS["dinov2"][0]()]
+    )
     made.save(tmp_path)
     choose_attention(made.model, "cpu")
     tower = made.model.model.vision_tower
@@ -229,7 +232,9 @@ def test_without_priorkit_the_model_type_is_unknown(tokenizer: Any, tmp_path: Pa
     import sys
 
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
-    compose(llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, also=[TOWERS["vit"][0]()]).save(tmp_path)
+    assemble_llava(
+        llm, tokenizer, TOWERS["clip"][0](), -2, False, seed=4, further_encoders=[TOWERS["vit"][0]()]
+    ).save(tmp_path)
     words = f"from transformers import AutoConfig; AutoConfig.from_pretrained({str(tmp_path)!r})"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
     assert done.returncode != 0

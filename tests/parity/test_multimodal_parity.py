@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, CLIPModel, LlavaFo
 from priorkit.data.images.decoding import decode
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.models.multimodal.llava import load_multimodal
+from priorkit.models.multimodal.llava import load_llava
 from tests.support.conversations import all_conversations
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cpu")
@@ -22,7 +22,7 @@ SHORT = ("--steps", 2, "--batch-size", 4, "--precision", "fp32", "--device", "cp
 def our_logits(
     folder: Path, turns: list[tuple[str, str]], image: Image.Image
 ) -> tuple[list[int], torch.Tensor]:
-    multimodal = load_multimodal(folder)
+    multimodal = load_llava(folder)
     multimodal.model.eval()
     chat = ChatTokenizer(multimodal.tokenizer, multimodal.image_tokens, multimodal.max_length)
     ids = chat.prompt(turns)
@@ -104,9 +104,9 @@ def test_tuning_changes_the_parts_that_are_named(
     before, after = (
         LlavaForConditionalGeneration.from_pretrained(path) for path in (artifacts.mllm, found.path)
     )
-    part_of = load_multimodal(artifacts.mllm).part_of
+    parameter_part = load_llava(artifacts.mllm).parameter_part
     changed = {
-        part_of(name) for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
+        parameter_part(name) for (name, old), new in zip(before.named_parameters(), after.parameters(), strict=True)
         if not torch.equal(old, new)
     }  # fmt: skip
     assert changed == parts

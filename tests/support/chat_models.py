@@ -16,7 +16,8 @@ from priorkit.data.images.decoding import ImageRef
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.models.multimodal.llava import Multimodal, compose
+from priorkit.models.multimodal.llava import LlavaMultimodal
+from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.building import build_encoder
 
 TEXTS = [
@@ -41,9 +42,11 @@ def make_llm(tokenizer: Any, **fields: Any) -> Any:
     )
 
 
-def make_llava(tokenizer: Any, **options: Any) -> Multimodal:
+def make_llava(tokenizer: Any, **options: Any) -> LlavaMultimodal:
     """A LLaVA model of random weights; its attention is the one that trains on CPUs."""
-    made = compose(make_llm(tokenizer), tokenizer, make_encoder(), -2, class_token=False, seed=4, **options)
+    made = assemble_llava(
+        make_llm(tokenizer), tokenizer, make_encoder(), -2, class_token=False, seed=4, **options
+    )
     choose_attention(made.model, "cpu")
     return made
 

@@ -17,7 +17,8 @@ from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.models.multimodal.llava import Multimodal, compose
+from priorkit.models.multimodal.llava import LlavaMultimodal
+from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.building import build_encoder
 
 TEXTS = [
@@ -34,11 +35,11 @@ def build_tokenizer(folder: Path) -> Any:
     return load_tokenizer(folder)
 
 
-def build_llava(tokenizer: Any) -> Multimodal:
+def build_llava(tokenizer: Any) -> LlavaMultimodal:
     """A LLaVA model of random weights, large enough that answers depend on image and question."""
     encoder = build_encoder("pocket-tiny", TEXTS, [Image.linear_gradient("L").convert("RGB")], 300, 2)
     fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}
-    multimodal = compose(
+    multimodal = assemble_llava(
         build_llm(build_config(fields, tokenizer), 3), tokenizer, encoder, -2, class_token=False, seed=4
     )
     with torch.no_grad():

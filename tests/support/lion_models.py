@@ -13,8 +13,8 @@ from PIL import Image
 from priorkit.architectures.lion.build import LionMultimodal, compose
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.models.multimodal.llava import Multimodal
-from priorkit.models.multimodal.llava import compose as compose_llava
+from priorkit.models.multimodal.llava import LlavaMultimodal
+from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.building import build_encoder
 
 TEXTS = [
@@ -46,20 +46,20 @@ FIELDS: dict[str, Any] = {
 }
 
 
-def build_base(folder: Path) -> Multimodal:
+def build_base(folder: Path) -> LlavaMultimodal:
     """A LLaVA model of random weights."""
     save_tokenizer(train_bpe(TEXTS * 3, 340), folder)
     tokenizer = load_tokenizer(folder)
     encoder = build_encoder("pocket-tiny", TEXTS, [Image.linear_gradient("L").convert("RGB")], 300, 2)
     fields = {**preset_fields("pocket-tiny"), "initializer_range": 0.3}
-    llava = compose_llava(
+    llava = assemble_llava(
         build_llm(build_config(fields, tokenizer), 3), tokenizer, encoder, -2, class_token=False, seed=4
     )
     llava.model.eval()
     return llava
 
 
-def build_lion(base: Multimodal, seed: int = 5, **changes: Any) -> LionMultimodal:
+def build_lion(base: LlavaMultimodal, seed: int = 5, **changes: Any) -> LionMultimodal:
     """A fresh LION model on a base."""
     lion = compose(base, {**FIELDS, **changes}, seed)
     lion.model.eval()

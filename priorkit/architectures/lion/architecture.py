@@ -43,10 +43,10 @@ class Lion(Architecture):
         if not is_lion_adapter(folder):
             tensor_files(folder)
             return ModelInfo("mllm", folder, format=self)
-        from priorkit.models.multimodal.llava import check_multimodal
+        from priorkit.models.multimodal.llava import check_llava
 
         base = base_of(folder)
-        check_multimodal(base.path)
+        check_llava(base.path)
         return ModelInfo("mllm", base.path, folder, base, self)
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:

@@ -14,20 +14,20 @@ from torch import Tensor
 
 from priorkit.architectures.lion.artifact import PEFT_TYPE, read_adapter_config
 from priorkit.architectures.lion.modeling.configuration import LionConfig, lion_fields, task_index
-from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, part_of
+from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, parameter_part
 from priorkit.architectures.lion.modeling.processing import LionProcessor, pad_questions, question_ids
 from priorkit.architectures.lion.modeling.task_cache import RoutedCache
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
 from priorkit.data.conversations.task_conversations import IMAGE_LEVEL
 from priorkit.inference.model_info import ADAPTER_CONFIG, ADAPTER_MODEL
-from priorkit.models.language.causal_lm import load_checked, refuse_missing
 from priorkit.models.multimodal.base import Capabilities, TagUse
-from priorkit.models.multimodal.llava import Multimodal, load_multimodal
+from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
+from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 
 
 @dataclass
-class LionMultimodal(Multimodal):
+class LionMultimodal(LlavaMultimodal):
     """A LION model with its processor.
 
     Attributes:
@@ -110,7 +110,7 @@ class LionMultimodal(Multimodal):
         """Scale fresh branches so that their tokens are as large as the text's embeddings.
 
         Fresh ones are far larger than the embeddings of a small model and would fill the residual stream;
-        see :meth:`Multimodal.calibrate`.
+        see :meth:`LlavaMultimodal.calibrate`.
 
         Args:
             pixels: some images, uint8 ``[images, 3, height, width]``.
@@ -125,9 +125,9 @@ class LionMultimodal(Multimodal):
                 start += own.shape[1]
                 branch.rescale(wanted / own.std())
 
-    def part_of(self, name: str) -> str:
-        """Which part a parameter belongs to; see :func:`priorkit.architectures.lion.modeling.model.part_of`."""
-        return part_of(name)
+    def parameter_part(self, name: str) -> str:
+        """Which part a parameter belongs to; see :func:`priorkit.architectures.lion.modeling.model.parameter_part`."""
+        return parameter_part(name)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """Everything that is not the base's: LION's parts, and the projector where it is a branch."""
@@ -171,14 +171,14 @@ def base_shape(config: Any) -> dict[str, Any]:
     }
 
 
-def image_positions(base: Multimodal) -> int:
+def image_positions(base: LlavaMultimodal) -> int:
     """Positions of an encoder's output, the class token included."""
     config = base.model.config
     drops = config.vision_feature_select_strategy == "default"
     return int(config.image_seq_length) + int(drops)
 
 
-def compose(base: Multimodal, fields: Mapping[str, Any], seed: int) -> LionMultimodal:
+def compose(base: LlavaMultimodal, fields: Mapping[str, Any], seed: int) -> LionMultimodal:
     """A LION model on a LLaVA model; its own parts freshly drawn.
 
     Args:
@@ -236,7 +236,9 @@ def compose(base: Multimodal, fields: Mapping[str, Any], seed: int) -> LionMulti
     return LionMultimodal(model, processor)
 
 
-def compose_adapter(base: Multimodal, folder: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
+def compose_adapter(
+    base: LlavaMultimodal, folder: Path, tags: str | None = None, seed: int = 0
+) -> LionMultimodal:
     """A LION model of a base and an adapter artifact.
 
     Args:
@@ -277,7 +279,7 @@ def load_tensors(
         InputError: naming every kind of mismatch.
     """
     own = lion.own_tensors()
-    missing = sorted(name for name in own if name not in tensors and part_of(name) not in fresh)
+    missing = sorted(name for name in own if name not in tensors and parameter_part(name) not in fresh)
     unexpected = sorted(name for name in tensors if name not in own)
     misfits = sorted(name for name in tensors if name in own and tensors[name].shape != own[name].shape)
     problems = [
@@ -300,17 +302,11 @@ def load_lion(folder: Path) -> LionMultimodal:
     """
     from transformers import AutoProcessor
 
-    model, info = load_checked(LionForConditionalGeneration, folder, dtype=torch.float32)
-    refuse_missing(info, folder)
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
-        ) from None
-    return LionMultimodal(model, processor)
+    model, info = load_pretrained(LionForConditionalGeneration, folder, dtype=torch.float32)
+    refuse_missing_tensors(info, folder)
+    return LionMultimodal(model, load_preprocessor(AutoProcessor, folder))
 
 
 def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
     """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
-    return compose_adapter(load_multimodal(base), adapter, tags, seed)
+    return compose_adapter(load_llava(base), adapter, tags, seed)

@@ -20,8 +20,8 @@ from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
 from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
 from priorkit.models.folder import read_config
-from priorkit.models.multimodal.box_alignment import misfit_fact, misfit_of
-from priorkit.models.multimodal.llava import check_chat, check_multimodal
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_fact
+from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
 from priorkit.models.vision.image_tower import TOWER_CONCAT
 from priorkit.training.finetuning.conversation_source import sources_of
 
@@ -84,7 +84,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     given = inputs["mllm"]
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
-    check_chat(base.path, check_multimodal(base.path))
+    check_llava_chat_template(base.path, check_llava(base.path))
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)
@@ -123,7 +123,7 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             ("trained", ", ".join(trained)),
             ("frozen", "encoder, llm"),
             ("data", ", ".join(shape.task_types)),
-            *(misfit_fact(misfit_of(base.path)) if REGION in shape.task_types else []),
+            *(misalignment_fact(misaligned_images(base.path)) if REGION in shape.task_types else []),
         ],
         kind="adapter",
         payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),

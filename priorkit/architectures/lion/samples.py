@@ -24,7 +24,7 @@ from priorkit.data.conversations.task_conversations import (
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.chat_template import ChatTokenizer, Encoded
+from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class LionSample:
         routed: the conversation itself.
     """
 
-    encoded: Encoded
+    encoded: TokenizedConversation
     images: tuple[ImageRef, ...]
     numbers: tuple[int, ...]
     task: int
@@ -161,7 +161,7 @@ def images_of(samples: Sequence[LionSample]) -> list[ImageRef]:
 
 def tokenise(
     sample: TaskConversation, chat: ChatTokenizer, tags: str, question_length: int
-) -> tuple[Encoded, tuple[tuple[int, ...], ...], bool]:
+) -> tuple[TokenizedConversation, tuple[tuple[int, ...], ...], bool]:
     """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
 
     Raises:
@@ -177,7 +177,7 @@ def tokenise(
     return encoded, questions, cut
 
 
-def _fitted(sample: TaskConversation, chat: ChatTokenizer, way: str) -> tuple[Encoded, bool]:
+def _fitted(sample: TaskConversation, chat: ChatTokenizer, way: str) -> tuple[TokenizedConversation, bool]:
     turns = sample.conversation.turns
     if way == "off" or sample.tags is None:
         return _encoded(chat, turns), False
@@ -199,7 +199,9 @@ def _fitted(sample: TaskConversation, chat: ChatTokenizer, way: str) -> tuple[En
         count = count * 3 // 4
 
 
-def _refuse_cut_box(sample: TaskConversation, chat: ChatTokenizer, way: str, cut: Encoded) -> None:
+def _refuse_cut_box(
+    sample: TaskConversation, chat: ChatTokenizer, way: str, cut: TokenizedConversation
+) -> None:
     """Half a box would be learnt as an answer; answers that are left out whole, or have theirs, are fine."""
     unlimited = ChatTokenizer(chat.tokenizer, chat.image_tokens, sys.maxsize, chat.image_token)
     turns = sample.conversation.turns
@@ -218,5 +220,5 @@ def _refuse_cut_box(sample: TaskConversation, chat: ChatTokenizer, way: str, cut
         raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 
-def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> Encoded:
+def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> TokenizedConversation:
     return chat.encode([(turn.role, turn.text) for turn in turns])

@@ -25,8 +25,8 @@ from priorkit.data.images.decoding import upright_size
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.attention import choose_attention
-from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
-from priorkit.models.multimodal.llava import is_linear, load_multimodal
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
+from priorkit.models.multimodal.llava import has_linear_projector, load_llava
 from priorkit.training.finetuning.finetune import Prepared, part_table
 from priorkit.training.finetuning.vision_features import FreshViews, views_of
 
@@ -43,7 +43,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     rejects = Rejects(settings.reject_limit)
     samples, counts = of_types(read(source_paths(work.inputs), settings, soft, rejects), planned.task_types)
     if planned.start is None:
-        lion = compose(load_multimodal(planned.base.path), planned.fields, settings.seed)
+        lion = compose(load_llava(planned.base.path), planned.fields, settings.seed)
         if planned.queries is not None:
             load_queries(lion.model.model.lion.qformer, planned.queries)
     else:
@@ -54,7 +54,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     chat = lion.chat_tokenizer(settings.max_length)
     encoded, shortened = encode_all(samples, chat, soft, rejects, planned.fields["instruction_length"])
     rejects.write(work.path)
-    _warn_of_misfits(planned.base.path, encoded)
+    _warn_of_misaligned_boxes(planned.base.path, encoded)
     truncated = sum(sample.encoded.truncated for sample in encoded)
     if shortened:
         logger.warning(f"{shortened} lists of tags were shortened to fit {chat.max_length} tokens")
@@ -103,7 +103,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
         figures["base"] = {"path": planned.base_name, "digest": planned.base.digest()}
     return Prepared(
         objective,
-        part_table(lion.model, lion.part_of, rates, ()),
+        part_table(lion.model, lion.parameter_part, rates, ()),
         lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
         length,
         figures,
@@ -111,10 +111,10 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
-    """Boxes of images that the encoder sees cropped or padded are learnt wrong, and no loss tells."""
-    misfit = misfit_of(base)
-    if misfit == "nothing":
+def _warn_of_misaligned_boxes(base: Path, samples: Sequence[LionSample]) -> None:
+    """Warn if images with boxes are cropped or padded: the model would learn shifted boxes, and the loss does not show it."""
+    misaligned = misaligned_images(base)
+    if misaligned == "none":
         return
     region = TASK_TYPES.index(REGION)
     placed = {
@@ -123,13 +123,15 @@ def _warn_of_misfits(base: Path, samples: Sequence[LionSample]) -> None:
         if sample.task == region
         for number, image in zip(sample.numbers, sample.images, strict=True)
     }
-    if text := misfit_warning(misfit, {number: upright_size(image) for number, image in placed.items()}):
+    if text := misalignment_warning(
+        misaligned, {number: upright_size(image) for number, image in placed.items()}
+    ):
         logger.warning(text)
 
 
 def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:
     """Let exactly these parts be trained; of a linear projector the second matrix is the identity and stays."""
-    fixed = is_linear(lion.model)
+    fixed = has_linear_projector(lion.model)
     for name, parameter in lion.model.named_parameters():
         identity = fixed and "multi_modal_projector.linear_2" in name
-        parameter.requires_grad_(lion.part_of(name) in trained and not identity)
+        parameter.requires_grad_(lion.parameter_part(name) in trained and not identity)

@@ -42,17 +42,17 @@ class Llava(Architecture):
 
     def check(self, folder: Path) -> ModelInfo:
         """Check that weights are there."""
-        from priorkit.models.multimodal.llava import check_multimodal
+        from priorkit.models.multimodal.llava import check_llava
 
-        check_multimodal(folder)
+        check_llava(folder)
         return ModelInfo("mllm", folder, format=self)
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
         """Load the model, a PEFT adapter folded in."""
         from priorkit.inference.loading import fold_adapter
-        from priorkit.models.multimodal.llava import load_multimodal
+        from priorkit.models.multimodal.llava import load_llava
 
-        multimodal = load_multimodal(info.folder)
+        multimodal = load_llava(info.folder)
         return replace(multimodal, model=fold_adapter(multimodal.model, info))
 
 

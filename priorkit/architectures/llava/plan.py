@@ -11,7 +11,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
 from priorkit.inference.model_info import ADAPTER_CONFIG
 from priorkit.models.folder import read_json, tensor_files
-from priorkit.models.multimodal.llava import PARTS, check_chat, check_multimodal
+from priorkit.models.multimodal.llava import PARTS, check_llava, check_llava_chat_template
 from priorkit.models.vision.image_tower import TOWER_CONCAT, image_tower_config
 from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.training.engine.resource_estimates import footprint
@@ -40,8 +40,8 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
             )
     folder = inputs["mllm"].path
     _refuse_adapter(inputs["mllm"])
-    config = check_multimodal(folder)
-    check_chat(folder, config)
+    config = check_llava(folder)
+    check_llava_chat_template(folder, config)
     facts = check_sources(inputs, "instructions")
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)
     tokens = int(config.get("image_seq_length") or 576)

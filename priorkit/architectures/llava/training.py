@@ -13,7 +13,7 @@ from priorkit.core.work import Work
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
-from priorkit.models.multimodal.llava import PARTS, Multimodal, is_linear, load_multimodal
+from priorkit.models.multimodal.llava import PARTS, LlavaMultimodal, has_linear_projector, load_llava
 from priorkit.models.vision.image_tower import replace_image_tower
 from priorkit.models.vision.loading import load_encoder
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
@@ -24,7 +24,7 @@ from priorkit.training.finetuning.vision_features import views_of
 
 def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     """Load the model, set what trains, read the instructions, build the objective."""
-    multimodal = load_multimodal(work.inputs["mllm"].path)
+    multimodal = load_llava(work.inputs["mllm"].path)
     multimodal.model.to(runtime.device)
     choose_attention(multimodal.model, runtime.device.type)
     module = choose_trained(settings, multimodal)
@@ -65,7 +65,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
 
     return Prepared(
         objective,
-        part_table(module, multimodal.part_of, rates, PARTS),
+        part_table(module, multimodal.parameter_part, rates, PARTS),
         save,
         length,
         figures,
@@ -73,7 +73,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def choose_trained(settings: Any, multimodal: Multimodal) -> nn.Module:
+def choose_trained(settings: Any, multimodal: LlavaMultimodal) -> nn.Module:
     """Freeze what is not to be trained; returns what holds the parameters (a PEFT wrapper with LoRA).
 
     The second matrix of a linear projector is the identity and stays frozen.
@@ -84,8 +84,8 @@ def choose_trained(settings: Any, multimodal: Multimodal) -> nn.Module:
     else:
         module = model
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(multimodal.part_of(name) in settings.train)
-    if is_linear(model):
+            parameter.requires_grad_(multimodal.parameter_part(name) in settings.train)
+    if has_linear_projector(model):
         for name, parameter in module.named_parameters():
             if "multi_modal_projector" in name and "linear_2" in name:
                 parameter.requires_grad_(False)
@@ -119,7 +119,7 @@ def lora_targets(language_model: nn.Module) -> str:
     return rf".*language_model\..*\.({'|'.join(sorted(names))})"
 
 
-def save_adapter(multimodal: Multimodal, module: Any, base: Input, folder: Path) -> None:
+def save_adapter(multimodal: LlavaMultimodal, module: Any, base: Input, folder: Path) -> None:
     """Save a PEFT adapter that names its base, with the processor."""
     module.peft_config["default"].base_model_name_or_path = (
         base.given if base.revision else str(base.path.resolve())
@@ -128,7 +128,7 @@ def save_adapter(multimodal: Multimodal, module: Any, base: Input, folder: Path)
     multimodal.processor.save_pretrained(folder)
 
 
-def export_encoder(multimodal: Multimodal, module: Any, source: Path, folder: Path) -> None:
+def export_encoder(multimodal: LlavaMultimodal, module: Any, source: Path, folder: Path) -> None:
     """Write the tuned image tower as an encoder, with what the encoder it came from has beside it.
 
     Text tower, projections and preprocessing are those of ``source``, so that Rank_e stays comparable. A

@@ -122,7 +122,7 @@ class PromptBuilder:
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
         chat = ChatTokenizer(self.tokenizer, 1, 0)
         turn = ("user", text)
-        before = chat.text([turn], generate=True)
+        before = chat.render([turn], add_generation_prompt=True)
         return ItemPrompt(
             before,
             tuple(tuple(answer_in_chat(chat, turn, before, own) for own in group) for group in options),

@@ -12,7 +12,7 @@ from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
-from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 
 if TYPE_CHECKING:
     from priorkit.core.runtime import Runtime
@@ -108,7 +108,7 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
             manner.circular or (own is not None and own.scoring.circular),
         )
         if checked.kind == "mllm" and source.task.boxes:
-            _warn_of_misfits(checked.folder, items, source.name)
+            _warn_of_misaligned_boxes(checked.folder, items, source.name)
         with started.autocast():
             answered = run_requests(subject, asking, items, source.task, way, rejects, source.name, journal)
         subject.forget()
@@ -117,13 +117,13 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
     return ask_subject
 
 
-def _warn_of_misfits(model: Path, items: list[Item], name: str) -> None:
-    """Boxes in images that are shown cropped or padded are not where the model sees what is asked for."""
-    misfit = misfit_of(model)
-    if misfit == "nothing":
+def _warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:
+    """Warn if images with boxes are cropped or padded, so that answers cannot match the boxes."""
+    misaligned = misaligned_images(model)
+    if misaligned == "none":
         return
     sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
-    if text := misfit_warning(misfit, sizes):
+    if text := misalignment_warning(misaligned, sizes):
         logger.warning(f"{name}: {text}")
 
 

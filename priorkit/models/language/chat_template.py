@@ -1,4 +1,4 @@
-"""Conversations to tokens: the tokenizer's chat template, loss on answers alone."""
+"""Conversations to token ids with the tokenizer's chat template; labels on the assistant's tokens only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from jinja2 import TemplateError
 
 from priorkit.core.errors import InputError
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE, opened, opening_ids
+from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE, bos_ids, prepend_bos
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A tokenised conversation.
+class TokenizedConversation:
+    """A tokenized conversation.
 
     Attributes:
-        input_ids: token ids, image placeholders expanded.
-        labels: the ids where the assistant speaks, :data:`IGNORE` elsewhere.
-        truncated: whether it was cut at the maximum length.
+        input_ids: token ids, an image token repeated for each position of its image.
+        labels: the ids of supervised tokens, :data:`IGNORE` elsewhere.
+        truncated: whether it was truncated to the maximum length.
     """
 
     input_ids: list[int]
@@ -35,18 +35,18 @@ Turns = Sequence[tuple[str, str]]
 
 
 class TooLongError(InputError):
-    """A conversation of which nothing can be learnt within the maximum length."""
+    """A conversation without a supervised token, or with an image cut, within the maximum length."""
 
 
 class ChatTokenizer:
     """Applies a tokenizer's chat template.
 
     Args:
-        tokenizer: a fast tokenizer; where it has no chat template, the kit's default is set on it and
-            so travels with the artifact.
-        image_tokens: how many tokens stand for one image.
-        max_length: longer conversations are cut at the end of their answer, never in an image.
-        image_token: the token that stands for an image in the model; conversations write ``<image>``.
+        tokenizer: a fast tokenizer; if it has no chat template, priorkit's default is set on it, so that the
+            artifact includes it.
+        image_tokens: number of positions of an image.
+        max_length: longer conversations are truncated, but not before the end of an image.
+        image_token: the model's token for an image; conversations write ``<image>``.
     """
 
     def __init__(self, tokenizer: Any, image_tokens: int, max_length: int, image_token: str = IMAGE) -> None:
@@ -56,20 +56,20 @@ class ChatTokenizer:
         self.image_tokens = image_tokens
         self.max_length = max_length
         self.image_token = image_token
-        self._parts = not _takes_strings(tokenizer)
-        self._opening = opening_ids(tokenizer)
-        self._shapes: dict[tuple[tuple[str, int], ...], str] = {}
+        self._content_as_parts = not _renders_strings(tokenizer)
+        self._bos_ids = bos_ids(tokenizer)
+        self._problems: dict[tuple[tuple[str, int], ...], str] = {}
 
-    def text(self, turns: Turns, generate: bool) -> str:
-        """The conversation as text, perhaps with the prompt for the next answer at its end.
+    def render(self, turns: Turns, add_generation_prompt: bool) -> str:
+        """The conversation as text, with the prompt for the next answer at its end if asked for.
 
         Raises:
-            InputError: the template refuses the conversation, as some do those with a system turn.
+            InputError: the template refuses the conversation, as some do with a system turn.
         """
         messages = [{"role": role, "content": self._content(content)} for role, content in turns]
         try:
             return self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generate
+                messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
         except TemplateError as error:
             raise InputError(
@@ -77,135 +77,137 @@ class ChatTokenizer:
                 hint="change its turns, or give the tokenizer another template",
             ) from None
 
-    def obstacle(self, turns: Turns) -> str:
-        """Why no conversation of such roles and numbers of images can be learnt from; empty where one can."""
-        shape = tuple((role, words.count(IMAGE)) for role, words in turns)
-        if shape not in self._shapes:
+    def template_problem(self, turns: Turns) -> str:
+        """Why the template cannot be used for conversations with these roles and images; empty if it can."""
+        shape = tuple((role, content.count(IMAGE)) for role, content in turns)
+        if shape not in self._problems:
+            texts = [f"{IMAGE}\n" * images + f"text {turn}" for turn, (_, images) in enumerate(shape)]
             try:
-                said = [f"{IMAGE}\n" * images + f"so {place}" for place, (_, images) in enumerate(shape)]
-                self._spans([(role, words) for (role, _), words in zip(shape, said, strict=True)])
-                self._shapes[shape] = ""
+                self._spans([(role, content) for (role, _), content in zip(shape, texts, strict=True)])
+                self._problems[shape] = ""
             except InputError as error:
-                self._shapes[shape] = error.problems[0].what
-        return self._shapes[shape]
+                self._problems[shape] = error.what
+        return self._problems[shape]
 
     def _content(self, content: str) -> str | list[dict[str, str]]:
-        """A turn as the template wants it: words with the model's image token, or a list of parts."""
-        if not self._parts:
+        """A turn's content for the template: text with the model's image token, or a list of parts."""
+        if not self._content_as_parts:
             return content.replace(IMAGE, self.image_token)
         parts: list[dict[str, str]] = []
-        for number, words in enumerate(content.split(IMAGE)):
+        for number, text in enumerate(content.split(IMAGE)):
             if number:
                 parts.append({"type": "image"})
-                # Such templates set the line break after an image themselves.
-                words = words.removeprefix("\n")
-            if words:
-                parts.append({"type": "text", "text": words})
+                # Such templates write the line break after an image themselves.
+                text = text.removeprefix("\n")
+            if text:
+                parts.append({"type": "text", "text": text})
         return parts
 
     def _expand(self, text: str) -> str:
+        """The text with the image token repeated for each position of an image."""
         return text.replace(self.image_token, self.image_token * self.image_tokens)
 
     def prompt(self, turns: Turns) -> list[int]:
-        """Token ids of a conversation up to where the assistant is to answer."""
-        text = self._expand(self.text(turns, generate=True))
-        return opened(self.tokenizer(text, add_special_tokens=False)["input_ids"], self._opening)
+        """Token ids of a conversation with the prompt for the assistant's next answer."""
+        text = self._expand(self.render(turns, add_generation_prompt=True))
+        return prepend_bos(self.tokenizer(text, add_special_tokens=False)["input_ids"], self._bos_ids)
 
-    def encode(self, turns: Turns) -> Encoded:
-        """Token ids of a conversation, with labels on the assistant's words and end tokens.
+    def encode(self, turns: Turns) -> TokenizedConversation:
+        """Token ids of a conversation, with labels on the assistant's answers and their end tokens.
 
-        The spans are found in the text, by rendering the conversation up to each answer with and
-        without it, so that any chat template works; where a template writes earlier turns otherwise
-        once others follow (Qwen3 thinks in the last alone), by marks at the turns' ends. White space after
-        an end token (ChatML's line break) is the template's, not the answer's, and carries no loss. What the
-        tokenizer puts before a text when it is called (Llama's beginning of text) stands first, once.
+        The answers' spans are found by rendering the conversation up to each answer with and without it,
+        which works with any chat template; if a template renders earlier turns differently once others follow
+        (Qwen3 shows thoughts in the last turn only), by marks at the ends of turns. White space after an end
+        token (ChatML's line break) belongs to the template, not to the answer, and is not supervised. Ids that
+        the tokenizer puts before every text (Llama's BOS) come first, once.
 
         Raises:
-            InputError: the template refuses the conversation or rewrites what was said, so that answers
-                cannot be told from questions; the number of images is not kept by the template; or an
-                image would be cut by the maximum length, or no word of an answer is left by it.
+            InputError: the template refuses the conversation, changes the turns so that answers cannot be
+                found, or changes the number of images.
+            TooLongError: the maximum length would cut an image or leaves no supervised token.
         """
         text, spans = self._spans(turns)
         expanded = [(len(self._expand(text[:start])), len(self._expand(text[:end]))) for start, end in spans]
         encoded = self.tokenizer(self._expand(text), add_special_tokens=False, return_offsets_mapping=True)
         labels = _labels(encoded["input_ids"], encoded["offset_mapping"], expanded)
-        ids = opened(encoded["input_ids"], self._opening)
-        return self._cut(ids, [IGNORE] * (len(ids) - len(labels)) + labels)
+        ids = prepend_bos(encoded["input_ids"], self._bos_ids)
+        return self._truncate(ids, [IGNORE] * (len(ids) - len(labels)) + labels)
 
     def _spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, and where in it the assistant's words and end tokens are."""
-        text = self.text(turns, generate=False)
-        wanted = sum(words.count(IMAGE) for _, words in turns)
-        if (found := text.count(self.image_token)) != wanted:
-            raise InputError(f"the chat template makes {found} image tokens of {wanted} images")
+        """The conversation as text, and the character spans of answers with their end tokens."""
+        text = self.render(turns, add_generation_prompt=False)
+        images = sum(content.count(IMAGE) for _, content in turns)
+        if (image_tokens := text.count(self.image_token)) != images:
+            raise InputError(f"the chat template renders {images} images as {image_tokens} image tokens")
         spans: list[tuple[int, int]] = []
-        for place, (role, words) in enumerate(turns):
+        for turn, (role, content) in enumerate(turns):
             if role == "assistant":
-                before = self.text(turns[:place], generate=True)
-                after = self.text(turns[: place + 1], generate=False)
+                before = self.render(turns[:turn], add_generation_prompt=True)
+                after = self.render(turns[: turn + 1], add_generation_prompt=False)
                 if not text.startswith(before) or not text.startswith(after):
                     return text, self._marked_spans(turns, text)
-                spans.append((len(before), _end_of_answer(after, len(before), words)))
+                spans.append((len(before), _end_of_answer(after, len(before), content)))
         return text, spans
 
     def _marked_spans(self, turns: Turns, text: str) -> list[tuple[int, int]]:
-        """The spans of :meth:`_spans`, found by marks that are set behind the words of every turn.
+        """The spans of :meth:`_spans`, found by marks after the content of every turn.
 
-        An answer begins where, behind the turn before it, the prompt for an answer ends; where the template
-        prompts otherwise than it writes (for thoughts, say), where the two part. It ends with what the
-        template writes behind it both as the last turn and in its place.
+        An answer begins after the turn before it and the generation prompt, or at the first difference if the
+        template renders that prompt differently in a conversation (thoughts, for example). It ends with
+        what the template writes after it both as the last turn and at its position.
 
         Raises:
-            InputError: without its marks the marked text is not the text.
+            InputError: the marked text without its marks differs from the text.
         """
-        free = next(chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)
-        marks = [f"{free}{place}{free}" for place in range(len(turns))]
-        for trims in product((str, str.rstrip), repeat=2):  # many templates trim what one or both say
+        unused = next(chr(code) for code in range(0xF0000, 0xFFFFE) if chr(code) not in text)
+        marks = [f"{unused}{turn}{unused}" for turn in range(len(turns))]
+        for trims in product((str, str.rstrip), repeat=2):  # many templates strip one role's turns or both
             marked = [
-                (role, trims[role == "assistant"](words) + mark)
-                for (role, words), mark in zip(turns, marks, strict=True)
+                (role, trims[role == "assistant"](content) + mark)
+                for (role, content), mark in zip(turns, marks, strict=True)
             ]
-            rendered = self.text(marked, generate=False)
-            ends, plain = _without(rendered, marks)
+            rendered = self.render(marked, add_generation_prompt=False)
+            ends, plain = _remove_marks(rendered, marks)
             if plain == text and len(ends) == len(turns):
                 break
         else:
             raise InputError(
-                "the chat template does not keep what was said as it is, so answers cannot be found",
-                hint="use a template that writes every turn's words unchanged",
+                "the chat template changes the text of turns, so answers cannot be found",
+                hint="use a template that writes the text of every turn unchanged",
             )
         spans: list[tuple[int, int]] = []
-        for place, (role, _) in enumerate(turns):
+        for turn, (role, _) in enumerate(turns):
             if role != "assistant":
                 continue
-            begun = ends[place - 1] if place else 0
-            prompt = self.text(marked[:place], generate=True)
-            header = prompt.rpartition(marks[place - 1])[2] if place else prompt
-            start = begun + _shared(header, text[begun : ends[place]])
-            closing = self.text(marked[: place + 1], generate=False).rpartition(marks[place])[2]
-            tail = closing[: _shared(closing, text[ends[place] :])]
-            spans.append((start, ends[place] + len(tail.rstrip() or tail)))
+            previous_end = ends[turn - 1] if turn else 0
+            prompt = self.render(marked[:turn], add_generation_prompt=True)
+            header = prompt.rpartition(marks[turn - 1])[2] if turn else prompt
+            start = previous_end + _common_prefix_length(header, text[previous_end : ends[turn]])
+            as_last = self.render(marked[: turn + 1], add_generation_prompt=False)
+            closing = as_last.rpartition(marks[turn])[2]
+            tail = closing[: _common_prefix_length(closing, text[ends[turn] :])]
+            spans.append((start, ends[turn] + len(tail.rstrip() or tail)))
         return spans
 
-    def _cut(self, ids: list[int], labels: list[int]) -> Encoded:
+    def _truncate(self, ids: list[int], labels: list[int]) -> TokenizedConversation:
         if len(ids) <= self.max_length:
-            return Encoded(ids, labels, truncated=False)
-        image = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        if image in ids[self.max_length :]:
-            raise TooLongError(f"an image lies beyond the maximum length of {self.max_length} tokens")
-        kept = labels[: self.max_length]
-        if all(label == IGNORE for label in kept):
+            return TokenizedConversation(ids, labels, truncated=False)
+        image_id = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        if image_id in ids[self.max_length :]:
+            raise TooLongError(f"an image is beyond the maximum length of {self.max_length} tokens")
+        kept_labels = labels[: self.max_length]
+        if all(label == IGNORE for label in kept_labels):
             raise TooLongError(f"no answer begins within the maximum length of {self.max_length} tokens")
-        return Encoded(ids[: self.max_length], kept, truncated=True)
+        return TokenizedConversation(ids[: self.max_length], kept_labels, truncated=True)
 
 
-def check_template(tokenizer: Any, folder: Path, image_token: str = "") -> None:
-    """Check that answers can be found in what a chat template makes of a conversation of two rounds.
+def check_chat_template(tokenizer: Any, folder: Path, image_token: str = "") -> None:
+    """Check that answers can be found in a conversation of two rounds rendered with a chat template.
 
     Args:
-        tokenizer: with a chat template; one without will get the kit's.
-        folder: where it is.
-        image_token: the model's, where it sees images; the first question then shows one.
+        tokenizer: the tokenizer; without a chat template it passes, as it will get priorkit's default.
+        folder: where it is, for messages.
+        image_token: of a multimodal model; the first question then has an image.
 
     Raises:
         InputError: they cannot, or the template fails.
@@ -213,31 +215,31 @@ def check_template(tokenizer: Any, folder: Path, image_token: str = "") -> None:
     if not tokenizer.chat_template:
         return
     rounds = [("user", IMAGE if image_token else ""), ("assistant", ""), ("user", ""), ("assistant", "")]
-    obstacle = ChatTokenizer(tokenizer, 1, 0, image_token or IMAGE).obstacle(rounds)
-    if obstacle:
-        raise InputError(obstacle, where=str(folder), hint="give its tokenizer another chat template")
+    problem = ChatTokenizer(tokenizer, 1, 0, image_token or IMAGE).template_problem(rounds)
+    if problem:
+        raise InputError(problem, where=str(folder), hint="give its tokenizer another chat template")
 
 
-def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _common_prefix_length(left: str, right: str) -> int:
+    pairs = zip(left, right, strict=False)
+    shorter = min(len(left), len(right))
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), shorter)
 
 
-def _without(text: str, marks: Sequence[str]) -> tuple[list[int], str]:
-    """Where marks that come in order stand in a text without them, and that text."""
-    ends: list[int] = []
+def _remove_marks(text: str, marks: Sequence[str]) -> tuple[list[int], str]:
+    """Positions of marks, which come in order, in the text without them, and that text."""
+    positions: list[int] = []
     plain = ""
     for mark in marks:
-        before, found, text = text.partition(mark)
+        before, separator, text = text.partition(mark)
         plain += before
-        if found:
-            ends.append(len(plain))
-    return ends, plain + text
+        if separator:
+            positions.append(len(plain))
+    return positions, plain + text
 
 
-def _takes_strings(tokenizer: Any) -> bool:
-    """Whether the chat template renders a turn's content given as text; LLaVA's own want lists of parts."""
+def _renders_strings(tokenizer: Any) -> bool:
+    """Whether the chat template renders a turn's content given as text; LLaVA's templates need a list of parts."""
     probe = "priorkit"
     try:
         text = tokenizer.apply_chat_template([{"role": "user", "content": probe}], tokenize=False)
@@ -246,25 +248,25 @@ def _takes_strings(tokenizer: Any) -> bool:
     return probe in text
 
 
-def _end_of_answer(text: str, start: int, words: str) -> int:
-    """Where an answer ends, its end token included, without the white space that follows that."""
-    said = words.strip()
-    place = text.find(said, start)
-    tail = text[place + len(said) :] if place >= 0 else text[start:]
+def _end_of_answer(text: str, start: int, answer: str) -> int:
+    """The end of an answer with its end token, without the white space after that."""
+    answer = answer.strip()
+    position = text.find(answer, start)
+    tail = text[position + len(answer) :] if position >= 0 else text[start:]
     return len(text.rstrip()) if tail.strip() else len(text)
 
 
 def _labels(
     ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """The ids of tokens that lie within a span of characters, :data:`IGNORE` for the others."""
+    """The ids of tokens that are within a span of characters, :data:`IGNORE` for the others."""
     labels = [IGNORE] * len(ids)
     span = 0
-    for place, (start, end) in enumerate(offsets):
+    for position, (start, end) in enumerate(offsets):
         while span < len(spans) and start >= spans[span][1]:
             span += 1
         if span == len(spans):
             break
         if start < end and start >= spans[span][0] and end <= spans[span][1]:
-            labels[place] = ids[place]
+            labels[position] = ids[position]
     return labels

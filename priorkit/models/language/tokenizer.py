@@ -33,10 +33,10 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
 """
-"""The default chat template, in the manner of LLaVA 1.5, for tokenizers that bring none.
+"""The default chat template, as in LLaVA 1.5, for tokenizers without one.
 
-Like that of LLaVA 1.5 it does not write the beginning of text: tokenizers that want one (Llama, Vicuna) add
-it when they are called, as ``AutoProcessor`` calls them; see :func:`opening_ids`.
+Like LLaVA 1.5's it does not write a BOS token: tokenizers that need one (Llama, Vicuna) add it when they are
+called, as ``AutoProcessor`` does; see :func:`bos_ids`.
 """
 
 
@@ -45,7 +45,7 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
 
     Args:
         documents: the texts.
-        vocab_size: the size, with the four special tokens and the 256 bytes.
+        vocab_size: the vocabulary size, including the four special tokens and the 256 bytes.
 
     Raises:
         InputError: there is no text.
@@ -68,7 +68,7 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(documents, trainer)
     if tokenizer.get_vocab_size() <= 4 + 256:
-        raise InputError("the sources hold no text to learn merges from")
+        raise InputError("the sources contain no text to train a tokenizer on")
     return tokenizer
 
 
@@ -105,16 +105,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise InputError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(folder)) from None
 
 
-def opening_ids(tokenizer: Any) -> list[int]:
-    """Ids that a tokenizer's own call puts before every text: the beginning of text of Llama and Vicuna."""
-    bare, called = (tokenizer("a", add_special_tokens=own)["input_ids"] for own in (False, True))
-    starts = range(len(called) - len(bare) + 1)
-    return next((called[:start] for start in starts if called[start:][: len(bare)] == bare), [])
+def bos_ids(tokenizer: Any) -> list[int]:
+    """The ids that a tokenizer puts before every text when it is called: BOS for Llama and Vicuna, often none."""
+    plain, with_special = (
+        tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True)
+    )
+    starts = range(len(with_special) - len(plain) + 1)
+    return next((with_special[:start] for start in starts if with_special[start:][: len(plain)] == plain), [])
 
 
-def opened(ids: list[int], opening: list[int]) -> list[int]:
-    """The ids of a rendered conversation with their opening, which many templates write themselves."""
-    return ids if ids[: len(opening)] == opening else [*opening, *ids]
+def prepend_bos(ids: list[int], bos: list[int]) -> list[int]:
+    """The ids of a rendered conversation with :func:`bos_ids` before them, once: many templates write them."""
+    return ids if ids[: len(bos)] == bos else [*bos, *ids]
 
 
 def _first_line(error: Exception) -> str:

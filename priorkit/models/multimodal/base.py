@@ -69,7 +69,7 @@ class TrainableModel(Protocol):
         """
         ...
 
-    def part_of(self, name: str) -> str:
+    def parameter_part(self, name: str) -> str:
         """The part that a parameter belongs to."""
         ...
 

@@ -1,8 +1,7 @@
-"""Whether boxes fit what an encoder is shown, told from the image processor's file.
+"""Whether boxes match the image that an encoder is given, from the image processor's file.
 
-Boxes are shares of the whole image. Where the encoder sees the image's middle alone, or a square with borders
-around it, a box says where a thing is in the image and not where it is seen, and nothing else tells the model
-how the two go together.
+Boxes are shares of the full image's width and height. If the encoder gets a center crop, or a square with borders
+around the image, a box does not say where the object is in its input, and the model cannot know the offset.
 """
 
 from __future__ import annotations
@@ -13,47 +12,48 @@ from typing import Any, Literal
 
 from priorkit.models.folder import read_json
 
-Misfit = Literal["nothing", "uneven", "every"]
-"""For which images boxes do not fit: none, those that are not square, or all."""
+Misaligned = Literal["none", "non-square", "all"]
+"""The images whose boxes do not match the encoder's input."""
 
-_REMEDY = "squeeze images into a square instead: align --resize squash"
+_REMEDY = "to keep boxes aligned, use align --resize squash"
 
 _WARPED = 384
-"""From this size on ConvNeXT's processor squeezes images into a square and crops none."""
+"""From this size on, ConvNeXT's processor squeezes images into a square and crops none."""
 
 
-def misfit_of(folder: Path) -> Misfit:
-    """For which images a model's image processor leaves boxes behind; for none where there is no processor.
+def misaligned_images(folder: Path) -> Misaligned:
+    """The images that a model's image processor crops or pads; none if there is no processor.
 
     Raises:
         InputError: its file is no JSON object.
     """
-    known = _image_processor(folder)
-    size, crop = known.get("size"), known.get("crop_size")
+    settings = _image_processor(folder)
+    size, crop = settings.get("size"), settings.get("crop_size")
     edge = size if isinstance(size, int) else _mapping(size).get("shortest_edge")
-    if "crop_pct" in known and edge:
+    if "crop_pct" in settings and edge:
         if edge >= _WARPED:
-            return "nothing"
-        return "uneven" if known["crop_pct"] in (None, 1) else "every"
-    if known.get("do_pad") and str(known.get("image_processor_type", "")).startswith("Llava"):
-        return "uneven"
-    if known.get("do_center_crop") is False or not (edge or known.get("do_center_crop")):
-        return "nothing"
-    kept = [crop] * 2 if isinstance(crop, int) else [_mapping(crop).get(side) for side in ("height", "width")]
-    made = [edge] * 2 if edge else [_mapping(size).get(side) for side in ("height", "width")]
-    if any(have and keep and keep < have for have, keep in zip(made, kept, strict=True)):
-        return "every"
-    return "uneven" if edge else "nothing"
+            return "none"
+        return "non-square" if settings["crop_pct"] in (None, 1) else "all"
+    if settings.get("do_pad") and str(settings.get("image_processor_type", "")).startswith("Llava"):
+        return "non-square"
+    if settings.get("do_center_crop") is False or not (edge or settings.get("do_center_crop")):
+        return "none"
+    sides = ("height", "width")
+    cropped = [crop] * 2 if isinstance(crop, int) else [_mapping(crop).get(side) for side in sides]
+    resized = [edge] * 2 if edge else [_mapping(size).get(side) for side in sides]
+    if any(before and after and after < before for before, after in zip(resized, cropped, strict=True)):
+        return "all"
+    return "non-square" if edge else "none"
 
 
 def _image_processor(folder: Path) -> Mapping[str, Any]:
-    """An image processor's settings, from the processor's file or from its own."""
+    """An image processor's settings, from the file of the processor or of the image processor."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (folder / name).is_file():
-            known = read_json(folder / name)
-            own = known if name.startswith("pre") else known.get("image_processor")
-            if isinstance(own, dict):
-                return own
+            content = read_json(folder / name)
+            settings = content if name.startswith("pre") else content.get("image_processor")
+            if isinstance(settings, dict):
+                return settings
     return {}
 
 
@@ -61,20 +61,29 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def misfit_fact(misfit: Misfit) -> list[tuple[str, str]]:
-    """A row for the plan of a step that reads boxes; none where all fit."""
-    if misfit == "nothing":
+def misalignment_fact(misaligned: Misaligned) -> list[tuple[str, str]]:
+    """A row for the plan of a step that reads boxes; empty if all boxes match."""
+    if misaligned == "none":
         return []
-    which = "all images are" if misfit == "every" else "images that are not square are"
-    return [("boxes", f"do not fit what is seen where images are cropped or padded: {which}; {_REMEDY}")]
+    return [
+        (
+            "boxes",
+            f"are relative to the full image, but {misaligned} images are cropped or padded for the encoder; {_REMEDY}",
+        )
+    ]
 
 
-def misfit_warning(misfit: Misfit, sizes: Mapping[Any, tuple[int, int]]) -> str:
-    """What to warn of, given width and height of the images with boxes; empty where all is well."""
-    hit = sum(misfit == "every" or width != height for width, height in sizes.values())
-    if misfit == "nothing" or not hit:
+def misalignment_warning(misaligned: Misaligned, sizes: Mapping[Any, tuple[int, int]]) -> str:
+    """A warning for images with boxes; empty if all boxes match.
+
+    Args:
+        misaligned: from :func:`misaligned_images`.
+        sizes: width and height in pixels of the images with boxes.
+    """
+    count = sum(misaligned == "all" or width != height for width, height in sizes.values())
+    if misaligned == "none" or not count:
         return ""
     return (
-        f"{hit} of {len(sizes)} images with boxes are cropped or padded for the encoder, and boxes over the "
-        f"whole image do not fit what it sees; {_REMEDY}"
+        f"{count} of {len(sizes)} images with boxes are cropped or padded for the encoder, so their boxes, "
+        f"relative to the full image, do not match what it sees; {_REMEDY}"
     )

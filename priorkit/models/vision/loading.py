@@ -11,7 +11,7 @@ import torch
 
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_config, read_json, tensor_files
-from priorkit.models.language.causal_lm import load_checked, refuse_missing
+from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import Encoder
 
 TIMM = "timm_wrapper"
@@ -101,17 +101,11 @@ def load_encoder(folder: Path, text: bool = True) -> Encoder:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     check_encoder(folder, text)
-    model, info = load_checked(AutoModel, folder, dtype=torch.float32)
-    refuse_missing(_drop_missing_pooler(model, info), folder)
-    options = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder, **options)
-        dual = hasattr(model, "get_text_features")
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options) if dual else None
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
-        ) from None
+    model, info = load_pretrained(AutoModel, folder, dtype=torch.float32)
+    refuse_missing_tensors(_drop_missing_pooler(model, info), folder)
+    processor = load_preprocessor(AutoImageProcessor, folder)
+    dual = hasattr(model, "get_text_features")
+    tokenizer = load_preprocessor(AutoTokenizer, folder) if dual else None
     model.eval()
     return Encoder(model, processor, tokenizer)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json, tensor_files
-from priorkit.models.language.causal_lm import load_checked, refuse_missing
+from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import zero_shot_head
 from priorkit.models.vision.loading import check_encoder, load_encoder
 
@@ -98,17 +98,10 @@ def _encoder_tagger(
 def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-    loaded, info = load_checked(AutoModelForImageClassification, folder, dtype=torch.float32)
+    loaded, info = load_pretrained(AutoModelForImageClassification, folder, dtype=torch.float32)
     model: Any = loaded
-    refuse_missing(info, folder)
-    try:
-        processor: Any = AutoImageProcessor.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
-        ) from None
+    refuse_missing_tensors(info, folder)
+    processor = load_preprocessor(AutoImageProcessor, folder)
     model.to(device).eval()
     labels = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
     unknown = [tag for tag in vocabulary if tag not in labels]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from priorkit.core.runtime import Runtime, world_size
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.models.multimodal.llava import PARTS, part_of
+from priorkit.models.multimodal.llava import PARTS, llava_part
 
 if TYPE_CHECKING:
     from priorkit.training.engine.loop import TrainingSummary
@@ -55,7 +55,7 @@ def footprint(
     """
     sizes: dict[str, int] = dict.fromkeys(PARTS, 0)
     for name, tensor in tensors.items():
-        sizes[part_of(name)] += tensor.count
+        sizes[llava_part(name)] += tensor.count
     loaded = sum(sizes.values())
     if not rank:
         return Footprint(loaded, sum(sizes[part] for part in train), loaded)
@@ -64,7 +64,7 @@ def footprint(
     matrices = [
         tensor.shape
         for name, tensor in tensors.items()
-        if part_of(name) == "llm" and len(tensor.shape) == 2 and not _is_embedding_or_head(name)
+        if llava_part(name) == "llm" and len(tensor.shape) == 2 and not _is_embedding_or_head(name)
     ]
     added = copied + sum(rank * (rows + columns) + magnitudes * rows for rows, columns in matrices)
     return Footprint(loaded + added, added, added)

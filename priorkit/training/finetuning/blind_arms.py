@@ -21,7 +21,9 @@ from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
-from priorkit.models.multimodal.llava import Multimodal, TextOnly, ensure_image_token, load_multimodal
+from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
+from priorkit.models.multimodal.llava_assembly import ensure_image_token
+from priorkit.models.multimodal.text_only import TextOnlyModel
 from priorkit.training.finetuning import withheld_images
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
 from priorkit.training.finetuning.finetune import Prepared, part_table
@@ -67,7 +69,7 @@ class _Learner:
 
     def save(self, folder: Path) -> None:
         """Save the model with its tokenizer or processor."""
-        if isinstance(self.subject, Multimodal):
+        if isinstance(self.subject, LlavaMultimodal):
             self.subject.save(folder)
         else:
             self.subject.model.save_pretrained(folder)
@@ -77,9 +79,9 @@ class _Learner:
 def _load(settings: Any, work: Work, runtime: Runtime) -> _Learner:
     folder = work.inputs["llm"].path
     if work.plan.kind == "mllm":
-        subject = load_multimodal(folder)
+        subject = load_llava(folder)
         for name, parameter in subject.model.named_parameters():
-            parameter.requires_grad_(subject.part_of(name) == "llm")
+            parameter.requires_grad_(subject.parameter_part(name) == "llm")
         learner = _Learner(
             subject, subject.tokenizer, subject.image_token, subject.image_tokens, subject.max_length
         )
@@ -87,7 +89,7 @@ def _load(settings: Any, work: Work, runtime: Runtime) -> _Learner:
         model, tokenizer = load_llm(folder), load_tokenizer(folder)
         grown = ensure_image_token(model, tokenizer) if settings.placeholder != "drop" else 0
         longest = int(getattr(model.config, "max_position_embeddings", None) or 2048)
-        subject = TextOnly(model, tokenizer.get_vocab().get(IMAGE))
+        subject = TextOnlyModel(model, tokenizer.get_vocab().get(IMAGE))
         learner = _Learner(subject, tokenizer, IMAGE, 1, longest, grown)
     learner.subject.model.to(runtime.device)
     choose_attention(learner.subject.model, runtime.device.type)
@@ -150,7 +152,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     if learner.grown:
         figures["vocabulary_grown_by"] = learner.grown
     rates: dict[str, float] = dict.fromkeys(PARTS, settings.learning_rate)
-    rows = part_table(module, subject.part_of, rates, PARTS)
+    rows = part_table(module, subject.parameter_part, rates, PARTS)
     return Prepared(
         objective,
         {part: row for part, row in rows.items() if row.total},

@@ -190,8 +190,8 @@ def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> s
     texts = [turn.text for turn in conversation.turns]
     if chat.image_token != PLACEHOLDER and any(chat.image_token in text for text in texts):
         return f"{conversation.id}: the text holds the model's image token {chat.image_token}"
-    if obstacle := chat.obstacle([(turn.role, turn.text) for turn in conversation.turns]):
-        return f"{conversation.id}: {obstacle}"
+    if problem := chat.template_problem([(turn.role, turn.text) for turn in conversation.turns]):
+        return f"{conversation.id}: {problem}"
     size = sum(len(text.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS for text in texts)
     if size + len(conversation.images) * chat.image_tokens <= chat.max_length:
         return ""

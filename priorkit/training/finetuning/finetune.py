@@ -97,12 +97,12 @@ def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work
 
 
 def part_table(
-    module: nn.Module, part_of: Callable[[str], str], rates: Mapping[str, float], order: Sequence[str]
+    module: nn.Module, parameter_part: Callable[[str], str], rates: Mapping[str, float], order: Sequence[str]
 ) -> dict[str, PartRow]:
     """The table of parameters by part; tied parameters count once."""
     counts = {part: [0, 0] for part in order}
     for name, parameter in module.named_parameters():
-        row = counts.setdefault(part_of(name), [0, 0])
+        row = counts.setdefault(parameter_part(name), [0, 0])
         row[0] += parameter.numel() * parameter.requires_grad
         row[1] += parameter.numel()
     return {

@@ -18,7 +18,7 @@ from priorkit.data.conversations.sample_packing import FINE, into_rows
 from priorkit.models.blocks import transformer_blocks
 from priorkit.models.kernels.attention import PACKED, document_mask, document_positions
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
-from priorkit.models.language.chat_template import ChatTokenizer, Encoded
+from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
 from priorkit.training.engine.activation_checkpointing import Activations, checkpoint_activations
 from priorkit.training.engine.resource_estimates import TuningCounts
 from priorkit.training.objectives.base import Loss
@@ -30,7 +30,7 @@ KEEP_TOKENS = 32 << 20
 
 
 class Subject(Protocol):
-    """What is being taught: :class:`priorkit.models.multimodal.llava.Multimodal` or ``TextOnly``."""
+    """What is being taught: :class:`priorkit.models.multimodal.llava.LlavaMultimodal` or ``TextOnlyModel``."""
 
     model: Any
 
@@ -52,10 +52,10 @@ class Subject(Protocol):
         placeholder: Tensor | None = None,
         **options: Any,
     ) -> Any:
-        """The language model's output over text and images; see ``Multimodal.hidden``."""
+        """The language model's output over text and images; see ``LlavaMultimodal.hidden``."""
         ...
 
-    def part_of(self, name: str) -> str:
+    def parameter_part(self, name: str) -> str:
         """The part that a parameter belongs to."""
         ...
 
@@ -90,7 +90,7 @@ class Conversations(Protocol):
 class Sample:
     """A tokenised conversation with the numbers of its images."""
 
-    encoded: Encoded
+    encoded: TokenizedConversation
     images: tuple[int, ...]
 
 
@@ -153,7 +153,7 @@ class InstructionObjective:
         if obstacle:
             logger.info(f"conversations are padded, not packed: {obstacle}")
         self._packs = packing and not obstacle
-        self._kept: dict[int, Encoded] = {}
+        self._kept: dict[int, TokenizedConversation] = {}
         self._kept_tokens = 0
         self.counted = TuningCounts()
         self._positions = 0
@@ -305,7 +305,7 @@ class InstructionObjective:
 
     def learning_rate_scale(self, name: str) -> float:
         """The multiplier of the part a parameter belongs to."""
-        return self._scales.get(self._subject.part_of(name), 1.0)
+        return self._scales.get(self._subject.parameter_part(name), 1.0)
 
 
 def fill(
@@ -372,7 +372,7 @@ _MASKED = frozenset({"gemma2", "olmo", "cohere", "stablelm"})
 """Families beyond ``PLAIN_SCORES`` that take a mask ``[batch, 1, time, time]`` and ``position_ids``; each tested."""
 
 
-def encode(chat: ChatTokenizer, conversation: Conversation) -> Encoded:
+def encode(chat: ChatTokenizer, conversation: Conversation) -> TokenizedConversation:
     """Tokenise a conversation by the chat template; an error names the conversation."""
     try:
         return chat.encode([(turn.role, turn.text) for turn in conversation.turns])

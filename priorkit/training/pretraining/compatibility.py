@@ -13,6 +13,7 @@ from priorkit.core.work import Inputs
 from priorkit.data.corpus.reader import read_corpus_header
 from priorkit.data.corpus.tokenizer_files import contains_vocabulary
 from priorkit.data.text.documents import check_text_source
+from priorkit.models.folder import read_json
 from priorkit.models.language import causal_lm
 from priorkit.training.engine.settings import check_sharding
 from priorkit.training.pretraining.settings import PretrainSettings
@@ -109,7 +110,7 @@ def _config_fields(settings: PretrainSettings, inputs: Inputs) -> dict[str, Any]
         return causal_lm.preset_fields(settings.preset)
     if settings.from_llm:
         return causal_lm.check_llm(inputs.one("from_llm").path)
-    return causal_lm.read_model_config(inputs.one("config").path)
+    return read_json(inputs.one("config").path)
 
 
 def _check_exports(settings: PretrainSettings, context_length: int, steps: int) -> None:

@@ -37,7 +37,7 @@ from dataclasses import replace
 from priorkit.architectures.base import Architecture
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.folder import read_config, tensor_files
-from priorkit.models.multimodal.llava import Multimodal, load_processor
+from priorkit.models.multimodal.llava import LlavaMultimodal, load_processor
 
 
 class Toy(Architecture):
@@ -73,7 +73,7 @@ class Toy(Architecture):
 
         config = LlavaConfig.from_dict(read_config(info.folder) | {"model_type": "llava"})
         model = LlavaForConditionalGeneration.from_pretrained(info.folder, config=config)
-        return Multimodal(model, load_processor(info.folder))
+        return LlavaMultimodal(model, load_processor(info.folder))
 
 
 ARCHITECTURE = Toy()

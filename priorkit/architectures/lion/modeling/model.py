@@ -321,7 +321,7 @@ class LionForConditionalGeneration(LlavaForConditionalGeneration):
         )
 
 
-def part_of(name: str) -> str:
+def parameter_part(name: str) -> str:
     """Which part a parameter belongs to.
 
     ``qformer``, ``aggregator``, ``adapter region``, ``adapter image``, ``adapter shared``, ``router``,

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, BatchFeature, LlavaProcessor
 from priorkit.architectures.lion.modeling.configuration import LionConfig, task_index
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, insert_sentence, tag_sentence
-from priorkit.models.language.tokenizer import opened, opening_ids
+from priorkit.models.language.tokenizer import bos_ids, prepend_bos
 
 
 def question_ids(tokenizer: Any, question: str, length: int) -> list[int]:
@@ -123,7 +123,7 @@ class LionProcessor(LlavaProcessor):
     def _ids(self, prompt: str, max_length: int | None) -> list[int]:
         expanded = prompt.replace(self.image_token, self.image_token * self.image_tokens)
         ids: list[int] = self.tokenizer(expanded, add_special_tokens=False)["input_ids"]
-        ids = opened(ids, opening_ids(self.tokenizer))
+        ids = prepend_bos(ids, bos_ids(self.tokenizer))
         if max_length is not None and len(ids) > max_length:
             raise InputError(
                 f"the prompt takes {len(ids)} tokens, {max_length} are allowed; image and soft tokens are "

@@ -45,7 +45,7 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
     assert set(trained) == wanted
     with torch.no_grad():
         for name, value in lion.model.named_parameters():
-            value.requires_grad_(lion.part_of(name) in trained)
+            value.requires_grad_(lion.parameter_part(name) in trained)
             if ".lion." in name:
                 # Away from the initialization, where some branches are zero and get no gradient.
                 value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
@@ -55,7 +55,7 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
     reached = {
         name for name, value in lion.model.named_parameters() if value.grad is not None and value.grad.any()
     }
-    expected = {name for name, value in lion.model.named_parameters() if lion.part_of(name) in wanted}
+    expected = {name for name, value in lion.model.named_parameters() if lion.parameter_part(name) in wanted}
     # Softmax does not see a bias of the keys, and nothing reads the question behind the last layer.
     text_end = ("layer.1.intermediate.dense", "layer.1.output.dense", "layer.1.output.LayerNorm")
     idle = {name for name in expected - reached if not name.endswith("key.bias")}
@@ -142,7 +142,7 @@ def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> Non
     tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.image_tokens + before + 2)
     with pytest.raises(InputError, match="no answer begins within"):
         encode_all(samples(many), tight, "soft", Rejects(0), 12)
-    with pytest.raises(InputError, match="image lies beyond"):
+    with pytest.raises(InputError, match="image is beyond"):
         encode_all(samples(None), ChatTokenizer(lion.tokenizer, lion.image_tokens, 5), "off", Rejects(0), 12)
 
 

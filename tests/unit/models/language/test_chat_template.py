@@ -1,4 +1,4 @@
-"""Which tokens are supervised, checked by decoding them."""
+"""Supervised tokens, compared as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.chat_template import ChatTokenizer, TooLongError, check_template
+from priorkit.models.language.chat_template import ChatTokenizer, TooLongError, check_chat_template
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.training.finetuning.objective import encode
 
@@ -51,7 +51,7 @@ THINKS_LAST = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}
 """
-"""In the manner of Qwen3: thoughts, even empty ones, are only in the last answer."""
+"""As Qwen3's: thoughts, even empty ones, in the last answer only."""
 NO_SYSTEM = """\
 {{- bos_token -}}
 {%- if messages[0]['role'] == 'system' -%}{{ raise_exception('System role not supported') }}{%- endif -%}
@@ -61,7 +61,7 @@ NO_SYSTEM = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>model\\n' -}}{%- endif -%}
 """
-"""In the manner of Gemma 2."""
+"""As Gemma 2's."""
 TURNS = [
     ("user", "<image>\nWhat is it?"),
     ("assistant", "A heron."),
@@ -76,8 +76,8 @@ def tokenizer(tmp_path: Path) -> Any:
     return load_tokenizer(tmp_path)
 
 
-def learnt(chat: ChatTokenizer, turns: list[tuple[str, str]] = TURNS) -> list[str]:
-    """The stretches of text that carry loss."""
+def supervised(chat: ChatTokenizer, turns: list[tuple[str, str]] = TURNS) -> list[str]:
+    """The supervised spans as text."""
     encoded = chat.encode(turns)
     stretches: list[list[int]] = [[]]
     for token, label in zip(encoded.input_ids, encoded.labels, strict=True):
@@ -89,27 +89,32 @@ def learnt(chat: ChatTokenizer, turns: list[tuple[str, str]] = TURNS) -> list[st
     return [chat.tokenizer.decode(stretch) for stretch in stretches if stretch]
 
 
-def test_only_answers_and_their_end_tokens_carry_loss(tokenizer: Any) -> None:
-    assert learnt(ChatTokenizer(tokenizer, 4, 500)) == [" A heron.</s>", " Yes\nindeed</s>"]
+def test_only_answers_and_their_end_tokens_are_supervised(tokenizer: Any) -> None:
+    assert supervised(ChatTokenizer(tokenizer, 4, 500)) == [" A heron.</s>", " Yes\nindeed</s>"]
 
 
-def test_chatmls_line_break_after_the_end_token_carries_none(tokenizer: Any) -> None:
+def test_chatmls_line_break_after_the_end_token_is_not_supervised(tokenizer: Any) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.chat_template = CHATML
     chat = ChatTokenizer(tokenizer, 2, 500)
-    assert learnt(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
-    assert chat.text(TURNS, generate=False).endswith("<|im_end|>\n")
+    assert supervised(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
+    assert chat.render(TURNS, add_generation_prompt=False).endswith("<|im_end|>\n")
 
 
 def test_answers_that_end_in_white_space_keep_their_end_token(tokenizer: Any) -> None:
-    assert learnt(ChatTokenizer(tokenizer, 1, 500), [("user", "q"), ("assistant", "so \n")]) == [" so \n</s>"]
+    assert supervised(ChatTokenizer(tokenizer, 1, 500), [("user", "q"), ("assistant", "so \n")]) == [
+        " so \n</s>"
+    ]
 
 
-def test_a_template_that_expects_lists_of_parts(tokenizer: Any) -> None:
+def test_a_template_that_needs_lists_of_parts(tokenizer: Any) -> None:
     tokenizer.chat_template = PARTS
     chat = ChatTokenizer(tokenizer, 3, 500)
-    assert chat.text(TURNS[:2], generate=True) == "USER: <image>\nWhat is it? ASSISTANT: A heron. ASSISTANT:"
-    assert [text.strip() for text in learnt(chat)] == ["A heron.", "Yes\nindeed"]
+    assert (
+        chat.render(TURNS[:2], add_generation_prompt=True)
+        == "USER: <image>\nWhat is it? ASSISTANT: A heron. ASSISTANT:"
+    )
+    assert [text.strip() for text in supervised(chat)] == ["A heron.", "Yes\nindeed"]
     image = tokenizer.convert_tokens_to_ids("<image>")
     assert chat.encode(TURNS).input_ids.count(image) == 3
 
@@ -123,23 +128,25 @@ def test_another_models_image_token(tokenizer: Any) -> None:
     assert chat.prompt(TURNS[:1]) == ids[: len(chat.prompt(TURNS[:1]))]
 
 
-def test_a_long_conversation_is_cut_at_the_end_of_its_answer(tokenizer: Any) -> None:
-    whole = ChatTokenizer(tokenizer, 4, 500).encode(TURNS)
-    cut = ChatTokenizer(tokenizer, 4, len(whole.input_ids) - 3).encode(TURNS)
+def test_a_long_conversation_is_truncated(tokenizer: Any) -> None:
+    full = ChatTokenizer(tokenizer, 4, 500).encode(TURNS)
+    cut = ChatTokenizer(tokenizer, 4, len(full.input_ids) - 3).encode(TURNS)
     assert cut.truncated
-    assert not whole.truncated
-    assert cut.input_ids == whole.input_ids[:-3]
-    assert cut.labels == whole.labels[:-3]
+    assert not full.truncated
+    assert cut.input_ids == full.input_ids[:-3]
+    assert cut.labels == full.labels[:-3]
 
 
 @pytest.mark.parametrize(
     ("length", "message"),
     [
-        (9, "an image lies beyond the maximum length of 9 tokens"),
+        (9, "an image is beyond the maximum length of 9 tokens"),
         (26, "no answer begins within the maximum length"),
     ],
 )
-def test_conversations_of_which_nothing_is_left(tokenizer: Any, length: int, message: str) -> None:
+def test_conversations_without_a_supervised_token_within_the_maximum_length(
+    tokenizer: Any, length: int, message: str
+) -> None:
     with pytest.raises(TooLongError, match=message):
         ChatTokenizer(tokenizer, 12, length).encode(TURNS)
 
@@ -150,16 +157,20 @@ def with_turn_tokens(tokenizer: Any, template: str) -> ChatTokenizer:
     return ChatTokenizer(tokenizer, 2, 500)
 
 
-def test_a_template_that_thinks_only_in_the_last_answer(tokenizer: Any) -> None:
+def test_a_template_that_thinks_in_the_last_answer_only(tokenizer: Any) -> None:
     chat = with_turn_tokens(tokenizer, THINKS_LAST)
     empty = "<think>\n\n</think>\n\n"
-    assert learnt(chat) == ["A heron.<|im_end|>", f"{empty}Yes\nindeed<|im_end|>"]
+    assert supervised(chat) == ["A heron.<|im_end|>", f"{empty}Yes\nindeed<|im_end|>"]
     three = [*TURNS, ("user", "<|im_start|> A heron."), ("assistant", "No \n")]
-    assert learnt(chat, three) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>", f"{empty}No \n<|im_end|>"]
+    assert supervised(chat, three) == [
+        "A heron.<|im_end|>",
+        "Yes\nindeed<|im_end|>",
+        f"{empty}No \n<|im_end|>",
+    ]
     # A single round is what it was, and all of it can be generated from the prompt.
-    assert learnt(chat, TURNS[:2]) == [f"{empty}A heron.<|im_end|>"]
+    assert supervised(chat, TURNS[:2]) == [f"{empty}A heron.<|im_end|>"]
     encoded = chat.encode(TURNS)
-    first = next(place for place, label in enumerate(encoded.labels) if label != IGNORE)
+    first = next(position for position, label in enumerate(encoded.labels) if label != IGNORE)
     assert encoded.input_ids[:first] == chat.prompt(TURNS[:1])
 
 
@@ -168,7 +179,10 @@ def test_thoughts_that_a_template_leaves_out_of_earlier_answers(tokenizer: Any) 
     thought = [
         (role, f"<think>\nso\n</think>\n\n{words}" if role == "assistant" else words) for role, words in TURNS
     ]
-    assert learnt(chat, thought) == ["A heron.<|im_end|>", "<think>\nso\n</think>\n\nYes\nindeed<|im_end|>"]
+    assert supervised(chat, thought) == [
+        "A heron.<|im_end|>",
+        "<think>\nso\n</think>\n\nYes\nindeed<|im_end|>",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,29 +197,29 @@ def test_marks_find_the_answers_that_prefixes_find(tokenizer: Any, template: str
 
 def test_a_templates_refusal_is_reported(tokenizer: Any) -> None:
     chat = with_turn_tokens(tokenizer, NO_SYSTEM)
-    assert learnt(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
+    assert supervised(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
     talk = Conversation("17", (Turn("system", "Be brief."), Turn("user", "q"), Turn("assistant", "a")), ())
     with pytest.raises(InputError) as caught:
         encode(chat, talk)
     problem = caught.value.problems[0]
     assert problem.what == "the chat template refuses the conversation: System role not supported"
     assert problem.where == "conversation 17"
-    assert chat.obstacle(TURNS) == ""
-    assert "System role not supported" in chat.obstacle([("system", "Be brief."), *TURNS])
+    assert chat.template_problem(TURNS) == ""
+    assert "System role not supported" in chat.template_problem([("system", "Be brief."), *TURNS])
 
 
-def test_templates_that_change_messages_are_refused(tokenizer: Any, tmp_path: Path) -> None:
+def test_templates_that_change_the_text_of_turns_are_refused(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['content'] if m['role'] == 'user' or loop.last }}{% endfor %}"
     )
-    with pytest.raises(InputError, match="does not keep what was said"):
+    with pytest.raises(InputError, match="changes the text of turns"):
         ChatTokenizer(tokenizer, 1, 500).encode(TURNS)
-    with pytest.raises(InputError, match="does not keep what was said") as caught:
-        check_template(tokenizer, tmp_path)
+    with pytest.raises(InputError, match="changes the text of turns") as caught:
+        check_chat_template(tokenizer, tmp_path)
     assert caught.value.problems[0].where == str(tmp_path)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | replace('<image>', '') }}{% endfor %}"
-    with pytest.raises(InputError, match="makes 0 image tokens of 1 images"):
+    with pytest.raises(InputError, match="renders 1 images as 0 image tokens"):
         ChatTokenizer(tokenizer, 1, 500).encode(TURNS)
-    check_template(tokenizer, tmp_path)
-    with pytest.raises(InputError, match="makes 0 image tokens of 1 images"):
-        check_template(tokenizer, tmp_path, "<image>")
+    check_chat_template(tokenizer, tmp_path)
+    with pytest.raises(InputError, match="renders 1 images as 0 image tokens"):
+        check_chat_template(tokenizer, tmp_path, "<image>")

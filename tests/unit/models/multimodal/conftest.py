@@ -1,3 +1,3 @@
-"""Fixtures of this room."""
+"""Fixtures of these tests."""
 
 from tests.support.lion_fixtures import base  # noqa: F401

@@ -1,4 +1,4 @@
-"""Boxes of images that are cropped or padded for the encoder: detected from the processor's file, and reported."""
+"""Boxes in images that are cropped or padded for the encoder: found from the processor's file, and reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from priorkit.models.multimodal.box_alignment import misfit_of, misfit_warning
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 from priorkit.models.vision.preprocessing import Preprocessing
 
 SIDE = 64
@@ -22,19 +22,19 @@ def processors() -> dict[str, list[Any]]:
     import transformers as hf
 
     return {
-        "nothing": [
+        "none": [
             hf.SiglipImageProcessor(size=SQUARE),
             hf.CLIPImageProcessor(size=SQUARE, do_center_crop=False),
             hf.CLIPImageProcessor(size=SQUARE, crop_size=SQUARE),
             hf.ViTImageProcessor(size=SQUARE),
             hf.ConvNextImageProcessor(size={"shortest_edge": 384}),
         ],
-        "uneven": [
+        "non-square": [
             hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE),
             hf.ConvNextImageProcessor(size={"shortest_edge": SIDE}, crop_pct=1.0),
             hf.LlavaImageProcessor(do_pad=True, size=SQUARE, do_center_crop=False),
         ],
-        "every": [
+        "all": [
             hf.CLIPImageProcessor(size={"shortest_edge": 80}, crop_size=SQUARE),
             hf.CLIPImageProcessor(size={"height": 80, "width": 80}, crop_size=SQUARE),
             hf.ConvNextImageProcessor(size={"shortest_edge": SIDE}, crop_pct=0.75),
@@ -42,8 +42,8 @@ def processors() -> dict[str, list[Any]]:
     }
 
 
-def fits(processor: Any, width: int, height: int) -> bool:
-    """Whether a red object on blue is, in the pixels, within one pixel of its box."""
+def box_matches(processor: Any, width: int, height: int) -> bool:
+    """Whether a red rectangle on blue is within a pixel of its box, as shares of the encoder's input."""
     x1, y1, x2, y2 = BOX
     image = np.zeros((height, width, 3), dtype=np.uint8)
     image[..., 2] = 255
@@ -53,42 +53,42 @@ def fits(processor: Any, width: int, height: int) -> bool:
     if not red.any():
         return False
     down, across = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
-    found = (across[0], down[0], across[-1] + 1, down[-1] + 1)
+    edges = (across[0], down[0], across[-1] + 1, down[-1] + 1)
     side = seen.shape[-1]
-    return all(abs(place / side - told) <= 1.01 / SIDE for place, told in zip(found, BOX, strict=True))
+    return all(abs(edge / side - share) <= 1.01 / SIDE for edge, share in zip(edges, BOX, strict=True))
 
 
-@pytest.mark.parametrize("expected", ["nothing", "uneven", "every"])
-def test_the_processor_file_decides_which_boxes_do_not_match(expected: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("expected", ["none", "non-square", "all"])
+def test_misaligned_images_are_known_from_the_file(expected: str, tmp_path: Path) -> None:
     for number, processor in enumerate(processors()[expected]):
         folder = tmp_path / str(number)
         processor.save_pretrained(folder)
-        assert misfit_of(folder) == expected, processor
-        assert fits(processor, 480, 240) == (expected == "nothing"), processor
-        assert fits(processor, 240, 480) == (expected == "nothing"), processor
-        assert fits(processor, 480, 480) == (expected != "every"), processor
-        own = json.loads((folder / "preprocessor_config.json").read_text())
+        assert misaligned_images(folder) == expected, processor
+        assert box_matches(processor, 480, 240) == (expected == "none"), processor
+        assert box_matches(processor, 240, 480) == (expected == "none"), processor
+        assert box_matches(processor, 480, 480) == (expected != "all"), processor
+        content = json.loads((folder / "preprocessor_config.json").read_text())
         joint = tmp_path / f"joint-{number}"
         joint.mkdir()
-        (joint / "processor_config.json").write_text(json.dumps({"image_processor": own}))
-        assert misfit_of(joint) == expected
+        (joint / "processor_config.json").write_text(json.dumps({"image_processor": content}))
+        assert misaligned_images(joint) == expected
 
 
-def test_old_files_and_none(tmp_path: Path) -> None:
-    assert misfit_of(tmp_path) == "nothing"
-    for side, expected in ((224, "uneven"), (256, "every")):
-        known = {"size": side, "crop_size": 224, "do_center_crop": True}
-        (tmp_path / "preprocessor_config.json").write_text(json.dumps(known))
-        assert misfit_of(tmp_path) == expected
+def test_old_files_and_no_file(tmp_path: Path) -> None:
+    assert misaligned_images(tmp_path) == "none"
+    for side, expected in ((224, "non-square"), (256, "all")):
+        settings = {"size": side, "crop_size": 224, "do_center_crop": True}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+        assert misaligned_images(tmp_path) == expected
 
 
-def test_only_images_that_do_not_fit_are_warned_of() -> None:
+def test_the_warning_counts_misaligned_images() -> None:
     sizes = {"a": (40, 40), "b": (60, 40), "c": (40, 41)}
-    assert misfit_warning("nothing", sizes) == ""
-    assert misfit_warning("uneven", {"a": (40, 40)}) == ""
-    assert misfit_warning("uneven", sizes).startswith("2 of 3 images with boxes")
-    assert misfit_warning("every", sizes).startswith("3 of 3 images")
-    assert misfit_warning("uneven", sizes).endswith("align --resize squash")
+    assert misalignment_warning("none", sizes) == ""
+    assert misalignment_warning("non-square", {"a": (40, 40)}) == ""
+    assert misalignment_warning("non-square", sizes).startswith("2 of 3 images with boxes")
+    assert misalignment_warning("all", sizes).startswith("3 of 3 images")
+    assert misalignment_warning("non-square", sizes).endswith("align --resize squash")
 
 
 SHORT = (
@@ -109,7 +109,7 @@ def test_tuning_and_evaluation_warn(artifacts, cli, tmp_path: Path) -> None:
     table.write_text("\n".join(map(json.dumps, rows)))
     check = cli("tune", artifacts.mllm, table, *SHORT, "--stage", 2, "--check", "--out", tmp_path / "no")
     assert check.code == 0, check.err
-    assert "images that are not square are; squeeze" in check.err
+    assert "non-square images are cropped or padded" in check.err
     assert "align --resize squash" in check.err
     image_level = cli(
         "tune",

@@ -56,11 +56,11 @@ def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: 
     multimodal = make_llava(tokenizer)
     multimodal.model.set_attn_implementation("eager")
     for name, value in multimodal.model.named_parameters():
-        value.requires_grad_(multimodal.part_of(name) in train)
+        value.requires_grad_(multimodal.parameter_part(name) in train)
     objective = objective_of(multimodal, tmp_path, packing=False)
     with FlopCounterMode(display=False) as counter:
         stepped(objective, range(2, 3))
-    parts = part_table(multimodal.model, multimodal.part_of, dict.fromkeys(train, 1.0), PARTS)
+    parts = part_table(multimodal.model, multimodal.parameter_part, dict.fromkeys(train, 1.0), PARTS)
     formula = tuning_flops(multimodal.model.config, parts, objective.counted)
     # The formula takes biases and norms for matrices and leaves out the class token.
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.06)
@@ -89,7 +89,7 @@ def test_positions_are_counted_the_same_packed_and_padded(tokenizer: Any, tmp_pa
 def test_text_only_takes_what_pretraining_takes_except_the_head(tokenizer: Any) -> None:
     multimodal = make_llava(tokenizer)
     config = multimodal.model.config
-    parts = part_table(multimodal.model, multimodal.part_of, dict.fromkeys(PARTS, 1.0), ("llm",))
+    parts = part_table(multimodal.model, multimodal.parameter_part, dict.fromkeys(PARTS, 1.0), ("llm",))
     length = 50
     found = tuning_flops(config, {"llm": parts["llm"]}, TuningCounts(length, length**2, length))
     assert found == pytest.approx(length * flops_per_token(config, parts["llm"].total, length))

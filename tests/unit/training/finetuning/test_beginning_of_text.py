@@ -11,8 +11,8 @@ from transformers import AutoProcessor
 from priorkit.data.images.decoding import decode
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.tokenizer import CHAT_TEMPLATE, load_tokenizer, opening_ids
-from priorkit.models.multimodal.llava import load_multimodal
+from priorkit.models.language.tokenizer import CHAT_TEMPLATE, bos_ids, load_tokenizer
+from priorkit.models.multimodal.llava import load_llava
 from tests.support.chat_models import make_llava, make_tokenizer, picture
 
 TURNS = [("user", "<image>\nWhat is shown here?"), ("assistant", "A grey heron.")]
@@ -40,7 +40,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
 ) -> None:
     folder = saved(tmp_path, adds)
     processor = AutoProcessor.from_pretrained(folder)
-    multimodal = load_multimodal(folder)
+    multimodal = load_llava(folder)
     chat = multimodal.chat_tokenizer()
     text = processor.apply_chat_template(MESSAGES)
     theirs = processor(text=text, images=decode(picture(1)), return_tensors="pt")["input_ids"][0].tolist()
@@ -48,13 +48,13 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
     assert encoded.input_ids == theirs
     bos = processor.tokenizer.bos_token_id
     assert [token == bos for token in theirs[:2]] == [adds, False]
-    assert opening_ids(processor.tokenizer) == [bos] * adds
+    assert bos_ids(processor.tokenizer) == [bos] * adds
     assert encoded.labels[:2] == [IGNORE, IGNORE]
     assert (
         chat.tokenizer.decode([label for label in encoded.labels if label != IGNORE]) == " A grey heron.</s>"
     )
     # The prompt of an evaluation, and that of a processor which renders and tokenizes in one call.
-    prompt = chat.text(TURNS[:1], generate=True)
+    prompt = chat.render(TURNS[:1], add_generation_prompt=True)
     subject = ModelAdapter(multimodal.model, multimodal.tokenizer, 512, multimodal)
     assert (
         subject.encode(prompt, chat=True) == chat.prompt(TURNS[:1]) == theirs[: len(chat.prompt(TURNS[:1]))]
@@ -67,7 +67,7 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
 def test_a_template_that_writes_the_beginning_itself_does_not_double_it(tmp_path: Path) -> None:
     for name, template in (("own", None), ("writes", "{{ bos_token }}" + CHAT_TEMPLATE)):
         (tmp_path / name).mkdir()
-        chat = load_multimodal(saved(tmp_path / name, True, template)).chat_tokenizer()
+        chat = load_llava(saved(tmp_path / name, True, template)).chat_tokenizer()
         ids = chat.encode(TURNS).input_ids
         assert ids.count(chat.tokenizer.bos_token_id) == 1
         assert ids[0] == chat.tokenizer.bos_token_id

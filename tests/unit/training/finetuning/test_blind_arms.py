@@ -13,7 +13,7 @@ from priorkit.data.conversations.refusal import REFUSAL
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.models.multimodal.llava import TextOnly
+from priorkit.models.multimodal.text_only import TextOnlyModel
 from priorkit.scoring.answers.refusals import abstains
 from priorkit.training.finetuning import withheld_images
 from tests.support.chat_models import gathered, make_llm, make_tokenizer, talk
@@ -47,7 +47,9 @@ def test_gains_are_differences_of_mean_log_likelihoods(tokenizer: Any, tmp_path:
         empty = [(role, "" if role == "user" else text) for role, text in turns]
         expected.append(mean_log_likelihood(model, chat, turns) - mean_log_likelihood(model, chat, empty))
     choose_attention(model, "cpu")
-    gains = withheld_images.answer_gains(TextOnly(model), gathered(talks, tmp_path), chat, packing, RUNTIME)
+    gains = withheld_images.answer_gains(
+        TextOnlyModel(model), gathered(talks, tmp_path), chat, packing, RUNTIME
+    )
     np.testing.assert_allclose(gains, expected, rtol=1e-4, atol=1e-5)
     assert gains.std() > 0
 

@@ -16,7 +16,7 @@ from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import PACKED, choose_attention
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.models.multimodal.llava import TextOnly
+from priorkit.models.multimodal.text_only import TextOnlyModel
 from priorkit.training.finetuning.objective import InstructionObjective, packing_obstacle
 from priorkit.training.finetuning.vision_features import FreshViews
 from tests.support.chat_models import gathered, make_llava, make_llm, make_tokenizer, talk
@@ -67,7 +67,7 @@ def test_loss_and_gradients_are_those_of_padded_batches(
     expected, wanted = step(padded)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert set(gradients) == set(wanted)
-    parts = {multimodal.part_of(name) for name in gradients}
+    parts = {multimodal.parameter_part(name) for name in gradients}
     assert parts == ({"llm"} if conversations is TEXT else {"llm", "projector", "encoder"})
     for name, value in wanted.items():
         torch.testing.assert_close(
@@ -130,7 +130,7 @@ def test_language_models_of_other_families(tokenizer: Any, tmp_path: Path, famil
     chat = ChatTokenizer(tokenizer, 1, 512)
     losses: list[float] = []
     for packing in (True, False):
-        objective = InstructionObjective(TextOnly(model), samples, chat, packing=packing)
+        objective = InstructionObjective(TextOnlyModel(model), samples, chat, packing=packing)
         assert objective._packs == packing
         losses.append(step(objective)[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -149,7 +149,7 @@ def test_models_that_cannot_keep_samples_apart_are_padded(
     choose_attention(model, "cpu")
     chat = ChatTokenizer(tokenizer, 1, 512)
     with caplog.at_level("INFO", "priorkit"):
-        objective = InstructionObjective(TextOnly(model), gathered(TEXT, tmp_path), chat)
+        objective = InstructionObjective(TextOnlyModel(model), gathered(TEXT, tmp_path), chat)
     assert "padded, not packed: packing is not proven for 'gpt_bigcode'" in caplog.text
     batch = objective.collate([objective.sample(n, n) for n in range(3)])
     assert batch["attention_mask"].sum(1).tolist() == [
@@ -198,4 +198,4 @@ def test_rows_hold_every_sample_once_with_its_images_in_order(tokenizer: Any, tm
 def test_a_batch_without_images_changes_neither_projector_nor_encoder(tokenizer: Any, tmp_path: Path) -> None:
     multimodal = make_llava(tokenizer)
     _, gradients = step(objective_of(multimodal, TEXT, tmp_path, packing=True))
-    assert {multimodal.part_of(name) for name in gradients} == {"llm"}
+    assert {multimodal.parameter_part(name) for name in gradients} == {"llm"}

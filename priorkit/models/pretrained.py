@@ -1,0 +1,72 @@
+"""Loading a model of transformers from a local folder, with errors for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from priorkit.core.errors import InputError
+
+
+def load_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """``model_class.from_pretrained`` from local safetensors only.
+
+    Args:
+        model_class: a model class of transformers, or one of its ``AutoModel`` classes.
+        folder: in Hugging Face's layout.
+        **options: further arguments of ``from_pretrained``.
+
+    Returns:
+        The model, and transformers' report on missing, unexpected and mismatched keys.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    try:
+        return model_class.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that refuse_missing_tensors can name them
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        raise InputError(
+            f"the model cannot be loaded: {lines[0] if lines else error}", where=str(folder)
+        ) from error
+
+
+def refuse_missing_tensors(report: dict[str, Any], folder: Path) -> None:
+    """Refuse a model with weights that would be random.
+
+    Args:
+        report: from :func:`load_pretrained`.
+        folder: of the model, for the message.
+
+    Raises:
+        InputError: naming tensors that are missing or of another shape.
+    """
+    missing, mismatched = sorted(report.get("missing_keys", [])), report.get("mismatched_keys", [])
+    if missing or mismatched:
+        names = [*missing, *(str(item[0] if isinstance(item, tuple) else item) for item in mismatched)]
+        raise InputError(
+            f"{len(names)} tensors are missing or of another shape, such as {', '.join(names[:3])}",
+            where=str(folder),
+        )
+
+
+def load_preprocessor(auto_class: Any, folder: Path) -> Any:
+    """``auto_class.from_pretrained`` from a local folder: a processor, an image processor or its tokenizer.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    try:
+        return auto_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(
+            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
+        ) from None
