@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.settings import Settings
 from priorkit.core.specs import flag_of
+from priorkit.training.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     from priorkit.core.inputs import Input
@@ -34,7 +35,10 @@ class TuneOptions:
     unsupported: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-class Architecture(ABC):
+S = TypeVar("S", bound=FinetuningSettings, contravariant=True)
+
+
+class Architecture(ABC, Generic[S]):
     """How images enter a language model: trained by ``tune``, loaded by ``evaluate``.
 
     A folder of this package fulfils it with two modules: ``settings`` holds ``OPTIONS``, a
@@ -43,7 +47,7 @@ class Architecture(ABC):
     """
 
     @abstractmethod
-    def plan(self, settings: Any, inputs: Mapping[str, Input]) -> Plan:
+    def plan(self, settings: S, inputs: Mapping[str, Input]) -> Plan:
         """Check model, data and options from headers.
 
         Raises:
@@ -51,7 +55,7 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def prepare(self, settings: Any, work: Work, runtime: Runtime) -> Prepared:
+    def prepare(self, settings: S, work: Work, runtime: Runtime) -> Prepared:
         """Load the model, choose what trains, read the data and build the objective."""
 
     @abstractmethod

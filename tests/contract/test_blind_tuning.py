@@ -187,11 +187,11 @@ def test_answerable_questions_and_abstention(artifacts, cli, tmp_path: Path, sou
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--control", "sighted"), "a language model sees no images"),
-        (("--control", "text", "--abstain"), "--abstain: a control is an arm of its own"),
-        (("--control", "text", "--placeholder", "keep"), "--placeholder: a control is an arm of its own"),
+        (("--control", "sighted"), "a language model takes no images"),
+        (("--control", "text", "--abstain"), "--abstain: cannot be combined with --control"),
+        (("--control", "text", "--placeholder", "keep"), "--placeholder: cannot be combined with --control"),
         (("--abstain", "--answerable-only"), "cannot be both left out and refused"),
-        (("--placeholder-tokens", 3), "only --placeholder learned takes a number"),
+        (("--placeholder-tokens", 3), "only has an effect with --placeholder learned"),
         (("--placeholder", "blank"), "should be 'drop', 'keep' or 'learned'"),
     ],
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from priorkit.architectures.base import Architecture
 from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
+from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Plan, Work
@@ -17,16 +17,16 @@ from priorkit.models.multimodal.base import MultimodalModel
 from priorkit.training.finetuning.finetune import Prepared
 
 
-class Lion(Architecture):
+class Lion(Architecture[LionTuneSettings]):
     """Full LION models, and LION adapters on LLaVA models."""
 
-    def plan(self, settings: Any, inputs: Mapping[str, Input]) -> Plan:
+    def plan(self, settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         """See :func:`priorkit.architectures.lion.plan.plan`."""
         from priorkit.architectures.lion.plan import plan
 
         return plan(settings, inputs)
 
-    def prepare(self, settings: Any, work: Work, runtime: Runtime) -> Prepared:
+    def prepare(self, settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepared:
         """See :func:`priorkit.architectures.lion.training.prepare`."""
         from priorkit.architectures.lion.training import prepare
 

@@ -14,7 +14,7 @@ from priorkit.architectures.lion.modeling.configuration import (
     check_layers,
 )
 from priorkit.architectures.lion.pretrained_qformer import PretrainedQueries, check_queries
-from priorkit.architectures.lion.settings import contradicted, lion_values, shape_of
+from priorkit.architectures.lion.settings import LionTuneSettings, contradicted, lion_values, shape_of
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
@@ -67,7 +67,7 @@ def trained_parts(stage: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
+def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check base, adapter, parts, layers and data from headers."""
     problems = Problems(UsageError)
     shape = shape_of(settings)
@@ -113,11 +113,11 @@ def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
     column = settings.tags_column if fields["tags"] != "off" else ""
     for path in source_paths(inputs).values():
         check_task_conversations(path, column)
-    trained = trained_parts(settings.stage, fields)
+    trained = trained_parts(settings.chosen_stage, fields)
     name = base.given if base.revision else str(base.path.resolve())
     return Plan(
         [
-            ("stage", settings.stage),
+            ("stage", settings.chosen_stage),
             ("visual tokens from", ", ".join(fields["branches"]) or "nothing"),
             *([("Q-Former from", _origin(inputs["qformer"], queries))] if queries else []),
             ("trained", ", ".join(trained)),
@@ -146,7 +146,7 @@ def _vision(folder: Path) -> dict[str, Any]:
     return {"hidden_size": config.hidden_size, "num_hidden_layers": config.num_hidden_layers}
 
 
-def _continued(settings: Any, wanted: Mapping[str, Any], start: Path) -> dict[str, Any]:
+def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Path) -> dict[str, Any]:
     """The fields of an adapter to go on from; tags may be switched on."""
     held = dict(read_adapter_config(start)["lion"])
     shape = shape_of(settings)

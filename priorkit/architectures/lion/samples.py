@@ -7,10 +7,10 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from priorkit.architectures.lion.modeling.configuration import task_index
 from priorkit.architectures.lion.modeling.processing import question_ids
+from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.boxes import BOX_PATTERN
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Turn
@@ -29,7 +29,9 @@ from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConve
 logger = logging.getLogger(__name__)
 
 
-def read(sources: Mapping[str, Path], settings: Any, tags: str, rejects: Rejects) -> list[TaskConversation]:
+def read(
+    sources: Mapping[str, Path], settings: LionTuneSettings, tags: str, rejects: Rejects
+) -> list[TaskConversation]:
     """The usable samples of all sources, drawn as the mixture that the settings ask for."""
     column = settings.tags_column if tags != "off" else ""
     kept: dict[str, list[TaskConversation]] = {}

@@ -11,6 +11,7 @@ from priorkit.core.errors import UsageError
 from priorkit.core.settings import Settings, option
 from priorkit.core.values import Count, Counts, Words
 from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.training.finetuning.settings import FinetuningSettings
 
 Stage = Literal["1", "2", "3", "all"]
 
@@ -106,6 +107,21 @@ class LionSettings(Settings):
         advanced=True,
     )
 
+    @property
+    def chosen_stage(self) -> Stage:
+        """The stage.
+
+        Raises:
+            UsageError: none was given.
+        """
+        if self.stage is None:
+            raise UsageError("--stage is missing", where="--architecture lion", hint="one of 1, 2, 3, all")
+        return self.stage
+
+
+class LionTuneSettings(LionSettings, AugmentationSettings, FinetuningSettings):
+    """What tuning LION reads of the settings of ``tune``."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -138,9 +154,7 @@ def shape_of(settings: LionSettings) -> Shape:
     Raises:
         UsageError: no stage.
     """
-    if settings.stage is None:
-        raise UsageError("--stage is missing", where="--architecture lion", hint="one of 1, 2, 3, all")
-    default = STAGES[settings.stage]
+    default = STAGES[settings.chosen_stage]
     adapters = default.adapters
     if settings.adapters:
         adapters = () if settings.adapters == (NONE,) else settings.adapters

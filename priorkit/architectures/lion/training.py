@@ -18,6 +18,7 @@ from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import LionPlan, source_paths
 from priorkit.architectures.lion.pretrained_qformer import load_queries
 from priorkit.architectures.lion.samples import LionSample, encode_all, images_of, of_types, read
+from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.conversations.task_conversations import REGION
@@ -36,7 +37,7 @@ CALIBRATION_IMAGES = 64
 """Images by which fresh branches are scaled."""
 
 
-def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
+def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepared:
     """Load, freeze, read the data and make the objective."""
     planned: LionPlan = work.plan.payload
     soft = planned.fields["tags"]
@@ -104,7 +105,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     return Prepared(
         objective,
         part_table(lion.model, lion.parameter_part, rates, ()),
-        lambda folder: lion.save_adapter(folder, planned.base_name, settings.stage),
+        lambda folder: lion.save_adapter(folder, planned.base_name, settings.chosen_stage),
         length,
         figures,
         lambda: {"useful_share": objective.useful_share},

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from priorkit.architectures.base import Architecture
+from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Plan, Work
@@ -17,16 +17,16 @@ from priorkit.models.multimodal.base import MultimodalModel
 from priorkit.training.finetuning.finetune import Prepared
 
 
-class Llava(Architecture):
+class Llava(Architecture[LlavaTuneSettings]):
     """LLaVA models as transformers stores them; PEFT adapters on them are folded in."""
 
-    def plan(self, settings: Any, inputs: Mapping[str, Input]) -> Plan:
+    def plan(self, settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         """See :func:`priorkit.architectures.llava.plan.plan`."""
         from priorkit.architectures.llava.plan import plan
 
         return plan(settings, inputs)
 
-    def prepare(self, settings: Any, work: Work, runtime: Runtime) -> Prepared:
+    def prepare(self, settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> Prepared:
         """See :func:`priorkit.architectures.llava.training.prepare`."""
         from priorkit.architectures.llava.training import prepare
 

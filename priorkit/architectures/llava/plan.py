@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.architectures.registry import owner_of
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.inputs import Input
@@ -18,7 +19,7 @@ from priorkit.training.engine.resource_estimates import footprint
 from priorkit.training.finetuning.conversation_source import check_sources
 
 
-def plan(settings: Any, inputs: Mapping[str, Input]) -> Plan:
+def plan(settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check model, instructions and the parts to train from headers."""
     unknown = [part for part in settings.train if part not in PARTS]
     if unknown:
@@ -79,7 +80,7 @@ def _refuse_adapter(given: Input) -> None:
     raise InputError("this is an adapter, not a model", where=given.given, hint=hint)
 
 
-def _check_export(settings: Any, config: Mapping[str, Any], source: Input) -> None:
+def _check_export(settings: LlavaTuneSettings, config: Mapping[str, Any], source: Input) -> None:
     """The encoder that gives its text tower must have an image tower of the model's shape."""
     if "encoder" not in settings.train:
         raise UsageError(

@@ -1,7 +1,18 @@
-"""Options of ``tune`` that only LLaVA takes: none."""
+"""Options of ``tune`` that LLaVA reads; it has none that other architectures do not know."""
 
 from __future__ import annotations
 
 from priorkit.architectures.base import TuneOptions
+from priorkit.training.finetuning.settings import (
+    ExportEncoderSettings,
+    FinetuningSettings,
+    LoraSettings,
+    TrainablePartsSettings,
+)
+
+
+class LlavaTuneSettings(ExportEncoderSettings, LoraSettings, TrainablePartsSettings, FinetuningSettings):
+    """What tuning a LLaVA model reads of the settings of ``tune``."""
+
 
 OPTIONS = TuneOptions()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
 from priorkit.core.work import Work
@@ -22,7 +23,7 @@ from priorkit.training.finetuning.objective import InstructionObjective, compile
 from priorkit.training.finetuning.vision_features import views_of
 
 
-def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
+def prepare(settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> Prepared:
     """Load the model, set what trains, read the instructions, build the objective."""
     multimodal = load_llava(work.inputs["mllm"].path)
     multimodal.model.to(runtime.device)
@@ -73,7 +74,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def choose_trained(settings: Any, multimodal: LlavaMultimodal) -> nn.Module:
+def choose_trained(settings: LlavaTuneSettings, multimodal: LlavaMultimodal) -> nn.Module:
     """Freeze what is not to be trained; returns what holds the parameters (a PEFT wrapper with LoRA).
 
     The second matrix of a linear projector is the identity and stays frozen.
@@ -92,7 +93,7 @@ def choose_trained(settings: Any, multimodal: LlavaMultimodal) -> nn.Module:
     return module
 
 
-def _with_lora(settings: Any, model: Any) -> Any:
+def _with_lora(settings: LlavaTuneSettings, model: Any) -> Any:
     """LoRA on every matrix of the language model's layers; other trained parts are saved whole with it."""
     from peft import LoraConfig, get_peft_model
 

@@ -25,6 +25,7 @@ from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
 from priorkit.models.multimodal.llava_assembly import ensure_image_token
 from priorkit.models.multimodal.text_only import TextOnlyModel
 from priorkit.training.finetuning import withheld_images
+from priorkit.training.finetuning.blind_settings import BlindTuneSettings
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
 from priorkit.training.finetuning.finetune import Prepared, part_table
 from priorkit.training.finetuning.objective import InstructionObjective, compile_decoder
@@ -35,16 +36,6 @@ PARTS = ("placeholder", "projector", "llm", "encoder")
 
 PLACEHOLDER_USE = "stands in for images in this training alone; evaluate --blind drops the image's place"
 """What the manifest says of a placeholder that is kept or learnt."""
-
-
-def arm_of(settings: Any) -> str:
-    """The arm's name, for the manifest and the talk."""
-    if settings.control != "none":
-        return f"control: {settings.control}"
-    words = [f"placeholder {settings.placeholder}"]
-    words += ["answers shuffled"] * settings.shuffle_answers
-    words += ["answerable only"] * settings.answerable_only + ["abstaining"] * settings.abstain
-    return ", ".join(words)
 
 
 @dataclass
@@ -76,7 +67,7 @@ class _Learner:
             self.tokenizer.save_pretrained(folder)
 
 
-def _load(settings: Any, work: Work, runtime: Runtime) -> _Learner:
+def _load(settings: BlindTuneSettings, work: Work, runtime: Runtime) -> _Learner:
     folder = work.inputs["llm"].path
     if work.plan.kind == "mllm":
         subject = load_llava(folder)
@@ -96,10 +87,10 @@ def _load(settings: Any, work: Work, runtime: Runtime) -> _Learner:
     return learner
 
 
-def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
+def prepare(settings: BlindTuneSettings, work: Work, runtime: Runtime) -> Prepared:
     """Load the model, make the arm's samples, build the objective."""
     learner = _load(settings, work, runtime)
-    subject, model, sighted = learner.subject, learner.subject.model, settings.control == "sighted"
+    subject, model, sighted = learner.subject, learner.subject.model, settings.shows_images
     shown = learner.image_tokens if sighted else 1
     if settings.placeholder == "learned":
         shown = settings.placeholder_tokens or learner.image_tokens
@@ -146,7 +137,7 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
             learnt = placeholder.weight.detach().cpu().contiguous()
             save_file({"placeholder": learnt}, folder / "placeholder.safetensors")
 
-    figures["arm"] = arm_of(settings)
+    figures["arm"] = settings.arm
     if settings.placeholder != "drop":
         figures["placeholder"] = PLACEHOLDER_USE
     if learner.grown:
@@ -164,9 +155,11 @@ def prepare(settings: Any, work: Work, runtime: Runtime) -> Prepared:
     )
 
 
-def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[ConversationMixture, dict[str, Any]]:
+def _read(
+    settings: BlindTuneSettings, work: Work, chat: ChatTokenizer
+) -> tuple[ConversationMixture, dict[str, Any]]:
     """The conversations, drawn as every arm draws them, with images still counted."""
-    sighted = settings.control == "sighted"
+    sighted = settings.shows_images
 
     def seen(conversation: Conversation) -> Conversation:
         return conversation if sighted else withheld_images.withheld(conversation, settings.placeholder)
@@ -178,7 +171,7 @@ def _read(settings: Any, work: Work, chat: ChatTokenizer) -> tuple[ConversationM
 
 
 def _arm(
-    settings: Any,
+    settings: BlindTuneSettings,
     work: Work,
     subject: Any,
     samples: ConversationMixture,

@@ -21,7 +21,7 @@ from priorkit.data.conversations.conversation_store import ConversationMixture, 
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
 from priorkit.training.finetuning.objective import Conversations, encode
-from priorkit.training.finetuning.settings import ONLY, InstructionSettings
+from priorkit.training.finetuning.settings import UNNAMED, InstructionSettings
 
 TEMPLATE_TOKENS = 32
 """More than a chat template adds to a turn; only conversations that may be too long are tokenised to see."""
@@ -55,7 +55,7 @@ def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, 
     for name, item in sources_of(inputs, setting).items():
         try:
             files = check_conversations(item.path)
-            facts.append((setting if name == ONLY else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
+            facts.append((setting if name == UNNAMED else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
@@ -180,7 +180,7 @@ def read_samples(
     samples = read_mixture(settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change)
     rejects.write(work.path)
     figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
-    if set(samples.names) != {ONLY}:
+    if set(samples.names) != {UNNAMED}:
         figures["sources"] = samples.sources
     return samples, figures
 

@@ -1,4 +1,4 @@
-"""Options of the steps that learn from conversations: what is read, how it is mixed and how it is batched."""
+"""Options that align, tune and blind-tune share: what they read, how it is mixed and batched, which parts are trained."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
-from priorkit.core.settings import Settings, option, reject_limit_option
+from priorkit.core.settings import Settings, StepSettings, option, redefault, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers, Words
+from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 
-ONLY = "all"
-"""The name of a source that is given as a path alone."""
+UNNAMED = "all"
+"""The name of a single source given as a path without a name."""
 
 
 def _sources(value: Any) -> Any:
-    """Let a path alone stand for one source without a name of its own."""
+    """Accept a path without a name where there is one source."""
     items = [value] if isinstance(value, str) else value
     if isinstance(items, list | tuple) and len(items) == 1:
         (item,) = items
         if isinstance(item, str) and ("=" not in item or Path(item).expanduser().exists()):
-            return {ONLY: item}
+            return {UNNAMED: item}
     return items
 
 
@@ -29,43 +30,104 @@ Sources = Annotated[Named, BeforeValidator(_sources)]
 
 
 class InstructionSettings(Settings):
-    """What is read of the conversations and how they fill batches."""
+    """Which conversations are read, and how they are batched."""
 
     group: ClassVar[str] = "conversations"
 
     weight: NamedNumbers = option(
         {},
-        "A source's share of the samples, on any scale; by size where none is given.",
+        "A source's share of the samples, on any scale; default: by size.",
         metavar="NAME=W",
         advanced=True,
     )
     subset: Count | None = option(
         None,
-        "Samples of the mixture, drawn by the seed, such as 1M; as many as use no sample twice where not given.",
+        "Number of samples in the mixture, such as 1M; default: as many as use no sample twice.",
         metavar="N",
         ge=1,
         advanced=True,
     )
     max_epochs: float = option(
-        4.0, "How often a source's samples may be repeated in the mixture.", gt=0, advanced=True
+        4.0, "Maximum number of times that a source's samples occur in the mixture.", gt=0, advanced=True
     )
     ability: Words = option(
         (),
-        "Keep only samples of these groups of abilities (their key 'ability').",
+        "Keep only samples of these ability groups (their key 'ability').",
         metavar="GROUP",
         advanced=True,
     )
     max_length: Count = option(
-        0, "Longest conversation in tokens, images included; 0 for what the model takes.", metavar="N"
+        0, "Maximum length of a conversation in tokens, images included; 0 for the model's.", metavar="N"
     )
     reject_limit: float = reject_limit_option("samples")
     packing: bool = option(
         True,
-        "Put several conversations into a row, each blind to the others; else one to a row, padded.",
+        "Pack conversations into rows with block-diagonal attention; otherwise one per row, padded.",
         advanced=True,
     )
     compile: bool = option(
         False,
         "Compile the language model with torch.compile (needs a C++ compiler on CPUs).",
+        advanced=True,
+    )
+
+
+class FinetuningSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
+    """Base of the settings of align, tune and blind-tune."""
+
+    batch_size: int = redefault(TrainingSettings, "batch_size", 32)
+    learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
+    warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
+    weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.0)
+
+
+class TrainablePartsSettings(Settings):
+    """Which parts of a multimodal model are trained, and how fast."""
+
+    train: Words = option(
+        ("projector", "llm"), "Parts to train: any of projector, llm and encoder.", metavar="PART"
+    )
+    projector_learning_rate: float | None = option(
+        None,
+        "Peak learning rate of the projector where it differs.",
+        gt=0,
+        advanced=True,
+    )
+    llm_learning_rate: float | None = option(
+        None,
+        "Peak learning rate of the language model where it differs.",
+        gt=0,
+        advanced=True,
+    )
+    encoder_learning_rate: float | None = option(
+        None,
+        "Peak learning rate of the encoder where it differs.",
+        gt=0,
+        advanced=True,
+    )
+
+
+class LoraSettings(Settings):
+    """LoRA on the language model."""
+
+    lora_rank: int = option(
+        0, "Rank of LoRA on the language model's matrices; makes an adapter. 0 for full fine-tuning.", ge=0
+    )
+    lora_alpha: int = option(0, "LoRA's alpha; 0 for twice the rank.", ge=0, advanced=True)
+    lora_dropout: float = option(0.0, "Dropout before LoRA's matrices, 0 to 1.", ge=0, lt=1, advanced=True)
+    dora: bool = option(
+        False, "Train the matrices' magnitudes separately from their directions (DoRA).", advanced=True
+    )
+
+
+class ExportEncoderSettings(Settings):
+    """Whether the tuned encoder is written too."""
+
+    export_encoder: str | None = option(
+        None,
+        "Also write the tuned encoder to OUT/encoder; give the encoder that the model was aligned with, whose "
+        "text tower is copied.",
+        accepts=("encoder",),
+        hub="model",
         advanced=True,
     )
