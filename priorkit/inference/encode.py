@@ -259,7 +259,8 @@ def _looked_up(cache: FeatureCache, device: torch.device) -> dict[str, Tensor] |
             "rows": torch.zeros(sizes[0], dtype=torch.int64),
             "unusual": torch.zeros(len(KINDS), dtype=torch.int64),
         }
-    return {name: distributed.total(value.to(device)).cpu() for name, value in tensors.items()}
+    # By name: the order of a file's tensors is its own, and every process must sum the same one at a time.
+    return {name: distributed.total(tensors[name].to(device)).cpu() for name in sorted(tensors)}
 
 
 def _collected(

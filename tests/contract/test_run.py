@@ -198,7 +198,7 @@ def test_check_plans_and_writes_nothing(step: str, artifacts, cli, tmp_path: Pat
 def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
     code = (
         "import sys; from priorkit.core.step import Step; from priorkit.cli.main import main\n"
-        "def run(self, settings): raise ZeroDivisionError('a bug')\n"
+        "def run(self, *settings): raise ZeroDivisionError('a bug')\n"
         "Step.run = run\n"
         "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
     )
@@ -216,7 +216,7 @@ def test_a_bug_shows_its_traceback(tmp_path: Path) -> None:
 def test_out_of_memory_is_the_machines_fault(tmp_path: Path, error: str) -> None:
     code = (
         "import sys; from priorkit.core.step import Step; from priorkit.cli.main import main\n"
-        f"def run(self, settings): raise {error}\n"
+        f"def run(self, *settings): raise {error}\n"
         "Step.run = run\n"
         "sys.argv = ['priorkit', 'tokenizer', 'a=b', '--out', 'x']; main()"
     )

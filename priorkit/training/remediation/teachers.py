@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priorkit.data.images.augmentation import View
 from priorkit.data.images.pixels import Pixels
-from priorkit.inference.encode import PreparedImage, encode, pooled_features
+from priorkit.inference.encode import EncodedImages, PreparedImage, encode, pooled_features
 from priorkit.inference.feature_cache import FeatureCache, cache_folder
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.remediation.views import ViewSchedule
@@ -38,18 +38,18 @@ def teacher_features(
         L2-normalized fp32 ``[views, images, width]``.
     """
 
-    def of_view(number: int) -> Tensor:
+    def of_view(number: int) -> EncodedImages:
         def load(_: Encoder, index: int) -> PreparedImage:
             view = views.fixed_view(index, number) if views.fixed else View()
             return PreparedImage(pixels.view(index, view))
 
         cache = FeatureCache(cache_folder(), {"of": "teacher features", **key, "view": number})
-        encoded = encode(
+        return encode(
             range(len(pixels)), lambda: encoder, pooled_features, cache, load=load, batch_size=BATCH,
             threads=threads, device=encoder.device, title=title,
         )  # fmt: skip
-        if encoded.cached:
-            logger.info(f"  {title}: features from the cache ({cache.path})")
-        return encoded.features
 
-    return torch.stack([of_view(number) for number in range(max(1, views.fixed))])
+    encoded = [of_view(number) for number in range(max(1, views.fixed))]
+    if all(view.cached for view in encoded):
+        logger.info(f"  {title}: features from the cache ({cache_folder()})")
+    return torch.stack([view.features for view in encoded])

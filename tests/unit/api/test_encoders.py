@@ -9,11 +9,11 @@ from PIL import Image
 import priorkit as pk
 
 
-def test_images_and_texts_are_embedded(kit) -> None:
-    encoder = pk.load_encoder(kit.encoder, device="cpu")
-    files = sorted(path for path in Path(kit.images).rglob("*.png"))[:3]
+def test_images_and_texts_are_embedded(artifacts) -> None:
+    encoder = pk.load_encoder(artifacts.encoder, device="cpu")
+    files = sorted(path for path in Path(artifacts.images).rglob("*.png"))[:3]
     if not files:
-        Image.new("RGB", (32, 32), "red").save(file := Path(kit.encoder).parent / "red.png")
+        Image.new("RGB", (32, 32), "red").save(file := Path(artifacts.encoder).parent / "red.png")
         files = [file] * 3
     features = encoder.embed_images(files, batch_size=2)
     assert features.shape[0] == 3

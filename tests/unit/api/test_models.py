@@ -8,13 +8,13 @@ import pytest
 import priorkit as pk
 
 
-def test_a_model_is_evaluated_into_a_temporary_folder(kit, tmp_path: Path) -> None:
+def test_a_model_is_evaluated_into_a_temporary_folder(artifacts, tmp_path: Path) -> None:
     rows = [
         {"question": f"{number} is", "choices": ["one", "two"], "answer": number % 2} for number in range(6)
     ]
     file = tmp_path / "numbers.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = pk.evaluate(kit.llm, file, limit=4)
+    found = pk.evaluate(artifacts.llm, file, limit=4)
     (metrics,) = found.metrics.values()
     assert 0 <= metrics["accuracy"].low <= metrics["accuracy"].value <= metrics["accuracy"].high <= 1
     assert len(found.samples()) == 4
@@ -22,11 +22,13 @@ def test_a_model_is_evaluated_into_a_temporary_folder(kit, tmp_path: Path) -> No
     assert tmp_path not in found.path.parents
 
 
-def test_models_are_merged(kit, tmp_path: Path) -> None:
-    made = pk.merge([kit.llm, kit.llm], method="linear", weight=[0.5, 0.5], out=tmp_path / "merged")
+def test_models_are_merged(artifacts, tmp_path: Path) -> None:
+    made = pk.merge(
+        [artifacts.llm, artifacts.llm], method="linear", weight=[0.5, 0.5], out=tmp_path / "merged"
+    )
     assert made.kind == "llm"
 
 
-def test_an_unknown_method_names_the_parameter(kit, tmp_path: Path) -> None:
+def test_an_unknown_method_names_the_parameter(artifacts, tmp_path: Path) -> None:
     with pytest.raises(pk.UsageError, match=r"^method: "):
-        pk.merge([kit.llm], method="teis", out=tmp_path / "merged")
+        pk.merge([artifacts.llm], method="teis", out=tmp_path / "merged")

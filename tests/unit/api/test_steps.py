@@ -13,21 +13,25 @@ from priorkit.step_table import STEPS, load
 from tests.support.step_stub import STUB, formatted, render
 
 
-def test_a_step_is_a_function_of_its_options(kit, tmp_path: Path) -> None:
+def test_a_step_is_a_function_of_its_options(artifacts, tmp_path: Path) -> None:
     made = pk.steps.mix(
-        {"facts": kit.facts}, tokenizer=kit.tokenizer, tokens=2000, held_out=0.1, out=tmp_path / "corpus"
+        {"facts": artifacts.facts},
+        tokenizer=artifacts.tokenizer,
+        tokens=2000,
+        held_out=0.1,
+        out=tmp_path / "corpus",
     )
     assert made.path == tmp_path / "corpus"
     assert made.kind == "corpus"
     assert made.metrics == made.manifest.metrics
-    again = pk.steps.mix(sources={"facts": kit.facts}, tokenizer=str(kit.tokenizer), tokens="2k", held_out=0.1,
+    again = pk.steps.mix(sources={"facts": artifacts.facts}, tokenizer=str(artifacts.tokenizer), tokens="2k", held_out=0.1,
                          out=made)  # fmt: skip
     assert again.digest == made.digest
 
 
-def test_a_repeated_option_takes_one_value_or_several(kit, tmp_path: Path) -> None:
-    one = pk.steps.rank_e(kit.encoder, kit.images, template="a {}", out=tmp_path / "one")
-    two = pk.steps.rank_e(kit.encoder, images=kit.images, template=["a {}"], out=tmp_path / "two")
+def test_a_repeated_option_takes_one_value_or_several(artifacts, tmp_path: Path) -> None:
+    one = pk.steps.rank_e(artifacts.encoder, artifacts.images, template="a {}", out=tmp_path / "one")
+    two = pk.steps.rank_e(artifacts.encoder, images=artifacts.images, template=["a {}"], out=tmp_path / "two")
     assert one.digest == two.digest
     table = one.table()
     assert {"entity", "mean_rank"} <= set(table.columns)
@@ -36,28 +40,32 @@ def test_a_repeated_option_takes_one_value_or_several(kit, tmp_path: Path) -> No
         one.table("imagse")
 
 
-def test_a_plan_without_a_run(kit, tmp_path: Path) -> None:
-    plan = pk.check("rank-e", kit.encoder, kit.images, out=tmp_path / "out")
+def test_a_plan_without_a_run(artifacts, tmp_path: Path) -> None:
+    plan = pk.check("rank-e", artifacts.encoder, artifacts.images, out=tmp_path / "out")
     assert plan["step"] == "rank-e"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_errors_name_parameters(kit, tmp_path: Path) -> None:
+def test_errors_name_parameters(artifacts, tmp_path: Path) -> None:
     def message(call: Any, *arguments: Any, **options: Any) -> str:
         with pytest.raises(pk.Error) as error:
             call(*arguments, **options)
         assert "--" not in str(error.value)
         return str(error.value)
 
-    assert message(pk.steps.rank_e, kit.encoder, kit.images).startswith("out is missing")
-    assert "rank_e" in message(pk.steps.rank_e, kit.encoder, kit.images)
+    assert message(pk.steps.rank_e, artifacts.encoder, artifacts.images).startswith("out is missing")
+    assert "rank_e" in message(pk.steps.rank_e, artifacts.encoder, artifacts.images)
     assert "encoder is missing" in message(pk.steps.rank_e, out=tmp_path / "x")
-    text = message(pk.steps.rank_e, kit.encoder, kit.images, template="a photo", out=tmp_path / "x")
+    text = message(
+        pk.steps.rank_e, artifacts.encoder, artifacts.images, template="a photo", out=tmp_path / "x"
+    )
     assert text == "template: a template needs {} where the name goes"
-    text = message(pk.steps.rank_e, kit.encoder, kit.images, bach_size=3, out=tmp_path / "x")
+    text = message(pk.steps.rank_e, artifacts.encoder, artifacts.images, bach_size=3, out=tmp_path / "x")
     assert "unknown key 'bach_size'" in text
     assert "did you mean 'batch_size'" in text
-    assert message(pk.steps.mix, {"a": "none.txt"}, tokenizer=kit.tokenizer, out="x").startswith("sources: ")
+    assert message(pk.steps.mix, {"a": "none.txt"}, tokenizer=artifacts.tokenizer, out="x").startswith(
+        "sources: "
+    )
 
 
 def test_wrong_calls() -> None:
