@@ -37,7 +37,7 @@ def with_abstention(items: Sequence[Item], answers: Sequence[ModelAnswer], score
         elif answer.taken is not None:
             rows.append((1.0, 0.0, float(_share_taken(answer) >= CONFIDENT)))
         else:
-            declined = abstains(answer.prediction)
+            declined = abstains(answer.text)
             rows.append((1.0, float(declined), float(not declined and not unparsed)))
     width = scored.counts.shape[1]
     before = scored.metrics

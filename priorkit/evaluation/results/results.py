@@ -103,7 +103,7 @@ def summarise(
     if done.scoring:
         entry["scoring"] = done.scoring.model_dump(mode="json")
     if done.way == "generation" or done.way is None:
-        entry["abstained"] = sum(abstains(answer.prediction) for answer in done.answers)
+        entry["abstained"] = sum(abstains(answer.text) for answer in done.answers)
     groups: dict[str, dict[str, Any]] = {}
     for column in group_by:
         values = sorted({item.groups[column] for item in done.items if column in item.groups})

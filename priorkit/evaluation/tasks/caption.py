@@ -25,7 +25,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
     Document frequencies are those of the full benchmark, also for the metrics of a group and in the
     bootstrap: resampling moves captions, not the weights of words.
     """
-    scored = score_captions([answer.prediction for answer in answers], [item.references for item in items])
+    scored = score_captions([answer.text for answer in answers], [item.references for item in items])
     counts = np.array(
         [
             [1.0, cider, rouge, *bleu.row()]
@@ -34,7 +34,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
             )
         ]
     )
-    unparsed = [not answer.prediction.strip() for answer in answers]
+    unparsed = [not answer.text.strip() for answer in answers]
     parsed = [None if missing else text for missing, text in zip(unparsed, scored.parsed, strict=True)]
     return TaskScores(scored.cider.captions, parsed, unparsed, counts, corpus_metrics)
 

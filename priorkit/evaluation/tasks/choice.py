@@ -147,7 +147,7 @@ def chosen_option(item: Item, answer: ModelAnswer, parser: str) -> int | None:
     """The index of the option that an answer chooses, None where the parser finds none."""
     if answer.taken is not None:
         return answer.taken
-    return PARSERS[parser](answer.prediction, item.choices)
+    return PARSERS[parser](answer.text, item.choices)
 
 
 def rotated(item: Item, by: int) -> Item:

@@ -44,7 +44,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
         InputError: boxes are written in pixels, and the size of an item's image is not known.
     """
     boxes = [
-        read_box(answer.prediction, *_extent(item, options.box_space))
+        read_box(answer.text, *_extent(item, options.box_space))
         for item, answer in zip(items, answers, strict=True)
     ]
     overlaps = [iou(box, _truth(item)) for box, item in zip(boxes, items, strict=True)]

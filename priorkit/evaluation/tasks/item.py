@@ -8,6 +8,7 @@ from typing import Any
 
 from priorkit.data.images.decoding import ImageRef
 from priorkit.scoring.answers.boxes import Box
+from priorkit.scoring.answers.reasoning import final_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class ModelAnswer:
         options: the texts that were scored: the options themselves, or their letters.
         rank: rank of the right text, for retrieval.
         turns: the answers with the options rotated by one, two and so on, for circular choices.
+        text: the prediction without reasoning blocks, which is what tasks score.
     """
 
     prediction: str = ""
@@ -98,3 +100,7 @@ class ModelAnswer:
     options: tuple[str, ...] = ()
     rank: float = 0.0
     turns: tuple[ModelAnswer, ...] = ()
+    text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", final_answer(self.prediction))

@@ -33,7 +33,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
             parsed.append(chosen)
             scores.append(float(chosen == item.answer))
         else:
-            result = score_open(answer.prediction, str(item.answer))
+            result = score_open(answer.text, str(item.answer))
             parsed.append(result.parsed or None)
             scores.append(result.score)
     counts, metrics = column_means({"accuracy": scores, **second_accuracy(items, answers, options, scores)})

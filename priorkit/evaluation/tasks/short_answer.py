@@ -44,10 +44,10 @@ def _scorer(rule: Callable[[Item, str, bool], ParsedScore]) -> Scorer:
 
     def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions) -> TaskScores:
         results = [
-            rule(item, answer.prediction, options.strict) for item, answer in zip(items, answers, strict=True)
+            rule(item, answer.text, options.strict) for item, answer in zip(items, answers, strict=True)
         ]
         unparsed = [
-            not answer.prediction.strip() and not result.score
+            not answer.text.strip() and not result.score
             for answer, result in zip(answers, results, strict=True)
         ]
         parsed = [

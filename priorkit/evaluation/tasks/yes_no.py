@@ -38,7 +38,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
     in MME) get MME's scores too.
     """
     read = read_yes_no_strict if options.strict else read_yes_no
-    readings = [read(answer.prediction) for answer in answers]
+    readings = [read(answer.text) for answer in answers]
     said = np.array([reading == "yes" for reading in readings])
     denied = np.array([reading == "no" for reading in readings])
     true = np.array([item.answer == "yes" for item in items])
@@ -51,7 +51,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
         pairs, of_pairs = pair_scores(items, scores)
         counts = np.concatenate([counts, pairs], axis=1)
         metrics = lambda sums: {**rates(sums[..., :6]), **of_pairs(sums[..., 6:])}  # noqa: E731
-    unparsed = unread | np.array([not answer.prediction.strip() for answer in answers])
+    unparsed = unread | np.array([not answer.text.strip() for answer in answers])
     return TaskScores(scores, list(readings), unparsed.tolist(), counts, metrics)
 
 

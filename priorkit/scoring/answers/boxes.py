@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from priorkit.core.boxes import BOX_PATTERN, corners_of
+from priorkit.scoring.answers.box_formats import find_box
 
 
 class Box(NamedTuple):
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None:
-    """Parse the first ``[x1, y1, x2, y2]`` of an answer.
+    """Parse the first box of an answer, in any form of :data:`~priorkit.scoring.answers.box_formats.BOX_FORMATS`.
 
     Brackets with fewer or more than four numbers, or with anything else, are skipped. Only the
     first box counts: with a number outside the image, or corners in the wrong order, it is malformed; it is
@@ -35,17 +35,18 @@ def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None
 
     Args:
         answer: the text.
-        width: x of the image's right edge in the answer's coordinates: 1, 1000, or a number of pixels.
+        width: x of the image's right edge in the declared coordinates: 1, 1000, or a number of pixels. Forms
+            with coordinates of their own are read by these.
         height: y of its lower edge.
 
     Returns:
         The box, or None if there is none or it is malformed.
     """
-    match = BOX_PATTERN.search(answer)
-    if match is None:
+    found = find_box(answer)
+    if found is None:
         return None
-    x1, y1, x2, y2 = corners_of(match)
-    box = Box(x1 / width, y1 / height, x2 / width, y2 / height)
+    (x1, y1, x2, y2), form = found
+    box = Box(x1 / width, y1 / height, x2 / width, y2 / height) if form.declared else Box(x1, y1, x2, y2)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None
 

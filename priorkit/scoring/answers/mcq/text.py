@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from priorkit.scoring.answers.reasoning import final_answer
+
 _PLAIN = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛′´`", "'"),
@@ -40,8 +42,6 @@ _CONTRACTIONS = (
 )
 _PRIVATE = re.compile(r"[\uE000-\uF8FF]")
 
-_THOUGHT = r"(?:think(?:ing)?|thoughts?|reasoning|reflection|analysis|scratchpad|rationale)"
-_REASONING = re.compile(rf"<({_THOUGHT})>.*?</\1>|^.*</{_THOUGHT}>|<{_THOUGHT}>.*$", re.I | re.S)
 _ANSWER_TAG = re.compile(r"<(answer|ans|final_?answer|conclusion|choice)>(.*?)(?:</\1>|$)", re.I | re.S)
 _END = re.compile(r"<\|[^|<>\n]*\|>|</?s>|<eos>|<end_of_\w+>|\[/?INST\]")
 _TAG_PAIR = re.compile(r"<(\w+)[^<>]*>([^<>]*)</\1>", re.S)
@@ -82,7 +82,7 @@ def plain(text: str) -> str:
 
 def readable(answer: str) -> str:
     """The text of the answer without reasoning blocks, turn markers, tags, LaTeX and Markdown."""
-    text = _without_tags(_REASONING.sub("", answer))
+    text = _without_tags(final_answer(answer))
     text = _without_latex(plain(text))
     text = _without_markdown(text)
     text = re.sub(r"\bans\b\s*[.:]?", "answer: ", text, flags=re.I)
