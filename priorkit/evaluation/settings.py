@@ -24,6 +24,7 @@ from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.presets.loading import PresetScoring, expand
 from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
+from priorkit.inference.bos import BosRule
 from priorkit.scoring.answers.mcq.published import PARSERS
 
 if TYPE_CHECKING:
@@ -111,6 +112,12 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     choices: Literal["auto", "letter", "text"] = option(
         "auto",
         "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain.",
+    )
+    bos_token: BosRule = option(
+        "auto",
+        "Beginning-of-text token before prompts and documents: as the tokenizer puts it (auto, as in "
+        "lm-evaluation-harness), always, or never.",
+        advanced=True,
     )
     explain: bool = option(
         False, "Ask for a thinking process and read the answer from what is written.", advanced=True

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef, image_key
+from priorkit.inference.bos import BosRule, bos_ids_of
 from priorkit.inference.encode import encode_batches, patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.models.language.tokenizer import IMAGE, bos_ids, prepend_bos
+from priorkit.models.language.tokenizer import IMAGE
 from priorkit.models.multimodal.base import Capabilities, MultimodalModel
 
 KEEP_FEATURES_BYTES = 2 << 30
@@ -34,6 +35,7 @@ class ModelAdapter:
         max_length: most positions it takes.
         multimodal: the same model with its image part; None for a language model.
         workers: how many threads decode and prepare images; 0 leaves it to the calling one.
+        bos_token: whether prompts begin with the beginning-of-text token.
     """
 
     model: Any
@@ -41,6 +43,7 @@ class ModelAdapter:
     max_length: int
     multimodal: MultimodalModel | None = None
     workers: int = 0
+    bos_token: BosRule = "auto"
     _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     _kept_bytes: int = 0
 
@@ -81,17 +84,13 @@ class ModelAdapter:
         return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
 
     @cached_property
-    def _bos_ids(self) -> list[int]:
-        return bos_ids(self.tokenizer)
+    def bos_ids(self) -> list[int]:
+        """Token ids that every prompt begins with."""
+        return bos_ids_of(self.tokenizer, self.bos_token)
 
-    def encode(self, text: str, chat: bool = False) -> list[int]:
-        """Token ids without special tokens; an image's placeholder is repeated for each of its positions.
-
-        A chat begins as the tokenizer begins a text when it is called, as in training.
-        """
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if chat:
-            ids = prepend_bos(ids, self._bos_ids)
         if self.multimodal is None or IMAGE not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens

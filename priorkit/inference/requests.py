@@ -1,7 +1,8 @@
 """Context and continuation as token ids, by the conventions of lm-evaluation-harness.
 
 Source: ``api/model.py``, ``models/huggingface.py`` and ``utils.py`` of EleutherAI/lm-evaluation-harness
-0.4.13. No special token is put before a context; an empty context becomes the beginning-of-text token.
+0.4.13. A context begins with the beginning-of-text token if the tokenizer puts it there; an empty context becomes
+that token.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from priorkit.core.errors import InputError
+from priorkit.models.language.tokenizer import prepend_bos
 
 Encode = Callable[[str], list[int]]
 Ids = tuple[int, ...]
@@ -32,7 +34,9 @@ class LikelihoodRequest:
     places: tuple[int, ...]
 
 
-def split_pair(encode: Encode, context: str, continuation: str, prefix: int) -> tuple[list[int], list[int]]:
+def split_pair(
+    encode: Encode, context: str, continuation: str, prefix: int, bos: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
     """Token ids of a context and of its continuation.
 
     White space at the end of the context moves to the front of the continuation; the two are encoded as
@@ -43,14 +47,31 @@ def split_pair(encode: Encode, context: str, continuation: str, prefix: int) -> 
         context: may be empty.
         continuation: begins with the blank that joins it, if there is one.
         prefix: id of the beginning-of-text token.
+        bos: ids that a context begins with; not repeated if the context's own text begins with them.
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation
     if not stripped:
         ids = encode(continuation)
         return (ids[:1], ids[1:]) if ids and ids[0] == prefix else ([prefix], ids)
-    own = encode(stripped)
-    return own, encode(stripped + continuation)[len(own) :]
+    bos = list(bos)
+    ids = prepend_bos(encode(stripped), bos)
+    return ids, prepend_bos(encode(stripped + continuation), bos)[len(ids) :]
+
+
+def pair_problem(continuation: Sequence[int], place: int, limit: int) -> str:
+    """Why a continuation cannot be scored; empty if it can.
+
+    Args:
+        continuation: its token ids.
+        place: number of the option, from 0.
+        limit: most tokens that the model takes.
+    """
+    if not continuation:
+        return f"option {place + 1} has no token: it shares its only one with the end of the question"
+    if len(continuation) > limit:
+        return f"option {place + 1} has {len(continuation)} tokens, the model takes {limit}"
+    return ""
 
 
 def requests_of(
@@ -65,12 +86,8 @@ def requests_of(
     """
     grouped: dict[Ids, list[tuple[int, Ids]]] = {}
     for place, (context, continuation) in enumerate(pairs):
-        if not continuation:
-            raise InputError(f"option {place} of item {item} has no token of its own")
-        if len(continuation) > limit:
-            raise InputError(
-                f"option {place} of item {item} has {len(continuation)} tokens, the model takes {limit}"
-            )
+        if problem := pair_problem(continuation, place, limit):
+            raise InputError(f"item {item}: {problem}")
         kept = context[max(0, len(context) + len(continuation) - limit - 1) :]
         grouped.setdefault(tuple(kept), []).append((place, tuple(continuation)))
     return [

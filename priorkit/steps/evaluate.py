@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priorkit.analysis.evaluation_comparison import compare, lines_of
@@ -21,6 +22,7 @@ from priorkit.evaluation.runner.model_answers import ask_model, judge_all
 from priorkit.evaluation.runner.plan import EvaluationPlan, plan_evaluation
 from priorkit.evaluation.runner.stored_answers import score_predictions, score_stored
 from priorkit.evaluation.settings import EvaluateSettings
+from priorkit.inference.bos import BosRule, bos_ids_of
 
 if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
@@ -111,10 +113,20 @@ def _about_model(
     about: dict[str, Any] = {"path": given.given, "kind": given.kind, "digest": given.digest()}
     if checked.base is not None:
         about["base"] = {"path": checked.base.given, "digest": checked.base.digest()}
+    if checked.kind != "encoder":
+        about["bos_token"] = _bos_text(checked.folder, settings.bos_token)
     about["blind"] = settings.blind
     if settings.shuffle_images:
         about["shuffled_images"] = True
     return about
+
+
+def _bos_text(folder: Path, rule: BosRule) -> str | None:
+    """The text of the token that prompts began with; None if there was none."""
+    from priorkit.models.language.tokenizer import load_tokenizer
+
+    tokenizer: Any = load_tokenizer(folder)
+    return tokenizer.decode(bos_ids_of(tokenizer, rule)) or None
 
 
 STEP = Step(EvaluateSettings, plan, execute)

@@ -52,6 +52,11 @@ class Rejects:
             {"file": file, "row": row, **({"region": region} if region else {}), "reason": reason}
         )
 
+    def withdraw(self, file: str, row: int, reason: str) -> None:
+        """Reject a row that was accepted before."""
+        self.add(file, row, reason)
+        self.total -= 1
+
     def unusual_images(self) -> dict[str, int]:
         """How many images of each kind were used, for the manifest."""
         return {kind: self.unusual[kind] for kind in KINDS}

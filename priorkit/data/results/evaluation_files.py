@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def read_samples(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         rejects.raise_if_over_limit()
 
 
-def shared_benchmarks(first: list[str], second: list[str], where: str) -> list[tuple[str, str]]:
+def shared_benchmarks(first: Sequence[str], second: Sequence[str], where: str) -> list[tuple[str, str]]:
     """The benchmarks that two evaluations have in common: those of equal name, or the only one of each.
 
     Files of predictions name their benchmark after themselves, so that names need not agree.

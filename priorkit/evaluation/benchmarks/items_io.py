@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def read_items(
         try:
             item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", see=see)
             _refuse_repeat(item, seen, number)
-            read.append((file, number, item))
+            read.append((file, number, replace(item, file=str(file), row=number)))
         except (ValueError, BrokenImageError) as error:
             read.append((file, number, str(error)))
     broken = _broken_images([own for _, _, own in read if isinstance(own, Item)], workers)

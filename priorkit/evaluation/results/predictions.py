@@ -3,28 +3,29 @@
 lm-evaluation-harness and lmms-eval write ``*_samples_TASK_*.jsonl`` (``--log_samples``): a line per item with
 ``doc_id``, ``doc``, ``target``, ``resps``, ``filtered_resps``. They are read here so that an evaluation can be
 scored by other rules, and compared item by item with one of ours. The id is the document's own (``id``,
-``question_id``, ``index``) where it has one, else ``doc_id``, its place in the data set.
+``question_id``, ``index``) where it has one, else ``doc_id``, its place in the data set; documents that share an id,
+such as MME's two questions about an image, are distinguished by their question.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.formats import suffix_of
-from priorkit.data.io.json_lines import JsonLines, open_lines
+from priorkit.data.io.json_lines import JsonLines
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import read_rows
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, predicted, read_predictions
 from priorkit.evaluation.tasks.base import Task
-from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.choice import published_options
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 
 _IDS = ("id", "question_id", "questionId", "index", "pid")
-_CHOICES = ("choices", "options", "endings")
 
 
 def read_answers(
@@ -49,9 +50,10 @@ def read_answers(
     items: list[Item] = []
     answers: list[ModelAnswer] = []
     seen: set[str] = set()
-    for number, row in islice(_rows(path, rejects), limit or None):
+    identify = _identifiers(path)
+    for number, row in islice(read_rows(path, rejects), limit or None):
         try:
-            item, answer = _from_log(row, task, columns)
+            item, answer = _from_log(row, task, columns, identify(row))
             if str(item.id) in seen:
                 raise ValueError(f"the id '{item.id}' was there already; a log of several filters?")
         except (ValueError, TypeError, KeyError, IndexError) as error:
@@ -69,7 +71,7 @@ def read_answers(
 
 def answer_columns(path: Path) -> set[str]:
     """Columns of a file of predictions, of samples or of a harness's log, those of its nested tables among them."""
-    rows = (row for _, row in _rows(path, Rejects(1.0)))
+    rows = (row for _, row in read_rows(path, Rejects(1.0)))
     return {
         column
         for row in rows
@@ -82,29 +84,49 @@ def answer_columns(path: Path) -> set[str]:
 def _is_log(path: Path) -> bool:
     if suffix_of(path, JsonLines.suffixes) is None:
         return False
-    with open_lines(path) as stream:
-        try:
-            first = json.loads(stream.readline())
-        except ValueError:
-            return False
-    return isinstance(first, dict) and "doc_id" in first and ("resps" in first or "filtered_resps" in first)
+    first = next((row for _, row in read_rows(path, Rejects(1.0))), {})
+    return "doc_id" in first and ("resps" in first or "filtered_resps" in first)
 
 
-def _rows(path: Path, rejects: Rejects) -> Iterator[tuple[int, dict[str, Any]]]:
-    from priorkit.data.io.rows import read_rows
+def _identifiers(path: Path) -> Callable[[Mapping[str, Any]], str | int]:
+    """What identifies the samples of a log.
 
-    yield from read_rows(path, rejects)
+    The documents' own ids; where documents share one, with the question behind it; where that is shared too, the
+    places in the data set. The lines of several filters are samples of one document.
+    """
+    own: dict[str, set[str]] = defaultdict(set)
+    with_question: dict[str, set[str]] = defaultdict(set)
+    for _, row in read_rows(path, Rejects(1.0)):
+        own[str(_document_id(row))].add(str(row.get("doc_id")))
+        with_question[_id_with_question(row)].add(str(row.get("doc_id")))
+    if all(len(places) == 1 for places in own.values()):
+        return _document_id
+    if all(len(places) == 1 for places in with_question.values()):
+        return _id_with_question
+    return lambda row: row["doc_id"]
 
 
-def _from_log(row: Mapping[str, Any], task: Task, columns: Sequence[str]) -> tuple[Item, ModelAnswer]:
-    document = row.get("doc") if isinstance(row.get("doc"), dict) else {}
-    document = dict(document or {})
-    found: dict[str, Any] = {
-        **document,
-        "id": next((document[k] for k in _IDS if k in document), row["doc_id"]),
-    }
-    if not isinstance(found["id"], str | int):
-        found["id"] = row["doc_id"]
+def _document(row: Mapping[str, Any]) -> dict[str, Any]:
+    document = row.get("doc")
+    return dict(cast("dict[str, Any]", document)) if isinstance(document, dict) else {}
+
+
+def _document_id(row: Mapping[str, Any]) -> str | int:
+    document = _document(row)
+    own = next((document[name] for name in _IDS if name in document), None)
+    return own if isinstance(own, str | int) else row.get("doc_id", "")
+
+
+def _id_with_question(row: Mapping[str, Any]) -> str:
+    """As the preset of MME identifies its questions."""
+    return f"{_document_id(row)} {_document(row).get('question', '')}"
+
+
+def _from_log(
+    row: Mapping[str, Any], task: Task, columns: Sequence[str], identifier: str | int
+) -> tuple[Item, ModelAnswer]:
+    document = _document(row)
+    found: dict[str, Any] = {**document, "id": identifier}
     values = _loglikelihoods(row.get("resps"))
     target = row.get("target")
     if task.multiple_choice:
@@ -137,15 +159,9 @@ def _choices(row: Mapping[str, Any], document: Mapping[str, Any], *, compared: b
     arguments = row.get("arguments")
     if compared and isinstance(arguments, dict):
         return [str(own["arg_1"]).removeprefix(" ") for own in arguments.values()]
-    for name in _CHOICES:
-        value = document.get(name)
-        if isinstance(value, dict) and isinstance(value.get("text"), list):
-            value = value["text"]
-        if isinstance(value, list) and len(value) > 1:
-            return [str(own) for own in value]
-    lettered = [document[letter] for letter in LETTERS if isinstance(document.get(letter), str)]
-    if len(lettered) > 1:
-        return [own for own in lettered if own not in ("", "nan")]
+    options = published_options(document)
+    if options is not None:
+        return options
     raise ValueError(f"no choices in the document; it has {', '.join(document) or 'nothing'}")
 
 

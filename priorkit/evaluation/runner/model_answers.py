@@ -12,6 +12,7 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.runner.judging import load_judge, read_rubric
 from priorkit.evaluation.runner.runner import ModelRunner, RunnerOptions, load_runner
@@ -45,7 +46,7 @@ def ask_model(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
-        settings.workers,
+        settings.workers, settings.bos_token,
     )  # fmt: skip
     run = load_runner(model, options, started)
     done = [_answer_benchmark(settings, work, source, way, rejects, run) for source, way in benchmarks]
@@ -82,7 +83,7 @@ def _answer_benchmark(
     for row in own.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None
-    scored = source.task.score(items, answers, settings.scoring_options(scoring))
+    scored = score_answers(source.name, source.task, items, answers, settings.scoring_options(scoring))
     return ScoredBenchmark(
         source.name, source.task, way, source.digest(), items, answers, scored, len(own),
         scoring, source.preset.version if source.preset else 0,

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
 
 ASKING = (
-    "blind", "shuffle_images", "circular", "by", "prompt", "choices", "explain", "template", "max_new_tokens",
+    "blind", "shuffle_images", "circular", "by", "prompt", "choices", "bos_token", "explain", "template",
+    "max_new_tokens",
 )  # fmt: skip
 """Options that say how a model is asked."""
 

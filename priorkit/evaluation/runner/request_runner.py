@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.runner.item_inputs import inputs_of
 from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder
+from priorkit.evaluation.runner.rejected_items import reject_items
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import rotated
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
@@ -19,10 +20,21 @@ from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.chat_prompts import remove_special_text
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
+from priorkit.inference.requests import (
+    LikelihoodRequest,
+    pair_problem,
+    requests_of,
+    rolling_requests,
+    split_pair,
+)
+from priorkit.models.language.tokenizer import prepend_bos
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
+
+
+TokenPairs = list[tuple[list[int], list[int]]]
+"""Token ids of context and continuation for each spelling of each of an item's options."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ def run_requests(
         InputError: too many items do not fit.
     """
     if task.documents:
-        return items, _read_documents(subject, asking, items, name, journal)
+        return _read_documents(subject, asking, items, rejects, name, journal)
     turns = [len(item.choices) if asking.circular and item.choices else 1 for item in items]
     asked = [
         (place, rotated(item, by) if by else item)
@@ -69,14 +81,20 @@ def run_requests(
         for by in range(count)
     ]
     prompts = [asking.prompter(item, task, way) for _, item in asked]
-    unfit = _unfit(subject, asking, asked, prompts, rejects, name)
-    kept = [unit for unit, (place, _) in enumerate(asked) if place not in unfit]
+    encode = _encoder(subject)
+    pairs = [_pairs(subject, encode, prompt) for prompt in prompts]
+    problems = _problems(subject, encode, asked, prompts, pairs)
+    reject_items(items, problems, rejects, name)
+    kept = [unit for unit, (place, _) in enumerate(asked) if place not in problems]
     if not kept:
-        raise InputError(f"no item fits into the model's {subject.max_length} tokens", where=name)
+        raise InputError(f"no item can be asked; the first: {next(iter(problems.values()))}", where=name)
     chosen, prompts = [asked[unit][1] for unit in kept], [prompts[unit] for unit in kept]
     inputs = inputs_of(subject.capabilities, chosen, prompts, task)
-    answer = _compare if way == "likelihood" else _write
-    answers = answer(subject, asking, chosen, prompts, inputs, task, name, journal)
+    if way == "likelihood":
+        kept_pairs = [pairs[unit] for unit in kept]
+        answers = _compare(subject, asking, chosen, prompts, kept_pairs, inputs, task, name, journal)
+    else:
+        answers = _write(subject, asking, chosen, prompts, inputs, name, journal)
     collected: dict[int, list[ModelAnswer]] = {}
     for unit, own in zip(kept, answers, strict=True):
         collected.setdefault(asked[unit][0], []).append(own)
@@ -85,34 +103,46 @@ def run_requests(
     ]
 
 
-def _encoder(subject: ModelAdapter, asking: RequestOptions) -> Callable[[str], list[int]]:
+def _encoder(subject: ModelAdapter) -> Callable[[str], list[int]]:
     """Text to token ids; the last texts' are remembered."""
-    return lru_cache(maxsize=_REMEMBERED)(partial(subject.encode, chat=asking.prompter.kind == "chat"))
+    return lru_cache(maxsize=_REMEMBERED)(subject.encode)
 
 
-def _unfit(
+def _pairs(subject: ModelAdapter, encode: Callable[[str], list[int]], prompt: ItemPrompt) -> TokenPairs:
+    """Token ids of context and continuation for each spelling of each option."""
+    contexts = prompt.contexts or (prompt.text,) * len(prompt.options)
+    return [
+        split_pair(encode, context, spelling, subject.prefix, subject.bos_ids)
+        for context, group in zip(contexts, prompt.options, strict=True)
+        for spelling in group
+    ]
+
+
+def _problems(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    encode: Callable[[str], list[int]],
     asked: Sequence[tuple[int, Item]],
     prompts: Sequence[ItemPrompt],
-    rejects: Rejects,
-    name: str,
-) -> set[int]:
-    """Items that do not fit; a text can lose its beginning, a prompt with an image cannot."""
-    encode = _encoder(subject, asking)
-    unfit: set[int] = set()
-    for (place, item), prompt in zip(asked, prompts, strict=True):
-        if not item.images or place in unfit:
+    pairs: Sequence[TokenPairs],
+) -> dict[int, str]:
+    """Why items cannot be asked, by position: an option without a token, or more tokens than the model takes.
+
+    A text can lose its beginning, a prompt with an image cannot.
+    """
+    problems: dict[int, str] = {}
+    limit = subject.max_length
+    for (place, item), prompt, item_pairs in zip(asked, prompts, pairs, strict=True):
+        if place in problems:
             continue
-        options = [option for group in prompt.options for option in group]
-        longest = max((len(encode(option)) for option in options), default=1)
-        needed = len(encode(prompt.text)) + longest
-        if needed > subject.max_length:
-            unfit.add(place)
-            reason = f"image and question take {needed} tokens, the model {subject.max_length}"
-            rejects.add(name, place + 1, reason)
-    rejects.raise_if_over_limit()
-    return unfit
+        reasons = [pair_problem(ids, option, limit) for option, (_, ids) in enumerate(item_pairs)]
+        if item.images:
+            longest = max((len(ids) for _, ids in item_pairs), default=1)
+            needed = len(prepend_bos(encode(prompt.text), subject.bos_ids)) + longest
+            if needed > limit:
+                reasons.append(f"image and question take {needed} tokens, the model takes {limit}")
+        if reason := next(filter(None, reasons), ""):
+            problems[place] = reason
+    return problems
 
 
 def _compare(
@@ -120,21 +150,17 @@ def _compare(
     asking: RequestOptions,
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
+    pairs: Sequence[TokenPairs],
     inputs: Sequence[PromptInputs],
     task: Task,
     name: str,
     journal: AnswerCache,
 ) -> list[ModelAnswer]:
-    encode = _encoder(subject, asking)
-    requests: list[LikelihoodRequest] = []
-    for place, prompt in enumerate(prompts):
-        contexts = prompt.contexts or (prompt.text,) * len(prompt.options)
-        pairs = [
-            split_pair(encode, context, spelling, subject.prefix)
-            for context, group in zip(contexts, prompt.options, strict=True)
-            for spelling in group
-        ]
-        requests += requests_of(place, pairs, subject.max_length)
+    requests = [
+        request
+        for place, item_pairs in enumerate(pairs)
+        for request in requests_of(place, item_pairs, subject.max_length)
+    ]
     scores = _scored(subject, asking, requests, inputs, name, journal)
     values: list[dict[int, tuple[float, int]]] = [{} for _ in items]
     for request, own in zip(requests, scores, strict=True):
@@ -199,17 +225,16 @@ def _write(
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
     inputs: Sequence[PromptInputs],
-    task: Task,
     name: str,
     journal: AnswerCache,
 ) -> list[ModelAnswer]:
     room = max(1, subject.max_length - asking.max_new_tokens)
     plain = asking.prompter.kind == "plain"
-    encode = _encoder(subject, asking)
+    encode = _encoder(subject)
     rows = [
         encoded if item.images else (encoded[-room:] or [subject.prefix])
         for item, prompt in zip(items, prompts, strict=True)
-        for encoded in (encode(prompt.text),)
+        for encoded in (prepend_bos(encode(prompt.text), subject.bos_ids),)
     ]
     stop = subject.end_tokens
 
@@ -237,21 +262,35 @@ def _first_line(text: str) -> str:
 
 
 def _read_documents(
-    subject: ModelAdapter, asking: RequestOptions, items: Sequence[Item], name: str, journal: AnswerCache
-) -> list[ModelAnswer]:
-    requests: list[LikelihoodRequest] = []
-    lengths: list[int] = []
-    texts = subject.encode_all([remove_special_text(item.text) for item in items])
-    for place, ids in enumerate(texts):
-        lengths.append(len(ids))
-        requests += rolling_requests(place, ids, subject.prefix, subject.max_length)
-    if not all(lengths):
-        raise InputError(f"document {items[lengths.index(0)].id} has no tokens", where=name)
-    scores = _scored(subject, asking, requests, [PromptInputs()] * len(items), name, journal)
-    sums = [0.0] * len(items)
+    subject: ModelAdapter,
+    asking: RequestOptions,
+    items: list[Item],
+    rejects: Rejects,
+    name: str,
+    journal: AnswerCache,
+) -> tuple[list[Item], list[ModelAnswer]]:
+    """Log-likelihoods of documents. As in the harness, a beginning-of-text token in front of one is scored too."""
+    encoded = subject.encode_all([remove_special_text(item.text) for item in items])
+    reject_items(
+        items,
+        {place: "the document has no tokens" for place, ids in enumerate(encoded) if not ids},
+        rejects,
+        name,
+    )
+    kept = [item for item, ids in zip(items, encoded, strict=True) if ids]
+    if not kept:
+        raise InputError("no document has tokens", where=name)
+    texts = [prepend_bos(ids, subject.bos_ids) for ids in encoded if ids]
+    requests = [
+        request
+        for place, ids in enumerate(texts)
+        for request in rolling_requests(place, ids, subject.prefix, subject.max_length)
+    ]
+    scores = _scored(subject, asking, requests, [PromptInputs()] * len(kept), name, journal)
+    sums = [0.0] * len(kept)
     for request, (value,) in zip(requests, scores, strict=True):
         sums[request.item] += value
-    return [
-        ModelAnswer(loglikelihoods=(total,), tokens=(count,))
-        for total, count in zip(sums, lengths, strict=True)
+    return kept, [
+        ModelAnswer(loglikelihoods=(total,), tokens=(len(ids),))
+        for total, ids in zip(sums, texts, strict=True)
     ]

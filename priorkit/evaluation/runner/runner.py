@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
+from priorkit.inference.bos import BosRule
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class RunnerOptions:
         circular: ask choices in all rotations.
         instruction: replaces the usual instruction, with ``{question}``; empty for the usual.
         workers: threads that decode and prepare images.
+        bos_token: whether prompts begin with the beginning-of-text token.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -47,6 +50,7 @@ class RunnerOptions:
     circular: bool = False
     instruction: str = ""
     workers: int = 0
+    bos_token: BosRule = "auto"
 
 
 class ModelRunner(Protocol):
@@ -78,6 +82,7 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
     from priorkit.inference.loading import load_model_adapter
 
     subject = load_model_adapter(checked, started.device, workers=manner.workers)
+    subject.bos_token = manner.bos_token
 
     def ask_subject(
         items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
@@ -128,6 +133,7 @@ def _warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None
 
 
 def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunner:
+    from priorkit.evaluation.runner.rejected_items import reject_items
     from priorkit.evaluation.runner.zero_shot import compare
     from priorkit.models.vision.loading import load_encoder
 
@@ -137,6 +143,11 @@ def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunn
     def ask_encoder(
         items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
     ) -> Answered:
+        without = {place: "it has no image" for place, item in enumerate(items) if item.image is None}
+        reject_items(items, without, rejects, source.name)
+        items = [item for item in items if item.image is not None]
+        if not items:
+            raise InputError("no item has an image", where=source.name)
         with started.autocast():
             answers = compare(
                 encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,

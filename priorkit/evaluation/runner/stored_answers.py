@@ -11,6 +11,7 @@ from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS
 from priorkit.evaluation.results.predictions import read_answers
 from priorkit.evaluation.results.rescore import StoredBenchmark, read_stored
 from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.settings import EvaluateSettings
 from priorkit.evaluation.tasks.registry import TASKS
 
@@ -20,7 +21,7 @@ def score_predictions(settings: EvaluateSettings, work: Work[Any], rejects: Reje
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
     items, answers = read_answers(given.path, task, rejects, settings.group_columns, settings.limit)
-    scored = task.score(items, answers, settings.scoring_options(None))
+    scored = score_answers(stem_of(given.path), task, items, answers, settings.scoring_options(None))
     return ScoredBenchmark(
         stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects)
     )
@@ -35,7 +36,9 @@ def score_stored(settings: EvaluateSettings, work: Work[Any]) -> list[ScoredBenc
 
 def _rescored(settings: EvaluateSettings, kept: StoredBenchmark) -> ScoredBenchmark:
     version = int(kept.entry.get("version", 0))
-    scored = kept.task.score(kept.items, kept.answers, settings.scoring_options(kept.scoring))
+    scored = score_answers(
+        kept.name, kept.task, kept.items, kept.answers, settings.scoring_options(kept.scoring)
+    )
     return ScoredBenchmark(
         kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
         int(kept.entry["rejected"]), kept.scoring, version,

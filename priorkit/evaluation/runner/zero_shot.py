@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import image_key
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
@@ -30,11 +29,8 @@ def compare(
 ) -> list[ModelAnswer]:
     """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
 
-    Raises:
-        InputError: an item has no image.
+    All items have an image.
     """
-    if missing := [item.id for item in items if item.image is None]:
-        raise InputError(f"{len(missing)} items have no image, such as {missing[0]}", where=name)
     images = _embed_images(encoder, items, batch_size, name, journal, workers)
     if not task.multiple_choice:
         return _rank_texts(encoder, images, items)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
@@ -43,15 +46,39 @@ def texts_cell(row: Row, key: str) -> tuple[str, ...]:
 
 
 def list_cell(row: Row, key: str) -> list[Any]:
-    """A cell that must hold a list.
+    """A cell that must hold a list, or text that shows one: ``["a", "b"]`` as JSON or as Python writes it.
 
     Raises:
         ValueError: it holds something else.
     """
     values = cell(row, key)
-    if not isinstance(values, list | tuple):
+    parsed = list_of_text(values) if isinstance(values, str) else values
+    if not isinstance(parsed, list | tuple):
         raise ValueError(f"'{key}' must be a list of texts, got {_repr(values)}")
-    return list(cast("list[Any]", values))
+    return list(cast("list[Any]", parsed))
+
+
+def list_of_text(text: str) -> list[Any] | None:
+    """The list that a text shows as JSON or as Python writes it; None if it shows none.
+
+    A list that NumPy prints, with blanks between its members, is none: Python would join them to one.
+    """
+    if not text.lstrip().startswith(("[", "(")):
+        return None
+    for parse in (json.loads, _python_list):
+        try:
+            parsed: Any = parse(text.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        if isinstance(parsed, list | tuple):
+            return list(cast("list[Any]", parsed))
+    return None
+
+
+def _python_list(text: str) -> Any:
+    if re.search(r"""['"]\s+['"]""", text):
+        raise ValueError("members without commas between them")
+    return ast.literal_eval(text)
 
 
 def numbers_cell(row: Row, key: str, count: int) -> tuple[float, ...]:

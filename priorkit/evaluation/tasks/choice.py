@@ -16,7 +16,15 @@ from priorkit.evaluation.tasks.base import (
     has_columns,
     option_texts,
 )
-from priorkit.evaluation.tasks.cells import Row, cell, is_number, text_cell, texts_cell
+from priorkit.evaluation.tasks.cells import (
+    Row,
+    cell,
+    is_number,
+    list_cell,
+    list_of_text,
+    text_cell,
+    texts_cell,
+)
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import predict_choice
 from priorkit.scoring.answers.mcq.published import PARSERS
@@ -52,6 +60,35 @@ def options_cell(row: Row, maximum: int) -> tuple[str, ...]:
     if blank := [place for place, choice in enumerate(choices) if not choice.strip()]:
         raise ValueError(f"'choices'[{blank[0]}] is empty")
     return choices
+
+
+OPTION_COLUMNS = ("choices", "options", "endings")
+"""Names under which published tables hold their options."""
+
+
+def published_options(row: Row) -> list[str] | None:
+    """The options of a row under any of the usual names: a list, text that shows one, or columns A, B, C, ...
+
+    Returns:
+        The options; None where the row has none, or an empty list of them.
+
+    Raises:
+        ValueError: a column holds something else.
+    """
+    for name in OPTION_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, dict):
+            value = value.get("text")
+        if (
+            value is None or value in ("", "nan", [], ()) or value != value
+        ):  # NaN: no options, by way of pandas
+            continue
+        if isinstance(value, str) and (shown := list_of_text(value)) is not None and not shown:
+            continue
+        return [str(option) for option in list_cell({name: value}, name)]
+    lettered = [row[letter] for letter in LETTERS if isinstance(row.get(letter), str)]
+    texts = [text for text in lettered if text not in ("", "nan")]
+    return texts if len(texts) > 1 else None
 
 
 def index_cell(row: Row, choices: Sequence[str]) -> int:

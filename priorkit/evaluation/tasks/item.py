@@ -34,6 +34,8 @@ class Item:
         tags: tags of the image, where it was tagged.
         task_type: ``region-level`` or ``image-level``, where the benchmark says so.
         prediction: the raw answer, where it comes from a file of predictions.
+        file: where the item was read; empty if it comes from no file.
+        row: its row in the file, from 1.
     """
 
     id: str | int
@@ -54,6 +56,8 @@ class Item:
     tags: tuple[str, ...] | None = None
     task_type: str = ""
     image_size: tuple[int, int] | None = None
+    file: str = ""
+    row: int = 0
 
     @property
     def images(self) -> tuple[ImageRef, ...]:

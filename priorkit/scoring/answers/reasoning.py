@@ -131,9 +131,9 @@ def final_answer(prediction: str) -> str:
     """The answer in a prediction, without reasoning and without the marks around the answer.
 
     A block that is not closed reaches to the end. Where a closing mark comes first, as with chat templates that
-    open the block in the prompt, everything before it is reasoning. If reasoning was removed, or the text is
-    nothing else, ``<answer>`` tags and the like around the answer are removed too. A prediction without any mark
-    stays as it is, including its white space.
+    open the block in the prompt, everything before it is reasoning. If reasoning was removed, ``<answer>`` tags and
+    the like around the answer are removed too; without reasoning they are left to the parsers, which published rules
+    read in their own way. A prediction without any mark stays as it is, including its white space.
 
     Args:
         prediction: the raw text.
@@ -148,7 +148,7 @@ def final_answer(prediction: str) -> str:
         bare = shorter.strip()
     answers = [match for match in _ANSWER.finditer(bare) if (match["text"] or match["box"] or "").strip()]
     removed = text != prediction
-    if answers and (removed or answers[-1].span() == (0, len(bare))):
+    if answers and (removed or (answers[-1]["box"] and answers[-1].span() == (0, len(bare)))):
         return (answers[-1]["text"] or answers[-1]["box"]).strip()
     has_answer_mark = bare != stripped and stripped.startswith("<|")
     return bare if removed or has_answer_mark else prediction

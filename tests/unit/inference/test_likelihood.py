@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from priorkit.architectures.registry import check_model
+from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.choice import CHOICE
 from priorkit.evaluation.tasks.item import Item
+from priorkit.inference.bos import bos_ids_of
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 from priorkit.models.language.chat_template import ChatTokenizer
 from tests.support.evaluation_models import score_all
+from tests.support.golden import load
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -52,6 +55,38 @@ def test_choices_equal_lm_evaluation_harness(
     for case, own in zip(cases, values, strict=True):
         expected = case["expected"]["loglikelihood"]
         assert [own[place] for place in range(len(expected))] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_choices_equal_lm_evaluation_harness_with_a_beginning_token() -> None:
+    cases = load("lm_harness_begin_token")["cases"]
+    model = load_model_adapter(check_model(GOLDEN / "tiny-llama-bos"), torch.device("cpu"))
+    assert model.bos_ids == [model.prefix]
+    for number, case in enumerate(cases):
+        pairs = [
+            split_pair(model.encode, case["input"]["context"], " " + choice, model.prefix, model.bos_ids)
+            for choice in case["input"]["choices"]
+        ]
+        requests = requests_of(0, pairs, model.max_length)
+        (scores,) = score_all(model, requests, [None], 4)
+        assert list(scores) == pytest.approx(case["expected"]["loglikelihood"], abs=1e-3), number
+
+
+def test_the_beginning_token_is_a_choice() -> None:
+    tokenizer = load_model_adapter(check_model(GOLDEN / "tiny-llama-bos"), torch.device("cpu")).tokenizer
+    plain = load_model_adapter(check_model(GOLDEN / "tiny-llama"), torch.device("cpu")).tokenizer
+    bos = tokenizer.bos_token_id
+    assert [bos_ids_of(tokenizer, rule) for rule in ("auto", "always", "never")] == [[bos], [bos], []]
+    assert bos_ids_of(plain, "auto") == bos_ids_of(plain, "never") == []
+    plain.bos_token = None
+    with pytest.raises(InputError, match="no beginning-of-text token"):
+        bos_ids_of(plain, "always")
+
+
+def test_a_beginning_token_in_the_text_is_not_doubled() -> None:
+    encode = lambda text: list(text.encode())  # noqa: E731
+    assert split_pair(encode, "ab", " c", 0, [1]) == ([1, *b"ab"], list(b" c"))
+    assert split_pair(encode, "ab", " c", 0, list(b"a")) == (list(b"ab"), list(b" c"))
+    assert split_pair(encode, "", " c", 7, [7]) == ([7], list(b" c"))
 
 
 def test_rolling_windows_equal_lm_evaluation_harness(

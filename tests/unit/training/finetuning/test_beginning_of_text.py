@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 from priorkit.data.images.decoding import decode
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.tokenizer import CHAT_TEMPLATE, bos_ids, load_tokenizer
+from priorkit.models.language.tokenizer import CHAT_TEMPLATE, bos_ids, load_tokenizer, prepend_bos
 from priorkit.models.multimodal.llava import load_llava
 from tests.support.chat_models import make_llava, make_tokenizer, picture
 
@@ -57,7 +57,9 @@ def test_training_reads_what_the_processor_makes_of_the_rendered_conversation(
     prompt = chat.render(TURNS[:1], add_generation_prompt=True)
     subject = ModelAdapter(multimodal.model, multimodal.tokenizer, 512, multimodal)
     assert (
-        subject.encode(prompt, chat=True) == chat.prompt(TURNS[:1]) == theirs[: len(chat.prompt(TURNS[:1]))]
+        prepend_bos(subject.encode(prompt), subject.bos_ids)
+        == chat.prompt(TURNS[:1])
+        == theirs[: len(chat.prompt(TURNS[:1]))]
     )
     words = [{"role": "user", "content": [{"type": "text", "text": "What?"}]}]
     once = processor.apply_chat_template(words, add_generation_prompt=True, tokenize=True, return_dict=True)
