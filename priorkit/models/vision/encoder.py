@@ -70,6 +70,13 @@ class Encoder:
         """Resize and crop as in the model's training: uint8 ``[3, height, width]``, not yet normalized."""
         return self.preprocessing.prepare(image)
 
+    def prepared_size(self) -> tuple[int, int]:
+        """Height and width in pixels of prepared images, measured on one."""
+        from PIL import Image
+
+        pixels = self.prepare(Image.new("RGB", (64, 64)))
+        return int(pixels.shape[-2]), int(pixels.shape[-1])
+
     def batch(self, prepared: Sequence[Tensor]) -> Tensor | list[Tensor]:
         """Stack prepared images: a tensor, or a list where their shapes differ (SigLIP 2 NaFlex)."""
         if len({image.shape for image in prepared}) > 1:

@@ -19,6 +19,7 @@ from priorkit.core.errors import InputError, UsageError
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.loading import TIMM
 from priorkit.models.vision.preprocessing import Resize, with_resize
+from priorkit.models.vision.timm_conversion import savable_processor, vit_from_timm
 from priorkit.models.vision.towers import tower_config
 
 TOWER_CONCAT = "priorkit_several_towers"
@@ -61,7 +62,7 @@ def extract_image_tower(
         UsageError: the number of tokens is not square, or position embeddings cannot be interpolated.
     """
     model, config = _separate_model(encoder)
-    processor = _savable_processor(encoder.image_processor)
+    processor = savable_processor(encoder.image_processor)
     side = patch_side(config)
     if not side or getattr(processor, "max_num_patches", 0):
         raise InputError(
@@ -69,10 +70,10 @@ def extract_image_tower(
             hint="use a vision transformer such as CLIP, SigLIP, DINOv2, MAE or ViT",
         )
     if resize is not None:
-        processor = with_resize(processor, resize, *prepared_size(Encoder(model, processor)))
+        processor = with_resize(processor, resize, *Encoder(model, processor).prepared_size())
     if image_tokens is not None:
         model, config = _with_image_tokens(model, config, processor, side, image_tokens)
-    height, width = prepared_size(Encoder(model, processor))
+    height, width = Encoder(model, processor).prepared_size()
     patches = (height // side) * (width // side)
     tokens = _token_count(model, height, width, int(config.hidden_size))
     return ImageTower(model, config, processor, patches, tokens - patches)
@@ -90,7 +91,7 @@ def _separate_model(encoder: Encoder) -> tuple[Any, Any]:
 
     source, config = encoder.model, tower_config(encoder.model.config)
     if config.model_type == TIMM:
-        return _from_timm(encoder)
+        return vit_from_timm(encoder)
     if config.model_type == "vit_mae":
         # An MAE encoder without masking is a ViT, tensor by tensor; MAE's class shuffles the patches.
         config = _vit_config(config)
@@ -111,29 +112,6 @@ def _separate_model(encoder: Encoder) -> tuple[Any, Any]:
     raise InputError(f"no image tower of type {type(tower).__name__} in {type(source).__name__}")
 
 
-def _savable_processor(processor: Any) -> Any:
-    """A copy of an image processor; timm's, which ``AutoProcessor`` cannot load, as a CLIP image processor."""
-    data = getattr(processor, "data_config", None)
-    if data is None:
-        return copy.deepcopy(processor)
-    from PIL.Image import Resampling
-    from transformers import CLIPImageProcessor
-
-    _, height, width = data["input_size"]
-    filters = {"bilinear": Resampling.BILINEAR, "lanczos": Resampling.LANCZOS, "nearest": Resampling.NEAREST}
-    common: dict[str, Any] = {
-        "resample": filters.get(data["interpolation"], Resampling.BICUBIC),
-        "image_mean": list(data["mean"]),
-        "image_std": list(data["std"]),
-    }
-    if data.get("crop_mode", "center") != "center":
-        return CLIPImageProcessor(size={"height": height, "width": width}, do_center_crop=False, **common)
-    edge = math.floor(min(height, width) / float(data.get("crop_pct") or 1))
-    return CLIPImageProcessor(
-        size={"shortest_edge": edge}, crop_size={"height": height, "width": width}, **common
-    )
-
-
 def _vit_config(config: Any) -> Any:
     from transformers import ViTConfig
 
@@ -142,75 +120,6 @@ def _vit_config(config: Any) -> Any:
         "image_size", "patch_size", "num_channels", "qkv_bias",
     )  # fmt: skip
     return ViTConfig(**{name: getattr(config, name) for name in names})
-
-
-def _from_timm(encoder: Encoder) -> tuple[Any, Any]:
-    """A plain vision transformer of timm as transformers' ViT, checked to be equal on an image.
-
-    transformers' wrapper of timm models returns feature maps without the class token, which LLaVA cannot read.
-    """
-    from transformers import AutoModel, ViTConfig
-
-    inner = encoder.model.timm_model
-    name = type(inner).__name__
-    unsupported = InputError(
-        f"LLaVA cannot use timm's {name} of this shape: only plain vision transformers can be converted to ViT",
-        hint="use the same model in transformers' format",
-    )
-    state = {key: value for key, value in inner.state_dict().items() if not key.startswith("head.")}
-    blocks = len(getattr(inner, "blocks", ()))
-    if name != "VisionTransformer" or not blocks or "pos_embed" not in state:
-        raise unsupported
-    width = int(state["pos_embed"].shape[-1])
-    size, patch = inner.patch_embed.img_size, inner.patch_embed.patch_size
-    config = ViTConfig(
-        hidden_size=width,
-        num_hidden_layers=blocks,
-        num_attention_heads=inner.blocks[0].attn.num_heads,
-        intermediate_size=state["blocks.0.mlp.fc1.weight"].shape[0],
-        image_size=int(size[0]),
-        patch_size=int(patch[0]),
-        qkv_bias="blocks.0.attn.qkv.bias" in state,
-        layer_norm_eps=float(inner.blocks[0].norm1.eps),
-    )
-    tower = AutoModel.from_config(config)
-    renamed = {new: value for key, tensor in state.items() for new, value in _as_vit(key, tensor).items()}
-    missing = {key for key in set(tower.state_dict()) - set(renamed) if not key.startswith("pooler.")}
-    if missing or set(renamed) - set(tower.state_dict()):
-        raise unsupported
-    tower.load_state_dict(renamed, strict=False)
-    tower.eval()
-    height, columns = prepared_size(encoder)
-    pixels = torch.linspace(0, 255, 3 * height * columns).view(1, 3, height, columns).to(torch.uint8)
-    with torch.no_grad():
-        converted = tower(pixel_values=encoder.normalize(pixels)).last_hidden_state
-        original = inner.forward_features(encoder.normalize(pixels))
-    if converted.shape != original.shape or not torch.allclose(converted, original, rtol=1e-3, atol=1e-3):
-        raise unsupported
-    return tower, config
-
-
-def _as_vit(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """A tensor of timm's vision transformer under transformers' names; the fused projection is split in three."""
-    outside_blocks = {
-        "cls_token": "embeddings.cls_token",
-        "pos_embed": "embeddings.position_embeddings",
-        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
-        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
-        "norm.weight": "layernorm.weight",
-        "norm.bias": "layernorm.bias",
-    }
-    if name in outside_blocks:
-        return {outside_blocks[name]: tensor}
-    _, number, rest = name.split(".", 2) if name.startswith("blocks.") else ("", "", name)
-    part, _, kind = rest.rpartition(".")
-    if part == "attn.qkv":
-        return {
-            f"layers.{number}.attention.{letter}_proj.{kind}": value
-            for letter, value in zip("qkv", tensor.chunk(3), strict=True)
-        }
-    names = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.o_proj"}
-    return {f"layers.{number}.{names.get(part, part)}.{kind}": tensor}
 
 
 def _with_image_tokens(
@@ -226,7 +135,7 @@ def _with_image_tokens(
             where="--image-tokens",
             hint=f"{grid * grid} or {(grid + 1) ** 2}",
         )
-    before = prepared_size(Encoder(model, processor))[0]
+    before = Encoder(model, processor).prepared_size()[0]
     size = grid * patch
     _resize(processor, before, size)
     state = model.state_dict()
@@ -273,14 +182,6 @@ def _resize(processor: Any, before: int, size: int) -> None:
     for name in ("size", "crop_size"):
         if getattr(processor, name, None):
             setattr(processor, name, scaled(getattr(processor, name)))
-
-
-def prepared_size(encoder: Encoder) -> tuple[int, int]:
-    """Height and width in pixels of an encoder's prepared images."""
-    from PIL import Image
-
-    pixels = encoder.prepare(Image.new("RGB", (64, 64)))
-    return int(pixels.shape[-2]), int(pixels.shape[-1])
 
 
 def _token_count(model: Any, height: int, width: int, hidden_size: int) -> int:
@@ -331,8 +232,8 @@ def replace_image_tower(
     Raises:
         InputError: the tensors are not those of the encoder's image tower.
     """
-    own_config = tower_config(encoder.model.config)
-    if own_config.model_type in (TIMM, "vit_mae"):
+    old_config = tower_config(encoder.model.config)
+    if old_config.model_type in (TIMM, "vit_mae"):
         # They were converted to ViT for LLaVA and stay ViT.
         from transformers import AutoModel
 
@@ -348,7 +249,7 @@ def replace_image_tower(
     else:
         raise InputError(f"the tuned image tower does not fit {type(encoder.model).__name__}")
     if any(value.shape != state[name].shape for name, value in renamed.items()):
-        own_config.image_size = config.image_size
+        old_config.image_size = config.image_size
         rebuilt = type(encoder.model)(encoder.model.config)
         rebuilt.load_state_dict({**state, **{name: value.cpu() for name, value in renamed.items()}})
         encoder.model = rebuilt.eval()

@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from priorkit.models.vision.encoder import Encoder
-from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, patch_side, prepared_size
+from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, patch_side
 from priorkit.models.vision.preprocessing import Preprocessing
 
 
@@ -193,7 +193,7 @@ def concat_towers(towers: Sequence[ImageTower]) -> ImageTower:
         entries.append(
             {
                 "config": values,
-                "size": list(prepared_size(Encoder(tower.model, tower.image_processor))),
+                "size": list(Encoder(tower.model, tower.image_processor).prepared_size()),
                 "mean": _rounded(-black / (white - black)),
                 "std": _rounded(1 / (white - black)),
                 "prefix": tower.prefix,
