@@ -115,7 +115,7 @@ def peer(
 
 
 class _Subject:
-    """The model with its patch features, as ``Multimodal`` has them, for pixels that are already normalized."""
+    """The model with its patch features, as ``LlavaMultimodal`` has them, for pixels that are already normalized."""
 
     def __init__(self, model: Any) -> None:
         self.model, self.device = model, torch.device("cpu")

@@ -20,7 +20,8 @@ from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
 from priorkit.core.progress import track
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference.encode import LayerFeatures, encode_batches
+from priorkit.inference.images.batches import encode_batches
+from priorkit.inference.images.features import LayerFeatures
 from priorkit.models.language.causal_lm import load_llm
 from priorkit.models.language.hidden_states import TextPooling, pooled_hidden_states
 from priorkit.models.language.tokenizer import load_tokenizer

@@ -15,7 +15,8 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef, image_key
 from priorkit.inference.bos import BosRule, bos_ids_of
-from priorkit.inference.encode import encode_batches, patch_features
+from priorkit.inference.images.batches import encode_batches
+from priorkit.inference.images.features import patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.models.language.tokenizer import IMAGE

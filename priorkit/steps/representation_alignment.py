@@ -22,7 +22,7 @@ from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
-from priorkit.inference.feature_cache import image_status_folder
+from priorkit.inference.images.feature_cache import image_status_folder
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from priorkit.data.io.rejects import Rejects
 if TYPE_CHECKING:
     from priorkit.data.images.decoding import BrokenImageError
     from priorkit.data.io.tagged_tables import Row
-    from priorkit.inference.tagging import Scores, TableTagger
+    from priorkit.inference.images.tagging import Scores, TableTagger
     from priorkit.models.vision.tagger import TaggerKind
 
 logger = logging.getLogger(__name__)
@@ -207,7 +207,7 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
     import numpy as np
 
     from priorkit.data.io.tagged_tables import write_tagged
-    from priorkit.inference.tagging import present_tags
+    from priorkit.inference.images.tagging import present_tags
     from priorkit.scoring.answers.tagging import corrupt_tags
 
     planned = work.plan.payload
@@ -254,7 +254,7 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
 
 
 def _load_tagger(settings: TagImagesSettings, work: Work[TaggingPlan], kind: TaggerKind) -> TableTagger:
-    from priorkit.inference.tagging import TableTagger
+    from priorkit.inference.images.tagging import TableTagger
     from priorkit.models.vision.tagger import load_tagger
 
     device = runtime.start(settings.seed, settings.device, settings.precision).device
@@ -273,7 +273,7 @@ def _thresholds(
     if not labelled:
         given = settings.threshold if settings.threshold is not None else 0.5
         return np.full(len(tables.tagger.tags), given)
-    from priorkit.inference.tagging import calibrated
+    from priorkit.inference.images.tagging import calibrated
 
     try:
         found = calibrated(tables, labelled, settings.tags_column, rejects)

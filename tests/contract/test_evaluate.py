@@ -397,7 +397,7 @@ def test_workers_change_nothing_but_the_time(
     tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from priorkit.evaluation.benchmarks import items_io
-    from priorkit.inference import encode
+    from priorkit.inference.images import encode
 
     asked: list[int] = []
 

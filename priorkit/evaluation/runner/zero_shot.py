@@ -11,7 +11,8 @@ from priorkit.data.images.decoding import image_key
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
-from priorkit.inference.encode import encode_batches, pooled_features
+from priorkit.inference.images.batches import encode_batches
+from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
 

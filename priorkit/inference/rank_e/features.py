@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from priorkit.core.runtime import Runtime
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.encode import EncodedImages, encode, pooled_features
-from priorkit.inference.feature_cache import FeatureCache, cache_folder, input_digest
+from priorkit.inference.images.encode import EncodedImages, encode
+from priorkit.inference.images.feature_cache import FeatureCache, cache_folder, input_digest
+from priorkit.inference.images.features import pooled_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable

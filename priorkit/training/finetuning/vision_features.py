@@ -11,7 +11,9 @@ from torch import Tensor
 
 from priorkit.core.runtime import Runtime, world_size
 from priorkit.data.images.pixels import Pixels
-from priorkit.inference.encode import PreparedImage, encode, patch_features
+from priorkit.inference.images.batches import PreparedImage
+from priorkit.inference.images.encode import encode
+from priorkit.inference.images.features import patch_features
 
 KEEP_BYTES = 2 << 30
 """Features of all images are kept in memory up to this size."""

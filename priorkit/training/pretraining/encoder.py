@@ -11,7 +11,7 @@ from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.feature_cache import image_status_folder
+from priorkit.inference.images.feature_cache import image_status_folder
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder

@@ -20,7 +20,7 @@ from priorkit.data.images.entity_split import split_entities
 from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.feature_cache import image_status_folder
+from priorkit.inference.images.feature_cache import image_status_folder
 from priorkit.training.remediation.settings import DistillEncoderSettings
 
 

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from priorkit.data.images.augmentation import View
 from priorkit.data.images.pixels import Pixels
-from priorkit.inference.encode import EncodedImages, PreparedImage, encode, pooled_features
-from priorkit.inference.feature_cache import FeatureCache, cache_folder
+from priorkit.inference.images.batches import PreparedImage
+from priorkit.inference.images.encode import EncodedImages, encode
+from priorkit.inference.images.feature_cache import FeatureCache, cache_folder
+from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.remediation.views import ViewSchedule
 

@@ -17,7 +17,8 @@ from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.images.pairs import Pairs
 from priorkit.data.io.tables import write_table
-from priorkit.inference.encode import encode_batches, pooled_features
+from priorkit.inference.images.batches import encode_batches
+from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head
 from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarize_ranks
 from priorkit.scoring.representations.ranks import true_ranks

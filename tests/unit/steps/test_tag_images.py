@@ -131,7 +131,7 @@ def test_a_classifier_and_a_folder_and_json_lines(
         asked.append(threads)
         return streamed_in_threads(work, items, threads, ahead)
 
-    monkeypatch.setattr("priorkit.inference.encode.streamed_in_threads", counted)
+    monkeypatch.setattr("priorkit.inference.images.batches.streamed_in_threads", counted)
     shared = ("--threshold", 0, "--device", "cpu", "--workers", 2, "--out", tmp_path / "shared")
     assert cli("tag-images", images, model, *shared).code == 0
     assert asked == [2]

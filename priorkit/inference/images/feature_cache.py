@@ -81,7 +81,7 @@ class FeatureCache:
             stored = artifact.open_artifact(self.path)
             artifact.verify_files(self.path, stored.manifest.files)
         except InputError as error:
-            logger.warning(f"cached features cannot be used: {error.problems[0].what} ({self.path})")
+            logger.warning(f"cached features cannot be used: {error.what} ({self.path})")
             return None
         return load_file(self.path / _FILE)
 

@@ -13,8 +13,9 @@ from PIL import Image
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.encode import EncodedBatch, encode, encode_batches
-from priorkit.inference.feature_cache import FeatureCache
+from priorkit.inference.images.batches import EncodedBatch, encode_batches
+from priorkit.inference.images.encode import encode
+from priorkit.inference.images.feature_cache import FeatureCache
 
 BROKEN = (3, 8, 9, 10)
 

@@ -1,0 +1,1 @@
+"""Vision models applied to images: features with a cache, and tags."""
