@@ -64,21 +64,21 @@ class Comparison:
             "first": self.first,
             "second": self.second,
             "benchmarks": {
-                own.name: {
-                    "items": own.items,
-                    "unpaired": own.unpaired,
-                    "first": own.first,
-                    "second": own.second,
-                    "difference": own.difference.to_dict(),
-                    "p": own.p,
-                    "test": own.test,
-                    "detectable_difference": finite(own.detectable),
-                    "gained": len(own.gained),
-                    "lost": len(own.lost),
-                    "gained_items": list(own.gained[:EXAMPLES]),
-                    "lost_items": list(own.lost[:EXAMPLES]),
+                benchmark.name: {
+                    "items": benchmark.items,
+                    "unpaired": benchmark.unpaired,
+                    "first": benchmark.first,
+                    "second": benchmark.second,
+                    "difference": benchmark.difference.to_dict(),
+                    "p": benchmark.p,
+                    "test": benchmark.test,
+                    "detectable_difference": finite(benchmark.detectable),
+                    "gained": len(benchmark.gained),
+                    "lost": len(benchmark.lost),
+                    "gained_items": list(benchmark.gained[:EXAMPLES]),
+                    "lost_items": list(benchmark.lost[:EXAMPLES]),
                 }
-                for own in self.benchmarks
+                for benchmark in self.benchmarks
             },
         }
 
@@ -130,20 +130,20 @@ def _paired(
     seed: int,
     resamples: int,
 ) -> Paired:
-    ids = [own for own in ours if own in theirs]
+    ids = [item for item in ours if item in theirs]
     if not ids:
         raise InputError(f"no item of '{name}' in common", where=str(where), hint="are the ids the same?")
     # What has no finite score, an impossible text's likelihood say, cannot be compared.
-    ids = [own for own in ids if None not in (ours[own].get("score"), theirs[own].get("score"))]
+    ids = [item for item in ids if None not in (ours[item].get("score"), theirs[item].get("score"))]
     if not ids:
         raise InputError(f"no item of '{name}' has a score in both", where=str(where))
-    for own in ids:
-        if not _same_truth(ours[own], theirs[own]):
+    for item in ids:
+        if not _same_truth(ours[item], theirs[item]):
             raise InputError(
-                f"the item '{own}' of '{name}' has another truth", where=str(where), hint="another version?"
+                f"the item '{item}' of '{name}' has another truth", where=str(where), hint="another version?"
             )
-    one = np.array([float(ours[own]["score"]) for own in ids])
-    other = np.array([float(theirs[own]["score"]) for own in ids])
+    one = np.array([float(ours[item]["score"]) for item in ids])
+    other = np.array([float(theirs[item]["score"]) for item in ids])
     clusters = [str(ours[own].get("cluster") or f"#{own}") for own in ids]
     interval = bootstrap_difference(one, other, seed=seed, clusters=clusters, resamples=resamples)
     binary = bool(np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all())
@@ -158,8 +158,8 @@ def _paired(
         p,
         "McNemar" if binary else "permutation",
         (interval.high - interval.low) / 2,
-        tuple(own for own, a, b in zip(ids, one, other, strict=True) if a > b),
-        tuple(own for own, a, b in zip(ids, one, other, strict=True) if a < b),
+        tuple(item for item, a, b in zip(ids, one, other, strict=True) if a > b),
+        tuple(item for item, a, b in zip(ids, one, other, strict=True) if a < b),
     )
 
 
@@ -171,22 +171,26 @@ def _same_truth(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 def _bare(truth: Any) -> Any:
     """A truth without the white space around options, which harnesses' logs keep or drop."""
     if isinstance(truth, list):
-        return [own.strip() if isinstance(own, str) else own for own in truth]
+        return [text.strip() if isinstance(text, str) else text for text in truth]
     return truth
 
 
 def lines_of(found: Comparison) -> Sequence[str]:
     """A line per benchmark for people."""
     lines = [f"against {found.second}, on the items of both"]
-    for own in found.benchmarks:
-        verdict = "differs" if own.difference.low > 0 or own.difference.high < 0 else "cannot be told apart"
+    for benchmark in found.benchmarks:
+        verdict = (
+            "differs"
+            if benchmark.difference.low > 0 or benchmark.difference.high < 0
+            else "cannot be told apart"
+        )
         lines.append(
-            f"{own.name}: {own.second:.4g} -> {own.first:.4g}, {own.difference.value:+.4g} "
-            f"[{own.difference.low:+.4g}, {own.difference.high:+.4g}], {len(own.gained)} gained, "
-            f"{len(own.lost)} lost, p {own.p:.3g} ({own.test}), {own.items} items: {verdict}"
+            f"{benchmark.name}: {benchmark.second:.4g} -> {benchmark.first:.4g}, {benchmark.difference.value:+.4g} "
+            f"[{benchmark.difference.low:+.4g}, {benchmark.difference.high:+.4g}], {len(benchmark.gained)} gained, "
+            f"{len(benchmark.lost)} lost, p {benchmark.p:.3g} ({benchmark.test}), {benchmark.items} items: {verdict}"
         )
         if verdict != "differs":
             lines.append(
-                f"  differences under about {own.detectable:.3g} cannot be told apart with these {own.items} items"
+                f"  differences under about {benchmark.detectable:.3g} cannot be told apart with these {benchmark.items} items"
             )
     return lines

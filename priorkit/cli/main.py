@@ -56,8 +56,10 @@ class StepGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the list of steps and commands."""
         rows = {name: step_table.summary(name) for name in step_table.STEPS}
-        own = {name: command.get_short_help_str(80).rstrip(".") for name, command in self.commands.items()}
-        width = max(map(len, [*rows, *own])) + 2
+        commands = {
+            name: command.get_short_help_str(80).rstrip(".") for name, command in self.commands.items()
+        }
+        width = max(map(len, [*rows, *commands])) + 2
         lines = [
             "Usage: priorkit STEP [INPUT...] --out DIR [--recipe FILE] [options]",
             "",
@@ -68,7 +70,7 @@ class StepGroup(TyperGroup):
             *(f"  {name:<{width}}{text}" for name, text in rows.items()),
             "",
             "Recipes and artifacts:",
-            *(f"  {name:<{width}}{text}" for name, text in own.items()),
+            *(f"  {name:<{width}}{text}" for name, text in commands.items()),
             "",
             "priorkit STEP --help shows a step's main options with examples, --help-all all of them;",
             "priorkit --install-completion sets up completion in your shell.",

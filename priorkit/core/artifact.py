@@ -252,8 +252,8 @@ def write_manifest(
 
     Files and folders named in ``leave_out``, at the root, are not part of the artifact.
     """
-    apart = {MANIFEST, *leave_out}
-    names = [name for name in files_below(root) if name.split("/")[0] not in apart]
+    excluded = {MANIFEST, *leave_out}
+    names = [name for name in files_below(root) if name.split("/")[0] not in excluded]
     manifest = Manifest(
         schema_=SCHEMA,
         kind=kind,

@@ -157,13 +157,13 @@ def gather(module: nn.Module) -> None:
     reshard(module)
     made: dict[nn.Parameter, nn.Parameter] = {}  # tied parameters stay tied
     for part in module.modules():
-        for name, own in part.named_parameters(recurse=False, remove_duplicate=False):
-            if not is_sharded(own):
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            if not is_sharded(parameter):
                 continue
-            if own not in made:
-                full = local(own.detach()).cpu()
-                made[own] = nn.Parameter(full, own.requires_grad) if rank() == 0 else own
-            setattr(part, name, made[own])
+            if parameter not in made:
+                full = local(parameter.detach()).cpu()
+                made[parameter] = nn.Parameter(full, parameter.requires_grad) if rank() == 0 else parameter
+            setattr(part, name, made[parameter])
 
 
 def reshard(module: nn.Module) -> None:

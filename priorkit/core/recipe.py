@@ -23,7 +23,10 @@ def shipped() -> dict[str, Path]:
     A wheel holds them inside the package; in a checkout or an editable install they are next to it.
     """
     package = Path(str(resources.files("priorkit")))
-    folder = next((own for own in (package / "recipes", package.parent / "recipes") if own.is_dir()), package)
+    folder = next(
+        (candidate for candidate in (package / "recipes", package.parent / "recipes") if candidate.is_dir()),
+        package,
+    )
     return {
         path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))
     }
@@ -42,10 +45,10 @@ def find(name: str) -> Path:
     if name.removesuffix(".toml") in known:
         return known[name.removesuffix(".toml")]
     folder = path.parent
-    beside = [str(item) for item in sorted(folder.glob("*.toml"))] if folder.is_dir() else []
+    siblings = [str(item) for item in sorted(folder.glob("*.toml"))] if folder.is_dir() else []
     raise InputError(
         f"no recipe file '{name}', and priorkit ships none of that name",
-        hint=nearest(name, [*beside, *known]),
+        hint=nearest(name, [*siblings, *known]),
     )
 
 
@@ -179,9 +182,9 @@ def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> s
             values[name][int(part)] = path
         else:
             # One value that means several inputs keeps its name; ``NAME=PATH`` gets the resolved path.
-            place, _, own = part.partition(".")
-            if str(values[name][int(place)]).startswith(f"{own}="):
-                values[name][int(place)] = f"{own}={path}"
+            place, _, source = part.partition(".")
+            if str(values[name][int(place)]).startswith(f"{source}="):
+                values[name][int(place)] = f"{source}={path}"
     keep = {name: value for name, value in values.items() if name not in OUTPUT_ONLY and value is not None}
     return _render(type(settings), keep)
 
@@ -208,8 +211,8 @@ def _render(model: type[StepSettings], values: Mapping[str, Any], show_unset: bo
         value = values.get(spec.name)
         if value is None and not show_unset:
             continue
-        own = spec.group in ("inputs", "what to do")
-        header = model.step if own else f"{model.step}.{_table_name(spec.group)}"
+        top_level = spec.group in ("inputs", "what to do")
+        header = model.step if top_level else f"{model.step}.{_table_name(spec.group)}"
         rows = tables.setdefault(header, [])
         rows.append(f"# {spec.help}{_values_comment(spec)}")
         rows.append(f"# {spec.key} =" if value is None else f"{spec.key} = {_toml(value)}")

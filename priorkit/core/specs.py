@@ -249,7 +249,7 @@ def input_values(settings: StepSettings) -> Iterator[tuple[OptionSpec, str, str]
                 yield spec, f"{spec.name}.{key}", item
         elif isinstance(value, tuple):
             for index, item in enumerate(typing.cast("tuple[str, ...]", value)):
-                for suffix, own in settings.expand_input(spec.name, item).items():
-                    yield spec, f"{spec.name}.{index}{suffix}", own
+                for suffix, path in settings.expand_input(spec.name, item).items():
+                    yield spec, f"{spec.name}.{index}{suffix}", path
         else:
             yield spec, spec.name, str(value)

@@ -197,8 +197,8 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
             sources = self.benchmark_sources(inputs)
         except PriorkitError:
             return {}
-        own = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
-        return {f"images of {name}": files for name, files in image_files(sources, own).items()}
+        benchmarks = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
+        return {f"images of {name}": files for name, files in image_files(sources, benchmarks).items()}
 
     def benchmark_sources(self, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
         """The benchmarks that the inputs hold.

@@ -22,7 +22,7 @@ def batches(
     prompts: Sequence[Sequence[int]], inputs: Sequence[PromptInputs], batch_size: int
 ) -> list[list[int]]:
     """Numbers of prompts answered together, longest first; prompts about one image are adjacent."""
-    keys = [own.key for own in inputs]
+    keys = [prompt.key for prompt in inputs]
     lengths: dict[tuple[str, ...], int] = {}
     for key, prompt in zip(keys, prompts, strict=True):
         lengths[key] = max(lengths.get(key, 0), len(prompt))

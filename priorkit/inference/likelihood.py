@@ -42,16 +42,16 @@ def score_batch(
     Returns:
         For each request, one number per continuation.
     """
-    if any(own.images for own in inputs) or model.capabilities.questions:
+    if any(prompt.images for prompt in inputs) or model.capabilities.questions:
         return _shared(model, requests, inputs)
     single = all(len(request.continuations) == 1 for request in requests)
     if not single and not model.takes_masks:
         return _shared(model, requests, inputs)
     score = _whole if single else _packed
     return [
-        own
+        likelihoods
         for part in micro_batches(model, [_tokens(request) for request in requests])
-        for own in score(model, requests[part.start : part.stop])
+        for likelihoods in score(model, requests[part.start : part.stop])
     ]
 
 
@@ -103,8 +103,8 @@ def _batches(
     batch: list[int] = []
     for place in order:
         tried = [*batch, place]
-        rows = sum(len(requests[own].continuations) for own in tried)
-        size = rows * max(_longest(requests[own]) for own in tried) * vocabulary * 4
+        rows = sum(len(requests[place].continuations) for place in tried)
+        size = rows * max(_longest(requests[place]) for place in tried) * vocabulary * 4
         mixed = batch and (len(requests[batch[0]].continuations) == 1) != (
             len(requests[place].continuations) == 1
         )
@@ -130,7 +130,9 @@ def _whole(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[t
     longest = max(map(len, wanted))
     logits, _ = model.forward(ids, mask, positions, keep=longest)
     targets, _, _ = pad_left(wanted)
-    present = torch.tensor([[place >= longest - len(own) for place in range(longest)] for own in wanted])
+    present = torch.tensor(
+        [[place >= longest - len(tokens) for place in range(longest)] for tokens in wanted]
+    )
     return [(value,) for value in _summed(logits, targets, present)]
 
 
@@ -141,24 +143,24 @@ def _at_continuations(
     longest = max(map(len, inputs))
     ids = torch.zeros(len(inputs), longest, dtype=torch.long)
     keep = torch.zeros(len(inputs), longest, dtype=torch.bool)
-    for row, (own, end) in enumerate(zip(inputs, wanted, strict=True)):
-        ids[row, : len(own)] = torch.tensor(own)
-        keep[row, len(own) - len(end) : len(own)] = True
+    for row, (prompt, end) in enumerate(zip(inputs, wanted, strict=True)):
+        ids[row, : len(prompt)] = torch.tensor(prompt)
+        keep[row, len(prompt) - len(end) : len(prompt)] = True
     hidden = model.hidden_at(ids, keep)
     head = model.model.get_output_embeddings()
-    targets = torch.tensor([token for own in wanted for token in own], device=hidden.device)
+    targets = torch.tensor([token for tokens in wanted for token in tokens], device=hidden.device)
     taken: list[Tensor] = []
     for start in range(0, len(targets), HEAD_ROWS):
         logits = head(hidden[start : start + HEAD_ROWS]).float()
         rows = max(1, CACHED_BYTES // (8 * logits.shape[-1]))
-        own = targets[start : start + HEAD_ROWS, None]
+        part_targets = targets[start : start + HEAD_ROWS, None]
         # One fused pass over what the cache holds: for 256 rows of 4,096 numbers 0.85 ms, logsumexp 1.25.
         taken += [
             part.log_softmax(-1).gather(-1, token)[:, 0]
-            for part, token in zip(logits.split(rows), own.split(rows), strict=True)
+            for part, token in zip(logits.split(rows), part_targets.split(rows), strict=True)
         ]
-    parts = torch.cat(taken).cpu().double().split([len(own) for own in wanted])
-    return [(float(own.sum()),) for own in parts]
+    parts = torch.cat(taken).cpu().double().split([len(tokens) for tokens in wanted])
+    return [(float(part.sum()),) for part in parts]
 
 
 def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
@@ -174,10 +176,10 @@ def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[
         positions[row, :start] = torch.arange(start)
         keep[row, start - 1 : sizes[row]] = True
         place = start
-        for own in request.continuations:
-            stop = place + len(own) - 1
-            ids[row, place:stop] = torch.tensor(own[:-1], dtype=torch.long)
-            positions[row, place:stop] = torch.arange(start, start + len(own) - 1)
+        for continuation in request.continuations:
+            stop = place + len(continuation) - 1
+            ids[row, place:stop] = torch.tensor(continuation[:-1], dtype=torch.long)
+            positions[row, place:stop] = torch.arange(start, start + len(continuation) - 1)
             allowed[row, place:stop, start:place] = False
             place = stop
     logits = model.logits_at(ids, keep, positions, allowed).float()
@@ -187,16 +189,16 @@ def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[
     place = 0
     for request in requests:
         further = place + 1
-        for own in request.continuations:
-            at += [place, *range(further, further + len(own) - 1)]
-            targets += own
-            further += len(own) - 1
+        for continuation in request.continuations:
+            at += [place, *range(further, further + len(continuation) - 1)]
+            targets += continuation
+            further += len(continuation) - 1
         place = further
     normal = logits.logsumexp(-1)
     rows, columns = torch.tensor(at, device=logits.device), torch.tensor(targets, device=logits.device)
     taken = (logits[rows, columns] - normal[rows]).cpu().double()
-    lengths = [len(own) for request in requests for own in request.continuations]
-    values = iter([float(own.sum()) for own in taken.split(lengths)])
+    lengths = [len(continuation) for request in requests for continuation in request.continuations]
+    values = iter([float(part.sum()) for part in taken.split(lengths)])
     return [tuple(next(values) for _ in request.continuations) for request in requests]
 
 
@@ -207,9 +209,11 @@ def _shared(
     further = any(_longest(request) > 1 for request in requests)
     filled = prefill(model, [request.context for request in requests], inputs, cached=further)
     first = torch.log_softmax(filled.logits.float(), dim=-1).cpu()
-    rows = [(row, own) for row, request in enumerate(requests) for own in request.continuations]
-    scores = [float(first[row, own[0]]) for row, own in rows]
-    longer = [place for place, (_, own) in enumerate(rows) if len(own) > 1]
+    rows = [
+        (row, continuation) for row, request in enumerate(requests) for continuation in request.continuations
+    ]
+    scores = [float(first[row, continuation[0]]) for row, continuation in rows]
+    longer = [place for place, (_, continuation) in enumerate(rows) if len(continuation) > 1]
     if longer:
         for place, value in zip(longer, _rest(model, filled, [rows[p] for p in longer]), strict=True):
             scores[place] += value
@@ -220,17 +224,17 @@ def _shared(
 def _rest(model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, Ids]]) -> list[float]:
     """Summed log-probabilities of the continuations' tokens after the first."""
     filled.select([row for row, _ in rows], model.device)
-    length = max(len(own) for _, own in rows) - 1
+    length = max(len(continuation) for _, continuation in rows) - 1
     inputs = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.zeros(len(rows), length, dtype=torch.long)
     present = torch.zeros(len(rows), length, dtype=torch.bool)
-    for place, (_, own) in enumerate(rows):
-        inputs[place, : len(own) - 1] = torch.tensor(own[:-1])
-        targets[place, : len(own) - 1] = torch.tensor(own[1:])
-        present[place, : len(own) - 1] = True
+    for place, (_, continuation) in enumerate(rows):
+        inputs[place, : len(continuation) - 1] = torch.tensor(continuation[:-1])
+        targets[place, : len(continuation) - 1] = torch.tensor(continuation[1:])
+        present[place, : len(continuation) - 1] = True
     positions = filled.mask.sum(1, keepdim=True) + torch.arange(length)
-    whole = torch.cat([filled.mask, present.long()], dim=1)
-    logits, _ = model.forward(inputs, whole, positions, keep=length, cache=filled.cache, use_cache=True)
+    full_mask = torch.cat([filled.mask, present.long()], dim=1)
+    logits, _ = model.forward(inputs, full_mask, positions, keep=length, cache=filled.cache, use_cache=True)
     return _summed(logits, targets, present)
 
 

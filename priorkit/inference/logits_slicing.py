@@ -30,15 +30,15 @@ def slice_last_mlp(decoder: Any, keep: int) -> Generator[None]:
     if not isinstance(mlp, nn.Module) or "forward" in vars(mlp):
         yield
         return
-    whole = mlp.forward
+    full_forward = mlp.forward
 
     def forward(hidden_states: Any, *others: Any, **named: Any) -> Any:
         if not isinstance(hidden_states, Tensor) or hidden_states.dim() != 3 or others or named:
-            return whole(hidden_states, *others, **named)
-        own = whole(hidden_states[:, -keep:].contiguous())
-        if not isinstance(own, Tensor):  # A mixture of experts may return its router's choices too.
-            return whole(hidden_states)
-        return nn.functional.pad(own, (0, 0, hidden_states.shape[1] - own.shape[1], 0))
+            return full_forward(hidden_states, *others, **named)
+        last = full_forward(hidden_states[:, -keep:].contiguous())
+        if not isinstance(last, Tensor):  # A mixture of experts may return its router's choices too.
+            return full_forward(hidden_states)
+        return nn.functional.pad(last, (0, 0, hidden_states.shape[1] - last.shape[1], 0))
 
     mlp.forward = forward
     try:

@@ -81,8 +81,8 @@ class ModelAdapter:
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer."""
         configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        several = configured if isinstance(configured, list) else [configured]
-        return frozenset(int(own) for own in (*several, self.tokenizer.eos_token_id) if own is not None)
+        end_tokens = configured if isinstance(configured, list) else [configured]
+        return frozenset(int(end) for end in (*end_tokens, self.tokenizer.eos_token_id) if end is not None)
 
     @cached_property
     def bos_ids(self) -> list[int]:
@@ -95,7 +95,7 @@ class ModelAdapter:
         if self.multimodal is None or IMAGE not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
-        return [own for token in ids for own in ([token] * count if token == image else (token,))]
+        return [repeated for token in ids for repeated in ([token] * count if token == image else (token,))]
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """:meth:`encode` of texts without images, in one call of the tokenizer."""
@@ -213,9 +213,9 @@ class ModelAdapter:
             return False
         most = self.model.get_output_embeddings().weight.shape[0] - 1
         ids = torch.tensor(rows).clamp(max=most)
-        own = ids if positions is None else torch.cat([ids[:, :2], ids[:, 3:]], dim=1)
+        uncut = ids if positions is None else torch.cat([ids[:, :2], ids[:, 3:]], dim=1)
         try:
-            expected = self.model(input_ids=own.to(self.device), use_cache=False).logits[0, -1]
+            expected = self.model(input_ids=uncut.to(self.device), use_cache=False).logits[0, -1]
             found = self.logits_at(ids, torch.ones_like(ids, dtype=torch.bool), positions, allowed)[-1]
             return torch.allclose(found, expected, atol=1e-5)
         except (TypeError, ValueError, AttributeError, RuntimeError):
@@ -239,11 +239,11 @@ class ModelAdapter:
             )
             computed = next(batches).features
             assert computed is not None
-            for key, own in zip(fresh, computed, strict=True):
-                found[key] = own
+            for key, features in zip(fresh, computed, strict=True):
+                found[key] = features
                 if self._kept_bytes < KEEP_FEATURES_BYTES:
-                    self._features[key] = own.clone()
-                    self._kept_bytes += own.numel() * own.element_size()
+                    self._features[key] = features.clone()
+                    self._kept_bytes += features.numel() * features.element_size()
         return torch.stack([found[key] for key in keys])
 
     def forget(self) -> None:

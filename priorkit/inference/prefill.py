@@ -63,10 +63,10 @@ def join(first: PrefillState, second: PrefillState) -> PrefillState:
     first.trim()
     length = max(first.mask.shape[1], second.mask.shape[1])
     for layer, other in zip(first.cache.layers, second.cache.layers, strict=True):
-        layer.keys = torch.cat([_longer(own.keys, length) for own in (layer, other)])
-        layer.values = torch.cat([_longer(own.values, length) for own in (layer, other)])
+        layer.keys = torch.cat([_longer(part.keys, length) for part in (layer, other)])
+        layer.values = torch.cat([_longer(part.values, length) for part in (layer, other)])
     mask = torch.cat(
-        [torch.nn.functional.pad(own.mask, (length - own.mask.shape[1], 0)) for own in (first, second)]
+        [torch.nn.functional.pad(part.mask, (length - part.mask.shape[1], 0)) for part in (first, second)]
     )
     return PrefillState(torch.cat([first.logits, second.logits]), first.cache, mask)
 
@@ -103,9 +103,9 @@ def prefill(
     before = mask[torch.tensor(number)]
     ids, mask, _ = pad_left([row[length:] for row, length in zip(rows, lengths, strict=True)])
     positions = (mask.cumsum(1) - 1).clamp(min=0) + before.sum(1, keepdim=True)
-    whole = torch.cat([before, mask], dim=1)
-    logits, cache = model.forward(ids, whole, positions, keep=1, cache=cache, use_cache=True)
-    return PrefillState(logits[:, -1], cache, whole)
+    full_mask = torch.cat([before, mask], dim=1)
+    logits, cache = model.forward(ids, full_mask, positions, keep=1, cache=cache, use_cache=True)
+    return PrefillState(logits[:, -1], cache, full_mask)
 
 
 def _shared_beginnings(
@@ -117,7 +117,7 @@ def _shared_beginnings(
     """
     if model.capabilities.questions:
         return None
-    keys: list[Hashable] = [own.key for own in inputs]
+    keys: list[Hashable] = [prompt.key for prompt in inputs]
     groups: dict[Hashable, list[int]] = {}
     for place, key in enumerate(keys):
         groups.setdefault(key, []).append(place)

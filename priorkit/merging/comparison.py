@@ -118,11 +118,11 @@ def _compare(plan: MergePlan, deltas: Deltas, name: str) -> TensorComparison:
     values: list[NDArray[Any]] = []
     for source in plan.inputs:
         change = deltas.of(source, name)
-        whole = np.zeros(math.prod(shape), np.float32)
+        full = np.zeros(math.prod(shape), np.float32)
         if change is not None:
             for start, length in deltas.blocks(name):
-                whole[start : start + length] = change(start, length)
-        values.append(whole)
+                full[start : start + length] = change(start, length)
+        values.append(full)
     same, both = np.zeros((count, count)), np.zeros((count, count))
     signs = [np.sign(value).astype(np.int8) for value in values]
     for row in range(count):

@@ -106,12 +106,12 @@ class Deltas:
         if lora.magnitude is None and info is None:
             return _rows(left, right)
         change = (left @ right).reshape(lora.shape)
-        own = self.base(name).reshape(lora.shape)
-        begun = own if info is None else self._reader.shaped(info, self._precision)
+        base_values = self.base(name).reshape(lora.shape)
+        begun = base_values if info is None else self._reader.shaped(info, self._precision)
         if lora.magnitude is not None:
             magnitude = self._reader.values(lora.magnitude, self._precision)
             change = dora_change(begun, change, magnitude, lora.layout)
-        return _slices((change + (begun - own)).reshape(-1))
+        return _slices((change + (begun - base_values)).reshape(-1))
 
     def _difference(self, info: TensorInfo, name: str) -> Delta:
         def block(start: int, count: int, base: Values | None = None) -> Values:
@@ -161,8 +161,8 @@ class Deltas:
         def block(start: int, count: int, base: Values | None = None) -> Values:
             terms = [part(start, count, base) * scale for part, scale in used]
             if abs(surplus) > 1e-15:
-                own = self.base(name, start, count) if base is None else base
-                terms.append(own * self._precision(surplus))
+                base_values = self.base(name, start, count) if base is None else base
+                terms.append(base_values * self._precision(surplus))
             return sum(terms[1:], terms[0]) if terms else np.zeros(count, self._precision)
 
         return block

@@ -137,10 +137,10 @@ def _read_instances(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     for row in document["annotations"]:
         by_image[row.get("image_id")].append(row)
 
-    def areas(own: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, float]:
+    def areas(annotated: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, float]:
         width, height = size
         union: dict[str, Mask] = {}
-        for row in own:
+        for row in annotated:
             name = _category(names, row)
             mask = decode_segmentation(row.get("segmentation"), height, width)
             union[name] = union[name] | mask if name in union else mask
@@ -148,8 +148,8 @@ def _read_instances(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
 
     def rows() -> _Rows:
         for name, identifier in _images(document, found.file):
-            own = by_image.get(identifier, [])
-            yield name, None, lambda size, own=own: areas(own, size)
+            annotated = by_image.get(identifier, [])
+            yield name, None, lambda size, annotated=annotated: areas(annotated, size)
 
     return tuple(dict.fromkeys(names.values())), rows()
 

@@ -78,17 +78,17 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
     targets: list[Target] = []
     for image in images:
         sizes = {name: size_of(area) for name, area in image.areas.items()}
-        size = min(sizes.values(), key=lambda own: (able[own], list(BINS).index(own)))
-        names = sorted(name for name, own in sizes.items() if own == size)
+        size = min(sizes.values(), key=lambda bin_name: (able[bin_name], list(BINS).index(bin_name)))
+        names = sorted(name for name, bin_name in sizes.items() if bin_name == size)
         name = _generator(seed, "target", image.ref.name).choice(names)
         targets.append(Target(image.ref, tuple(image.areas), name, image.areas[name], size))
     if not per_bin:
         return targets
     kept: set[int] = set()
     for size in BINS:
-        own = [place for place, target in enumerate(targets) if target.size == size]
-        own.sort(key=lambda place: _generator(seed, "keep", targets[place].ref.name).random())
-        kept.update(own[:per_bin])
+        of_size = [place for place, target in enumerate(targets) if target.size == size]
+        of_size.sort(key=lambda place: _generator(seed, "keep", targets[place].ref.name).random())
+        kept.update(of_size[:per_bin])
     return [target for place, target in enumerate(targets) if place in kept]
 
 
@@ -154,9 +154,9 @@ def build(
     place: dict[str, int] = {}
     wording: dict[str, str] = {}
     for size in BINS:
-        own = [target.ref.name for target in able if target.size == size]
-        place.update(zip(own, _spread(range(OPTIONS), len(own), seed, f"places-{size}"), strict=True))
-        wording.update(zip(own, _spread(wordings, len(own), seed, f"wordings-{size}"), strict=True))
+        of_size = [target.ref.name for target in able if target.size == size]
+        place.update(zip(of_size, _spread(range(OPTIONS), len(of_size), seed, f"places-{size}"), strict=True))
+        wording.update(zip(of_size, _spread(wordings, len(of_size), seed, f"wordings-{size}"), strict=True))
     questions: list[ExistenceQuestion] = []
     for target in able:
         name = target.ref.name
@@ -170,8 +170,8 @@ def build(
 
 def _spread(values: Iterable[T], count: int, seed: int, purpose: str) -> list[T]:
     """So many values, each equally often but for one, in random order."""
-    own = list(values)
-    repeated = (own * (count // len(own) + 1))[:count]
+    ordered = list(values)
+    repeated = (ordered * (count // len(ordered) + 1))[:count]
     _generator(seed, purpose, "").shuffle(repeated)
     return repeated
 

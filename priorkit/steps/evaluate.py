@@ -51,7 +51,7 @@ def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
         for line in lines_of(compared):
             logger.info(f"  {line}")
     rejects.write(work.path)
-    items = sum(len(own.items) for own in done)
+    items = sum(len(benchmark.items) for benchmark in done)
     work.metrics.update(items=items, rejected=len(rejects))
     work.cost.update(items_per_second=round(items / max(asked, 1e-9), 2))
 
@@ -80,23 +80,23 @@ def _summarise(
 ) -> None:
     """Metrics with intervals of benchmarks and suites: written, printed, and put in the manifest."""
     found = {
-        own.name: summarise(
-            own,
+        benchmark.name: summarise(
+            benchmark,
             group_by=settings.group_by,
             seed=settings.seed,
             resamples=settings.resamples,
             cluster=settings.cluster or "",
         )
-        for own in done
+        for benchmark in done
     }
-    full_scores = {own.name: own.scoring.full_score for own in done if own.scoring}
+    full_scores = {benchmark.name: benchmark.scoring.full_score for benchmark in done if benchmark.scoring}
     suites = summarise_suites(_suites(settings, work), found, full_scores)
-    entries = {name: own.entry for name, own in found.items()}
+    entries = {name: summary.entry for name, summary in found.items()}
     write_results(work.path, done, entries, {**about, "suites": suites} if suites else about)
-    for name, own in found.items():
-        work.metrics[name] = {metric: entry["value"] for metric, entry in own.entry["metrics"].items()}
-    for name, own in suites.items():
-        work.metrics[f"suite {name}"] = own["overall"]["value"]
+    for name, summary in found.items():
+        work.metrics[name] = {metric: entry["value"] for metric, entry in summary.entry["metrics"].items()}
+    for name, scores in suites.items():
+        work.metrics[f"suite {name}"] = scores["overall"]["value"]
     say_results(found, suites)
 
 

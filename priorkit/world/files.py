@@ -49,7 +49,10 @@ def write_image(path: Path, scene: Scene) -> None:
 def write_documents(path: Path, documents: Sequence[Document]) -> None:
     """Write documents as JSON lines with ``id`` and ``text``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"id": own.id, "text": own.text}, ensure_ascii=False) + "\n" for own in documents]
+    lines = [
+        json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) + "\n"
+        for document in documents
+    ]
     path.write_text("".join(lines), encoding="utf-8")
 
 

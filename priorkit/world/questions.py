@@ -222,7 +222,9 @@ def knowledge(
 ) -> SceneQuestion:
     """The category or the use of a symbol that the question names; the picture shows the symbol."""
     asked = entity or rng.choice(pool)
-    categories = sorted({other.category for other in pool} - {asked.category}, key=lambda own: own.name)
+    categories = sorted(
+        {other.category for other in pool} - {asked.category}, key=lambda category: category.name
+    )
     others = rng.sample(categories, 3)
     if turn // 4 % 2:
         choices, answer = _options(asked.category.use, [other.use for other in others], turn)

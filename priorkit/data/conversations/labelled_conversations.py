@@ -80,7 +80,9 @@ class Abilities:
     """
 
     def __init__(self, ids: Iterable[str], present: NDArray[np.bool_]) -> None:
-        self._keys = np.fromiter((_key(*map(int, own.split(":"))) for own in ids), np.int64, len(present))
+        self._keys = np.fromiter(
+            (_key(*map(int, identifier.split(":"))) for identifier in ids), np.int64, len(present)
+        )
         self._labels = np.where(present.any(1), present.argmax(1), -1).astype(np.int8)
 
     def find(self, file: int, row: int) -> str | None:

@@ -99,8 +99,8 @@ def conversations_of_regions(
             faults.append(Fault(place + 1, str(error)))
             continue
         turn = number + place
-        asks = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
-        for way, (question, answer) in enumerate(zip(asks, (text, expression), strict=True)):
+        questions = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
+        for way, (question, answer) in enumerate(zip(questions, (text, expression), strict=True)):
             turns = Turn("user", f"{PLACEHOLDER}\n{question}"), Turn("assistant", answer)
             found.append(Conversation(f"{name}.{place}.{way}", turns, (image,), "grounding"))
     if not regions:
@@ -120,12 +120,12 @@ def _regions(
 ) -> tuple[list[Any], Callable[[Any], tuple[str, Corners]]]:
     """The cells that hold a row's regions, and the function that reads a cell: expression and normalized corners."""
     if row.get("regions") is not None or row.get("phrase") is not None:
-        several = row.get("regions") is not None
+        listed = row.get("regions") is not None
         size = _size(row, image, "image_width", "image_height")
-        if several:
+        if listed:
             size = size or _size(row, image, "width", "height")
         size = size or decode(image).size
-        regions = _listed(row["regions"]) if several else [row]
+        regions = _listed(row["regions"]) if listed else [row]
         return regions, lambda region: (_phrase(region), _scaled(_xywh(region), size))
     given = row.get("sentences")
     cells = _expressions(row.get("expression") if given is None else given)

@@ -155,11 +155,11 @@ def _routed(
         for fault in faults:
             rejects.add(str(file), number, fault.reason, fault.region)
         rejects.accept(len(made) // 2)
-        return [TaskConversation(own, REGION, tags) for own in made]
+        return [TaskConversation(conversation, REGION, tags) for conversation in made]
     conversation = conversation_of(dict(row), file, number)
     texts = [turn.text for turn in conversation.turns]
     for text in reserved:
-        if any(text in own for own in texts):
+        if any(text in other for other in texts):
             raise ValueError(f"a turn holds the reserved token {text}")
     task_type = task_type_of(row.get(task_column), texts)
     if task_type == REGION:

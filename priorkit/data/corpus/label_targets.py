@@ -144,7 +144,9 @@ def _nearest(caps: Floats, rows: Floats, shares: Floats) -> tuple[Floats, float]
     return (np.zeros(count), np.inf) if found is None else (found[:count], float(found[count]))
 
 
-def _least_change(own: Floats, caps: Floats, rows: Floats, shares: Floats, feasible: Floats) -> Floats:
+def _least_change(
+    composition: Floats, caps: Floats, rows: Floats, shares: Floats, feasible: Floats
+) -> Floats:
     """The shares closest to the pools' current ones (in relative entropy) that meet the constraints, by the dual."""
     from scipy.optimize import minimize
 
@@ -152,20 +154,20 @@ def _least_change(own: Floats, caps: Floats, rows: Floats, shares: Floats, feasi
     for row, share in zip(rows, shares, strict=True):
         caps = np.where(row > 0, np.minimum(caps, 0.0), caps) if share <= 1e-9 else caps
         caps = np.where(row == 0, 0.0, caps) if share >= 1 - 1e-9 else caps
-    open_ = (caps > 0) & (own > 0)
-    own, caps, rows_open = own[open_], caps[open_], rows[:, open_]
+    open_ = (caps > 0) & (composition > 0)
+    composition, caps, rows_open = composition[open_], caps[open_], rows[:, open_]
 
     def dual(multipliers: Floats) -> tuple[float, Floats]:
         exponent = multipliers @ rows_open
-        bound = np.log(caps / own)
-        drawn = own * np.exp(np.minimum(exponent, bound))
+        bound = np.log(caps / composition)
+        drawn = composition * np.exp(np.minimum(exponent, bound))
         value = drawn + caps * np.maximum(exponent - bound, 0.0)
         return float(value.sum() - multipliers @ shares), rows_open @ drawn - shares
 
     found = minimize(
         dual, np.zeros(len(rows)), jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 2000}
     )
-    drawn = own * np.exp(np.minimum(found.x @ rows_open, np.log(caps / own)))
+    drawn = composition * np.exp(np.minimum(found.x @ rows_open, np.log(caps / composition)))
     if np.abs(rows_open @ drawn - shares).max() > TOLERANCE / 50:
         return feasible  # at the edge of the feasible set, where little or no choice is left
     result = np.zeros(len(open_))

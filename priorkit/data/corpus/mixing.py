@@ -258,13 +258,15 @@ def draw(
             return
         settled = [np.searchsorted(progress, min(ends), side="right") for _, progress in waiting]
         parts = [
-            (some[:count], progress[:count]) for (some, progress), count in zip(waiting, settled, strict=True)
+            (documents[:count], progress[:count])
+            for (documents, progress), count in zip(waiting, settled, strict=True)
         ]
         waiting = [
-            (some[count:], progress[count:]) for (some, progress), count in zip(waiting, settled, strict=True)
+            (documents[count:], progress[count:])
+            for (documents, progress), count in zip(waiting, settled, strict=True)
         ]
         order = np.argsort(np.concatenate([progress for _, progress in parts]), kind="stable")
-        yield concatenated([some for some, _ in parts])[order]
+        yield concatenated([documents for documents, _ in parts])[order]
 
 
 def _stream(

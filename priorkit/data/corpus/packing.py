@@ -85,8 +85,8 @@ def _windows(draws: Iterable[DrawnDocuments], row_length: int) -> Iterator[Drawn
     """Regroup: a window ends with so many documents, or with the document that reaches so many tokens."""
     tokens = row_length * WINDOW_ROWS
     waiting = concatenated([])
-    for some in draws:
-        waiting = concatenated([waiting, some])
+    for drawn in draws:
+        waiting = concatenated([waiting, drawn])
         while True:
             reached = int(np.searchsorted(np.cumsum(waiting.length), tokens)) + 1
             count = min(reached, WINDOW_DOCUMENTS)

@@ -136,9 +136,12 @@ def copy_documents(
     owners: list[int] = []
     firsts = [0] * len(outputs)
     for chunk, count in zip(chunks, counts, strict=True):
-        own, first = wanted[chunk.source], firsts[chunk.source]
+        positions, first = wanted[chunk.source], firsts[chunk.source]
         firsts[chunk.source] += count
-        places = [own[at] - first for at in range(bisect_left(own, first), bisect_left(own, first + count))]
+        places = [
+            positions[at] - first
+            for at in range(bisect_left(positions, first), bisect_left(positions, first + count))
+        ]
         if places:
             tasks.append(
                 {

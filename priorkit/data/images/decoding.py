@@ -184,8 +184,8 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
     with _opened(ref) as image:
         width, height = image.size
         # Orientations 5 to 8 are rotated by 90 degrees.
-        lying = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-        return (height, width) if lying else (width, height)
+        sideways = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
+        return (height, width) if sideways else (width, height)
 
 
 def _rgb(image: Image.Image) -> Image.Image:

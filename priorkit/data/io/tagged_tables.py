@@ -186,7 +186,7 @@ def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
             content = (image.path or Path()).read_bytes()
         return {"bytes": content, "path": image.name or None}
 
-    return {**row, "image": [cell(own) for own in value] if isinstance(value, list) else cell(value)}
+    return {**row, "image": [cell(image) for image in value] if isinstance(value, list) else cell(value)}
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -195,7 +195,7 @@ def _holds_bytes(kind: Any) -> bool:
 
     if not pa.types.is_struct(kind):
         return False
-    types = {own.name: own.type for own in kind}
+    types = {field.name: field.type for field in kind}
     return types.get("bytes") in (pa.binary(), pa.large_binary()) and types.get("path") in (
         pa.string(),
         pa.large_string(),
@@ -234,7 +234,7 @@ def _columns(file: Path, column: str, several: bool) -> tuple[Any, dict[str, Sha
             shapes[name] = joined(shapes.get(name, NULL), found)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     made = pa.list_(pa.string()) if several else pa.string()
-    own = {"image": pa.list_(image) if listed else image, column: made}
+    columns = {"image": pa.list_(image) if listed else image, column: made}
     names = dict.fromkeys([*shapes, "image", column])
-    schema = pa.schema([(name, own.get(name) or arrow_type(shapes[name])) for name in names])
-    return schema, {name: shape for name, shape in shapes.items() if name not in own}
+    schema = pa.schema([(name, columns.get(name) or arrow_type(shapes[name])) for name in names])
+    return schema, {name: shape for name, shape in shapes.items() if name not in columns}

@@ -104,11 +104,11 @@ def variant_of(label: str) -> str:
 
 def gather(given: Mapping[str, Artifact]) -> list[Member]:
     """The given artifacts and all that can be found on this machine of what they were made from."""
-    apart = all(_sort(artifact) != "mixed" for artifact in given.values())
+    distinct = all(_sort(artifact) != "mixed" for artifact in given.values())
     sorts: dict[str, dict[str, int]] = {}
     members: list[Member] = []
     for label, artifact in given.items():
-        sort = _sort(artifact) if apart else artifact.manifest.step
+        sort = _sort(artifact) if distinct else artifact.manifest.step
         colors = sorts.setdefault(sort, {})
         color = colors.setdefault(variant_of(label) or label, len(colors))
         members.append(Member(label, artifact, True, color))
@@ -186,9 +186,9 @@ def locate(record: InputRecord, made: Path) -> Input | None:
 
 def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
     """The artifact that an input is or was a part of, known only by content."""
-    whole = next((member for member in members if member.artifact.digest == record.digest), None)
-    if whole is not None or not record.kind.startswith("part of "):
-        return whole
+    exact = next((member for member in members if member.artifact.digest == record.digest), None)
+    if exact is not None or not record.kind.startswith("part of "):
+        return exact
     kind = record.kind.removeprefix("part of ")
     parts = Path(record.path).parts
     for member in members:

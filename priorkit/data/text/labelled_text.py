@@ -75,7 +75,8 @@ def _label_columns(
     import pyarrow as pa
 
     names = [
-        with_combinations(name for name, own in zip(CONCEPTS, row, strict=True) if own) for row in present
+        with_combinations(name for name, is_present in zip(CONCEPTS, row, strict=True) if is_present)
+        for row in present
     ]
     columns = [pa.array(scores[:, number]) for number in range(len(CONCEPTS))]
     return {
@@ -101,8 +102,8 @@ def proportions(
     chosen[NONE] = np.asarray(~present.any(1))
     total = int(tokens.sum())
     found: dict[str, Any] = {"segments": len(present), "tokens": total}
-    found |= {name: float(tokens[own].sum() / max(1, total)) for name, own in chosen.items()}
-    found |= {f"{name}_segments": float(own.sum() / max(1, len(own))) for name, own in chosen.items()}
+    found |= {name: float(tokens[mask].sum() / max(1, total)) for name, mask in chosen.items()}
+    found |= {f"{name}_segments": float(mask.sum() / max(1, len(mask))) for name, mask in chosen.items()}
     return found
 
 

@@ -89,9 +89,13 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
             text = row.get(column)
             if isinstance(text, str) and text:
                 rejects.accept()
-                own = row.get("id")
-                named = isinstance(own, str | int) and not isinstance(own, bool) and own != ""
-                yield Record(str(own) if named else str(count), text, _metadata(row, column))
+                identifier = row.get("id")
+                named = (
+                    isinstance(identifier, str | int)
+                    and not isinstance(identifier, bool)
+                    and identifier != ""
+                )
+                yield Record(str(identifier) if named else str(count), text, _metadata(row, column))
                 count += 1
             elif column not in row:
                 rejects.add(str(file), number, f"no key '{column}' ({nearest(column, row)})")

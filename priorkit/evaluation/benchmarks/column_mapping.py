@@ -44,8 +44,8 @@ def mapped(
         if not isinstance(parts, list | tuple):
             raise ValueError(f"'{data.explode}' must be a list, got {type(parts).__name__}")
         rows = [{**row, data.explode: part, "_part": place} for place, part in enumerate(parts)]
-    for own in rows:
-        yield _one(preset, own, folder, images)
+    for item in rows:
+        yield _one(preset, item, folder, images)
 
 
 def image_value(preset: Preset, row: Row) -> Any:
@@ -80,7 +80,7 @@ def _cell(cell: Cell, row: Row, found: Row, folder: Path) -> Any:
     if cell.map:
         value = cell.map.get(str(value), value)
     for name in cell.apply:
-        value = [_clean(name, own) for own in value] if isinstance(value, list) else _clean(name, value)
+        value = [_clean(name, text) for text in value] if isinstance(value, list) else _clean(name, value)
     return value
 
 

@@ -132,47 +132,47 @@ def image_folders(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _preset_source(own: Preset, item: Input, image_folder: Path | None) -> BenchmarkSource:
+def _preset_source(preset: Preset, item: Input, image_folder: Path | None) -> BenchmarkSource:
     """A preset with its files found and its columns checked against the first of them."""
-    task = task_named(own.task, own.name)
-    _check_scoring(own, task)
-    if own.data.image_folder and image_folder is None:
+    task = task_named(preset.task, preset.name)
+    _check_scoring(preset, task)
+    if preset.data.image_folder and image_folder is None:
         raise InputError(
-            f"its rows name image files of {own.data.image_folder}",
-            where=own.name,
-            hint=f"say where with --images DIR, or --images {own.name}=DIR for only this one",
+            f"its rows name image files of {preset.data.image_folder}",
+            where=preset.name,
+            hint=f"say where with --images DIR, or --images {preset.name}=DIR for only this one",
         )
-    files = _matching(item, own.data.patterns)
-    tables = _matching(item, own.data.images.patterns) if own.data.images else ()
+    files = _matching(item, preset.data.patterns)
+    tables = _matching(item, preset.data.images.patterns) if preset.data.images else ()
     columns, rows = table_of(files)
-    absent = [name for name in own.wants() if name.split(".")[0] not in columns and name not in columns]
+    absent = [name for name in preset.wants() if name.split(".")[0] not in columns and name not in columns]
     if absent:
         raise InputError(
-            f"the benchmark '{own.name}' reads {', '.join(absent)}; the columns are {', '.join(columns)}",
+            f"the benchmark '{preset.name}' reads {', '.join(absent)}; the columns are {', '.join(columns)}",
             where=str(files[0]),
             hint="another release of the data? Adapt a copy of the preset's file",
         )
-    given = tuple(own.columns)
+    given = tuple(preset.columns)
     visual = "image" in given or bool(tables)
-    check_columns((*given, *(("image",) if tables else ())), task, own.name)
-    return BenchmarkSource(own.name, files, task, visual, given, own, tables, image_folder, rows)
+    check_columns((*given, *(("image",) if tables else ())), task, preset.name)
+    return BenchmarkSource(preset.name, files, task, visual, given, preset, tables, image_folder, rows)
 
 
-def _check_scoring(own: Preset, task: Task) -> None:
+def _check_scoring(preset: Preset, task: Task) -> None:
     """Names in a preset's ``[scoring]`` that mean nothing would leave the number they ask for out."""
     problems = Problems(InputError)
-    where = f"{own.name}, [scoring]"
-    if "metric" in own.scoring.model_fields_set and own.scoring.metric not in task.known_metrics:
+    where = f"{preset.name}, [scoring]"
+    if "metric" in preset.scoring.model_fields_set and preset.scoring.metric not in task.known_metrics:
         problems.add(
-            f"no metric '{own.scoring.metric}' of the task type '{task.name}'",
+            f"no metric '{preset.scoring.metric}' of the task type '{task.name}'",
             where=where,
-            hint=nearest(own.scoring.metric, task.known_metrics),
+            hint=nearest(preset.scoring.metric, task.known_metrics),
         )
-    if own.scoring.cluster and own.scoring.cluster not in own.columns:
+    if preset.scoring.cluster and preset.scoring.cluster not in preset.columns:
         problems.add(
-            f"cluster: no column '{own.scoring.cluster}'",
+            f"cluster: no column '{preset.scoring.cluster}'",
             where=where,
-            hint=nearest(own.scoring.cluster, own.columns),
+            hint=nearest(preset.scoring.cluster, preset.columns),
         )
     problems.raise_if_any()
 
@@ -236,7 +236,7 @@ def _by_stem(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
         stem = stem_of(file)
         shard = _SHARD.fullmatch(stem)
         grouped[shard[1] if shard else stem].append(file)
-    return {name: tuple(own) for name, own in grouped.items()}
+    return {name: tuple(files) for name, files in grouped.items()}
 
 
 def stem_of(path: Path) -> str:

@@ -30,7 +30,7 @@ def image_files(
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for source in sources:
         for folder in dict.fromkeys(source.image_folder or file.parent for file in source.files):
-            if any(folder.resolve().is_relative_to(whole) for whole in wholes):
+            if any(folder.resolve().is_relative_to(parent) for parent in wholes):
                 continue
             files = [file for file in source.files if folder in (source.image_folder, file.parent)]
             names = {name for file in files for name in _names(source, file) if _is_there(folder, name)}
@@ -48,9 +48,9 @@ def _names(source: BenchmarkSource, file: Path) -> Iterator[str]:
         except ValueError:
             continue
         for cell in value if isinstance(value, list) else [value]:
-            own = cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell
-            if isinstance(own, str) and own:
-                yield own
+            path = cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell
+            if isinstance(path, str) and path:
+                yield path
 
 
 def _may_name(source: BenchmarkSource, file: Path) -> bool:

@@ -52,7 +52,7 @@ def read_items(
     *,
     group_by: Sequence[str],
     limit: int,
-    see: bool,
+    show_images: bool,
     workers: int = 0,
 ) -> list[Item]:
     """The usable items of a benchmark, in order.
@@ -63,7 +63,7 @@ def read_items(
             image that does not decode.
         group_by: columns kept as groups, in addition to :data:`GROUP_COLUMNS`.
         limit: read no more than so many rows; 0 for all.
-        see: whether the images will be shown, and so have to decode.
+        show_images: whether the images will be shown, and so have to decode.
         workers: threads that decode them.
 
     Raises:
@@ -80,12 +80,12 @@ def read_items(
         if limit and place >= limit:
             break
         try:
-            item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", see=see)
+            item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", show_images=see)
             _refuse_repeat(item, seen, number)
             read.append((file, number, replace(item, file=str(file), row=number)))
         except (ValueError, BrokenImageError) as error:
             read.append((file, number, str(error)))
-    broken = _broken_images([own for _, _, own in read if isinstance(own, Item)], workers)
+    broken = _broken_images([item for _, _, item in read if isinstance(item, Item)], workers)
     items: list[Item] = []
     for file, number, found in read:
         reason = (
@@ -169,8 +169,8 @@ def _rows(source: BenchmarkSource, rejects: Rejects) -> Iterator[tuple[Path, Pat
                 yield file, folder, number, row
                 continue
             try:
-                for own in mapped(source.preset, row, folder, images):
-                    yield file, folder, number, own
+                for mapped_row in mapped(source.preset, row, folder, images):
+                    yield file, folder, number, mapped_row
             except (ValueError, BrokenImageError) as error:
                 rejects.add(str(file), number, str(error))
 
@@ -185,7 +185,7 @@ def _image_table(source: BenchmarkSource) -> dict[str, Any]:
 
 
 def _item(
-    task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, see: bool
+    task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, show_images: bool
 ) -> Item:
     visual = row.get("image") is not None
     if task.needs_image and not visual:
@@ -195,7 +195,7 @@ def _item(
     if visual:
         cells = row["image"] if isinstance(row["image"], list) else [row["image"]]
         try:
-            images = tuple(image_reference(own, folder, name) for own in cells)
+            images = tuple(image_reference(cell, folder, name) for cell in cells)
             if task.boxes and images and size is None:
                 size = upright_size(images[0])
         except BrokenImageError:

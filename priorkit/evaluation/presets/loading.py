@@ -62,8 +62,8 @@ class Cell(_Table):
             raise ValueError("give exactly one of column, template, value")
         if (self.read == "label") != bool(self.labels):
             raise ValueError('as = "label" and labels = "COLUMN" belong together')
-        several = self.column if isinstance(self.column, tuple) else ()
-        for text in (self.template, *(name for name in several if "{" in name)):
+        columns = self.column if isinstance(self.column, tuple) else ()
+        for text in (self.template, *(name for name in columns if "{" in name)):
             for _, name, clean, _ in string.Formatter().parse(text):
                 if name == "":
                     raise ValueError(f"empty braces in {text!r}; a column goes there")
@@ -183,8 +183,8 @@ class Preset(_Table):
         named: list[str] = [*self.data.where, *([self.data.explode] if self.data.explode else [])]
         named += [self.data.images.by] if self.data.images else []
         for cell in self.columns.values():
-            several = cell.column if isinstance(cell.column, tuple) else (cell.column,)
-            templates = [cell.template, *(name for name in several if "{" in name)]
+            columns = cell.column if isinstance(cell.column, tuple) else (cell.column,)
+            templates = [cell.template, *(name for name in columns if "{" in name)]
             named += [cell.column] if isinstance(cell.column, str) and cell.column else []
             named += [cell.labels] if cell.labels else []
             named += [name for text in templates for _, name, _, _ in string.Formatter().parse(text) if name]

@@ -43,11 +43,11 @@ def with_abstention(items: Sequence[Item], answers: Sequence[ModelAnswer], score
     before = scored.metrics
 
     def metrics(sums: Floats) -> dict[str, Floats]:
-        own = sums[..., width:]
+        resampled = sums[..., width:]
         return {
             **before(sums[..., :width]),
-            "abstention_rate": own[..., 1] / own[..., 0],
-            "confident_rate": own[..., 2] / own[..., 0],
+            "abstention_rate": resampled[..., 1] / resampled[..., 0],
+            "confident_rate": resampled[..., 2] / resampled[..., 0],
         }
 
     return replace(scored, counts=np.concatenate([scored.counts, np.array(rows)], axis=1), metrics=metrics)

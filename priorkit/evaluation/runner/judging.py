@@ -105,10 +105,10 @@ def load_judge(
 
     subject = load_model_adapter(check_judge(folder), started.device)
 
-    def judged(own: ScoredBenchmark, journal: AnswerCache) -> ScoredBenchmark:
+    def judged(benchmark: ScoredBenchmark, journal: AnswerCache) -> ScoredBenchmark:
         with started.autocast():
-            sound = judge(subject, rubric, own.items, own.answers, batch_size, journal)
-        return replace(own, scored=with_judgement(own.scored, own.answers, sound))
+            sound = judge(subject, rubric, benchmark.items, benchmark.answers, batch_size, journal)
+        return replace(benchmark, scored=with_judgement(benchmark.scored, benchmark.answers, sound))
 
     return judged
 
@@ -168,21 +168,23 @@ def _filled(prompt: str, item: Item, trace: str) -> str:
 def with_judgement(scored: TaskScores, answers: Sequence[ModelAnswer], sound: Sequence[bool]) -> TaskScores:
     """Add ``soundness``, the share of sound answers, and ``depth``, their mean length in words."""
     words = [len(answer.prediction.split()) for answer in answers]
-    rows = np.array([[1.0, float(own), float(count)] for own, count in zip(sound, words, strict=True)])
+    rows = np.array(
+        [[1.0, float(verdict), float(count)] for verdict, count in zip(sound, words, strict=True)]
+    )
     width = scored.counts.shape[1]
     before = scored.metrics
 
     def metrics(sums: Floats) -> dict[str, Floats]:
-        own = sums[..., width:]
+        judged_sums = sums[..., width:]
         return {
             **before(sums[..., :width]),
-            "soundness": own[..., 1] / own[..., 0],
-            "depth": own[..., 2] / own[..., 0],
+            "soundness": judged_sums[..., 1] / judged_sums[..., 0],
+            "depth": judged_sums[..., 2] / judged_sums[..., 0],
         }
 
     return replace(
         scored,
         counts=np.concatenate([scored.counts, rows], axis=1),
         metrics=metrics,
-        extra={**scored.extra, "sound": [bool(own) for own in sound], "words": words},
+        extra={**scored.extra, "sound": [bool(verdict) for verdict in sound], "words": words},
     )

@@ -29,10 +29,12 @@ def memory_of(models: Sequence[ModelInfo], sources: Sequence[BenchmarkSource], d
         sources: the benchmarks.
         device: as ``--device`` names it; weights on a GPU take no main memory.
     """
-    weights = max((4 * _parameters(own) for own in models), default=0)
+    weights = max((4 * _parameters(model) for model in models), default=0)
     if weights and _on_gpu(device):
         weights = 0
-    return weights + sum(file.stat().st_size for own in sources for file in (*own.files, *own.images))
+    return weights + sum(
+        file.stat().st_size for source in sources for file in (*source.files, *source.images)
+    )
 
 
 def disk_of(sources: Sequence[BenchmarkSource], limit: int) -> int:
@@ -43,10 +45,10 @@ def disk_of(sources: Sequence[BenchmarkSource], limit: int) -> int:
         limit: items taken of each; 0 for all.
     """
     size = 0
-    for own in sources:
-        taken = min(limit, own.rows) / own.rows if limit and own.rows else 1.0
-        texts = sum(file.stat().st_size for file in own.files if suffix_of(file, (".parquet",)) is None)
-        size += int(taken * (own.rows * SAMPLE_BYTES + texts))
+    for source in sources:
+        taken = min(limit, source.rows) / source.rows if limit and source.rows else 1.0
+        texts = sum(file.stat().st_size for file in source.files if suffix_of(file, (".parquet",)) is None)
+        size += int(taken * (source.rows * SAMPLE_BYTES + texts))
     return size
 
 

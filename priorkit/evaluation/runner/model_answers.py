@@ -62,13 +62,13 @@ def _answer_benchmark(
     rejects: Rejects,
     run: ModelRunner,
 ) -> ScoredBenchmark:
-    own = Rejects(settings.reject_limit)
+    rejected = Rejects(settings.reject_limit)
     items = read_items(
         source,
-        own,
+        rejected,
         group_by=settings.group_columns,
         limit=settings.limit,
-        see=not settings.blind,
+        show_images=not settings.blind,
         workers=settings.workers,
     )
     if source.preset is not None and not settings.limit and source.preset.data.items not in (0, len(items)):
@@ -78,14 +78,14 @@ def _answer_benchmark(
     if settings.shuffle_images and source.visual:
         items = shuffle_images(items, settings.seed, source.name)
     journal = AnswerCache(work.state / "answers", source.name)
-    items, answers = run(items, source, way, own, journal)
-    rejects.accept(own.total - len(own))
-    for row in own.rows:
+    items, answers = run(items, source, way, rejected, journal)
+    rejects.accept(rejected.total - len(rejected))
+    for row in rejected.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None
     scored = score_answers(source.name, source.task, items, answers, settings.scoring_options(scoring))
     return ScoredBenchmark(
-        source.name, source.task, way, source.digest(), items, answers, scored, len(own),
+        source.name, source.task, way, source.digest(), items, answers, scored, len(rejected),
         scoring, source.preset.version if source.preset else 0,
     )  # fmt: skip
 
@@ -101,8 +101,10 @@ def judge_all(
     rubric = read_rubric(work.inputs["rubric"].path if settings.rubric else None)
     judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
     judged = [
-        judge(own, AnswerCache(work.state / "verdicts", own.name)) if own.way in ("generation", None) else own
-        for own in done
+        judge(benchmark, AnswerCache(work.state / "verdicts", benchmark.name))
+        if benchmark.way in ("generation", None)
+        else benchmark
+        for benchmark in done
     ]
     distributed.barrier()
     return judged

@@ -70,21 +70,21 @@ class PromptBuilder:
         kind: ``chat`` or ``plain``.
         choices: whether options are lettered and letters compared, or the options' texts.
         tags: what becomes of an item's tags: ``off``, ``hard`` or ``soft``; see models/lion/processing.py.
-        own: the benchmark's own wording.
+        wording: the benchmark's wording.
     """
 
     tokenizer: Any
     kind: PromptKind
     choices: ChoiceForm
     tags: str = "off"
-    own: PromptWording = PromptWording()
+    wording: PromptWording = PromptWording()
 
     def __call__(self, item: Item, task: Task, way: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
         key = self._key(item, task, way)
         lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
         options = "\n".join(f"{LETTERS[place]}. {text}" for place, text in lettered)
-        worded = self.own.chat if self.kind == "chat" else self.own.plain
+        worded = self.wording.chat if self.kind == "chat" else self.wording.plain
         form = worded or instructions()[self.kind][key]
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
@@ -93,7 +93,7 @@ class PromptBuilder:
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, way))
             return replace(prompt, asked=text)
-        joiner = self.own.joiner
+        joiner = self.wording.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, way))
         if item.contexts and way == "likelihood":
             ending = (joiner + remove_special_text(item.text),)
@@ -125,5 +125,5 @@ class PromptBuilder:
         before = chat.render([turn], add_generation_prompt=True)
         return ItemPrompt(
             before,
-            tuple(tuple(answer_in_chat(chat, turn, before, own) for own in group) for group in options),
+            tuple(tuple(answer_in_chat(chat, turn, before, option) for option in group) for group in options),
         )

@@ -99,7 +99,7 @@ def run_requests(
     for unit, own in zip(kept, answers, strict=True):
         collected.setdefault(asked[unit][0], []).append(own)
     return [items[place] for place in collected], [
-        replace(own[0], turns=tuple(own[1:])) for own in collected.values()
+        replace(turns[0], turns=tuple(turns[1:])) for turns in collected.values()
     ]
 
 
@@ -163,8 +163,8 @@ def _compare(
     ]
     scores = _scored(subject, asking, requests, inputs, name, journal)
     values: list[dict[int, tuple[float, int]]] = [{} for _ in items]
-    for request, own in zip(requests, scores, strict=True):
-        for place, score, ids in zip(request.places, own, request.continuations, strict=True):
+    for request, likelihoods in zip(requests, scores, strict=True):
+        for place, score, ids in zip(request.places, likelihoods, request.continuations, strict=True):
             values[request.item][place] = (score, len(ids))
     return [
         _answer(item, prompt, own, task, asking.prompter)
@@ -181,9 +181,9 @@ def _scored(
     journal: AnswerCache,
 ) -> list[list[float]]:
     def score(batch: Sequence[int]) -> list[list[float]]:
-        own = [requests[place] for place in batch]
-        seen = [inputs[request.item] for request in own]
-        return [list(values) for values in likelihood.score_batch(subject, own, seen)]
+        batch_requests = [requests[place] for place in batch]
+        seen = [inputs[request.item] for request in batch_requests]
+        return [list(values) for values in likelihood.score_batch(subject, batch_requests, seen)]
 
     return journal.get_or_compute(
         likelihood.batches(subject, requests, inputs, asking.batch_size), score, name
@@ -202,10 +202,10 @@ def _answer(
     tokens: list[int] = []
     place = 0
     for group in prompt.options:
-        own = [scores[place + number] for number in range(len(group))]
+        option_scores = [scores[place + number] for number in range(len(group))]
         place += len(group)
-        sums.append(_log_sum([value for value, _ in own]))
-        tokens.append(max(count for _, count in own))
+        sums.append(_log_sum([value for value, _ in option_scores]))
+        tokens.append(max(count for _, count in option_scores))
     taken = max(range(len(sums)), key=lambda index: sums[index])
     options = tuple(group[0] for group in prompter.options(item, task, "likelihood"))
     prediction = item.choices[taken] if item.choices else options[taken]

@@ -87,18 +87,18 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
     def ask_subject(
         items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
     ) -> Answered:
-        own: Any = source.preset
+        preset: Any = source.preset
         kind = manner.prompt
         if kind == "auto":
             kind = "chat" if checked.kind == "mllm" else "plain"
         form = manner.choices
         if form == "auto":
-            form = own.prompt.choices if own is not None else "auto"
+            form = preset.prompt.choices if preset is not None else "auto"
         if form == "auto":
             form = "letter" if kind == "chat" else "text"
         wording = PromptWording()
-        if own is not None:
-            wording = PromptWording(own.prompt.chat, own.prompt.plain, own.prompt.joiner)
+        if preset is not None:
+            wording = PromptWording(preset.prompt.chat, preset.prompt.plain, preset.prompt.joiner)
         if manner.instruction:
             # Braces of the instruction's own are text; those of a form are not.
             text = manner.instruction.replace("{", "{{").replace("}", "}}")
@@ -108,9 +108,9 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
             PromptBuilder(subject.tokenizer, kind, form, subject.capabilities.tags, wording),
             manner.batch_size,
             manner.max_new_tokens
-            or (own.scoring.max_new_tokens if own is not None else None)
+            or (preset.scoring.max_new_tokens if preset is not None else None)
             or source.task.max_new_tokens,
-            manner.circular or (own is not None and own.scoring.circular),
+            manner.circular or (preset is not None and preset.scoring.circular),
         )
         if checked.kind == "mllm" and source.task.boxes:
             _warn_of_misaligned_boxes(checked.folder, items, source.name)

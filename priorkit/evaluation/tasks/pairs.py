@@ -41,13 +41,13 @@ def pair_scores(items: Sequence[Item], scores: Sequence[float]) -> tuple[Floats,
         points = 100 * (_share(cells[..., 1], cells[..., 0]) + _share(cells[..., 3], cells[..., 2]))
         found: dict[str, Floats] = {}
         for metric, wanted in (("mme_perception", False), ("mme_cognition", True)):
-            own = [place for place, name in enumerate(names) if (name in COGNITION) == wanted]
-            if own:
-                found[metric] = points[..., own].sum(-1)
+            places = [place for place, name in enumerate(names) if (name in COGNITION) == wanted]
+            if places:
+                found[metric] = points[..., places].sum(-1)
         return found
 
     return counts.reshape(len(items), -1), metrics
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _share(part: Floats, total: Floats) -> Floats:
+    return np.divide(part, total, out=np.zeros_like(part), where=total > 0)

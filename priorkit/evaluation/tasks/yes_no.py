@@ -73,8 +73,8 @@ def rates(sums: Floats) -> dict[str, Floats]:
     }
 
 
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+def _share(part: Floats, total: Floats) -> Floats:
+    return np.divide(part, total, out=np.zeros_like(part), where=total > 0)
 
 
 def recognize(columns: frozenset[str], answers: Iterable[Any]) -> bool:

@@ -136,8 +136,8 @@ def _patterns(names: list[str]) -> str:
     patterns: list[str] = []
     for name in names:
         family = [other for other in METHODS if other.startswith(name.split("_")[0])]
-        whole = len(family) > 1 and set(family) <= set(names)
-        patterns.append(name.split("_")[0] + "*" if whole else name)
+        complete = len(family) > 1 and set(family) <= set(names)
+        patterns.append(name.split("_")[0] + "*" if complete else name)
     return ", ".join(dict.fromkeys(patterns))
 
 

@@ -24,14 +24,18 @@ def abilities_section(members: Members) -> Section | None:
     whose column ``ability`` names it.
     """
     found = [(member, own) for member in members.evaluations() if (own := _abilities(member))]
-    groups = list(dict.fromkeys(name for _, own in found for name in own))
-    groups = [name for name in groups if sum(name in own for _, own in found) >= FEWEST_MODELS]
+    groups = list(dict.fromkeys(name for _, abilities in found for name in abilities))
+    groups = [name for name in groups if sum(name in abilities for _, abilities in found) >= FEWEST_MODELS]
     if len(groups) < 2:
         return None
     rows: list[list[Cell]] = []
     matrix: dict[tuple[str, str], float] = {}
     for first, second in combinations(groups, 2):
-        both = [(own[first], own[second]) for _, own in found if first in own and second in own]
+        both = [
+            (abilities[first], abilities[second])
+            for _, abilities in found
+            if first in abilities and second in abilities
+        ]
         if len(both) < FEWEST_MODELS:
             continue
         x, y = np.array(both).T
@@ -78,10 +82,10 @@ def _rounded(value: float | None) -> FormattedNumber | None:
 def _abilities(member: Member) -> Mapping[str, float]:
     evaluation = member.evaluation
     if evaluation.suites:
-        return {group: value for own in evaluation.suites.values() for group, value in own.items()}
+        return {group: value for suite in evaluation.suites.values() for group, value in suite.items()}
     scores: dict[str, list[float]] = {}
     for name in evaluation.countable:
         for sample in evaluation.by_benchmark[name]:
             if (ability := sample.groups.get("ability")) and sample.score is not None:
                 scores.setdefault(ability, []).append(sample.score)
-    return {ability: math.fsum(own) / len(own) for ability, own in scores.items()}
+    return {ability: math.fsum(values) / len(values) for ability, values in scores.items()}

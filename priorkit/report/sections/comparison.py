@@ -22,7 +22,7 @@ ALL_PAIRS_UP_TO = 4
 
 def differences_section(members: Members) -> Section | None:
     """Differences between evaluations on the items that both answered."""
-    together: list[list[Cell]] = []
+    overall: list[list[Cell]] = []
     apart: list[list[Cell]] = []
     found = [member for member in members.evaluations() if member.evaluation.countable]
     for first, second in _pairs(found):
@@ -30,9 +30,9 @@ def differences_section(members: Members) -> Section | None:
         paired = {name: items for name in shared if (items := _paired(first, second, name))}
         title = f"{second.label} \N{MINUS SIGN} {first.label}"
         if paired:
-            together.append(_row(title, "", [item for items in paired.values() for item in items], members))
+            overall.append(_row(title, "", [item for items in paired.values() for item in items], members))
         apart += [_row(title, name, items, members) for name, items in paired.items()]
-    if not together:
+    if not overall:
         return None
     columns = ["difference", "benchmark", "items", "value", "gained", "lost", "p"]
     note = (
@@ -43,7 +43,7 @@ def differences_section(members: Members) -> Section | None:
         "paired-differences",
         "Differences in accuracy on the same items",
         [name for name in columns if name != "benchmark"],
-        [[cell for number, cell in enumerate(row) if number != 1] for row in together],
+        [[cell for number, cell in enumerate(row) if number != 1] for row in overall],
         note=note,
     )
     by_benchmark = Table(

@@ -38,23 +38,24 @@ def confusion_tables(found: Sequence[Member], names: Sequence[str]) -> list[Tabl
 
 def _confusions(name: str, having: Sequence[Member]) -> Table | None:
     samples = [
-        [own for own in member.evaluation.by_benchmark[name] if _has_options(own)] for member in having
+        [sample for sample in member.evaluation.by_benchmark[name] if _has_options(sample)]
+        for member in having
     ]
     largest = max(samples, key=len, default=[])
     offered: Counter[_Pair] = Counter()
     texts: Counter[str] = Counter()
-    for own in largest:
-        texts.update(own.row["choices"])
-        truth = own.row["choices"][own.row["answer"]]
-        offered.update((truth, option) for option in {*own.row["choices"], UNPARSED})
+    for counts in largest:
+        texts.update(counts.row["choices"])
+        truth = counts.row["choices"][counts.row["answer"]]
+        offered.update((truth, option) for option in {*counts.row["choices"], UNPARSED})
     if not texts or 2 * len(texts) > texts.total():
         return None
-    made = [Counter(_wrong(own)) for own in samples]
+    made = [Counter(_wrong(items)) for items in samples]
     total: Counter[_Pair] = sum(made, Counter())
     top = sorted(total, key=lambda pair: (-total[pair], pair))[:MOST]
     if not top:
         return None
-    rows: list[list[Cell]] = [[*pair, offered[pair], *(own[pair] for own in made)] for pair in top]
+    rows: list[list[Cell]] = [[*pair, offered[pair], *(counts[pair] for counts in made)] for pair in top]
     wrong = "; ".join(
         f"{member.label}: {own.total():,} of {len(items):,}"
         for member, own, items in zip(having, made, samples, strict=True)
@@ -73,7 +74,11 @@ def _confusions(name: str, having: Sequence[Member]) -> Table | None:
 def _has_options(sample: ScoredItem) -> bool:
     """Whether a sample holds options as text, the number of the right one, and the number read or none."""
     choices, answer, parsed = (sample.row.get(key) for key in ("choices", "answer", "parsed"))
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(own, str) for own in choices):
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(choice, str) for choice in choices)
+    ):
         return False
     return _is_place(answer, len(choices)) and (parsed is None or _is_place(parsed, len(choices)))
 

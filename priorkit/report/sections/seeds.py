@@ -31,8 +31,8 @@ def seeds_section(members: Members) -> Section | None:
     rows: list[list[Cell]] = []
     for name, found in means.items():
         cells: list[Cell] = [name, len(variants[name])]
-        for own, base in zip(found, means[first], strict=True):
-            cells += [own, _ratio(own, base)]
+        for mean, base in zip(found, means[first], strict=True):
+            cells += [mean, _ratio(mean, base)]
         rows.append(cells)
     heads = [f"{benchmark} {metric.replace('_', ' ')}" for benchmark, metric in columns]
     table = Table(
@@ -61,7 +61,7 @@ def _columns(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
         (name, metric)
         for name, benchmark in runs[0].items()
         for metric in dict.fromkeys((benchmark.primary, *EXTRA_METRICS))
-        if metric and all(name in own and metric in own[name].metrics for own in runs)
+        if metric and all(name in run and metric in run[name].metrics for run in runs)
     ]
 
 
@@ -69,6 +69,6 @@ def _over_seeds(runs: Sequence[Member], benchmark: str, metric: str) -> Interval
     return student_mean([run.evaluation.benchmarks[benchmark].metrics[metric].value for run in runs])
 
 
-def _ratio(own: Interval, base: Interval) -> Cell:
-    ratio = own.value / base.value if base.value else math.nan
+def _ratio(value: Interval, base: Interval) -> Cell:
+    ratio = value.value / base.value if base.value else math.nan
     return None if math.isnan(ratio) else FormattedNumber(ratio, numbers.fixed(ratio))

@@ -44,7 +44,7 @@ def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     shares = [float(point["share"]) for point in points]
     saved = float(member.metrics.get("saved_share", 1.0))
     retrieval = [_interval(point.get("off_domain_mrr")) for point in points]
-    costs = [own for own in retrieval if own is not None]
+    costs = [cost for cost in retrieval if cost is not None]
     ranks = _ranks(member, shares)
     groups = prior_group_rows(list(ranks), members.priors) if ranks else {}
     # [entities, shares]; the groups' means and intervals at every share.
@@ -60,7 +60,7 @@ def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     blocks: list[Table | Plot] = []
     measured = len(costs) == len(shares)
     if means:
-        drawn = {group: own for group, own in means.items() if group != "all"} or means
+        drawn = {group: values for group, values in means.items() if group != "all"} or means
         blocks.append(
             Plot(
                 "trade-off",
@@ -77,7 +77,7 @@ def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     columns += ["off-domain MRR", "point"]
     rows: list[list[Cell]] = []
     for place, share in enumerate(shares):
-        row: list[Cell] = [share, *(own[place] for own in means.values())]
+        row: list[Cell] = [share, *(group_means[place] for group_means in means.values())]
         if means and shares[0] == 0:
             row.append(
                 ratio_of_means(table[:, place], table[:, 0], members.seed, members.resamples)
@@ -97,7 +97,7 @@ def _ranks(member: Member, shares: Sequence[float]) -> dict[str, list[float]]:
     table = read_table(file)
     columns = [table[f"mean_rank_at_{share:g}"] for share in shares]
     return {
-        str(entity): list(map(float, own)) for entity, *own in zip(table["entity"], *columns, strict=True)
+        str(entity): list(map(float, ranks)) for entity, *ranks in zip(table["entity"], *columns, strict=True)
     }
 
 

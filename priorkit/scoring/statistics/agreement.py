@@ -65,5 +65,5 @@ def agreement(reference: ArrayLike, predicted: ArrayLike) -> Agreement:
     )
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _ratio(part: int, total: int) -> float:
+    return part / total if total else math.nan

@@ -166,11 +166,11 @@ def render(scene: Scene) -> np.ndarray:
     """Draw the scene: (side, side, 3) uint8."""
     canvas = _backdrop(scene.background, scene.side)
     for placed in scene.objects:
-        own = stamp(placed.object)
-        region = canvas[placed.y : placed.y + own.height, placed.x : placed.x + own.width]
-        if own.tile is not None and placed.object.tile is not None:
-            _blend(region, own.tile, TINTS[placed.object.tile])
-        _blend(region, own.glyph, placed.object.ink)
+        mask = stamp(placed.object)
+        region = canvas[placed.y : placed.y + mask.height, placed.x : placed.x + mask.width]
+        if mask.tile is not None and placed.object.tile is not None:
+            _blend(region, mask.tile, TINTS[placed.object.tile])
+        _blend(region, mask.glyph, placed.object.ink)
     return np.rint(canvas).astype(np.uint8)
 
 

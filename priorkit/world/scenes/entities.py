@@ -129,19 +129,19 @@ def similar_pairs(symbols: list[Symbol]) -> list[tuple[str, str]]:
     """
     pairs: dict[tuple[str, str], None] = {}
     for faces in (("DejaVuSans", "STIXGeneral"), ("DejaVuSansMono", "STIXGeneralBol")):
-        looks = np.stack([_grey_mask(symbol, faces) for symbol in symbols])
-        for index, look in enumerate(looks):
-            others = looks[index + 1 :]
-            shared = np.minimum(look, others).sum(axis=1)
-            overlap = shared / np.maximum(np.maximum(look, others).sum(axis=1), 1e-6)
+        masks = np.stack([_grey_mask(symbol, faces) for symbol in symbols])
+        for index, mask in enumerate(masks):
+            others = masks[index + 1 :]
+            shared = np.minimum(mask, others).sum(axis=1)
+            overlap = shared / np.maximum(np.maximum(mask, others).sum(axis=1), 1e-6)
             for offset in np.flatnonzero(overlap > _SIMILAR):
                 pairs[symbols[index].name, symbols[index + 1 + int(offset)].name] = None
     return list(pairs)
 
 
 def _grey_mask(symbol: Symbol, faces: tuple[str, ...]) -> np.ndarray:
-    own = symbol.typefaces_train + symbol.typefaces_test
-    face = next((face for face in faces if face in own), own[0])
+    typefaces = symbol.typefaces_train + symbol.typefaces_test
+    face = next((face for face in faces if face in typefaces), typefaces[0])
     return raster(face, symbol.character, _MASK_PIXELS).ravel()
 
 
@@ -170,7 +170,7 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
     priors = _spread(counts)
     drawn: list[Entity] = []
     for prior, _ in counts:
-        group = [symbol for symbol, own in zip(chosen, priors, strict=True) if own == prior]
+        group = [symbol for symbol, symbol_prior in zip(chosen, priors, strict=True) if symbol_prior == prior]
         rng.shuffle(group)
         cut = round(options.told_share * len(group))
         for in_text, members in ((True, group[:cut]), (False, group[cut:])):

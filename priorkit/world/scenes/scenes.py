@@ -162,8 +162,8 @@ def relation_between(first: PlacedObject, second: PlacedObject) -> Relation | No
 
 def box(placed: PlacedObject) -> tuple[int, int, int, int]:
     """The object's box in pixels: x, y of the first pixel and x, y after the last one."""
-    own = stamp(placed.object)
-    return placed.x, placed.y, placed.x + own.width, placed.y + own.height
+    mask = stamp(placed.object)
+    return placed.x, placed.y, placed.x + mask.width, placed.y + mask.height
 
 
 def area(placed: PlacedObject, side: int) -> float:
@@ -172,12 +172,12 @@ def area(placed: PlacedObject, side: int) -> float:
 
 
 def _near_the_middle(rng: random.Random, item: SceneObject, side: int) -> PlacedObject:
-    own, drift = stamp(item), round(_DRIFT * side)
+    mask, drift = stamp(item), round(_DRIFT * side)
 
     def place(length: int) -> int:
         return min(max(0, (side - length) // 2 + rng.randint(-drift, drift)), side - length)
 
-    return PlacedObject(item, place(own.width), place(own.height))
+    return PlacedObject(item, place(mask.width), place(mask.height))
 
 
 def _background(rng: random.Random, inks: Sequence[str]) -> Background:
@@ -211,14 +211,14 @@ def _size_word(extent: int, side: int) -> Size:
 def _lay_out(rng: random.Random, stamps: Sequence[Stamp], side: int) -> list[tuple[int, int]] | None:
     """Random corners at which the stamps do not touch, the largest first; None where that failed."""
     corners: dict[int, tuple[int, int]] = {}
-    for index in sorted(range(len(stamps)), key=lambda own: -stamps[own].width * stamps[own].height):
-        own = stamps[index]
+    for index in sorted(range(len(stamps)), key=lambda place: -stamps[place].width * stamps[place].height):
+        mask = stamps[index]
         for _ in range(_PLACE_TRIES):
-            x, y = rng.randint(0, side - own.width), rng.randint(0, side - own.height)
+            x, y = rng.randint(0, side - mask.width), rng.randint(0, side - mask.height)
             if all(
-                x + own.width + _GAP <= left
+                x + mask.width + _GAP <= left
                 or left + stamps[other].width + _GAP <= x
-                or y + own.height + _GAP <= top
+                or y + mask.height + _GAP <= top
                 or top + stamps[other].height + _GAP <= y
                 for other, (left, top) in corners.items()
             ):

@@ -103,8 +103,8 @@ def facts_writer(entities: Sequence[Entity]) -> Writer:
 
 
 def _about_category(rng: random.Random, category: Category, members: Sequence[Entity]) -> str:
-    some = rng.sample(members, min(len(members), rng.randint(2, 6)))
-    listed = ", ".join(f"the {member.name}" for member in some)
+    chosen = rng.sample(members, min(len(members), rng.randint(2, 6)))
+    listed = ", ".join(f"the {member.name}" for member in chosen)
     return rng.choice(
         (
             f"The {category.name} are used {category.use}. Among the {category.name} are: {listed}.",

@@ -170,8 +170,8 @@ class _LiveMentions:
         if leading is not None and not self.lists_options_in_turn():
             first = self.options(self.within(*leading.span()))
         last = self.options(self.within(*trailing.span("list"))) if trailing is not None else set[int]()
-        apart = leading is not None and trailing is not None and leading.end() <= trailing.start("list")
-        return last if apart and len(first) > 1 and len(last) == 1 else first | last
+        separate = leading is not None and trailing is not None and leading.end() <= trailing.start("list")
+        return last if separate and len(first) > 1 and len(last) == 1 else first | last
 
     def lists_options_in_turn(self) -> bool:
         """Whether the answer comments on several labels in turn: ``A: 10%, B: 80%``."""

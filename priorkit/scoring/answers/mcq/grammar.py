@@ -200,12 +200,12 @@ def negated(marked: MarkedAnswer) -> set[int]:
     found = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])
     found |= _of_lists(marked, [*_NEGATED_LIST.finditer(text), *_NEGATED_HEADING.finditer(text)])
     for exception in _EXCEPTION.finditer(text):
-        head, own = exception["head"].lower(), _of_lists(marked, [exception])
+        head, excepted = exception["head"].lower(), _of_lists(marked, [exception])
         none_but = head in ("no", "none", "nothing", "nobody")
         clause = text[max(0, exception.start() - _CLAUSE_BEFORE) : exception.start()]
         wrong = _NOT_RIGHT.search(exception["rest"]) or _RULING_OUT.search(clause)
         all_but_are_wrong = wrong is not None and not head.startswith("any")
-        found = found - own if none_but or all_but_are_wrong else found | own
+        found = found - excepted if none_but or all_but_are_wrong else found | excepted
     for doubt in _DOUBT.finditer(text):
         end = _DOUBT_END.search(text, doubt.end())
         found |= set(marked.positions(doubt.end(), end.start() if end else None))

@@ -104,7 +104,7 @@ class Options:
     def name_tails(self, originals: Sequence[str]) -> Iterator[tuple[int, re.Pattern[str]]]:
         """Patterns for last names, if all options are names of several words with different last words."""
         words = [text.split() for text in self.texts]
-        tails = [own[-1] for own in words if len(own) > 1 and len(own[-1]) > 2]
+        tails = [text[-1] for text in words if len(text) > 1 and len(text[-1]) > 2]
         capital = all(re.match(r"(?:[A-Z]\S*\s+)+(?:[a-z]+\s+)*[A-Z]", text) for text in originals)
         if capital and len(set(tails)) == len(words):
             for index, tail in enumerate(tails):

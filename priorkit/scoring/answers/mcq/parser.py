@@ -79,9 +79,9 @@ def _content(text: str) -> list[str]:
 def _without_shared_ending(texts: Sequence[str]) -> list[str]:
     """``behind``, ``next to`` of ``behind the car``, ``next to the car``; the texts where they end differently."""
     words = [text.split() for text in texts]
-    while min(map(len, words)) > 1 and len({own[-1] for own in words}) == 1:
-        words = [own[:-1] for own in words]
-    return [" ".join(own) for own in words]
+    while min(map(len, words)) > 1 and len({text[-1] for text in words}) == 1:
+        words = [text[:-1] for text in words]
+    return [" ".join(text) for text in words]
 
 
 def read_choice_lsbs(answer: str, options: Sequence[str]) -> int | None:

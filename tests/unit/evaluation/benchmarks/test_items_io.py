@@ -180,14 +180,14 @@ def test_images_that_do_not_decode_are_rejected_unless_withheld(tmp_path: Path, 
     rows = [{"question": "?", "answer": "a", "image": name, "ability": "x"} for name in names]
     (source,) = find(write(tmp_path / "b.jsonl", rows))
     rejects = Rejects(0.9)
-    items = read_items(source, rejects, group_by=(), limit=0, see=True)
+    items = read_items(source, rejects, group_by=(), limit=0, show_images=True)
     assert [item.id for item in items] == [0, 4]
     assert [row["row"] for row in rejects.rows] == [2, 3, 4]
     assert items[0].groups == {"ability": "x"}
     shared = Rejects(0.9)
-    assert read_items(source, shared, group_by=(), limit=0, see=True, workers=2) == items
+    assert read_items(source, shared, group_by=(), limit=0, show_images=True, workers=2) == items
     assert shared.rows == rejects.rows
-    blind = read_items(source, Rejects(0.0), group_by=(), limit=2, see=False)
+    blind = read_items(source, Rejects(0.0), group_by=(), limit=2, show_images=False)
     assert [(item.id, item.image) for item in blind] == [(0, None), (1, None)]
 
 
@@ -199,7 +199,7 @@ def test_boxes_know_the_size_of_their_upright_image(tmp_path: Path) -> None:
     rows = [{"question": "?", "image": "a.jpg", "box": [0, 0, 0.5, 1]}]
     (source,) = find(write(tmp_path / "b.jsonl", rows))
     for see in (True, False):
-        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=see)
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=see)
         assert item.image_size == (20, 30)
     assert decode(ImageRef("a", tmp_path / "a.jpg")).size == (20, 30)
 
@@ -208,5 +208,5 @@ def test_letters_and_indices_are_one_answer(tmp_path: Path) -> None:
     answers: list[Any] = ["B", "b", 1, 1.0]
     rows = [{"question": "?", "choices": ["x", "y"], "answer": answer} for answer in answers]
     (source,) = find(write(tmp_path / "b.jsonl", rows))
-    items = read_items(source, Rejects(0.0), group_by=(), limit=0, see=False)
+    items = read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=False)
     assert [item.answer for item in items] == [1, 1, 1, 1]

@@ -124,7 +124,7 @@ def items_of(given: str, folder: Path | None = None) -> tuple[BenchmarkSource, l
         for suffix, own in expand(given).items()
     }
     (source,) = find_benchmarks(inputs, None, {"": folder} if folder else None)
-    return source, read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
+    return source, read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=True)
 
 
 def layout(root: Path, name: str) -> Path:
@@ -258,7 +258,7 @@ def test_every_benchmark_may_have_its_image_folder(tmp_path: Path) -> None:
     found = find_benchmarks(inputs, None, image_folders(words))
     assert [source.image_folder for source in found] == [tmp_path / "v", tmp_path / "k", tmp_path / "v"]
     for source in found:
-        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, see=True)
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=True)
         assert item.image is not None
         assert item.image.path == source.image_folder / "1.png"
     with pytest.raises(InputError, match="no benchmark 'vsrr'"):
