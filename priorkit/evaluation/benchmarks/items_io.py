@@ -80,7 +80,9 @@ def read_items(
         if limit and place >= limit:
             break
         try:
-            item = _item(source.task, row, place, columns, folder, f"{file.name}:{place}", show_images=see)
+            item = _item(
+                source.task, row, place, columns, folder, f"{file.name}:{place}", show_images=show_images
+            )
             _refuse_repeat(item, seen, number)
             read.append((file, number, replace(item, file=str(file), row=number)))
         except (ValueError, BrokenImageError) as error:
@@ -199,11 +201,11 @@ def _item(
             if task.boxes and images and size is None:
                 size = upright_size(images[0])
         except BrokenImageError:
-            if see:
+            if show_images:
                 raise
     cluster = "+".join(image_key(image) for image in images)
     tags = tags_of(row.get("tags"))
-    if not see:
+    if not show_images:
         images = ()
         # Tags describe what an image shows, so they are withheld with it.
         tags = None if visual else tags
@@ -212,7 +214,7 @@ def _item(
         question=text_cell(row, "question") if task.needs_question or row.get("question") is not None else "",
         image=images[0] if images else None,
         more_images=images[1:],
-        withheld=visual and not see,
+        withheld=visual and not show_images,
         cluster=cluster,
         groups=_groups(row, columns),
         tags=tags,

@@ -198,8 +198,8 @@ def test_boxes_know_the_size_of_their_upright_image(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=lying)
     rows = [{"question": "?", "image": "a.jpg", "box": [0, 0, 0.5, 1]}]
     (source,) = find(write(tmp_path / "b.jsonl", rows))
-    for see in (True, False):
-        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=see)
+    for show_images in (True, False):
+        (item,) = read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=show_images)
         assert item.image_size == (20, 30)
     assert decode(ImageRef("a", tmp_path / "a.jpg")).size == (20, 30)
 
