@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.input_files import MANIFEST
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
 
-MANIFEST = "priorkit.json"
 RECIPE = "recipe.toml"
 SCHEMA = 1
 
@@ -191,7 +191,10 @@ def hash_files(root: Path, names: Sequence[str]) -> dict[str, FileRecord]:
 
 
 def files_below(root: Path) -> list[str]:
-    """Names of all files below a directory, relative, with ``/``, sorted."""
+    """Names of all files below an artifact's directory, hidden ones too, relative, with ``/``, sorted.
+
+    For the files of an input see :mod:`priorkit.core.input_files`.
+    """
     found: list[str] = []
     for folder, folders, names in os.walk(root):
         folders.sort()

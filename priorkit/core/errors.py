@@ -161,3 +161,16 @@ def nearest(name: str, valid: Iterable[str], *, only_close: bool = False) -> str
         return ""
     shown = ", ".join(options[:12]) + (", ..." if len(options) > 12 else "")
     return f"valid: {shown}" if options else "nothing is valid here"
+
+
+def rename_hint(wanted: str, present: Iterable[str], *, only_close: bool = False) -> str:
+    """A hint for a name that must be there and is not, such as a column's: which of those present to rename.
+
+    The reverse of :func:`nearest`, for names that the user cannot choose.
+    """
+    options = list(dict.fromkeys(present))
+    close = difflib.get_close_matches(wanted, options, n=1, cutoff=0.6)
+    close = close or [name for name in options if len(name) > 2 and (name in wanted or wanted in name)][:1]
+    if close:
+        return f"rename '{close[0]}' to '{wanted}'"
+    return "" if only_close else f"rename one of {', '.join(options[:12])} to '{wanted}'"

@@ -20,11 +20,15 @@ from urllib.parse import urlsplit
 from priorkit.core import artifact
 from priorkit.core.artifact import Artifact, FileRecord, InputRecord
 from priorkit.core.errors import InputError, nearest
+from priorkit.core.input_files import PARTIAL, list_files
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+(?:/[\w.-]+)*)?(#\S+)?")
 """``owner/name``, a revision behind ``@`` (``refs/convert/parquet`` too), globs of the files wanted behind ``#``, separated by commas."""
+
+IMAGES_OF = "images of "
+"""Begins the label of the files that an input's rows name."""
 
 HASH_IN_CHECK_UP_TO = 64 << 20
 """``--check`` compares sizes of all files and the content of those up to this many bytes."""
@@ -43,6 +47,7 @@ class Input:
         owner: the artifact it is or belongs to; None for the user's files.
         revision: the hub revision (commit) where it came from the hub.
         files: names below the path, where it is not all of a folder that counts: the images that a table names.
+        named: the files that its rows name, where they are not among its own.
     """
 
     setting: str
@@ -52,6 +57,7 @@ class Input:
     owner: Artifact | None = None
     revision: str = ""
     files: tuple[str, ...] = ()
+    named: Input | None = None
 
     def recorded(self) -> dict[str, FileRecord]:
         """The manifest's records of the files that this input is; none for the user's own."""
@@ -88,8 +94,18 @@ class Input:
             return self.revision
         if self.path.is_file():
             return artifact.hash_file(self.path).sha256
-        names = self.files or artifact.files_below(self.path)
+        names = self.files or list_files(self.path).names
         return artifact.digest_of(artifact.hash_files(self.path, names))
+
+    def content_key(self) -> str:
+        """The digest of all that is read through this input, files that its rows name included: a key of caches."""
+        digest = self.digest()
+        return digest if self.named is None else f"{digest}+{self.named.digest()}"
+
+    def quick_key(self) -> str:
+        """As :meth:`content_key`, by names, sizes and times where there is no recorded digest."""
+        key = self.stamp() or self.digest()
+        return key if self.named is None else f"{key}+{self.named.stamp()}"
 
     def record(self, known: InputRecord | None = None) -> InputRecord:
         """The input as the manifest holds it; a known record with the same stamp saves reading the files."""
@@ -104,7 +120,7 @@ class Input:
 def _stats(path: Path, names: Sequence[str] = ()) -> list[tuple[str, os.stat_result]]:
     if path.is_file():
         return [(path.name, path.stat())]
-    return [(name, (path / name).stat()) for name in names or artifact.files_below(path)]
+    return [(name, (path / name).stat()) for name in names or list_files(path).names]
 
 
 def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", label: str = "") -> Input:
@@ -132,6 +148,8 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
     if not path.exists():
         if hub and _HUB_ID.fullmatch(given):
             return _from_hub(given, setting, hub, where)
+        if path.is_symlink():
+            raise InputError(f"the link {given} leads nowhere: {path.readlink()} is missing", where=where)
         raise InputError(f"no such file or directory: {given}", where=where, hint=_missing_hint(path))
     if not os.access(path, os.R_OK):
         raise InputError(f"not readable: {given}", where=where, hint="check its permissions")
@@ -154,7 +172,7 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
 
 
 def _missing_hint(path: Path) -> str:
-    if path.with_name(path.name + ".partial").exists():
+    if path.with_name(path.name + PARTIAL).exists():
         return "the step that makes it has not finished; run it again to its end"
     folder = path.parent
     if not folder.is_dir():
@@ -172,7 +190,7 @@ def _owner(path: Path) -> Artifact | None:
     for folder in (path, *path.resolve().parents):
         if artifact.is_artifact(folder):
             return artifact.open_artifact(folder)
-        if folder.name.endswith(".partial"):
+        if folder.name.endswith(PARTIAL):
             raise InputError(
                 "unfinished: the step that makes it was stopped",
                 where=str(folder),

@@ -11,6 +11,8 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.capacity import check_capacity, readable_bytes
 from priorkit.core.energy import EnergyMeter
 from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
-from priorkit.core.inputs import Input, resolve
+from priorkit.core.inputs import IMAGES_OF, Input, resolve
 from priorkit.core.partial import (
     REQUEST,
     STATE,
@@ -114,8 +116,10 @@ def resolve_inputs(settings: StepSettings) -> Inputs:
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    for label, (folder, names) in settings.files_beside(found).items():
-        found[label] = Input(label, str(folder), folder, "files", files=tuple(names))
+    for label, (folder, names) in settings.named_files(found).items():
+        named = found[label] = Input(label, str(folder), folder, "files", files=tuple(names))
+        if (of := label.removeprefix(IMAGES_OF)) in found:
+            found[of] = replace(found[of], named=named)
     return Inputs(found)
 
 
@@ -139,7 +143,8 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
     known = {record.setting: record for record in manifest.inputs}
     for label, item in inputs.items():
         if label not in known:
-            differences.append(f"the input {label} is new")
+            if not item.files or _changed_since(item, manifest.created):
+                differences.append(f"the input {label} is new")
         elif item.record(known[label]).digest != known[label].digest:
             differences.append(f"the input {label} ({item.given}) has changed")
     differences.extend(f"the input {label} is gone" for label in known if label not in inputs)
@@ -148,6 +153,12 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
         if not path.is_file() or path.stat().st_size != record.size:
             differences.append(f"its file {name} is missing or damaged")
     return differences
+
+
+def _changed_since(item: Input, created: str) -> bool:
+    """Whether any of the files is newer than an artifact made when files that rows name were not recorded."""
+    made = datetime.fromisoformat(created).timestamp() + 1  # a manifest leaves out the fraction of its second
+    return any((item.path / name).stat().st_ctime > made for name in item.files)
 
 
 def _check_target(out: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from priorkit.core import artifact, runtime
 from priorkit.core.artifact import InputRecord
 from priorkit.core.errors import ResourceError, UsageError
+from priorkit.core.input_files import PARTIAL
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import result_settings
 
@@ -28,7 +29,7 @@ def short(value: Any) -> str:
 
 def partial_of(out: Path) -> Path:
     """Where an artifact is made before it is renamed into place."""
-    return out.with_name(out.name + ".partial")
+    return out.with_name(out.name + PARTIAL)
 
 
 REQUEST = "request.json"

@@ -60,8 +60,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         UsageError: it is not valid TOML (file and line are named).
     """
     try:
-        with path.open("rb") as stream:
-            return tomli.load(stream)
+        # Some editors begin UTF-8 with a byte order mark.
+        return tomli.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         folder = path.parent
         names = sorted(item.name for item in folder.glob("*.toml")) if folder.is_dir() else []
@@ -78,7 +78,7 @@ def _line_of(path: Path, table: str, key: str) -> int:
     """The line of a key of a table, 0 where it is not found (dotted or inline keys)."""
     current = ""
     spelling = re.sub(r"_|\\-", "[_-]", re.escape(key))
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if match := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
             current = match[1].replace('"', "")

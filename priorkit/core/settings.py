@@ -185,14 +185,14 @@ class StepSettings(OutputSettings):
         """
         return {"": given}
 
-    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """The user's files that inputs name, such as images next to a table: they too decide the result.
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The user's files that rows of inputs name, such as images next to a table: they too decide the result.
 
         Args:
             inputs: all inputs by label.
 
         Returns:
-            By label, their folder and their names below it; none as a rule. What is wrong with an
-            input is left to ``plan``.
+            By what they are called (``images of LABEL`` for those of one input), their folder and their
+            names below it; none as a rule. What is wrong with an input is left to ``plan``.
         """
         return {}

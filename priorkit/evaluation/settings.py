@@ -191,7 +191,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         """The data of benchmarks and suites given by name."""
         return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
 
-    def files_beside(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The image files that rows of benchmarks name."""
         try:
             sources = self.benchmark_sources(inputs)

@@ -55,7 +55,7 @@ def read_prompts(path: Path | None = None, label_set: LabelSet = CONCEPT_LABELS)
     else:
         where = str(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"the prompt file cannot be read: {error}", where=where) from None
     try:

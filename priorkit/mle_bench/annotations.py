@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from priorkit.core.errors import InputError
+from priorkit.core.input_files import paths_below
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, decode, path_within
 from priorkit.data.io.rejects import Rejects
 from priorkit.mle_bench.masks import Mask, decode_segmentation
@@ -184,7 +185,7 @@ def _read_ade20k(found: Annotations) -> tuple[tuple[str, ...], _Rows]:
     masks = _folder(found).resolve()
     files = sorted(
         file
-        for file in found.images.rglob("*")
+        for file in paths_below(found.images)
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.resolve().is_relative_to(masks)
     )
 
@@ -211,7 +212,9 @@ def read_class_names(path: Path) -> dict[int, str]:
         InputError: the file holds no names.
     """
     try:
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [
+            line.split("\t") for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        ]
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
     numbered = [fields for fields in lines if len(fields) > 1 and fields[0].strip().isdigit()]

@@ -17,7 +17,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path.name} is missing", where=str(path.parent)) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.inputs import Input
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -20,7 +24,10 @@ from priorkit.core.templates import check_templates
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.entities import check_names_file, read_entities, read_names, warn_without_images
 from priorkit.data.images.image_check import image_check
+from priorkit.data.images.named_images import images_of_entities, named_images
 from priorkit.data.io.rejects import Rejects
+
+logger = logging.getLogger(__name__)
 
 PHOTO = ("a photo of a {}",)
 
@@ -83,6 +90,10 @@ class RankSettings(RuntimeSettings, StepSettings):
     )
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        return named_images(inputs, ("images",), images_of_entities)
+
 
 def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
     """Check the encoder from headers, the templates, and that the options fit each other.
@@ -115,6 +126,7 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
     problems.raise_if_any()
     if candidates := inputs.optional("candidates"):
         check_names_file(candidates.path, f"--candidates {settings.candidates}")
+        read_names(candidates.path)
     prompts = f"{len(templates)} templates" if len(templates) > 1 else "".join(templates)
     ranked_by = f"names, {prompts}" if settings.by == "names" else f"centroids, {settings.folds} folds"
     return Plan([("encoder", str(config["model_type"])), ("ranked by", ranked_by)], payload=templates)
@@ -157,6 +169,10 @@ def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
                 )
             except InputError as error:
                 raise error.at(settings.images) from None
+    if len(ranking.candidates) == 1:
+        logger.warning(
+            f"the only name to rank is '{ranking.candidates[0]}', so every rank is 1: add --candidates"
+        )
     if runtime.rank() == 0:
         from priorkit.report.plots.rank_overview import rank_overview
 

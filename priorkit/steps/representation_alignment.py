@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.inputs import Input
 from priorkit.core.settings import (
     RuntimeSettings,
     StepSettings,
@@ -19,6 +22,7 @@ from priorkit.core.step import Step
 from priorkit.core.values import Count, Words
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.image_check import image_check
+from priorkit.data.images.named_images import images_of_pairs, named_images
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
@@ -78,6 +82,10 @@ class AlignmentSettings(RuntimeSettings, StepSettings):
     resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100, advanced=True)
     reject_limit: float = reject_limit_option("pairs")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        return named_images(inputs, ("pairs",), images_of_pairs)
 
 
 TENSORS = {

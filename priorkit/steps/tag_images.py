@@ -7,19 +7,21 @@ kept, so that noise can be added to true tags.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
+from priorkit.core.inputs import Input
 from priorkit.core.progress import progress_bar
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.step import Step
 from priorkit.core.templates import check_templates
 from priorkit.core.values import Count
 from priorkit.core.work import Inputs, Plan, Work
+from priorkit.data.images.named_images import images_of_tables, named_images
 from priorkit.data.io.rejects import Rejects
 
 if TYPE_CHECKING:
@@ -88,6 +90,10 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     )
     batch_size: int = option(64, "Images per forward pass.", ge=1)
     reject_limit: float = reject_limit_option("images")
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        return named_images(inputs, ("images", "labelled"), images_of_tables)
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         InputError: not readable as text, or empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"not readable as text: {error}", where=str(path)) from None
     stripped = [line.strip() for line in lines]

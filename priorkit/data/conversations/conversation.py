@@ -9,13 +9,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, nearest
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
+from priorkit.core.errors import InputError, nearest, rename_hint
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference, is_no_image
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.row_format import json_type
 from priorkit.data.io.rows import column_names, files_of, read_rows
 from priorkit.data.io.threads import streamed_in_threads
 
 PLACEHOLDER = "<image>"
+
+TURN_KEYS = ("conversations", "messages")
+"""Keys of a row's turns, the first that is there: LLaVA's, and that of chat interfaces."""
+
+IMAGE_KEYS = ("image", "images")
+"""Keys of a row's images, the first that holds any."""
+
+_OTHER_MEDIA = ("video", "videos", "audio", "audios")
+"""Keys of what a row may show and no model here takes."""
 
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
@@ -62,13 +72,18 @@ def check_conversations(path: Path) -> list[Path]:
     files = files_of(path)
     for file in files:
         columns = column_names(file)
-        if "conversations" not in columns:
+        if not has_turns(columns):
             raise InputError(
                 f"no key 'conversations'; got {', '.join(columns)}",
                 where=str(file),
-                hint=nearest("conversations", columns, only_close=True) or "expected LLaVA's format",
+                hint=rename_hint(TURN_KEYS[0], columns, only_close=True) or "expected LLaVA's format",
             )
     return files
+
+
+def has_turns(columns: Iterable[str]) -> bool:
+    """Whether rows with these columns hold conversations."""
+    return not set(TURN_KEYS).isdisjoint(columns)
 
 
 def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
@@ -125,9 +140,12 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
     """
     given = row.get("id")
     name = str(number if given is None else given)
-    turns = _turns(row.get("conversations"))
-    value = row.get("image")
-    cells = value if isinstance(value, list) else [] if value is None else [value]
+    for key in _OTHER_MEDIA:
+        if row.get(key):
+            raise ValueError(f"the row has a '{key}', which cannot be read")
+    shown: list[Any] = []
+    turns = _turns(_turn_cells(row), shown)
+    cells = _image_cells(row) or shown
     images = tuple(image_reference(cell, file.parent, f"{name}.{place}") for place, cell in enumerate(cells))
     wanted = sum(turn.text.count(PLACEHOLDER) for turn in turns)
     if wanted != len(images):
@@ -135,7 +153,58 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
     return Conversation(name, turns, images, str(row.get("ability") or ""))
 
 
-def _turns(value: Any) -> tuple[Turn, ...]:
+def _turn_cells(row: Mapping[str, Any]) -> Any:
+    """A row's turns, after its system prompt where that is a key of the row."""
+    cells = next((row[key] for key in TURN_KEYS if row.get(key) is not None), None)
+    system = row.get("system")
+    if isinstance(cells, list) and isinstance(system, str) and system.strip():
+        return [{"role": "system", "content": system}, *cells]
+    return cells
+
+
+def _image_cells(row: Mapping[str, Any]) -> list[Any]:
+    """A row's images; an empty text or null is none.
+
+    Raises:
+        ValueError: two keys hold images.
+    """
+    found: dict[str, list[Any]] = {}
+    for key in IMAGE_KEYS:
+        value = row.get(key)
+        cells = [cell for cell in (value if isinstance(value, list) else [value]) if not is_no_image(cell)]
+        if cells:
+            found[key] = cells
+    if len(found) > 1:
+        raise ValueError("images under both 'image' and 'images'")
+    return next(iter(found.values()), [])
+
+
+def _content(value: Any, shown: list[Any]) -> Any:
+    """A turn's text; of content parts the texts with a placeholder for each image, which go to ``shown``.
+
+    Raises:
+        ValueError: a part is neither text nor an image.
+    """
+    if not isinstance(value, list):
+        return value
+    texts: list[str] = []
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif kind in ("image", "image_url"):
+            texts.append(PLACEHOLDER + "\n")
+            cell = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
+            cell = cell.get("url", cell) if isinstance(cell, dict) else cell
+            if cell is not None:
+                shown.append(cell)
+        else:
+            raise ValueError(f"a part of a turn's content is {kind or json_type(part)}, not text or image")
+    return "".join(texts)
+
+
+def _turns(value: Any, shown: list[Any]) -> tuple[Turn, ...]:
+    """The turns of a row; images named in their contents go to ``shown``."""
     if not isinstance(value, list) or not value:
         raise ValueError("conversations is empty or not a list")
     turns: list[Turn] = []
@@ -143,7 +212,7 @@ def _turns(value: Any) -> tuple[Turn, ...]:
         if not isinstance(part, dict):
             raise ValueError("a turn is not an object")
         role = str(part.get("from") or part.get("role") or "")
-        text = part.get("value") if "value" in part else part.get("content")
+        text = _content(part.get("value") if "value" in part else part.get("content"), shown)
         if role not in _ROLES:
             raise ValueError(f"unknown role '{role}' ({nearest(role, _ROLES)})")
         if not isinstance(text, str):

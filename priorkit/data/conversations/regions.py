@@ -85,7 +85,7 @@ def conversations_of_regions(
         BrokenImageError: no image.
     """
     name = str(row.get("id", number))
-    image = image_reference(_image_cell(row), file.parent, name)
+    image = image_reference(image_cell(row), file.parent, name)
     found: list[Conversation] = []
     faults: list[Fault] = []
     regions, read = _regions(row, image)
@@ -108,7 +108,12 @@ def conversations_of_regions(
     return found, faults
 
 
-def _image_cell(row: Mapping[str, Any]) -> Any:
+def image_cell(row: Mapping[str, Any]) -> Any:
+    """The cell of a row of regions that holds its image.
+
+    Raises:
+        BrokenImageError: there is none.
+    """
     for column in ("image", "file_name", "image_path"):
         if row.get(column) is not None:
             return row[column]

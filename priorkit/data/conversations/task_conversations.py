@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.boxes import BOX_PATTERN, corners_of
-from priorkit.core.errors import InputError, nearest
-from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn, conversation_of
+from priorkit.core.errors import InputError, nearest, rename_hint
+from priorkit.data.conversations.conversation import (
+    PLACEHOLDER,
+    TURN_KEYS,
+    Conversation,
+    Turn,
+    conversation_of,
+    has_turns,
+)
 from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions
 from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
@@ -93,11 +100,11 @@ def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
     files = files_of(path)
     for file in files:
         columns = column_names(file)
-        if "conversations" not in columns and not set(REGION_COLUMNS) & set(columns):
+        if not has_turns(columns) and not set(REGION_COLUMNS) & set(columns):
             raise InputError(
                 f"neither 'conversations' nor regions ({', '.join(REGION_COLUMNS)}); got {', '.join(columns)}",
                 where=str(file),
-                hint=nearest("conversations", columns, only_close=True) or "expected LLaVA's format",
+                hint=rename_hint("conversations", columns, only_close=True) or "expected LLaVA's format",
             )
         if tags_column and tags_column not in columns:
             raise InputError(
@@ -150,7 +157,7 @@ def _routed(
     reserved: Sequence[str],
 ) -> list[TaskConversation]:
     tags = tags_of(row.get(tags_column)) if tags_column else None
-    if row.get("conversations") is None and set(REGION_COLUMNS) & set(row):
+    if not any(row.get(key) is not None for key in TURN_KEYS) and set(REGION_COLUMNS) & set(row):
         made, faults = conversations_of_regions(row, file, number, reserved)
         for fault in faults:
             rejects.add(str(file), number, fault.reason, fault.region)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, Problems
+from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.progress import progress_bar, track
 from priorkit.data.corpus.mixing import draw, make_pools
 from priorkit.data.corpus.mixture_statistics import pool_budgets, realized_shares
@@ -189,6 +189,12 @@ def write_corpus(
     for source in sources:
         source.close()
     if written.rows == 0:
+        if settings.tokens is not None and settings.tokens < length:
+            raise UsageError(
+                f"{settings.tokens} tokens do not fill a row of {length}",
+                where="--tokens",
+                hint="raise it, or lower --context-length",
+            )
         raise InputError(
             f"the sources do not fill a row of {length} tokens", hint="add text, or lower --context-length"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -213,7 +214,7 @@ def _white(mode: str, largest: float) -> float:
 
 
 def image_reference(value: Any, folder: Path, name: str) -> ImageRef:
-    """Read an ``image`` cell: a path below the folder, or Hugging Face's ``{bytes, path}``.
+    """Read an ``image`` cell: a path below the folder, Hugging Face's ``{bytes, path}``, or a ``data:image/`` URI.
 
     Raises:
         BrokenImageError: nothing there, or a path that leaves its folder.
@@ -227,10 +228,29 @@ def image_reference(value: Any, folder: Path, name: str) -> ImageRef:
         return ImageRef(name, content=value)
     if not isinstance(value, str) or not value:
         raise BrokenImageError("no image given")
+    if value.startswith("data:image/"):
+        return ImageRef(name, content=_from_data_uri(value))
     path = path_within(folder, value)
+    if path.is_symlink() and not path.exists():
+        raise BrokenImageError(f"the link leads nowhere: {value}")
     if not path.is_file():
         raise BrokenImageError(f"no such image: {value}")
     return ImageRef(value, path)
+
+
+def _from_data_uri(value: str) -> bytes:
+    _, separator, content = value.partition(";base64,")
+    try:
+        return base64.b64decode(content if separator else "", validate=True)
+    except ValueError as error:
+        raise BrokenImageError(f"not an image in base64: {error}") from None
+
+
+def is_no_image(cell: Any) -> bool:
+    """Whether an ``image`` cell holds none: null, an empty text, or the pair of nulls that some writers make of it."""
+    return (
+        cell is None or cell == "" or (isinstance(cell, dict) and not any(map(cell.get, ("bytes", "path"))))
+    )
 
 
 def path_within(folder: Path, name: str) -> Path:

@@ -1,20 +1,23 @@
-"""Entity images: which image shows which entity. ImageFolder, ``metadata.jsonl`` or parquet."""
+"""Entity images: which image shows which entity. ImageFolder, ``metadata.jsonl``, ``metadata.csv`` or parquet."""
 
 from __future__ import annotations
 
 import json
 import logging
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.errors import InputError, Problems, rename_hint
+from priorkit.core.input_files import InputFiles, is_clutter, list_files
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
+from priorkit.data.io.csv_rows import read_csv
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.row_format import json_type
 from priorkit.data.io.rows import column_names, files_of, read_rows
 
 logger = logging.getLogger(__name__)
@@ -61,8 +64,9 @@ def read_entities(
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
 
     Args:
-        path: a folder with one sub-folder per entity, hidden ones skipped; or one with ``metadata.jsonl`` (``file_name`` and
-            one of :data:`NAME_COLUMNS`); or a parquet file or folder of them (``image`` and a name).
+        path: a folder with one sub-folder per entity; or one of :data:`METADATA_FILES` (``file_name`` and one
+            of :data:`NAME_COLUMNS`) in it or in its folders; or a parquet file or folder of them (``image`` and
+            a name). A folder of splits is read only where there is one split.
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
             the caller counts good and broken images and judges.
@@ -73,7 +77,7 @@ def read_entities(
     """
     listed: list[str] = []
     spool = check.open_spool()
-    found = [(entity, ref.spooled(spool)) for entity, ref in _references(path, rejects, listed)]
+    found = [(entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed)]
     if spool is not None:
         spool.flush()
     statuses = check.statuses([ref for _, ref in found]) if verify else {}
@@ -89,12 +93,19 @@ def read_entities(
         kept.append((entity, ref))
     if verify:
         rejects.raise_if_over_limit()
+    if not kept and rejects.rows:
+        first = rejects.rows[0]
+        raise InputError(
+            f"none of the {len(rejects)} entity images can be used; "
+            f"the first: {first['file']}:{first['row']}: {first['reason']}",
+            where=str(path),
+        )
     if not kept:
         raise InputError(
             "no entity images here",
             where=str(path),
             hint=f"expected a folder per entity with images ({', '.join(IMAGE_SUFFIXES[:4])} ...), "
-            "metadata.jsonl, or parquet with image and entity",
+            "metadata.jsonl or .csv with file_name and entity, or parquet with image and entity",
         )
     check_names(sorted(set(listed)), str(path))
     return _gathered(kept, listed)
@@ -180,7 +191,7 @@ def read_names(path: Path) -> list[str]:
 
 def _names_of_lines(path: Path) -> list[str]:
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             return [line.strip() for line in stream if line.strip()]
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(path)) from None
@@ -226,56 +237,130 @@ def warn_without_images(entities: EntityImages, effect: str) -> int:
     return count
 
 
-def _references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
+def entity_references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
     """Entity and image of each row; ``listed`` takes all names that a source lists, with or without an image."""
-    # A data set of the hub keeps its parquet files one folder down.
-    if path.is_file() or any(
-        _shown(file, path) for pattern in ("*.parquet", "*/*.parquet") for file in path.glob(pattern)
-    ):
-        yield from _from_parquet(path, rejects, listed)
-    elif (path / "metadata.jsonl").is_file():
-        yield from _from_metadata(path, rejects, listed)
+    if path.is_file():
+        yield from _from_parquet([path], rejects, listed)
+        return
+    files = list_files(path)
+    tables = [name for name in files.names if Path(name).name in METADATA_FILES and name.count("/") <= 1]
+    if tables:
+        yield from _from_metadata(path, _one_split(path, tables, files), rejects, listed)
+    elif any(name.lower().endswith(".parquet") and name.count("/") <= 1 for name in files.names):
+        # A data set of the hub keeps its parquet files one folder down.
+        yield from _from_parquet(files_of(path, (".parquet",)), rejects, listed)
     else:
-        yield from _from_folders(path, listed)
+        yield from _from_folders(path, files, rejects, listed)
 
 
-def _shown(path: Path, root: Path) -> bool:
-    """Whether neither a file below a folder nor a folder on the way is hidden (``.cache``, ``._a.png``)."""
-    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Tables of ``file_name`` and name next to the images, as ``datasets`` names them."""
+
+SPLITS = frozenset(
+    {"train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing"}
+)
+"""Names that folders of splits have; an ImageFolder whose folders are all called so holds no entities of these names."""
 
 
-def _from_folders(path: Path, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    for folder in sorted(item for item in path.iterdir() if item.is_dir() and _shown(item, path)):
-        listed.append(folder.name)
-        for file in sorted(item for item in folder.rglob("*") if _shown(item, path)):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
-                yield folder.name, ImageRef(file.relative_to(path).as_posix(), file)
+def _one_split(path: Path, tables: list[str], files: InputFiles) -> list[str]:
+    """The tables of a folder, or of the only split in it.
+
+    Raises:
+        InputError: there are several splits.
+    """
+    splits = sorted({name.split("/")[0] for name in tables if "/" in name})
+    if len(splits) > 1 and SPLITS.issuperset(map(str.lower, splits)):
+        raise _several_splits(path, splits)
+    return tables
 
 
-def _from_metadata(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    file = path / "metadata.jsonl"
-    for number, row in read_rows(file, rejects):
-        column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
-        if column is None or not row[column].strip():
-            what = f"no name ({' or '.join(NAME_COLUMNS)})" if column is None else f"'{column}' is blank"
-            rejects.add(str(file), number, what)
-            continue
-        listed.append(row[column])
-        try:
-            yield row[column], image_reference(row.get("file_name"), path, "")
-        except BrokenImageError as error:
-            rejects.add(str(file), number, str(error))
+def _several_splits(path: Path, splits: Sequence[str]) -> InputError:
+    return InputError(
+        f"the folders {', '.join(splits)} are splits of a data set, not entities",
+        where=str(path),
+        hint="name one of them: " + " or ".join(str(path / name) for name in splits),
+    )
 
 
-def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    for file in files_of(path, (".parquet",)):
+def _from_folders(
+    path: Path, files: InputFiles, rejects: Rejects, listed: list[str]
+) -> Iterator[tuple[str, ImageRef]]:
+    folders = sorted(item.name for item in path.iterdir() if item.is_dir() and _is_shown(item.name, files))
+    if folders and SPLITS.issuperset(map(str.lower, folders)):
+        if len(folders) > 1:
+            raise _several_splits(path, folders)
+        yield from _from_folders(path / folders[0], list_files(path / folders[0]), rejects, listed)
+        return
+    listed.extend(folders)
+    dangling = set(files.dangling)
+    for name in sorted(dangling - {name for name in dangling if is_image(name)}):
+        rejects.add(str(path / name), 1, "the link leads nowhere")
+    by_folder: dict[str, list[Path]] = {}
+    for name in (*files.names, *files.dangling):
+        if "/" in name and is_image(name):
+            by_folder.setdefault(name.split("/")[0], []).append(path / name)
+    for folder in folders:
+        for file in sorted(by_folder.get(folder, [])):
+            yield folder, ImageRef(file.relative_to(path).as_posix(), file)
+
+
+def _is_shown(name: str, files: InputFiles) -> bool:
+    return not is_clutter(name) and name not in files.artifacts
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its suffix."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _from_metadata(
+    path: Path, tables: Sequence[str], rejects: Rejects, listed: list[str]
+) -> Iterator[tuple[str, ImageRef]]:
+    for table in tables:
+        file = path / table
+        if file.name.endswith(".csv"):
+            rows = read_csv(file)
+        else:
+            rows = read_rows(file, rejects)
+        for number, row in rows:
+            column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
+            if column is None or not row[column].strip():
+                rejects.add(str(file), number, _no_name(row) if column is None else f"'{column}' is blank")
+                continue
+            listed.append(row[column])
+            if "file_name" not in row:
+                rejects.add(str(file), number, f"no 'file_name'; got {', '.join(row)}")
+                continue
+            try:
+                ref = image_reference(row["file_name"], file.parent, "")
+            except BrokenImageError as error:
+                rejects.add(str(file), number, str(error))
+                continue
+            yield (
+                row[column],
+                ImageRef(f"{Path(table).parent.as_posix()}/{ref.name}".removeprefix("./"), ref.path),
+            )
+
+
+def _no_name(row: Mapping[str, Any]) -> str:
+    """Why a row names no entity."""
+    for name in NAME_COLUMNS:
+        if row.get(name) is not None:
+            return f"'{name}' is {json_type(row[name])}, not a name"
+    return f"no name ({' or '.join(NAME_COLUMNS)}); got {', '.join(row)}"
+
+
+def _from_parquet(
+    files: Sequence[Path], rejects: Rejects, listed: list[str]
+) -> Iterator[tuple[str, ImageRef]]:
+    for file in files:
         columns = column_names(file)
         column = next((name for name in NAME_COLUMNS if name in columns), None)
         if column is None or "image" not in columns:
             raise InputError(
                 f"columns {', '.join(columns)}; expected image and one of {', '.join(NAME_COLUMNS)}",
                 where=str(file),
-                hint=nearest("image", columns, only_close=True),
+                hint=_renaming(columns, column is None),
             )
         labels = _class_names(file, column)
         listed.extend(label for label in labels if label.strip())
@@ -290,6 +375,15 @@ def _from_parquet(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[t
                 yield entity, image_reference(row.get("image"), file.parent, f"{file.name}:{number}")
             except BrokenImageError as error:
                 rejects.add(str(file), number, str(error))
+
+
+def _renaming(columns: Sequence[str], no_name: bool) -> str:
+    """Which columns to rename, where others may be meant."""
+    renamed = [] if "image" in columns else [rename_hint("image", columns, only_close=True)]
+    if no_name:
+        meant = next((name for name in columns if any(known in name for known in NAME_COLUMNS)), "")
+        renamed.append(f"rename '{meant}' to 'label'" if meant else "")
+    return ", ".join(filter(None, renamed))
 
 
 def _class_names(file: Path, column: str) -> list[str]:

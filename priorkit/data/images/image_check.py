@@ -149,7 +149,7 @@ def cache_name(source: Input, reader: str) -> str:
             "pillow": PIL.__version__,
             "pixels": MAX_PIXELS,
             "reader": reader,
-            "source": source.stamp() or source.digest(),
+            "source": source.quick_key(),
             # The hub's revision is that of a repository; which of its files are meant is in what was given.
             "given": source.given if source.revision else "",
         },

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from priorkit.core.errors import InputError
-from priorkit.data.conversations.conversation import conversations_of
+from priorkit.core.errors import InputError, rename_hint
+from priorkit.core.input_files import list_files
+from priorkit.data.conversations.conversation import IMAGE_KEYS, conversations_of, has_turns
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io import webdataset
@@ -19,7 +20,6 @@ from priorkit.data.io.rows import column_names, files_of, read_rows
 
 IMAGE_COLUMNS = ("image", "file_name", "jpg", "png")
 TEXT_COLUMNS = ("text", "caption", "txt")
-CONVERSATIONS = "conversations"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def check_pairs(path: Path) -> list[Path]:
     Raises:
         InputError: no file of a known type, or no image or text in it.
     """
-    if path.is_dir() and (tars := sorted(path.rglob("*" + webdataset.SHARD_SUFFIX))):
+    shards = list_files(path).names if path.is_dir() else ()
+    if tars := sorted(path / name for name in shards if name.lower().endswith(webdataset.SHARD_SUFFIX)):
         files = tars
     elif path.is_file() and path.name.lower().endswith(webdataset.COMPRESSED_SUFFIXES):
         files = [path]
@@ -53,13 +54,14 @@ def check_pairs(path: Path) -> list[Path]:
                 raise InputError("the shard is empty", where=str(file))
             continue
         columns = column_names(file)
-        if CONVERSATIONS in columns and "image" in columns:
+        if has_turns(columns) and not set(IMAGE_KEYS).isdisjoint(columns):
             continue
         for known, what in ((IMAGE_COLUMNS, "image"), (TEXT_COLUMNS, "text")):
             if not any(name in columns for name in known):
                 raise InputError(
                     f"no {what} column; expected {' or '.join(known)}, got {', '.join(columns)}",
                     where=str(file),
+                    hint=rename_hint(known[0], columns, only_close=True),
                 )
     return files
 
@@ -139,7 +141,7 @@ def _rows(
     files: Sequence[Path], rejects: Rejects, spool: Spool | None
 ) -> Iterator[tuple[Path, int, ImageRef, str]]:
     for file in files:
-        for number, ref, text in _pairs_of(file, rejects):
+        for number, ref, text in pairs_of(file, rejects):
             yield file, number, ref.spooled(spool), text
 
 
@@ -147,12 +149,12 @@ def _is_table(file: Path) -> bool:
     return not file.name.lower().endswith((webdataset.SHARD_SUFFIX, *webdataset.COMPRESSED_SUFFIXES))
 
 
-def _pairs_of(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
+def pairs_of(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
     """Row number, image and text of each pair of a file."""
     if not _is_table(file):
         return _from_shard(file, rejects)
     columns = column_names(file)
-    if CONVERSATIONS in columns and not any(name in columns for name in TEXT_COLUMNS):
+    if has_turns(columns) and not any(name in columns for name in TEXT_COLUMNS):
         return _from_conversations(file, rejects)
     return _from_table(file, columns, rejects)
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.row_format import NumberedRow, RowFormat
+from priorkit.data.io.row_format import NumberedRow, RowFormat, json_type
 
 PIECE_BYTES = 1 << 20
 """Bytes read at a time; more where an element does not end within them."""
@@ -19,7 +19,7 @@ PIECE_BYTES = 1 << 20
 MAX_ELEMENT_CHARACTERS = 256 << 20
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_TYPE_NAMES = {"{": "dict", '"': "str", "t": "bool", "f": "bool", "n": "NoneType"}
+_TYPE_NAMES = {"{": "one object", '"': "a text", "t": "true", "f": "false", "n": "null"}
 
 _AFTER_ELEMENT = " \t\n\r,]"
 
@@ -33,12 +33,17 @@ class JsonArray(RowFormat):
     suffixes = (".json",)
     ambiguous = True
 
+    def may_hold_rows(self, path: Path) -> bool:
+        with path.open("rb") as stream:
+            beginning = stream.read(PIECE_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
+        return not beginning.startswith(b"{") or _is_lines(beginning)
+
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
         for number, row in enumerate(array_elements(path), start=1):
             if isinstance(row, dict):
                 yield number, cast("dict[str, Any]", row)
             else:
-                rejects.add(str(path), number, f"expected a JSON object, got {type(row).__name__}")
+                rejects.add(str(path), number, f"expected a JSON object, got {json_type(row)}")
 
 
 class _Buffer:
@@ -156,8 +161,23 @@ def _element(buffer: _Buffer, number: int, path: Path) -> object:
 
 
 def _not_an_array(buffer: _Buffer, first: str, path: Path) -> InputError:
-    name = _TYPE_NAMES.get(first) or ("number" if first in "-0123456789" and first else "")
+    name = _TYPE_NAMES.get(first) or ("a number" if first in "-0123456789" and first else "")
     if not name:
         return buffer.error(buffer.position, "at the beginning", "Expecting value")
-    hint = "name it .jsonl if it holds a row per line" if name == "dict" else ""
+    hint = ""
+    if first == "{":
+        hint = (
+            "name it .jsonl, as it holds a row per line"
+            if _is_lines(buffer.text[buffer.position :].encode())
+            else "leave it out if it describes the data; else write its rows as an array, or one per line as .jsonl"
+        )
     return InputError(f"expected a JSON array of objects, got {name}", where=str(path), hint=hint)
+
+
+def _is_lines(beginning: bytes) -> bool:
+    """Whether the first line is an object, and another one follows."""
+    first, _, rest = beginning.partition(b"\n")
+    try:
+        return isinstance(json.loads(first), dict) and rest.lstrip().startswith(b"{")
+    except (ValueError, RecursionError):
+        return False

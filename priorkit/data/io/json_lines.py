@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat
+from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat, json_type
 
 COMPRESSED_PART_BYTES = 16 << 20
 COMPRESSED_PARTS = 8
@@ -21,6 +21,9 @@ _BUFFER_BYTES = 1 << 20
 
 _BLOCK_BYTES = 1 << 20
 """Decompressed text that goes to the same part."""
+
+_MAX_ZSTD_WINDOW = 128 << 20
+"""What zstd decompresses with unless it is allowed more memory."""
 
 _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 
@@ -76,7 +79,31 @@ def _numbered(stream: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
     except OSError as error:
         if error.errno is not None:  # the disk's error, not the decompressor's
             raise
+        window = _zstd_window(path)
+        if window > _MAX_ZSTD_WINDOW:
+            raise InputError(
+                f"its zstd window of {window >> 20:,} MiB is above {_MAX_ZSTD_WINDOW >> 20} MiB",
+                where=str(path),
+                hint=f"compress it again: zstd -dc --long={(window - 1).bit_length()} {path.name} | zstd -o NEW.jsonl.zst",
+            ) from None
         raise InputError(f"truncated or damaged: {error}", where=f"{path}:{number + 1}") from None
+
+
+def _zstd_window(path: Path) -> int:
+    """The window that a .zst file's first frame needs, in bytes; 0 where it is no such file (RFC 8878, 3.1.1.1)."""
+    with path.open("rb") as stream:
+        header = stream.read(18)
+    if len(header) < 18 or header[:4] != b"\x28\xb5\x2f\xfd":
+        return 0
+    descriptor = header[4]
+    if (
+        descriptor & 0x20
+    ):  # a single segment: the window is the content, whose size follows the dictionary's id
+        start = 5 + (0, 1, 2, 4)[descriptor & 3]
+        size = (1, 2, 4, 8)[descriptor >> 6]
+        return int.from_bytes(header[start : start + size], "little") + (256 if size == 2 else 0)
+    exponent, mantissa = header[5] >> 3, header[5] & 7
+    return (1 << (10 + exponent)) * (8 + mantissa) // 8
 
 
 def _parsed(lines: Iterable[tuple[int, bytes]], path: Path, rejects: Rejects) -> Iterator[NumberedRow]:
@@ -92,7 +119,7 @@ def _parsed(lines: Iterable[tuple[int, bytes]], path: Path, rejects: Rejects) ->
             rejects.add(str(path), number, f"not valid JSON: {error}")
             continue
         if not isinstance(row, dict):
-            rejects.add(str(path), number, f"expected a JSON object, got {type(row).__name__}")
+            rejects.add(str(path), number, f"expected a JSON object, got {json_type(row)}")
             continue
         yield number, cast("dict[str, Any]", row)
 

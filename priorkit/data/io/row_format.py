@@ -17,6 +17,12 @@ NumberedRow = tuple[int, dict[str, Any]]
 """A row with its number, from 1."""
 
 
+def json_type(value: object) -> str:
+    """What a JSON value is, for messages."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class FilePart:
     """One of the parts that a file is read in.
@@ -56,6 +62,10 @@ class RowFormat(ABC):
         Raises:
             InputError: the file is truncated or not of this format.
         """
+
+    def may_hold_rows(self, path: Path) -> bool:
+        """Whether a file of an ambiguous format may hold rows, by its beginning."""
+        return True
 
     def column_names(self, path: Path) -> list[str]:
         """The columns of a file; by default the keys of its first row."""

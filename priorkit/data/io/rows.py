@@ -6,34 +6,101 @@ same on every machine and for any number of processes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.input_files import list_files
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import FilePart, NumberedRow, RowFormat
 
+logger = logging.getLogger(__name__)
+
+UNREADABLE_SUFFIXES = (
+    *(
+        ".csv",
+        ".tsv",
+        ".ndjson",
+        ".arrow",
+        ".feather",
+        ".avro",
+        ".orc",
+        ".xlsx",
+        ".xls",
+        ".h5",
+        ".hdf5",
+        ".pkl",
+    ),
+    *(".tar", ".tgz", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
+)
+"""Data formats that users have and no step reads; such files are named, not skipped in silence."""
+
 
 def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
     """The files of a source: the file itself, or all files of known types below a folder, sorted.
+
+    See :mod:`priorkit.core.input_files` for what a folder's files are. A ``.json`` that holds one object, such
+    as ``dataset_infos.json``, is left out of a folder that holds rows too.
 
     Args:
         path: a file or a folder.
         known: suffixes of the types; None for those of all row formats.
 
     Raises:
-        InputError: there is no file of a known type.
+        InputError: there is no file of a known type, or a link to one leads nowhere.
     """
     known = row_suffixes() if known is None else known
     if path.is_file():
         if suffix_of(path, known) is None:
             raise _unknown_type(path, known)
         return [path]
-    files = sorted(item for item in path.rglob("*") if item.is_file() and suffix_of(item, known))
+    listed = list_files(path)
+    problems = Problems(InputError)
+    for name in listed.dangling:
+        if suffix_of(path / name, known):
+            problems.add(
+                "the link leads nowhere", where=str(path / name), hint="fetch its file, or remove it"
+            )
+    problems.raise_if_any()
+    files = sorted(path / name for name in listed.names if suffix_of(path / name, known))
+    single = [file for file in files if _is_single_object(file)]
+    files = [file for file in files if file not in single] or single
+    unread = {
+        "files in formats that are not read here": [
+            name
+            for name in listed.names
+            if not suffix_of(path / name, known) and name.lower().endswith(UNREADABLE_SUFFIXES)
+        ],
+        "JSON files without rows": [
+            file.relative_to(path).as_posix() for file in single if file not in files
+        ],
+        "artifacts of priorkit, which are inputs themselves": list(listed.artifacts),
+    }
+    notes = [f"{len(names)} {what}, such as {names[0]}" for what, names in unread.items() if names]
     if not files:
-        raise InputError(f"no file of a known type in this folder ({', '.join(known)})", where=str(path))
+        raise InputError(
+            f"no file of a known type in this folder ({', '.join(known)})",
+            where=str(path),
+            hint="there are " + "; ".join(notes) if notes else "",
+        )
+    if notes:
+        _warn_once(f"{path}: left out are " + "; ".join(notes))
     return files
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Warn of what several readers of the same source find."""
+    logger.warning(text)
+
+
+def _is_single_object(file: Path) -> bool:
+    """Whether a file of an ambiguous format holds one JSON object instead of rows: a description or settings."""
+    row_format = format_of(file)
+    return row_format is not None and row_format.ambiguous and not row_format.may_hold_rows(file)
 
 
 def read_rows(path: Path, rejects: Rejects, columns: list[str] | None = None) -> Iterator[NumberedRow]:

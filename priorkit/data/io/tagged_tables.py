@@ -7,8 +7,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
+from priorkit.core.errors import InputError, rename_hint
+from priorkit.core.input_files import list_files, paths_below
+from priorkit.data.images.decoding import (
+    IMAGE_SUFFIXES,
+    BrokenImageError,
+    ImageRef,
+    image_reference,
+    is_no_image,
+)
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_schema import NULL, Shape, arrow_type, fitted_row, joined, shape_of
@@ -30,14 +37,21 @@ def find_tables(path: Path) -> list[Path]:
     Raises:
         InputError: there are neither images nor tables with images.
     """
-    if path.is_dir() and not any(format_of(file) for file in path.rglob("*") if file.is_file()):
-        if not any(file.suffix.lower() in IMAGE_SUFFIXES for file in path.rglob("*")):
-            raise InputError("no images and no tables here", where=str(path))
-        return [path]
+    if path.is_dir():
+        names = list_files(path).names
+        if not any(format_of(Path(name)) for name in names):
+            if not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+                raise InputError("no images and no tables here", where=str(path))
+            return [path]
     files = files_of(path)
     for file in files:
         if not has_column(file, "image"):
-            raise InputError(f"no column 'image'; got {', '.join(column_names(file))}", where=str(file))
+            columns = column_names(file)
+            raise InputError(
+                f"no column 'image'; got {', '.join(columns)}",
+                where=str(file),
+                hint=rename_hint("image", columns, only_close=True),
+            )
     return files
 
 
@@ -50,6 +64,12 @@ def has_column(file: Path, name: str) -> bool:
     return any(name in row for _, row in read_rows(file, Rejects(1.0)))
 
 
+def image_cells(row: dict[str, Any]) -> list[Any]:
+    """The cells of a row that hold an image."""
+    value = row.get("image")
+    return [cell for cell in (value if isinstance(value, list) else [value]) if not is_no_image(cell)]
+
+
 def row_image(row: dict[str, Any], file: Path, number: int) -> ImageRef | None:
     """The first image of a row; None where it has none.
 
@@ -59,16 +79,11 @@ def row_image(row: dict[str, Any], file: Path, number: int) -> ImageRef | None:
     value = row.get("image")
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if _is_none(value) else image_reference(value, _folder(file), f"{file.name}:{number}")
+    return None if is_no_image(value) else image_reference(value, _folder(file), f"{file.name}:{number}")
 
 
 def _folder(file: Path) -> Path:
     return file if file.is_dir() else file.parent
-
-
-def _is_none(cell: Any) -> bool:
-    """No image: null, or the pair of nulls that some writers make of it."""
-    return cell is None or (isinstance(cell, dict) and not any(cell.get(name) for name in ("bytes", "path")))
 
 
 def rows_of(file: Path, rejects: Rejects) -> Iterator[list[Row]]:
@@ -85,7 +100,7 @@ def rows_of(file: Path, rejects: Rejects) -> Iterator[list[Row]]:
 
 def _rows(file: Path, rejects: Rejects) -> Iterator[Row]:
     if file.is_dir():
-        images = sorted(item for item in file.rglob("*") if item.suffix.lower() in IMAGE_SUFFIXES)
+        images = [path for path in paths_below(file) if path.name.lower().endswith(IMAGE_SUFFIXES)]
         for number, image in enumerate(images, start=1):
             yield number, {"image": image.relative_to(file).as_posix()}
         return
@@ -178,7 +193,7 @@ def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
     value = row.get("image")
 
     def cell(own: Any) -> dict[str, Any] | None:
-        if _is_none(own):
+        if is_no_image(own):
             return None
         image = image_reference(own, _folder(file), "")
         content = image.read()

@@ -108,7 +108,7 @@ def _text(path: Path, sample: ShardSample) -> str:
         raise ValueError(f"no text; its members are {', '.join(sorted(sample.members))}")
     content = ImageRef(sample.key, path, span=span).read() or b""
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig")
         if plain is None:
             row = json.loads(text)
             text = next((row[key] for key in JSON_KEYS if key in row), "") if isinstance(row, dict) else ""

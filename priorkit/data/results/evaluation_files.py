@@ -47,7 +47,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     """
     file = folder / RESULTS
     try:
-        document: Any = json.loads(file.read_text(encoding="utf-8"))
+        document: Any = json.loads(file.read_text(encoding="utf-8-sig"))
         for entry in document["benchmarks"].values():
             dict(entry)
     except OSError as error:

@@ -202,7 +202,7 @@ def check_plain_text(file: Path) -> None:
 def _plain_text(file: Path, rejects: Rejects) -> str:
     check_plain_text(file)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"not UTF-8 text: {error.reason} at byte {error.start}", where=str(file)) from None
     if not text.strip():

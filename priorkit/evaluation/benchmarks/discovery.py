@@ -11,6 +11,7 @@ from typing import Any
 
 from priorkit.core.artifact import hash_file
 from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.input_files import paths_below
 from priorkit.core.inputs import Input
 from priorkit.data.io.formats import ROW_FORMATS, suffix_of
 from priorkit.data.io.rejects import Rejects
@@ -215,8 +216,8 @@ def _base_name(item: Input) -> str:
 
 def _tables(folder: Path) -> list[Path]:
     """The tables of a folder: all of the first type that is there, in it or else below it."""
-    for files in (folder.glob("*"), folder.rglob("*")):
-        present = sorted(file for file in files if file.is_file())
+    below = paths_below(folder)
+    for present in ([file for file in below if file.parent == folder], below):
         for suffixes in _searched_suffixes():
             found = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
             if found:

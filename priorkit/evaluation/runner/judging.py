@@ -60,7 +60,7 @@ def read_rubric(path: Path | None) -> Rubric:
     where = str(path or "rubric.toml")
     try:
         text = (
-            path.read_text("utf-8")
+            path.read_text("utf-8-sig")
             if path
             else resources.files("priorkit.evaluation.runner").joinpath("rubric.toml").read_text("utf-8")
         )

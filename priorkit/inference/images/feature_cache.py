@@ -49,7 +49,7 @@ def feature_versions() -> dict[str, str | None]:
 
 def input_digest(item: Input) -> str:
     """The digest that identifies an encoder or a source of images in a cache key."""
-    return item.digest()
+    return item.content_key()
 
 
 @dataclass(frozen=True)

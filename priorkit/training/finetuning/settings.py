@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator
 
+from priorkit.core.inputs import Input
 from priorkit.core.settings import Settings, StepSettings, option, redefault, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers, Words
+from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 
 UNNAMED = "all"
@@ -70,6 +73,10 @@ class InstructionSettings(Settings):
         "Compile the language model with torch.compile (needs a C++ compiler on CPUs).",
         advanced=True,
     )
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        return named_images(inputs, ("captions", "instructions"), images_of_conversations)
 
 
 class FinetuningSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):

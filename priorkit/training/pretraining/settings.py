@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from priorkit.core.inputs import Input
 from priorkit.core.settings import (
     Settings,
     StepSettings,
@@ -14,6 +17,7 @@ from priorkit.core.settings import (
 )
 from priorkit.core.values import Count, Counts, Named
 from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.named_images import images_of_pairs, named_images
 from priorkit.models.language import causal_lm
 from priorkit.training.engine.settings import CompileSettings, MemorySettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
@@ -120,3 +124,7 @@ class PretrainEncoderSettings(
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 100)
     adam_beta2: float = redefault(TrainingSettings, "adam_beta2", 0.98)
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        return named_images(inputs, ("pairs",), images_of_pairs)

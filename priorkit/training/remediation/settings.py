@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from priorkit.core.inputs import Input
 from priorkit.core.settings import (
     Settings,
     StepSettings,
@@ -16,6 +19,7 @@ from priorkit.core.settings import (
 )
 from priorkit.core.values import Count, Numbers
 from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.named_images import images_of_entities, images_of_pairs, named_images
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
 
@@ -255,3 +259,8 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
     weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.05)
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images that rows name."""
+        entities = named_images(inputs, ("images", "held_out"), images_of_entities)
+        return {**entities, **named_images(inputs, ("replay", "off_domain"), images_of_pairs)}

@@ -101,7 +101,7 @@ def _teachers(
         teacher.model.to(runtime.device)
         key: dict[str, Any] = {
             "teacher": source.stamp() or source.digest(),
-            "images": images.stamp() or images.digest(),
+            "images": images.quick_key(),
             "used": [ref.name for ref in refs],
             "views": [views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
             "augmentation": settings.model_dump(include=set(AugmentationSettings.model_fields)),

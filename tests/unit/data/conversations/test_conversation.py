@@ -78,7 +78,11 @@ def test_roles_and_contents_of_other_tools_and_several_images(tmp_path: Path) ->
         ({"conversations": turns("<image>q", "a")}, "1 image placeholders, 0 images"),
         ({"image": "b.png", "conversations": turns("<image>q", "a")}, "no such image: b.png"),
         ({"image": "../b.png", "conversations": turns("<image>q", "a")}, "leaves its folder"),
-        ({"image": "", "conversations": turns("<image>q", "a")}, "no image given"),
+        ({"image": "", "conversations": turns("<image>q", "a")}, "1 image placeholders, 0 images"),
+        ({"image": [""], "conversations": turns("<image>q", "a")}, "1 image placeholders, 0 images"),
+        ({"video": "a.mp4", "conversations": turns("<video>q", "a")}, "the row has a 'video'"),
+        ({"image": "a.png", "images": ["a.png"], "conversations": turns("<image>q", "a")}, "both"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "a turn's content is video"),
     ],
 )
 def test_unusable_samples_are_rejected_with_their_reason(
@@ -112,7 +116,8 @@ def test_a_file_without_conversations_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"conversation": []}\n')
     with pytest.raises(
-        InputError, match=r"no key 'conversations'; got conversation\n.*did you mean 'conversation'"
+        InputError,
+        match=r"no key 'conversations'; got conversation\n.*rename 'conversation' to 'conversations'",
     ):
         check_conversations(path)
 

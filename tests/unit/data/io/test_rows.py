@@ -100,7 +100,7 @@ def test_broken_lines_are_counted_with_number_and_reason(tmp_path: Path) -> None
     assert [row["row"] for row in rejects.rows] == [3, 4, 5, 6]
     reasons = [str(row["reason"]) for row in rejects.rows]
     assert "not valid JSON" in reasons[0]
-    assert "got list" in reasons[1]
+    assert "got a list" in reasons[1]
     assert "not UTF-8 text" in reasons[2]
     assert "not valid JSON" in reasons[3]
 
@@ -152,7 +152,7 @@ def test_an_array_read_in_pieces_is_the_array(
         ("[" + "[" * 100_000, "in element 1, line 1", 0),
         ("[trye]", "in element 1, line 1: Expecting value", 0),
         ("  ", "at the beginning, line 1: Expecting value", 0),
-        ("12", "expected a JSON array of objects, got number", 0),
+        ("12", "expected a JSON array of objects, got a number", 0),
     ],
 )
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
