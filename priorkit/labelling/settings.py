@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from priorkit.core.inputs import Input
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers
+from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
 from priorkit.data.text.documents import column_option
 
@@ -89,3 +93,9 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     def label_set(self) -> LabelSet:
         """The labels to give."""
         return CONCEPT_LABELS if self.labels == "concepts" else ABILITY_LABELS
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The images of conversations, which are written with them."""
+        if self.labels != "abilities":
+            return {}
+        return named_images(inputs, ("sources",), images_of_conversations)

@@ -169,10 +169,8 @@ def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
                 )
             except InputError as error:
                 raise error.at(settings.images) from None
-    if len(ranking.candidates) == 1:
-        logger.warning(
-            f"the only name to rank is '{ranking.candidates[0]}', so every rank is 1: add --candidates"
-        )
+    if ranking.candidates == 1:
+        logger.warning("there is only one name to rank, so every rank is 1: add entities or --candidates")
     if runtime.rank() == 0:
         from priorkit.report.plots.rank_overview import rank_overview
 
