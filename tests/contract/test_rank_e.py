@@ -226,11 +226,7 @@ def test_broken_and_unusual_inputs_are_counted(birds: Path, cli, tmp_path: Path)
     (images / "Red Circle").mkdir()
     twice = cli(*words, "--reject-limit", 0.5, "--out", tmp_path / "twice")
     assert twice.code == 3
-<<<<<<< HEAD
     assert "'Red Circle' and 'red circle' differ only in case or Unicode form" in twice.err
-=======
-    assert "'Red Circle' and 'red circle' differ only in case" in twice.err
->>>>>>> 855500c (A test reads the new message)
     other = cli(*words[:3], "--candidates", images, "--out", tmp_path / "other")
     assert other.code == 3
     assert "expected a file of names" in other.err
