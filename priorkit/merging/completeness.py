@@ -6,7 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from priorkit.core.errors import Problems
 from priorkit.merging.lora import listed
@@ -77,12 +77,9 @@ def _unpaired(names: Iterable[str]) -> bool:
 
 
 def _layer_counts(config: Mapping[str, Any]) -> list[int]:
-    found = [config[key] for key in _COUNTS if isinstance(config.get(key), int)]
-    for key in ("text_config", "vision_config"):
-        part: Any = config.get(key)
-        if isinstance(part, dict):
-            found += [part[name] for name in _COUNTS if isinstance(part.get(name), int)]
-    return found
+    nested = [config.get(key) for key in ("text_config", "vision_config")]
+    tables = [config, *(cast("dict[str, Any]", part) for part in nested if isinstance(part, dict))]
+    return [table[key] for table in tables for key in _COUNTS if isinstance(table.get(key), int)]
 
 
 def _is_language_model(config: Mapping[str, Any]) -> bool:

@@ -104,7 +104,7 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the defaults of its class in transformers; as it is where the type is unknown."""
     from transformers import CONFIG_MAPPING
 
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     try:
         return CONFIG_MAPPING[kind](**config).to_dict() if kind in CONFIG_MAPPING else dict(config)
     except Exception:  # classes check what they like; the values written are compared then

@@ -81,7 +81,7 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
         size = min(sizes.values(), key=lambda bin_name: (able[bin_name], list(BINS).index(bin_name)))
         names = sorted(name for name, bin_name in sizes.items() if bin_name == size)
         name = _generator(seed, "target", image.ref.name).choice(names)
-        targets.append(Target(image.ref, tuple(image.areas), name, image.areas[name], size))
+        targets.append(Target(image.ref, (*image.areas, *image.unmeasured), name, image.areas[name], size))
     if not per_bin:
         return targets
     kept: set[int] = set()
