@@ -1,4 +1,4 @@
-"""Merging into an adapter: exact sums of factors, or the best adapter of a given size for a dense change."""
+"""Merging into an adapter: exact sums of factors, or the best adapter of a given size for a dense delta."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class MergedModule:
         layout: their orientation relative to the weight.
         shape: the weight's shape.
         error: the norm of what truncation cut off.
-        norm: the norm of the full change.
+        norm: the norm of the full delta.
     """
 
     left: Values
@@ -164,7 +164,7 @@ def _fit_dense(
     values = np.concatenate([merged(start, count) for start, count in deltas.blocks(name)])
     rank = plan.rank
     if rank is None and plan.energy is None:
-        # A selection makes the change dense; the size of the exact sum is what can be compared with it.
+        # A selection makes the delta dense; the size of the exact sum is what can be compared with it.
         rank = sum(lora.rank for lora in _loras(plan, name) if lora is not None) or 1
     cut = truncate_dense(values.reshape(shape[0], -1), rank, plan.energy)
     return MergedModule(cut.left, cut.right, layout, shape, cut.error, cut.norm)

@@ -1,4 +1,4 @@
-"""Comparing the changes of several inputs: cosines, agreement of signs, norms by layer, rank spectra."""
+"""Comparing the deltas of several inputs: cosines, agreement of signs, norms by layer, rank spectra."""
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
@@ -33,8 +33,8 @@ class TensorComparison:
 
     Attributes:
         products: inner products of the inputs' deltas, ``[n, n]``.
-        same_sign: entries where both changes are non-zero and agree in sign, ``[n, n]``.
-        both: entries where both changes are non-zero, ``[n, n]``.
+        same_sign: entries where both deltas are non-zero and agree in sign, ``[n, n]``.
+        both: entries where both deltas are non-zero, ``[n, n]``.
         base_norm: the norm of the base's tensor; NaN without a base.
         energies: squared singular values of each change, descending, ``[n, SPECTRUM]``; zeros for vectors.
     """
@@ -75,7 +75,7 @@ class DeltaComparison:
 
     @property
     def layer_norm(self) -> Floats:
-        """Norms of the changes by layer, ``[n, layers]``."""
+        """Norms of the deltas by layer, ``[n, layers]``."""
         layers = [layer for name in self.tensors if (layer := layer_of(name)) is not None]
         squares = np.zeros((len(self.labels), max(layers, default=-1) + 1))
         for name, figures in self.tensors.items():

@@ -1,4 +1,4 @@
-"""What each input changes in one tensor, read block by block, and the merged change."""
+"""What each input changes in one tensor, read block by block, and the merged delta."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def device_of(device: Literal["auto", "cpu", "cuda"], seed: int, plan: MergePlan
 
 
 class Deltas:
-    """Reads the inputs' changes and merges them, a tensor at a time; used by several threads at once."""
+    """Reads the inputs' deltas and merges them, a tensor at a time; used by several threads at once."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Deltas:
         return any(name in source.full or name in source.loras for source in self._plan.inputs)
 
     def of(self, source: MergeInput, name: str) -> Delta | None:
-        """What one input changes; None for nothing."""
+        """One input's delta; None where it has none."""
         info, lora = source.full.get(name), source.loras.get(name)
         if lora is None:
             return (
@@ -145,7 +145,7 @@ class Deltas:
         return np.tril(products) + np.tril(products, -1).T
 
     def merged(self, name: str) -> Delta:
-        """The merged change of one tensor."""
+        """The merged delta of one tensor."""
         plan = self._plan
         if plan.method.select is not None:
             return _slices(self._selected(name))
@@ -168,7 +168,7 @@ class Deltas:
         return block
 
     def _joined_factors(self, name: str) -> Delta | None:
-        """Where all changes are plain LoRAs with given weights: one product of the joined factors."""
+        """Where all deltas are plain LoRAs with given weights: one product of the joined factors."""
         plan = self._plan
         loras = [source.loras.get(name) for source in plan.inputs]
         if plan.method.needs_gram or any(name in source.full for source in plan.inputs):
@@ -182,7 +182,7 @@ class Deltas:
         return _rows(*joined)
 
     def _selected(self, name: str) -> Values:
-        """The merged change by a selection, which needs full tensors."""
+        """The merged delta by a selection, which needs full tensors."""
         plan = self._plan
         shape, total = plan.shape_of(name), math.prod(plan.shape_of(name))
         deltas: list[Array] = []

@@ -1,6 +1,6 @@
 """The algebra of LoRA factors: exact sums, inner products, truncation, DoRA's rescaling.
 
-A change is ``left @ right`` with ``left [rows, r]`` and ``right [r, columns]``, scale included.
+A delta is ``left @ right`` with ``left [rows, r]`` and ``right [r, columns]``, scale included.
 """
 
 from __future__ import annotations

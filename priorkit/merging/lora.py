@@ -1,6 +1,6 @@
 """LoRA adapters in PEFT's format: reading and writing.
 
-A module's change is ``left @ right`` in the orientation of the stored weight, scale included, so that all
+A module's delta is ``left @ right`` in the orientation of the stored weight, scale included, so that all
 sorts of layers (linear, GPT-2's transposed ones, embeddings, convolutions) are handled alike.
 """
 

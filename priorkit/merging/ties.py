@@ -90,7 +90,7 @@ class PlacedAdapter:
     """An adapter's parts by the base's names.
 
     Attributes:
-        loras: changes in factors.
+        loras: deltas in factors.
         trained: full tensors that replace the base's in modules of their own (``modules_to_save``).
         loaded: tensors that PEFT loads into the base: biases, embeddings saved along, copies of layers
             under a LoRA. A tied embedding and head share what is loaded into either.

@@ -127,13 +127,13 @@ def unsettled(
     Once they are judged, other options may be drawn, with further pairs; where there are none left, the options
     are those that judging all pairs of the vocabulary would give.
     """
-    found: set[Pair] = set()
+    pairs: set[Pair] = set()
     for target in targets:
         wrong = wrong_options(target, vocabulary, synonyms, seed) or ()
         for place, name in enumerate(wrong):
             others = (*target.present, *wrong[:place])
-            found.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
-    return sorted(found)
+            pairs.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
+    return sorted(pairs)
 
 
 def build(
@@ -196,7 +196,7 @@ def read_wordings(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
     problems = Problems(InputError)
-    found: dict[str, str] = {}
+    wordings: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         text, where = line.strip(), f"{path}:{number}"
         if not text or text.startswith("#"):
@@ -210,16 +210,16 @@ def read_wordings(path: Path) -> tuple[str, ...]:
             )
         elif not rest.strip():
             problems.add(f"the wording is only {LISTED}", where=where)
-        elif folded_name(text) in found:
+        elif folded_name(text) in wordings:
             problems.add(f"'{text}' is a duplicate, ignoring case and spaces", where=where)
-        found.setdefault(folded_name(text), text)
-    if not found:
+        wordings.setdefault(folded_name(text), text)
+    if not wordings:
         problems.add("the file holds no wording", where=str(path))
     problems.raise_if_any()
-    return tuple(found.values())
+    return tuple(wordings.values())
 
 
 def counts(questions: Sequence[ExistenceQuestion]) -> Mapping[str, int]:
     """How many questions each bin has."""
-    found = Counter(question.target.size for question in questions)
-    return {size: found[size] for size in BINS}
+    sizes = Counter(question.target.size for question in questions)
+    return {size: sizes[size] for size in BINS}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from priorkit.core.errors import InputError
+from priorkit.core.input_files import paths_below
 from priorkit.data.images.decoding import (
     IMAGE_SUFFIXES,
     BrokenImageError,
@@ -79,7 +80,7 @@ def _read_ade20k(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[s
     masks = source.mask_folder.resolve()
     files = sorted(
         file
-        for file in source.images.rglob("*")
+        for file in paths_below(source.images)
         if file.suffix.lower() in IMAGE_SUFFIXES and not file.resolve().is_relative_to(masks)
     )
 
