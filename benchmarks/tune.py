@@ -28,7 +28,8 @@ from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.chat_template import TokenizedConversation
 from priorkit.training.engine.loop import train
 from priorkit.training.engine.settings import TrainingSettings
-from priorkit.training.finetuning.objective import InstructionObjective, Sample
+from priorkit.training.finetuning.batches import TrainingSample
+from priorkit.training.finetuning.objective import InstructionObjective
 
 IMAGE, PAD, PATCHES = 8191, 8190, 64
 
@@ -148,7 +149,7 @@ class _Views:
             return {"features": self._kept[torch.tensor(images)]}
         return {"pixels": torch.stack([self._rows[image]["pixel_values"] for image in images])}
 
-    def features(self, batch: Any) -> torch.Tensor:
+    def of_batch(self, batch: Any) -> torch.Tensor:
         return batch["features"] if "features" in batch else self._subject.patch_features(batch["pixels"])
 
 
@@ -157,9 +158,9 @@ class _Objective(InstructionObjective):
 
     rows: list[dict[str, torch.Tensor]]
 
-    def sample(self, index: int, position: int) -> Sample:
+    def sample(self, index: int, position: int) -> TrainingSample:
         row = self.rows[index]
-        return Sample(
+        return TrainingSample(
             TokenizedConversation(row["input_ids"].tolist(), row["labels"].tolist(), False), (index,)
         )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from priorkit.core.work import Plan, Work
     from priorkit.inference.model_info import ModelInfo
     from priorkit.models.multimodal.base import MultimodalModel
-    from priorkit.training.finetuning.finetune import Prepared
+    from priorkit.training.finetuning.finetune import FinetuningRun
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Architecture(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def prepare(self, settings: S, work: Work, runtime: Runtime) -> Prepared:
-        """Load the model, choose what trains, read the data and build the objective."""
+    def prepare(self, settings: S, work: Work, runtime: Runtime) -> FinetuningRun:
+        """Load the model, set its trainable parameters, read the data and build the objective."""
 
     @abstractmethod
     def recognizes(self, folder: Path) -> bool:

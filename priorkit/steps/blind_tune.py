@@ -1,4 +1,4 @@
-"""Blind instruction tuning: a language model learns the instructions with the images withheld (LSBS)."""
+"""Blind instruction tuning: train a language model on instructions with the images withheld (LSBS)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan:
     facts = check_sources(inputs, "instructions")
     return Plan(
         [
-            ("model", str(config["model_type"]) + ", its language side" * multimodal),
+            ("model", str(config["model_type"]) + ", its language model" * multimodal),
             *facts,
             ("arm", settings.arm),
         ],
@@ -43,12 +43,12 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan:
 
 
 def execute(settings: BlindTuneSettings, work: Work) -> None:
-    """Take the images away and train the language model on the assistant's words."""
+    """Withhold the images and train the language model on the supervised tokens."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.training.finetuning.blind_arms import prepare
-    from priorkit.training.finetuning.finetune import learn
+    from priorkit.training.finetuning.blind_tuning import prepare
+    from priorkit.training.finetuning.finetune import train_and_save
 
-    learn(prepare(settings, work, started), settings, started, work, settings.step)
+    train_and_save(prepare(settings, work, started), settings, started, work, settings.step)
 
 
 STEP = Step(BlindTuneSettings, plan, execute)

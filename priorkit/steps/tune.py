@@ -1,4 +1,4 @@
-"""Tune a multimodal model on instructions: projector, language model and encoder, whole or by LoRA."""
+"""Tune a multimodal model on instructions: projector, language model and encoder, fully or with LoRA."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def plan(settings: TuneSettings, inputs: Inputs) -> Plan:
 
 
 def execute(settings: TuneSettings, work: Work) -> None:
-    """Let the architecture load the model and choose what trains; train on the supervised tokens; save."""
+    """Let the architecture load the model and set its trainable parameters; train on the supervised tokens; save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.training.finetuning.finetune import learn
+    from priorkit.training.finetuning.finetune import train_and_save
 
-    prepared = architecture(settings.architecture).prepare(settings, work, started)
-    learn(prepared, settings, started, work, settings.step)
+    run = architecture(settings.architecture).prepare(settings, work, started)
+    train_and_save(run, settings, started, work, settings.step)
 
 
 STEP = Step(TuneSettings, plan, execute)

@@ -23,16 +23,16 @@ from priorkit.core import distributed
 from priorkit.training.finetuning.objective import InstructionObjective
 
 commands = json.loads(sys.argv[1])
-total, calls = InstructionObjective._total, []
+total, calls = InstructionObjective._summed_loss, []
 
 def broken(self, batch):
     calls.append(batch)
     return total(self, batch) * (float("nan") if len(calls) == 3 else 1)
 
 # The first command's third step is not finite; the checkpoint before it is kept, and the run resumes from it.
-InstructionObjective._total = broken
+InstructionObjective._summed_loss = broken
 assert run(commands[0]) == 5
-InstructionObjective._total = total
+InstructionObjective._summed_loss = total
 distributed.barrier()
 for command in commands:
     code = run(command)

@@ -10,7 +10,7 @@ from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.finetuning.vision_features import FreshViews
+from priorkit.training.finetuning.vision_features import PerStepFeatures
 from tests.support.lion_models import png
 
 PAIRS = [
@@ -35,5 +35,5 @@ def objective(
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
-    views = FreshViews(lion, pixels, trained=False)
+    views = PerStepFeatures(lion, pixels, trained=False)
     return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating, seed=seed)

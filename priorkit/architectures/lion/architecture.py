@@ -14,7 +14,7 @@ from priorkit.core.work import Plan, Work
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.multimodal.base import MultimodalModel
-from priorkit.training.finetuning.finetune import Prepared
+from priorkit.training.finetuning.finetune import FinetuningRun
 
 
 class Lion(Architecture[LionTuneSettings]):
@@ -26,7 +26,7 @@ class Lion(Architecture[LionTuneSettings]):
 
         return plan(settings, inputs)
 
-    def prepare(self, settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepared:
+    def prepare(self, settings: LionTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
         """See :func:`priorkit.architectures.lion.training.prepare`."""
         from priorkit.architectures.lion.training import prepare
 

@@ -17,12 +17,14 @@ from priorkit.data.images.augmentation import View
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.kernels.cross_entropy import token_loss
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.finetuning.objective import InstructionObjective, Sample, Views
+from priorkit.training.finetuning.batches import TrainingSample
+from priorkit.training.finetuning.objective import InstructionObjective
+from priorkit.training.finetuning.vision_features import VisionFeatures
 from priorkit.training.objectives.base import Loss
 
 
 @dataclass(frozen=True)
-class RoutedSample(Sample):
+class RoutedSample(TrainingSample):
     """A tokenised conversation with its task type and the token ids of the question to each image.
 
     Where images vary, ``views`` tells how each is seen.
@@ -72,7 +74,7 @@ class LionObjective(InstructionObjective):
         lion: LionMultimodal,
         samples: Sequence[LionSample],
         chat: ChatTokenizer,
-        views: Views,
+        views: VisionFeatures,
         scales: Mapping[str, float],
         packing: bool,
         alternating: int = 0,
@@ -102,11 +104,11 @@ class LionObjective(InstructionObjective):
             found, seen = self._variation.seen(found, position)
         return RoutedSample(found.encoded, found.numbers, found.task, found.questions, seen)
 
-    def see(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+    def collate_images(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """As :class:`InstructionObjective`; where images vary, the pixels of their views."""
         numbers = [number for sample in samples for number in sample.images]
         if self._variation is None or not numbers:
-            return super().see(samples)
+            return super().collate_images(samples)
         return {"pixels": self._variation.look(numbers, [own for sample in samples for own in sample.views])}
 
     def collate(self, samples: Sequence[Any]) -> dict[str, Tensor]:

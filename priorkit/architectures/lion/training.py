@@ -28,8 +28,8 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 from priorkit.models.multimodal.llava import has_linear_projector, load_llava
-from priorkit.training.finetuning.finetune import Prepared, part_table
-from priorkit.training.finetuning.vision_features import FreshViews, views_of
+from priorkit.training.finetuning.finetune import FinetuningRun, count_parameters
+from priorkit.training.finetuning.vision_features import PerStepFeatures, choose_features
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ CALIBRATION_IMAGES = 64
 """Images by which fresh branches are scaled."""
 
 
-def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepared:
+def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
     """Load, freeze, read the data and make the objective."""
     planned: LionPlan = work.plan.payload
     soft = planned.fields["tags"]
@@ -66,18 +66,18 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepare
         first = range(min(len(pixels), CALIBRATION_IMAGES))
         lion.calibrate(torch.stack([pixels[index] for index in first]))
     length = sum(len(sample.encoded.input_ids) for sample in encoded) / len(encoded)
-    passes = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
+    epochs = settings.total_steps(len(encoded), length) * settings.batch_size / len(encoded)
     # An image is looked at once for every sample that shows it.
-    passes *= sum(len(sample.numbers) for sample in encoded) / max(1, len(pixels))
+    epochs *= sum(len(sample.numbers) for sample in encoded) / max(1, len(pixels))
     variation = None
     if settings.augments:
         variation = Variation(
             settings, pixels, chat, soft, planned.fields["instruction_length"], int(settings.seed)
         )
-        views = FreshViews(lion, pixels, trained=False)
+        views = PerStepFeatures(lion, pixels, trained=False)
     else:
-        views = views_of(
-            lion, pixels, trained=False, runtime=runtime, workers=settings.workers, passes=passes
+        views = choose_features(
+            lion, pixels, trained=False, runtime=runtime, workers=settings.workers, epochs=epochs
         )
     rates: dict[str, float] = dict.fromkeys(planned.trained, float(settings.learning_rate))
     if settings.aggregator_learning_rate and "aggregator" in rates:
@@ -102,13 +102,12 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Prepare
     if planned.start is not None:
         # The adapter is an input of the run, what it stands on is not.
         figures["base"] = {"path": planned.base_name, "digest": planned.base.digest()}
-    return Prepared(
+    return FinetuningRun(
         objective,
-        part_table(lion.model, lion.parameter_part, rates, ()),
+        count_parameters(lion.model, lion.parameter_part, rates, ()),
         lambda folder: lion.save_adapter(folder, planned.base_name, settings.chosen_stage),
         length,
         figures,
-        lambda: {"useful_share": objective.useful_share},
     )
 
 

@@ -14,7 +14,7 @@ from priorkit.core.work import Plan, Work
 from priorkit.inference.model_info import ADAPTER_CONFIG, ModelInfo
 from priorkit.models.folder import read_config
 from priorkit.models.multimodal.base import MultimodalModel
-from priorkit.training.finetuning.finetune import Prepared
+from priorkit.training.finetuning.finetune import FinetuningRun
 
 
 class Llava(Architecture[LlavaTuneSettings]):
@@ -26,7 +26,7 @@ class Llava(Architecture[LlavaTuneSettings]):
 
         return plan(settings, inputs)
 
-    def prepare(self, settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> Prepared:
+    def prepare(self, settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
         """See :func:`priorkit.architectures.llava.training.prepare`."""
         from priorkit.architectures.llava.training import prepare
 

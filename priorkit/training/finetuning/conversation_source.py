@@ -1,9 +1,8 @@
-"""From a step's settings to the samples it learns from: read, checked, fitted to the model, mixed."""
+"""From a step's settings to its training samples: read, checked, filtered by length, mixed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +19,14 @@ from priorkit.data.conversations.conversation import (
 from priorkit.data.conversations.conversation_store import ConversationMixture, mix_conversations
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
-from priorkit.training.finetuning.objective import Conversations, encode
+from priorkit.training.finetuning.batches import ConversationSamples, tokenize_conversation
 from priorkit.training.finetuning.settings import UNNAMED, InstructionSettings
 
 TEMPLATE_TOKENS = 32
-"""More than a chat template adds to a turn; only conversations that may be too long are tokenised to see."""
+"""More than a chat template adds to a turn; only conversations that may be too long are tokenized to check."""
 
 Reader = Callable[[Path, Rejects], Iterator[tuple[str, int, Conversation]]]
 """Yields ``(file, row number, conversation)`` of a source; counts the usable rows and rejects the others."""
-
-
-@dataclass
-class Fitted:
-    """What happened to conversations longer than the model takes.
-
-    Attributes:
-        truncated: cut at the end of their last answer.
-    """
-
-    truncated: int = 0
 
 
 def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, str]]:
@@ -52,9 +40,9 @@ def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, 
     """
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
-    for name, item in sources_of(inputs, setting).items():
+    for name, source in sources_of(inputs, setting).items():
         try:
-            files = check_conversations(item.path)
+            files = check_conversations(source.path)
             facts.append((setting if name == UNNAMED else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
         except InputError as error:
             problems.extend(error)
@@ -166,44 +154,45 @@ def read_samples(
         fits: what the model reads of a conversation, where that is not all of it.
 
     Returns:
-        The samples, and figures for the manifest: ``rejected``, ``truncated``, ``sources``.
+        The samples, and metrics for the manifest: ``rejected``, ``truncated``, ``sources``.
 
     Raises:
         InputError: broken samples beyond the limit, or nothing left.
     """
     rejects = Rejects(settings.reject_limit)
-    fitted = Fitted()
+    truncated = 0
 
     def unfit(conversation: Conversation) -> str:
-        return _unfit(fits(conversation) if fits else conversation, chat, fitted)
+        nonlocal truncated
+        reason, cut = _check_fit(fits(conversation) if fits else conversation, chat)
+        truncated += cut
+        return reason
 
     samples = read_mixture(settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change)
     rejects.write(work.path)
-    figures: dict[str, Any] = {"rejected": len(rejects), "truncated": fitted.truncated}
+    metrics: dict[str, Any] = {"rejected": len(rejects), "truncated": truncated}
     if set(samples.names) != {UNNAMED}:
-        figures["sources"] = samples.sources
-    return samples, figures
+        metrics["sources"] = samples.sources
+    return samples, metrics
 
 
-def _unfit(conversation: Conversation, chat: ChatTokenizer, fitted: Fitted) -> str:
-    """Why the model cannot learn from a conversation; empty where it can."""
+def _check_fit(conversation: Conversation, chat: ChatTokenizer) -> tuple[str, bool]:
+    """Why a model cannot be trained on a conversation, empty where it can; and whether it is truncated."""
     texts = [turn.text for turn in conversation.turns]
     if chat.image_token != PLACEHOLDER and any(chat.image_token in text for text in texts):
-        return f"{conversation.id}: the text holds the model's image token {chat.image_token}"
+        return f"{conversation.id}: the text contains the model's image token {chat.image_token}", False
     if problem := chat.template_problem([(turn.role, turn.text) for turn in conversation.turns]):
-        return f"{conversation.id}: {problem}"
+        return f"{conversation.id}: {problem}", False
     size = sum(len(text.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS for text in texts)
     if size + len(conversation.images) * chat.image_tokens <= chat.max_length:
-        return ""
+        return "", False
     try:
-        fitted.truncated += encode(chat, conversation).truncated
+        return "", tokenize_conversation(chat, conversation).truncated
     except TooLongError as error:
-        return f"{conversation.id}: {error.problems[0].what}"
-    return ""
+        return f"{conversation.id}: {error.problems[0].what}", False
 
 
-def mean_length(chat: ChatTokenizer, samples: Conversations, most: int = 256) -> float:
-    """Mean positions of a sample, over some spread through the data; for lengths given in tokens."""
-    step = max(1, len(samples) // most)
-    found = [len(encode(chat, samples[index]).input_ids) for index in range(0, len(samples), step)]
-    return sum(found) / len(found)
+def mean_length(chat: ChatTokenizer, samples: ConversationSamples, most: int = 256) -> float:
+    """Mean tokens of a sample, measured on about ``most`` evenly spaced ones; for lengths given in tokens."""
+    indices = range(0, len(samples), max(1, len(samples) // most))
+    return sum(len(tokenize_conversation(chat, samples[index]).input_ids) for index in indices) / len(indices)

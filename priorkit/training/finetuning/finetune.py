@@ -1,4 +1,4 @@
-"""The ending that align, tune and blind-tune share: train what was prepared, save it, write down what happened."""
+"""The last part of align, tune and blind-tune: train a prepared run, save the model, record its metrics."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
 from priorkit.training.engine.loop import train
 from priorkit.training.engine.resource_estimates import TUNING_FORMULA, tuning_throughput
-from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 from priorkit.training.finetuning.objective import InstructionObjective
-from priorkit.training.objectives.base import Objective
+from priorkit.training.finetuning.settings import FinetuningSettings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PartRow:
-    """A line of the table of parameters.
+class PartParameters:
+    """The parameters of one part of a model.
 
     Attributes:
         trained, total: numbers of parameters.
-        learning_rate: the part's peak learning rate; None where nothing of it is trained.
+        learning_rate: the part's peak learning rate; None where it is frozen.
     """
 
     trained: int
@@ -38,74 +37,83 @@ class PartRow:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """What an architecture hands over when everything is loaded, checked and set.
+class FinetuningRun:
+    """A run with its model and data loaded.
 
     Attributes:
-        objective: batches and losses; its module lies on the device.
-        parts: the table of parameters by part; printed before the first step and kept in the manifest.
-        save: writes the trained model into the artifact's folder; called in the first process alone.
-        mean_length: mean positions of a sample, for a length of training given in tokens.
-        metrics: further figures for the manifest that are the same in every run.
-        finish: gives further figures that may differ from run to run, after training.
-        samples: what a length given in epochs is reckoned by; the objective's own number where None.
+        objective: batches and losses; its module is on the device.
+        parts: parameters by part; printed before the first step and recorded in the manifest.
+        save: writes the trained model into the artifact's folder; called in the first process only.
+        mean_length: mean tokens of a sample, for a length of training given in tokens.
+        metrics: further metrics for the manifest, the same in every run.
+        epoch_samples: samples of an epoch; None for the objective's number.
     """
 
-    objective: Objective
-    parts: Mapping[str, PartRow]
+    objective: InstructionObjective
+    parts: Mapping[str, PartParameters]
     save: Callable[[Path], None]
     mean_length: float = 1.0
     metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    finish: Callable[[], Mapping[str, float]] = dict[str, float]
-    samples: int | None = None
+    epoch_samples: int | None = None
 
 
-def learn(prepared: Prepared, settings: TrainingSettings, runtime: Runtime, work: Work, title: str) -> None:
-    """Train a prepared objective to the end and save the result with its figures."""
-    for part, row in prepared.parts.items():
+def train_and_save(
+    run: FinetuningRun, settings: FinetuningSettings, runtime: Runtime, work: Work, title: str
+) -> None:
+    """Train to the end, save the model and record metrics."""
+    for part, row in run.parts.items():
         rate = f", learning rate {row.learning_rate:g}" if row.learning_rate else ""
         logger.info(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
-    if isinstance(settings, MemorySettings) and isinstance(prepared.objective, InstructionObjective):
-        prepared.objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
-    samples = len(prepared.objective)
-    steps = settings.total_steps(prepared.samples or samples, prepared.mean_length)
-    summary = train(prepared.objective, settings, runtime, work.path, work.state, steps, title)
-    distributed.gather(prepared.objective.module)
+    objective = run.objective
+    if settings.compile:
+        objective.compile_decoder()
+    objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
+    samples = len(objective)
+    steps = settings.total_steps(run.epoch_samples or samples, run.mean_length)
+    summary = train(objective, settings, runtime, work.path, work.state, steps, title)
+    distributed.gather(objective.module)
     if rank() == 0:
-        prepared.save(work.path)
+        run.save(work.path)
     work.metrics.update(
         loss=summary.loss,
         steps=summary.steps,
         samples=samples,
         tokens=summary.weight,
-        trained={part: row.trained for part, row in prepared.parts.items()},
-        parameters={part: row.total for part, row in prepared.parts.items()},
+        trained={part: row.trained for part, row in run.parts.items()},
+        parameters={part: row.total for part, row in run.parts.items()},
         learning_rates={
-            part: row.learning_rate for part, row in prepared.parts.items() if row.learning_rate is not None
+            part: row.learning_rate for part, row in run.parts.items() if row.learning_rate is not None
         },
-        **prepared.metrics,
+        **run.metrics,
     )
     work.cost.update(summary.cost)
-    own = prepared.objective
-    if isinstance(own, InstructionObjective) and set(prepared.parts) <= {*PARTS, "placeholder"}:
-        work.cost.update(tuning_throughput(own.config, prepared.parts, own.counted, summary, runtime))
+    if set(run.parts) <= {*PARTS, "placeholder"}:
+        counted = objective.counted
+        work.cost.update(tuning_throughput(objective.config, run.parts, counted, summary, runtime))
         work.metrics["flops_formula"] = TUNING_FORMULA
     work.cost.update(
         samples_per_second=summary.steps * settings.batch_size / max(summary.seconds, 1e-9),
-        **prepared.finish(),
+        useful_share=objective.useful_share,
     )
 
 
-def part_table(
+def count_parameters(
     module: nn.Module, parameter_part: Callable[[str], str], rates: Mapping[str, float], order: Sequence[str]
-) -> dict[str, PartRow]:
-    """The table of parameters by part; tied parameters count once."""
+) -> dict[str, PartParameters]:
+    """The parameters of each part; tied parameters count once.
+
+    Args:
+        module: the model.
+        parameter_part: the part of a parameter, by its name.
+        rates: peak learning rate of each part.
+        order: parts that come first, in this order, also where they have no parameters.
+    """
     counts = {part: [0, 0] for part in order}
     for name, parameter in module.named_parameters():
         row = counts.setdefault(parameter_part(name), [0, 0])
         row[0] += parameter.numel() * parameter.requires_grad
         row[1] += parameter.numel()
     return {
-        part: PartRow(trained, total, rates.get(part) if trained else None)
+        part: PartParameters(trained, total, rates.get(part) if trained else None)
         for part, (trained, total) in counts.items()
     }

@@ -1,103 +1,45 @@
-"""Objective of align, tune and blind-tune: the assistant's words, given images and questions."""
+"""Objective of align, tune and blind-tune: the assistant's tokens, given images and the rest of the conversation."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from priorkit.core import distributed
-from priorkit.core.errors import InputError
 from priorkit.core.runtime import Runtime
-from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.conversations.sample_packing import FINE, into_rows
 from priorkit.models.blocks import transformer_blocks
-from priorkit.models.kernels.attention import PACKED, document_mask, document_positions
+from priorkit.models.kernels.attention import document_mask, document_positions
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
 from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
+from priorkit.models.multimodal.base import TrainableModel
 from priorkit.training.engine.activation_checkpointing import Activations, checkpoint_activations
 from priorkit.training.engine.resource_estimates import TuningCounts
+from priorkit.training.finetuning.batches import (
+    ConversationSamples,
+    TrainingSample,
+    collate_rows,
+    padding_id,
+    tokenize_conversation,
+)
+from priorkit.training.finetuning.packing_support import packing_obstacle
+from priorkit.training.finetuning.vision_features import VisionFeatures
 from priorkit.training.objectives.base import Loss
 
 logger = logging.getLogger(__name__)
 
-KEEP_TOKENS = 32 << 20
-"""Tokenised conversations are kept in each process up to this many tokens; beyond, they are tokenised anew."""
+TOKEN_CACHE = 32 << 20
+"""Tokenized conversations are kept in each process up to this many tokens; the others are tokenized again each time."""
 
 
-class Subject(Protocol):
-    """What is being taught: :class:`priorkit.models.multimodal.llava.LlavaMultimodal` or ``TextOnlyModel``."""
+class ShardRoot(nn.Module):
+    """The root of sharded parameters: during its forward pass the parameters outside the blocks are gathered.
 
-    model: Any
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        ...
-
-    @property
-    def decoder(self) -> Any:
-        """The language model without its head."""
-        ...
-
-    def hidden(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        features: Tensor | None,
-        placeholder: Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        """The language model's output over text and images; see ``LlavaMultimodal.hidden``."""
-        ...
-
-    def parameter_part(self, name: str) -> str:
-        """The part that a parameter belongs to."""
-        ...
-
-
-class Views(Protocol):
-    """Where the features of images come from; see :mod:`priorkit.training.finetuning.vision_features`."""
-
-    def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
-        """What a batch carries for its images, made in a worker process."""
-        ...
-
-    def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """``[images, tokens, width]`` of a batch on the device; None where it has no image."""
-        ...
-
-    def some(self) -> Tensor:
-        """Features ``[1, tokens, width]`` of an image, whichever."""
-        ...
-
-
-class Conversations(Protocol):
-    """Samples by number, with the numbers of their images; see :class:`priorkit.data.conversations.conversation_store.Samples`."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Conversation: ...
-    def images_of(self, index: int, /) -> Sequence[int]:
-        """The numbers of a sample's images."""
-        ...
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A tokenised conversation with the numbers of its images."""
-
-    encoded: TokenizedConversation
-    images: tuple[int, ...]
-
-
-class Whole(nn.Module):
-    """What is called where parameters are shared among processes: while it works, those outside the layers are whole.
-
-    The objective calls the model's parts one by one, and only what is called gathers its parameters.
+    The objective calls the model's parts separately, and FSDP2 gathers the parameters of called modules only.
 
     Args:
         inner: holds the parameters.
@@ -107,37 +49,39 @@ class Whole(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(self, work: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]) -> Tensor:
-        """What the work makes of a batch."""
-        return work(batch)
+    def forward(
+        self, function: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The function's result for a batch."""
+        return function(batch)
 
 
 class InstructionObjective:
     """Instruction tuning, with and without images in a batch, packed or padded.
 
-    Packed, the samples of a micro-batch share rows; attention stays within each, positions begin anew with
-    each, and no token predicts the first of the next, so loss and gradients are those of the padded batch.
+    Packed, the samples of a micro-batch share rows with block-diagonal attention; positions start at 0 in each,
+    and no token predicts the first of the next, so loss and gradients are those of the padded batch.
 
     Args:
-        subject: what to train; which parameters train is set by the caller.
-        samples: the conversations; tokenised when they are asked for.
+        subject: the model to train; the caller sets ``requires_grad`` of its parameters.
+        samples: the conversations; tokenized on access.
         chat: applies the chat template and expands image placeholders.
-        views: gives the features of images; None where there are none.
+        features: gives the features of images; None for text only.
         scales: learning-rate multiplier of each part (``projector``, ``llm``, ``encoder``).
-        packing: whether samples share rows, where the model can keep them apart.
-        module: what holds the parameters, where that is a wrapper around the model (PEFT, a placeholder).
-        placeholder: its ``weight`` ``[tokens, width]`` stands where an image would.
-        lengths_per_octave: row lengths between a power of two and the next; few where each is compiled.
+        packing: whether samples share rows, where the model supports it.
+        module: holds the parameters, where that is a wrapper around the model (PEFT, a placeholder).
+        placeholder: its ``weight`` ``[tokens, width]`` replaces the embeddings of an image.
+        lengths_per_octave: number of row lengths per doubling; few where each is compiled.
     """
 
     unit = "tokens"
 
     def __init__(
         self,
-        subject: Subject,
-        samples: Conversations,
+        subject: TrainableModel,
+        samples: ConversationSamples,
         chat: ChatTokenizer,
-        views: Views | None = None,
+        features: VisionFeatures | None = None,
         scales: Mapping[str, float] | None = None,
         packing: bool = True,
         module: nn.Module | None = None,
@@ -145,7 +89,7 @@ class InstructionObjective:
         lengths_per_octave: int = FINE,
     ) -> None:
         self.module: nn.Module = module if module is not None else subject.model
-        self._subject, self._samples, self._chat, self._views = subject, samples, chat, views
+        self._subject, self._samples, self._chat, self._features = subject, samples, chat, features
         self._scales, self._placeholder = scales or {}, placeholder
         self._pad = padding_id(chat.tokenizer)
         self._per_octave = lengths_per_octave
@@ -153,18 +97,18 @@ class InstructionObjective:
         if obstacle:
             logger.info(f"conversations are padded, not packed: {obstacle}")
         self._packs = packing and not obstacle
-        self._kept: dict[int, TokenizedConversation] = {}
-        self._kept_tokens = 0
+        self._tokenized: dict[int, TokenizedConversation] = {}
+        self._cached_tokens = 0
         self.counted = TuningCounts()
         self._positions = 0
-        self._whole: Whole | None = None
+        self._shard_root: ShardRoot | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     @property
     def useful_share(self) -> float:
-        """Share of all positions computed so far that were no padding."""
+        """Share of the positions computed so far that are not padding."""
         return self.counted.tokens / max(1, self._positions)
 
     @property
@@ -173,83 +117,95 @@ class InstructionObjective:
         return self._subject.model.config
 
     def save_memory(self, activations: Activations, shard: bool, runtime: Runtime) -> None:
-        """Recompute activations; share parameters among the processes, the language model's layers one by one.
+        """Checkpoint activations, and shard the parameters: the language model's layers one by one.
 
-        The encoder's layers are not shared one by one but with all that is left: a process without images
-        does not call them, and the others would wait for it.
+        The encoder's layers are sharded with the rest: a process whose batch has no images does not call them,
+        and the others would wait for it.
+
+        Args:
+            activations: what is recomputed in the backward pass.
+            shard: whether parameters are sharded across processes.
+            runtime: device and precision.
         """
         checkpoint_activations(self._subject.model, activations)
         if shard:
-            self.module = self._whole = Whole(self.module)
-            distributed.shard(self._whole, transformer_blocks(self._subject.decoder)[1], runtime)
+            self.module = self._shard_root = ShardRoot(self.module)
+            distributed.shard(self._shard_root, transformer_blocks(self._subject.decoder)[1], runtime)
 
-    def sample(self, index: int, position: int) -> Sample:
-        """A tokenised conversation with its images' numbers."""
-        found = self._kept.get(index)
-        if found is None:
-            found = encode(self._chat, self._samples[index])
-            if self._kept_tokens < KEEP_TOKENS:
-                self._kept[index] = found
-                self._kept_tokens += len(found.input_ids)
-        return Sample(found, tuple(self._samples.images_of(index)))
+    def compile_decoder(self) -> None:
+        """Compile the language model: one graph per row length, of which there are few."""
+        for name in ("recompile_limit", "cache_size_limit"):
+            if hasattr(torch._dynamo.config, name):
+                setattr(torch._dynamo.config, name, 64)
+        self._subject.decoder.compile()
 
-    def arrange(self, samples: Sequence[Sample]) -> tuple[list[list[int]], int]:
-        """For each row the places of its samples, in order, and the length of all rows."""
+    def sample(self, index: int, position: int) -> TrainingSample:
+        """A tokenized conversation with its images' numbers."""
+        tokenized = self._tokenized.get(index)
+        if tokenized is None:
+            tokenized = tokenize_conversation(self._chat, self._samples[index])
+            if self._cached_tokens < TOKEN_CACHE:
+                self._tokenized[index] = tokenized
+                self._cached_tokens += len(tokenized.input_ids)
+        return TrainingSample(tokenized, tuple(self._samples.images_of(index)))
+
+    def arrange(self, samples: Sequence[TrainingSample]) -> tuple[list[list[int]], int]:
+        """The indices of each row's samples, in order, and the length of all rows."""
         lengths = [len(sample.encoded.input_ids) for sample in samples]
         if self._packs:
             return into_rows(lengths, self._per_octave)
-        return [[place] for place in range(len(samples))], max(lengths)
+        return [[index] for index in range(len(samples))], max(lengths)
 
-    def collate(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Rows of token ids and labels, what keeps samples apart in them, and what is known of the images.
+    def collate(self, samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
+        """A micro-batch.
 
         Returns:
-            ``input_ids``, ``labels`` and ``document_ids`` (-1 for padding), int64 ``[rows, time]``;
-            ``document_ids`` number the samples of a row. Padded batches carry ``attention_mask`` in
-            their place. What stands for images follows their order in the rows.
+            ``input_ids``, ``labels`` and ``document_ids`` (the sample's number in its row, -1 for padding), int64
+            ``[rows, time]``; padded batches have ``attention_mask`` instead of ``document_ids``. In addition the
+            images in the order of the rows, as :meth:`VisionFeatures.collate` gives them.
         """
         rows, length = self.arrange(samples)
-        batch = fill(samples, rows, length, self._pad)
+        batch = collate_rows(samples, rows, length, self._pad)
         if not self._packs:
             batch["attention_mask"] = (batch.pop("document_ids") >= 0).long()
-        return batch | self.see([samples[place] for row in rows for place in row])
+        return batch | self.collate_images([samples[index] for row in rows for index in row])
 
-    def see(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """What a batch carries for the images of its samples, in their order."""
+    def collate_images(self, samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
+        """The part of a batch that holds its samples' images, in their order."""
         images = [image for sample in samples for image in sample.images]
-        return self._views.collate(images) if images and self._views is not None else {}
+        return self._features.collate(images) if images and self._features is not None else {}
 
     def weight(self, batch: Mapping[str, Tensor]) -> int:
-        """The number of tokens the assistant speaks."""
+        """The number of supervised tokens."""
         return count_targets(batch["labels"])
 
     def loss(self, batch: Mapping[str, Tensor]) -> Loss:
-        """Summed cross-entropy of the assistant's tokens."""
-        if self._whole is not None:
-            return Loss(self._whole(self._together, batch))
-        return Loss(self._total(batch))
+        """Summed cross-entropy of the supervised tokens."""
+        if self._shard_root is not None:
+            return Loss(self._shard_root(self._sharded_loss, batch))
+        return Loss(self._summed_loss(batch))
 
-    def _total(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _summed_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         head = output_head(self._subject.model)
         return token_loss(self.last_hidden(batch), batch["labels"], head)
 
-    def _together(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The same where parameters are shared: all processes must have gradients of the same ones.
+    def _sharded_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss where parameters are sharded: all processes must have gradients of the same parameters.
 
-        One without images gets zeros for what only images pass, if another has any; if none has, these
-        parameters stay without a gradient, as in a single process.
+        A process without images gets zero gradients for the projector or placeholder if another process has
+        images; if none has, these parameters have no gradient, as in a single process.
         """
-        total = self._total(batch)
+        total = self._summed_loss(batch)
         placeholders = self._placeholder_embeddings(batch["input_ids"])
-        sees = placeholders is not None or "pixels" in batch or "images" in batch
-        if distributed.any_process(sees, total.device) and not sees:
+        has_images = placeholders is not None or "pixels" in batch or "images" in batch
+        if distributed.any_process(has_images, total.device) and not has_images:
             if self._placeholder is not None:
-                unseen = self._placeholder.weight
-            elif self._views is not None:
-                unseen = self._subject.model.model.multi_modal_projector(self._views.some())
+                unused = self._placeholder.weight
+            elif self._features is not None:
+                unused = self._subject.model.model.multi_modal_projector(self._features.example())
             else:
-                raise RuntimeError("images without views of them")
-            total = total + 0.0 * unseen.float().sum()
+                raise RuntimeError("another process has images, this one has no source of their features")
+            total = total + 0.0 * unused.float().sum()
         return total
 
     def last_hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -267,36 +223,36 @@ class InstructionObjective:
             mask = batch["attention_mask"]
             used = mask > 0
             positions = mask.cumsum(1) - 1
-        features = self._views.features(batch) if self._views is not None else None
-        self._count(batch, used, positions, features)
+        features = self._features.of_batch(batch) if self._features is not None else None
+        self._count_work(batch, used, positions, features)
         placeholder = self._placeholder_embeddings(ids)
         options |= self.row_options(batch)
         return self._subject.hidden(ids, mask, features, placeholder, **options).last_hidden_state
 
-    def _count(
+    def _count_work(
         self, batch: Mapping[str, Tensor], used: Tensor, positions: Tensor, features: Tensor | None
     ) -> None:
-        """Note what a batch computes."""
+        """Count what a batch computes, for the estimate of FLOP/s."""
         self._positions += used.numel()
         # The first T odd numbers sum to T squared.
         sums = (used.sum(), ((2 * positions + 1) * used).sum(), (batch["labels"][:, 1:] != IGNORE).sum())
-        own, squares, targets = torch.stack(sums).tolist()
-        self.counted.tokens += own
+        tokens, squares, targets = torch.stack(sums).tolist()
+        self.counted.tokens += tokens
         self.counted.squared_lengths += squares
         self.counted.supervised_tokens += targets
         if features is not None:
-            images, tokens = features.shape[:2]
-            self.counted.projected_patches += images * tokens
+            images, patches = features.shape[:2]
+            self.counted.projected_patches += images * patches
             if "pixels" in batch:
-                self.counted.encoded_patches += images * tokens
-                self.counted.encoded_squared_lengths += images * tokens**2
+                self.counted.encoded_patches += images * patches
+                self.counted.encoded_squared_lengths += images * patches**2
 
     def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
-        """What the model wants to know of a batch beyond tokens and images."""
+        """Further arguments of the model for a batch; none here."""
         return {}
 
     def _placeholder_embeddings(self, ids: Tensor) -> Tensor | None:
-        """The learnt placeholder, once for every image that is not shown; None where there is none."""
+        """The learned placeholder, repeated for every withheld image; None where there is none."""
         if self._placeholder is None:
             return None
         token = self._chat.tokenizer.convert_tokens_to_ids(self._chat.image_token)
@@ -304,95 +260,5 @@ class InstructionObjective:
         return self._placeholder.weight.repeat(count, 1) if count else None
 
     def learning_rate_scale(self, name: str) -> float:
-        """The multiplier of the part a parameter belongs to."""
+        """The multiplier of the part that a parameter belongs to."""
         return self._scales.get(self._subject.parameter_part(name), 1.0)
-
-
-def fill(
-    samples: Sequence[Sample], rows: Sequence[Sequence[int]], length: int, pad_token_id: int
-) -> dict[str, Tensor]:
-    """Lay samples out in rows.
-
-    Args:
-        samples: the samples.
-        rows: for each row the places of its samples, in order.
-        length: positions of a row.
-        pad_token_id: fills what is left.
-
-    Returns:
-        ``input_ids``, ``labels`` and ``document_ids``, int64 ``[rows, length]``. A sample's first token has
-        no label: what comes before it is another sample.
-    """
-    shape = (len(rows), length)
-    batch = {
-        "input_ids": torch.full(shape, pad_token_id),
-        "labels": torch.full(shape, IGNORE),
-        "document_ids": torch.full(shape, -1),
-    }
-    for row, places in enumerate(rows):
-        start = 0
-        for number, place in enumerate(places):
-            encoded = samples[place].encoded
-            stop = start + len(encoded.input_ids)
-            batch["input_ids"][row, start:stop] = torch.tensor(encoded.input_ids)
-            batch["labels"][row, start + 1 : stop] = torch.tensor(encoded.labels[1:])
-            batch["document_ids"][row, start:stop] = number
-            start = stop
-    return batch
-
-
-def packing_obstacle(config: Any, longest: int) -> str:
-    """Why a model cannot keep the samples of a row apart; empty where it can.
-
-    Args:
-        config: the model's configuration.
-        longest: the longest sample in tokens.
-    """
-    text = config.get_text_config()
-    if text._attn_implementation == PACKED:
-        return ""
-    kinds = set(getattr(text, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    recurrent = any(
-        hasattr(text, name) for name in ("state_size", "conv_kernel", "mamba_d_state", "rwkv_version")
-    )
-    if kinds or recurrent:
-        return f"'{text.model_type}' carries a state from token to token"
-    window = getattr(text, "sliding_window", None)
-    if window and window < longest:
-        return f"'{text.model_type}' sees {window} tokens back, conversations may have {longest}"
-    if getattr(text, "alibi", False) or getattr(text, "position_embedding_type", "absolute") not in (
-        "absolute",
-        "rotary",
-    ):
-        return f"'{text.model_type}' derives positions from the row"
-    return "" if text.model_type in _MASKED else f"packing is not proven for '{text.model_type}'"
-
-
-_MASKED = frozenset({"gemma2", "olmo", "cohere", "stablelm"})
-"""Families beyond ``PLAIN_SCORES`` that take a mask ``[batch, 1, time, time]`` and ``position_ids``; each tested."""
-
-
-def encode(chat: ChatTokenizer, conversation: Conversation) -> TokenizedConversation:
-    """Tokenise a conversation by the chat template; an error names the conversation."""
-    try:
-        return chat.encode([(turn.role, turn.text) for turn in conversation.turns])
-    except InputError as error:
-        raise type(error)(
-            error.problems[0].what, where=f"conversation {conversation.id}", hint=error.problems[0].hint
-        ) from None
-
-
-def padding_id(tokenizer: Any) -> int:
-    """The id that fills short rows; masked everywhere, so any will do where there is none."""
-    found = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return 0 if found is None else found
-
-
-def compile_decoder(decoder: Any) -> None:
-    """Compile a language model; one graph for each row length, of which there are few."""
-    import torch
-
-    for name in ("recompile_limit", "cache_size_limit"):
-        if hasattr(torch._dynamo.config, name):
-            setattr(torch._dynamo.config, name, 64)
-    decoder.compile()

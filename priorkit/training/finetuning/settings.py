@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 from priorkit.core.inputs import Input
 from priorkit.core.settings import Settings, StepSettings, option, redefault, reject_limit_option
 from priorkit.core.values import Count, Named, NamedNumbers, Words
+from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 
@@ -86,6 +87,20 @@ class FinetuningSettings(MemorySettings, TrainingSettings, InstructionSettings, 
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
     weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.0)
+
+    @property
+    def lengths_per_octave(self) -> int:
+        """Number of row lengths per doubling: few where each is compiled."""
+        return COARSE if self.compile else FINE
+
+    def total_epochs(self, samples: int, tokens_per_sample: float) -> float:
+        """How often a run uses each of its samples.
+
+        Args:
+            samples: samples in the data.
+            tokens_per_sample: mean number of tokens in one, for a length given in tokens.
+        """
+        return self.total_steps(samples, tokens_per_sample) * self.batch_size / samples
 
 
 class TrainablePartsSettings(Settings):

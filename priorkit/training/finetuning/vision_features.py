@@ -1,10 +1,10 @@
-"""Images for an objective: looked at anew each time, or once where the encoder is frozen."""
+"""Image features for an objective: computed in every step, or once and cached where the encoder is frozen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,22 +15,38 @@ from priorkit.inference.images.batches import PreparedImage
 from priorkit.inference.images.encode import encode
 from priorkit.inference.images.features import patch_features
 
-KEEP_BYTES = 2 << 30
-"""Features of all images are kept in memory up to this size."""
+CACHE_BYTES = 2 << 30
+"""Largest size in memory of the cached features of all images."""
 
 BATCH = 32
 """Images per forward pass when all are encoded before the first step."""
 
 
-class FreshViews:
+class VisionFeatures(Protocol):
+    """The source of image features of an objective."""
+
+    def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
+        """The tensors of a batch that stand for images, by their numbers; called in data-loading workers."""
+        ...
+
+    def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Features ``[images, tokens, width]`` of a batch on the device; None where it has no images."""
+        ...
+
+    def example(self) -> Tensor:
+        """The features of any one image, ``[1, tokens, width]``."""
+        ...
+
+
+class PerStepFeatures:
     """Patch features computed in every step.
 
-    Pixels are prepared where batches are put together, so in the worker processes where there are any.
+    Pixels are prepared when batches are collated, so in the data-loading workers if there are any.
 
     Args:
         multimodal: has ``patch_features``.
         pixels: all images by number.
-        trained: whether gradients flow into the encoder.
+        trained: whether the encoder gets gradients.
     """
 
     def __init__(self, multimodal: Any, pixels: Pixels, trained: bool) -> None:
@@ -40,13 +56,13 @@ class FreshViews:
         """uint8 ``pixels`` ``[images, 3, height, width]``."""
         return {"pixels": torch.stack([self._pixels[image] for image in images])}
 
-    def some(self) -> Tensor:
-        """The features of one image, whichever."""
-        found = self.features({"pixels": self._pixels[0][None].to(self._multimodal.device)})
-        assert found is not None
-        return found
+    def example(self) -> Tensor:
+        """The features of the first image, ``[1, tokens, width]``."""
+        features = self.of_batch({"pixels": self._pixels[0][None].to(self._multimodal.device)})
+        assert features is not None
+        return features
 
-    def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
         if "pixels" not in batch:
             return None
@@ -54,11 +70,11 @@ class FreshViews:
             return self._multimodal.patch_features(batch["pixels"])
 
 
-class KeptViews:
-    """Patch features of a frozen encoder, computed once for all images in their order and kept.
+class CachedFeatures:
+    """Patch features of a frozen encoder, computed once for all images and kept in memory.
 
-    All of them are computed before the first step in batches that depend on nothing else, so that a
-    resumed run has the same ones to the bit.
+    They are computed before the first step, in order and in batches of a fixed size, so that a resumed run has
+    the same bits.
 
     Args:
         multimodal: has ``patch_features``.
@@ -77,24 +93,24 @@ class KeptViews:
         self._features = encoded.features
 
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
-        """The images' numbers: batches may be put together in another process than this one."""
+        """The images' numbers: batches may be collated in another process."""
         return {"images": torch.tensor(images)}
 
-    def some(self) -> Tensor:
-        """The features of one image, whichever."""
+    def example(self) -> Tensor:
+        """The features of the first image, ``[1, tokens, width]``."""
         return self._features[:1].to(self._device)
 
-    def features(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+    def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
         if "images" not in batch:
             return None
         return self._features[batch["images"].cpu()].to(self._device, non_blocking=True)
 
 
-def views_of(
-    multimodal: Any, pixels: Pixels, trained: bool, runtime: Runtime, workers: int, passes: float
-) -> FreshViews | KeptViews:
-    """Keep features where that saves work: a frozen encoder, features that fit, images seen often enough.
+def choose_features(
+    multimodal: Any, pixels: Pixels, trained: bool, runtime: Runtime, workers: int, epochs: float
+) -> PerStepFeatures | CachedFeatures:
+    """Cache features where that saves work: frozen encoder, features fit into memory, enough epochs.
 
     Args:
         multimodal: has ``patch_features``.
@@ -102,18 +118,18 @@ def views_of(
         trained: whether the encoder is trained.
         runtime: device and precision.
         workers: threads that decode images.
-        passes: how often the run goes over its data. Every process keeps all features, so with as many
-            passes as processes nothing would be saved.
+        epochs: epochs of the run. Every process caches all features, so with no more epochs than processes
+            nothing would be saved.
     """
-    if trained or not len(pixels) or passes <= world_size():
-        return FreshViews(multimodal, pixels, trained)
-    if len(pixels) * _image_bytes(multimodal, pixels, runtime) > KEEP_BYTES:
-        return FreshViews(multimodal, pixels, trained)
-    return KeptViews(multimodal, pixels, runtime, workers)
+    if trained or not len(pixels) or epochs <= world_size():
+        return PerStepFeatures(multimodal, pixels, trained)
+    if len(pixels) * _image_bytes(multimodal, pixels, runtime) > CACHE_BYTES:
+        return PerStepFeatures(multimodal, pixels, trained)
+    return CachedFeatures(multimodal, pixels, runtime, workers)
 
 
 def _image_bytes(multimodal: Any, pixels: Pixels, runtime: Runtime) -> int:
-    """Size of one image's features, measured: they may be of several layers, and of another type than fp32."""
+    """Bytes of one image's features, measured: they may be of several layers, and not in fp32."""
     with torch.no_grad(), runtime.autocast():
-        found = multimodal.patch_features(pixels[0][None].to(runtime.device))
-    return found.numel() * found.element_size()
+        features = multimodal.patch_features(pixels[0][None].to(runtime.device))
+    return features.numel() * features.element_size()

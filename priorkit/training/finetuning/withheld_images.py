@@ -1,4 +1,4 @@
-"""What becomes of conversations whose images are withheld, and what language alone knows of their answers."""
+"""Conversations with their images withheld, and how much their questions help a model to the answers without images."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from priorkit.data.conversations.refusal import REFUSAL
 from priorkit.data.images.decoding import ImageRef
 from priorkit.models.kernels.cross_entropy import CHUNK_TOKENS, IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.finetuning.objective import Conversations, InstructionObjective, Subject
+from priorkit.models.multimodal.base import TrainableModel
+from priorkit.training.finetuning.batches import ConversationSamples
+from priorkit.training.finetuning.objective import InstructionObjective
 
-SCORED_TOGETHER = 32
-"""Conversations of a batch when likelihoods are computed."""
+LIKELIHOOD_BATCH = 32
+"""Conversations per forward pass when likelihoods are computed."""
 
 
-def withheld(conversation: Conversation, placeholder: str) -> Conversation:
-    """A conversation as the blind model reads it: without images, placeholders dropped or kept as text."""
+def withhold_images(conversation: Conversation, placeholder: str) -> Conversation:
+    """A conversation without its images: their placeholders dropped (``drop``) or kept as text."""
     return conversation.without_images(PLACEHOLDER if placeholder != "drop" else "")
 
 
-def unread(conversation: Conversation) -> Conversation:
-    """The conversation with images that are only named: how many there are is known, none is kept."""
+def drop_image_content(conversation: Conversation) -> Conversation:
+    """The conversation with the names of its images only: they are still counted, but not stored."""
     images = tuple(ImageRef(image.name) for image in conversation.images)
     return Conversation(conversation.id, conversation.turns, images, conversation.ability)
 
 
-def refused(conversation: Conversation) -> Conversation:
-    """The conversation with a refusal in place of every answer."""
+def with_refusals(conversation: Conversation) -> Conversation:
+    """The conversation with a refusal instead of every answer."""
     turns = tuple(
         Turn(turn.role, REFUSAL) if turn.role == "assistant" else turn for turn in conversation.turns
     )
     return Conversation(conversation.id, turns, conversation.images, conversation.ability)
 
 
-def shuffled_partners(samples: Conversations, seed: int) -> tuple[NDArray[np.int64], int]:
-    """Whose answers each conversation gets when answers are shuffled.
+def shuffled_partners(samples: ConversationSamples, seed: int) -> tuple[NDArray[np.int64], int]:
+    """The conversation whose answers each conversation gets when answers are shuffled.
 
-    Conversations with as many answers as each other swap them along a random cycle, so that none keeps its
+    Conversations with the same number of answers pass them on along a random cycle, so that none keeps its
     own and every answer is used once.
 
     Returns:
@@ -53,114 +55,121 @@ def shuffled_partners(samples: Conversations, seed: int) -> tuple[NDArray[np.int
     """
     answers = np.array([len(answers_of(samples[index])) for index in range(len(samples))])
     partners = np.arange(len(samples), dtype=np.int64)
-    alone = 0
+    unshuffled = 0
     generator = np.random.default_rng((seed, 1))
     for count in np.unique(answers):
         cycle = generator.permutation(np.flatnonzero(answers == count))
         partners[cycle] = np.roll(cycle, -1)
-        alone += len(cycle) == 1
-    return partners, alone
+        unshuffled += len(cycle) == 1
+    return partners, unshuffled
 
 
 def answers_of(conversation: Conversation) -> list[str]:
-    """What the assistant says, turn by turn."""
+    """The texts of the assistant's turns."""
     return [turn.text for turn in conversation.turns if turn.role == "assistant"]
 
 
 def with_answers(conversation: Conversation, answers: list[str]) -> Conversation:
-    """The conversation with other answers, as many as it has."""
-    given = iter(answers)
+    """The conversation with other answers, one per answer."""
+    remaining = iter(answers)
     turns = tuple(
-        Turn(turn.role, next(given)) if turn.role == "assistant" else turn for turn in conversation.turns
+        Turn(turn.role, next(remaining)) if turn.role == "assistant" else turn for turn in conversation.turns
     )
     return Conversation(conversation.id, turns, conversation.images, conversation.ability)
 
 
 def answer_gains(
-    subject: Subject, samples: Conversations, chat: ChatTokenizer, packing: bool, runtime: Runtime
+    subject: TrainableModel,
+    samples: ConversationSamples,
+    chat: ChatTokenizer,
+    packing: bool,
+    runtime: Runtime,
 ) -> NDArray[np.float64]:
-    """How much the questions alone help a model to its answers, without images.
+    """How much the questions help a model to the answers without images.
 
     The gain of a conversation is ``(log p(answers | questions) - log p(answers | no questions)) / n`` over
-    its *n* answer tokens, under the model itself: what language alone knows of the answer. The
-    conversation without questions has the same turns with empty questions.
+    its *n* answer tokens, under the model itself. The conversation without questions has the same turns
+    with empty questions.
 
     Returns:
-        float64 ``[samples]``, nats per token; in every process all of them.
+        float64 ``[samples]``, nats per token; the same in every process.
     """
 
-    def asked(conversation: Conversation) -> Conversation:
+    def with_questions(conversation: Conversation) -> Conversation:
         return conversation
 
-    def unasked(conversation: Conversation) -> Conversation:
+    def without_questions(conversation: Conversation) -> Conversation:
         turns = tuple(Turn(turn.role, "") if turn.role == "user" else turn for turn in conversation.turns)
         return Conversation(conversation.id, turns, (), conversation.ability)
 
     distributed.start(runtime)
-    found = torch.zeros(2, len(samples), dtype=torch.float64, device=runtime.device)
-    own = distributed.share(len(samples))
-    for row, view in enumerate((asked, unasked)):
-        objective = InstructionObjective(subject, Viewed(samples, view), chat, packing=packing)
-        starts = range(own.start, own.stop, SCORED_TOGETHER)
+    likelihoods = torch.zeros(2, len(samples), dtype=torch.float64, device=runtime.device)
+    share = distributed.share(len(samples))
+    for row, change in enumerate((with_questions, without_questions)):
+        objective = InstructionObjective(subject, ChangedSamples(samples, change), chat, packing=packing)
+        starts = range(share.start, share.stop, LIKELIHOOD_BATCH)
         title = "likelihood of answers, " + ("with" if row == 0 else "without") + " questions"
         for start in track(starts, title, len(starts), "batches"):
-            indices = range(start, min(start + SCORED_TOGETHER, own.stop))
+            indices = range(start, min(start + LIKELIHOOD_BATCH, share.stop))
             with torch.no_grad(), runtime.autocast():
-                found[row, indices.start : indices.stop] = mean_log_likelihoods(objective, subject, indices)
-    gains: NDArray[np.float64] = distributed.total(found[0] - found[1]).cpu().numpy()
+                likelihoods[row, indices.start : indices.stop] = mean_log_likelihoods(
+                    objective, subject, indices
+                )
+    gains: NDArray[np.float64] = distributed.total(likelihoods[0] - likelihoods[1]).cpu().numpy()
     return gains
 
 
-class Viewed:
-    """Samples, each seen through a function, without their images."""
+class ChangedSamples:
+    """Samples changed by a function on access, without images."""
 
-    def __init__(self, samples: Conversations, view: Callable[[Conversation], Conversation]) -> None:
-        self._samples, self._view = samples, view
+    def __init__(self, samples: ConversationSamples, change: Callable[[Conversation], Conversation]) -> None:
+        self._samples, self._change = samples, change
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Conversation:
-        return self._view(self._samples[index])
+        return self._change(self._samples[index])
 
     def images_of(self, index: int) -> tuple[int, ...]:
         return ()
 
 
-def mean_log_likelihoods(objective: InstructionObjective, subject: Subject, indices: range) -> Tensor:
+def mean_log_likelihoods(objective: InstructionObjective, subject: TrainableModel, indices: range) -> Tensor:
     """Mean log-likelihood of the answer tokens of each sample, float64 ``[samples]`` on the device."""
     items = [objective.sample(index, index) for index in indices]
     rows, _ = objective.arrange(items)
     batch = {name: value.to(subject.device) for name, value in objective.collate(items).items()}
     labels = batch["labels"]
     hidden = objective.last_hidden(batch)
-    # The sample that each position belongs to: its row's k-th, or the row's only one.
-    owners = torch.full_like(labels, -1)
-    for row, places in enumerate(rows):
+    # The index of the sample that each position belongs to.
+    sample_index = torch.full_like(labels, -1)
+    for row, samples in enumerate(rows):
         if "document_ids" in batch:
-            for number, place in enumerate(places):
-                owners[row][batch["document_ids"][row] == number] = place
+            for number, index in enumerate(samples):
+                sample_index[row][batch["document_ids"][row] == number] = index
         else:
-            owners[row] = places[0]
-    wanted = labels[:, 1:] != IGNORE
-    states, targets, owner = hidden[:, :-1][wanted], labels[:, 1:][wanted], owners[:, 1:][wanted]
+            sample_index[row] = samples[0]
+    supervised = labels[:, 1:] != IGNORE
+    states, targets = hidden[:, :-1][supervised], labels[:, 1:][supervised]
+    target_sample = sample_index[:, 1:][supervised]
     head = subject.model.get_output_embeddings()
     sums = torch.zeros(len(indices), dtype=torch.float64, device=labels.device)
     for start in range(0, len(targets), CHUNK_TOKENS):
         stop = start + CHUNK_TOKENS
-        scores = head(states[start:stop]).float().log_softmax(dim=-1)
-        values = scores.gather(1, targets[start:stop, None]).squeeze(1).double()
-        sums.index_add_(0, owner[start:stop], values)
-    counts = torch.bincount(owner, minlength=len(indices))
+        log_probabilities = head(states[start:stop]).float().log_softmax(dim=-1)
+        values = log_probabilities.gather(1, targets[start:stop, None]).squeeze(1).double()
+        sums.index_add_(0, target_sample[start:stop], values)
+    counts = torch.bincount(target_sample, minlength=len(indices))
     return sums / counts.clamp(min=1)
 
 
 def placeholder_embedding(embeddings: Tensor, tokens: int, seed: int) -> nn.Embedding:
-    """A fresh learnt placeholder ``[tokens, width]``: the mean embedding with noise of the embeddings' spread."""
+    """A new learned placeholder ``[tokens, width]``: the mean embedding plus noise of the embeddings' standard deviation."""
     generator = torch.Generator().manual_seed(seed)
     table = embeddings.detach().float()
     noise = torch.randn(tokens, table.shape[1], generator=generator).to(table.device)
-    made = nn.Embedding(tokens, table.shape[1], device=table.device)
+    placeholder = nn.Embedding(tokens, table.shape[1], device=table.device)
     with torch.no_grad():
-        made.weight.copy_(table.mean(0) + noise * table.std(0))
-    return made
+        placeholder.weight.copy_(table.mean(0) + noise * table.std(0))
+    return placeholder

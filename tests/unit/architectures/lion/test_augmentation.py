@@ -29,7 +29,7 @@ from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.finetuning.vision_features import FreshViews
+from priorkit.training.finetuning.vision_features import PerStepFeatures
 from tests.support.lion_models import build_lion
 from tests.support.lion_objective import objective, samples
 
@@ -172,7 +172,7 @@ def varied(lion, data: list[TaskConversation], settings: Settings) -> LionObject
     encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
     pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
     variation = Variation(settings, pixels, chat, lion.model.config.tags, 12, seed=7)  # pyright: ignore
-    views = FreshViews(lion, pixels, trained=False)
+    views = PerStepFeatures(lion, pixels, trained=False)
     return LionObjective(lion, encoded, chat, views, {}, True, 0, variation)
 
 

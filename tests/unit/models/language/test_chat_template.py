@@ -12,7 +12,7 @@ from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError, check_chat_template
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
-from priorkit.training.finetuning.objective import encode
+from priorkit.training.finetuning.batches import tokenize_conversation
 
 CHATML = """\
 {%- for message in messages -%}
@@ -200,7 +200,7 @@ def test_a_templates_refusal_is_reported(tokenizer: Any) -> None:
     assert supervised(chat) == ["A heron.<|im_end|>", "Yes\nindeed<|im_end|>"]
     talk = Conversation("17", (Turn("system", "Be brief."), Turn("user", "q"), Turn("assistant", "a")), ())
     with pytest.raises(InputError) as caught:
-        encode(chat, talk)
+        tokenize_conversation(chat, talk)
     problem = caught.value.problems[0]
     assert problem.what == "the chat template refuses the conversation: System role not supported"
     assert problem.where == "conversation 17"

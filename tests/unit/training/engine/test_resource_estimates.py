@@ -18,9 +18,9 @@ from priorkit.training.engine.resource_estimates import (
     tuning_flops,
     tuning_throughput,
 )
-from priorkit.training.finetuning.finetune import part_table
+from priorkit.training.finetuning.finetune import count_parameters
 from priorkit.training.finetuning.objective import InstructionObjective
-from priorkit.training.finetuning.vision_features import FreshViews, KeptViews
+from priorkit.training.finetuning.vision_features import CachedFeatures, PerStepFeatures
 from tests.support.chat_models import gathered, make_llava, make_tokenizer, talk
 
 TALKS = [talk(1, 1, 40), talk(2, 0, 60), talk(3, 2, 25)]
@@ -37,7 +37,11 @@ def objective_of(multimodal: Any, folder: Path, packing: bool, kept: bool = Fals
     samples = gathered(TALKS, folder)
     pixels = Pixels(samples.images, multimodal.prepare)
     trained = any(value.requires_grad for value in multimodal.model.model.vision_tower.parameters())
-    views = KeptViews(multimodal, pixels, RUNTIME, 0) if kept else FreshViews(multimodal, pixels, trained)
+    views = (
+        CachedFeatures(multimodal, pixels, RUNTIME, 0)
+        if kept
+        else PerStepFeatures(multimodal, pixels, trained)
+    )
     return InstructionObjective(multimodal, samples, multimodal.chat_tokenizer(), views, packing=packing)
 
 
@@ -60,7 +64,7 @@ def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: 
     objective = objective_of(multimodal, tmp_path, packing=False)
     with FlopCounterMode(display=False) as counter:
         stepped(objective, range(2, 3))
-    parts = part_table(multimodal.model, multimodal.parameter_part, dict.fromkeys(train, 1.0), PARTS)
+    parts = count_parameters(multimodal.model, multimodal.parameter_part, dict.fromkeys(train, 1.0), PARTS)
     formula = tuning_flops(multimodal.model.config, parts, objective.counted)
     # The formula takes biases and norms for matrices and leaves out the class token.
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.06)
@@ -89,7 +93,7 @@ def test_positions_are_counted_the_same_packed_and_padded(tokenizer: Any, tmp_pa
 def test_text_only_takes_what_pretraining_takes_except_the_head(tokenizer: Any) -> None:
     multimodal = make_llava(tokenizer)
     config = multimodal.model.config
-    parts = part_table(multimodal.model, multimodal.parameter_part, dict.fromkeys(PARTS, 1.0), ("llm",))
+    parts = count_parameters(multimodal.model, multimodal.parameter_part, dict.fromkeys(PARTS, 1.0), ("llm",))
     length = 50
     found = tuning_flops(config, {"llm": parts["llm"]}, TuningCounts(length, length**2, length))
     assert found == pytest.approx(length * flops_per_token(config, parts["llm"].total, length))

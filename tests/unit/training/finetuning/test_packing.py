@@ -17,8 +17,9 @@ from priorkit.models.kernels.attention import PACKED, choose_attention
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.multimodal.text_only import TextOnlyModel
-from priorkit.training.finetuning.objective import InstructionObjective, packing_obstacle
-from priorkit.training.finetuning.vision_features import FreshViews
+from priorkit.training.finetuning.objective import InstructionObjective
+from priorkit.training.finetuning.packing_support import packing_obstacle
+from priorkit.training.finetuning.vision_features import PerStepFeatures
 from tests.support.chat_models import gathered, make_llava, make_llm, make_tokenizer, talk
 
 TEXT = [
@@ -38,7 +39,7 @@ def objective_of(
 ) -> InstructionObjective:
     samples = gathered(conversations, folder)
     chat = ChatTokenizer(multimodal.tokenizer, multimodal.image_tokens, multimodal.max_length)
-    views = FreshViews(multimodal, Pixels(samples.images, multimodal.prepare), trained=True)
+    views = PerStepFeatures(multimodal, Pixels(samples.images, multimodal.prepare), trained=True)
     return InstructionObjective(multimodal, samples, chat, views, packing=packing, module=module)
 
 
@@ -87,7 +88,7 @@ def test_the_loss_equals_that_of_transformers_llava(tokenizer: Any, tmp_path: Pa
         ids, labels = (torch.tensor([part]) for part in (sample.encoded.input_ids, sample.encoded.labels))
         options: dict[str, Any] = {}
         if sample.images:
-            pixels = torch.stack([packed._views._pixels[image] for image in sample.images])  # type: ignore[union-attr]
+            pixels = torch.stack([packed._features._pixels[image] for image in sample.images])  # type: ignore[union-attr]
             options["pixel_values"] = multimodal._preprocessing.normalize(pixels)
         with torch.no_grad():
             output = theirs(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, **options)
@@ -144,13 +145,13 @@ def test_models_that_cannot_keep_samples_apart_are_padded(
     assert "state from token to token" in packing_obstacle(MambaConfig(), 10)
     window = MistralConfig(sliding_window=8)
     window._attn_implementation = "eager"
-    assert "sees 8 tokens back, conversations may have 10" in packing_obstacle(window, 10)
+    assert "attends to 8 tokens, conversations may have 10" in packing_obstacle(window, 10)
     model = make_llm(tokenizer, model_type="gpt_bigcode")
     choose_attention(model, "cpu")
     chat = ChatTokenizer(tokenizer, 1, 512)
     with caplog.at_level("INFO", "priorkit"):
         objective = InstructionObjective(TextOnlyModel(model), gathered(TEXT, tmp_path), chat)
-    assert "padded, not packed: packing is not proven for 'gpt_bigcode'" in caplog.text
+    assert "padded, not packed: packing is not tested for 'gpt_bigcode'" in caplog.text
     batch = objective.collate([objective.sample(n, n) for n in range(3)])
     assert batch["attention_mask"].sum(1).tolist() == [
         len(objective.sample(n, n).encoded.input_ids) for n in range(3)
@@ -184,7 +185,7 @@ def test_rows_hold_every_sample_once_with_its_images_in_order(tokenizer: Any, tm
     assert batch["input_ids"].shape == (len(rows), length)
     order = [place for row in rows for place in row]
     assert sorted(order) == list(range(len(SEVERAL)))
-    expected = torch.stack([objective._views._pixels[i] for place in order for i in items[place].images])  # type: ignore[union-attr]
+    expected = torch.stack([objective._features._pixels[i] for place in order for i in items[place].images])  # type: ignore[union-attr]
     assert torch.equal(batch["pixels"], expected)
     pad = batch["document_ids"] < 0
     assert (batch["labels"][pad] == IGNORE).all()

@@ -10,7 +10,7 @@ from priorkit.core.runtime import Runtime
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.training.finetuning import vision_features
-from priorkit.training.finetuning.vision_features import FreshViews, KeptViews, views_of
+from priorkit.training.finetuning.vision_features import CachedFeatures, PerStepFeatures, choose_features
 
 STATES, POSITIONS, WIDTH, IMAGES = 3, 5, 8, 4
 
@@ -44,13 +44,13 @@ def pixels_of(tmp_path) -> Pixels:
 def test_the_limit_holds_for_what_features_take(tmp_path, monkeypatch, dtype, bytes_each: int) -> None:
     runtime = Runtime(torch.device("cpu"), "fp32", 0)
     size = IMAGES * STATES * POSITIONS * WIDTH * bytes_each
-    for limit, kind in ((size, KeptViews), (size - 1, FreshViews)):
-        monkeypatch.setattr(vision_features, "KEEP_BYTES", limit)
-        found = views_of(
-            Seer(dtype), pixels_of(tmp_path), trained=False, runtime=runtime, workers=0, passes=2
+    for limit, kind in ((size, CachedFeatures), (size - 1, PerStepFeatures)):
+        monkeypatch.setattr(vision_features, "CACHE_BYTES", limit)
+        found = choose_features(
+            Seer(dtype), pixels_of(tmp_path), trained=False, runtime=runtime, workers=0, epochs=2
         )
         assert type(found) is kind
-        features = found.features(found.collate([3, 1]))
+        features = found.of_batch(found.collate([3, 1]))
         assert features is not None
         assert features.shape == (2, STATES, POSITIONS, WIDTH)
         assert features[:, 0, 0, 0].tolist() == [1.0, pytest.approx(1 / 3, abs=2e-3)]

@@ -17,7 +17,7 @@ from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
-from priorkit.training.finetuning.objective import encode
+from priorkit.training.finetuning.batches import tokenize_conversation
 from priorkit.training.objectives.contrastive import (
     Captions,
     ContrastiveObjective,
@@ -204,4 +204,4 @@ class Refusing:
 
 def test_an_error_of_a_conversation_names_it() -> None:
     with pytest.raises(InputError, match="conversation 17: too long"):
-        encode(Refusing(), Conversation("17", (Turn("user", "q"), Turn("assistant", "a")), ()))  # type: ignore[arg-type]
+        tokenize_conversation(Refusing(), Conversation("17", (Turn("user", "q"), Turn("assistant", "a")), ()))  # type: ignore[arg-type]

@@ -57,8 +57,8 @@ def test_gains_are_differences_of_mean_log_likelihoods(tokenizer: Any, tmp_path:
 def test_shuffled_answers_come_from_another_with_as_many(tmp_path: Path) -> None:
     talks = [talk(n, 0, 2, 1 + n % 3) for n in range(20)] + [talk(99, 0, 2, 5)]
     samples = gathered(talks, tmp_path)
-    partners, alone = withheld_images.shuffled_partners(samples, seed=3)
-    assert alone == 1
+    partners, unshuffled = withheld_images.shuffled_partners(samples, seed=3)
+    assert unshuffled == 1
     assert sorted(partners) == list(range(21))
     assert [n for n in range(21) if partners[n] == n] == [20]
     for own, other in enumerate(partners):
@@ -69,7 +69,7 @@ def test_shuffled_answers_come_from_another_with_as_many(tmp_path: Path) -> None
 
 
 def test_refusals_keep_the_questions() -> None:
-    made = withheld_images.refused(talk(1, 1, 4, 2))
+    made = withheld_images.with_refusals(talk(1, 1, 4, 2))
     assert withheld_images.answers_of(made) == [REFUSAL, REFUSAL]
     assert made.turns[0] == talk(1, 1, 4, 2).turns[0]
     assert abstains(REFUSAL)
@@ -81,10 +81,10 @@ def test_images_are_withheld_but_counted() -> None:
     conversation = Conversation(
         "1", (Turn("user", "<image>\nq"), Turn("assistant", "a")), talk(1, 1, 1).images
     )
-    assert withheld_images.withheld(conversation, "drop").turns[0].text == "q"
-    assert withheld_images.withheld(conversation, "keep").turns[0].text == "<image>\nq"
-    assert len(withheld_images.unread(conversation).images) == 1
-    assert withheld_images.unread(conversation).images[0].content is None
+    assert withheld_images.withhold_images(conversation, "drop").turns[0].text == "q"
+    assert withheld_images.withhold_images(conversation, "keep").turns[0].text == "<image>\nq"
+    assert len(withheld_images.drop_image_content(conversation).images) == 1
+    assert withheld_images.drop_image_content(conversation).images[0].content is None
 
 
 def test_a_new_placeholder_is_distributed_like_the_embeddings() -> None:

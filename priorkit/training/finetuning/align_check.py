@@ -1,0 +1,133 @@
+"""What ``align`` checks from headers: language model, image towers, layers, and the length of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from priorkit.core.errors import InputError, UsageError
+from priorkit.core.inputs import Input
+from priorkit.core.work import Inputs
+from priorkit.models.folder import parameter_count
+from priorkit.models.language.causal_lm import check_llm
+from priorkit.models.language.chat_template import check_chat_template
+from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
+from priorkit.models.vision.image_tower import patch_side
+from priorkit.models.vision.loading import check_encoder, load_config
+from priorkit.models.vision.preprocessing import prepared_side
+from priorkit.models.vision.towers import tower_config
+from priorkit.training.finetuning.align_settings import AlignSettings
+
+FP32_BYTES = 4
+
+NOT_IN_LLAVA = ("gpt2", "gpt_neo", "opt", "bloom", "gpt_bigcode")
+"""Families whose decoder keeps its embeddings where transformers' LLaVA does not find them."""
+
+
+@dataclass(frozen=True)
+class AlignmentSizes:
+    """Sizes of a model to be assembled, known from headers.
+
+    Attributes:
+        patches: positions of an image; 0 where only the encoder's code knows.
+        vision_width: width of the encoders' concatenated features; 0 where unknown.
+        projector: parameters of the projector.
+        frozen: parameters of the language model and the image towers.
+    """
+
+    patches: int
+    vision_width: int
+    projector: int
+    frozen: int
+
+    def disk_bytes(self, checkpoints: int) -> int:
+        """Size of the model in fp32 and of checkpoints with the projector and its two moments."""
+        return FP32_BYTES * (self.frozen + self.projector + checkpoints * 3 * self.projector)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Peak memory: while assembled, all weights exist twice; then the projector has a gradient and two moments."""
+        return FP32_BYTES * max(2 * self.frozen + self.projector, self.frozen + 4 * self.projector)
+
+
+def encoders_of(inputs: Inputs) -> list[Input]:
+    """The encoder and the further ones, in order."""
+    return [inputs.one("encoder"), *inputs.many("also_encoder")]
+
+
+def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
+    """Check language model, encoders and options from headers.
+
+    Raises:
+        InputError: a model is broken, or transformers' LLaVA cannot hold it.
+        UsageError: options that do not fit the models.
+    """
+    llm, encoders = inputs.one("llm"), encoders_of(inputs)
+    language = _check_language_model(llm)
+    for source in encoders:
+        check_encoder(source.path, text=False)
+    towers: list[Any] = [tower_config(load_config(source.path)) for source in encoders]
+    _check_layers(settings, towers)
+    if settings.image_tokens and math.isqrt(settings.image_tokens) ** 2 != settings.image_tokens:
+        raise UsageError(
+            f"{settings.image_tokens} is not a square number; patches form a square grid",
+            where="--image-tokens",
+        )
+    patches = settings.image_tokens or _patches(towers[0], inputs.one("encoder"))
+    longest = settings.max_length or int(language.get("max_position_embeddings") or 2048)
+    if patches >= longest:
+        raise UsageError(
+            f"an image takes {patches} tokens, the longest conversation is {longest}", where="--max-length"
+        )
+    width = sum(int(getattr(tower, "hidden_size", 0)) for tower in towers)
+    hidden = int(language["hidden_size"])
+    projector = (width * len(settings.feature_layer) + 1) * hidden
+    if settings.projector == "mlp":
+        projector += (hidden + 1) * hidden
+    frozen = parameter_count(llm.path)
+    frozen += sum(parameter_count(source.path, exclude="text") for source in encoders)
+    return AlignmentSizes(patches, width, projector, frozen)
+
+
+def _check_language_model(llm: Input) -> dict[str, Any]:
+    """The language model's configuration."""
+    config = check_llm(llm.path)
+    if config["model_type"] in NOT_IN_LLAVA:
+        raise InputError(
+            f"transformers' LLaVA cannot hold a language model of type '{config['model_type']}'",
+            where=llm.given,
+            hint="use a Llama-shaped one",
+        )
+    check_chat_template(load_tokenizer(llm.path), llm.path, IMAGE)
+    return config
+
+
+def _patches(tower: Any, encoder: Input) -> int:
+    """Patches of an image at the encoder's resolution; 0 where it is not in the headers."""
+    side = patch_side(tower)
+    size = prepared_side(encoder.path) or getattr(tower, "image_size", 0)
+    return (size // side) ** 2 if side and isinstance(size, int) else 0
+
+
+def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
+    depths = [depth for tower in towers if (depth := getattr(tower, "num_hidden_layers", None))]
+    for layer in settings.feature_layer if depths else ():
+        if not -min(depths) - 1 <= layer <= min(depths):
+            raise UsageError(
+                f"the image tower has {min(depths)} layers; hidden states are numbered {-min(depths) - 1} to "
+                f"{min(depths)}",
+                where="--feature-layer",
+            )
+        if len(towers) > 1 and layer >= 0:
+            raise UsageError(
+                "with several encoders, layers are numbered from the last",
+                where="--feature-layer",
+                hint=f"{layer} is {layer - depths[0] - 1} in the first",
+            )
+    if len(towers) > 1 and settings.class_token:
+        raise UsageError(
+            "several encoders share a grid of patches, which has no place for class tokens",
+            where="--class-token",
+        )

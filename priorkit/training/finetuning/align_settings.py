@@ -1,0 +1,77 @@
+"""Options of ``align``: what is joined, and how the projector reads the encoder."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from priorkit.core.settings import argument, option, redefault
+from priorkit.core.values import split_commas
+from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.finetuning.settings import FinetuningSettings, Sources
+
+
+def _layers(value: Any) -> Any:
+    """Accept a single number."""
+    return [value] if isinstance(value, int) else split_commas(value)
+
+
+Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Field(min_length=1)]
+
+
+class AlignSettings(FinetuningSettings):
+    """Options of ``priorkit align``."""
+
+    step: ClassVar[str] = "align"
+    kind: ClassVar[str] = "mllm"
+    examples: ClassVar[tuple[str, str]] = (
+        "priorkit align llm encoder world/captions/train.parquet --epochs 2 --out aligned",
+        "priorkit align meta-llama/Llama-3.2-1B openai/clip-vit-large-patch14-336 blip_558k.json "
+        "--batch-size 256 --image-tokens 576 --warmup-steps 130 --out aligned",
+    )
+
+    llm: str = argument("Language model.", accepts=("llm",), hub="model")
+    encoder: str = argument("Encoder whose image tower is used.", accepts=("encoder",), hub="model")
+    captions: Sources = argument(
+        "Image captions as conversations in LLaVA's format (JSON, JSON Lines, parquet); several as NAME=PATH.",
+        accepts=("world",),
+        metavar="CAPTIONS",
+        hub="dataset",
+    )
+    also_encoder: tuple[str, ...] = option(
+        (),
+        "Further encoder whose patch features are concatenated to the first one's; repeatable. The model then "
+        "loads only where priorkit is installed.",
+        accepts=("encoder",),
+        hub="model",
+        metavar="ENCODER",
+        advanced=True,
+    )
+    feature_layer: Layers = option(
+        (-2,),
+        "Hidden state of the encoder that the projector reads; several are concatenated.",
+        metavar="N",
+    )
+    class_token: bool = option(
+        False,
+        "Give the projector the encoder's class token in addition to the patches; LLaVA drops it.",
+        advanced=True,
+    )
+    projector: Literal["mlp", "linear"] = option(
+        "mlp", "Two layers with GELU (LLaVA 1.5), or one linear layer."
+    )
+    image_tokens: int | None = option(
+        None,
+        "Patches of an image, a square number such as 576; the encoder's resolution changes, with its position "
+        "embeddings interpolated. Default: the encoder's.",
+        metavar="N",
+        ge=1,
+    )
+    resize: Literal["crop", "squash", "pad"] | None = option(
+        None,
+        "How images become square: center crop, both sides scaled (normalized boxes stay valid), or padding with "
+        "the mean color as in LLaVA 1.5. Default: as the encoder was trained.",
+        advanced=True,
+    )
+    learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)
