@@ -100,9 +100,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     shuffle_images: bool = option(
         False, "Show every question the image of another one, as a control.", advanced=True
     )
-    circular: bool = option(
-        False, "Ask choices in every rotation of their options; right is who is always right (MMBench)."
-    )
+    circular: bool = option(False, "CircularEval: correct in every rotation of the options (MMBench).")
     by: Literal["auto", "likelihood", "generation"] = option(
         "auto", "Compare options by likelihood, or read a written answer; auto compares where it can."
     )
@@ -162,7 +160,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
     )
     limit: Count = option(0, "Take the first items of each benchmark only; 0 takes all.", metavar="N")
     group_by: Words = option(
-        GROUP_BY, "Columns by whose values metrics are also given apart.", metavar="COLUMN"
+        GROUP_BY, "Columns by whose values metrics are also reported separately.", metavar="COLUMN"
     )
     cluster: str | None = option(
         None,

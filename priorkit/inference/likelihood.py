@@ -47,7 +47,7 @@ def score_batch(
     single = all(len(request.continuations) == 1 for request in requests)
     if not single and not model.takes_masks:
         return _shared(model, requests, inputs)
-    score = _whole if single else _packed
+    score = _one_continuation if single else _packed
     return [
         likelihoods
         for part in micro_batches(model, [_tokens(request) for request in requests])
@@ -72,8 +72,8 @@ def batches(
 ) -> list[list[int]]:
     """Numbers of requests that pass together, longest first.
 
-    Requests with one continuation stand apart from those with several; requests about one image stand
-    together, so that it passes the model once.
+    Requests with one continuation are not mixed with those with several; requests about one image are
+    batched together, so that it passes the model once.
     """
     lengths: dict[Any, int] = {}
     keys = [inputs[request.item].key for request in requests]
@@ -120,35 +120,35 @@ def _longest(request: LikelihoodRequest) -> int:
     return max(map(len, request.continuations))
 
 
-def _whole(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
+def _one_continuation(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[tuple[float, ...]]:
     """Context and continuation in one pass, where each request has one continuation."""
-    wanted = [request.continuations[0] for request in requests]
-    inputs = [request.context + ids[:-1] for request, ids in zip(requests, wanted, strict=True)]
+    continuations = [request.continuations[0] for request in requests]
+    inputs = [request.context + ids[:-1] for request, ids in zip(requests, continuations, strict=True)]
     if model.plain_head:
-        return _at_continuations(model, inputs, wanted)
+        return _with_plain_head(model, inputs, continuations)
     ids, mask, positions = pad_left(inputs)
-    longest = max(map(len, wanted))
+    longest = max(map(len, continuations))
     logits, _ = model.forward(ids, mask, positions, keep=longest)
-    targets, _, _ = pad_left(wanted)
+    targets, _, _ = pad_left(continuations)
     present = torch.tensor(
-        [[place >= longest - len(tokens) for place in range(longest)] for tokens in wanted]
+        [[place >= longest - len(tokens) for place in range(longest)] for tokens in continuations]
     )
     return [(value,) for value in _summed(logits, targets, present)]
 
 
-def _at_continuations(
-    model: ModelAdapter, inputs: Sequence[Ids], wanted: Sequence[Ids]
+def _with_plain_head(
+    model: ModelAdapter, inputs: Sequence[Ids], continuations: Sequence[Ids]
 ) -> list[tuple[float, ...]]:
-    """As :func:`_whole`, with the vocabulary only at the continuations' positions."""
+    """As :func:`_one_continuation`, with the vocabulary only at the continuations' positions."""
     longest = max(map(len, inputs))
     ids = torch.zeros(len(inputs), longest, dtype=torch.long)
     keep = torch.zeros(len(inputs), longest, dtype=torch.bool)
-    for row, (prompt, end) in enumerate(zip(inputs, wanted, strict=True)):
+    for row, (prompt, end) in enumerate(zip(inputs, continuations, strict=True)):
         ids[row, : len(prompt)] = torch.tensor(prompt)
         keep[row, len(prompt) - len(end) : len(prompt)] = True
     hidden = model.hidden_at(ids, keep)
     head = model.model.get_output_embeddings()
-    targets = torch.tensor([token for tokens in wanted for token in tokens], device=hidden.device)
+    targets = torch.tensor([token for tokens in continuations for token in tokens], device=hidden.device)
     taken: list[Tensor] = []
     for start in range(0, len(targets), HEAD_ROWS):
         logits = head(hidden[start : start + HEAD_ROWS]).float()
@@ -159,7 +159,7 @@ def _at_continuations(
             part.log_softmax(-1).gather(-1, token)[:, 0]
             for part, token in zip(logits.split(rows), part_targets.split(rows), strict=True)
         ]
-    parts = torch.cat(taken).cpu().double().split([len(tokens) for tokens in wanted])
+    parts = torch.cat(taken).cpu().double().split([len(tokens) for tokens in continuations])
     return [(float(part.sum()),) for part in parts]
 
 
@@ -215,13 +215,17 @@ def _shared(
     scores = [float(first[row, continuation[0]]) for row, continuation in rows]
     longer = [place for place, (_, continuation) in enumerate(rows) if len(continuation) > 1]
     if longer:
-        for place, value in zip(longer, _rest(model, filled, [rows[p] for p in longer]), strict=True):
+        for place, value in zip(
+            longer, _further_tokens(model, filled, [rows[p] for p in longer]), strict=True
+        ):
             scores[place] += value
     values = iter(scores)
     return [tuple(next(values) for _ in request.continuations) for request in requests]
 
 
-def _rest(model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, Ids]]) -> list[float]:
+def _further_tokens(
+    model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, Ids]]
+) -> list[float]:
     """Summed log-probabilities of the continuations' tokens after the first."""
     filled.select([row for row, _ in rows], model.device)
     length = max(len(continuation) for _, continuation in rows) - 1
@@ -240,7 +244,7 @@ def _rest(model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, I
 
 def _summed(logits: Tensor, targets: Tensor, present: Tensor) -> list[float]:
     """Sum over present positions of the targets' log-probabilities, in float64."""
-    # The normaliser apart: a second tensor of the logits' size costs more than the sum it holds.
+    # The normalizer is subtracted separately: a second tensor of the logits' size costs more than the sum it holds.
     logits = logits.float()
     taken = logits.gather(-1, targets.to(logits.device).unsqueeze(-1)).squeeze(-1)
     taken = (taken - logits.logsumexp(-1)).cpu().double()

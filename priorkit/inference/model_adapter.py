@@ -125,7 +125,7 @@ class ModelAdapter:
             ids: ``[batch, time]``, padded on the left.
             mask: ``[batch, cached time + time]``, 0 at padding.
             positions: ``[batch, time]``.
-            keep: how many positions' logits are wanted.
+            keep: how many positions' logits are returned.
             inputs: images, question and task type of each row; nothing with a cache.
             cache: what an earlier call returned.
             use_cache: whether a cache will be needed.
@@ -173,7 +173,7 @@ class ModelAdapter:
         """The last hidden state of a text at chosen positions, ``[kept, width]``.
 
         Texts are padded on the right and causal attention never reads the padding, so that no mask
-        is needed and attention takes its fastest path; nor is the vocabulary computed where it is not wanted.
+        is needed and attention takes its fastest path; nor is the vocabulary computed where it is not needed.
 
         Args:
             ids: ``[batch, time]`` int64, padded on the right.
@@ -226,9 +226,9 @@ class ModelAdapter:
         if self.multimodal is None:
             raise InputError("a language model takes no images")
         keys = [image_key(image) for image in images]
-        wanted = dict(zip(keys, images, strict=True))
-        fresh = {key: image for key, image in wanted.items() if key not in self._features}
-        found = {key: self._features[key] for key in wanted if key in self._features}
+        by_key = dict(zip(keys, images, strict=True))
+        fresh = {key: image for key, image in by_key.items() if key not in self._features}
+        found = {key: self._features[key] for key in by_key if key in self._features}
         if fresh:
             batches = encode_batches(
                 list(fresh.values()),

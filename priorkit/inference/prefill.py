@@ -24,7 +24,7 @@ class PrefillState:
 
     Attributes:
         logits: of the last position, ``[batch, vocabulary]``.
-        cache: keys and values; None where none was asked for.
+        cache: keys and values; None if it was not requested.
         mask: ``[batch, time]`` int64, 0 at padding; what the cache holds.
     """
 
@@ -87,7 +87,7 @@ def prefill(
         model: the model.
         rows: token ids of each prompt.
         inputs: each prompt's images, question and task type.
-        cached: whether the keys and values are wanted afterwards.
+        cached: whether the keys and values are needed afterwards.
     """
     shared = _shared_beginnings(model, rows, inputs)
     if shared is None:

@@ -19,7 +19,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodRequest:
-    """Continuations of one context whose log-probabilities are wanted.
+    """Continuations of one context to be scored.
 
     Attributes:
         item: number of the item it belongs to.

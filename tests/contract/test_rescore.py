@@ -37,10 +37,10 @@ def made(
     for name, (items, answers) in benchmarks.items():
         own = preset(name)
         scored = TASKS[own.task].score(items, answers, ScoringOptions(strict=own.scoring.reading == "strict"))
-        way = TASKS[own.task].modes[0] if answers[0].loglikelihoods else "generation"
+        mode = TASKS[own.task].modes[0] if answers[0].loglikelihoods else "generation"
         done.append(
             ScoredBenchmark(
-                name, TASKS[own.task], way, "d", items, answers, scored, 0, own.scoring, own.version
+                name, TASKS[own.task], mode, "d", items, answers, scored, 0, own.scoring, own.version
             )
         )
     found = {own.name: summarise(own, group_by=(), seed=42, resamples=100) for own in done}

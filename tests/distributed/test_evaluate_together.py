@@ -94,11 +94,11 @@ def test_resumes_after_a_kill_without_answering_again(
     out = tmp_path / "out"
     monkeypatch.setattr(request_runner.likelihood, "score_batch", counted)
     assert run(["evaluate", *given, "--out", str(out), "--quiet"]) == 130
-    (journal,) = (tmp_path / "out.partial" / "state" / "answers").iterdir()
-    lines = journal.read_bytes()
+    (folder,) = (tmp_path / "out.partial" / "state" / "answers").iterdir()
+    lines = folder.read_bytes()
     assert lines.count(b"\n") == 3
     # A kill may also cut a line in two.
-    journal.write_bytes(lines[:-20])
+    folder.write_bytes(lines[:-20])
     kept = 2
     total = -(-17 // 2)
     monkeypatch.setattr(
@@ -110,10 +110,10 @@ def test_resumes_after_a_kill_without_answering_again(
 
 
 def test_other_settings_do_not_take_over_the_answers(tmp_path: Path, given: list[str]) -> None:
-    journal = tmp_path / "journal"
+    folder = tmp_path / "folder"
     from priorkit.inference.answer_cache import AnswerCache
 
-    first = AnswerCache(journal, "b").get_or_compute(
+    first = AnswerCache(folder, "b").get_or_compute(
         [[1, 0], [2]], lambda batch: [f"a{n}" for n in batch], "t", key="one"
     )
     assert first == ["a0", "a1", "a2"]
@@ -121,6 +121,6 @@ def test_other_settings_do_not_take_over_the_answers(tmp_path: Path, given: list
     def never(batch: Any) -> Any:
         raise AssertionError(batch)
 
-    assert AnswerCache(journal, "b").get_or_compute([[1, 0], [2]], never, "t", key="one") == first
-    other = AnswerCache(journal, "b").get_or_compute([[1, 0], [2]], list, "t", key="two")
+    assert AnswerCache(folder, "b").get_or_compute([[1, 0], [2]], never, "t", key="one") == first
+    other = AnswerCache(folder, "b").get_or_compute([[1, 0], [2]], list, "t", key="two")
     assert other == [0, 1, 2]

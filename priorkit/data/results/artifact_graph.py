@@ -129,7 +129,7 @@ def gather(given: Mapping[str, Artifact]) -> list[Member]:
 
 
 def _sort(artifact: Artifact) -> str:
-    """What an artifact is compared with: others of its step; evaluations of text, retrieval and questions apart.
+    """What an artifact is compared with: others of its step; evaluations of text, retrieval and questions separately.
 
     ``mixed`` is an evaluation that belongs to several; none is then distinguished, so that colors stay unique.
     """

@@ -34,7 +34,7 @@ def mapped(
         BrokenImageError: a box is in pixels and the image cannot be read.
     """
     data = preset.data
-    if not all(_is_one_of(lookup(row, name), wanted) for name, wanted in data.where.items()):
+    if not all(_is_one_of(lookup(row, name), allowed) for name, allowed in data.where.items()):
         return
     if any(lookup(row, name, missing=None) not in (None, "", []) for name in data.lacks):
         return
@@ -148,8 +148,8 @@ def lookup(row: Row, name: str, missing: Any = _REQUIRED) -> Any:
     return value
 
 
-def _is_one_of(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, list) else value == wanted
+def _is_one_of(value: Any, allowed: Any) -> bool:
+    return value in allowed if isinstance(allowed, list) else value == allowed
 
 
 def _read(cell: Cell, value: Any, row: Row, found: Row, folder: Path) -> Any:

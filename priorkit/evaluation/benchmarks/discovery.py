@@ -86,8 +86,10 @@ def find_benchmarks(
         try:
             if own:
                 file = inputs.get(f"{field}.{place}")
-                wanted = read_preset(file.path) if file else preset(own)
-                found.append(_preset_source(wanted, item, folders.get(wanted.name, folders.get(""))))
+                found_preset = read_preset(file.path) if file else preset(own)
+                found.append(
+                    _preset_source(found_preset, item, folders.get(found_preset.name, folders.get("")))
+                )
             elif item.path.suffix != ".toml":
                 found += [
                     _source(name, files, task, folders.get(name, folders.get("")))
@@ -101,7 +103,7 @@ def find_benchmarks(
             problems.add(
                 f"two benchmarks are called '{source.name}'",
                 where=f"{seen[source.name].files[0]}, {source.files[0]}",
-                hint="rename one of them, or evaluate them apart",
+                hint="rename one of them, or evaluate them separately",
             )
         seen[source.name] = source
     for name in folders:
@@ -146,7 +148,11 @@ def _preset_source(preset: Preset, item: Input, image_folder: Path | None) -> Be
     files = _matching(item, preset.data.patterns)
     tables = _matching(item, preset.data.images.patterns) if preset.data.images else ()
     columns, rows = table_of(files)
-    absent = [name for name in preset.wants() if name.split(".")[0] not in columns and name not in columns]
+    absent = [
+        name
+        for name in preset.required_columns()
+        if name.split(".")[0] not in columns and name not in columns
+    ]
     if absent:
         raise InputError(
             f"the benchmark '{preset.name}' reads {', '.join(absent)}; the columns are {', '.join(columns)}",

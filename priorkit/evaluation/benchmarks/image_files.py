@@ -26,11 +26,11 @@ def image_files(
         sources: the benchmarks.
         inputs: what they were found in.
     """
-    wholes = [item.path.resolve() for item in inputs if item.path.is_dir() and not item.revision]
+    full_folders = [item.path.resolve() for item in inputs if item.path.is_dir() and not item.revision]
     found: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for source in sources:
         for folder in dict.fromkeys(source.image_folder or file.parent for file in source.files):
-            if any(folder.resolve().is_relative_to(parent) for parent in wholes):
+            if any(folder.resolve().is_relative_to(parent) for parent in full_folders):
                 continue
             files = [file for file in source.files if folder in (source.image_folder, file.parent)]
             names = {name for file in files for name in _names(source, file) if _is_there(folder, name)}

@@ -178,7 +178,7 @@ class Preset(_Table):
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def wants(self) -> tuple[str, ...]:
+    def required_columns(self) -> tuple[str, ...]:
         """Columns that must be in the published table."""
         named: list[str] = [*self.data.where, *([self.data.explode] if self.data.explode else [])]
         named += [self.data.images.by] if self.data.images else []
@@ -276,7 +276,7 @@ def _members(names: Sequence[str]) -> Iterator[str]:
             yield preset(name).name
 
 
-def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
+def expand(given: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     """The benchmarks that a user's argument names.
 
     A name that ships with priorkit is that benchmark or suite also where a file or folder is called so, which
@@ -285,7 +285,7 @@ def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
     Args:
         given: a path or hub id; the name of a benchmark or suite that ships with priorkit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
-        beside: all that was written, in order. A suite leaves a member to whoever names it: another word is the
+        arguments: all that was written, in order. A suite leaves a member to whoever names it: another word is the
             member's name or ``NAME=DATA``, or a suite before it has it too.
 
     Returns:
@@ -296,7 +296,7 @@ def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
         InputError: a word that is neither a file nor a known name; a preset's file is wrong.
     """
     if given in suite_names():
-        taken = _taken(given, beside)
+        taken = _taken(given, arguments)
         return {f".{name}": preset(name).location() for name in suite(given).members if name not in taken}
     if given in preset_names():
         return {f".{given}": preset(given).location()}
@@ -314,10 +314,10 @@ def expand(given: str, beside: Sequence[str] = ()) -> dict[str, str]:
     return {"": given}
 
 
-def _taken(given: str, beside: Sequence[str]) -> set[str]:
+def _taken(given: str, arguments: Sequence[str]) -> set[str]:
     """The benchmarks that a suite leaves to other words."""
-    named = {word.partition("=")[0] for word in beside} & set(preset_names())
-    before = beside[: beside.index(given)] if given in beside else ()
+    named = {word.partition("=")[0] for word in arguments} & set(preset_names())
+    before = arguments[: arguments.index(given)] if given in arguments else ()
     return named.union(*(suite(word).members for word in before if word in suite_names()))
 
 

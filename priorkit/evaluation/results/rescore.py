@@ -26,7 +26,7 @@ class StoredBenchmark:
     Attributes:
         name: the benchmark.
         task: its task type.
-        way: how it was asked; None for predictions.
+        mode: how it was asked; None for predictions.
         entry: its entry in ``results.json``.
         items: questions and truth.
         answers: what was answered.
@@ -35,7 +35,7 @@ class StoredBenchmark:
 
     name: str
     task: Task
-    way: AnswerMode | None
+    mode: AnswerMode | None
     entry: Mapping[str, Any]
     items: Sequence[Item]
     answers: Sequence[ModelAnswer]
@@ -126,21 +126,21 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
     kept: list[StoredBenchmark] = []
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))
-        way: AnswerMode | None = None if entry["by"] == "predictions" else entry["by"]
+        mode: AnswerMode | None = None if entry["by"] == "predictions" else entry["by"]
         lettered = entry.get("compared") == "letters"
         own = rows[name][: limit or None]
         try:
             items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in own]
             answers = [
-                _answer(item, row, way, lettered=lettered) for item, row in zip(items, own, strict=True)
+                _answer(item, row, mode, lettered=lettered) for item, row in zip(items, own, strict=True)
             ]
             if not task.from_predictions:
                 _check_measured(task, items, answers)
         except (ValueError, TypeError) as error:
             raise InputError(
-                f"not a sample of '{name}' that could be scored anew: {error}", where=str(path)
+                f"not a sample of '{name}' that can be scored again: {error}", where=str(path)
             ) from None
-        kept.append(StoredBenchmark(name, task, way, entry, items, answers, _scoring(name, entry, folder)))
+        kept.append(StoredBenchmark(name, task, mode, entry, items, answers, _scoring(name, entry, folder)))
     return kept
 
 
@@ -173,8 +173,8 @@ def _check_measured(task: Task, items: Sequence[Item], answers: Sequence[ModelAn
             )
 
 
-def _answer(item: Item, row: Mapping[str, Any], way: AnswerMode | None, *, lettered: bool) -> ModelAnswer:
-    compared = way in ("likelihood", "similarity")
+def _answer(item: Item, row: Mapping[str, Any], mode: AnswerMode | None, *, lettered: bool) -> ModelAnswer:
+    compared = mode in ("likelihood", "similarity")
     values = tuple(float(value) for value in row.get("loglikelihoods", ()))
     tokens = row.get("tokens", ())
     options = tuple(LETTERS[: len(item.choices)]) if lettered else item.choices

@@ -36,7 +36,7 @@ class ScoredBenchmark:
 
     name: str
     task: Task
-    way: AnswerMode | None
+    mode: AnswerMode | None
     digest: str
     items: Sequence[Item]
     answers: Sequence[ModelAnswer]
@@ -71,7 +71,7 @@ def summarise(
 
     Args:
         done: the benchmark.
-        group_by: columns by whose values metrics are given apart.
+        group_by: columns by whose values metrics are also reported.
         seed: of the resampling.
         resamples: number of bootstrap samples.
         cluster: column whose values are resampled together, the entity in rank experiments, say; the
@@ -88,7 +88,7 @@ def summarise(
     headline = scoring.metric if done.scoring and scoring.metric in measured else next(iter(measured))
     entry: dict[str, Any] = {
         "task": done.task.name,
-        "by": done.way or "predictions",
+        "by": done.mode or "predictions",
         **_part(done, every, measured),
         "rejected": done.rejected,
         "headline": headline,
@@ -102,7 +102,7 @@ def summarise(
         entry["version"] = done.version
     if done.scoring:
         entry["scoring"] = done.scoring.model_dump(mode="json")
-    if done.way == "generation" or done.way is None:
+    if done.mode == "generation" or done.mode is None:
         entry["abstained"] = sum(abstains(answer.text) for answer in done.answers)
     groups: dict[str, dict[str, Any]] = {}
     for column in group_by:

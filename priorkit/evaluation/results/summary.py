@@ -22,7 +22,7 @@ def say_results(found: Mapping[str, BenchmarkSummary], suites: Mapping[str, Any]
     if first is not None and first.entry["detectable_difference"]:
         logger.info(
             f"  differences of {first.headline} under {_number(first.entry['detectable_difference'])} cannot be "
-            f"told apart with {first.entry['items']} items, unless models are compared on the same ones (--compare)"
+            f"distinguished with {first.entry['items']} items, unless models are compared on the same ones (--compare)"
         )
 
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
 
 
-def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
-    """Check the columns by which metrics are to be given apart, and the one whose values are resampled.
+def check_groups(names: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
+    """Check the columns by which metrics are also reported, and the one whose values are resampled.
 
     Args:
-        wanted: the names of groups given.
+        names: the names of groups given.
         known: names of groups that need not be there.
         cluster: the column whose values are resampled together, where one was given.
         columns: those of all benchmarks.
@@ -27,7 +27,7 @@ def check_groups(wanted: Sequence[str], known: Sequence[str], cluster: str | Non
         InputError: no benchmark has such a column.
     """
     problems = Problems(InputError)
-    unknown = [(name, "--group-by") for name in wanted if name not in columns and name not in known]
+    unknown = [(name, "--group-by") for name in names if name not in columns and name not in known]
     unknown += [(cluster, "--cluster")] if cluster and cluster not in columns else []
     for name, where in unknown:
         problems.add(
@@ -71,12 +71,12 @@ def check_sight(
     problems.raise_if_any()
 
 
-def way_of(task: Task, kind: str, by: str) -> AnswerMode:
+def answer_mode_of(task: Task, kind: str, by: str) -> AnswerMode:
     """How a model of a kind is asked items of a task.
 
     Raises:
         InputError: the task needs another kind of model.
-        UsageError: the way wanted (``--by``) is not one of the task's.
+        UsageError: the mode given by ``--by`` is not one of the task's.
     """
     if kind == "encoder":
         if by != "auto":
@@ -84,10 +84,10 @@ def way_of(task: Task, kind: str, by: str) -> AnswerMode:
         return "similarity"
     if task.encoders_only:
         raise InputError(f"'{task.name}' needs an encoder with a text tower", where="MODEL")
-    wanted = task.modes[0] if by == "auto" else by
-    for way in task.modes:
-        if way == wanted:
-            return way
+    chosen = task.modes[0] if by == "auto" else by
+    for mode in task.modes:
+        if mode == chosen:
+            return mode
     raise UsageError(
         f"'{task.name}' cannot be evaluated by {by}",
         where="--by",

@@ -38,7 +38,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Rubric:
-    """How reasoning is asked for and judged.
+    """How reasoning is requested and judged.
 
     Attributes:
         version: of the rubric.
@@ -68,8 +68,8 @@ def read_rubric(path: Path | None) -> Rubric:
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
         raise InputError(f"not a rubric: {error}", where=where) from None
     problems = Problems(InputError)
-    wanted = {"instruction": ("{question}",), "prompt": ("{question}", "{trace}")}
-    for key, marks in wanted.items():
+    required = {"instruction": ("{question}",), "prompt": ("{question}", "{trace}")}
+    for key, marks in required.items():
         for mark in marks:
             if mark not in str(table.get(key, "")):
                 problems.add(f"'{key}' must be a text with {mark}", where=where)
@@ -105,9 +105,9 @@ def load_judge(
 
     subject = load_model_adapter(check_judge(folder), started.device)
 
-    def judged(benchmark: ScoredBenchmark, journal: AnswerCache) -> ScoredBenchmark:
+    def judged(benchmark: ScoredBenchmark, answer_cache: AnswerCache) -> ScoredBenchmark:
         with started.autocast():
-            sound = judge(subject, rubric, benchmark.items, benchmark.answers, batch_size, journal)
+            sound = judge(subject, rubric, benchmark.items, benchmark.answers, batch_size, answer_cache)
         return replace(benchmark, scored=with_judgement(benchmark.scored, benchmark.answers, sound))
 
     return judged
@@ -119,7 +119,7 @@ def judge(
     items: Sequence[Item],
     answers: Sequence[ModelAnswer],
     batch_size: int,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> list[bool]:
     """Whether each written answer is sound, in the judge's eyes.
 
@@ -131,7 +131,7 @@ def judge(
         items: questions.
         answers: what was written.
         batch_size: traces per pass.
-        journal: keeps verdicts.
+        answer_cache: keeps verdicts.
     """
     from priorkit.evaluation.runner.prompts import PromptBuilder
     from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
@@ -151,7 +151,7 @@ def judge(
         "likelihood",
         Rejects(0.0),
         "judge",
-        journal,
+        answer_cache,
     )
     return [verdict.prediction == "yes" for verdict in verdicts]
 

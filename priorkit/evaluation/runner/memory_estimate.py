@@ -1,4 +1,4 @@
-"""What an evaluation is going to take, from headers: main memory and disk."""
+"""Memory and disk that an evaluation will take, from headers."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def ask_model(
         settings.workers, settings.bos_token,
     )  # fmt: skip
     run = load_runner(model, options, started)
-    done = [_answer_benchmark(settings, work, source, way, rejects, run) for source, way in benchmarks]
+    done = [_answer_benchmark(settings, work, source, mode, rejects, run) for source, mode in benchmarks]
     distributed.barrier()
     return done
 
@@ -58,7 +58,7 @@ def _answer_benchmark(
     settings: EvaluateSettings,
     work: Work[Any],
     source: BenchmarkSource,
-    way: AnswerMode,
+    mode: AnswerMode,
     rejects: Rejects,
     run: ModelRunner,
 ) -> ScoredBenchmark:
@@ -77,15 +77,15 @@ def _answer_benchmark(
         )
     if settings.shuffle_images and source.visual:
         items = shuffle_images(items, settings.seed, source.name)
-    journal = AnswerCache(work.state / "answers", source.name)
-    items, answers = run(items, source, way, rejected, journal)
+    answer_cache = AnswerCache(work.state / "answers", source.name)
+    items, answers = run(items, source, mode, rejected, answer_cache)
     rejects.accept(rejected.total - len(rejected))
     for row in rejected.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None
     scored = score_answers(source.name, source.task, items, answers, settings.scoring_options(scoring))
     return ScoredBenchmark(
-        source.name, source.task, way, source.digest(), items, answers, scored, len(rejected),
+        source.name, source.task, mode, source.digest(), items, answers, scored, len(rejected),
         scoring, source.preset.version if source.preset else 0,
     )  # fmt: skip
 
@@ -102,7 +102,7 @@ def judge_all(
     judge = load_judge(work.inputs["judge"].path, rubric, settings.batch_size, started)
     judged = [
         judge(benchmark, AnswerCache(work.state / "verdicts", benchmark.name))
-        if benchmark.way in ("generation", None)
+        if benchmark.mode in ("generation", None)
         else benchmark
         for benchmark in done
     ]

@@ -1,4 +1,4 @@
-"""What an evaluation is going to do, and everything that can be wrong before a model is read. A part of ``evaluate``."""
+"""The plan of an evaluation: everything that can be checked before a model is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.results.predictions import answer_columns
 from priorkit.evaluation.results.rescore import check_versions, read_entries
-from priorkit.evaluation.runner.compatibility import check_groups, check_sight, way_of
+from priorkit.evaluation.runner.compatibility import answer_mode_of, check_groups, check_sight
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
@@ -25,7 +25,7 @@ from priorkit.evaluation.tasks.registry import TASKS
 if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
 
-ASKING = (
+MODEL_OPTIONS = (
     "blind", "shuffle_images", "circular", "by", "prompt", "choices", "bos_token", "explain", "template",
     "max_new_tokens",
 )  # fmt: skip
@@ -64,10 +64,10 @@ def plan_evaluation(
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
     jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
-        (source, way_of(source.task, checked.kind, settings.mode)) for source in sources
+        (source, answer_mode_of(source.task, checked.kind, settings.mode)) for source in sources
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
-    facts += [(source.name, f"{source.task.name} by {way}") for source, way in jobs]
+    facts += [(source.name, f"{source.task.name} by {mode}") for source, mode in jobs]
     return Plan(
         facts,
         disk_bytes=disk_of(sources, settings.limit),
@@ -79,7 +79,7 @@ def plan_evaluation(
 def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
     problems = Problems(UsageError)
     if settings.rescore:
-        _refuse_asking(settings, "--rescore", problems)
+        _refuse_model_options(settings, "--rescore", problems)
     if "model" not in inputs and not settings.rescore:
         problems.add(
             "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
@@ -92,10 +92,10 @@ def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
     problems.raise_if_any()
 
 
-def _refuse_asking(settings: EvaluateSettings, given: str, problems: Problems) -> None:
+def _refuse_model_options(settings: EvaluateSettings, given: str, problems: Problems) -> None:
     """Where no model is asked, options of asking would have no effect."""
     specs = option_specs(type(settings))
-    for name in ASKING:
+    for name in MODEL_OPTIONS:
         if getattr(settings, name) != specs[name].default:
             problems.add(f"{given} asks no model, so that this has no effect", where=specs[name].flag)
 
@@ -110,7 +110,7 @@ def _plan_predictions(
         problems.add("--predictions needs --task", where="--task", hint=f"one of {', '.join(TASKS)}")
     elif not TASKS[settings.task].from_predictions:
         problems.add(f"'{settings.task}' cannot be scored from written answers", where="--task")
-    _refuse_asking(settings, "--predictions", problems)
+    _refuse_model_options(settings, "--predictions", problems)
     problems.raise_if_any()
     path = inputs["predictions"].path
     if not path.is_file():
@@ -140,6 +140,6 @@ def _check_shared(settings: EvaluateSettings, inputs: Inputs, names: Sequence[st
 
 
 def _check_columns(settings: EvaluateSettings, answers: Path) -> None:
-    """Look for the columns asked for in a file of answers; it is not read where none was."""
+    """Check that a file of answers has the columns named by options; without such options it is not read."""
     if settings.cluster or set(settings.group_by) - set(GROUP_BY):
         check_groups(settings.group_by, GROUP_BY, settings.cluster, answer_columns(answers))

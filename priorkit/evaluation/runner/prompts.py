@@ -79,9 +79,9 @@ class PromptBuilder:
     tags: str = "off"
     wording: PromptWording = PromptWording()
 
-    def __call__(self, item: Item, task: Task, way: AnswerMode) -> ItemPrompt:
+    def __call__(self, item: Item, task: Task, mode: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
-        key = self._key(item, task, way)
+        key = self._key(item, task, mode)
         lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
         options = "\n".join(f"{LETTERS[place]}. {text}" for place, text in lettered)
         worded = self.wording.chat if self.kind == "chat" else self.wording.plain
@@ -91,11 +91,11 @@ class PromptBuilder:
             asked = form.format(question=item.question.strip(), options=options)
             text = remove_special_text(asked.strip("\n"))
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
-            prompt = self._chat(placeholder + sentence + text, self.options(item, task, way))
+            prompt = self._chat(placeholder + sentence + text, self.options(item, task, mode))
             return replace(prompt, asked=text)
         joiner = self.wording.joiner
-        spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, way))
-        if item.contexts and way == "likelihood":
+        spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, mode))
+        if item.contexts and mode == "likelihood":
             ending = (joiner + remove_special_text(item.text),)
             contexts = tuple(placeholder + remove_special_text(text) for text in item.contexts)
             return ItemPrompt(contexts[0], (ending,) * len(contexts), contexts)
@@ -106,13 +106,13 @@ class PromptBuilder:
         asked = remove_special_text(form.format(question=question, options=options))
         return ItemPrompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
 
-    def _key(self, item: Item, task: Task, way: AnswerMode) -> str:
+    def _key(self, item: Item, task: Task, mode: AnswerMode) -> str:
         """Which instruction of ``prompts.toml`` asks an item."""
-        return task.instruction(item, "letter" if way == "generation" else self.choices)
+        return task.instruction(item, "letter" if mode == "generation" else self.choices)
 
-    def options(self, item: Item, task: Task, way: AnswerMode) -> tuple[tuple[str, ...], ...]:
+    def options(self, item: Item, task: Task, mode: AnswerMode) -> tuple[tuple[str, ...], ...]:
         """What is compared: letters, the options' own texts, or both spellings of yes and of no."""
-        if way != "likelihood":
+        if mode != "likelihood":
             return ()
         return tuple(
             tuple(remove_special_text(text) for text in spellings)

@@ -56,13 +56,13 @@ class RequestOptions:
 
 def run_requests(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    options: RequestOptions,
     items: list[Item],
     task: Task,
-    way: AnswerMode,
+    mode: AnswerMode,
     rejects: Rejects,
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> tuple[list[Item], list[ModelAnswer]]:
     """All answers of a model; items whose image and question exceed its length go to ``rejects``.
 
@@ -73,14 +73,14 @@ def run_requests(
         InputError: too many items do not fit.
     """
     if task.documents:
-        return _read_documents(subject, asking, items, rejects, name, journal)
-    turns = [len(item.choices) if asking.circular and item.choices else 1 for item in items]
+        return _read_documents(subject, options, items, rejects, name, answer_cache)
+    turns = [len(item.choices) if options.circular and item.choices else 1 for item in items]
     asked = [
         (place, rotated(item, by) if by else item)
         for place, (item, count) in enumerate(zip(items, turns, strict=True))
         for by in range(count)
     ]
-    prompts = [asking.prompter(item, task, way) for _, item in asked]
+    prompts = [options.prompter(item, task, mode) for _, item in asked]
     encode = _encoder(subject)
     pairs = [_pairs(subject, encode, prompt) for prompt in prompts]
     problems = _problems(subject, encode, asked, prompts, pairs)
@@ -90,11 +90,11 @@ def run_requests(
         raise InputError(f"no item can be asked; the first: {next(iter(problems.values()))}", where=name)
     chosen, prompts = [asked[unit][1] for unit in kept], [prompts[unit] for unit in kept]
     inputs = inputs_of(subject.capabilities, chosen, prompts, task)
-    if way == "likelihood":
+    if mode == "likelihood":
         kept_pairs = [pairs[unit] for unit in kept]
-        answers = _compare(subject, asking, chosen, prompts, kept_pairs, inputs, task, name, journal)
+        answers = _compare(subject, options, chosen, prompts, kept_pairs, inputs, task, name, answer_cache)
     else:
-        answers = _write(subject, asking, chosen, prompts, inputs, name, journal)
+        answers = _write(subject, options, chosen, prompts, inputs, name, answer_cache)
     collected: dict[int, list[ModelAnswer]] = {}
     for unit, own in zip(kept, answers, strict=True):
         collected.setdefault(asked[unit][0], []).append(own)
@@ -147,46 +147,46 @@ def _problems(
 
 def _compare(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    options: RequestOptions,
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
     pairs: Sequence[TokenPairs],
     inputs: Sequence[PromptInputs],
     task: Task,
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> list[ModelAnswer]:
     requests = [
         request
         for place, item_pairs in enumerate(pairs)
         for request in requests_of(place, item_pairs, subject.max_length)
     ]
-    scores = _scored(subject, asking, requests, inputs, name, journal)
+    scores = _scored(subject, options, requests, inputs, name, answer_cache)
     values: list[dict[int, tuple[float, int]]] = [{} for _ in items]
     for request, likelihoods in zip(requests, scores, strict=True):
         for place, score, ids in zip(request.places, likelihoods, request.continuations, strict=True):
             values[request.item][place] = (score, len(ids))
     return [
-        _answer(item, prompt, own, task, asking.prompter)
+        _answer(item, prompt, own, task, options.prompter)
         for item, prompt, own in zip(items, prompts, values, strict=True)
     ]
 
 
 def _scored(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    options: RequestOptions,
     requests: Sequence[LikelihoodRequest],
     inputs: Sequence[PromptInputs],
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> list[list[float]]:
     def score(batch: Sequence[int]) -> list[list[float]]:
         batch_requests = [requests[place] for place in batch]
         seen = [inputs[request.item] for request in batch_requests]
         return [list(values) for values in likelihood.score_batch(subject, batch_requests, seen)]
 
-    return journal.get_or_compute(
-        likelihood.batches(subject, requests, inputs, asking.batch_size), score, name
+    return answer_cache.get_or_compute(
+        likelihood.batches(subject, requests, inputs, options.batch_size), score, name
     )
 
 
@@ -196,7 +196,7 @@ def _answer(
     """Take the best option: the first of the largest value.
 
     Probabilities of an option's spellings are added. Options are compared by the log-likelihood of their
-    whole text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` divides by length.
+    full text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` divides by length.
     """
     sums: list[float] = []
     tokens: list[int] = []
@@ -221,15 +221,15 @@ def _log_sum(values: Sequence[float]) -> float:
 
 def _write(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    options: RequestOptions,
     items: Sequence[Item],
     prompts: Sequence[ItemPrompt],
     inputs: Sequence[PromptInputs],
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> list[ModelAnswer]:
-    room = max(1, subject.max_length - asking.max_new_tokens)
-    plain = asking.prompter.kind == "plain"
+    room = max(1, subject.max_length - options.max_new_tokens)
+    plain = options.prompter.kind == "plain"
     encode = _encoder(subject)
     rows = [
         encoded if item.images else (encoded[-room:] or [subject.prefix])
@@ -243,13 +243,13 @@ def _write(
             subject,
             [rows[place] for place in batch],
             [inputs[place] for place in batch],
-            max_new_tokens=asking.max_new_tokens,
+            max_new_tokens=options.max_new_tokens,
             stop=stop,
-            at_once=asking.batch_size,
+            at_once=options.batch_size,
         )
         return subject.tokenizer.batch_decode(written, skip_special_tokens=True)
 
-    texts = journal.get_or_compute(generation.batches(rows, inputs, asking.batch_size), write, name)
+    texts = answer_cache.get_or_compute(generation.batches(rows, inputs, options.batch_size), write, name)
     return [
         ModelAnswer(_first_line(text) if plain else text.strip(), prompt.text)
         for text, prompt in zip(texts, prompts, strict=True)
@@ -263,11 +263,11 @@ def _first_line(text: str) -> str:
 
 def _read_documents(
     subject: ModelAdapter,
-    asking: RequestOptions,
+    options: RequestOptions,
     items: list[Item],
     rejects: Rejects,
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
 ) -> tuple[list[Item], list[ModelAnswer]]:
     """Log-likelihoods of documents. As in the harness, a beginning-of-text token in front of one is scored too."""
     encoded = subject.encode_all([remove_special_text(item.text) for item in items])
@@ -286,7 +286,7 @@ def _read_documents(
         for place, ids in enumerate(texts)
         for request in rolling_requests(place, ids, subject.prefix, subject.max_length)
     ]
-    scores = _scored(subject, asking, requests, [PromptInputs()] * len(kept), name, journal)
+    scores = _scored(subject, options, requests, [PromptInputs()] * len(kept), name, answer_cache)
     sums = [0.0] * len(kept)
     for request, (value,) in zip(requests, scores, strict=True):
         sums[request.item] += value

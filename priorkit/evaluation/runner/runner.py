@@ -28,7 +28,7 @@ Answered = tuple[list[Item], list[ModelAnswer]]
 
 @dataclass(frozen=True)
 class RunnerOptions:
-    """How the user wants a model asked; a benchmark's settings take precedence over ``auto``.
+    """How a model is asked; a benchmark's settings take precedence over ``auto``.
 
     Attributes:
         prompt: chat template or plain text.
@@ -60,38 +60,43 @@ class ModelRunner(Protocol):
         self,
         items: list[Item],
         source: BenchmarkSource,
-        way: AnswerMode,
+        mode: AnswerMode,
         rejects: Rejects,
-        journal: AnswerCache,
+        answer_cache: AnswerCache,
         /,
     ) -> Answered:
         """The items that could be asked, and their answers; the others go to ``rejects``."""
         ...
 
 
-def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> ModelRunner:
+def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) -> ModelRunner:
     """Load a model.
 
     Raises:
         InputError: it cannot be loaded.
     """
     if checked.kind == "encoder":
-        return _encoder(checked.folder, manner, started)
+        return _encoder(checked.folder, options, started)
     from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
     from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
     from priorkit.inference.loading import load_model_adapter
 
-    subject = load_model_adapter(checked, started.device, workers=manner.workers)
-    subject.bos_token = manner.bos_token
+    subject = load_model_adapter(checked, started.device, workers=options.workers)
+    subject.bos_token = options.bos_token
 
     def ask_subject(
-        items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
+        items: list[Item],
+        source: BenchmarkSource,
+        mode: AnswerMode,
+        rejects: Rejects,
+        answer_cache: AnswerCache,
+        /,
     ) -> Answered:
         preset: Any = source.preset
-        kind = manner.prompt
+        kind = options.prompt
         if kind == "auto":
             kind = "chat" if checked.kind == "mllm" else "plain"
-        form = manner.choices
+        form = options.choices
         if form == "auto":
             form = preset.prompt.choices if preset is not None else "auto"
         if form == "auto":
@@ -99,23 +104,25 @@ def load_runner(checked: ModelInfo, manner: RunnerOptions, started: Runtime) -> 
         wording = PromptWording()
         if preset is not None:
             wording = PromptWording(preset.prompt.chat, preset.prompt.plain, preset.prompt.joiner)
-        if manner.instruction:
+        if options.instruction:
             # Braces of the instruction's own are text; those of a form are not.
-            text = manner.instruction.replace("{", "{{").replace("}", "}}")
+            text = options.instruction.replace("{", "{{").replace("}", "}}")
             explained = text.replace("{{question}}", "{question}\n{options}")
             wording = PromptWording(explained, explained + "\n")
-        asking = RequestOptions(
+        request_options = RequestOptions(
             PromptBuilder(subject.tokenizer, kind, form, subject.capabilities.tags, wording),
-            manner.batch_size,
-            manner.max_new_tokens
+            options.batch_size,
+            options.max_new_tokens
             or (preset.scoring.max_new_tokens if preset is not None else None)
             or source.task.max_new_tokens,
-            manner.circular or (preset is not None and preset.scoring.circular),
+            options.circular or (preset is not None and preset.scoring.circular),
         )
         if checked.kind == "mllm" and source.task.boxes:
             _warn_of_misaligned_boxes(checked.folder, items, source.name)
         with started.autocast():
-            answered = run_requests(subject, asking, items, source.task, way, rejects, source.name, journal)
+            answered = run_requests(
+                subject, request_options, items, source.task, mode, rejects, source.name, answer_cache
+            )
         subject.forget()
         return answered
 
@@ -132,7 +139,7 @@ def _warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None
         logger.warning(f"{name}: {text}")
 
 
-def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunner:
+def _encoder(folder: Path, options: RunnerOptions, started: Runtime) -> ModelRunner:
     from priorkit.evaluation.runner.rejected_items import reject_items
     from priorkit.evaluation.runner.zero_shot import compare
     from priorkit.models.vision.loading import load_encoder
@@ -141,7 +148,12 @@ def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunn
     encoder.model.to(started.device)
 
     def ask_encoder(
-        items: list[Item], source: BenchmarkSource, way: AnswerMode, rejects: Rejects, journal: AnswerCache, /
+        items: list[Item],
+        source: BenchmarkSource,
+        mode: AnswerMode,
+        rejects: Rejects,
+        answer_cache: AnswerCache,
+        /,
     ) -> Answered:
         without = {place: "it has no image" for place, item in enumerate(items) if item.image is None}
         reject_items(items, without, rejects, source.name)
@@ -150,8 +162,8 @@ def _encoder(folder: Path, manner: RunnerOptions, started: Runtime) -> ModelRunn
             raise InputError("no item has an image", where=source.name)
         with started.autocast():
             answers = compare(
-                encoder, items, source.task, manner.templates, manner.batch_size, source.name, journal,
-                manner.workers,
+                encoder, items, source.task, options.templates, options.batch_size, source.name, answer_cache,
+                options.workers,
             )  # fmt: skip
         return items, answers
 

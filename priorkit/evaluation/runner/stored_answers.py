@@ -40,6 +40,6 @@ def _rescored(settings: EvaluateSettings, kept: StoredBenchmark) -> ScoredBenchm
         kept.name, kept.task, kept.items, kept.answers, settings.scoring_options(kept.scoring)
     )
     return ScoredBenchmark(
-        kept.name, kept.task, kept.way, str(kept.entry["digest"]), kept.items, kept.answers, scored,
+        kept.name, kept.task, kept.mode, str(kept.entry["digest"]), kept.items, kept.answers, scored,
         int(kept.entry["rejected"]), kept.scoring, version,
     )  # fmt: skip

@@ -25,14 +25,14 @@ def compare(
     templates: Sequence[str],
     batch_size: int,
     name: str,
-    journal: AnswerCache,
+    answer_cache: AnswerCache,
     workers: int = 0,
 ) -> list[ModelAnswer]:
     """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
 
     All items have an image.
     """
-    images = _embed_images(encoder, items, batch_size, name, journal, workers)
+    images = _embed_images(encoder, items, batch_size, name, answer_cache, workers)
     if not task.multiple_choice:
         return _rank_texts(encoder, images, items)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
@@ -60,7 +60,12 @@ def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list
 
 
 def _embed_images(
-    encoder: Encoder, items: Sequence[Item], batch_size: int, name: str, journal: AnswerCache, workers: int
+    encoder: Encoder,
+    items: Sequence[Item],
+    batch_size: int,
+    name: str,
+    answer_cache: AnswerCache,
+    workers: int,
 ) -> Tensor:
     """Normalised features of the items' images, ``[items, width]`` fp32; each image is encoded once."""
     refs = {image_key(item.image): item.image for item in items if item.image is not None}
@@ -77,6 +82,6 @@ def _embed_images(
         assert features is not None
         return features.tolist()
 
-    features = torch.tensor(journal.get_or_compute(batches, embed, name))
+    features = torch.tensor(answer_cache.get_or_compute(batches, embed, name))
     row = {key: place for place, key in enumerate(refs)}
     return features[[row[image_key(item.image)] for item in items if item.image is not None]]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from priorkit.evaluation.tasks.cells import Row
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
@@ -197,7 +198,7 @@ def mean_scores(scores: Sequence[float], name: str) -> tuple[Floats, MetricFunct
     return column_means({name: scores})
 
 
-def column_means(columns: Mapping[str, Sequence[float]]) -> tuple[Floats, MetricFunction]:
+def column_means(columns: Mapping[str, Sequence[float] | NDArray[Any]]) -> tuple[Floats, MetricFunction]:
     """Counts and metrics of several scores per item, each metric the mean of one.
 
     Args:

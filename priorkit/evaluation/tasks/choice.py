@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from priorkit.evaluation.tasks.base import (
     ChoiceForm,
@@ -27,7 +27,7 @@ from priorkit.evaluation.tasks.cells import (
 )
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.answers.language_metrics import predict_choice
-from priorkit.scoring.answers.mcq.published import PARSERS
+from priorkit.scoring.answers.mcq.published import PARSERS, parser_metric
 
 LETTERS = string.ascii_uppercase
 
@@ -78,10 +78,8 @@ def published_options(row: Row) -> list[str] | None:
     for name in OPTION_COLUMNS:
         value = row.get(name)
         if isinstance(value, dict):
-            value = value.get("text")
-        if (
-            value is None or value in ("", "nan", [], ()) or value != value
-        ):  # NaN: no options, by way of pandas
+            value = cast(Row, value).get("text")
+        if value is None or value in ("", "nan", [], ()) or value != value:  # NaN: no options, from pandas
             continue
         if isinstance(value, str) and (shown := list_of_text(value)) is not None and not shown:
             continue
@@ -177,7 +175,7 @@ def second_accuracy(
         float(chosen_option(item, answer, options.second_parser) == item.answer) if item.choices else score
         for item, answer, score in zip(items, answers, first, strict=True)
     ]
-    return {} if second == list(first) else {f"accuracy_{options.second_parser.replace('-', '_')}": second}
+    return {} if second == list(first) else {parser_metric(options.second_parser): second}
 
 
 def chosen_option(item: Item, answer: ModelAnswer, parser: str) -> int | None:

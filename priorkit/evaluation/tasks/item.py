@@ -27,10 +27,10 @@ class Item:
         answers: all accepted texts.
         references: reference captions.
         box: the true box, normalised corners.
-        image_size: width and height of the upright image in pixels, where boxes are asked for.
+        image_size: width and height of the upright image in pixels, where the answer is a box.
         text: the document (perplexity) or the image's own text (retrieval).
         cluster: what identifies its image, also where it is withheld; empty without one.
-        groups: values by which metrics are also reported apart.
+        groups: values by which metrics are also reported separately.
         tags: tags of the image, where it was tagged.
         task_type: ``region-level`` or ``image-level``, where the benchmark says so.
         prediction: the raw answer, where it comes from a file of predictions.

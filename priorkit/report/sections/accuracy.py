@@ -28,6 +28,7 @@ from priorkit.report.sections.shared_items import (
     mean_of_benchmarks,
     mean_score,
 )
+from priorkit.scoring.answers.mcq.published import PARSERS, parser_metric
 
 COLUMNS = ("ability", "size", "prior", "told", "instructed", "needs_image")
 """Groups that get a table, in this order, if items have them."""
@@ -82,16 +83,16 @@ def accuracy_section(members: Members) -> Section | None:
 
 
 def _by_benchmark(found: Sequence[Member]) -> Table:
-    names = _benchmark_names(found)
+    evaluations = [member.evaluation for member in found]
     rows: list[list[Cell]] = []
-    for name, metric in names:
-        evaluations = [member.evaluation for member in found]
-        first = next(e.benchmarks[name] for e in evaluations if name in e.benchmarks)
-        row: list[Cell] = [name, metric.replace("_", " "), first.items, _chance_cell(evaluations, name)]
-        for evaluation in evaluations:
-            benchmark = evaluation.benchmarks.get(name)
-            row.append(benchmark.metrics.get(metric) if benchmark else None)
-        rows.append(row)
+    for name, primary in _benchmark_names(found):
+        present = [e.benchmarks[name] for e in evaluations if name in e.benchmarks]
+        for metric in (primary, *_other_parsers(present)):
+            row: list[Cell] = [name, _metric_title(metric), present[0].items, _chance_cell(evaluations, name)]
+            for evaluation in evaluations:
+                benchmark = evaluation.benchmarks.get(name)
+                row.append(benchmark.metrics.get(metric) if benchmark else None)
+            rows.append(row)
     unparsed = [text for member in found if (text := _unparsed(member))]
     return Table(
         "accuracy-by-benchmark",
@@ -101,6 +102,18 @@ def _by_benchmark(found: Sequence[Member]) -> Table:
         colors=[-1, -1, -1, -1, *(member.color for member in found)],
         note=f"Unparsed answers: {'; '.join(unparsed)}." if unparsed else "",
     )
+
+
+def _other_parsers(benchmarks: Sequence[BenchmarkResult]) -> list[str]:
+    """Accuracies under another parser of written answers than the one in use, such as ``accuracy_careful``."""
+    names = [parser_metric(parser) for parser in PARSERS]
+    return [name for name in names if any(name in benchmark.metrics for benchmark in benchmarks)]
+
+
+def _metric_title(metric: str) -> str:
+    """A metric in words: ``accuracy (careful parser)`` for ``accuracy_careful``."""
+    parsers = {parser_metric(parser): parser for parser in PARSERS}
+    return f"accuracy ({parsers[metric]} parser)" if metric in parsers else metric.replace("_", " ")
 
 
 def _unparsed(member: Member) -> str:

@@ -117,3 +117,8 @@ PARSERS: dict[str, Parser] = {
     "leading-letter": read_leading_letter,
 }
 """Parsers of multiple-choice answers by name."""
+
+
+def parser_metric(parser: str) -> str:
+    """Name of the accuracy under a parser that is not the one in use."""
+    return f"accuracy_{parser.replace('-', '_')}"

@@ -115,3 +115,15 @@ def test_options_of_a_single_question_and_right_answers_have_no_table(make) -> N
     found = members_of({"own": own}).evaluations()
     assert confusion_tables(found, ["classes"]) == []
     assert confusion_tables(members_of({"right": right}).evaluations(), ["classes"]) == []
+
+
+def test_the_accuracy_under_another_parser_is_shown(make) -> None:
+    entry = {"metrics": {"accuracy": interval(0.5), "accuracy_careful": interval(0.7)}, "items": 8}
+    section = accuracy_section(members_of({"first": make.evaluation("e1", {}, extra={"mmmu": entry})}))
+    assert section is not None
+    table = section.blocks[0]
+    assert isinstance(table, Table)
+    assert [row[:2] for row in table.rows if row[0] == "mmmu"] == [
+        ["mmmu", "accuracy"],
+        ["mmmu", "accuracy (careful parser)"],
+    ]
