@@ -17,6 +17,7 @@ from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.progress import progress_bar
 from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
+from priorkit.core.specs import refuse_changed
 from priorkit.core.step import Step
 from priorkit.core.templates import check_templates
 from priorkit.core.values import Count
@@ -158,9 +159,8 @@ def _check_options(
                 hint="calibrate on a table with true tags, or give --threshold",
             )
     if tagger is None:
-        for name in ("labelled", "threshold"):
-            if getattr(settings, name) is not None:
-                problems.add("has no effect without a tagger", where=f"--{name}", hint="name a TAGGER")
+        unused = ("labelled", "threshold")
+        refuse_changed(settings, unused, problems, "has no effect without a tagger", hint="name a TAGGER")
         if settings.corrupt and not vocabulary:
             problems.add("wrong tags are drawn from a vocabulary", where="--vocabulary", hint=file)
     if settings.labelled and settings.threshold is not None:

@@ -304,7 +304,7 @@ def test_gain_and_cost_are_measured_in_fp32_whatever_the_precision_of_training(
     ("words", "message"),
     [
         (("--trainable", "half"), "expected full, lora or last-K such as last-4, got 'half'"),
-        (("--trainable", "last-1", "--lora-rank", 4), "--lora-rank has no effect with --trainable last-1"),
+        (("--trainable", "last-1", "--lora-rank", 4), "--lora-rank: has no effect with --trainable last-1"),
         (("--lora-rank", 4, "--train-text"), "LoRA trains only the image tower"),
         (("--relational-weight", 1), "--relational-weight: requires a --teacher"),
         (("--contrastive", "infonce", "--micro-batch-size", 2), "cannot be split into micro-batches"),

@@ -134,7 +134,7 @@ def encode_all(
         try:
             encoded, questions, cut = tokenise(sample, chat, tags, question_length)
         except InputError as error:
-            rejects.add(conversation.id, number, error.problems[0].what)
+            rejects.add(conversation.id, number, error.what)
             continue
         shortened += cut
         numbers = tuple(known.setdefault(_identity(image), len(known)) for image in conversation.images)

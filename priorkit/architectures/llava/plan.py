@@ -9,6 +9,7 @@ from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.architectures.registry import owner_of
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.core.specs import flag_of
 from priorkit.core.work import Plan
 from priorkit.inference.model_info import ADAPTER_CONFIG
 from priorkit.models.folder import read_json, tensor_files
@@ -32,7 +33,7 @@ def plan(settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         )
     for name in ("lora_alpha", "lora_dropout", "dora"):
         if getattr(settings, name) and not settings.lora_rank:
-            flag = "--" + name.replace("_", "-")
+            flag = flag_of(type(settings), name)
             raise UsageError("there is no LoRA to apply it to", where=flag, hint="give --lora-rank")
     for part in PARTS:
         if getattr(settings, f"{part}_learning_rate") and part not in settings.train:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.specs import flag_of
+from priorkit.core.specs import flag_of, refuse_changed
 from priorkit.core.templates import check_templates
 from priorkit.core.work import Inputs
 from priorkit.data.images.pairs import check_pairs
@@ -117,8 +117,9 @@ def _check_trainable(settings: RemediationSettings, problems: Problems) -> None:
         return
     if trainable.lora_rank and settings.train_text:
         problems.add("LoRA trains only the image tower", where="--train-text")
-    if settings.lora_rank and not trainable.lora_rank:
-        problems.add(f"--lora-rank has no effect with --trainable {settings.trainable}", where="--lora-rank")
+    if not trainable.lora_rank:
+        why = f"has no effect with --trainable {settings.trainable}"
+        refuse_changed(settings, ("lora_rank",), problems, why)
 
 
 def _check_trade_off(settings: RemediationSettings, problems: Problems) -> None:
