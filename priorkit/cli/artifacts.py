@@ -29,17 +29,17 @@ def _open(path: str) -> Artifact:
 
 def inspect(path: ArtifactPath, as_json: Json = False) -> None:
     """Show what an artifact is, what it was made from, and its figures."""
-    found = _open(path)
+    opened = _open(path)
     if as_json:
-        print_result(json.dumps(found.to_json(), ensure_ascii=False))
+        print_result(json.dumps(opened.to_json(), ensure_ascii=False))
         return
-    manifest = found.manifest
+    manifest = opened.manifest
     size = sum(record.size for record in manifest.files.values())
     lines = [
-        f"{found.kind} made by '{manifest.step}' on {manifest.created}, seed {manifest.seed}",
-        f"digest   {found.digest[:16]}",
+        f"{opened.kind} made by '{manifest.step}' on {manifest.created}, seed {manifest.seed}",
+        f"digest   {opened.digest[:16]}",
         f"files    {len(manifest.files)}, {size / 1e6:.1f} MB",
-        *_files(found),
+        *_file_rows(opened),
         "inputs" + ("" if manifest.inputs else "   none"),
         *(f"  {item.setting}: {item.path} ({item.kind}, {item.digest[:12]})" for item in manifest.inputs),
         "metrics" + ("" if manifest.metrics else "  none"),
@@ -53,12 +53,12 @@ def inspect(path: ArtifactPath, as_json: Json = False) -> None:
     print_result("\n".join(lines))
 
 
-def _files(found: Artifact, most: int = 12) -> list[str]:
+def _file_rows(opened: Artifact, most: int = 12) -> list[str]:
     """The artifact's files, tensors counted where they are safetensors; long lists are cut."""
     rows: list[str] = []
-    files = sorted(found.manifest.files.items(), key=lambda item: (item[0].count("/"), item[0]))
+    files = sorted(opened.manifest.files.items(), key=lambda item: (item[0].count("/"), item[0]))
     for name, record in files[:most]:
-        shapes = _tensor_summary(found.path / name) if name.endswith(".safetensors") else ""
+        shapes = _tensor_summary(opened.path / name) if name.endswith(".safetensors") else ""
         rows.append(f"  {name}  {record.size / 1e6:.2f} MB{shapes}")
     if len(files) > most:
         rows.append(f"  ... and {len(files) - most} more")
@@ -88,13 +88,13 @@ def _tree(values: dict[str, Any], indent: int = 2) -> list[str]:
 
 def verify(path: ArtifactPath) -> None:
     """Check every file of an artifact against its manifest."""
-    found = _open(path)
-    artifact.verify_files(found.path, found.manifest.files)
-    known = {*found.manifest.files, artifact.MANIFEST}
-    extra = [name for name in artifact.files_below(found.path) if name not in known]
+    opened = _open(path)
+    artifact.verify_files(opened.path, opened.manifest.files)
+    listed = {*opened.manifest.files, artifact.MANIFEST}
+    extra = [name for name in artifact.files_below(opened.path) if name not in listed]
     if extra:
         logger.warning(f"{len(extra)} files are not in the manifest, such as {extra[0]}")
-    print_result(f"{path}: {len(found.manifest.files)} files as recorded")
+    print_result(f"{path}: {len(opened.manifest.files)} files as recorded")
 
 
 def diff(
@@ -118,16 +118,16 @@ def diff(
         "metrics": (_flat(one.manifest.metrics), _flat(other.manifest.metrics)),
         "versions": (one.manifest.versions, other.manifest.versions),
     }
-    found = {
+    differences = {
         table: {name: [a.get(name), b.get(name)] for name in sorted({**a, **b}) if a.get(name) != b.get(name)}
         for table, (a, b) in tables.items()
     }
-    found = {table: rows for table, rows in found.items() if rows}
+    differences = {table: rows for table, rows in differences.items() if rows}
     if as_json:
-        print_result(json.dumps(found, ensure_ascii=False))
+        print_result(json.dumps(differences, ensure_ascii=False))
         return
-    lines: list[str] = [] if found else ["no difference"]
-    for table, rows in found.items():
+    lines: list[str] = [] if differences else ["no difference"]
+    for table, rows in differences.items():
         lines.append(table)
         lines.extend(f"  {name}: {_cell(a)} -> {_cell(b)}" for name, (a, b) in rows.items())
     print_result("\n".join(lines))

@@ -28,10 +28,10 @@ RECIPE_HELP = (
 
 def parameters(model: type[StepSettings]) -> list[inspect.Parameter]:
     """The Typer parameters of a step. All are text here; the settings model checks the types."""
-    found = [_parameter(spec) for spec in option_specs(model).values()]
+    options = [_parameter(spec) for spec in option_specs(model).values()]
     recipe_option = typer.Option("--recipe", metavar="FILE", help=RECIPE_HELP)
-    found.append(_keyword("recipe", Annotated[str | None, recipe_option]))
-    return found
+    options.append(_keyword("recipe", Annotated[str | None, recipe_option]))
+    return options
 
 
 def _keyword(name: str, annotation: Any) -> inspect.Parameter:
@@ -82,7 +82,7 @@ def read_settings(model: type[StepSettings], given: Mapping[str, Any]) -> StepSe
 
     def where(name: str) -> str:
         return (
-            recipe.place(recipe_path, model.step, key_of(model, name))
+            recipe.key_location(recipe_path, model.step, key_of(model, name))
             if name in from_recipe
             else flag_of(model, name)
         )
@@ -267,13 +267,13 @@ def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str
         output.configure(f"priorkit {name}", quiet=bool(given.get("quiet")))
         settings = read_settings(model, given)
         output.configure(f"priorkit {name}", quiet=settings.quiet)
-        made = run(settings)
-        if made is None:
+        artifact = run(settings)
+        if artifact is None:
             return
         if settings.json_output:
-            output.print_result(json.dumps(made.to_json(), ensure_ascii=False))
+            output.print_result(json.dumps(artifact.to_json(), ensure_ascii=False))
         else:
-            output.print_result(str(made.path))
+            output.print_result(str(artifact.path))
 
     callback.__signature__ = inspect.Signature(parameters(model))  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -71,7 +71,7 @@ def check(
             build(
                 model,
                 {**missing, **values},
-                lambda name, step=step, model=model: recipe.place(path, step, key_of(model, name)),
+                lambda name, step=step, model=model: recipe.key_location(path, step, key_of(model, name)),
             )
         except PriorkitError as error:
             problems.extend(error)

@@ -195,12 +195,12 @@ def files_below(root: Path) -> list[str]:
 
     For the files of an input see :mod:`priorkit.core.input_files`.
     """
-    found: list[str] = []
+    files: list[str] = []
     for folder, folders, names in os.walk(root):
         folders.sort()
         base = Path(folder)
-        found.extend((base / name).relative_to(root).as_posix() for name in names)
-    return sorted(found)
+        files.extend((base / name).relative_to(root).as_posix() for name in names)
+    return sorted(files)
 
 
 def verify_files(root: Path, files: dict[str, FileRecord], hash_up_to: int | None = None) -> None:
@@ -227,11 +227,11 @@ def verify_files(root: Path, files: dict[str, FileRecord], hash_up_to: int | Non
             problems.add(f"{record.size} bytes expected, got {size}", where=str(path))
         elif hash_up_to is None or size <= hash_up_to:
             to_hash.append(name)
-    for name, found in hash_files(root, to_hash).items():
+    for name, actual in hash_files(root, to_hash).items():
         expected = files[name].sha256
-        if found.sha256 != expected:
+        if actual.sha256 != expected:
             problems.add(
-                f"SHA-256 {expected[:12]}... expected, got {found.sha256[:12]}...",
+                f"SHA-256 {expected[:12]}... expected, got {actual.sha256[:12]}...",
                 where=str(root / name),
                 hint="the file was changed or damaged after it was made; make the artifact again",
             )

@@ -169,9 +169,9 @@ def gather(module: nn.Module) -> None:
 def reshard(module: nn.Module) -> None:
     """Share parameters again that a forward pass without a backward pass left gathered."""
     for part in module.modules():
-        again = getattr(part, "reshard", None)  # torch's FSDPModule, whose import costs seconds
-        if again is not None:
-            again()
+        reshard_part = getattr(part, "reshard", None)  # of torch's FSDPModule, whose import costs seconds
+        if reshard_part is not None:
+            reshard_part()
 
 
 def is_sharded(value: Tensor) -> bool:

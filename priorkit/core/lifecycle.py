@@ -31,7 +31,7 @@ from priorkit.core.partial import (
     move_into_place,
     partial_of,
     refuse_other_run,
-    short,
+    shortened,
 )
 from priorkit.core.settings import StepSettings
 from priorkit.core.specs import default_values, input_values, result_settings
@@ -108,37 +108,37 @@ def produce(
 def resolve_inputs(settings: StepSettings) -> Inputs:
     """Resolve all inputs that the settings name; all problems are raised at once."""
     problems = Problems(InputError)
-    found: dict[str, Input] = {}
+    by_label: dict[str, Input] = {}
     for spec, label, value in input_values(settings):
         name = spec.name.upper() if spec.positional else spec.flag
         try:
-            found[label] = resolve(value, label, spec.accepts, spec.hub, name)
+            by_label[label] = resolve(value, label, spec.accepts, spec.hub, name)
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    for label, (folder, names) in settings.named_files(found).items():
-        named = found[label] = Input(label, str(folder), folder, "files", files=tuple(names))
-        if (of := label.removeprefix(IMAGES_OF)) in found:
-            found[of] = replace(found[of], named=named)
-    return Inputs(found)
+    for label, (folder, names) in settings.named_files(by_label).items():
+        named = by_label[label] = Input(label, str(folder), folder, "files", files=tuple(names))
+        if (source := label.removeprefix(IMAGES_OF)) in by_label:
+            by_label[source] = replace(by_label[source], named=named)
+    return Inputs(by_label)
 
 
 def _finished(out: Path) -> Artifact | None:
     return artifact.open_artifact(out) if artifact.is_artifact(out) else None
 
 
-def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Artifact) -> list[str]:
+def _differences(settings: StepSettings, inputs: Mapping[str, Input], finished: Artifact) -> list[str]:
     """What differs between the settings and inputs and those of a finished artifact, in words."""
-    manifest = made.manifest
+    manifest = finished.manifest
     if manifest.step != settings.step:
         return [f"it was made by '{manifest.step}'"]
-    wanted = result_settings(settings)
-    # An option that the version which made it did not have yet was at its default.
-    found = {**default_values(type(settings)), **manifest.settings}
+    new = result_settings(settings)
+    # Options that the version that made it did not have were at their default.
+    old = {**default_values(type(settings)), **manifest.settings}
     differences = [
-        f"{name} is {short(found.get(name))}, now {short(value)}"
-        for name, value in wanted.items()
-        if found.get(name) != value
+        f"{name} is {shortened(old.get(name))}, now {shortened(value)}"
+        for name, value in new.items()
+        if old.get(name) != value
     ]
     known = {record.setting: record for record in manifest.inputs}
     for label, item in inputs.items():
@@ -149,7 +149,7 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
             differences.append(f"the input {label} ({item.given}) has changed")
     differences.extend(f"the input {label} is gone" for label in known if label not in inputs)
     for name, record in manifest.files.items():
-        path = made.path / name
+        path = finished.path / name
         if not path.is_file() or path.stat().st_size != record.size:
             differences.append(f"its file {name} is missing or damaged")
     return differences
@@ -157,8 +157,9 @@ def _differences(settings: StepSettings, inputs: Mapping[str, Input], made: Arti
 
 def _changed_since(item: Input, created: str) -> bool:
     """Whether any of the files is newer than an artifact made when files that rows name were not recorded."""
-    made = datetime.fromisoformat(created).timestamp() + 1  # a manifest leaves out the fraction of its second
-    return any((item.path / name).stat().st_ctime > made for name in item.files)
+    # A manifest leaves out the fraction of its second.
+    finished = datetime.fromisoformat(created).timestamp() + 1
+    return any((item.path / name).stat().st_ctime > finished for name in item.files)
 
 
 def _check_target(out: Path) -> None:
@@ -221,7 +222,7 @@ def _put_in_place(settings: StepSettings, out: Path, inputs: Mapping[str, Input]
     ):
         _remove_state(partial)
         move_into_place(partial, out)
-    logger.info(f"{settings.step}: was made, is now in place")
+    logger.info(f"{settings.step}: was complete and is now in place")
     return artifact.open_artifact(out)
 
 

@@ -22,7 +22,8 @@ STATE = "state"
 """Folder of a partial artifact that holds what an interrupted run needs to resume."""
 
 
-def short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as JSON, of at most 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -122,7 +123,7 @@ def _request_difference(known: str, wanted: str) -> str:
     for table in ("settings", "inputs"):
         old, new = before.get(table, {}), after.get(table, {})
         parts.extend(
-            f"{name} was {short(old.get(name))}, now {short(new.get(name))}"
+            f"{name} was {shortened(old.get(name))}, now {shortened(new.get(name))}"
             for name in sorted({**old, **new})
             if old.get(name) != new.get(name)
         )

@@ -33,7 +33,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """A recipe by path, or by name where it comes with priorkit.
+    """A recipe by path, or by name if priorkit ships it.
 
     Raises:
         InputError: there is neither.
@@ -89,8 +89,8 @@ def _line_of(path: Path, table: str, key: str) -> int:
     return 0
 
 
-def place(path: Path, step: str, key: str) -> str:
-    """The place of a key, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
+def key_location(path: Path, step: str, key: str) -> str:
+    """The location of a key, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
     line = _line_of(path, step, key)
     return f"{path}:{line} [{step}] {key}" if line else f"{path} [{step}] {key}"
 
@@ -143,9 +143,11 @@ def _flatten(
         name = fields.get(key.replace("-", "_"), "")
         if not name:
             valid = [*fields, *sorted(groups)]
-            problems.add(f"unknown key '{key}'", where=place(path, model.step, key), hint=nearest(key, valid))
+            problems.add(
+                f"unknown key '{key}'", where=key_location(path, model.step, key), hint=nearest(key, valid)
+            )
         elif name in values:
-            problems.add(f"the key '{key}' is given twice", where=place(path, model.step, key))
+            problems.add(f"the key '{key}' is given twice", where=key_location(path, model.step, key))
         else:
             values[name] = value
 
@@ -171,8 +173,7 @@ def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> s
             instead of the paths as given, so that the recipe works from any folder.
     """
     values = settings.model_dump(mode="json")
-    found = dict(inputs or {})
-    for label, path in found.items():
+    for label, path in (inputs or {}).items():
         name, _, part = label.partition(".")
         if not part:
             values[name] = path

@@ -155,7 +155,7 @@ def keep_freed_memory() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide results; nothing is imported."""
-    found = {"python": platform.python_version(), "platform": sys.platform}
+    installed = {"python": platform.python_version(), "platform": sys.platform}
     for name in (
         "priorkit",
         "torch",
@@ -167,10 +167,10 @@ def versions() -> dict[str, str]:
         "safetensors",
     ):
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def peak_memory() -> int:

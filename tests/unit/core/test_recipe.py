@@ -82,7 +82,7 @@ def test_a_key_given_twice_in_two_spellings_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spelling", ["max_steps", "max-steps", '"max_steps"'])
 def test_the_line_of_a_key_is_found_in_either_spelling(tmp_path: Path, spelling: str) -> None:
     path = write(tmp_path, f"[toy]\n\n{spelling} = 'x'\n")
-    assert recipe.place(path, "toy", "max_steps") == f"{path}:3 [toy] max_steps"
+    assert recipe.key_location(path, "toy", "max_steps") == f"{path}:3 [toy] max_steps"
 
 
 def test_a_missing_table_names_those_there_are(tmp_path: Path) -> None:
