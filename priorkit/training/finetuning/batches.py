@@ -42,9 +42,7 @@ def tokenize_conversation(chat: ChatTokenizer, conversation: Conversation) -> To
     try:
         return chat.encode([(turn.role, turn.text) for turn in conversation.turns])
     except InputError as error:
-        raise type(error)(
-            error.problems[0].what, where=f"conversation {conversation.id}", hint=error.problems[0].hint
-        ) from None
+        raise error.at(f"conversation {conversation.id}") from None
 
 
 def collate_rows(

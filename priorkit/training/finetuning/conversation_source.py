@@ -189,7 +189,7 @@ def _check_fit(conversation: Conversation, chat: ChatTokenizer) -> tuple[str, bo
     try:
         return "", tokenize_conversation(chat, conversation).truncated
     except TooLongError as error:
-        return f"{conversation.id}: {error.problems[0].what}", False
+        return f"{conversation.id}: {error.what}", False
 
 
 def mean_length(chat: ChatTokenizer, samples: ConversationSamples, most: int = 256) -> float:
