@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.specs import option_specs
+from priorkit.core.specs import refuse_changed
 from priorkit.core.templates import check_templates
 from priorkit.core.work import Inputs, Plan
 from priorkit.data.results.evaluation_files import shared_benchmarks
@@ -93,11 +93,7 @@ def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
 
 
 def _refuse_model_options(settings: EvaluateSettings, given: str, problems: Problems) -> None:
-    """Where no model is asked, options of asking would have no effect."""
-    specs = option_specs(type(settings))
-    for name in MODEL_OPTIONS:
-        if getattr(settings, name) != specs[name].default:
-            problems.add(f"{given} asks no model, so that this has no effect", where=specs[name].flag)
+    refuse_changed(settings, MODEL_OPTIONS, problems, f"{given} asks no model, so that this has no effect")
 
 
 def _plan_predictions(
