@@ -11,9 +11,9 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.compatibility import check_architectures, check_named_bases, check_tokenizers
-from priorkit.merging.completeness import check_complete
-from priorkit.merging.configs import check_configs
+from priorkit.merging.checks.compatibility import check_architectures, check_named_bases, check_tokenizers
+from priorkit.merging.checks.completeness import check_complete
+from priorkit.merging.checks.configs import check_configs
 from priorkit.merging.inputs import MergeInput, check_types, match_inputs, read_inputs
 from priorkit.merging.layouts import has_transposed_layers
 from priorkit.merging.lora import LoraAdapter

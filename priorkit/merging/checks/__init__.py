@@ -1,0 +1,1 @@
+"""Checks of the inputs of a merge: whether they belong together and are complete."""
