@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,11 @@ def check_text_source(path: Path, column: str = "text") -> list[Path]:
         if suffix_of(file, (".parquet",)):
             names = column_names(file)
             if column not in names:
-                raise InputError(f"no column '{column}'", where=str(file), hint=nearest(column, names))
+                raise InputError(
+                    f"no column '{column}'; got {', '.join(names)}",
+                    where=str(file),
+                    hint=column_hint(column, names),
+                )
         elif is_plain_text(file):
             check_plain_text(file)
     return files
@@ -91,6 +95,8 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
             yield _plain_text(file, rejects)
             continue
         for number, row in read_rows(file, rejects, [column]):
+            if is_blank(row.get(column)):
+                continue
             try:
                 text = text_of(row, column)
             except ValueError as error:
@@ -100,6 +106,11 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
             yield text
     if rejects.total == before:
         raise InputError("no documents here", where=str(path))
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a row's text is blank: an empty document, as in WikiText's tables, which is skipped and not broken."""
+    return isinstance(value, str) and not value.strip()
 
 
 def text_of(row: Mapping[str, Any], column: str) -> str:
@@ -118,7 +129,14 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
         return value
     if column not in row:
         raise ValueError(f"no key '{column}' ({nearest(column, row)})")
-    raise ValueError(f"'{column}' is empty or not text")
+    raise ValueError(f"'{column}' is not text")
+
+
+def column_hint(column: str, present: Iterable[str]) -> str:
+    """What to do where a table's text is under another name."""
+    names = list(present)
+    close = nearest(column, names, only_close=True)
+    return f"{close or 'name the column of the text'} (--text-column NAME)" if names else ""
 
 
 LABEL_COLUMN = "labels"
@@ -166,6 +184,8 @@ class DocumentReader:
         columns = [self._column, LABEL_COLUMN] if self._labelled else [self._column]
         reader = PartReader(self._part, self._rejects, columns)
         for number, row in reader:
+            if is_blank(row.get(self._column)):
+                continue
             try:
                 text = text_of(row, self._column)
                 bits = label_bits(row.get(LABEL_COLUMN)) if self._labelled else 0

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
-from priorkit.data.text.documents import is_plain_text, read_documents, text_files
+from priorkit.data.text.documents import is_blank, is_plain_text, read_documents, text_files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,7 +87,9 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
             continue
         for number, row in read_rows(file, rejects):
             text = row.get(column)
-            if isinstance(text, str) and text:
+            if is_blank(text):
+                continue
+            if isinstance(text, str):
                 rejects.accept()
                 identifier = row.get("id")
                 named = (
@@ -100,7 +102,7 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
             elif column not in row:
                 rejects.add(str(file), number, f"no key '{column}' ({nearest(column, row)})")
             else:
-                rejects.add(str(file), number, f"'{column}' is empty or not text")
+                rejects.add(str(file), number, f"'{column}' is not text")
     if not count:
         raise InputError("no documents here", where=str(path))
 

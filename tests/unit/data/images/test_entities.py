@@ -178,3 +178,52 @@ def test_names_from_tables(tmp_path: Path) -> None:
     lines.write_text('{"entity": "heron"}\n{"entity": null}\n')
     with pytest.raises(InputError, match=r"names\.jsonl:2: 'entity' is not a name: None"):
         read_names(lines)
+
+
+def pictures(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png())
+
+
+def test_metadata_may_be_csv_with_a_byte_order_mark_and_lie_in_a_split(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/a.png", "train/b.png")
+    (tmp_path / "train" / "metadata.csv").write_text(
+        "file_name,label\na.png,cat\nb.png,dog\n", encoding="utf-8-sig"
+    )
+    for root in (tmp_path, tmp_path / "train"):
+        assert read_entities(root, Rejects(0)).entities == ("cat", "dog")
+
+
+def test_splits_are_not_entities(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/cat/0.png", "train/dog/0.png")
+    assert read_entities(tmp_path, Rejects(0)).entities == ("cat", "dog")
+    pictures(tmp_path, "val/cat/0.png")
+    with pytest.raises(InputError, match=r"train, val are splits.*\n.*name one of them: .*train or .*val"):
+        read_entities(tmp_path, Rejects(0))
+    pictures(tmp_path, "car/0.png")
+    assert read_entities(tmp_path, Rejects(0)).entities == ("car", "train", "val")
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('{"file_name": "a.png", "label": 3}', "metadata.jsonl:1: 'label' is a number, not a name"),
+        ('{"image": "a.png", "label": "cat"}', "metadata.jsonl:1: no 'file_name'; got image, label"),
+        ('{"file_name": "b.png", "label": "cat"}', "metadata.jsonl:1: no such image: b.png"),
+    ],
+)
+def test_the_reason_is_named_where_no_row_can_be_used(tmp_path: Path, row: str, reason: str) -> None:
+    pictures(tmp_path, "a.png")
+    (tmp_path / "metadata.jsonl").write_text(row + "\n")
+    with pytest.raises(InputError) as caught:
+        read_entities(tmp_path, Rejects(1.0))
+    assert reason in str(caught.value)
+
+
+def test_a_column_to_rename_is_named(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table({"img": [{"bytes": png(), "path": None}], "fine_label": [1]}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(InputError, match="rename 'img' to 'image', rename 'fine_label' to 'label'"):
+        read_entities(tmp_path / "x.parquet", Rejects(0))

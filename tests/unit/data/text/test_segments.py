@@ -80,7 +80,8 @@ def test_records_keep_ids_and_plain_metadata(tmp_path: Path) -> None:
             "n": float("nan"),
         },
         {"text": "two"},
-        {"id": 7, "text": ""},
+        {"id": 7, "text": None},
+        {"id": 8, "text": " \n"},
     ]
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
