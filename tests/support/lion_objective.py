@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from priorkit.architectures.lion.objective import LionObjective
-from priorkit.architectures.lion.samples import encode_all
+from priorkit.architectures.lion.samples import LionSamples, tokenize_samples
+from priorkit.architectures.lion.tokenization import ConversationTokenizer
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.decoding import ImageRef
@@ -29,11 +30,18 @@ def samples(tags: tuple[str, ...] | None = ("red", "circle")) -> list[TaskConver
     return found
 
 
+def tokenized(
+    data: list[TaskConversation], chat: ChatTokenizer, tags: str, reject_limit: float = 0
+) -> LionSamples:
+    """All samples, tokenized."""
+    tokenizer = ConversationTokenizer(chat, tags, 12)
+    return tokenize_samples(data, range(len(data)), tokenizer, Rejects(reject_limit))
+
+
 def objective(
     lion, data: list[TaskConversation], alternating: int = 0, packing: bool = False, seed: int = 0
 ) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
-    encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
-    pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
-    views = PerStepFeatures(lion, pixels, trained=False)
-    return LionObjective(lion, encoded, chat, views, {"aggregator": 0.5}, packing, alternating, seed=seed)
+    encoded = tokenized(data, chat, lion.model.config.tags)
+    features = PerStepFeatures(lion, Pixels(encoded.images, lion.prepare), trained=False)
+    return LionObjective(lion, encoded, features, {"aggregator": 0.5}, packing, alternating, seed=seed)

@@ -1,4 +1,4 @@
-"""LION's samples seen anew each time: a view of the image, and what the conversation says of that view."""
+"""Augmentation of LION's samples: a view of the image, and the conversation changed to match it."""
 
 from __future__ import annotations
 
@@ -8,62 +8,59 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from priorkit.architectures.lion.samples import LionSample, tokenise
+from priorkit.architectures.lion.samples import LionSample
+from priorkit.architectures.lion.tokenization import ConversationTokenizer
 from priorkit.core.errors import InputError
 from priorkit.core.seeds import stream_seed
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.region_augmentation import fit_view, seen_text
+from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.language.chat_template import ChatTokenizer
 
 
 @dataclass(frozen=True)
-class Variation:
-    """Draws the views of a run, each a function of the seed and the place in the stream.
+class SampleAugmentation:
+    """Draws the views of a run, each a function of the seed and the position in the stream.
 
     Attributes:
-        augmentation: how far views may go.
+        settings: how far views may deviate from the image.
         pixels: all images by number.
-        chat: tokenises what is said of a view.
-        tags: ``off``, ``hard`` or ``soft``.
-        question_length: most tokens of a question for the Q-Former.
+        tokenizer: tokenizes the changed conversations.
         seed: the run's.
     """
 
-    augmentation: AugmentationSettings
+    settings: AugmentationSettings
     pixels: Pixels
-    chat: ChatTokenizer
-    tags: str
-    question_length: int
+    tokenizer: ConversationTokenizer
     seed: int
 
-    def seen(self, sample: LionSample, position: int) -> tuple[LionSample, tuple[View, ...]]:
-        """A sample as it is seen at a place in the stream, and the views of its images.
+    def augment(self, sample: LionSample, conversation: TaskConversation, position: int) -> LionSample:
+        """A sample with the views of its images at a position in the stream.
 
-        A conversation of several images keeps them whole and as they are but for their colours, as nothing
-        tells which of them a box or a side is of; so does one that would no longer fit.
+        Only the colors vary of several images in a conversation, as it is unknown which of them a box or a
+        side refers to, and of an image whose changed conversation would no longer fit.
         """
-        drawn = [
-            self.pixels.draw(number, self.augmentation, stream_seed(self.seed, position))
-            for number in sample.numbers
+        views = [
+            self.pixels.draw(number, self.settings, stream_seed(self.seed, position))
+            for number in sample.images
         ]
-        size = self.pixels.size
-        turns = sample.routed.conversation.turns
-        if len(drawn) == 1:
-            view = fit_view(drawn[0], [turn.text for turn in turns], size)
-            said = tuple(Turn(turn.role, seen_text(turn.text, view, size)) for turn in turns)
-            routed = replace(sample.routed, conversation=replace(sample.routed.conversation, turns=said))
+        if len(views) == 1:
+            size, turns = self.pixels.size, conversation.turns
+            view = fit_view(views[0], [turn.text for turn in turns], size)
+            changed = tuple(Turn(turn.role, seen_text(turn.text, view, size)) for turn in turns)
             try:
-                encoded, questions, _ = tokenise(routed, self.chat, self.tags, self.question_length)
+                tokenized = self.tokenizer.tokenize(conversation.with_turns(changed))
             except InputError:
                 pass
             else:
-                return replace(sample, encoded=encoded, questions=questions), (view,)
-        return sample, tuple(View(colour=view.colour) for view in drawn)
+                return replace(
+                    sample, encoded=tokenized.encoded, questions=tokenized.questions, views=(view,)
+                )
+        return replace(sample, views=tuple(View(colour=view.colour) for view in views))
 
-    def look(self, numbers: Sequence[int], views: Sequence[View]) -> Tensor:
-        """uint8 ``[images, 3, height, width]``."""
+    def views_of(self, numbers: Sequence[int], views: Sequence[View]) -> Tensor:
+        """Pixels of views of images, uint8 ``[images, 3, height, width]``."""
         return torch.stack(
             [self.pixels.view(number, view) for number, view in zip(numbers, views, strict=True)]
         )

@@ -3,113 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from priorkit.architectures.lion.augmentation import Variation
+from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.build import LionMultimodal
+from priorkit.architectures.lion.modeling.configuration import TASK_TYPES
 from priorkit.architectures.lion.modeling.processing import pad_questions
-from priorkit.architectures.lion.samples import LionSample
-from priorkit.data.images.augmentation import View
+from priorkit.architectures.lion.samples import LionSample, LionSamples
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.kernels.cross_entropy import token_loss
-from priorkit.models.language.chat_template import ChatTokenizer
-from priorkit.training.finetuning.batches import TrainingSample
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import VisionFeatures
 from priorkit.training.objectives.base import Loss
 
 
-@dataclass(frozen=True)
-class RoutedSample(TrainingSample):
-    """A tokenised conversation with its task type and the token ids of the question to each image.
-
-    Where images vary, ``views`` tells how each is seen.
-    """
-
-    task: int
-    questions: tuple[tuple[int, ...], ...]
-    views: tuple[View, ...] = ()
-
-
-class LionSamples:
-    """Conversations as :class:`InstructionObjective` asks for them; they are tokenised already."""
-
-    def __init__(self, samples: Sequence[LionSample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self._samples[index]
-
-    def images_of(self, index: int) -> Sequence[int]:
-        """The numbers of a sample's images."""
-        return self._samples[index].numbers
-
-
 class LionObjective(InstructionObjective):
-    """The assistant's words, each sample routed by its own task type, also where samples share a row.
+    """Loss of the supervised tokens, each sample routed by its own task type, also where samples share a row.
 
     Args:
         lion: what to train; which parameters train is set by the caller.
-        samples: tokenised.
-        chat: the tokenizer they were encoded by.
-        views: gives the encoder's hidden states.
+        samples: the conversations.
+        features: gives the encoder's hidden states.
         scales: learning-rate multiplier of parts.
         packing: whether samples share rows.
-        alternating: batch size where batches of one task type follow each other in turn; 0 for mixed
-            batches. The rarer type is repeated, so that batches come one to one; with samples of one type
-            alone there is nothing to alternate.
-        variation: draws a view each time an image is seen; None for the images as they are.
+        alternating: batch size where batches of the task types alternate; 0 for mixed batches. The rarer
+            type is repeated, so that there are as many batches of each; samples of one type only do not
+            alternate.
+        augmentation: draws a view each time an image is encoded; None for the images as they are.
         seed: the order of each type's samples in alternating batches.
     """
 
     def __init__(
         self,
         lion: LionMultimodal,
-        samples: Sequence[LionSample],
-        chat: ChatTokenizer,
-        views: VisionFeatures,
+        samples: LionSamples,
+        features: VisionFeatures,
         scales: Mapping[str, float],
         packing: bool,
         alternating: int = 0,
-        variation: Variation | None = None,
+        augmentation: SampleAugmentation | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(lion, LionSamples(samples), chat, views, scales, packing)
-        self._lion, self._encoded, self._variation, self._seed = lion, samples, variation, seed
-        self._of_type = [
-            [place for place, sample in enumerate(samples) if sample.task == task] for task in (0, 1)
+        super().__init__(lion, cast("Any", samples), samples.tokenizer.chat, features, scales, packing)
+        self._lion, self._lion_samples, self._augmentation, self._seed = lion, samples, augmentation, seed
+        self._indices_of_task = [
+            [index for index, task in enumerate(samples.tasks) if task == number]
+            for number in range(len(TASK_TYPES))
         ]
-        self._alternating = alternating if all(self._of_type) else 0
+        self._alternating = alternating if all(self._indices_of_task) else 0
 
-    def sample(self, index: int, position: int) -> Any:
-        """A tokenised conversation; with alternating batches, one of the batch's task type.
+    def sample(self, index: int, position: int) -> LionSample:
+        """A tokenized conversation; with alternating batches, one of the batch's task type.
 
-        Each type then has an order of its own, a keyed permutation per round, so that none of its samples
-        comes again before all have come.
+        Each type then has its own order, a keyed permutation per round, so that none of its samples
+        is repeated before all have been drawn.
         """
         if self._alternating:
             batch, place = divmod(position, self._alternating)
             task = batch % 2
-            own, turn = self._of_type[task], batch // 2 * self._alternating + place
-            index = own[int(sample_ids(self._seed << 1 | task, turn, turn + 1, len(own))[0])]
-        found, seen = self._encoded[index], ()
-        if self._variation is not None and found.numbers:
-            found, seen = self._variation.seen(found, position)
-        return RoutedSample(found.encoded, found.numbers, found.task, found.questions, seen)
+            indices, drawn = self._indices_of_task[task], batch // 2 * self._alternating + place
+            index = indices[int(sample_ids(self._seed << 1 | task, drawn, drawn + 1, len(indices))[0])]
+        sample = self._lion_samples[index]
+        if self._augmentation is None or not sample.images:
+            return sample
+        return self._augmentation.augment(sample, self._lion_samples.conversation(index), position)
 
     def collate_images(self, samples: Sequence[Any]) -> dict[str, Tensor]:
-        """As :class:`InstructionObjective`; where images vary, the pixels of their views."""
+        """As :class:`InstructionObjective`; with augmentation, the pixels of the views."""
         numbers = [number for sample in samples for number in sample.images]
-        if self._variation is None or not numbers:
+        if self._augmentation is None or not numbers:
             return super().collate_images(samples)
-        return {"pixels": self._variation.look(numbers, [own for sample in samples for own in sample.views])}
+        views = [view for sample in samples for view in sample.views]
+        return {"pixels": self._augmentation.views_of(numbers, views)}
 
     def collate(self, samples: Sequence[Any]) -> dict[str, Tensor]:
         """As :class:`InstructionObjective`, with ``task_types`` and the ``questions`` to the images.
@@ -129,7 +97,7 @@ class LionObjective(InstructionObjective):
         else:
             tasks = torch.tensor([samples[place].task for places in rows for place in places])
         batch["task_types"] = tasks
-        questions = [own for places in rows for place in places for own in samples[place].questions]
+        questions = [question for places in rows for place in places for question in samples[place].questions]
         if questions:
             batch["questions"], batch["questions_mask"] = pad_questions(questions, self._pad)
         return batch
@@ -143,7 +111,7 @@ class LionObjective(InstructionObjective):
         }
 
     def loss(self, batch: Mapping[str, Tensor]) -> Loss:
-        """Summed cross-entropy of the assistant's tokens, over the words that can be generated."""
+        """Summed cross-entropy of the supervised tokens, over the tokens that can be generated."""
         model = self._lion.model
         if model.config.soft_token_id >= model.lm_head.weight.shape[0]:
             return super().loss(batch)

@@ -1,226 +1,272 @@
-"""LION's data: conversations and regions of all sources, drawn, filtered by task type and tokenised with their tags."""
+"""LION's data: conversations and regions on disk, selected by task type, tokenized, their images numbered."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import sys
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, overload
 
 from priorkit.architectures.lion.modeling.configuration import task_index
-from priorkit.architectures.lion.modeling.processing import question_ids
 from priorkit.architectures.lion.settings import LionTuneSettings
-from priorkit.core.boxes import BOX_PATTERN
+from priorkit.architectures.lion.tokenization import ConversationTokenizer, TokenizedSample
 from priorkit.core.errors import InputError
-from priorkit.data.conversations.conversation import Turn
-from priorkit.data.conversations.conversation_store import draw_mixture
-from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, clean_tag, tag_sentence, with_sentence
+from priorkit.core.work import Work
+from priorkit.data.conversations.conversation import Conversation
+from priorkit.data.conversations.conversation_store import ConversationMixture
+from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
 from priorkit.data.conversations.task_conversations import (
+    REGION,
     TaskConversation,
-    questions_of,
-    read_task_conversations,
+    task_conversations_of,
 )
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
+from priorkit.data.images.augmentation import View
+from priorkit.data.images.decoding import ImageRef, upright_size
 from priorkit.data.io.rejects import Rejects
-from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
+from priorkit.training.finetuning.batches import TrainingSample
+from priorkit.training.finetuning.conversation_source import read_mixture
+from priorkit.training.finetuning.objective import TOKEN_CACHE
 
 logger = logging.getLogger(__name__)
 
 
-def read(
-    sources: Mapping[str, Path], settings: LionTuneSettings, tags: str, rejects: Rejects
-) -> list[TaskConversation]:
-    """The usable samples of all sources, drawn as the mixture that the settings ask for."""
-    column = settings.tags_column if tags != "off" else ""
-    kept: dict[str, list[TaskConversation]] = {}
-    for name, path in sources.items():
-        found = read_task_conversations([path], rejects, settings.task_column, column, (SOFT_TOKEN,))
-        found = _decodable(found, rejects, name)
-        if settings.ability:
-            found = [own for own in found if own.conversation.ability in settings.ability]
-        if not found:
-            raise InputError(f"no sample of {name} is left", where="--ability" if settings.ability else name)
-        kept[name] = found
-    every = [sample for found in kept.values() for sample in found]
-    if not settings.weight and settings.subset is None:
-        return every
-    sizes = {name: len(found) for name, found in kept.items()}
-    drawn, _ = draw_mixture(sizes, settings.weight, settings.subset, settings.max_epochs, settings.seed)
-    return [every[int(place)] for place in drawn]
+class TaskConversations(Protocol):
+    """Conversations with task types, by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> TaskConversation: ...
 
 
-def _decodable(samples: Sequence[TaskConversation], rejects: Rejects, source: str) -> list[TaskConversation]:
-    kept: list[TaskConversation] = []
-    last: ImageRef | None = None
-    for number, sample in enumerate(samples, start=1):
-        try:
-            for image in sample.conversation.images:
-                # All conversations about a row's regions hold the same image.
-                if image is not last:
-                    decode(image)
-                    last = image
-        except BrokenImageError as error:
-            rejects.add(source, number, f"{sample.conversation.id}: {error}")
-            continue
-        kept.append(sample)
-    rejects.raise_if_over_limit()
-    return kept
+class StoredTaskConversations:
+    """The conversations of a mixture with their task types, read on demand."""
+
+    def __init__(self, mixture: ConversationMixture) -> None:
+        self._mixture = mixture
+
+    def __len__(self) -> int:
+        return len(self._mixture)
+
+    def __getitem__(self, index: int) -> TaskConversation:
+        return TaskConversation.of(self._mixture[index])
 
 
-def of_types(
-    samples: Sequence[TaskConversation], task_types: Sequence[str]
-) -> tuple[list[TaskConversation], dict[str, int]]:
-    """The samples of some task types, and how many there are of each.
+def read_task_conversations(
+    settings: LionTuneSettings, work: Work, tags: str, rejects: Rejects
+) -> StoredTaskConversations:
+    """The usable conversations of all sources, drawn as the mixture that the settings ask for.
 
     Raises:
-        InputError: none, or of two wanted types only one.
+        InputError: broken samples beyond the limit, or nothing left.
     """
-    counts = {name: sum(sample.task_type == name for sample in samples) for name in task_types}
-    absent = [name for name, count in counts.items() if not count]
+    tags_column = settings.tags_column if tags != "off" else ""
+
+    def read(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
+        return task_conversations_of(path, rejects, settings.task_column, tags_column, (SOFT_TOKEN,))
+
+    return StoredTaskConversations(
+        read_mixture(settings, work, "instructions", rejects, settings.seed, read=read)
+    )
+
+
+def select_task_types(
+    conversations: TaskConversations, task_types: Sequence[str]
+) -> tuple[list[int], dict[str, int]]:
+    """The indices of the conversations of some task types, and how many there are of each.
+
+    Raises:
+        InputError: a task type has no conversation.
+    """
+    present = [conversations[index].task_type for index in range(len(conversations))]
+    counts = {task_type: present.count(task_type) for task_type in task_types}
+    absent = [task_type for task_type, count in counts.items() if not count]
     if absent:
         raise InputError(
-            f"no {' and no '.join(absent)} sample among {len(samples)}",
+            f"no {' and no '.join(absent)} sample among {len(present)}",
             hint="set the column task_type to region-level or image-level (--task-column)",
         )
-    kept = [sample for sample in samples if sample.task_type in task_types]
-    if len(kept) < len(samples):
-        logger.info(f"  {len(samples) - len(kept)} samples of the other task type are left out")
-    return kept, counts
+    selected = [index for index, task_type in enumerate(present) if task_type in task_types]
+    if len(selected) < len(present):
+        logger.info(f"  {len(present) - len(selected)} samples of the other task type are left out")
+    return selected, counts
 
 
 @dataclass(frozen=True)
-class LionSample:
-    """A tokenised conversation.
+class LionSample(TrainingSample):
+    """A tokenized conversation with the numbers of its images.
 
     Attributes:
-        encoded: its tokens.
-        images: its images.
-        numbers: their numbers among all images; samples about one image share its number.
-        task: number of its task type.
+        task: index of its task type.
         questions: token ids of the bare question to each image.
-        routed: the conversation itself.
+        views: how each image is augmented; empty for the images as they are.
     """
 
-    encoded: TokenizedConversation
-    images: tuple[ImageRef, ...]
-    numbers: tuple[int, ...]
     task: int
     questions: tuple[tuple[int, ...], ...]
-    routed: TaskConversation
+    views: tuple[View, ...] = ()
 
 
-def encode_all(
-    samples: Sequence[TaskConversation],
-    chat: ChatTokenizer,
-    tags: str,
-    rejects: Rejects,
-    question_length: int,
-) -> tuple[list[LionSample], int]:
-    """Tokenise conversations with their tags; those whose image or box would be cut go to ``rejects``.
+class DistinctImages(Sequence[ImageRef]):
+    """The images of conversations, each numbered once however many conversations show it; read on demand.
 
-    A list of tags gets shorter from its end until the conversation fits; the soft token is never cut.
-    Answers may be: ``encoded.truncated`` tells.
-
-    Returns:
-        The samples, and how many lists of tags were shortened.
+    Args:
+        conversations: where the images are.
     """
-    found: list[LionSample] = []
-    known: dict[Hashable, int] = {}
-    shortened = 0
-    for number, sample in enumerate(samples, start=1):
-        conversation = sample.conversation
-        try:
-            encoded, questions, cut = tokenise(sample, chat, tags, question_length)
-        except InputError as error:
-            rejects.add(conversation.id, number, error.what)
-            continue
-        shortened += cut
-        numbers = tuple(known.setdefault(_identity(image), len(known)) for image in conversation.images)
-        task = task_index(sample.task_type)
-        found.append(LionSample(encoded, conversation.images, numbers, task, questions, sample))
-    rejects.raise_if_over_limit()
-    if not found:
-        raise InputError(f"no conversation fits into {chat.max_length} tokens")
-    return found, shortened
+
+    def __init__(self, conversations: TaskConversations) -> None:
+        self._conversations = conversations
+        self._numbers: dict[Hashable, int] = {}
+        self._places: list[tuple[int, int]] = []
+
+    def number(self, conversation: int, position: int, image: ImageRef) -> int:
+        """The number of an image, the next one where it is new.
+
+        Args:
+            conversation: index of a conversation that shows it.
+            position: its position among the images of that conversation.
+            image: the image; identified by its path or its bytes.
+        """
+        content = image.content
+        key = (image.path, image.span) if content is None else hashlib.sha256(content).digest()
+        number = self._numbers.setdefault(key, len(self._places))
+        if number == len(self._places):
+            self._places.append((conversation, position))
+        return number
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, number: int) -> ImageRef: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[ImageRef]: ...
+    def __getitem__(self, number: int | slice) -> ImageRef | list[ImageRef]:
+        if isinstance(number, slice):
+            return [self[place] for place in range(len(self))[number]]
+        conversation, position = self._places[number]
+        return self._conversations[conversation].conversation.images[position]
 
 
-def _identity(image: ImageRef) -> Hashable:
-    """What tells an image from others: where it lies, or its bytes."""
-    return (image.path, image.span) if image.content is None else image.content
+@dataclass
+class LionSamples:
+    """Conversations that fit, by number; tokens are cached up to ``TOKEN_CACHE``, beyond that tokenized again.
+
+    Attributes:
+        conversations: where they are read from.
+        tokenizer: tokenizes them.
+        images: their images by number.
+        indices: the index in ``conversations`` of each sample.
+        tasks: index of each sample's task type.
+        image_numbers: numbers of each sample's images.
+        tokens: of all samples.
+        truncated: how many samples lost the end of an answer.
+        shortened: how many lists of tags were shortened.
+    """
+
+    conversations: TaskConversations
+    tokenizer: ConversationTokenizer
+    images: DistinctImages
+    indices: list[int] = field(default_factory=list[int])
+    tasks: list[int] = field(default_factory=list[int])
+    image_numbers: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
+    tokens: int = 0
+    truncated: int = 0
+    shortened: int = 0
+    _cache: dict[int, TokenizedSample] = field(default_factory=dict[int, TokenizedSample])
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> LionSample:
+        tokenized = self._cache.get(index)
+        if tokenized is None:
+            tokenized = self.tokenizer.tokenize(self.conversation(index))
+        return LionSample(
+            tokenized.encoded, self.image_numbers[index], self.tasks[index], tokenized.questions
+        )
+
+    def conversation(self, index: int) -> TaskConversation:
+        """The conversation of a sample."""
+        return self.conversations[self.indices[index]]
+
+    def images_of(self, index: int) -> Sequence[int]:
+        """The numbers of a sample's images."""
+        return self.image_numbers[index]
+
+    @property
+    def mean_length(self) -> float:
+        """Mean number of tokens."""
+        return self.tokens / len(self)
+
+    def add(self, index: int) -> None:
+        """Tokenize a conversation and add it.
+
+        Raises:
+            InputError: it does not fit.
+        """
+        sample = self.conversations[index]
+        tokenized = self.tokenizer.tokenize(sample)
+        if self.tokens < TOKEN_CACHE:
+            self._cache[len(self)] = tokenized
+        self.tokens += len(tokenized.encoded.input_ids)
+        self.truncated += tokenized.encoded.truncated
+        self.shortened += tokenized.shortened
+        images = enumerate(sample.conversation.images)
+        self.image_numbers.append(
+            tuple(self.images.number(index, position, image) for position, image in images)
+        )
+        self.tasks.append(task_index(sample.task_type))
+        self.indices.append(index)
 
 
-def images_of(samples: Sequence[LionSample]) -> list[ImageRef]:
-    """The images of samples by number, each once."""
-    found = {
-        number: image
-        for sample in samples
-        for number, image in zip(sample.numbers, sample.images, strict=True)
-    }
-    return [found[number] for number in range(len(found))]
+def tokenize_samples(
+    conversations: TaskConversations,
+    indices: Sequence[int],
+    tokenizer: ConversationTokenizer,
+    rejects: Rejects,
+) -> LionSamples:
+    """Tokenize conversations; those whose image or box would be truncated go to ``rejects``.
 
-
-def tokenise(
-    sample: TaskConversation, chat: ChatTokenizer, tags: str, question_length: int
-) -> tuple[TokenizedConversation, tuple[tuple[int, ...], ...], bool]:
-    """A conversation's tokens, those of the bare question to each image, and whether tags were left out.
+    Args:
+        conversations: with task types.
+        indices: which of them, in order.
+        tokenizer: for the model.
+        rejects: takes those that do not fit.
 
     Raises:
-        InputError: an image, the soft token, a box or the whole answer would be cut.
+        InputError: more than the limit do not fit, or all.
     """
-    encoded, cut = _fitted(sample, chat, tags)
-    if encoded.truncated and any(BOX_PATTERN.search(turn.text) for turn in sample.conversation.turns):
-        _refuse_cut_box(sample, chat, tags, encoded)
-    questions = tuple(
-        tuple(question_ids(chat.tokenizer, question, question_length))
-        for question in questions_of(sample.conversation.turns)
-    )
-    return encoded, questions, cut
-
-
-def _fitted(sample: TaskConversation, chat: ChatTokenizer, way: str) -> tuple[TokenizedConversation, bool]:
-    turns = sample.conversation.turns
-    if way == "off" or sample.tags is None:
-        return _encoded(chat, turns), False
-    tags = [tag for tag in sample.tags if clean_tag(tag)]
-    soft = chat.tokenizer.convert_tokens_to_ids(SOFT_TOKEN)
-    count = len(tags)
-    while True:
-        encoded, problem = None, None
+    samples = LionSamples(conversations, tokenizer, DistinctImages(conversations))
+    for number, index in enumerate(indices, start=1):
         try:
-            encoded = _encoded(chat, with_sentence(turns, tag_sentence(tags[:count], way)))
+            samples.add(index)
         except InputError as error:
-            problem = error
-        if encoded is not None and (not encoded.truncated or count == 0):
-            if way == "soft" and encoded.input_ids.count(soft) != 1:
-                raise InputError(f"the soft token would be cut at {chat.max_length} tokens")
-            return encoded, count < len(tags)
-        if count == 0:
-            raise problem or InputError("the conversation does not fit")
-        count = count * 3 // 4
+            rejects.add(conversations[index].conversation.id, number, error.what)
+    rejects.raise_if_over_limit()
+    chat = tokenizer.chat
+    if not len(samples):
+        raise InputError(f"no conversation fits into {chat.max_length} tokens")
+    if samples.shortened:
+        logger.warning(f"{samples.shortened} lists of tags were shortened to fit {chat.max_length} tokens")
+    if samples.truncated:
+        logger.warning(f"{samples.truncated} answers are cut to fit {chat.max_length} tokens")
+    return samples
 
 
-def _refuse_cut_box(
-    sample: TaskConversation, chat: ChatTokenizer, way: str, cut: TokenizedConversation
-) -> None:
-    """Half a box would be learnt as an answer; answers that are left out whole, or have theirs, are fine."""
-    unlimited = ChatTokenizer(chat.tokenizer, chat.image_tokens, sys.maxsize, chat.image_token)
-    turns = sample.conversation.turns
-    if way != "off" and sample.tags is not None:
-        # A truncated conversation has lost all its tags.
-        turns = with_sentence(turns, tag_sentence((), way))
-    whole = _encoded(unlimited, turns)
-    stop = end = len(cut.labels)
-    start = stop
-    while start and whole.labels[start - 1] != IGNORE:
-        start -= 1
-    while end < len(whole.labels) and whole.labels[end] != IGNORE:
-        end += 1
-    kept, said = (chat.tokenizer.decode(whole.input_ids[start:place]) for place in (stop, end))
-    if start < stop and len(BOX_PATTERN.findall(kept)) < len(BOX_PATTERN.findall(said)):
-        raise InputError(f"a box would be cut at {chat.max_length} tokens")
-
-
-def _encoded(chat: ChatTokenizer, turns: Sequence[Turn]) -> TokenizedConversation:
-    return chat.encode([(turn.role, turn.text) for turn in turns])
+def warn_of_misaligned_boxes(base: Path, samples: LionSamples) -> None:
+    """Warn if images with boxes are cropped or padded: the model would learn shifted boxes, and the loss does not show it."""
+    misaligned = misaligned_images(base)
+    if misaligned == "none":
+        return
+    region = task_index(REGION)
+    numbers = {
+        number
+        for task, images in zip(samples.tasks, samples.image_numbers, strict=True)
+        if task == region
+        for number in images
+    }
+    sizes = {number: upright_size(samples.images[number]) for number in sorted(numbers)}
+    if text := misalignment_warning(misaligned, sizes):
+        logger.warning(text)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,21 @@ class TaskConversation:
     conversation: Conversation
     task_type: str
     tags: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, conversation: Conversation) -> TaskConversation:
+        """From a conversation that carries task type and tags as its payload."""
+        tags = conversation.payload["tags"]
+        return cls(conversation, conversation.payload["task_type"], None if tags is None else tuple(tags))
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Those of the conversation."""
+        return self.conversation.turns
+
+    def with_turns(self, turns: tuple[Turn, ...]) -> TaskConversation:
+        """The same with other turns."""
+        return replace(self, conversation=replace(self.conversation, turns=turns))
 
 
 def task_type_of(given: Any, texts: Iterable[str] = ()) -> str:
@@ -116,63 +131,65 @@ def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
     return files
 
 
-def read_task_conversations(
-    paths: Sequence[Path], rejects: Rejects, task_column: str, tags_column: str, reserved: Sequence[str] = ()
-) -> list[TaskConversation]:
-    """Read conversations and regions with task types and tags; unusable rows go to ``rejects``.
+def task_conversations_of(
+    path: Path, rejects: Rejects, task_column: str, tags_column: str, reserved: Sequence[str] = ()
+) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield ``(file, row number from 1, conversation)`` of conversations and regions.
 
-    Of a row of regions only the unusable ones are rejected; each counts as a row.
+    The payload of each conversation holds its task type and tags; see :meth:`TaskConversation.of`. Rows that
+    are usable are counted, the others go to ``rejects``; of a row of regions only the unusable ones do, and
+    each region counts as a row.
 
     Args:
-        paths: sources.
+        path: a source.
         rejects: takes what cannot be used.
         task_column: column of the task type.
         tags_column: column of the tags; empty for none.
         reserved: texts that no conversation may contain.
 
     Raises:
-        InputError: nothing is left, or a file is damaged.
+        InputError: a file is damaged.
     """
-    found: list[TaskConversation] = []
-    for path in paths:
-        for file in check_task_conversations(path, tags_column):
-            for number, row in read_rows(file, rejects):
-                try:
-                    found += _routed(row, file, number, rejects, task_column, tags_column, reserved)
-                except (BrokenImageError, ValueError) as error:
-                    rejects.add(str(file), number, str(error))
-    rejects.raise_if_over_limit()
-    if not found:
-        raise InputError("no conversations here", where=", ".join(map(str, paths)))
-    return found
+    for file in check_task_conversations(path, tags_column):
+        for number, row in read_rows(file, rejects):
+            try:
+                tags = tags_of(row.get(tags_column)) if tags_column else None
+                conversations, task_type = _conversations_of_row(
+                    row, file, number, rejects, task_column, reserved
+                )
+            except (BrokenImageError, ValueError) as error:
+                rejects.add(str(file), number, str(error))
+                continue
+            payload = {"task_type": task_type, "tags": None if tags is None else list(tags)}
+            for conversation in conversations:
+                yield str(file), number, replace(conversation, payload=payload)
 
 
-def _routed(
+def _conversations_of_row(
     row: Mapping[str, Any],
     file: Path,
     number: int,
     rejects: Rejects,
     task_column: str,
-    tags_column: str,
     reserved: Sequence[str],
-) -> list[TaskConversation]:
-    tags = tags_of(row.get(tags_column)) if tags_column else None
+) -> tuple[list[Conversation], str]:
+    """The conversations of a row, counted as usable, and their task type."""
     if not any(row.get(key) is not None for key in TURN_KEYS) and set(REGION_COLUMNS) & set(row):
-        made, faults = conversations_of_regions(row, file, number, reserved)
+        conversations, faults = conversations_of_regions(row, file, number, reserved)
         for fault in faults:
             rejects.add(str(file), number, fault.reason, fault.region)
-        rejects.accept(len(made) // 2)
-        return [TaskConversation(conversation, REGION, tags) for conversation in made]
+        rejects.accept(len(conversations) // 2)
+        return conversations, REGION
     conversation = conversation_of(dict(row), file, number)
     texts = [turn.text for turn in conversation.turns]
-    for text in reserved:
-        if any(text in other for other in texts):
-            raise ValueError(f"a turn holds the reserved token {text}")
+    for reserved_text in reserved:
+        if any(reserved_text in text for text in texts):
+            raise ValueError(f"a turn holds the reserved token {reserved_text}")
     task_type = task_type_of(row.get(task_column), texts)
     if task_type == REGION:
         check_boxes(texts)
     rejects.accept()
-    return [TaskConversation(conversation, task_type, tags)]
+    return [conversation], task_type
 
 
 def questions_of(turns: Sequence[Turn]) -> list[str]:

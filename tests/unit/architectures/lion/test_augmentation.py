@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from priorkit.architectures.lion.augmentation import Variation
+from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.objective import LionObjective
-from priorkit.architectures.lion.samples import encode_all
-from priorkit.core.settings import Settings
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.region_augmentation import (
     boxes_in,
@@ -27,11 +25,10 @@ from priorkit.data.conversations.task_conversations import TaskConversation, che
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
-from priorkit.data.io.rejects import Rejects
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.training.finetuning.vision_features import PerStepFeatures
 from tests.support.lion_models import build_lion
-from tests.support.lion_objective import objective, samples
+from tests.support.lion_objective import objective, samples, tokenized
 
 SIZE: tuple[int, int] = (48, 48)
 MIRROR = View(mirrored=True)
@@ -167,13 +164,13 @@ def test_texts_that_may_become_false_are_not_augmented() -> None:
     assert fit_view(View(crop=(0.1, 0.1, 0.3, 0.3)), ["[0.5,0.5,1.0,1.0]"], SIZE).crop == (0.5, 0.5, 1.0, 1.0)
 
 
-def varied(lion, data: list[TaskConversation], settings: Settings) -> LionObjective:
+def augmented(lion, data: list[TaskConversation], settings: AugmentationSettings) -> LionObjective:
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
-    encoded, _ = encode_all(data, chat, lion.model.config.tags, Rejects(0), 12)
-    pixels = Pixels([image for sample in encoded for image in sample.images], lion.prepare)
-    variation = Variation(settings, pixels, chat, lion.model.config.tags, 12, seed=7)  # pyright: ignore
-    views = PerStepFeatures(lion, pixels, trained=False)
-    return LionObjective(lion, encoded, chat, views, {}, True, 0, variation)
+    encoded = tokenized(data, chat, lion.model.config.tags)
+    pixels = Pixels(encoded.images, lion.prepare)
+    augmentation = SampleAugmentation(settings, pixels, encoded.tokenizer, seed=7)
+    features = PerStepFeatures(lion, pixels, trained=False)
+    return LionObjective(lion, encoded, features, {}, True, 0, augmentation)
 
 
 def test_a_sample_repeats_at_its_place_and_its_words_follow(base) -> None:
@@ -181,7 +178,7 @@ def test_a_sample_repeats_at_its_place_and_its_words_follow(base) -> None:
     turns = Turn("user", "<image>\nFind the left circle."), Turn("assistant", "[0.100,0.250,0.480,0.710]")
     image = samples()[1].conversation.images
     data = [TaskConversation(Conversation("a", turns, image), "region-level", ("red", "left arrow"))]
-    own = varied(lion, data, AugmentationSettings(augment_flip=True))
+    own = augmented(lion, data, AugmentationSettings(augment_flip=True))
     seen = [own.sample(0, place) for place in range(16)]
     assert [sample.views for sample in seen] == [own.sample(0, place).views for place in range(16)]
     texts = {}
@@ -201,7 +198,7 @@ def test_a_sample_repeats_at_its_place_and_its_words_follow(base) -> None:
     both = own.collate([mirrored, plain])["pixels"]
     assert torch.equal(both[0], both[1].flip(-1)) or torch.equal(both[1], both[0].flip(-1))
     assert torch.isfinite(own.loss(own.collate([mirrored, plain])).total)
-    # Without variation, nothing changes.
+    # Without augmentation, nothing changes.
     still = objective(lion, data).sample(0, 3)
     assert still.views == ()
     assert still.encoded == plain.encoded
@@ -211,7 +208,7 @@ def test_conversations_of_several_images_are_not_cropped(base) -> None:
     lion = build_lion(base)
     turns = Turn("user", "<image>\n<image>\nSame?"), Turn("assistant", "yes")
     images = tuple(sample.conversation.images[0] for sample in samples()[:2])
-    own = varied(
+    own = augmented(
         lion,
         [TaskConversation(Conversation("a", turns, images), "image-level", None)],
         AugmentationSettings(augment_flip=True, augment_crop=0.3, augment_jitter=0.5),

@@ -12,19 +12,19 @@ from safetensors.torch import load_file
 
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import trained_parts
-from priorkit.architectures.lion.samples import encode_all, images_of, of_types, tokenise
+from priorkit.architectures.lion.samples import select_task_types
 from priorkit.architectures.lion.settings import LionSettings, lion_values, shape_of
+from priorkit.architectures.lion.tokenization import ConversationTokenizer
 from priorkit.core.boxes import BOX_PATTERN
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import resolve
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.decoding import ImageRef
-from priorkit.data.io.rejects import Rejects
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.chat_template import ChatTokenizer
 from tests.support.lion_models import build_lion, png
-from tests.support.lion_objective import objective, samples
+from tests.support.lion_objective import objective, samples, tokenized
 
 
 def loss_of(own: LionObjective, places: list[int]) -> torch.Tensor:
@@ -49,7 +49,8 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
             if ".lion." in name:
                 # Away from the initialization, where some branches are zero and get no gradient.
                 value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
-    data, _ = of_types(samples(), shape.task_types)
+    indices, _ = select_task_types(samples(), shape.task_types)
+    data = [samples()[index] for index in indices]
     own = objective(lion, data)
     loss_of(own, list(range(len(data)))).backward()
     reached = {
@@ -131,9 +132,9 @@ def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> Non
     many = tuple(f"tag number {number}" for number in range(200))
     # Room for the image, the question and a few tags.
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.image_tokens + 220)
-    encoded, shortened = encode_all(samples(many), chat, "soft", Rejects(0), 12)
+    encoded = tokenized(samples(many), chat, "soft")
     soft = lion.model.config.soft_token_id
-    assert shortened == 3
+    assert encoded.shortened == 3
     for sample in encoded:
         assert sample.encoded.input_ids.count(soft) == 1
         assert not sample.encoded.truncated
@@ -141,9 +142,9 @@ def test_long_lists_of_tags_lose_their_end_and_never_the_soft_token(base) -> Non
     before = len(lion.tokenizer("USER: ", add_special_tokens=False)["input_ids"])
     tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.image_tokens + before + 2)
     with pytest.raises(InputError, match="no answer begins within"):
-        encode_all(samples(many), tight, "soft", Rejects(0), 12)
+        tokenized(samples(many), tight, "soft")
     with pytest.raises(InputError, match="image is beyond"):
-        encode_all(samples(None), ChatTokenizer(lion.tokenizer, lion.image_tokens, 5), "off", Rejects(0), 12)
+        tokenized(samples(None), ChatTokenizer(lion.tokenizer, lion.image_tokens, 5), "off")
 
 
 def test_a_box_is_never_cut(base) -> None:
@@ -163,15 +164,15 @@ def test_a_box_is_never_cut(base) -> None:
     for tags in ("off", "hard"):
         kept: list[str] = []
         reasons: set[str] = set()
-        whole = tokenise(replace(sample, tags=()), chat(10_000), tags, 12)[0]
-        spoken = [place for place, label in enumerate(whole.labels) if label != -100]
-        for length in range(spoken[0] + 1, len(whole.labels) + 1):
+        complete = ConversationTokenizer(chat(10_000), tags, 12).tokenize(replace(sample, tags=())).encoded
+        supervised = [place for place, label in enumerate(complete.labels) if label != -100]
+        for length in range(supervised[0] + 1, len(complete.labels) + 1):
             try:
-                found, _, _ = tokenise(sample, chat(length), tags, 12)
+                encoded = ConversationTokenizer(chat(length), tags, 12).tokenize(sample).encoded
             except InputError as error:
                 reasons.add(error.problems[0].what.rpartition(" at ")[0])
                 continue
-            kept.append(lion.tokenizer.decode([own for own in found.labels if own != -100]))
+            kept.append(lion.tokenizer.decode([label for label in encoded.labels if label != -100]))
         assert reasons == {"a box would be cut"}
         assert any(text.count("[") == 1 and "triangle" not in text for text in kept)
         assert any("0.55]" in text and "red." not in text for text in kept)
@@ -231,15 +232,15 @@ def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Pa
     ]
     lion = build_lion(base)
     chat = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
-    encoded, _ = encode_all(data, chat, "off", Rejects(0), 12)
-    assert [sample.numbers for sample in encoded] == [(0, 1), (1, 2), (2, 0)]
-    images = images_of(encoded)
-    assert [image.content or image.path for image in images] == [png(1), tmp_path / "a.png", png(2)]
+    encoded = tokenized(data, chat, "off")
+    assert [sample.images for sample in encoded] == [(0, 1), (1, 2), (2, 0)]
+    assert [image.content or image.path for image in encoded.images] == [png(1), tmp_path / "a.png", png(2)]
     # Images that no sample of the encoded ones shows have no number.
     tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     long = replace(data[0].conversation, turns=(Turn("user", "<image>\n" * 2 + "word " * 2000), turns[1]))
-    kept, _ = encode_all([TaskConversation(long, "image-level"), data[1]], tight, "off", Rejects(1), 12)
-    assert [sample.numbers for sample in kept] == [(0, 1)]
+    kept = tokenized([TaskConversation(long, "image-level"), data[1]], tight, "off", reject_limit=1)
+    assert [sample.images for sample in kept] == [(0, 1)]
+    assert [image.content or image.path for image in kept.images] == [tmp_path / "a.png", png(2)]
 
 
 def test_stages_of_the_paper() -> None:
@@ -257,7 +258,7 @@ def test_stages_of_the_paper() -> None:
 
 def test_a_task_type_without_samples(base) -> None:
     with pytest.raises(InputError, match="no region-level sample among 2"):
-        of_types([samples()[0], samples()[2]], ("region-level",))
+        select_task_types([samples()[0], samples()[2]], ("region-level",))
 
 
 SMALL = (

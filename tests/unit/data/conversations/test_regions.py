@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.regions import box_text, conversations_of_regions
 from priorkit.data.conversations.task_conversations import (
+    TaskConversation,
     check_boxes,
     check_task_conversations,
-    read_task_conversations,
     tags_of,
+    task_conversations_of,
     task_type_of,
 )
 from priorkit.data.io.rejects import Rejects
@@ -30,6 +31,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def read(
+    path: Path,
+    rejects: Rejects,
+    task_column: str = "task_type",
+    tags_column: str = "",
+    reserved: tuple[str, ...] = (),
+) -> list[TaskConversation]:
+    items = list(task_conversations_of(path, rejects, task_column, tags_column, reserved))
+    rejects.raise_if_over_limit()
+    return [TaskConversation.of(conversation) for _, _, conversation in items]
+
+
 def write(folder: Path, *rows: dict) -> Path:
     path = folder / "rows.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
@@ -42,7 +55,7 @@ def test_refcoco_rows_ask_both_ways(folder: Path) -> None:
         {"image": "a.png", "sentences": [{"sent": "left man"}, "the man"], "bbox": [4, 8, 20, 16]},
         {"image": "a.png", "expression": "a hat", "box": [0.44, 0.06, 0.65, 0.367]},
     )
-    found = read_task_conversations([path], Rejects(0), "task_type", "")
+    found = read(path, Rejects(0), "task_type", "")
     texts = [[turn.text for turn in own.conversation.turns] for own in found]
     assert len(found) == 6
     assert {own.task_type for own in found} == {"region-level"}
@@ -61,7 +74,7 @@ def test_visual_genome_rows(folder: Path) -> None:
         {"image": "a.png", "regions": [region, {**region, "phrase": "sky"}]},
         {"image": "a.png", **region, "image_width": 100, "image_height": 50},
     )
-    found = read_task_conversations([path], Rejects(0), "task_type", "")
+    found = read(path, Rejects(0), "task_type", "")
     assert len(found) == 6
     assert found[0].conversation.turns[1].text == "[0.250,0.000,0.750,0.762]"
     assert found[4].conversation.turns[1].text == "[0.100,0.000,0.300,0.610]"
@@ -98,7 +111,7 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
         {"image": "b.png", **good},
     )
     rejects = Rejects(1.0)
-    found = read_task_conversations([path], rejects, "task_type", "", ("<soft_prompt>",))
+    found = read(path, rejects, "task_type", "", ("<soft_prompt>",))
     assert [own.conversation.id for own in found] == ["1.0.0", "1.0.1", "1.3.0", "1.3.1", "2.0.0", "2.0.1"]
     assert [(own["row"], own.get("region")) for own in rejects.rows] == [
         (1, 2), (1, 3), (2, 2), (2, 3), (3, None),
@@ -113,7 +126,7 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
     written = [json.loads(line) for line in (folder / "rejects.jsonl").read_text().splitlines()]
     assert written[0] == {"file": str(path), "row": 1, "region": 2, "reason": reasons[0]}
     with pytest.raises(InputError, match=r"5 of 8 rows are broken .*rows.jsonl:1, region 2: the box"):
-        read_task_conversations([path], Rejects(0.5), "task_type", "", ("<soft_prompt>",))
+        read(path, Rejects(0.5), "task_type", "", ("<soft_prompt>",))
 
 
 @given(*(st.floats(0, 1) for _ in range(4)))
@@ -161,8 +174,8 @@ def test_conversations_with_bad_boxes_types_and_tokens_are_refused(folder: Path)
         (row("x", tags=7), "tags must be"),
     ):
         with pytest.raises(InputError, match=words):
-            read_task_conversations(
-                [write(folder, bad)],
+            read(
+                write(folder, bad),
                 Rejects(0),
                 "task_type",
                 "tags" if "tags" in bad else "",
