@@ -397,7 +397,7 @@ def test_workers_change_nothing_but_the_time(
     tmp_path: Path, models: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from priorkit.evaluation.benchmarks import items_io
-    from priorkit.inference.images import encode
+    from priorkit.inference.images import batches
 
     asked: list[int] = []
 
@@ -409,7 +409,7 @@ def test_workers_change_nothing_but_the_time(
         return call
 
     monkeypatch.setattr(items_io, "in_threads", counted(in_threads))
-    monkeypatch.setattr(encode, "streamed_in_threads", counted(streamed_in_threads))
+    monkeypatch.setattr(batches, "streamed_in_threads", counted(streamed_in_threads))
     files = [str(benchmarks / f"{name}.jsonl") for name in ("colours", "open")]
     for model, names in (("llava", files), ("encoder", files[:1])):
         outs = [tmp_path / f"{model}-{workers}" for workers in (0, 3)]
