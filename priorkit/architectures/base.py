@@ -1,4 +1,4 @@
-"""What an architecture of ``tune`` is: the protocol that each folder here fulfils."""
+"""The protocol that every architecture of ``tune`` fulfils."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.settings import Settings
-from priorkit.core.specs import flag_of
+from priorkit.core.specs import changed, flag_of
 from priorkit.training.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
-    from priorkit.core.inputs import Input
     from priorkit.core.runtime import Runtime
-    from priorkit.core.work import Plan, Work
+    from priorkit.core.work import Inputs, Plan, Work
     from priorkit.inference.model_info import ModelInfo
     from priorkit.models.multimodal.base import MultimodalModel
     from priorkit.training.finetuning.finetune import FinetuningRun
@@ -24,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """Which options of ``tune`` an architecture takes; what inference may do is in ``Capabilities`` of its model.
+    """Which options of ``tune`` an architecture takes; what it allows in inference is in its model's ``Capabilities``.
 
     Attributes:
-        groups: groups of options that it takes in addition to those of all architectures.
-        unsupported: options of all architectures that it does not support, with the reason.
+        groups: groups of options in addition to those of all architectures.
+        unsupported: options of all architectures that it does not support, by field, with the reason.
     """
 
     groups: tuple[type[Settings], ...] = ()
@@ -43,11 +42,12 @@ class Architecture(ABC, Generic[S]):
 
     A folder of this package fulfils it with two modules: ``settings`` holds ``OPTIONS``, a
     :class:`TuneOptions`, and imports no torch; ``architecture`` holds ``ARCHITECTURE``, an instance of a
-    subclass. A line in :mod:`priorkit.architectures.registry` makes it known.
+    subclass. A line in :mod:`priorkit.architectures.registry` registers it. ``S`` is what it reads of the
+    settings of ``tune``: those groups with :class:`FinetuningSettings`.
     """
 
     @abstractmethod
-    def plan(self, settings: S, inputs: Mapping[str, Input]) -> Plan:
+    def plan(self, settings: S, inputs: Inputs) -> Plan[Any]:
         """Check model, data and options from headers.
 
         Raises:
@@ -55,7 +55,7 @@ class Architecture(ABC, Generic[S]):
         """
 
     @abstractmethod
-    def prepare(self, settings: S, work: Work, runtime: Runtime) -> FinetuningRun:
+    def prepare(self, settings: S, work: Work[Any], runtime: Runtime) -> FinetuningRun:
         """Load the model, set its trainable parameters, read the data and build the objective."""
 
     @abstractmethod
@@ -91,16 +91,13 @@ def check_options(settings: Settings, name: str, options: Mapping[str, TuneOptio
         UsageError: naming every such option that is not at its default.
     """
     problems = Problems(UsageError)
-    fields = type(settings).model_fields
-    changed = [field for field in fields if getattr(settings, field) != fields[field].default]
-    taken = {field for group in options[name].groups for field in group.model_fields}
-    for field_name in changed:
-        owners = [
-            owner
-            for owner, own in options.items()
-            if any(field_name in group.model_fields for group in own.groups)
-        ]
-        if owners and field_name not in taken:
+    fields_of = {
+        owner: {field for group in taken.groups for field in group.model_fields}
+        for owner, taken in options.items()
+    }
+    for field_name in changed(settings, type(settings).model_fields):
+        owners = [owner for owner, fields in fields_of.items() if field_name in fields]
+        if owners and name not in owners:
             names = " or ".join(f"--architecture {owner}" for owner in owners)
             problems.add(f"only {names} takes this", where=flag_of(type(settings), field_name))
         elif field_name in options[name].unsupported:

@@ -9,7 +9,7 @@ from priorkit.training.engine.settings import check_sharding
 from priorkit.training.finetuning.blind_settings import BlindTuneSettings, check_arm
 
 
-def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan:
+def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
     """Check model, instructions and arm from headers."""
     from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.language.causal_lm import check_llm
@@ -42,7 +42,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan:
     )
 
 
-def execute(settings: BlindTuneSettings, work: Work) -> None:
+def execute(settings: BlindTuneSettings, work: Work[None]) -> None:
     """Withhold the images and train the language model on the supervised tokens."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.training.finetuning.blind_tuning import prepare

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.architectures.base import check_options
 from priorkit.architectures.registry import ARCHITECTURES, architecture, option_groups, tune_options
@@ -62,14 +62,14 @@ class TuneSettings(
     )
 
 
-def plan(settings: TuneSettings, inputs: Inputs) -> Plan:
+def plan(settings: TuneSettings, inputs: Inputs) -> Plan[Any]:
     """Let the architecture check model, instructions and options from headers."""
     check_sharding(settings)
     check_options(settings, settings.architecture, tune_options())
     return architecture(settings.architecture).plan(settings, inputs)
 
 
-def execute(settings: TuneSettings, work: Work) -> None:
+def execute(settings: TuneSettings, work: Work[Any]) -> None:
     """Let the architecture load the model and set its trainable parameters; train on the supervised tokens; save."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.training.finetuning.finetune import train_and_save

@@ -165,14 +165,14 @@ def test_lora_with_a_trained_encoder(artifacts, cli, tmp_path: Path) -> None:
     ("extra", "message"),
     [
         (("--lora-rank", 2, "--train", "encoder"), "LoRA trains the language model"),
-        (("--dora",), "--dora: there is no LoRA to apply it to"),
-        (("--lora-alpha", 4), "--lora-alpha: there is no LoRA"),
+        (("--dora",), "--dora: only has an effect with LoRA"),
+        (("--lora-alpha", 4), "--lora-alpha: only has an effect with LoRA"),
         (
             ("--train", "llm", "--encoder-learning-rate", 1),
             "--encoder-learning-rate: the encoder is not trained",
         ),
         (("--train", "projector", "--llm-learning-rate", 1), "--llm-learning-rate: the llm is not trained"),
-        (("--export-encoder", "ENCODER"), "--export-encoder: the encoder is not trained"),
+        (("--export-encoder", "ENCODER"), "--export-encoder: the encoder is frozen"),
         (("--max-length", 9), "an image takes 9 tokens, the longest conversation is 9"),
     ],
 )
@@ -466,8 +466,8 @@ def test_two_encoders_are_aligned_tuned_and_evaluated(artifacts, cli, tmp_path: 
 @pytest.mark.parametrize(
     ("extra", "code", "message"),
     [
-        (("--class-token",), 2, "class tokens have no place in the grid"),
-        (("--feature-layer", 1), 2, "counted from the last"),
+        (("--class-token",), 2, "no place for class tokens"),
+        (("--feature-layer", 1), 2, "numbered from the last"),
         (("--feature-layer", -4), 2, "the image tower has 2 layers"),
     ],
 )
@@ -486,7 +486,7 @@ def test_one_of_several_encoders_is_not_taken_out(artifacts, cli, tmp_path: Path
     common = ("tune", aligned, artifacts.instructions, *SHORT)
     found = cli(*common, "--train", "encoder", "--export-encoder", artifacts.encoder, "--out", tmp_path / "x")
     assert found.code == 3
-    assert "sees by several encoders at once" in found.err
+    assert "has several concatenated encoders" in found.err
     found = cli(*common, "--architecture", "lion", "--stage", 1, "--out", tmp_path / "x")
     assert found.code == 3
     assert "LION's branches read one encoder" in found.err

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from priorkit.architectures.base import Architecture
 from priorkit.architectures.llava.settings import LlavaTuneSettings
-from priorkit.core.inputs import Input
 from priorkit.core.runtime import Runtime
-from priorkit.core.work import Plan, Work
+from priorkit.core.work import Inputs, Plan, Work
 from priorkit.inference.model_info import ADAPTER_CONFIG, ModelInfo
 from priorkit.models.folder import read_config
 from priorkit.models.multimodal.base import MultimodalModel
@@ -18,22 +16,22 @@ from priorkit.training.finetuning.finetune import FinetuningRun
 
 
 class Llava(Architecture[LlavaTuneSettings]):
-    """LLaVA models as transformers stores them; PEFT adapters on them are folded in."""
+    """LLaVA models as transformers stores them, with PEFT adapters."""
 
-    def plan(self, settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
+    def plan(self, settings: LlavaTuneSettings, inputs: Inputs) -> Plan[None]:
         """See :func:`priorkit.architectures.llava.plan.plan`."""
         from priorkit.architectures.llava.plan import plan
 
         return plan(settings, inputs)
 
-    def prepare(self, settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
+    def prepare(self, settings: LlavaTuneSettings, work: Work[None], runtime: Runtime) -> FinetuningRun:
         """See :func:`priorkit.architectures.llava.training.prepare`."""
         from priorkit.architectures.llava.training import prepare
 
         return prepare(settings, work, runtime)
 
     def recognizes(self, folder: Path) -> bool:
-        """By its model type; adapters are PEFT's."""
+        """By the model type; PEFT adapters are not recognized here."""
         return (
             not (folder / ADAPTER_CONFIG).is_file()
             and (folder / "config.json").is_file()
@@ -41,14 +39,14 @@ class Llava(Architecture[LlavaTuneSettings]):
         )
 
     def check(self, folder: Path) -> ModelInfo:
-        """Check that weights are there."""
+        """Check the model type and that there are weights."""
         from priorkit.models.multimodal.llava import check_llava
 
         check_llava(folder)
         return ModelInfo("mllm", folder, format=self)
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
-        """Load the model, a PEFT adapter folded in."""
+        """Load the model and fold a PEFT adapter into it."""
         from priorkit.inference.loading import fold_adapter
         from priorkit.models.multimodal.llava import load_llava
 

@@ -1,4 +1,4 @@
-"""The plan of tuning a LLaVA model: options, model and data checked from headers."""
+"""The plan of tuning a LLaVA model: options, model and data, checked from headers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from priorkit.architectures.registry import owner_of
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.specs import flag_of
-from priorkit.core.work import Plan
+from priorkit.core.work import Inputs, Plan
 from priorkit.inference.model_info import ADAPTER_CONFIG
 from priorkit.models.folder import read_json, tensor_files
 from priorkit.models.multimodal.llava import PARTS, check_llava, check_llava_chat_template
@@ -20,28 +20,29 @@ from priorkit.training.engine.resource_estimates import footprint
 from priorkit.training.finetuning.conversation_source import check_sources
 
 
-def plan(settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
+def plan(settings: LlavaTuneSettings, inputs: Inputs) -> Plan[None]:
     """Check model, instructions and the parts to train from headers."""
     unknown = [part for part in settings.train if part not in PARTS]
     if unknown:
         raise UsageError(f"no part '{unknown[0]}'", where="--train", hint=nearest(unknown[0], PARTS))
     if settings.lora_rank and "llm" not in settings.train:
         raise UsageError(
-            "LoRA trains the language model, with or without the other parts",
+            "LoRA trains the language model, which --train leaves out",
             where="--train",
             hint="add llm to --train, or leave --lora-rank out",
         )
     for name in ("lora_alpha", "lora_dropout", "dora"):
         if getattr(settings, name) and not settings.lora_rank:
-            flag = flag_of(type(settings), name)
-            raise UsageError("there is no LoRA to apply it to", where=flag, hint="give --lora-rank")
+            raise UsageError(
+                "only has an effect with LoRA", where=flag_of(type(settings), name), hint="give --lora-rank"
+            )
     for part in PARTS:
         if getattr(settings, f"{part}_learning_rate") and part not in settings.train:
             raise UsageError(
                 f"the {part} is not trained", where=f"--{part}-learning-rate", hint="see --train"
             )
-    folder = inputs["mllm"].path
-    _refuse_adapter(inputs["mllm"])
+    folder = inputs.one("mllm").path
+    _refuse_adapter(inputs.one("mllm"))
     config = check_llava(folder)
     check_llava_chat_template(folder, config)
     facts = check_sources(inputs, "instructions")
@@ -51,8 +52,8 @@ def plan(settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         raise UsageError(
             f"an image takes {tokens} tokens, the longest conversation is {longest}", where="--max-length"
         )
-    if "export_encoder" in inputs:
-        _check_export(settings, config, inputs["export_encoder"])
+    if (encoder := inputs.optional("export_encoder")) is not None:
+        _check_export(settings, config, encoder)
     frozen = [part for part in PARTS if part not in settings.train]
     size = footprint(tensor_files(folder), settings.train, settings.lora_rank, settings.dora)
     lora = f" ({'DoRA' if settings.dora else 'LoRA'} {settings.lora_rank})" if settings.lora_rank else ""
@@ -70,7 +71,7 @@ def plan(settings: LlavaTuneSettings, inputs: Mapping[str, Input]) -> Plan:
 
 
 def _refuse_adapter(given: Input) -> None:
-    """A PEFT adapter is not tuned further; another architecture may take adapters of its own."""
+    """Refuse a PEFT adapter, which cannot be tuned further; other architectures may take their adapters."""
     if not (given.path / ADAPTER_CONFIG).is_file() or (given.path / "config.json").is_file():
         return
     base = read_json(given.path / ADAPTER_CONFIG).get("base_model_name_or_path") or "BASE"
@@ -82,25 +83,25 @@ def _refuse_adapter(given: Input) -> None:
 
 
 def _check_export(settings: LlavaTuneSettings, config: Mapping[str, Any], source: Input) -> None:
-    """The encoder that gives its text tower must have an image tower of the model's shape."""
+    """Check that the encoder whose text tower is copied has an image tower of the model's shape."""
     if "encoder" not in settings.train:
         raise UsageError(
-            "the encoder is not trained, so it is the one that the model was aligned with",
+            "the encoder is frozen: it is the one that the model was aligned with",
             where="--export-encoder",
             hint="add encoder to --train",
         )
     if config["vision_config"].get("model_type") == TOWER_CONCAT:
         raise InputError(
-            "the model sees by several encoders at once, of which none can be taken out alone",
+            "the model has several concatenated encoders, which cannot be exported",
             where="--export-encoder",
             hint="leave it out",
         )
     check_encoder(source.path, text=False)
-    wanted, given = config["vision_config"], image_tower_config(load_config(source.path)).to_dict()
+    expected, given = config["vision_config"], image_tower_config(load_config(source.path)).to_dict()
     for name in ("model_type", "hidden_size", "num_hidden_layers", "patch_size"):
-        if name in wanted and wanted[name] != given.get(name):
+        if name in expected and expected[name] != given.get(name):
             raise InputError(
-                f"its image tower has {name} {given.get(name)}, the model's has {wanted[name]}",
+                f"its image tower has {name} {given.get(name)}, the model's has {expected[name]}",
                 where=source.given,
                 hint="give the encoder that the model was aligned with",
             )

@@ -1,4 +1,4 @@
-"""Options of ``tune`` that LLaVA reads; it has none that other architectures do not know."""
+"""Options of ``tune`` that LLaVA reads: those of all architectures."""
 
 from __future__ import annotations
 

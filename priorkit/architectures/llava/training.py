@@ -22,7 +22,7 @@ from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import choose_features
 
 
-def prepare(settings: LlavaTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
+def prepare(settings: LlavaTuneSettings, work: Work[None], runtime: Runtime) -> FinetuningRun:
     """Load the model, set the trainable parameters, read the instructions, build the objective."""
     multimodal = load_llava(work.inputs.one("mllm").path)
     multimodal.model.to(runtime.device)

@@ -16,7 +16,7 @@ from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.models.multimodal.llava import PARTS, LlavaMultimodal, has_linear_projector
 from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.loading import load_encoder
-from priorkit.training.finetuning.align_check import encoders_of
+from priorkit.training.finetuning.align_check import AlignmentSizes, encoders_of
 from priorkit.training.finetuning.align_settings import AlignSettings
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
 from priorkit.training.finetuning.finetune import FinetuningRun, count_parameters
@@ -27,7 +27,7 @@ CALIBRATION_IMAGES = 64
 """Images by which the fresh projector's scale is set."""
 
 
-def prepare(settings: AlignSettings, work: Work, runtime: Runtime) -> FinetuningRun:
+def prepare(settings: AlignSettings, work: Work[AlignmentSizes], runtime: Runtime) -> FinetuningRun:
     """Join the models, freeze all but the projector, read the captions and build the objective."""
     multimodal, metrics = assemble(settings, work)
     multimodal.model.to(runtime.device)
@@ -55,7 +55,7 @@ def prepare(settings: AlignSettings, work: Work, runtime: Runtime) -> Finetuning
     return FinetuningRun(objective, parts, multimodal.save, length, reading | metrics)
 
 
-def assemble(settings: AlignSettings, work: Work) -> tuple[LlavaMultimodal, dict[str, Any]]:
+def assemble(settings: AlignSettings, work: Work[AlignmentSizes]) -> tuple[LlavaMultimodal, dict[str, Any]]:
     """Load the models and join them by a fresh projector.
 
     Returns:

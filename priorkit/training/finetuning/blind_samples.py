@@ -19,7 +19,7 @@ from priorkit.training.finetuning.conversation_source import read_samples
 
 
 def read_conversations(
-    settings: BlindTuneSettings, work: Work, chat: ChatTokenizer
+    settings: BlindTuneSettings, work: Work[None], chat: ChatTokenizer
 ) -> tuple[ConversationMixture, dict[str, Any]]:
     """The conversations that every arm draws, and metrics for the manifest; images are counted, not stored."""
     if settings.shows_images:
@@ -42,7 +42,7 @@ def read_conversations(
 
 def blind_samples(
     settings: BlindTuneSettings,
-    work: Work,
+    work: Work[None],
     subject: TrainableModel,
     samples: ConversationMixture,
     chat: ChatTokenizer,

@@ -28,7 +28,7 @@ PLACEHOLDER_NOTE = "replaces images in this training only; evaluate --blind drop
 """The manifest's note on a placeholder that is kept or learned."""
 
 
-def prepare(settings: BlindTuneSettings, work: Work, runtime: Runtime) -> FinetuningRun:
+def prepare(settings: BlindTuneSettings, work: Work[None], runtime: Runtime) -> FinetuningRun:
     """Load the model, read or change the samples of the arm, build the objective."""
     folder, uses_token = work.inputs.one("llm").path, settings.placeholder != "drop"
     blind = load_blind_model(folder, work.plan.kind == "mllm", uses_token, runtime)

@@ -65,7 +65,7 @@ def read_usable(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conver
 
 def read_mixture(
     settings: InstructionSettings,
-    work: Work,
+    work: Work[Any],
     setting: str,
     rejects: Rejects,
     seed: int,
@@ -132,7 +132,7 @@ def read_mixture(
 
 def read_samples(
     settings: InstructionSettings,
-    work: Work,
+    work: Work[Any],
     setting: str,
     chat: ChatTokenizer,
     seed: int,

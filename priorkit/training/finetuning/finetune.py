@@ -58,7 +58,7 @@ class FinetuningRun:
 
 
 def train_and_save(
-    run: FinetuningRun, settings: FinetuningSettings, runtime: Runtime, work: Work, title: str
+    run: FinetuningRun, settings: FinetuningSettings, runtime: Runtime, work: Work[Any], title: str
 ) -> None:
     """Train to the end, save the model and record metrics."""
     for part, row in run.parts.items():
