@@ -92,6 +92,7 @@ class LanguageModelLabeller:
         self._before = _before_text(model, before, form)
         self._questions = _questions(model, after, prompt)
         longest = max(len(question.ids) + 1 for question in self._questions)
+        # A longer segment loses its middle.
         self._max_text = model.max_length - len(self._before) - longest
         if self._max_text < MIN_SEGMENT_TOKENS:
             raise InputError(
@@ -105,11 +106,6 @@ class LanguageModelLabeller:
         self.labels = tuple(prompt.after)
         self.batch_size = batch_size
         self._content_free = np.zeros(len(self.labels))
-
-    @property
-    def max_text_tokens(self) -> int:
-        """Most tokens of a segment that fit; a longer one loses its middle."""
-        return self._max_text
 
     def calibrate(self) -> NDArray[np.float64]:
         """Measure the log-odds of yes on content-free inputs; later scores are corrected by them.

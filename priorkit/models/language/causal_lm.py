@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tomli
-
-from priorkit.core.errors import InputError, UsageError, nearest
+from priorkit.core.errors import InputError, UsageError
 from priorkit.models.folder import read_config, tensor_files
+from priorkit.models.presets import choose_preset, read_presets
 from priorkit.models.pretrained import load_pretrained, refuse_missing_tensors
 
 if TYPE_CHECKING:
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
 
 def presets() -> dict[str, dict[str, Any]]:
     """The presets by name, as fields of ``LlamaConfig``."""
-    text = resources.files("priorkit.models.language").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomli.loads(text)
+    return read_presets("priorkit.models.language")
 
 
 def preset_fields(name: str) -> dict[str, Any]:
@@ -28,10 +25,7 @@ def preset_fields(name: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no preset of that name.
     """
-    by_name = presets()
-    if name not in by_name:
-        raise UsageError(f"no preset '{name}'", where="--preset", hint=nearest(name, by_name))
-    return by_name[name]
+    return choose_preset(presets(), name)
 
 
 def parameter_count(fields: dict[str, Any], vocab_size: int) -> int:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import tomli
 import torch
 
-from priorkit.core.errors import InputError, UsageError, nearest
+from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json
+from priorkit.models.presets import choose_preset, read_presets
 from priorkit.models.vision.caption_tokenizer import train_caption_tokenizer
 from priorkit.models.vision.encoder import Encoder
 
@@ -30,8 +29,7 @@ _SHAPE_FIELDS = (
 
 def presets() -> dict[str, dict[str, Any]]:
     """The presets by name; each has ``projection_dim`` and the fields of ``vision`` and ``text``."""
-    text = resources.files("priorkit.models.vision").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tomli.loads(text)
+    return read_presets("priorkit.models.vision")
 
 
 def preset_shape(name: str) -> dict[str, Any]:
@@ -40,10 +38,7 @@ def preset_shape(name: str) -> dict[str, Any]:
     Raises:
         UsageError: there is no preset of that name.
     """
-    known = presets()
-    if name not in known:
-        raise UsageError(f"no encoder preset '{name}'", where="--preset", hint=nearest(name, known))
-    return known[name]
+    return choose_preset(presets(), name, "encoder preset")
 
 
 def read_shape(file: Path) -> dict[str, Any]:

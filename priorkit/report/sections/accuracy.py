@@ -19,6 +19,7 @@ from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.report.sections.confusions import confusion_tables
+from priorkit.report.sections.metric_tables import metric_table
 from priorkit.report.sections.ranks import PRIOR_ORDER
 from priorkit.report.sections.shared_items import (
     SharedItems,
@@ -251,26 +252,11 @@ def _by_group(pool: SharedItems, column: str, members: Members) -> list[Table | 
     return [Plot(name, f"Accuracy {title[0].lower()}{title[1:]}", figure), table.without_empty()]
 
 
-def _all_metrics(found: Sequence[Member]) -> Table:
-    keys = dict.fromkeys(
-        (benchmark.name, metric)
-        for member in found
-        for benchmark in member.evaluation.benchmarks.values()
-        if asks_questions(benchmark)
-        for metric in benchmark.metrics
-    )
-    rows: list[list[Cell]] = []
-    for name, metric in keys:
-        row: list[Cell] = [name, metric.replace("_", " ")]
-        for member in found:
-            benchmark = member.evaluation.benchmarks.get(name)
-            row.append(benchmark.metrics.get(metric) if benchmark else None)
-        rows.append(row)
-    return Table(
+def _all_metrics(evaluations: Sequence[Member]) -> Table:
+    return metric_table(
         "all-metrics",
         "All metrics of all benchmarks",
-        ["benchmark", "metric", *(member.label for member in found)],
-        rows,
-        colors=[-1, -1, *(member.color for member in found)],
+        evaluations,
+        lambda benchmark, _: asks_questions(benchmark),
         folded=True,
     )

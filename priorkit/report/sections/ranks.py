@@ -14,6 +14,7 @@ from priorkit.data.results.evaluations import RETRIEVAL
 from priorkit.report.blocks import Block, Cell, CellImages, Plot, Section, SignedInterval, Table, numbered
 from priorkit.report.pictures import entity_pictures
 from priorkit.report.plots.ranks import rank_distributions
+from priorkit.report.sections.metric_tables import metric_table
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
     bootstrap_indices,
@@ -223,31 +224,11 @@ def off_domain_section(members: Members) -> Section | None:
 
 
 def _retrieval(members: Members) -> Table | None:
-    found = [
+    evaluations = [
         member
         for member in members.evaluations()
         if any(name in RETRIEVAL for b in member.evaluation.benchmarks.values() for name in b.metrics)
     ]
-    if not found:
+    if not evaluations:
         return None
-    keys = dict.fromkeys(
-        (benchmark.name, metric)
-        for member in found
-        for benchmark in member.evaluation.benchmarks.values()
-        for metric in benchmark.metrics
-        if metric in RETRIEVAL
-    )
-    rows: list[list[Cell]] = []
-    for name, metric in keys:
-        row: list[Cell] = [name, metric.replace("_", " ")]
-        for member in found:
-            benchmark = member.evaluation.benchmarks.get(name)
-            row.append(benchmark.metrics.get(metric) if benchmark else None)
-        rows.append(row)
-    return Table(
-        "retrieval",
-        "Retrieval",
-        ["benchmark", "metric", *(member.label for member in found)],
-        rows,
-        colors=[-1, -1, *(member.color for member in found)],
-    )
+    return metric_table("retrieval", "Retrieval", evaluations, lambda _, metric: metric in RETRIEVAL)

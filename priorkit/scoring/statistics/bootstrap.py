@@ -62,22 +62,6 @@ def mean_of_metrics(parts: Sequence[BootstrapEstimate]) -> BootstrapEstimate:
     )
 
 
-def metric_intervals(
-    counts: Floats,
-    metrics: MetricFunction,
-    *,
-    seed: int,
-    resamples: int,
-    clusters: Sequence[Hashable] | None = None,
-    strata: Sequence[str] | None = None,
-) -> dict[str, Interval]:
-    """Metrics of a set of items with their intervals; see :func:`bootstrap_metrics`."""
-    replicated = bootstrap_metrics(
-        counts, metrics, seed=seed, resamples=resamples, clusters=clusters, strata=strata
-    )
-    return {name: metric.interval for name, metric in replicated.items()}
-
-
 def bootstrap_metrics(
     counts: Floats,
     metrics: MetricFunction,

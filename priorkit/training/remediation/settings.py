@@ -109,11 +109,6 @@ class TermSettings(Settings):
     replay_per_image: int = option(1, "Replayed pairs per entity image.", ge=1, advanced=True)
 
     @property
-    def teacher_weights(self) -> tuple[float, ...]:
-        """Weight of each teacher's feature distillation loss."""
-        return self.teacher_weight or (1.0,) * len(self.teacher)
-
-    @property
     def replays(self) -> bool:
         """Whether general pairs are part of the loss."""
         return bool(self.replay and self.replay_weight)

@@ -172,7 +172,7 @@ def test_a_long_segment_loses_its_middle(tokenizer) -> None:
     labeller = LanguageModelLabeller(subject, prompt(), "plain")
     ids = tokenizer(" ".join(texts(20)), add_special_tokens=False)["input_ids"]
     long = tokenizer.decode(ids)
-    room = labeller.max_text_tokens
+    room = labeller._max_text
     assert LEAST <= room < len(ids)
     seen, cut = labeller._text_ids(long)
     assert cut

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,13 @@ from priorkit.core.interval import Interval
 from priorkit.evaluation.tasks.base import mean_scores
 from priorkit.evaluation.tasks.yes_no import rates
 from priorkit.scoring.answers.yes_no import YesNo
-from priorkit.scoring.statistics.bootstrap import metric_intervals, metrics_to_dict
+from priorkit.scoring.statistics.bootstrap import bootstrap_metrics, metrics_to_dict
 from priorkit.scoring.statistics.intervals import bootstrap_mean
 from tests.support.scoring_references import yes_no_metrics
+
+
+def metric_intervals(*arguments: Any, **options: Any) -> dict[str, Interval]:
+    return {name: metric.interval for name, metric in bootstrap_metrics(*arguments, **options).items()}
 
 
 def test_mean_equals_the_bootstrap_of_means() -> None:
