@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from priorkit.architectures.lion.settings import shape_of
+from priorkit.architectures.lion.settings import stage_parts
 from priorkit.cli.options import read_settings
 from priorkit.core import recipe
 from priorkit.core.errors import UsageError
@@ -36,7 +36,7 @@ def tuning(name: str, **given: object) -> TuneSettings:
 @pytest.mark.parametrize("name", ARMS)
 def test_an_arm_is_the_shared_settings_and_a_few_more(name: str) -> None:
     arm, shared = tuning(f"lion/{name}"), tuning("lion")
-    shape = shape_of(arm)
+    shape = stage_parts(arm)
     assert (shape.branches, shape.adapters, shape.router, arm.tags) == ARMS[name]
     assert shape.task_types == ("region-level", "image-level")
     own = {"stage", "branches", "adapters", "router", "tags", "recipe"}
@@ -67,8 +67,8 @@ def test_noise_and_the_stages(cli) -> None:
     assert isinstance(noisy, TagImagesSettings)
     assert (noisy.drop, noisy.corrupt) == (0.3, 0.3)
     with pytest.raises(UsageError, match="--stage is missing"):
-        shape_of(tuning("lion"))
-    assert shape_of(tuning("lion", stage="2")).branches == ("aggregator",)
+        stage_parts(tuning("lion"))
+    assert stage_parts(tuning("lion", stage="2")).branches == ("aggregator",)
 
 
 def test_the_example_runs_them() -> None:

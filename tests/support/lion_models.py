@@ -66,7 +66,7 @@ def build_lion(base: LlavaMultimodal, seed: int = 5, **changes: Any) -> LionMult
     return lion
 
 
-def disturb(lion: LionMultimodal, seed: int = 0) -> LionMultimodal:
+def randomize_parts(lion: LionMultimodal, seed: int = 0) -> LionMultimodal:
     """Random values in all of LION's parts, so that each has an effect."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""LION's adapter artifact, told from its headers: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+"""LION's adapter artifact, checked from headers: ``adapter_config.json`` and ``adapter_model.safetensors``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KEYS = ("base_model_name_or_path", "stage", "lion", "base")
 
 
 def is_lion_adapter(folder: Path) -> bool:
-    """Whether a folder is a LION adapter, whole or not."""
+    """Whether a folder is a LION adapter, complete or not."""
     path = folder / ADAPTER_CONFIG
     return path.is_file() and read_json(path).get("peft_type") == PEFT_TYPE
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
-    """A LION adapter's configuration, its tensors' header checked to be whole.
+    """A LION adapter's configuration, with its tensors' header checked.
 
     Raises:
         InputError: no LION adapter, or an incomplete one.

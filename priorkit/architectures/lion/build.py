@@ -107,9 +107,9 @@ class LionMultimodal(LlavaMultimodal):
 
     @torch.no_grad()
     def calibrate(self, pixels: Tensor) -> None:
-        """Scale fresh branches so that their tokens are as large as the text's embeddings.
+        """Scale randomly initialized branches so that their tokens are as large as the text's embeddings.
 
-        Fresh ones are far larger than the embeddings of a small model and would fill the residual stream;
+        Their tokens are far larger than the embeddings of a small model and would fill the residual stream;
         see :meth:`LlavaMultimodal.calibrate`.
 
         Args:
@@ -139,7 +139,7 @@ class LionMultimodal(LlavaMultimodal):
         }
 
     def save_adapter(self, folder: Path, base: str, stage: str) -> None:
-        """Save LION's parts alone, as an adapter on their base.
+        """Save LION's parts only, as an adapter on their base.
 
         Args:
             folder: where to write.
@@ -163,7 +163,7 @@ class LionMultimodal(LlavaMultimodal):
 
 
 def base_shape(config: Any) -> dict[str, Any]:
-    """What two adapters must agree on to stand on one base."""
+    """What two adapters must agree on to have one base."""
     text, vision = config.text_config, config.vision_config
     return {
         "text": [text.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size],
@@ -179,13 +179,13 @@ def image_positions(base: LlavaMultimodal) -> int:
 
 
 def compose(base: LlavaMultimodal, fields: Mapping[str, Any], seed: int) -> LionMultimodal:
-    """A LION model on a LLaVA model; its own parts freshly drawn.
+    """A LION model on a LLaVA model; its own parts randomly initialized.
 
     Args:
         base: a LLaVA model; its weights are copied as they are.
         fields: of :data:`~priorkit.architectures.lion.modeling.configuration.LION_FIELDS`, without ``image_seq_length``
             and ``soft_token_id``, which follow.
-        seed: draws the parts.
+        seed: initializes the parts.
     """
     tokenizer = base.tokenizer
     if SOFT_TOKEN not in tokenizer.get_vocab():

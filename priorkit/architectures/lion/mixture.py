@@ -23,10 +23,10 @@ from priorkit.merging.tensors import TensorReader
 
 ADAPTERS, TASKS = ("region", "image"), ("region", "image")
 
-_EQUAL = ("adapter_width", "adapter_input", "instruction_length", "tags")
+_EQUAL_FIELDS = ("adapter_width", "adapter_input", "instruction_length", "tags")
 """Fields on which both stages must agree."""
 
-_OF_BRANCH: Mapping[str, tuple[str, ...]] = {
+_BRANCH_FIELDS: Mapping[str, tuple[str, ...]] = {
     "qformer": ("queries", "qformer"),
     "aggregator": (
         "aggregator_layers",
@@ -41,10 +41,10 @@ _OF_BRANCH: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class MixturePlan:
-    """Two stages that are known to fit.
+    """Two stages that fit, or one adapter.
 
     Attributes:
-        folders: where they are; a single one is no join and goes into its base as it is.
+        folders: where they are; a single one is merged into its base without a join.
         config: the joined ``adapter_config.json``.
         tensors: which file holds each tensor.
         width: the language model's; 0 for a single adapter.
@@ -90,30 +90,7 @@ def plan_mixture(labels: Sequence[str], folders: Sequence[Path]) -> MixturePlan:
             )
     problems.raise_if_any()
     configs = [read_adapter_config(folder) for folder in folders]
-    lions: list[dict[str, Any]] = [config["lion"] for config in configs]
-    held = [name for lion in lions for name in lion["adapters"]]
-    if sorted(held) != sorted(ADAPTERS):
-        problems.add(
-            f"one image and one region adapter make a mixture, got {', '.join(held) or 'none'}",
-            where=", ".join(labels),
-            hint="give an artifact of stage 1 and one of stage 2",
-        )
-    first = configs[0]
-    for label, config in zip(labels[1:], configs[1:], strict=True):
-        if config["base"] != first["base"]:
-            problems.add(f"its base is {config['base']}, the first one's {first['base']}", where=label)
-        elif not _same_base(first, config):
-            problems.add(
-                f"its base is {config['base_model_name_or_path']}, the first one's is "
-                f"{first['base_model_name_or_path']}",
-                where=label,
-                hint="both stages must be tuned on one base",
-            )
-        for name in _EQUAL:
-            if config["lion"][name] != first["lion"][name]:
-                problems.add(
-                    f"{name} is {config['lion'][name]}, the first one's {first['lion'][name]}", where=label
-                )
+    _check_agreement(labels, configs, problems)
     tensors: dict[str, TensorInfo] = {}
     clashes: list[str] = []
     for folder in folders:
@@ -129,23 +106,56 @@ def plan_mixture(labels: Sequence[str], folders: Sequence[Path]) -> MixturePlan:
             where=", ".join(labels),
         )
     problems.raise_if_any()
-    joined = dict(lions[0])
+    lion = _join_fields([config["lion"] for config in configs])
+    downs = [info for name, info in tensors.items() if name.endswith(".region.down.weight")]
+    config = {**configs[0], "stage": "1+2", "lion": lion}
+    return MixturePlan(
+        tuple(folders), config, tensors, downs[0].shape[1], len(downs), lion["image_seq_length"]
+    )
+
+
+def _check_agreement(labels: Sequence[str], configs: Sequence[Mapping[str, Any]], problems: Problems) -> None:
+    """One adapter of each stage, on one base, with equal fields."""
+    adapters = [name for config in configs for name in config["lion"]["adapters"]]
+    if sorted(adapters) != sorted(ADAPTERS):
+        problems.add(
+            f"one image and one region adapter make a mixture, got {', '.join(adapters) or 'none'}",
+            where=", ".join(labels),
+            hint="give an artifact of stage 1 and one of stage 2",
+        )
+    first = configs[0]
+    for label, config in zip(labels[1:], configs[1:], strict=True):
+        if config["base"] != first["base"]:
+            problems.add(f"its base is {config['base']}, the first one's {first['base']}", where=label)
+        elif not _same_base(first, config):
+            problems.add(
+                f"its base is {config['base_model_name_or_path']}, the first one's is "
+                f"{first['base_model_name_or_path']}",
+                where=label,
+                hint="both stages must be tuned on one base",
+            )
+        for name in _EQUAL_FIELDS:
+            if config["lion"][name] != first["lion"][name]:
+                problems.add(
+                    f"{name} is {config['lion'][name]}, the first one's {first['lion'][name]}", where=label
+                )
+
+
+def _join_fields(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of ``LionConfig`` with the branches and adapters of both stages and a router."""
+    joined = dict(stages[0])
     joined["branches"] = [
         name
         for name in ("qformer", "aggregator", "projector")
-        if any(name in lion["branches"] for lion in lions)
+        if any(name in stage["branches"] for stage in stages)
     ]
     joined["adapters"], joined["router"] = list(ADAPTERS), True
-    for lion in lions:
-        for branch, names in _OF_BRANCH.items():
-            if branch in lion["branches"]:
-                joined |= {name: lion[name] for name in names}
-    joined["image_seq_length"] = sum(lion["image_seq_length"] for lion in lions)
-    downs = [info for name, info in tensors.items() if name.endswith(".region.down.weight")]
-    config = {**first, "stage": "1+2", "lion": joined}
-    return MixturePlan(
-        tuple(folders), config, tensors, downs[0].shape[1], len(downs), joined["image_seq_length"]
-    )
+    for stage in stages:
+        for branch, names in _BRANCH_FIELDS.items():
+            if branch in stage["branches"]:
+                joined |= {name: stage[name] for name in names}
+    joined["image_seq_length"] = sum(stage["image_seq_length"] for stage in stages)
+    return joined
 
 
 def _same_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -163,7 +173,7 @@ def _same_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def write_mixture(plan: MixturePlan, folder: Path) -> dict[str, Any]:
     """Write the joined adapter with hard gates: each task type starts with its own adapter.
 
-    A processor that lies in the folder learns the number of visual tokens.
+    The number of visual tokens is written into the processor in the folder, if there is one.
 
     Returns:
         Figures for ``merge.json``.

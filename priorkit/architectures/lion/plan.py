@@ -14,7 +14,12 @@ from priorkit.architectures.lion.modeling.configuration import (
     check_layers,
 )
 from priorkit.architectures.lion.pretrained_qformer import PretrainedQueries, check_queries
-from priorkit.architectures.lion.settings import LionTuneSettings, contradicted, lion_values, shape_of
+from priorkit.architectures.lion.settings import (
+    LionTuneSettings,
+    conflicting_options,
+    lion_values,
+    stage_parts,
+)
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
@@ -33,11 +38,11 @@ class LionPlan:
     Attributes:
         base: the LLaVA model.
         base_name: how the adapter will name it.
-        start: a LION adapter to go on from, or None.
+        start: a LION adapter that training continues from, or None.
         fields: LION's configuration.
         trained: parts that train.
-        task_types: data that is learnt from.
-        queries: where the Q-Former starts; None where it is drawn, or the adapter's.
+        task_types: of the training data.
+        queries: the pretrained Q-Former; None for a random one, or the adapter's.
     """
 
     base: Input
@@ -54,7 +59,7 @@ def trained_parts(stage: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
 
     Stage 1: Q-Former, image adapter. Stage 2: aggregator with its MLP, region adapter. Stage 3 and
     ``all``: these and the router. A shared adapter, LLaVA's projector as a branch and the soft prompt
-    train wherever they are.
+    are trained in every stage that has them.
     """
     adapters = [name for name in fields["adapters"] if name == "shared" or stage not in ("1", "2")]
     adapters += [name for name in fields["adapters"] if (stage, name) in (("1", "image"), ("2", "region"))]
@@ -70,7 +75,7 @@ def trained_parts(stage: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
 def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     """Check base, adapter, parts, layers and data from headers."""
     problems = Problems(UsageError)
-    shape = shape_of(settings)
+    shape = stage_parts(settings)
     for name in shape.branches:
         if name not in BRANCHES:
             problems.add(f"no branch '{name}'", where="--branches", hint=nearest(name, BRANCHES))
@@ -147,9 +152,9 @@ def _vision(folder: Path) -> dict[str, Any]:
 
 
 def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Path) -> dict[str, Any]:
-    """The fields of an adapter to go on from; tags may be switched on."""
+    """The fields of the adapter that training continues from; tags may be switched on."""
     held = dict(read_adapter_config(start)["lion"])
-    shape = shape_of(settings)
+    shape = stage_parts(settings)
     missing = [
         name
         for name in (*shape.branches, *(f"adapter {name}" for name in shape.adapters))
@@ -161,7 +166,7 @@ def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Pat
             where=str(start),
             hint="join the stages with priorkit merge-adapters STAGE1 STAGE2 --method mixture",
         )
-    differing = contradicted(settings, wanted, held)
+    differing = conflicting_options(settings, wanted, held)
     if differing:
         raise UsageError(
             f"the adapter to go on from was made with other values of {', '.join(differing)}",

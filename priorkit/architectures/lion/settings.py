@@ -31,30 +31,30 @@ class LionSettings(Settings):
     )
     branches: Words = option(
         (),
-        "Where visual tokens come from: qformer, aggregator, projector (LLaVA's); by stage where not given.",
+        "Where visual tokens come from: qformer, aggregator, projector (LLaVA's). Default: by stage.",
         advanced=True,
     )
     adapters: Words = option(
         (),
-        "Adapters beside every MLP: region, image, shared (one for all), or none; by stage where not given.",
+        "Adapters parallel to every MLP: region, image, shared (one for all task types), or none. Default: by stage.",
         advanced=True,
     )
     router: bool | None = option(
         None,
-        "Learn the gates of two adapters; else each task type has its own adapter. By stage.",
+        "Train the gates of two adapters; otherwise each task type has its own adapter. Default: by stage.",
         advanced=True,
     )
     adapter_width: int = option(64, "Width of the adapters' bottleneck.", ge=1, advanced=True)
     adapter_input: Literal["residual", "normed"] = option(
         "residual",
-        "What adapters read: the stream before the MLP's norm (the paper), or behind it.",
+        "Input of the adapters: the residual stream before the MLP's norm (the paper), or after it.",
         advanced=True,
     )
     queries: int = option(32, "Query tokens of the Q-Former.", ge=1, advanced=True)
     qformer: str | None = option(
         None,
-        "BLIP-2 or InstructBLIP model (safetensors) whose Q-Former and queries are the start; drawn where not "
-        "given.",
+        "BLIP-2 or InstructBLIP model (safetensors) whose Q-Former and queries are loaded. Default: random "
+        "initialization.",
         accepts=("mllm",),
         metavar="MODEL",
         hub="model",
@@ -65,14 +65,14 @@ class LionSettings(Settings):
     qformer_heads: int = option(12, "Heads of the Q-Former.", ge=1, advanced=True)
     instruction_length: int = option(
         128,
-        "Most tokens of a question that the Q-Former reads; longer ones lose their beginning.",
+        "Maximum number of tokens of a question for the Q-Former; longer questions are truncated on the left.",
         ge=1,
         advanced=True,
     )
     aggregator_layers: Counts = option(
         (),
         "Encoder blocks i,j,k of the aggregator from 0: queries from the first, keys from the two shallower "
-        "ones; the paper's fractions of the depth where not given.",
+        "ones. Default: the paper's fractions of the depth.",
         metavar="N",
         advanced=True,
     )
@@ -85,25 +85,25 @@ class LionSettings(Settings):
     aggregator_dropout: float = option(0.1, "Dropout in the aggregator, 0 to 1.", ge=0, lt=1, advanced=True)
     aggregator_learning_rate: float | None = option(
         None,
-        "Peak learning rate of the aggregator where it differs.",
+        "Peak learning rate of the aggregator. Default: --learning-rate.",
         gt=0,
         advanced=True,
     )
     tags: Literal["off", "hard", "soft"] = option(
         "off",
-        "Image tags before the question: none, as text, or with the learnt soft prompt.",
+        "Image tags before the question: none, as text, or with the trained soft prompt.",
         advanced=True,
     )
     tags_column: str = option("tags", "Column of the tags.", metavar="COLUMN", advanced=True)
     task_column: str = option(
         "task_type",
-        "Column of the task type, region-level or image-level; told from boxes in the text where it is empty.",
+        "Column of the task type, region-level or image-level; where empty, region-level if the text has boxes.",
         metavar="COLUMN",
         advanced=True,
     )
     batches: Literal["mixed", "alternating"] = option(
         "mixed",
-        "Both task types in every batch as they come, or batches of one type in turn (1:1).",
+        "Batches with both task types in the mixture's order, or batches of one type, alternating (1:1).",
         advanced=True,
     )
 
@@ -124,12 +124,12 @@ class LionTuneSettings(LionSettings, AugmentationSettings, FinetuningSettings):
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What a stage's model has.
+class StageParts:
+    """The parts of a stage's model and its data.
 
     Attributes:
         branches, adapters, router: see ``LionConfig``.
-        task_types: the data it learns from.
+        task_types: of its training data.
     """
 
     branches: tuple[str, ...]
@@ -139,17 +139,17 @@ class Shape:
 
 
 _BOTH = ("region-level", "image-level")
-STAGES: dict[str, Shape] = {
-    "1": Shape(("qformer",), ("image",), False, ("image-level",)),
-    "2": Shape(("aggregator",), ("region",), False, ("region-level",)),
-    "3": Shape(("qformer", "aggregator"), ("region", "image"), True, _BOTH),
-    "all": Shape(("qformer", "aggregator"), ("region", "image"), True, _BOTH),
+STAGES: dict[str, StageParts] = {
+    "1": StageParts(("qformer",), ("image",), False, ("image-level",)),
+    "2": StageParts(("aggregator",), ("region",), False, ("region-level",)),
+    "3": StageParts(("qformer", "aggregator"), ("region", "image"), True, _BOTH),
+    "all": StageParts(("qformer", "aggregator"), ("region", "image"), True, _BOTH),
 }
 """The stages of the paper; ``all`` is its single-stage baseline."""
 
 
-def shape_of(settings: LionSettings) -> Shape:
-    """The stage's shape with what the user chose otherwise.
+def stage_parts(settings: LionSettings) -> StageParts:
+    """The stage's parts, with those that the options change.
 
     Raises:
         UsageError: no stage.
@@ -164,7 +164,7 @@ def shape_of(settings: LionSettings) -> Shape:
     router = settings.router
     if router is None:
         router = default.router and set(adapters) == set(default.adapters)
-    return Shape(branches, adapters, router, default.task_types)
+    return StageParts(branches, adapters, router, default.task_types)
 
 
 def lion_values(settings: LionSettings, vision_width: int, layers: tuple[int, ...]) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def lion_values(settings: LionSettings, vision_width: int, layers: tuple[int, ..
         vision_width: the encoder's width.
         layers: the aggregator's blocks, checked.
     """
-    shape = shape_of(settings)
+    shape = stage_parts(settings)
     order = ("qformer", "aggregator", "projector")
     return {
         "branches": [name for name in order if name in shape.branches],
@@ -216,7 +216,7 @@ _STRUCTURE: Mapping[str, str] = {
     "aggregator_ffn": "aggregator_ffn",
     "aggregator_dropout": "dropout",
 }
-"""Options that an adapter to go on from has decided already, and the field that holds each."""
+"""Options that are fixed by the adapter that training continues from, and the field that holds each."""
 
 
 def _field(values: Mapping[str, Any], path: str) -> Any:
@@ -225,8 +225,10 @@ def _field(values: Mapping[str, Any], path: str) -> Any:
     return values
 
 
-def contradicted(settings: LionSettings, wanted: Mapping[str, Any], held: Mapping[str, Any]) -> list[str]:
-    """Options that were given and differ from what the adapter to go on from has."""
+def conflicting_options(
+    settings: LionSettings, wanted: Mapping[str, Any], held: Mapping[str, Any]
+) -> list[str]:
+    """Options that were given and differ from the adapter that training continues from."""
     return [
         f"--{name.replace('_', '-')}"
         for name, field in _STRUCTURE.items()

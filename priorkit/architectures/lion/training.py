@@ -8,13 +8,12 @@ import torch
 
 from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.build import LionMultimodal
+from priorkit.architectures.lion.conversations import read_task_conversations, select_task_types
 from priorkit.architectures.lion.loading import load_for_training
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import LionPlan
 from priorkit.architectures.lion.samples import (
     LionSamples,
-    read_task_conversations,
-    select_task_types,
     tokenize_samples,
     warn_of_misaligned_boxes,
 )

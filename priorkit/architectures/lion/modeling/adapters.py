@@ -1,4 +1,4 @@
-"""The mixture of adapters: parallel bottleneck adapters beside every MLP, gated by task type.
+"""The mixture of adapters: bottleneck adapters parallel to every MLP, gated by task type.
 
     out = h + MLP(norm(h)) + sum_k G_k^t * H_k(h),      H_k(h) = s_k (W_u,k ReLU(W_d,k h + b_d,k) + b_u,k)
 
@@ -19,7 +19,7 @@ from priorkit.architectures.lion.modeling.configuration import ADAPTERS, TASK_TY
 from priorkit.core.errors import InputError
 
 
-class Adapter(nn.Module):
+class BottleneckAdapter(nn.Module):
     """One bottleneck adapter; zero at its start, as ``W_u`` and the biases are.
 
     Args:
@@ -49,7 +49,7 @@ class Adapter(nn.Module):
 class Router(nn.Module):
     """The gates of one layer: a vector of model width for each adapter and task type.
 
-    Vectors, not a matrix, so that weight decay leaves them alone.
+    Vectors, not a matrix, so that weight decay does not apply to them.
     """
 
     def __init__(self, width: int) -> None:
@@ -78,9 +78,9 @@ def _gate(adapter: str, task: str) -> str:
 
 
 class Routing:
-    """The task types of the rows that pass the model; shared by all layers.
+    """The task types of the rows of the current forward pass; shared by all layers.
 
-    It stays as it is until the next forward pass, so that layers which are computed anew in the backward
+    It stays as it is until the next forward pass, so that layers that are recomputed in the backward
     pass (gradient checkpointing) see the same.
     """
 
@@ -88,21 +88,21 @@ class Routing:
 
 
 class LayerAdapters(nn.Module):
-    """The adapters beside one MLP, and their router.
+    """The adapters parallel to one MLP, and their router.
 
     Args:
         names: which adapters; see :class:`~priorkit.architectures.lion.modeling.configuration.LionConfig`.
         width: the model's.
         bottleneck: the adapters'.
-        router: whether gates are learnt.
-        routing: tells the task types.
+        router: whether gates are trained.
+        routing: holds the task types.
     """
 
     def __init__(
         self, names: Sequence[str], width: int, bottleneck: int, router: bool, routing: Routing
     ) -> None:
         super().__init__()
-        self.adapters = nn.ModuleDict({name: Adapter(width, bottleneck) for name in names})
+        self.adapters = nn.ModuleDict({name: BottleneckAdapter(width, bottleneck) for name in names})
         self.router = Router(width) if router else None
         self._routing = routing
         self._read: Tensor | None = None
@@ -170,11 +170,11 @@ def decoder_layers(language_model: nn.Module) -> Sequence[nn.Module]:
 
 
 _NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm", "ffn_norm")
-"""Names of the norm before the MLP, in the order in which they are looked for."""
+"""Names of the norm before the MLP, in the order in which they are tried."""
 
 
 def attach(language_model: nn.Module, layers: Sequence[LayerAdapters], adapter_input: str) -> None:
-    """Put adapters beside every MLP of a decoder by hooks; its own modules and names stay as they are.
+    """Add adapters parallel to every MLP of a decoder by hooks; its own modules and names stay as they are.
 
     In a pre-norm layer the MLP comes last, so the layer's output is ``h + MLP(norm(h))`` and the adapters
     are added to that.

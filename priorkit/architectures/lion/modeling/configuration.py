@@ -13,13 +13,13 @@ TASK_TYPES = ("region-level", "image-level")
 """Task types in the order of the router's rows: 0 is region-level, as in the released code."""
 
 ADAPTERS = ("region", "image")
-"""Adapters in the order of the task types; hard routing sends type *t* through adapter *t* alone."""
+"""Adapters in the order of the task types; hard routing sends type *t* through adapter *t* only."""
 
 SHARED = "shared"
 """The one adapter of all task types, for comparison with two."""
 
 BRANCHES = ("qformer", "aggregator", "projector")
-"""Where visual tokens come from, in the order in which they stand in the sequence."""
+"""Where visual tokens come from, in the order of the sequence."""
 
 
 class LionConfig(LlavaConfig):
@@ -27,12 +27,12 @@ class LionConfig(LlavaConfig):
 
     ``image_seq_length`` is the number of tokens of all branches together, ``vision_feature_layer`` and
     ``vision_feature_select_strategy`` are those of the LLaVA model below and hold for the branch
-    ``projector`` alone.
+    ``projector`` only.
 
     Attributes:
         branches: of :data:`BRANCHES`, in their order.
-        adapters: ``region`` and ``image``, one of them, ``shared`` alone, or none.
-        router: whether the gates of two adapters are learnt; hard routing where not.
+        adapters: ``region`` and ``image``, one of them, ``shared``, or none.
+        router: whether the gates of two adapters are trained; otherwise hard routing.
         adapter_width: width of the adapters' bottleneck.
         adapter_input: ``residual``, the un-normalised stream before the MLP's norm (the paper), or
             ``normed``, what the MLP reads.
@@ -46,7 +46,7 @@ class LionConfig(LlavaConfig):
         aggregator_ffn: hidden width of its feed-forward layers.
         aggregator_mlp: hidden width of the MLP behind it.
         dropout: of the aggregator's branches and attention.
-        tags: ``off``, ``hard`` (tags as text) or ``soft`` (with the learnt vector).
+        tags: ``off``, ``hard`` (tags as text) or ``soft`` (with the trained vector).
         soft_token_id: id of the soft prompt's reserved token.
     """
 
@@ -140,7 +140,7 @@ def check_adapters(adapters: tuple[str, ...], router: bool) -> None:
     """Check that a set of adapters is one of those a model can have.
 
     Raises:
-        UsageError: an unknown name, ``shared`` beside others, or a router without two adapters.
+        UsageError: an unknown name, ``shared`` together with others, or a router without two adapters.
     """
     known = (*ADAPTERS, SHARED)
     for name in adapters:

@@ -16,7 +16,7 @@ from transformers.models.llava.modeling_llava import (
 )
 
 from priorkit.architectures.lion.modeling.adapters import (
-    Adapter,
+    BottleneckAdapter,
     LayerAdapters,
     Router,
     Routing,
@@ -24,7 +24,7 @@ from priorkit.architectures.lion.modeling.adapters import (
     decoder_layers,
 )
 from priorkit.architectures.lion.modeling.aggregator import VisionAggregator, ZeroLinear
-from priorkit.architectures.lion.modeling.configuration import TASK_TYPES, LionConfig
+from priorkit.architectures.lion.modeling.configuration import LionConfig
 from priorkit.architectures.lion.modeling.queries import QueryBranch
 from priorkit.core.errors import InputError
 
@@ -54,7 +54,7 @@ class LionParts(nn.Module):
 def _initialise(model: LlavaPreTrainedModel, module: nn.Module) -> None:
     # transformers passes over modules without a tensor of their own, so each of these has one.
     LlavaPreTrainedModel._init_weights(model, module)
-    if isinstance(module, Adapter | Router | ZeroLinear | QueryBranch | LionParts):
+    if isinstance(module, BottleneckAdapter | Router | ZeroLinear | QueryBranch | LionParts):
         module.reset()
 
 
@@ -167,12 +167,12 @@ class LionModel(LlavaModel):
             attention_mask: ``[batch, time]``.
             position_ids: ``[batch, time]``.
             past_key_values: cache.
-            inputs_embeds: in place of ``input_ids``, with all images and soft prompts in it.
+            inputs_embeds: instead of ``input_ids``, with all images and soft prompts in it.
             task_types: 0 (region-level) or 1 (image-level): int64 ``[batch]``, or ``[batch, time]`` where
                 samples share a row. With a cache it is passed again at every step.
             qformer_input_ids: the question to each image, ``[images, length]``.
             qformer_attention_mask: 0 at its padding.
-            vision_states: what :meth:`vision_states` gave, in place of ``pixel_values``.
+            vision_states: what :meth:`vision_states` gave, instead of ``pixel_values``.
             **kwargs: for the language model.
 
         Raises:
@@ -215,7 +215,7 @@ class LionModel(LlavaModel):
             return None
         batch, time = embedded.shape[:2]
         if tasks.ndim == 2 and tasks.shape[1] > time:
-            tasks = tasks[:, -time:]  # a step with a cache: the row goes on with its last sample's type
+            tasks = tasks[:, -time:]  # a step with a cache: the row continues with its last sample's type
         if tuple(tasks.shape) not in ((batch,), (batch, time)):
             raise ValueError(f"task_types must be [{batch}] or [{batch}, {time}], got {list(tasks.shape)}")
         return tasks.to(embedded.device)
@@ -290,7 +290,7 @@ class LionForConditionalGeneration(LlavaForConditionalGeneration):
 
         Args:
             labels: ``[batch, time]``, -100 where there is no loss.
-            logits_to_keep: how many of the last positions' logits are wanted; 0 for all.
+            logits_to_keep: number of last positions whose logits are computed; 0 for all.
         """
         kwargs.pop("return_dict", None)
         output = self.model(
@@ -336,11 +336,6 @@ def parameter_part(name: str) -> str:
     if "multi_modal_projector" in names:
         return "projector"
     return "encoder" if "vision_tower" in names else "llm"
-
-
-def task_tensor(task_types: list[str]) -> Tensor:
-    """Numbers of task types, int64."""
-    return torch.tensor([TASK_TYPES.index(name) for name in task_types])
 
 
 AutoConfig.register("lion", LionConfig, exist_ok=True)

@@ -32,7 +32,7 @@ def pad_questions(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor
 
 
 class LionProcessor(LlavaProcessor):
-    """LLaVA's processor with what LION asks for beside text and images.
+    """LLaVA's processor with LION's inputs in addition to text and images.
 
     Args:
         image_processor: the encoder's.
@@ -70,7 +70,7 @@ class LionProcessor(LlavaProcessor):
 
         Args:
             images: one per image placeholder, in order.
-            text: prompts with ``<image>`` where an image stands.
+            text: prompts with ``<image>`` at each image.
             task_types: of each prompt: ``region-level`` or ``image-level``.
             questions: the bare question to each image, for the Q-Former; the prompt's text where not given.
             tags: tags of each prompt's image; their instruction is put behind the image's placeholder.

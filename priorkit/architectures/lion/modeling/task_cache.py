@@ -12,7 +12,7 @@ from transformers import DynamicCache
 class RoutedCache(DynamicCache):
     """A cache whose rows keep their task types when they are selected, repeated or reordered.
 
-    So whoever goes on from it need not know about task types.
+    Code that continues from it need not know about task types.
 
     Args:
         tasks: int64 ``[batch]``.

@@ -24,7 +24,7 @@ from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prefill import prefill
 from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest
-from tests.support.lion_models import build_lion, disturb, png
+from tests.support.lion_models import build_lion, png, randomize_parts
 
 SHORT = (
     "--architecture", "lion", "--stage", "all", "--adapter-width", 8, "--queries", 4, "--qformer-width", 16,
@@ -104,7 +104,7 @@ def test_items_with_several_images(artifacts, cli, adapter: Path, tmp_path: Path
 
 
 def test_each_of_several_images_is_encoded_with_the_question(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     pair = tuple(ImageRef(str(number), content=png(number)) for number in range(2))
     item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
@@ -114,7 +114,7 @@ def test_each_of_several_images_is_encoded_with_the_question(base) -> None:
 
 
 def test_each_item_is_encoded_with_its_question_and_type(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     image = ImageRef("a", content=png(1))
     items = [
@@ -207,7 +207,7 @@ def test_tags_move_with_shuffled_images() -> None:
 
 
 def test_items_without_an_image_are_routed_by_their_type(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     subject = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     items = [
         Item("1", "Where?", withheld=True),

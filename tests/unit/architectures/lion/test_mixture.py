@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from priorkit.architectures.lion.build import compose_adapter
 from priorkit.architectures.lion.mixture import plan_mixture, write_mixture
 from priorkit.core.errors import InputError
-from tests.support.lion_models import build_lion, disturb
+from tests.support.lion_models import build_lion, randomize_parts
 
 STAGE1 = {"branches": ["qformer"], "adapters": ["image"], "router": False, "tags": "off"}
 STAGE2 = {"branches": ["aggregator"], "adapters": ["region"], "router": False, "tags": "off"}
@@ -26,7 +26,7 @@ def stages(base, tmp_path: Path) -> tuple[Path, Path]:
     folders = tmp_path / "one", tmp_path / "two"
     for number, (folder, shape) in enumerate(zip(folders, (STAGE1, STAGE2), strict=True)):
         folder.mkdir()
-        disturb(build_lion(base, **shape), number).save_adapter(folder, "the-base", str(number + 1))
+        randomize_parts(build_lion(base, **shape), number).save_adapter(folder, "the-base", str(number + 1))
     return folders
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from priorkit.architectures.lion.conversations import select_task_types
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import trained_parts
-from priorkit.architectures.lion.samples import select_task_types
-from priorkit.architectures.lion.settings import LionSettings, lion_values, shape_of
+from priorkit.architectures.lion.settings import LionSettings, lion_values, stage_parts
 from priorkit.architectures.lion.tokenization import ConversationTokenizer
 from priorkit.core.boxes import BOX_PATTERN
 from priorkit.core.errors import InputError, UsageError
@@ -33,7 +33,7 @@ def loss_of(own: LionObjective, places: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("stage", ["1", "2", "3", "all"])
 def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> None:
-    shape = shape_of(LionSettings(stage=stage))
+    shape = stage_parts(LionSettings(stage=stage))
     lion = build_lion(
         base, branches=list(shape.branches), adapters=list(shape.adapters), router=shape.router, dropout=0.0
     )
@@ -244,16 +244,16 @@ def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Pa
 
 
 def test_stages_of_the_paper() -> None:
-    assert shape_of(LionSettings(stage="1")).task_types == ("image-level",)
-    assert shape_of(LionSettings(stage="2")).branches == ("aggregator",)
-    third = shape_of(LionSettings(stage="3"))
+    assert stage_parts(LionSettings(stage="1")).task_types == ("image-level",)
+    assert stage_parts(LionSettings(stage="2")).branches == ("aggregator",)
+    third = stage_parts(LionSettings(stage="3"))
     assert third.router
     assert third.adapters == ("region", "image")
-    assert not shape_of(LionSettings(stage="3", adapters=("shared",))).router
-    assert shape_of(LionSettings(stage="all", adapters=("none",))).adapters == ()
+    assert not stage_parts(LionSettings(stage="3", adapters=("shared",))).router
+    assert stage_parts(LionSettings(stage="all", adapters=("none",))).adapters == ()
     assert lion_values(LionSettings(stage="2"), 1408, (38, 28, 18))["aggregator_ffn"] == 3072
     with pytest.raises(UsageError, match="--stage is missing"):
-        shape_of(LionSettings())
+        stage_parts(LionSettings())
 
 
 def test_a_task_type_without_samples(base) -> None:

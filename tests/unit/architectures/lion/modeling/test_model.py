@@ -15,7 +15,7 @@ from priorkit.architectures.lion.build import compose_adapter, load_lion
 from priorkit.architectures.lion.modeling.configuration import LionConfig
 from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration
 from priorkit.core.errors import InputError
-from tests.support.lion_models import build_lion, disturb, picture
+from tests.support.lion_models import build_lion, picture, randomize_parts
 
 PROMPTS = ["USER: <image>\nWhat is shown?\nASSISTANT:", "USER: <image>\nFind the red circle.\nASSISTANT:"]
 TYPES = ["image-level", "region-level"]
@@ -59,7 +59,7 @@ def test_fresh_adapters_on_llavas_projector_give_llavas_logits(base) -> None:
 
 
 def test_hard_routing_is_the_single_adapter(base) -> None:
-    both = disturb(build_lion(base, router=False, branches=["projector"]))
+    both = randomize_parts(build_lion(base, router=False, branches=["projector"]))
     for name, task in (("region", 0), ("image", 1)):
         single = build_lion(base, router=False, branches=["projector"], adapters=[name])
         own = both.own_tensors()
@@ -79,7 +79,7 @@ def test_hard_routing_is_the_single_adapter(base) -> None:
 
 
 def test_rows_of_a_batch_are_routed_one_by_one(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     together = logits(lion, inputs(lion))
     for row in range(2):
         alone = lion.processor(
@@ -95,7 +95,7 @@ def test_rows_of_a_batch_are_routed_one_by_one(base) -> None:
 
 
 def test_task_types_of_tokens_route_samples_that_share_a_row(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     ids = torch.randint(5, 300, (1, 8), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         first = lion.model(input_ids=ids[:, :4], task_types=torch.tensor([0])).logits
@@ -107,7 +107,7 @@ def test_task_types_of_tokens_route_samples_that_share_a_row(base) -> None:
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_generation_with_a_cache_is_generation_without(base, beams: int) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     batch = inputs(lion)
     written = [
         lion.model.generate(
@@ -123,7 +123,7 @@ def test_generation_with_a_cache_is_generation_without(base, beams: int) -> None
 
 
 def test_the_soft_token_reads_the_learned_vector_and_is_never_generated(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     tagged = inputs(lion, tags=[["red", "circle"], []])
     soft = lion.model.config.soft_token_id
     assert (tagged["input_ids"] == soft).sum(1).tolist() == [1, 1]
@@ -142,7 +142,7 @@ def test_the_soft_token_reads_the_learned_vector_and_is_never_generated(base) ->
 
 
 def test_a_deep_copy_has_separate_adapters(base) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     batch = inputs(lion)
     before = logits(lion, batch)
     twin = copy.deepcopy(lion.model)
@@ -156,14 +156,15 @@ def test_a_deep_copy_has_separate_adapters(base) -> None:
 
 def test_normed_adapters_read_what_the_mlp_reads(base) -> None:
     residual, normed = (
-        disturb(build_lion(base, adapter_input=way, branches=["projector"])) for way in ("residual", "normed")
+        randomize_parts(build_lion(base, adapter_input=way, branches=["projector"]))
+        for way in ("residual", "normed")
     )
     batch = inputs(residual)
     assert not torch.allclose(logits(residual, batch), logits(normed, batch), atol=1e-3)
 
 
 def test_save_and_load_through_the_auto_classes(base, tmp_path: Path) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     lion.save(tmp_path)
     batch = inputs(lion)
     expected = logits(lion, batch)
@@ -179,7 +180,7 @@ def test_save_and_load_through_the_auto_classes(base, tmp_path: Path) -> None:
 
 
 def test_an_adapter_on_its_base_equals_the_full_model(base, tmp_path: Path) -> None:
-    lion = disturb(build_lion(base))
+    lion = randomize_parts(build_lion(base))
     lion.save_adapter(tmp_path, "base", "3")
     again = _evaluated(compose_adapter(base, tmp_path))
     batch = inputs(lion)
@@ -189,7 +190,7 @@ def test_an_adapter_on_its_base_equals_the_full_model(base, tmp_path: Path) -> N
 
 
 def test_a_soft_prompt_that_an_adapter_lacks_is_drawn_by_the_seed(base, tmp_path: Path) -> None:
-    disturb(build_lion(base, tags="off")).save_adapter(tmp_path, "base", "3")
+    randomize_parts(build_lion(base, tags="off")).save_adapter(tmp_path, "base", "3")
     first, again, other = (compose_adapter(base, tmp_path, "soft", seed).own_tensors() for seed in (1, 1, 2))
     name = "model.lion.soft_prompt"
     assert torch.equal(first[name], again[name])

@@ -12,7 +12,7 @@ from transformers import InstructBlipQFormerModel
 from priorkit.architectures.lion.modeling.adapters import LayerAdapters, Routing
 from priorkit.architectures.lion.modeling.configuration import check_adapters, check_layers, default_layers
 from priorkit.core.errors import UsageError
-from tests.support.lion_models import build_lion, disturb
+from tests.support.lion_models import build_lion, randomize_parts
 
 
 def arrays(module: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ def block(p: dict, at: str, x: np.ndarray, y: np.ndarray, heads: int) -> np.ndar
 
 
 def test_aggregator_is_its_formula(base) -> None:
-    lion = disturb(build_lion(base), 1)
+    lion = randomize_parts(build_lion(base), 1)
     module = lion.model.model.lion.aggregator.double()
     width = lion.model.config.vision_config.hidden_size
     deep, middle, shallow = torch.randn(3, 2, 7, width, dtype=torch.float64, generator=_seed(3))
@@ -76,7 +76,7 @@ def test_a_new_aggregator_block_is_three_layer_norms_and_not_causal(base) -> Non
     for _ in range(3):
         expected = torch.nn.functional.layer_norm(expected, (width,), eps=1e-12)
     torch.testing.assert_close(module.blocks[0](x, y), expected)
-    trained = disturb(build_lion(base), 2).model.model.lion.aggregator
+    trained = randomize_parts(build_lion(base), 2).model.model.lion.aggregator
     changed = x.clone()
     changed[0, -1] += 1
     # The first position attends to the last one: attention is not causal.
@@ -108,7 +108,7 @@ def test_mixture_is_its_formula(shape: str) -> None:
 
 
 def test_query_branch_is_the_library_q_former_between_norm_and_projection(base) -> None:
-    lion = disturb(build_lion(base), 6)
+    lion = randomize_parts(build_lion(base), 6)
     branch = lion.model.model.lion.qformer
     width = lion.model.config.vision_config.hidden_size
     image = torch.randn(2, 7, width, generator=_seed(2))
