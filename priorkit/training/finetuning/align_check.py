@@ -52,11 +52,6 @@ class AlignmentSizes:
         return FP32_BYTES * max(2 * self.frozen + self.projector, self.frozen + 4 * self.projector)
 
 
-def encoders_of(inputs: Inputs) -> list[Input]:
-    """The encoder and the further ones, in order."""
-    return [inputs.one("encoder"), *inputs.many("also_encoder")]
-
-
 def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
     """Check language model, encoders and options from headers.
 
@@ -64,7 +59,7 @@ def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
         InputError: a model is broken, or transformers' LLaVA cannot hold it.
         UsageError: options that do not fit the models.
     """
-    llm, encoders = inputs.one("llm"), encoders_of(inputs)
+    llm, encoders = inputs.one("llm"), [inputs.one("encoder"), *inputs.many("also_encoder")]
     language = _check_language_model(llm)
     for source in encoders:
         check_encoder(source.path, text=False)

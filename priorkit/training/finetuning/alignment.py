@@ -16,7 +16,6 @@ from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.models.multimodal.llava import PARTS, LlavaMultimodal, has_linear_projector
 from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.loading import load_encoder
-from priorkit.training.finetuning.align_check import AlignmentSizes, encoders_of
 from priorkit.training.finetuning.align_settings import AlignSettings
 from priorkit.training.finetuning.conversation_source import mean_length, read_samples
 from priorkit.training.finetuning.finetune import FinetuningRun, count_parameters
@@ -27,7 +26,7 @@ CALIBRATION_IMAGES = 64
 """Images by which the fresh projector's scale is set."""
 
 
-def prepare(settings: AlignSettings, work: Work[AlignmentSizes], runtime: Runtime) -> FinetuningRun:
+def prepare(settings: AlignSettings, work: Work[Any], runtime: Runtime) -> FinetuningRun:
     """Join the models, freeze all but the projector, read the captions and build the objective."""
     multimodal, metrics = assemble(settings, work)
     multimodal.model.to(runtime.device)
@@ -55,7 +54,7 @@ def prepare(settings: AlignSettings, work: Work[AlignmentSizes], runtime: Runtim
     return FinetuningRun(objective, parts, multimodal.save, length, reading | metrics)
 
 
-def assemble(settings: AlignSettings, work: Work[AlignmentSizes]) -> tuple[LlavaMultimodal, dict[str, Any]]:
+def assemble(settings: AlignSettings, work: Work[Any]) -> tuple[LlavaMultimodal, dict[str, Any]]:
     """Load the models and join them by a fresh projector.
 
     Returns:
@@ -65,7 +64,8 @@ def assemble(settings: AlignSettings, work: Work[AlignmentSizes]) -> tuple[Llava
     llm, tokenizer = load_llm(folder), load_tokenizer(folder)
     rows = llm.get_input_embeddings().weight.shape[0]
     has_template = bool(tokenizer.chat_template)
-    encoder, *further = [load_encoder(source.path, text=False) for source in encoders_of(work.inputs)]
+    encoder = load_encoder(work.inputs.one("encoder").path, text=False)
+    further = [load_encoder(source.path, text=False) for source in work.inputs.many("also_encoder")]
     multimodal = assemble_llava(
         llm,
         tokenizer,
