@@ -118,7 +118,7 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 
-    from priorkit.core.runtime import fast_bf16_cpu
+    from priorkit.core.process.runtime import fast_bf16_cpu
     from priorkit.data.corpus.reader import Corpus
 
     torch.manual_seed(0)
@@ -147,7 +147,7 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
     """Train with litgpt's pretraining loop."""
     import torch
 
-    from priorkit.core.runtime import fast_bf16_cpu
+    from priorkit.core.process.runtime import fast_bf16_cpu
     from priorkit.data.corpus.reader import Corpus
 
     # lightning reads the command line when it is imported.

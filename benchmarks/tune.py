@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from priorkit.core import runtime
+from priorkit.core.process import runtime
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.chat_template import TokenizedConversation
 from priorkit.training.engine.loop import train

@@ -8,7 +8,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from priorkit import step_table
-from priorkit.core.specs import OptionSpec, option_specs
+from priorkit.core.options.specs import OptionSpec, option_specs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

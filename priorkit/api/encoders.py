@@ -78,7 +78,7 @@ def load_encoder(
         ResourceError: there is no such device.
     """
     from priorkit.core.inputs import resolve
-    from priorkit.core.runtime import choose_device
+    from priorkit.core.process.runtime import choose_device
     from priorkit.models.vision.loading import load_encoder as load
 
     found = resolve(os.fspath(path_or_id), "path_or_id", ("encoder",), hub="model")

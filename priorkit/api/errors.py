@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from priorkit.core.errors import PriorkitError, Problem
-from priorkit.core.settings import StepSettings
-from priorkit.core.specs import option_specs
+from priorkit.core.options.settings import StepSettings
+from priorkit.core.options.specs import option_specs
 
 _FLAG = re.compile(r"(?<![\w-])--(?P<no>no-)?(?P<name>[a-z][\w-]*)(?: (?P<value>[\w.-]+))?")
 _HELP = re.compile(r"(?:see )?priorkit (?P<step>[\w-]+) --help\b")

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from priorkit.api.errors import parameter_errors, parameter_names
 from priorkit.core.artifact import Artifact
-from priorkit.core.specs import OptionSpec, build, option_specs
+from priorkit.core.options.specs import OptionSpec, build, option_specs
 from priorkit.core.step import Step
 from priorkit.step_table import STEPS, description, load
 

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from priorkit.core.artifact import Artifact
-from priorkit.core.specs import OptionSpec
+from priorkit.core.options.specs import OptionSpec
 from priorkit.core.step import Step
 
 COMMAND_LINE_ONLY: tuple[str, ...]
@@ -222,7 +222,7 @@ def blind_tune(
     out: str | PathLike[str] | None = ...,
     force: bool = ...,
 ) -> Artifact:
-    """Blind instruction tuning: a language model learns the instructions with the images withheld (LSBS)."""
+    """Blind instruction tuning: train a language model on instructions with the images withheld (LSBS)."""
 
 def pretrain_encoder(
     pairs: str | PathLike[str],
@@ -477,7 +477,7 @@ def tune(
     out: str | PathLike[str] | None = ...,
     force: bool = ...,
 ) -> Artifact:
-    """Tune a multimodal model on instructions: projector, language model and encoder, whole or by LoRA."""
+    """Tune a multimodal model on instructions: projector, language model and encoder, fully or with LoRA."""
 
 def merge_adapters(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
@@ -629,6 +629,7 @@ def evaluate(
     by: Literal["auto", "likelihood", "generation"] = ...,
     prompt: Literal["auto", "chat", "plain"] = ...,
     choices: Literal["auto", "letter", "text"] = ...,
+    bos_token: Literal["auto", "always", "never"] = ...,
     explain: bool = ...,
     judge: str | PathLike[str] | None = ...,
     rubric: str | PathLike[str] | None = ...,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.settings import Settings
-from priorkit.core.specs import changed, flag_of
+from priorkit.core.options.settings import Settings
+from priorkit.core.options.specs import changed, flag_of
 from priorkit.training.finetuning.settings import FinetuningSettings
 
 if TYPE_CHECKING:
-    from priorkit.core.runtime import Runtime
+    from priorkit.core.process.runtime import Runtime
     from priorkit.core.work import Inputs, Plan, Work
     from priorkit.inference.model_info import ModelInfo
     from priorkit.models.multimodal.base import MultimodalModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from priorkit.architectures.base import Architecture, TuneOptions
-    from priorkit.core.settings import Settings
+    from priorkit.core.options.settings import Settings
     from priorkit.inference.model_info import ModelInfo
 
 

@@ -19,7 +19,7 @@ from priorkit.core.errors import PriorkitError, ResourceError, UsageError, neare
 
 if TYPE_CHECKING:
     from priorkit.core.artifact import Artifact
-    from priorkit.core.settings import StepSettings
+    from priorkit.core.options.settings import StepSettings
 
 INTERRUPTED = 130
 

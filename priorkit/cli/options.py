@@ -15,10 +15,10 @@ import typer
 from typer.core import TyperCommand
 
 from priorkit.cli import output
-from priorkit.core import recipe
 from priorkit.core.errors import InputError, UsageError, nearest
-from priorkit.core.settings import StepSettings
-from priorkit.core.specs import OptionSpec, build, flag_of, key_of, option_specs
+from priorkit.core.options import recipe
+from priorkit.core.options.settings import StepSettings
+from priorkit.core.options.specs import OptionSpec, build, flag_of, key_of, option_specs
 from priorkit.step_table import STEPS
 
 RECIPE_HELP = (

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable
 
 from priorkit.core.errors import ResourceError
-from priorkit.core.progress import discard, show_progress, write_line
-from priorkit.core.runtime import rank
+from priorkit.core.process.progress import discard, show_progress, write_line
+from priorkit.core.process.runtime import rank
 
 LOGGER = logging.getLogger("priorkit")
 

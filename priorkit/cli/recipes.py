@@ -9,9 +9,9 @@ import typer
 
 from priorkit import step_table
 from priorkit.cli.output import print_result
-from priorkit.core import recipe
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
-from priorkit.core.specs import build, key_of, option_specs
+from priorkit.core.options import recipe
+from priorkit.core.options.specs import build, key_of, option_specs
 
 app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
 

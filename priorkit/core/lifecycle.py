@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from priorkit.core import artifact, recipe, runtime
+from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
-from priorkit.core.capacity import check_capacity, readable_bytes
-from priorkit.core.energy import EnergyMeter
 from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
 from priorkit.core.inputs import IMAGES_OF, Input, resolve
+from priorkit.core.options import recipe
+from priorkit.core.options.settings import StepSettings
+from priorkit.core.options.specs import default_values, input_values, result_settings
 from priorkit.core.partial import (
     REQUEST,
     STATE,
@@ -33,8 +34,9 @@ from priorkit.core.partial import (
     refuse_other_run,
     shortened,
 )
-from priorkit.core.settings import StepSettings
-from priorkit.core.specs import default_values, input_values, result_settings
+from priorkit.core.process import runtime
+from priorkit.core.process.capacity import check_capacity, readable_bytes
+from priorkit.core.process.energy import EnergyMeter
 from priorkit.core.work import SCRATCH, Inputs, Plan, Work
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from priorkit.core import artifact, runtime
+from priorkit.core import artifact
 from priorkit.core.artifact import InputRecord
 from priorkit.core.errors import ResourceError, UsageError
 from priorkit.core.input_files import PARTIAL
-from priorkit.core.settings import StepSettings
-from priorkit.core.specs import result_settings
+from priorkit.core.options.settings import StepSettings
+from priorkit.core.options.specs import result_settings
+from priorkit.core.process import runtime
 
 STATE = "state"
 """Folder of a partial artifact that holds what an interrupted run needs to resume."""

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.lifecycle import produce
-from priorkit.core.settings import StepSettings
+from priorkit.core.options.settings import StepSettings
 from priorkit.core.work import Inputs, Plan, Work
 
 S = TypeVar("S", bound=StepSettings)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, model_validator
 
 from priorkit.core.errors import PriorkitError, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.settings import (
+from priorkit.core.options.settings import (
     RuntimeSettings,
     StepSettings,
     argument,
@@ -18,7 +18,7 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.values import Count, Words
+from priorkit.core.options.values import Count, Words
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
 from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.presets.loading import PresetScoring, expand

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
-from priorkit.core.progress import track
+from priorkit.core.process import runtime
+from priorkit.core.process.progress import track
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import LayerFeatures

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from priorkit.core import runtime
-from priorkit.core.progress import progress_bar
+from priorkit.core.process import runtime
+from priorkit.core.process.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class AnswerCache:
                 stream.flush()
                 bar.advance(len(batches[number]))
         if world > 1:
-            from priorkit.core import distributed
+            from priorkit.core.process import distributed
 
             distributed.barrier()
             done = self._read(digest)

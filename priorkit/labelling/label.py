@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core.progress import progress_bar
+from priorkit.core.process.progress import progress_bar
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 from priorkit.data.text.labelled_text import label_column
 from priorkit.data.text.segments import SegmentStore

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from priorkit.core import runtime
 from priorkit.core.artifact import write_text
 from priorkit.core.errors import InputError
+from priorkit.core.process import runtime
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.labelling.base import SegmentScores

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.specs import refuse_changed
+from priorkit.core.options.specs import refuse_changed
+from priorkit.core.process import runtime
 from priorkit.data.text.documents import check_text_source
 from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 

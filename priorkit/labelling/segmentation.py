@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.progress import track
+from priorkit.core.process.progress import track
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.segments import Record, SegmentStore, read_records, segments_of
 from priorkit.labelling.settings import LabelCorpusSettings

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from priorkit.core.inputs import Input
-from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
-from priorkit.core.values import Count, Named, NamedNumbers
+from priorkit.core.options.settings import (
+    RuntimeSettings,
+    StepSettings,
+    argument,
+    option,
+    reject_limit_option,
+)
+from priorkit.core.options.values import Count, Named, NamedNumbers
 from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
 from priorkit.data.text.documents import column_option

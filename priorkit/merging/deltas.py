@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core import runtime
+from priorkit.core.process import runtime
 from priorkit.core.safetensors_header import TensorInfo
 from priorkit.merging.factors import concatenate, dora_change
 from priorkit.merging.inputs import MergeInput

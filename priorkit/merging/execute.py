@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs]
 
 from priorkit.core.errors import InputError, Problem
-from priorkit.core.progress import progress_bar
+from priorkit.core.process.progress import progress_bar
 from priorkit.merging.deltas import Deltas
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import create_model
 
-from priorkit.core.settings import Settings, StepSettings, argument, option
-from priorkit.core.values import Named, Numbers
+from priorkit.core.options.settings import Settings, StepSettings, argument, option
+from priorkit.core.options.values import Named, Numbers
 from priorkit.merging.methods.registry import METHODS, PARAMETERS, help_of
 
 MODELS = ("llm", "mllm", "encoder")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from priorkit.core.settings import (
+from priorkit.core.options.settings import (
     RuntimeSettings,
     StepSettings,
     argument,
@@ -12,7 +12,7 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.values import Count
+from priorkit.core.options.values import Count
 
 
 class MleBenchSettings(StepSettings):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from priorkit.mle_bench.synonyms import Pair
 
 if TYPE_CHECKING:
-    from priorkit.core.runtime import Runtime
+    from priorkit.core.process.runtime import Runtime
     from priorkit.inference.model_info import ModelInfo
     from priorkit.inference.requests import LikelihoodRequest
 

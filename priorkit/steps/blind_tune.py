@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from priorkit.core import runtime
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.training.engine.settings import check_sharding

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.interval import Interval
-from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.values import Words
 from priorkit.core.step import Step
-from priorkit.core.values import Words
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import Labelled
 

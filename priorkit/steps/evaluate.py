@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from priorkit.analysis.evaluation_comparison import compare, lines_of
 from priorkit.architectures.registry import check_model
-from priorkit.core import runtime
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects

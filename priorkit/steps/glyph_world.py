@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from priorkit.core.inputs import Input
-from priorkit.core.settings import StepSettings, option
+from priorkit.core.options.settings import StepSettings, option
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
 from priorkit.world.options import WorldOptions

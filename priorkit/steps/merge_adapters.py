@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.specs import refuse_changed
+from priorkit.core.options.specs import refuse_changed
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.merging.lineage import check_lineage, facts_of, log_summary, warn_of_other_base

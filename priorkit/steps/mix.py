@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.core.runtime import peak_memory_of_children
+from priorkit.core.process.runtime import peak_memory_of_children
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.corpus.settings import MixSettings

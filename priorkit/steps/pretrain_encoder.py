@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from priorkit.core import runtime
 from priorkit.core.errors import Problems, UsageError
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.training.pretraining.settings import PretrainEncoderSettings

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.settings import (
+from priorkit.core.options.settings import (
     RuntimeSettings,
     StepSettings,
     argument,
@@ -18,9 +17,10 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.specs import refuse_changed
+from priorkit.core.options.specs import refuse_changed
+from priorkit.core.options.templates import check_templates
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
-from priorkit.core.templates import check_templates
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.entities import check_names_file, read_entities, read_names, warn_without_images
 from priorkit.data.images.image_check import image_check

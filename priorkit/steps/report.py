@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
-from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import KINDS, Labelled

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
-from priorkit.core.settings import (
+from priorkit.core.options.settings import (
     RuntimeSettings,
     StepSettings,
     argument,
@@ -18,8 +17,9 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.core.options.values import Count, Words
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
-from priorkit.core.values import Count, Words
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.image_check import image_check
 from priorkit.data.images.named_images import images_of_pairs, named_images

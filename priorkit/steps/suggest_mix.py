@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.values import NamedNumbers, Words
 from priorkit.core.step import Step
-from priorkit.core.values import NamedNumbers, Words
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import Labelled
 

@@ -12,22 +12,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.progress import progress_bar
-from priorkit.core.settings import RuntimeSettings, StepSettings, argument, option, reject_limit_option
-from priorkit.core.specs import refuse_changed
+from priorkit.core.options.settings import (
+    RuntimeSettings,
+    StepSettings,
+    argument,
+    option,
+    reject_limit_option,
+)
+from priorkit.core.options.specs import refuse_changed
+from priorkit.core.options.templates import check_templates
+from priorkit.core.options.values import Count
+from priorkit.core.process import runtime
+from priorkit.core.process.progress import progress_bar
 from priorkit.core.step import Step
-from priorkit.core.templates import check_templates
-from priorkit.core.values import Count
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.named_images import images_of_tables, named_images
 from priorkit.data.io.rejects import Rejects
 
 if TYPE_CHECKING:
     from priorkit.data.images.decoding import BrokenImageError
-    from priorkit.data.io.tagged_tables import Row
+    from priorkit.data.images.tagged_tables import Row
     from priorkit.inference.images.tagging import Scores, TableTagger
     from priorkit.models.vision.tagger import TaggerKind
 
@@ -116,8 +122,8 @@ class TaggingPlan:
 
 def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
     """Check tables, tagger and vocabulary from headers."""
+    from priorkit.data.images.tagged_tables import find_tables
     from priorkit.data.io.rows import column_names
-    from priorkit.data.io.tagged_tables import find_tables
     from priorkit.models.vision.tagger import check_tagger
 
     files = find_tables(inputs.one("images").path)
@@ -171,8 +177,8 @@ def _check_options(
 
 def _check_tag_columns(column: str, kept: Sequence[Path], labelled: Sequence[Path]) -> None:
     """Raise for a table without the column of tags to keep, or of true tags."""
+    from priorkit.data.images.tagged_tables import has_column
     from priorkit.data.io.rows import column_names
-    from priorkit.data.io.tagged_tables import has_column
 
     for file in kept:
         if not has_column(file, column):
@@ -212,7 +218,7 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
     """Calibrate, tag, add noise, write."""
     import numpy as np
 
-    from priorkit.data.io.tagged_tables import write_tagged
+    from priorkit.data.images.tagged_tables import write_tagged
     from priorkit.inference.images.tagging import present_tags
     from priorkit.scoring.answers.tagging import corrupt_tags
 

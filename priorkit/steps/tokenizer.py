@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
-from priorkit.core.settings import StepSettings, option, reject_limit_option
+from priorkit.core.options.settings import StepSettings, option, reject_limit_option
+from priorkit.core.options.values import Count, Named
 from priorkit.core.step import Step
-from priorkit.core.values import Count, Named
 from priorkit.core.work import Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.documents import (

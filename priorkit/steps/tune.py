@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from priorkit.architectures.base import check_options
 from priorkit.architectures.registry import ARCHITECTURES, architecture, option_groups, tune_options
-from priorkit.core import runtime
-from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.training.engine.settings import check_sharding

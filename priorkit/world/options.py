@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from priorkit.core.settings import Settings, option
+from priorkit.core.options.settings import Settings, option
 
 LEAST_NAMES = 6  # a question needs up to five different names and four categories
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from datasets import Features, Image, List, Value
 
-from priorkit.core.specs import build
+from priorkit.core.options.specs import build
 from priorkit.data.io.worker_processes import Result, Task, serve
 from priorkit.world import benchmarks, conversations
 from priorkit.world.files import embedded, write_documents, write_image, write_instances, write_table

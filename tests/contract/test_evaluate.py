@@ -461,8 +461,8 @@ def test_memory_and_disk_are_checked_before_the_model_is_read(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from priorkit.core import capacity
-    from priorkit.core.capacity import readable_bytes
+    from priorkit.core.process import capacity
+    from priorkit.core.process.capacity import readable_bytes
     from priorkit.models.folder import tensor_files
 
     command = [

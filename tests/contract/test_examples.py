@@ -10,8 +10,8 @@ import pytest
 import tomli
 
 from priorkit import step_table
-from priorkit.core import recipe
-from priorkit.core.specs import option_specs
+from priorkit.core.options import recipe
+from priorkit.core.options.specs import option_specs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from priorkit import step_table
-from priorkit.core.specs import option_specs
+from priorkit.core.options.specs import option_specs
 
 HEAVY = (
     "torch",

@@ -9,8 +9,8 @@ import pytest
 
 from priorkit.architectures.lion.settings import stage_parts
 from priorkit.cli.options import read_settings
-from priorkit.core import recipe
 from priorkit.core.errors import UsageError
+from priorkit.core.options import recipe
 from priorkit.steps.tag_images import TagImagesSettings
 from priorkit.steps.tune import TuneSettings
 

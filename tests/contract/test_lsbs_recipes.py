@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from priorkit.cli.options import read_settings
-from priorkit.core import recipe
-from priorkit.core.settings import StepSettings
+from priorkit.core.options import recipe
+from priorkit.core.options.settings import StepSettings
 from priorkit.data.corpus.settings import MixSettings
 from priorkit.steps.pretrain import PretrainSettings
 from priorkit.steps.tune import TuneSettings

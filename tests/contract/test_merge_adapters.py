@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from priorkit.cli.main import run
-from priorkit.core import recipe as recipes
+from priorkit.core.options import recipe as recipes
 from priorkit.merging import deltas as deltas_module
 from priorkit.merging import tensors as tensors_module
 from priorkit.merging.deltas import Device

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from priorkit.core import artifact
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.corpus.reader import Corpus
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.training.engine.validation_loss import ValidationText

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, CLIPModel, LlavaForConditionalGeneration
 
-from priorkit.core import capacity
 from priorkit.core.artifact import open_artifact
+from priorkit.core.process import capacity
 from priorkit.models.folder import tensor_files
 from priorkit.training.engine.resource_estimates import TUNING_FORMULA, Footprint, footprint
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from priorkit.core import distributed
+from priorkit.core.process import distributed
 from tests.support.torchrun import rows, torchrun
 
 COMMON = ("--batch-size", "8", "--precision", "fp32", "--device", "cpu")

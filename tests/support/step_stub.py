@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import priorkit.api.steps
-from priorkit.core.specs import OptionSpec
+from priorkit.core.options.specs import OptionSpec
 from priorkit.step_table import STEPS, load, summary
 
 STUB = Path(priorkit.api.steps.__file__).with_suffix(".pyi")
@@ -21,7 +21,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from priorkit.core.artifact import Artifact
-from priorkit.core.specs import OptionSpec
+from priorkit.core.options.specs import OptionSpec
 from priorkit.core.step import Step
 
 COMMAND_LINE_ONLY: tuple[str, ...]

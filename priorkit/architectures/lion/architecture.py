@@ -9,7 +9,7 @@ from priorkit.architectures.base import Architecture
 from priorkit.architectures.lion.artifact import base_of, is_lion_adapter
 from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.inputs import Input
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Plan, Work
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.folder import read_config, tensor_files

@@ -11,7 +11,7 @@ from torch import Tensor
 from priorkit.architectures.lion.samples import LionSample
 from priorkit.architectures.lion.tokenization import ConversationTokenizer
 from priorkit.core.errors import InputError
-from priorkit.core.seeds import stream_seed
+from priorkit.core.process.seeds import stream_seed
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.region_augmentation import fit_view, seen_text
 from priorkit.data.conversations.task_conversations import TaskConversation

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from priorkit.architectures.base import TuneOptions
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import Settings, option
-from priorkit.core.values import Count, Counts, Words
+from priorkit.core.options.settings import Settings, option
+from priorkit.core.options.values import Count, Counts, Words
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.training.finetuning.settings import FinetuningSettings
 

@@ -19,7 +19,7 @@ from priorkit.architectures.lion.samples import (
 )
 from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.architectures.lion.tokenization import ConversationTokenizer
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects

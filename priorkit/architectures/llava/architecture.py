@@ -7,7 +7,7 @@ from pathlib import Path
 
 from priorkit.architectures.base import Architecture
 from priorkit.architectures.llava.settings import LlavaTuneSettings
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.inference.model_info import ADAPTER_CONFIG, ModelInfo
 from priorkit.models.folder import read_config

@@ -9,7 +9,7 @@ from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.architectures.registry import owner_of
 from priorkit.core.errors import InputError, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.core.specs import flag_of
+from priorkit.core.options.specs import flag_of
 from priorkit.core.work import Inputs, Plan
 from priorkit.inference.model_info import ADAPTER_CONFIG
 from priorkit.models.folder import read_json, tensor_files

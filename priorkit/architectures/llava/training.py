@@ -9,7 +9,7 @@ from torch import nn
 
 from priorkit.architectures.llava.settings import LlavaTuneSettings
 from priorkit.core.inputs import Input
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention

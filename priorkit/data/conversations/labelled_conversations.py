@@ -16,9 +16,9 @@ from priorkit.data.conversations.conversation import (
     conversation_of,
 )
 from priorkit.data.images.decoding import BrokenImageError
+from priorkit.data.images.tagged_tables import Row, write_rows
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
-from priorkit.data.io.tagged_tables import Row, write_rows
 from priorkit.data.text.concepts import ABILITY_LABELS, NONE
 from priorkit.data.text.segments import Record
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.progress import progress_bar, track
+from priorkit.core.process.progress import progress_bar, track
 from priorkit.data.corpus.mixing import draw, make_pools
 from priorkit.data.corpus.mixture_statistics import pool_budgets, realized_shares
 from priorkit.data.corpus.packing import pack

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
-from priorkit.core.settings import StepSettings, option, reject_limit_option
-from priorkit.core.values import Count, Named, NamedNumbers, Words, parse_count
+from priorkit.core.options.settings import StepSettings, option, reject_limit_option
+from priorkit.core.options.values import Count, Named, NamedNumbers, Words, parse_count
 from priorkit.data.text.documents import column_option, sources_argument
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
-from priorkit.core.settings import Settings, option
+from priorkit.core.options.settings import Settings, option
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core import distributed
 from priorkit.core.artifact import replace_durably
 from priorkit.core.inputs import Input
-from priorkit.core.progress import track
-from priorkit.core.runtime import Runtime, rank, world_size
+from priorkit.core.process import distributed
+from priorkit.core.process.progress import track
+from priorkit.core.process.runtime import Runtime, rank, world_size
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import (
     MAX_PIXELS,

@@ -18,10 +18,10 @@ from priorkit.data.conversations.regions import image_cell
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_reference
 from priorkit.data.images.entities import entity_references
 from priorkit.data.images.pairs import check_pairs, pairs_of
+from priorkit.data.images.tagged_tables import find_tables, image_cells
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import files_of, read_rows
-from priorkit.data.io.tagged_tables import find_tables, image_cells
 
 References = Callable[[Path], Iterable[ImageRef]]
 """Yields the images of an input's rows."""

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from priorkit.core.errors import InputError
-from priorkit.core.runtime import rank
+from priorkit.core.process.runtime import rank
 from priorkit.data.images.decoding import KINDS
 
 logger = logging.getLogger(__name__)

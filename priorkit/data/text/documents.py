@@ -8,7 +8,7 @@ from typing import Any
 
 from priorkit.core.artifact import is_artifact
 from priorkit.core.errors import InputError, nearest
-from priorkit.core.settings import argument, option
+from priorkit.core.options.settings import argument, option
 from priorkit.data.io.formats import row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import FilePart

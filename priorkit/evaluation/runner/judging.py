@@ -27,7 +27,7 @@ from priorkit.inference.answer_cache import AnswerCache
 from priorkit.scoring.statistics.bootstrap import Floats
 
 if TYPE_CHECKING:
-    from priorkit.core.runtime import Runtime
+    from priorkit.core.process.runtime import Runtime
     from priorkit.inference.model_adapter import ModelAdapter
     from priorkit.inference.model_info import ModelInfo
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core import runtime
+from priorkit.core.process import runtime
 from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
@@ -38,7 +38,7 @@ def ask_model(
 ) -> list[ScoredBenchmark]:
     """All benchmarks in order; under torchrun the processes share the items of each."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
-    from priorkit.core import distributed
+    from priorkit.core.process import distributed
 
     distributed.start(started)
     distributed.barrier()  # The first process has claimed the artifact's folder.
@@ -94,7 +94,7 @@ def judge_all(
     settings: EvaluateSettings, work: Work[Any], done: Sequence[ScoredBenchmark]
 ) -> list[ScoredBenchmark]:
     """Soundness and depth of what was written; benchmarks that were compared have nothing to judge."""
-    from priorkit.core import distributed
+    from priorkit.core.process import distributed
 
     started = runtime.start(settings.seed, settings.device, settings.precision)
     distributed.start(started)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.specs import refuse_changed
-from priorkit.core.templates import check_templates
+from priorkit.core.options.specs import refuse_changed
+from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs, Plan
 from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of

@@ -17,7 +17,7 @@ from priorkit.inference.bos import BosRule
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 
 if TYPE_CHECKING:
-    from priorkit.core.runtime import Runtime
+    from priorkit.core.process.runtime import Runtime
     from priorkit.data.io.rejects import Rejects
     from priorkit.inference.model_info import ModelInfo
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from priorkit.core import distributed, runtime
-from priorkit.core.progress import track
+from priorkit.core.process import distributed, runtime
+from priorkit.core.process.progress import track
 from priorkit.data.images.decoding import KINDS, BrokenImageError, ImageRef, decode
 from priorkit.data.io.rejects import Rejects
 from priorkit.inference.images.batches import EncodedBatch, Load, Transform, encode_batches, load_image

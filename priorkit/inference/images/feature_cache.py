@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core import artifact, runtime
+from priorkit.core import artifact
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input
+from priorkit.core.process import runtime
 
 if TYPE_CHECKING:
     from torch import Tensor

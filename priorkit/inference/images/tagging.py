@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.task_conversations import tags_of
 from priorkit.data.images.decoding import BrokenImageError, ImageRef
+from priorkit.data.images.tagged_tables import Row, row_image, rows_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
-from priorkit.data.io.tagged_tables import Row, row_image, rows_of
 from priorkit.inference.images.batches import encode_batches
 from priorkit.models.vision.tagger import Tagger
 from priorkit.scoring.answers.tagging import (

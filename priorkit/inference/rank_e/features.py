@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.io.rejects import Rejects
 from priorkit.inference.images.encode import EncodedImages, encode

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from priorkit.core import distributed, runtime
 from priorkit.core.errors import InputError
-from priorkit.core.progress import track
+from priorkit.core.process import distributed, runtime
+from priorkit.core.process.progress import track
 from priorkit.data.images.entities import EntityImages, candidate_names, folded_name
 from priorkit.models.vision.encoder import Encoder, l2_normalize
 from priorkit.scoring.representations.centroids import assign_folds, centroid_ranks, centroids

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from priorkit.core import distributed
 from priorkit.core.artifact import replace_durably, sync
-from priorkit.core.runtime import rank
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import rank
 from priorkit.training.engine.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)

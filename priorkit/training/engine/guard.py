@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorkit.core import distributed
 from priorkit.core.errors import GuardError
-from priorkit.core.runtime import Runtime
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.shuffling import sample_ids
 from priorkit.training.engine.micro_batches import step_positions
 from priorkit.training.engine.settings import TrainingSettings

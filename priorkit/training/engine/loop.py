@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorkit.core import distributed
 from priorkit.core.errors import InputError, Interrupted, UsageError
-from priorkit.core.progress import progress_bar
-from priorkit.core.runtime import Runtime, rank, world_size
+from priorkit.core.process import distributed
+from priorkit.core.process.progress import progress_bar
+from priorkit.core.process.runtime import Runtime, rank, world_size
 from priorkit.training.engine import checkpoint, guard
 from priorkit.training.engine.metrics_log import METRICS, MetricsLog, open_tensorboard
 from priorkit.training.engine.micro_batches import load_micro_batches

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import ResourceError
-from priorkit.core.runtime import rank
+from priorkit.core.process.runtime import rank
 
 METRICS = "metrics.jsonl"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from priorkit.core import distributed
+from priorkit.core.process import distributed
 from priorkit.data.shuffling import sample_ids
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.objectives.base import Objective

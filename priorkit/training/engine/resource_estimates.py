@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from priorkit.core.runtime import Runtime, world_size
+from priorkit.core.process.runtime import Runtime, world_size
 from priorkit.core.safetensors_header import TensorInfo
 from priorkit.models.multimodal.llava import PARTS, llava_part
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from priorkit.core import runtime
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import RuntimeSettings, Settings, option
-from priorkit.core.values import Count
+from priorkit.core.options.settings import RuntimeSettings, Settings, option
+from priorkit.core.options.values import Count
+from priorkit.core.process import runtime
 
 
 class OptimizationSettings(Settings):

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from priorkit.core import distributed
-from priorkit.core.runtime import Runtime, world_size
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import Runtime, world_size
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets
 
 EVALUATED_TOKENS = 1 << 18

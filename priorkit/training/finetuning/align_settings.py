@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from priorkit.core.settings import argument, option, redefault
-from priorkit.core.values import split_commas
+from priorkit.core.options.settings import argument, option, redefault
+from priorkit.core.options.values import split_commas
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.finetuning.settings import FinetuningSettings, Sources
 

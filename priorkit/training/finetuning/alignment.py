@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from priorkit.core.errors import InputError
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention

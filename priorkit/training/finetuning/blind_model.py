@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.conversations.conversation_store import ConversationMixture, map_samples

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.settings import argument, option
-from priorkit.core.specs import refuse_changed
+from priorkit.core.options.settings import argument, option
+from priorkit.core.options.specs import refuse_changed
 from priorkit.training.finetuning.settings import FinetuningSettings, Sources
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from priorkit.core import distributed
-from priorkit.core.runtime import Runtime, rank
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import Runtime, rank
 from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
 from priorkit.training.engine.loop import train

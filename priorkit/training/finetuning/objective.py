@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priorkit.core import distributed
-from priorkit.core.runtime import Runtime
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.sample_packing import FINE, into_rows
 from priorkit.models.blocks import transformer_blocks
 from priorkit.models.kernels.attention import document_mask, document_positions

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator
 
 from priorkit.core.inputs import Input
-from priorkit.core.settings import Settings, StepSettings, option, redefault, reject_limit_option
-from priorkit.core.values import Count, Named, NamedNumbers, Words
+from priorkit.core.options.settings import Settings, StepSettings, option, redefault, reject_limit_option
+from priorkit.core.options.values import Count, Named, NamedNumbers, Words
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from priorkit.core.runtime import Runtime, world_size
+from priorkit.core.process.runtime import Runtime, world_size
 from priorkit.data.images.pixels import Pixels
 from priorkit.inference.images.batches import PreparedImage
 from priorkit.inference.images.encode import encode

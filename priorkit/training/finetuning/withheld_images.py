@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from priorkit.core import distributed
-from priorkit.core.progress import track
-from priorkit.core.runtime import Runtime
+from priorkit.core.process import distributed
+from priorkit.core.process.progress import track
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
 from priorkit.data.conversations.refusal import REFUSAL
 from priorkit.data.images.decoding import ImageRef

@@ -12,8 +12,8 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from priorkit.core.runtime import rank, world_size
-from priorkit.core.seeds import stream_seed
+from priorkit.core.process.runtime import rank, world_size
+from priorkit.core.process.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.encoder import Encoder, l2_normalize

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from priorkit.core.settings import Settings, option
-from priorkit.core.values import Count
+from priorkit.core.options.settings import Settings, option
+from priorkit.core.options.values import Count
 
 
 class GradientCacheSettings(Settings):

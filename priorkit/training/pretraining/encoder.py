@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import decode
 from priorkit.data.images.image_check import image_check

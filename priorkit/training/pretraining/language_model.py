@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core import distributed, runtime
 from priorkit.core.lifecycle import export
+from priorkit.core.process import distributed, runtime
 from priorkit.core.work import Work
 from priorkit.models.blocks import transformer_blocks
 from priorkit.models.kernels.attention import choose_attention

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from priorkit.core.inputs import Input
-from priorkit.core.settings import (
+from priorkit.core.options.settings import (
     Settings,
     StepSettings,
     argument,
@@ -15,7 +15,7 @@ from priorkit.core.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.values import Count, Counts, Named
+from priorkit.core.options.values import Count, Counts, Named
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.named_images import images_of_pairs, named_images
 from priorkit.models.language import causal_lm

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.specs import flag_of, refuse_changed
-from priorkit.core.templates import check_templates
+from priorkit.core.options.specs import flag_of, refuse_changed
+from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs
 from priorkit.data.images.pairs import check_pairs
 from priorkit.models.vision.loading import check_encoder, load_config

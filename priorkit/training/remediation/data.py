@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from priorkit.core.errors import UsageError
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.entities import (
     EntityImages,

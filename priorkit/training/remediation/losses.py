@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from priorkit.core.runtime import rank
+from priorkit.core.process.runtime import rank
 from priorkit.models.vision.encoder import l2_normalize
 from priorkit.training.objectives.contrastive import all_gather, contrastive_loss, similarity_logits
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from priorkit.core.errors import InputError
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels

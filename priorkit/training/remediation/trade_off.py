@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from priorkit.core.interval import Interval
-from priorkit.core.progress import track
+from priorkit.core.process.progress import track
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import EntityImages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from priorkit.core.seeds import stream_seed
+from priorkit.core.process.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings, View
 from priorkit.data.images.pixels import Pixels
 

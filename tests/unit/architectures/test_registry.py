@@ -18,7 +18,7 @@ SETTINGS = """
 from typing import ClassVar
 
 from priorkit.architectures.base import TuneOptions
-from priorkit.core.settings import Settings, option
+from priorkit.core.options.settings import Settings, option
 
 
 class ToySettings(Settings):

@@ -9,8 +9,8 @@ import pytest
 from priorkit import step_table
 from priorkit.cli.options import read_settings, render_help, step_command
 from priorkit.core.errors import InputError, UsageError
-from priorkit.core.settings import StepSettings, argument, option
-from priorkit.core.values import Named
+from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.values import Named
 
 
 class Toy(StepSettings):

@@ -9,7 +9,7 @@ import pytest
 
 from priorkit.cli import output
 from priorkit.core.errors import ResourceError
-from priorkit.core.progress import progress_bar, show_progress
+from priorkit.core.process.progress import progress_bar, show_progress
 
 logger = logging.getLogger("priorkit.toy")
 
@@ -52,7 +52,7 @@ def test_other_processes_print_nothing(
 def test_progress_is_a_line_every_so_often(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("priorkit.core.progress.LINE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("priorkit.core.process.progress.LINE_EVERY_SECONDS", 0)
     with progress_bar("reading", 2, unit="rows") as progress:
         progress.note("loss 1.0")
         progress.advance()
@@ -84,7 +84,7 @@ def test_words_that_cannot_be_written_cost_nothing_but_the_words(
     stream: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("priorkit.core.progress.LINE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("priorkit.core.process.progress.LINE_EVERY_SECONDS", 0)
     logger.warning("a warning")
     output.print_error(["an error"])
     with progress_bar("reading", 2) as progress:

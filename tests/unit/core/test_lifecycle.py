@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 from safetensors import SafetensorError
 
-from priorkit.core import artifact, capacity
+from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Interrupted, ResourceError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import produce
-from priorkit.core.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.process import capacity
 from priorkit.core.work import Plan, Work
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from priorkit.core.settings import StepSettings, option
+from priorkit.core.options.settings import StepSettings, option
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from priorkit.core import runtime
 from priorkit.core.errors import InputError
+from priorkit.core.process import runtime
 from priorkit.mle_bench.synonym_model import PLAIN_QUESTION, SynonymModel, check_synonym_model
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priorkit.core import runtime
 from priorkit.core.errors import GuardError, InputError, Interrupted, UsageError
-from priorkit.core.specs import build
+from priorkit.core.options.specs import build
+from priorkit.core.process import runtime
 from priorkit.data.shuffling import sample_ids
 from priorkit.training.engine import checkpoint
 from priorkit.training.engine.guard import describe_spike

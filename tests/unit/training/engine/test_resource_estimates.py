@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.images.pixels import Pixels
 from priorkit.training.engine.loop import TrainingSummary
 from priorkit.training.engine.resource_estimates import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.training.finetuning import vision_features

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from priorkit.core.runtime import Runtime
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.refusal import REFUSAL
 from priorkit.models.kernels.attention import choose_attention

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import UsageError
-from priorkit.core.settings import option
+from priorkit.core.options.settings import option
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels

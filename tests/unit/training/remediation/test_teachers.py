@@ -53,7 +53,7 @@ def test_teachers_features_are_those_of_the_views_and_are_cached(
     assert torch.equal(again, found)
     assert passes == 0
     assert computed(a=2)[1] == 2
-    monkeypatch.setattr("priorkit.core.runtime.versions", lambda: {"torch": "0.1"})
+    monkeypatch.setattr("priorkit.core.process.runtime.versions", lambda: {"torch": "0.1"})
     assert computed(a=1)[1] == 2
     monkeypatch.undo()
     monkeypatch.setenv("PRIORKIT_CACHE", str(tmp_path))

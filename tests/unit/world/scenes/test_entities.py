@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from priorkit.core.errors import UsageError
-from priorkit.core.specs import build
+from priorkit.core.options.specs import build
 from priorkit.world.options import WorldOptions
 from priorkit.world.scenes.entities import catalogue, choose_entities, readable_name, similar_pairs
 from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, glyph

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from priorkit.core.runtime import Runtime, rank, world_size
+from priorkit.core.process.runtime import Runtime, rank, world_size
 
 if TYPE_CHECKING:
     import torch

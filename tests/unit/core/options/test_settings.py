@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.settings import RuntimeSettings, Settings, StepSettings, argument, option, redefault
-from priorkit.core.specs import (
+from priorkit.core.options.settings import (
+    RuntimeSettings,
+    Settings,
+    StepSettings,
+    argument,
+    option,
+    redefault,
+)
+from priorkit.core.options.specs import (
     build,
     changed,
     flag_of,
@@ -19,7 +26,7 @@ from priorkit.core.specs import (
     refuse_changed,
     result_settings,
 )
-from priorkit.core.values import Count, Counts, Named, NamedNumbers, Numbers, Words, parse_count
+from priorkit.core.options.values import Count, Counts, Named, NamedNumbers, Numbers, Words, parse_count
 
 
 class Group(Settings):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from priorkit.core.seeds import stream_seed
+from priorkit.core.process.seeds import stream_seed
 
 
 def test_a_seed_depends_on_seed_and_position() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from priorkit.core.runtime import rank
+from priorkit.core.process.runtime import rank
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -13,8 +13,8 @@ import tomli
 import tomli_w
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.settings import Settings, StepSettings
-from priorkit.core.specs import OptionSpec, option_specs
+from priorkit.core.options.settings import Settings, StepSettings
+from priorkit.core.options.specs import OptionSpec, option_specs
 
 
 def shipped() -> dict[str, Path]:

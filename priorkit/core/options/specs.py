@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from priorkit.core.errors import Problems, UsageError, nearest
-from priorkit.core.settings import Settings, StepSettings, extra_of
+from priorkit.core.options.settings import Settings, StepSettings, extra_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from priorkit.core import distributed
+from priorkit.core.process import distributed
 
 
 def test_a_single_process_exchanges_with_itself() -> None:

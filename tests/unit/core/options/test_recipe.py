@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit import step_table
-from priorkit.core import recipe
 from priorkit.core.errors import InputError, UsageError
-from priorkit.core.settings import Settings, StepSettings, argument, option
-from priorkit.core.specs import build
-from priorkit.core.values import Named, NamedNumbers
+from priorkit.core.options import recipe
+from priorkit.core.options.settings import Settings, StepSettings, argument, option
+from priorkit.core.options.specs import build
+from priorkit.core.options.values import Named, NamedNumbers
 
 STEPS = ("toy", "other")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from priorkit.core.errors import Problems, UsageError
-from priorkit.core.templates import check_templates
+from priorkit.core.options.templates import check_templates
 
 
 def test_a_template_without_braces_is_refused() -> None:

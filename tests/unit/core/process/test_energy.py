@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from priorkit.core.energy import EnergyMeter
+from priorkit.core.process.energy import EnergyMeter
 
 
 def zone(root: Path, name: str, value: int) -> Path:

@@ -1,0 +1,1 @@
+"""The running process: device, ranks, memory, seeds, progress."""
