@@ -97,7 +97,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         fields = _continued(settings, fields, start)
     elif settings.stage == "3":
         raise UsageError(
-            "stage 3 goes on from the merged stages 1 and 2, and this is a LLaVA model",
+            "stage 3 continues from the merged stages 1 and 2, got a LLaVA model",
             where=str(given.given),
             hint="priorkit merge-adapters STAGE1 STAGE2 --method mixture --out start, then tune start; "
             "or use --stage all to train everything at once",
@@ -105,8 +105,14 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     queries = None
     if "qformer" in inputs:
         if start is not None or "qformer" not in fields["branches"]:
-            why = "the adapter to go on from has its own" if start is not None else "the model has none"
-            raise UsageError(f"no Q-Former is drawn here: {why}", where="--qformer", hint="leave it out")
+            why = (
+                "the adapter that training continues from has one"
+                if start is not None
+                else "the model has none"
+            )
+            raise UsageError(
+                f"no Q-Former is initialized here: {why}", where="--qformer", hint="leave it out"
+            )
         queries = check_queries(inputs["qformer"].path, fields, vision["hidden_size"])
         fields["qformer"] |= queries.fields
     if "aggregator" in fields["branches"] and vision["hidden_size"] % fields["aggregator_heads"]:
@@ -136,8 +142,8 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
 
 
 def _origin(source: Input, queries: PretrainedQueries) -> str:
-    words = "word embeddings" if len(queries.fresh) == 1 else "everything that reads text"
-    return f"{source.given}, {len(queries.tensors)} tensors; {words} fresh"
+    words = "word embeddings" if len(queries.fresh) == 1 else "all parameters for text"
+    return f"{source.given}, {len(queries.tensors)} tensors; {words} randomly initialized"
 
 
 def _vision(folder: Path) -> dict[str, Any]:
@@ -169,13 +175,15 @@ def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Pat
     differing = conflicting_options(settings, wanted, held)
     if differing:
         raise UsageError(
-            f"the adapter to go on from was made with other values of {', '.join(differing)}",
+            f"the adapter that training continues from has other values of {', '.join(differing)}",
             where=str(start),
             hint="leave them out",
         )
     if held["tags"] == "soft" and wanted["tags"] != "soft" and "tags" in settings.model_fields_set:
         raise UsageError(
-            "the adapter to go on from has a soft prompt", where="--tags", hint="use --tags soft"
+            "the adapter that training continues from has a soft prompt",
+            where="--tags",
+            hint="use --tags soft",
         )
     return {**held, "tags": wanted["tags"] if "tags" in settings.model_fields_set else held["tags"]}
 

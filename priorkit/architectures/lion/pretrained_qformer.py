@@ -22,7 +22,7 @@ FAMILIES = ("instructblip", "instructblipvideo", "blip-2")
 """Model types of ``config.json`` whose Q-Former is known."""
 
 WORDS = "qformer.embeddings.word_embeddings.weight"
-"""Stays fresh: LION's Q-Former reads the language model's tokens, a pretrained one BERT's."""
+"""Stays randomly initialized: LION's Q-Former reads the language model's tokens, a pretrained one BERT's."""
 
 POSITIONS = "qformer.embeddings.position_embeddings.weight"
 
@@ -148,7 +148,7 @@ def _of_text(name: str) -> bool:
 def _compare_sizes(
     folder: Path, given: Any, held: Mapping[str, TensorInfo], fields: Mapping[str, Any], encoder_width: int
 ) -> None:
-    """Report the sizes that differ by the options that set them, before single tensors are looked at."""
+    """Report the sizes that differ by the options that set them, before single tensors are compared."""
     problems = Problems(InputError)
     queries = _source("query_tokens", held)
     if queries is None:

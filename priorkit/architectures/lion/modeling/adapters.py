@@ -195,6 +195,6 @@ def attach(language_model: nn.Module, layers: Sequence[LayerAdapters], adapter_i
         else:
             raise InputError(
                 f"{type(layer).__name__} has no norm before its MLP that is known "
-                f"({', '.join(_NORMS)}), so adapters cannot be put beside it"
+                f"({', '.join(_NORMS)}), so adapters cannot be attached"
             )
         layer.register_forward_hook(adapters.add)

@@ -185,8 +185,8 @@ def test_withheld_images_take_their_tags_along(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     source = BenchmarkSource("rows", (file,), TASKS["vqa"], visual=True, columns=tuple(rows[0]))
-    for see, tags in ((True, ("red", "circle")), (False, None)):
-        first, second = read_items(source, Rejects(0), group_by=(), limit=0, see=see)
+    for show_images, tags in ((True, ("red", "circle")), (False, None)):
+        first, second = read_items(source, Rejects(0), group_by=(), limit=0, show_images=show_images)
         assert first.tags == tags
         assert second.tags == ("told",)
 

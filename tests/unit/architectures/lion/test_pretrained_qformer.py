@@ -215,7 +215,7 @@ def test_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
     given = ("tune", artifacts.mllm, artifacts.instructions, *common, "--qformer", folder, "--out", out)
     planned = cli(*given, "--check")
     assert planned.code == 0, planned.err
-    assert "tensors; word embeddings fresh" in planned.err
+    assert "tensors; word embeddings randomly initialized" in planned.err
     done = cli(*given)
     assert done.code == 0, done.err
     written = load_file(out / "adapter_model.safetensors")
@@ -244,4 +244,4 @@ def test_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
         "tune", artifacts.mllm, artifacts.instructions, *common, "--stage", 2, "--qformer", folder, "--out", tmp_path / "no"
     )  # fmt: skip
     assert none.code == 2
-    assert "no Q-Former is drawn here" in none.err
+    assert "no Q-Former is initialized here" in none.err
