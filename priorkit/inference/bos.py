@@ -7,6 +7,7 @@ without it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from priorkit.core.errors import InputError
@@ -38,3 +39,11 @@ def bos_ids_of(tokenizer: Any, rule: BosRule) -> list[int]:
             hint="leave the option out",
         )
     return [int(tokenizer.bos_token_id)]
+
+
+def bos_text(folder: Path, rule: BosRule) -> str | None:
+    """The text of the token that prompts began with; None if there was none."""
+    from priorkit.models.language.tokenizer import load_tokenizer
+
+    tokenizer: Any = load_tokenizer(folder)
+    return tokenizer.decode(bos_ids_of(tokenizer, rule)) or None

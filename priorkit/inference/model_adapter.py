@@ -19,7 +19,7 @@ from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.models.language.tokenizer import IMAGE
+from priorkit.models.language.tokenizer import IMAGE, prepend_bos
 from priorkit.models.multimodal.base import Capabilities, MultimodalModel
 
 KEEP_FEATURES_BYTES = 2 << 30
@@ -88,6 +88,10 @@ class ModelAdapter:
     def bos_ids(self) -> list[int]:
         """Token ids that every prompt begins with."""
         return bos_ids_of(self.tokenizer, self.bos_token)
+
+    def prepend_bos(self, ids: list[int]) -> list[int]:
+        """A prompt's token ids with those that every prompt begins with."""
+        return prepend_bos(ids, self.bos_ids)
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""

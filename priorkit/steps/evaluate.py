@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priorkit.analysis.evaluation_comparison import compare, lines_of
@@ -15,6 +14,7 @@ from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.presets.loading import suite, suite_names
+from priorkit.evaluation.results.model_entry import describe_model
 from priorkit.evaluation.results.rescore import read_origin, read_suites
 from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
 from priorkit.evaluation.results.summary import say_results
@@ -22,10 +22,9 @@ from priorkit.evaluation.runner.model_answers import ask_model, judge_all
 from priorkit.evaluation.runner.plan import EvaluationPlan, plan_evaluation
 from priorkit.evaluation.runner.stored_answers import score_predictions, score_stored
 from priorkit.evaluation.settings import EvaluateSettings
-from priorkit.inference.bos import BosRule, bos_ids_of
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_info import ModelInfo
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ def _answers(
         done = [score_predictions(settings, work, rejects)]
     else:
         done = ask_model(settings, work, job.model, job.benchmarks, rejects)
-        about["model"] = _about_model(settings, work, job.model)
+        about["model"] = describe_model(settings, work, job.model)
     return (judge_all(settings, work, done) if settings.judge else done), about
 
 
@@ -104,29 +103,6 @@ def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Se
     """Those of the evaluation that is rescored, and those named on the command line."""
     kept = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
     return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
-
-
-def _about_model(
-    settings: EvaluateSettings, work: Work[EvaluationPlan], checked: ModelInfo
-) -> dict[str, Any]:
-    given = work.inputs["model"]
-    about: dict[str, Any] = {"path": given.given, "kind": given.kind, "digest": given.digest()}
-    if checked.base is not None:
-        about["base"] = {"path": checked.base.given, "digest": checked.base.digest()}
-    if checked.kind != "encoder":
-        about["bos_token"] = _bos_text(checked.folder, settings.bos_token)
-    about["blind"] = settings.blind
-    if settings.shuffle_images:
-        about["shuffled_images"] = True
-    return about
-
-
-def _bos_text(folder: Path, rule: BosRule) -> str | None:
-    """The text of the token that prompts began with; None if there was none."""
-    from priorkit.models.language.tokenizer import load_tokenizer
-
-    tokenizer: Any = load_tokenizer(folder)
-    return tokenizer.decode(bos_ids_of(tokenizer, rule)) or None
 
 
 STEP = Step(EvaluateSettings, plan, execute)

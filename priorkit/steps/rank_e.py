@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import ClassVar, Literal
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.inputs import Input
-from priorkit.core.options.settings import (
-    RuntimeSettings,
-    StepSettings,
-    argument,
-    option,
-    redefault,
-    reject_limit_option,
-)
 from priorkit.core.options.specs import refuse_changed
 from priorkit.core.options.templates import check_templates
 from priorkit.core.process import runtime
@@ -24,75 +12,10 @@ from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.images.entities import check_names_file, read_entities, read_names, warn_without_images
 from priorkit.data.images.image_check import image_check
-from priorkit.data.images.named_images import images_of_entities, named_images
 from priorkit.data.io.rejects import Rejects
+from priorkit.inference.rank_e.settings import RankSettings
 
 logger = logging.getLogger(__name__)
-
-PHOTO = ("a photo of a {}",)
-
-
-class RankSettings(RuntimeSettings, StepSettings):
-    """Options of ``priorkit rank-e``."""
-
-    step: ClassVar[str] = "rank-e"
-    kind: ClassVar[str] = "scores"
-    examples: ClassVar[tuple[str, str]] = (
-        "priorkit rank-e encoder world/entity_images/test --out ranks",
-        "priorkit rank-e openai/clip-vit-base-patch32 birds/ --candidates species.txt "
-        '--template "a photo of a {}, a kind of bird" --out bird-ranks',
-    )
-
-    encoder: str = argument(
-        "Image encoder; ranking names needs a text tower (CLIP, SigLIP ...).",
-        accepts=("encoder",),
-        hub="model",
-    )
-    images: str = argument(
-        "Entity images: a folder per entity, metadata.jsonl, or parquet.",
-        accepts=("world",),
-        metavar="IMAGES",
-        hub="dataset",
-    )
-    by: Literal["names", "centroids"] = option(
-        "names",
-        "Rank images by candidate names, or by class centroids of held-out folds (no text tower needed).",
-    )
-    candidates: str | None = option(
-        None,
-        "File of further candidate names: a name per line, or JSON Lines or parquet with a column of names.",
-        accepts=("world",),
-        metavar="FILE",
-    )
-    template: tuple[str, ...] = option(PHOTO, "Prompt template; {} is the entity name; repeat to ensemble.")
-    template_file: str | None = option(
-        None,
-        "File of prompt templates instead of --template, one per line.",
-        accepts=("world",),
-        metavar="FILE",
-    )
-    reverse: bool = option(
-        False, "Also rank the images for each name: an entity's images among those of all others."
-    )
-    folds: int = option(5, "Folds of an entity's images, for --by centroids.", ge=2, advanced=True)
-    batch_size: int = option(64, "Images or texts per forward pass.", ge=1)
-    confusions: int = option(3, "Top-k confused names per entity.", ge=0, metavar="K", advanced=True)
-    resamples: int = option(
-        1000, "Bootstrap resamples of the intervals over entities.", ge=100, advanced=True
-    )
-    reject_limit: float = reject_limit_option("images")
-    features: str | None = option(
-        None,
-        "Folder of the image feature cache; default: the user's cache folder.",
-        metavar="DIR",
-        changes_result=False,
-        advanced=True,
-    )
-    precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
-
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """The images that rows name."""
-        return named_images(inputs, ("images",), images_of_entities)
 
 
 def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:

@@ -7,29 +7,20 @@ kept, so that noise can be added to true tags.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
-from priorkit.core.inputs import Input
-from priorkit.core.options.settings import (
-    RuntimeSettings,
-    StepSettings,
-    argument,
-    option,
-    reject_limit_option,
-)
 from priorkit.core.options.specs import refuse_changed
 from priorkit.core.options.templates import check_templates
-from priorkit.core.options.values import Count
 from priorkit.core.process import runtime
 from priorkit.core.process.progress import progress_bar
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
-from priorkit.data.images.named_images import images_of_tables, named_images
 from priorkit.data.io.rejects import Rejects
+from priorkit.inference.images.tagging_settings import TagImagesSettings
 
 if TYPE_CHECKING:
     from priorkit.data.images.decoding import BrokenImageError
@@ -38,69 +29,6 @@ if TYPE_CHECKING:
     from priorkit.models.vision.tagger import TaggerKind
 
 logger = logging.getLogger(__name__)
-
-
-class TagImagesSettings(RuntimeSettings, StepSettings):
-    """Options of ``priorkit tag-images``."""
-
-    step: ClassVar[str] = "tag-images"
-    kind: ClassVar[str] = "instructions"
-    examples: ClassVar[tuple[str, str]] = (
-        "priorkit tag-images world/instructions/train.parquet encoder --vocabulary world/names.txt "
-        "--labelled world/captions/train.parquet --out tagged",
-        "priorkit tag-images tagged/train.parquet --drop 0.3 --corrupt 0.2 --out noisy",
-    )
-
-    images: str = argument(
-        "Table with a column 'image' (parquet, JSON, JSON Lines), folder of tables, or folder of images.",
-        accepts=("world", "benchmark", "instructions"),
-        metavar="IMAGES",
-        hub="dataset",
-    )
-    tagger: str | None = argument(
-        "Encoder with a text tower, or image-classification model; without one, existing tags are kept.",
-        accepts=("encoder",),
-        default=None,
-        metavar="TAGGER",
-        hub="model",
-    )
-    vocabulary: str | None = option(
-        None,
-        "File with a tag per line; for a classifier, a subset of its labels.",
-        accepts=("world",),
-        metavar="FILE",
-    )
-    labelled: str | None = option(
-        None,
-        "Table with 'image' and true tags in --tags-column: odd rows calibrate a decision threshold per tag, "
-        "even rows measure it.",
-        accepts=("world", "instructions", "benchmark"),
-        metavar="TABLE",
-    )
-    threshold: float | None = option(
-        None, "One decision threshold for all tags: cosine of an encoder, probability of a classifier (0.5)."
-    )
-    template: tuple[str, ...] = option(
-        ("a photo of a {}",), "An encoder's prompt template; {} is the tag; repeat to ensemble."
-    )
-    most: Count = option(
-        0, "Largest number of tags of an image, highest scores first; 0 for all.", metavar="N"
-    )
-    tags_column: str = option("tags", "Column of the tags, written or read.", metavar="COLUMN")
-    drop: float = option(0.0, "Probability that a tag is dropped, 0 to 1.", ge=0, le=1, advanced=True)
-    corrupt: float = option(
-        0.0,
-        "Probability that a tag is replaced by a wrong one from the vocabulary, 0 to 1.",
-        ge=0,
-        le=1,
-        advanced=True,
-    )
-    batch_size: int = option(64, "Images per forward pass.", ge=1)
-    reject_limit: float = reject_limit_option("images")
-
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """The images that rows name."""
-        return named_images(inputs, ("images", "labelled"), images_of_tables)
 
 
 @dataclass(frozen=True)

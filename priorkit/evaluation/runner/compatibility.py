@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode, Task
+from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
+from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 
 if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
+
+logger = logging.getLogger(__name__)
 
 
 def check_groups(names: Sequence[str], known: Sequence[str], cluster: str | None, columns: set[str]) -> None:
@@ -93,3 +100,13 @@ def answer_mode_of(task: Task, kind: str, by: str) -> AnswerMode:
         where="--by",
         hint=f"use --by {task.modes[0]}, or leave it out",
     )
+
+
+def warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:
+    """Warn if images with boxes are cropped or padded, so that answers cannot match the boxes."""
+    misaligned = misaligned_images(model)
+    if misaligned == "none":
+        return
+    sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
+    if text := misalignment_warning(misaligned, sizes):
+        logger.warning(f"{name}: {text}")

@@ -27,7 +27,6 @@ from priorkit.inference.requests import (
     rolling_requests,
     split_pair,
 )
-from priorkit.models.language.tokenizer import prepend_bos
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
@@ -137,7 +136,7 @@ def _problems(
         reasons = [pair_problem(ids, option, limit) for option, (_, ids) in enumerate(item_pairs)]
         if item.images:
             longest = max((len(ids) for _, ids in item_pairs), default=1)
-            needed = len(prepend_bos(encode(prompt.text), subject.bos_ids)) + longest
+            needed = len(subject.prepend_bos(encode(prompt.text))) + longest
             if needed > limit:
                 reasons.append(f"image and question take {needed} tokens, the model takes {limit}")
         if reason := next(filter(None, reasons), ""):
@@ -234,7 +233,7 @@ def _write(
     rows = [
         encoded if item.images else (encoded[-room:] or [subject.prefix])
         for item, prompt in zip(items, prompts, strict=True)
-        for encoded in (prepend_bos(encode(prompt.text), subject.bos_ids),)
+        for encoded in (subject.prepend_bos(encode(prompt.text)),)
     ]
     stop = subject.end_tokens
 
@@ -280,7 +279,7 @@ def _read_documents(
     kept = [item for item, ids in zip(items, encoded, strict=True) if ids]
     if not kept:
         raise InputError("no document has tokens", where=name)
-    texts = [prepend_bos(ids, subject.bos_ids) for ids in encoded if ids]
+    texts = [subject.prepend_bos(ids) for ids in encoded if ids]
     requests = [
         request
         for place, ids in enumerate(texts)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
+from priorkit.evaluation.runner.compatibility import warn_of_misaligned_boxes
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.bos import BosRule
-from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 
 if TYPE_CHECKING:
     from priorkit.core.process.runtime import Runtime
@@ -118,7 +117,7 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
             options.circular or (preset is not None and preset.scoring.circular),
         )
         if checked.kind == "mllm" and source.task.boxes:
-            _warn_of_misaligned_boxes(checked.folder, items, source.name)
+            warn_of_misaligned_boxes(checked.folder, items, source.name)
         with started.autocast():
             answered = run_requests(
                 subject, request_options, items, source.task, mode, rejects, source.name, answer_cache
@@ -129,23 +128,11 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
     return ask_subject
 
 
-def _warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:
-    """Warn if images with boxes are cropped or padded, so that answers cannot match the boxes."""
-    misaligned = misaligned_images(model)
-    if misaligned == "none":
-        return
-    sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
-    if text := misalignment_warning(misaligned, sizes):
-        logger.warning(f"{name}: {text}")
-
-
 def _encoder(folder: Path, options: RunnerOptions, started: Runtime) -> ModelRunner:
     from priorkit.evaluation.runner.rejected_items import reject_items
-    from priorkit.evaluation.runner.zero_shot import compare
-    from priorkit.models.vision.loading import load_encoder
+    from priorkit.evaluation.runner.zero_shot import compare, load_for_ranking
 
-    encoder = load_encoder(folder)
-    encoder.model.to(started.device)
+    encoder = load_for_ranking(folder, started.device)
 
     def ask_encoder(
         items: list[Item],

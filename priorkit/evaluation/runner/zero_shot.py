@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,7 +15,19 @@ from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
+from priorkit.models.vision.loading import load_encoder
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
+
+
+def load_for_ranking(folder: Path, device: torch.device) -> Encoder:
+    """Load an encoder onto a device.
+
+    Raises:
+        InputError: it cannot be loaded.
+    """
+    encoder = load_encoder(folder)
+    encoder.model.to(device)
+    return encoder
 
 
 @torch.no_grad()
