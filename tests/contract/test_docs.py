@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from priorkit import step_table
-from priorkit.core.specs import option_specs
+from priorkit.core.options.specs import option_specs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

@@ -19,7 +19,7 @@ SHORT = ("--precision", "fp32", "--device", "cpu", "--warmup-steps", "0")
 SCRIPT = """
 import sys, json
 from priorkit.cli.main import run
-from priorkit.core import distributed
+from priorkit.core.process import distributed
 from priorkit.training.finetuning.objective import InstructionObjective
 
 commands = json.loads(sys.argv[1])

@@ -19,8 +19,8 @@ SCRIPT = """
 import sys, json
 from priorkit.cli.main import run
 import torch
-from priorkit.core import runtime
-from priorkit.core import distributed
+from priorkit.core.process import runtime
+from priorkit.core.process import distributed
 
 for command in json.loads(sys.argv[1]):
     code = run(command)
