@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,9 +148,13 @@ class SynonymModel:
             continuations = [answer_in_chat(chat, turn, context, spelling) for spelling in spellings]
         else:
             continuations = [f" {spelling}" for spelling in spellings]
-        encode = partial(self._model.encode, chat=self._is_chat)
+        encode = self._encode_chat if self._is_chat else self._model.encode
         pairs = [split_pair(encode, context, text, self._model.prefix) for text in continuations]
         return requests_of(number, pairs, self._model.max_length)
+
+    def _encode_chat(self, text: str) -> list[int]:
+        """A chat begins as the tokenizer begins a text, as in training."""
+        return self._model.prepend_bos(self._model.encode(text))
 
 
 def _log_sum(logarithms: Sequence[float]) -> float:

@@ -242,7 +242,7 @@ def test_an_export_beyond_the_run_is_refused(artifacts, cli, tmp_path: Path) -> 
     words = ("pretrain", artifacts.corpus, *COMMON, "--steps", 2, "--out", tmp_path / "llm")
     found = cli(*words, "--export-at", "1k")
     assert found.code == 2
-    assert "more than the whole run's 256" in found.err
+    assert "more than the run's 256" in found.err
 
 
 @pytest.mark.parametrize(

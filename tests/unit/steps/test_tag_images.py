@@ -274,11 +274,11 @@ def test_true_tags_are_read_from_the_named_column(cli, tmp_path: Path) -> None:
 def test_a_column_holds_what_its_rows_hold(values: list[object], expected: list[object]) -> None:
     import pyarrow as pa
 
-    from priorkit.data.io.row_schema import NULL, arrow_type, fitted, joined, stage_parts
+    from priorkit.data.io.row_schema import NULL, arrow_type, fitted, joined, shape_of
 
     shape = NULL
     for value in values:
-        shape = joined(shape, stage_parts(value))
+        shape = joined(shape, shape_of(value))
     made = pa.array([fitted(value, shape) for value in values], type=arrow_type(shape))
     assert made.to_pylist() == expected
     with pytest.raises(ValueError, match="lone surrogate"):

@@ -15,7 +15,7 @@ def test_a_single_process_exchanges_with_itself() -> None:
 
 def test_torch_is_not_imported() -> None:
     code = (
-        "import sys; from priorkit.core import distributed; distributed.barrier(); "
+        "import sys; from priorkit.core.process import distributed; distributed.barrier(); "
         "distributed.all_texts('a'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
