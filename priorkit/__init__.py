@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from priorkit.api import steps as steps
     from priorkit.api.encoders import load_encoder
     from priorkit.api.models import evaluate, merge
-    from priorkit.api.ranking import rank_e
+    from priorkit.api.rank_e import rank_e
     from priorkit.api.steps import check
     from priorkit.core.errors import (
         GuardError,
@@ -52,7 +52,7 @@ _MODULES = {
     "evaluate": "priorkit.api.models",
     "load_encoder": "priorkit.api.encoders",
     "merge": "priorkit.api.models",
-    "rank_e": "priorkit.api.ranking",
+    "rank_e": "priorkit.api.rank_e",
 }
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())

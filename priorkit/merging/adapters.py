@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError, UsageError
 from priorkit.merging.deltas import Deltas, Values
 from priorkit.merging.execute import map_tensors
-from priorkit.merging.factors import (
+from priorkit.merging.layouts import is_transposed
+from priorkit.merging.lora import Layout, Lora, write_adapter
+from priorkit.merging.lora_factors import (
     concatenate,
     factor_gram,
     factor_linear,
     truncate_dense,
     truncate_factors,
 )
-from priorkit.merging.layouts import is_transposed
-from priorkit.merging.lora import Layout, Lora, write_adapter
 from priorkit.merging.methods.registry import PEFT_FACTOR_LINEAR
 from priorkit.merging.names import in_memory
 from priorkit.merging.plan import MergePlan

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from priorkit.core.process import runtime
 from priorkit.core.safetensors_header import TensorInfo
-from priorkit.merging.factors import concatenate, dora_change
 from priorkit.merging.inputs import MergeInput
+from priorkit.merging.lora_factors import concatenate, dora_change
 from priorkit.merging.methods.arrays import Array, inner, is_numpy
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import TensorReader

@@ -13,7 +13,7 @@ from priorkit.merging.layouts import orient_loras
 from priorkit.merging.lora import Lora, LoraAdapter, is_adapter, listed, read_adapter
 from priorkit.merging.names import NameMap
 from priorkit.merging.tensors import BUFFERS, FLOATS, item_size
-from priorkit.merging.ties import ResolvedModels, TiedPair, place_adapter
+from priorkit.merging.tied_embeddings import ResolvedModels, TiedPair, place_adapter
 from priorkit.models.folder import read_config, tensor_files
 
 

@@ -19,7 +19,7 @@ from priorkit.merging.layouts import has_transposed_layers
 from priorkit.merging.lora import LoraAdapter
 from priorkit.merging.methods.registry import METHODS, PARAMETERS, PEFT_FACTOR_LINEAR, MergeMethod
 from priorkit.merging.tensors import FLOATS, item_size
-from priorkit.merging.ties import resolve_models
+from priorkit.merging.tied_embeddings import resolve_models
 from priorkit.merging.weights import Weights, parse_rules
 from priorkit.models.folder import read_config
 

@@ -16,7 +16,12 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.presets.loading import suite, suite_names
 from priorkit.evaluation.results.model_entry import describe_model
 from priorkit.evaluation.results.rescore import read_origin, read_suites
-from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
+from priorkit.evaluation.results.scored_benchmarks import (
+    ScoredBenchmark,
+    summarise,
+    summarise_suites,
+    write_results,
+)
 from priorkit.evaluation.results.summary import say_results
 from priorkit.evaluation.runner.model_answers import ask_model, judge_all
 from priorkit.evaluation.runner.plan import EvaluationPlan, plan_evaluation

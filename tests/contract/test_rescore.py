@@ -12,7 +12,12 @@ import pytest
 
 from priorkit.cli.main import run
 from priorkit.evaluation.presets.loading import preset
-from priorkit.evaluation.results.results import ScoredBenchmark, summarise, summarise_suites, write_results
+from priorkit.evaluation.results.scored_benchmarks import (
+    ScoredBenchmark,
+    summarise,
+    summarise_suites,
+    write_results,
+)
 from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from priorkit.evaluation.results.results import BenchmarkSummary
+from priorkit.evaluation.results.scored_benchmarks import BenchmarkSummary
 
 logger = logging.getLogger(__name__)
 

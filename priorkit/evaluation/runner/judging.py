@@ -19,7 +19,7 @@ import tomli
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.tasks.base import TaskScores
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item, ModelAnswer

@@ -11,7 +11,7 @@ from priorkit.core.work import Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import read_items
-from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.runner.judging import load_judge, read_rubric

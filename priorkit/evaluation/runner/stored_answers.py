@@ -10,7 +10,7 @@ from priorkit.evaluation.benchmarks.discovery import stem_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS
 from priorkit.evaluation.results.predictions import read_answers
 from priorkit.evaluation.results.rescore import StoredBenchmark, read_stored
-from priorkit.evaluation.results.results import ScoredBenchmark
+from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.settings import EvaluateSettings
 from priorkit.evaluation.tasks.registry import TASKS

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from priorkit.core.errors import Problems
 from priorkit.merging.lora import listed
-from priorkit.merging.ties import find_pair, tied_in_config
+from priorkit.merging.tied_embeddings import find_pair, tied_in_config
 
 _LAYER = re.compile(r"(.*?\b(?:layers|layer|h|blocks|block|resblocks))\.(\d+)\.(.+)")
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")

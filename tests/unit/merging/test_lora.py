@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from priorkit.core.errors import InputError
-from priorkit.merging.factors import (
+from priorkit.merging.lora import read_adapter
+from priorkit.merging.lora_factors import (
     concatenate,
     factor_gram,
     factor_linear,
@@ -18,7 +19,6 @@ from priorkit.merging.factors import (
     truncate_dense,
     truncate_factors,
 )
-from priorkit.merging.lora import read_adapter
 from priorkit.merging.tensors import TensorReader
 
 GOLDEN = Path(__file__).parents[2] / "golden"
