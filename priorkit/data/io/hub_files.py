@@ -1,5 +1,9 @@
 """Files of a split of a hub dataset, as the dataset's own description assigns them."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# datasets has no type stubs.
+
 from __future__ import annotations
 
 from pathlib import Path

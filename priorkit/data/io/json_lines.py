@@ -1,5 +1,9 @@
 """JSON Lines, plain or compressed with gzip or zstd."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyarrow has no type stubs.
+
 from __future__ import annotations
 
 import io

@@ -1,5 +1,9 @@
 """Parquet files."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyarrow has no type stubs.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -19,7 +19,13 @@ NumberedRow = tuple[int, dict[str, Any]]
 
 def json_type(value: object) -> str:
     """What a JSON value is, for messages."""
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names: dict[type, str] = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
@@ -69,7 +75,9 @@ class RowFormat(ABC):
 
     def column_names(self, path: Path) -> list[str]:
         """The columns of a file; by default the keys of its first row."""
-        return next((list(row) for _, row in self.read(path, Rejects(1.0), None)), [])
+        for _, row in self.read(path, Rejects(1.0), None):
+            return list(row)
+        return []
 
     def part_count(self, path: Path) -> int:
         """In how many parts a file is read; it follows from the file only."""

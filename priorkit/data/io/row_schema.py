@@ -1,5 +1,9 @@
 """The columns of rows without a schema (JSON): one Arrow type per key, inferred from all rows."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyarrow has no type stubs.
+
 from __future__ import annotations
 
 import json

@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, cast
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, ImageRef
@@ -108,10 +109,11 @@ def _text(path: Path, sample: ShardSample) -> str:
         raise ValueError(f"no text; its members are {', '.join(sorted(sample.members))}")
     content = ImageRef(sample.key, path, span=span).read() or b""
     try:
-        text = content.decode("utf-8-sig")
+        text: Any = content.decode("utf-8-sig")
         if plain is None:
-            row = json.loads(text)
-            text = next((row[key] for key in JSON_KEYS if key in row), "") if isinstance(row, dict) else ""
+            row: Any = json.loads(text)
+            values = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+            text = next((values[key] for key in JSON_KEYS if key in values), "")
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its text cannot be read: {error}") from None
     if not isinstance(text, str) or not text.strip():
