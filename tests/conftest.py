@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: a busy machine must not fail a property.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before torch or the hub's client are imported: one thread, no network, no progress bars.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
