@@ -93,7 +93,7 @@ read -r -a longer <"$home/tuning-length"
 b=$(make tune "$base" "${questions[@]}" "${frozen[@]}" "${longer[@]}" --out "$home/tuned-frozen")
 c=$(make tune "$base" "${questions[@]}" "${all[@]}" "${longer[@]}" --out "$home/tuned")
 
-# All arms on the same questions; C again without the images, to control for what the names alone give away.
+# All arms on the same questions; C again without the images, to control for what can be answered from the names.
 arms=()
 for arm in "A=$base" "B=$b" "C=$c" "D=$d" "E=$e" "F=$base_kept"; do
   scores=$(priorkit evaluate "${arm#*=}" "${benchmarks[@]}" --choices text --out "$home/scores-${arm%%=*}")
