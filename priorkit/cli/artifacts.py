@@ -87,14 +87,21 @@ def _tree(values: dict[str, Any], indent: int = 2) -> list[str]:
 
 
 def verify(path: ArtifactPath) -> None:
-    """Check every file of an artifact against its manifest."""
+    """Check every file of an artifact, and its manifest, for changes and damage.
+
+    Files that were added later are named in a warning; they are not checked.
+    """
     opened = _open(path)
     artifact.verify_files(opened.path, opened.manifest.files)
-    listed = {*opened.manifest.files, artifact.MANIFEST}
-    extra = [name for name in artifact.files_below(opened.path) if name not in listed]
-    if extra:
-        logger.warning(f"{len(extra)} files are not in the manifest, such as {extra[0]}")
-    print_result(f"{path}: {len(opened.manifest.files)} files as recorded")
+    artifact.warn_of_added_files(opened)
+    manifest = "and the manifest"
+    if not opened.manifest_checked:
+        manifest = "the manifest itself cannot be checked"
+        logger.warning(
+            f"{opened.path / artifact.MANIFEST} was written before manifests had a checksum: settings, inputs and "
+            "metrics in it cannot be checked; making the artifact again adds one"
+        )
+    print_result(f"{path}: {len(opened.manifest.files)} files as recorded, {manifest}")
 
 
 def diff(

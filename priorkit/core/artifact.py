@@ -8,8 +8,9 @@ an artifact is the digest of that list, so it depends only on the content, not o
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,76 +18,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.core.input_files import MANIFEST
+from priorkit.core.input_files import MANIFEST, list_files
+from priorkit.core.manifest import SCHEMA, FileRecord, InputRecord, Manifest, parse, render
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
 
 RECIPE = "recipe.toml"
-SCHEMA = 1
 
 _HASH_BLOCK = 1 << 20
+_HASH_THREADS = min(8, os.cpu_count() or 1)
 
+_NAMED_FILES = 5
+"""How many of the files added to an artifact a warning names."""
 
-class FileRecord(BaseModel):
-    """Size in bytes and SHA-256 of one file."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    size: int
-    sha256: str
-
-
-class InputRecord(BaseModel):
-    """An input as it was read.
-
-    Attributes:
-        setting: which setting named it.
-        path: the path or hub id as given.
-        kind: the artifact's kind, or ``file``, ``directory``, ``hub``.
-        digest: the digest of its content.
-        stamp: for inputs without a manifest, a digest of names, sizes and times, so that a re-run
-            finds quickly that nothing changed.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    setting: str
-    path: str
-    kind: str
-    digest: str
-    stamp: str = ""
-
-
-class Manifest(BaseModel):
-    """The content of ``priorkit.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    schema_: int
-    kind: str
-    step: str
-    settings: dict[str, Any]
-    inputs: list[InputRecord]
-    files: dict[str, FileRecord]
-    metrics: dict[str, Any]
-    versions: dict[str, str]
-    seed: int | None
-    created: str
-    cost: dict[str, float] = {}
-
-    def to_json(self) -> dict[str, Any]:
-        """The manifest as it is in the file."""
-        values = self.model_dump(mode="json")
-        return {"schema": values.pop("schema_"), **values}
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A complete artifact on disk."""
+    """A complete artifact on disk.
+
+    Attributes:
+        path: its folder.
+        manifest: its manifest.
+        manifest_checked: whether the manifest has a checksum, which then was right; early versions wrote none.
+    """
 
     path: Path
     manifest: Manifest = field(repr=False)
+    manifest_checked: bool = True
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -143,34 +105,19 @@ def open_artifact(path: Path) -> Artifact:
     """Read an artifact's manifest.
 
     Raises:
-        InputError: there is no manifest, or it cannot be understood.
+        InputError: there is no manifest, it was damaged, or it cannot be understood.
     """
     file = path / MANIFEST
     try:
-        content: object = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise InputError("the manifest is not a JSON object", where=str(file))
-        values = cast("dict[str, Any]", content)
-        schema = values.pop("schema", None)
-        if schema != SCHEMA:
-            raise InputError(
-                f"manifest schema {schema!r}, this version reads {SCHEMA}",
-                where=str(file),
-                hint="use the priorkit version that made it, or make it again",
-            )
-        return Artifact(path, Manifest(schema_=schema, **values))
+        content = file.read_bytes()
     except FileNotFoundError:
         raise InputError(
             f"no complete artifact here ({MANIFEST} is missing)",
             where=str(path),
             hint="run the step that makes it to its end",
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"the manifest is not valid JSON: {error}", where=str(file)) from None
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"the manifest's key '{key}': {first['msg']}", where=str(file)) from None
+    manifest, checked = parse(content, str(file))
+    return Artifact(path, manifest, checked)
 
 
 def hash_file(path: Path) -> FileRecord:
@@ -186,7 +133,7 @@ def hash_file(path: Path) -> FileRecord:
 
 def hash_files(root: Path, names: Sequence[str]) -> dict[str, FileRecord]:
     """Records of files below a root, hashed in parallel (hashing releases the interpreter lock)."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=_HASH_THREADS) as pool:
         return dict(zip(names, pool.map(hash_file, [root / name for name in names]), strict=True))
 
 
@@ -219,23 +166,47 @@ def verify_files(root: Path, files: dict[str, FileRecord], hash_up_to: int | Non
     for name, record in files.items():
         path = root / name
         try:
-            size = path.stat().st_size
+            status = path.stat()
         except OSError:
             problems.add("the file is missing", where=str(path))
             continue
-        if size != record.size:
-            problems.add(f"{record.size} bytes expected, got {size}", where=str(path))
-        elif hash_up_to is None or size <= hash_up_to:
+        if not stat.S_ISREG(status.st_mode):
+            problems.add("a file expected, got a folder or device", where=str(path))
+        elif status.st_size != record.size:
+            problems.add(f"{record.size} bytes expected, got {status.st_size}", where=str(path))
+        elif hash_up_to is None or status.st_size <= hash_up_to:
             to_hash.append(name)
-    for name, actual in hash_files(root, to_hash).items():
+    with ThreadPoolExecutor(max_workers=_HASH_THREADS) as pool:
+        hashing = {name: pool.submit(hash_file, root / name) for name in to_hash}
+    for name, future in hashing.items():
         expected = files[name].sha256
-        if actual.sha256 != expected:
+        try:
+            actual = future.result().sha256
+        except OSError as error:
+            problems.add(f"cannot be read: {error.strerror}", where=str(root / name))
+            continue
+        if actual != expected:
             problems.add(
-                f"SHA-256 {expected[:12]}... expected, got {actual.sha256[:12]}...",
+                f"SHA-256 {expected[:12]}... expected, got {actual[:12]}...",
                 where=str(root / name),
                 hint="the file was changed or damaged after it was made; make the artifact again",
             )
     problems.raise_if_any()
+
+
+def warn_of_added_files(opened: Artifact) -> None:
+    """Warn of files in an artifact that are not its own: whoever reads its folder may read them too."""
+    added = [
+        name
+        for name in list_files(opened.path).names
+        if name != MANIFEST and name not in opened.manifest.files
+    ]
+    if added:
+        shown = ", ".join(added[:_NAMED_FILES]) + (", ..." if len(added) > _NAMED_FILES else "")
+        noun = "file was" if len(added) == 1 else "files were"
+        logger.warning(
+            f"{opened.path}: {len(added)} {noun} added after the artifact was made and cannot be checked: {shown}"
+        )
 
 
 def write_manifest(
@@ -272,7 +243,7 @@ def write_manifest(
     )
     for name in names:
         sync(root / name)
-    write_text(root / MANIFEST, json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n")
+    write_bytes(root / MANIFEST, render(manifest))
     sync(root)
     return manifest
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from priorkit.core import artifact
-from priorkit.core.artifact import Artifact, FileRecord, InputRecord
+from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.input_files import PARTIAL, list_files
+from priorkit.core.manifest import FileRecord, InputRecord
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +71,15 @@ class Input:
         return {name: files[name] for name in files if name == below or name.startswith(below + "/")}
 
     def verify(self, thorough: bool = True) -> None:
-        """Check the files against the manifest; the user's files have none and pass.
+        """Check the files against the manifest, and warn of files added to it; the user's files have none and pass.
 
         Raises:
             InputError: naming every file that is missing or differs.
         """
         if self.owner is not None:
             artifact.verify_files(self.owner.path, self.recorded(), None if thorough else HASH_IN_CHECK_UP_TO)
+            if self.kind == self.owner.kind:
+                artifact.warn_of_added_files(self.owner)
 
     def stamp(self) -> str:
         """A digest of names, sizes and times of the user's files; empty for artifacts."""

@@ -22,6 +22,7 @@ from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
 from priorkit.core.inputs import IMAGES_OF, Input, resolve
+from priorkit.core.manifest import SCHEMA, Manifest
 from priorkit.core.options import recipe
 from priorkit.core.options.settings import StepSettings
 from priorkit.core.options.specs import default_values, input_values, result_settings
@@ -77,7 +78,7 @@ def produce(
     inputs = resolve_inputs(settings)
     # In this order: while another process renames it, one of the two exists.
     unrenamed = None if settings.force else _finished(partial_of(out))
-    finished = _finished(out)
+    finished = _finished(out, settings.force)
     if finished is not None:
         differences = _differences(settings, inputs, finished)
         if not differences:
@@ -125,8 +126,16 @@ def resolve_inputs(settings: StepSettings) -> Inputs:
     return Inputs(by_label)
 
 
-def _finished(out: Path) -> Artifact | None:
-    return artifact.open_artifact(out) if artifact.is_artifact(out) else None
+def _finished(out: Path, replace_damaged: bool = False) -> Artifact | None:
+    """The artifact that is there; none where its manifest is damaged and it may be replaced."""
+    if not artifact.is_artifact(out):
+        return None
+    try:
+        return artifact.open_artifact(out)
+    except InputError:
+        if replace_damaged:
+            return None
+        raise
 
 
 def _differences(settings: StepSettings, inputs: Mapping[str, Input], finished: Artifact) -> list[str]:
@@ -235,9 +244,7 @@ def _remove_state(partial: Path) -> None:
     (partial / REQUEST).unlink(missing_ok=True)
 
 
-def _complete(
-    settings: StepSettings, work: Work[Any], folder: Path, metrics: dict[str, Any]
-) -> artifact.Manifest:
+def _complete(settings: StepSettings, work: Work[Any], folder: Path, metrics: dict[str, Any]) -> Manifest:
     """Make a folder a complete artifact: its recipe, then its manifest."""
     paths = {label: _lasting_path(item) for label, item in work.inputs.items() if not item.files}
     (folder / artifact.RECIPE).write_text(recipe.render(settings, paths), encoding="utf-8")
@@ -296,10 +303,10 @@ def _lasting_path(item: Input) -> str:
     return item.given if item.revision else str(item.path.resolve())
 
 
-def _unwritten(settings: StepSettings) -> artifact.Manifest:
+def _unwritten(settings: StepSettings) -> Manifest:
     """The manifest as a process other than the first knows it: not yet written."""
-    return artifact.Manifest(
-        schema_=artifact.SCHEMA, kind=settings.kind, step=settings.step, settings={}, inputs=[], files={},
+    return Manifest(
+        schema_=SCHEMA, kind=settings.kind, step=settings.step, settings={}, inputs=[], files={},
         metrics={}, versions={}, seed=None, created="",
     )  # fmt: skip
 

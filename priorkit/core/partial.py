@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core import artifact
-from priorkit.core.artifact import InputRecord
 from priorkit.core.errors import ResourceError, UsageError
 from priorkit.core.input_files import PARTIAL
+from priorkit.core.manifest import InputRecord
 from priorkit.core.options.settings import StepSettings
 from priorkit.core.options.specs import result_settings
 from priorkit.core.process import runtime

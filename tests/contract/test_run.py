@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,56 @@ def test_artifacts_can_be_inspected(name: str, artifacts, cli) -> None:
     assert json.loads(cli("inspect", path, "--json").out)["kind"] == name
     assert cli("verify", path).code == 0
     assert "kind" in cli("diff", path, artifacts.world if name != "world" else artifacts.llm).out
+
+
+def test_a_damaged_manifest_is_refused_everywhere(artifacts, cli, tmp_path: Path) -> None:
+    copied = tmp_path / "corpus"
+    shutil.copytree(artifacts.corpus, copied)
+    path = copied / "priorkit.json"
+    content = path.read_text()
+    assert '"tokens": ' in content
+    path.write_text(content.replace('"tokens": ', '"tokens": 1'))
+    for command in (
+        ("inspect", copied), ("inspect", copied, "--json"), ("verify", copied), ("diff", artifacts.corpus, copied),
+        ("pretrain", copied, "--preset", "pocket-tiny", "--out", tmp_path / "llm"),
+        ("pretrain", copied, "--preset", "pocket-tiny", "--out", tmp_path / "llm", "--check"),
+        ("report", copied, "--out", tmp_path / "report"),
+    ):  # fmt: skip
+        found = cli(*command)
+        assert (found.code, found.out) == (3, ""), found.err
+        assert f"{path}: the manifest was changed or damaged" in found.err
+    assert [item.name for item in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_artifacts_from_before_the_checksum_stay_in_use(artifacts, cli, tmp_path: Path) -> None:
+    for name in ("corpus", "llm"):
+        shutil.copytree(getattr(artifacts, name), tmp_path / name)
+        path = tmp_path / name / "priorkit.json"
+        manifest = json.loads(path.read_text())
+        assert manifest.pop("manifest_sha256")
+        path.write_text(json.dumps(manifest, indent=2) + "\n")
+        found = cli("verify", tmp_path / name)
+        assert found.code == 0
+        assert "the manifest itself cannot be checked" in found.out
+        assert f"{path} was written before manifests had a checksum" in found.err
+        assert cli("diff", tmp_path / name, getattr(artifacts, name)).out == "no difference\n"
+    recipe = tmp_path / "llm" / "recipe.toml"
+    found = cli("pretrain", tmp_path / "corpus", "--recipe", recipe, "--out", tmp_path / "llm")
+    assert (found.code, found.path) == (0, tmp_path / "llm")
+    assert "up to date" in found.err
+
+
+def test_files_added_to_an_artifact_are_named(artifacts, cli, tmp_path: Path) -> None:
+    copied = tmp_path / "llm"
+    shutil.copytree(artifacts.llm, copied)
+    (copied / "merges.txt").write_text("")
+    for command in (
+        ("verify", copied),
+        ("blind-tune", copied, artifacts.instructions, "--out", tmp_path / "x", "--check"),
+    ):
+        found = cli(*command)
+        assert found.code == 0
+        assert "1 file was added after the artifact was made and cannot be checked: merges.txt" in found.err
 
 
 def test_command_line_over_recipe_over_default(artifacts, cli, tmp_path: Path) -> None:

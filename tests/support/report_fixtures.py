@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from priorkit.core.artifact import Artifact, InputRecord, digest_of, open_artifact, write_manifest
+from priorkit.core.artifact import Artifact, digest_of, open_artifact, write_manifest
 from priorkit.core.inputs import resolve
+from priorkit.core.manifest import InputRecord
 from priorkit.core.process import runtime
 from priorkit.data.io.tables import write_table
 from priorkit.data.results.named_artifacts import KINDS

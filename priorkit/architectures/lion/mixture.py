@@ -17,6 +17,7 @@ from priorkit.architectures.lion.artifact import (
     is_lion_adapter,
     read_adapter_config,
 )
+from priorkit.core import artifact
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo, read_header
 from priorkit.merging.tensors import TensorReader
@@ -163,10 +164,10 @@ def _same_base(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     names = [str(config["base_model_name_or_path"]) for config in (one, other)]
     if names[0] == names[1]:
         return True
-    manifests = [Path(name) / "priorkit.json" for name in names]
-    if not all(path.is_file() for path in manifests):
+    folders = [Path(name) for name in names]
+    if not all(artifact.is_artifact(folder) for folder in folders):
         return False
-    files = [json.loads(path.read_text(encoding="utf-8")).get("files") for path in manifests]
+    files = [artifact.open_artifact(folder).manifest.files for folder in folders]
     return bool(files[0]) and files[0] == files[1]
 
 

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.artifact import Artifact, InputRecord, digest_of
+from priorkit.core.artifact import Artifact, digest_of
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.inputs import Input, resolve
+from priorkit.core.manifest import InputRecord
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, read_rows
 from priorkit.data.io.tables import read_table

@@ -18,6 +18,7 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Interrupted, ResourceError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import produce
+from priorkit.core.manifest import CHECKSUM
 from priorkit.core.options.settings import StepSettings, argument, option
 from priorkit.core.process import capacity
 from priorkit.core.work import Plan, Work
@@ -98,6 +99,7 @@ def test_an_artifact_from_before_an_option_was_added_is_up_to_date(bench: Bench)
     file = bench.out / "priorkit.json"
     manifest = json.loads(file.read_text())
     del manifest["settings"]["text"]
+    del manifest[CHECKSUM]
     file.write_text(json.dumps(manifest))
     assert bench.run(refuse) is not None
     with pytest.raises(UsageError, match='text is "x", now "y"'):
@@ -113,6 +115,22 @@ def test_a_difference_is_named_and_refused(bench: Bench, check: bool) -> None:
     bench.source.write_text("other")
     with pytest.raises(UsageError, match=r"the input source .* has changed"):
         bench.run(refuse, check=check)
+
+
+@pytest.mark.parametrize("folder", ["out", "out.partial"])
+def test_a_damaged_manifest_is_refused_and_replaced_with_force(bench: Bench, folder: str) -> None:
+    bench.run()
+    path = bench.out.with_name(bench.out.name.replace("out", folder)) / "priorkit.json"
+    if folder == "out.partial":
+        bench.out.rename(path.parent)
+    path.write_bytes(path.read_bytes().replace(b'"metrics"', b'"metrjcs"'))
+    for check in (False, True):
+        with pytest.raises(InputError, match="the manifest was changed or damaged") as caught:
+            bench.run(refuse, check=check)
+        assert "--force" in str(caught.value)
+    bench.run(force=True)
+    assert artifact.open_artifact(bench.out).manifest_checked
+    assert not path.exists() or folder == "out"
 
 
 def test_a_damaged_result_is_not_up_to_date(bench: Bench) -> None:
