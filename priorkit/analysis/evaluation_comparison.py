@@ -103,11 +103,11 @@ def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) ->
         InputError: they have no benchmark in common, or its items have another truth.
     """
     ours, theirs = _samples(first), _samples(second)
-    found = tuple(
+    benchmarks = tuple(
         _paired(name, ours[name], theirs[other], second, seed, resamples)
         for name, other in shared_benchmarks(list(ours), list(theirs), str(second))
     )
-    return Comparison(_shown(first), str(second), found)
+    return Comparison(_shown(first), str(second), benchmarks)
 
 
 def _shown(path: Path) -> str:
@@ -144,7 +144,7 @@ def _paired(
             )
     one = np.array([float(ours[item]["score"]) for item in ids])
     other = np.array([float(theirs[item]["score"]) for item in ids])
-    clusters = [str(ours[own].get("cluster") or f"#{own}") for own in ids]
+    clusters = [str(ours[key].get("cluster") or f"#{key}") for key in ids]
     interval = bootstrap_difference(one, other, seed=seed, clusters=clusters, resamples=resamples)
     binary = bool(np.isin(one, (0, 1)).all() and np.isin(other, (0, 1)).all())
     p = mcnemar_exact(one, other) if binary else permutation_test(one, other, seed=seed)
@@ -175,10 +175,10 @@ def _bare(truth: Any) -> Any:
     return truth
 
 
-def lines_of(found: Comparison) -> Sequence[str]:
+def lines_of(comparison: Comparison) -> Sequence[str]:
     """A line per benchmark for people."""
-    lines = [f"against {found.second}, on the items of both"]
-    for benchmark in found.benchmarks:
+    lines = [f"against {comparison.second}, on the items of both"]
+    for benchmark in comparison.benchmarks:
         verdict = (
             "differs"
             if benchmark.difference.low > 0 or benchmark.difference.high < 0

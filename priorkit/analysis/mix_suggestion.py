@@ -82,7 +82,7 @@ class Suggestion:
             "goal": "minimise" if self.mixes.lower_is_better else "maximise",
             "surface": self.surface.kind,
             "fit": self.surface.parameters,
-            "cross_validation": {kind: _quality(found) for kind, found in self.validation.items()},
+            "cross_validation": {kind: _quality(result) for kind, result in self.validation.items()},
             "best": {
                 "shares": rounded_shares(self.mixes, self.best),
                 "score": self.predicted_score(self.best).to_dict(),

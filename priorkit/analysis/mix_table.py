@@ -38,7 +38,9 @@ def read_mix_table(path: Path) -> dict[str, list[Any]]:
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        kept = [line for line in lines if line.strip() and not line.startswith("#")]
-        return [{str(k).strip(): v for k, v in row.items()} for row in csv.DictReader(kept, strict=True)]
+        data_lines = [line for line in lines if line.strip() and not line.startswith("#")]
+        return [
+            {str(k).strip(): v for k, v in row.items()} for row in csv.DictReader(data_lines, strict=True)
+        ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"not a readable CSV file: {error}", where=str(path)) from None

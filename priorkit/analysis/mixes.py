@@ -97,12 +97,12 @@ def mixes_from_table(item: Input, selection: MixSelection) -> ScoredMixes:
 
 def _numbers(values: list[Any], name: str, item: Input) -> Floats:
     try:
-        found = np.array([float(value) for value in values])
-        if not np.isfinite(found).all():
+        numbers = np.array([float(value) for value in values])
+        if not np.isfinite(numbers).all():
             raise ValueError("a value is missing or not finite")
     except (TypeError, ValueError) as error:
         raise InputError(f"the column '{name}' holds no numbers: {error}", where=item.given) from None
-    return found
+    return numbers
 
 
 def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) -> ScoredMixes:
@@ -151,8 +151,8 @@ def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:
 
 def _accuracies(item: Input) -> tuple[str, ...]:
     """The default scores: each benchmark's accuracy."""
-    found = {name: benchmark.primary for name, benchmark in read_results(item.path).items()}
-    chosen = tuple(f"{name}.{metric}" for name, metric in found.items() if metric in ACCURACIES)
+    primaries = {name: benchmark.primary for name, benchmark in read_results(item.path).items()}
+    chosen = tuple(f"{name}.{metric}" for name, metric in primaries.items() if metric in ACCURACIES)
     if not chosen:
         raise InputError(
             "no benchmark here has an accuracy", where=item.given, hint="name the score with --score"

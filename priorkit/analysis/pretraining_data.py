@@ -35,7 +35,7 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
     Raises:
         InputError: an artifact in between, or a corpus, is not on this machine or has changed.
     """
-    found: list[PretrainingRun] = []
+    runs: list[PretrainingRun] = []
     queue, seen = [evaluation], {evaluation.digest}
     while queue:
         artifact = queue.pop(0)
@@ -54,17 +54,17 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
                 continue
             if record.setting == "corpus" and artifact.manifest.step == PRETRAINING:
                 tokens = float(artifact.manifest.metrics.get("tokens", 1))
-                found.append(PretrainingRun(read_corpus_header(owner.path), str(owner.path), tokens))
+                runs.append(PretrainingRun(read_corpus_header(owner.path), str(owner.path), tokens))
             elif wanted and owner.digest not in seen:
                 seen.add(owner.digest)
                 queue.append(owner)
-    if not found:
+    if not runs:
         raise InputError(
             "its model was not pretrained by priorkit, so its mix is not known",
             where=str(evaluation.path),
             hint="give shares and scores with --table",
         )
-    return found
+    return runs
 
 
 def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dict[str, float]:
@@ -82,15 +82,15 @@ def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dic
     """
     runs = pretraining_runs(evaluation)
     total = sum(run.tokens for run in runs)
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for run in runs:
         known = {**run.corpus.get("labels", {}), **run.corpus["shares"]}
         chosen = names or tuple(run.corpus["shares"])
         for name in chosen:
-            found[name] = found.get(name, 0.0) + float(known.get(name, 0.0)) * run.tokens / total
+            shares[name] = shares.get(name, 0.0) + float(known.get(name, 0.0)) * run.tokens / total
     for name in names:
         if not any(name in {**run.corpus.get("labels", {}), **run.corpus["shares"]} for run in runs):
             raise InputError(
                 f"no corpus behind it has a source or label '{name}'", where=str(evaluation.path)
             )
-    return found
+    return shares

@@ -81,9 +81,9 @@ def load_encoder(
     from priorkit.core.process.runtime import choose_device
     from priorkit.models.vision.loading import load_encoder as load
 
-    found = resolve(os.fspath(path_or_id), "path_or_id", ("encoder",), hub="model")
-    found.verify(thorough=False)
-    encoder = load(found.path, text=text)
+    source = resolve(os.fspath(path_or_id), "path_or_id", ("encoder",), hub="model")
+    source.verify(thorough=False)
+    encoder = load(source.path, text=text)
     encoder.model.to(choose_device(device))
     return FeatureEncoder(encoder)
 

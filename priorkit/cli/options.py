@@ -165,7 +165,7 @@ def _by_name(model: type[StepSettings], args: list[str]) -> list[str]:
     last = [spec for spec in option_specs(model).values() if spec.positional][-1:]
     if not last or not last[0].multiple or "=" in last[0].metavar:
         return args
-    kept: list[str] = []
+    positional: list[str] = []
     named: list[str] = []
     rest = iter(args)
     for arg in rest:
@@ -173,8 +173,8 @@ def _by_name(model: type[StepSettings], args: list[str]) -> list[str]:
         if flag == last[0].flag:
             named += (value if sign else next(rest, "")).split(",")
         else:
-            kept.append(arg)
-    return [*kept, *filter(None, named)]
+            positional.append(arg)
+    return [*positional, *filter(None, named)]
 
 
 def _before_separator(args: list[str]) -> list[str]:

@@ -28,11 +28,11 @@ def batches(
         lengths[key] = max(lengths.get(key, 0), len(prompt))
     order = sorted(
         range(len(prompts)),
-        key=lambda place: (
-            -lengths[keys[place]] if keys[place] else 0,
-            keys[place],
-            -len(prompts[place]),
-            place,
+        key=lambda index: (
+            -lengths[keys[index]] if keys[index] else 0,
+            keys[index],
+            -len(prompts[index]),
+            index,
         ),
     )
     size = batch_size * REFILLS
@@ -85,14 +85,14 @@ def generate_batch(
         assert filled is not None
         tokens = filled.logits.argmax(-1).tolist()
         going: list[int] = []
-        for place, (row, token) in enumerate(zip(alive, tokens, strict=True)):
+        for index, (row, token) in enumerate(zip(alive, tokens, strict=True)):
             if token in stop:
                 continue
             answers[row].append(token)
             if len(answers[row]) < room[row]:
-                going.append(place)
+                going.append(index)
         if len(going) < len(alive):
-            alive = [alive[place] for place in going]
+            alive = [alive[index] for index in going]
             if alive:
                 filled.select(going, model.device)
         if alive:

@@ -91,26 +91,26 @@ def _batches(
 ) -> Iterator[list[int]]:
     order = sorted(
         range(len(requests)),
-        key=lambda place: (
-            len(requests[place].continuations) == 1,
-            _longest(requests[place]) == 1,
-            -lengths[keys[place]] if keys[place] else 0,
-            keys[place],
-            -len(requests[place].context) - sum(map(len, requests[place].continuations)),
-            requests[place].item,
+        key=lambda index: (
+            len(requests[index].continuations) == 1,
+            _longest(requests[index]) == 1,
+            -lengths[keys[index]] if keys[index] else 0,
+            keys[index],
+            -len(requests[index].context) - sum(map(len, requests[index].continuations)),
+            requests[index].item,
         ),
     )
     batch: list[int] = []
-    for place in order:
-        tried = [*batch, place]
-        rows = sum(len(requests[place].continuations) for place in tried)
-        size = rows * max(_longest(requests[place]) for place in tried) * vocabulary * 4
+    for index in order:
+        tried = [*batch, index]
+        rows = sum(len(requests[index].continuations) for index in tried)
+        size = rows * max(_longest(requests[index]) for index in tried) * vocabulary * 4
         mixed = batch and (len(requests[batch[0]].continuations) == 1) != (
-            len(requests[place].continuations) == 1
+            len(requests[index].continuations) == 1
         )
         if batch and (len(tried) > batch_size or size > LOGIT_BYTES or mixed):
             yield batch
-            tried = [place]
+            tried = [index]
         batch = tried
     if batch:
         yield batch
@@ -131,7 +131,7 @@ def _one_continuation(model: ModelAdapter, requests: Sequence[LikelihoodRequest]
     logits, _ = model.forward(ids, mask, positions, keep=longest)
     targets, _, _ = pad_left(continuations)
     present = torch.tensor(
-        [[place >= longest - len(tokens) for place in range(longest)] for tokens in continuations]
+        [[index >= longest - len(tokens) for index in range(longest)] for tokens in continuations]
     )
     return [(value,) for value in _summed(logits, targets, present)]
 
@@ -175,25 +175,25 @@ def _packed(model: ModelAdapter, requests: Sequence[LikelihoodRequest]) -> list[
         ids[row, :start] = torch.tensor(request.context)
         positions[row, :start] = torch.arange(start)
         keep[row, start - 1 : sizes[row]] = True
-        place = start
+        index = start
         for continuation in request.continuations:
-            stop = place + len(continuation) - 1
-            ids[row, place:stop] = torch.tensor(continuation[:-1], dtype=torch.long)
-            positions[row, place:stop] = torch.arange(start, start + len(continuation) - 1)
-            allowed[row, place:stop, start:place] = False
-            place = stop
+            stop = index + len(continuation) - 1
+            ids[row, index:stop] = torch.tensor(continuation[:-1], dtype=torch.long)
+            positions[row, index:stop] = torch.arange(start, start + len(continuation) - 1)
+            allowed[row, index:stop, start:index] = False
+            index = stop
     logits = model.logits_at(ids, keep, positions, allowed).float()
     # Each token is predicted at the one before it; the first of every continuation at the context's last.
     at: list[int] = []
     targets: list[int] = []
-    place = 0
+    index = 0
     for request in requests:
-        further = place + 1
+        further = index + 1
         for continuation in request.continuations:
-            at += [place, *range(further, further + len(continuation) - 1)]
+            at += [index, *range(further, further + len(continuation) - 1)]
             targets += continuation
             further += len(continuation) - 1
-        place = further
+        index = further
     normal = logits.logsumexp(-1)
     rows, columns = torch.tensor(at, device=logits.device), torch.tensor(targets, device=logits.device)
     taken = (logits[rows, columns] - normal[rows]).cpu().double()
@@ -213,12 +213,12 @@ def _shared(
         (row, continuation) for row, request in enumerate(requests) for continuation in request.continuations
     ]
     scores = [float(first[row, continuation[0]]) for row, continuation in rows]
-    longer = [place for place, (_, continuation) in enumerate(rows) if len(continuation) > 1]
+    longer = [index for index, (_, continuation) in enumerate(rows) if len(continuation) > 1]
     if longer:
-        for place, value in zip(
+        for index, value in zip(
             longer, _further_tokens(model, filled, [rows[p] for p in longer]), strict=True
         ):
-            scores[place] += value
+            scores[index] += value
     values = iter(scores)
     return [tuple(next(values) for _ in request.continuations) for request in requests]
 
@@ -232,10 +232,10 @@ def _further_tokens(
     inputs = torch.zeros(len(rows), length, dtype=torch.long)
     targets = torch.zeros(len(rows), length, dtype=torch.long)
     present = torch.zeros(len(rows), length, dtype=torch.bool)
-    for place, (_, continuation) in enumerate(rows):
-        inputs[place, : len(continuation) - 1] = torch.tensor(continuation[:-1])
-        targets[place, : len(continuation) - 1] = torch.tensor(continuation[1:])
-        present[place, : len(continuation) - 1] = True
+    for index, (_, continuation) in enumerate(rows):
+        inputs[index, : len(continuation) - 1] = torch.tensor(continuation[:-1])
+        targets[index, : len(continuation) - 1] = torch.tensor(continuation[1:])
+        present[index, : len(continuation) - 1] = True
     positions = filled.mask.sum(1, keepdim=True) + torch.arange(length)
     full_mask = torch.cat([filled.mask, present.long()], dim=1)
     logits, _ = model.forward(inputs, full_mask, positions, keep=length, cache=filled.cache, use_cache=True)

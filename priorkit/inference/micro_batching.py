@@ -31,9 +31,9 @@ def micro_batches(model: ModelAdapter, lengths: Sequence[int]) -> Iterator[range
     if model.device.type == "cpu":
         most = max(LEAST_TOKENS, CACHED_BYTES * torch.get_num_threads() // (4 * model.widest))
     start, longest = 0, 0
-    for place, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
         longest = max(longest, length)
-        if place > start and (place + 1 - start) * longest > most:
-            yield range(start, place)
-            start, longest = place, length
+        if index > start and (index + 1 - start) * longest > most:
+            yield range(start, index)
+            start, longest = index, length
     yield range(start, len(lengths))

@@ -72,9 +72,9 @@ class ModelAdapter:
         Raises:
             InputError: the tokenizer has neither.
         """
-        for found in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
-            if found is not None:
-                return int(found)
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
         raise InputError("the tokenizer has neither a beginning-of-text nor an end-of-text token")
 
     @property
@@ -110,7 +110,7 @@ class ModelAdapter:
         if self.multimodal is None:
             return 0
         image = self.multimodal.model.config.image_token_id
-        return max((place + 1 for place, token in enumerate(ids) if token == image), default=0)
+        return max((index + 1 for index, token in enumerate(ids) if token == image), default=0)
 
     def forward(
         self,
@@ -220,8 +220,8 @@ class ModelAdapter:
         uncut = ids if positions is None else torch.cat([ids[:, :2], ids[:, 3:]], dim=1)
         try:
             expected = self.model(input_ids=uncut.to(self.device), use_cache=False).logits[0, -1]
-            found = self.logits_at(ids, torch.ones_like(ids, dtype=torch.bool), positions, allowed)[-1]
-            return torch.allclose(found, expected, atol=1e-5)
+            computed = self.logits_at(ids, torch.ones_like(ids, dtype=torch.bool), positions, allowed)[-1]
+            return torch.allclose(computed, expected, atol=1e-5)
         except (TypeError, ValueError, AttributeError, RuntimeError):
             return False
 
@@ -232,7 +232,7 @@ class ModelAdapter:
         keys = [image_key(image) for image in images]
         by_key = dict(zip(keys, images, strict=True))
         fresh = {key: image for key, image in by_key.items() if key not in self._features}
-        found = {key: self._features[key] for key in by_key if key in self._features}
+        known = {key: self._features[key] for key in by_key if key in self._features}
         if fresh:
             batches = encode_batches(
                 list(fresh.values()),
@@ -244,11 +244,11 @@ class ModelAdapter:
             computed = next(batches).features
             assert computed is not None
             for key, features in zip(fresh, computed, strict=True):
-                found[key] = features
+                known[key] = features
                 if self._kept_bytes < KEEP_FEATURES_BYTES:
                     self._features[key] = features.clone()
                     self._kept_bytes += features.numel() * features.element_size()
-        return torch.stack([found[key] for key in keys])
+        return torch.stack([known[key] for key in keys])
 
     def forget(self) -> None:
         """Let go of the images' features, between benchmarks."""

@@ -95,8 +95,8 @@ def prefill(
         logits, cache = model.forward(ids, mask, positions, keep=1, inputs=inputs, use_cache=cached)
         return PrefillState(logits[:, -1], cache, mask)
     lengths, number, first = shared
-    ids, mask, positions = pad_left([rows[place][: lengths[place]] for place in first])
-    first_inputs = [inputs[place] for place in first]
+    ids, mask, positions = pad_left([rows[index][: lengths[index]] for index in first])
+    first_inputs = [inputs[index] for index in first]
     _, cache = model.forward(ids, mask, positions, keep=1, inputs=first_inputs, use_cache=True)
     if number != list(range(len(first))):
         cache.batch_select_indices(torch.tensor(number).to(model.device))
@@ -119,19 +119,19 @@ def _shared_beginnings(
         return None
     keys: list[Hashable] = [prompt.key for prompt in inputs]
     groups: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        groups.setdefault(key, []).append(place)
+    for index, key in enumerate(keys):
+        groups.setdefault(key, []).append(index)
     lengths = [0] * len(rows)
     number = [0] * len(rows)
     first: list[int] = []
     saved = 0
     for members in groups.values():
-        common = _common([rows[place] for place in members])
+        common = _common([rows[index] for index in members])
         if inputs[members[0]].images and model.image_end(rows[members[0]]) > common:
             return None
         saved += common * (len(members) - 1)
-        for place in members:
-            lengths[place], number[place] = common, len(first)
+        for index in members:
+            lengths[index], number[index] = common, len(first)
         first.append(members[0])
     worth = saved >= WORTH_SHARING * len(rows) and min(lengths) > 0
     return (lengths, number, first) if worth else None
@@ -141,9 +141,9 @@ def _common(rows: Sequence[Sequence[int]]) -> int:
     """Length of the common beginning; at least one token of every row is left over."""
     low, high = min(map(tuple, rows)), max(map(tuple, rows))
     limit = min(map(len, rows)) - 1
-    for place in range(limit):
-        if low[place] != high[place]:
-            return place
+    for index in range(limit):
+        if low[index] != high[index]:
+            return index
     return limit
 
 
@@ -152,7 +152,7 @@ def pad_left(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     length = max(map(len, rows))
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, length - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[place, length - len(row) :] = 1
+    for index, row in enumerate(rows):
+        ids[index, length - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[index, length - len(row) :] = 1
     return ids, mask, (mask.cumsum(1) - 1).clamp(min=0)

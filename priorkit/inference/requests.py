@@ -59,18 +59,18 @@ def split_pair(
     return ids, prepend_bos(encode(stripped + continuation), bos)[len(ids) :]
 
 
-def pair_problem(continuation: Sequence[int], place: int, limit: int) -> str:
+def pair_problem(continuation: Sequence[int], index: int, limit: int) -> str:
     """Why a continuation cannot be scored; empty if it can.
 
     Args:
         continuation: its token ids.
-        place: number of the option, from 0.
+        index: number of the option, from 0.
         limit: most tokens that the model takes.
     """
     if not continuation:
-        return f"option {place + 1} has no token: it shares its only one with the end of the question"
+        return f"option {index + 1} has no token: it shares its only one with the end of the question"
     if len(continuation) > limit:
-        return f"option {place + 1} has {len(continuation)} tokens, the model takes {limit}"
+        return f"option {index + 1} has {len(continuation)} tokens, the model takes {limit}"
     return ""
 
 
@@ -85,14 +85,16 @@ def requests_of(
         InputError: a continuation is empty or longer than the model takes.
     """
     grouped: dict[Ids, list[tuple[int, Ids]]] = {}
-    for place, (context, continuation) in enumerate(pairs):
-        if problem := pair_problem(continuation, place, limit):
+    for index, (context, continuation) in enumerate(pairs):
+        if problem := pair_problem(continuation, index, limit):
             raise InputError(f"item {item}: {problem}")
-        kept = context[max(0, len(context) + len(continuation) - limit - 1) :]
-        grouped.setdefault(tuple(kept), []).append((place, tuple(continuation)))
+        shortened = context[max(0, len(context) + len(continuation) - limit - 1) :]
+        grouped.setdefault(tuple(shortened), []).append((index, tuple(continuation)))
     return [
-        LikelihoodRequest(item, context, tuple(ids for _, ids in own), tuple(place for place, _ in own))
-        for context, own in grouped.items()
+        LikelihoodRequest(
+            item, context, tuple(ids for _, ids in continuations), tuple(index for index, _ in continuations)
+        )
+        for context, continuations in grouped.items()
     ]
 
 
@@ -103,13 +105,13 @@ def rolling_requests(item: int, ids: Sequence[int], prefix: int, limit: int) -> 
     from exactly ``limit`` inputs, the last one filled up with earlier tokens as context.
     """
     tokens = [prefix, *ids]
-    found: list[LikelihoodRequest] = []
+    requests: list[LikelihoodRequest] = []
     done = 0
     while done < len(ids):
         stop = min(done + limit, len(ids))
         # tokens[k] is the input that predicts ids[k].
         start = 0 if done == 0 else max(0, stop - limit)
         context, continuation = tuple(tokens[start : done + 1]), tuple(ids[done:stop])
-        found.append(LikelihoodRequest(item, context, (continuation,), (len(found),)))
+        requests.append(LikelihoodRequest(item, context, (continuation,), (len(requests),)))
         done = stop
-    return found
+    return requests

@@ -121,9 +121,9 @@ class LanguageModelLabeller:
     def score(self, texts: Sequence[str]) -> SegmentScores:
         """Score segments, the longest first; scores do not depend on the batches, except for rounding."""
         encoded = [self._text_ids(text) for text in texts]
-        order = sorted(range(len(texts)), key=lambda place: (-len(encoded[place][0]), place))
+        order = sorted(range(len(texts)), key=lambda index: (-len(encoded[index][0]), index))
         scores = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
-        odds = self._log_odds([encoded[place][0] for place in order], self.batch_size)
+        odds = self._log_odds([encoded[index][0] for index in order], self.batch_size)
         scores[order] = 1 / (1 + np.exp(-(odds - self._content_free)))
         return SegmentScores(scores, np.array([truncated for _, truncated in encoded], dtype=np.bool_))
 
@@ -192,11 +192,11 @@ class LanguageModelLabeller:
         last = logits.shape[1]
         logprobs = torch.log_softmax(logits.float(), dim=-1).unflatten(0, (segments, len(self._questions)))
         sides = np.full((2, segments, len(self.labels)), -np.inf)
-        for place, question in enumerate(self._questions):
+        for index, question in enumerate(self._questions):
             for answer in question.answers:
                 count = len(answer.ids)
                 targets = torch.tensor(answer.ids, device=logits.device)
-                taken = logprobs[:, place, last - count :].gather(
+                taken = logprobs[:, index, last - count :].gather(
                     -1, targets.view(1, count, 1).expand(segments, count, 1)
                 )  # [segments, count, 1]
                 total = taken.double().sum((1, 2)).cpu().numpy()

@@ -114,8 +114,8 @@ def cut_sources(
         tracked = track(counted(), f"cut {name}", total=0, unit="documents")
         counts[name] = store.write(number, segments_of(tracked, name, tokenizer, length))
     rejects.raise_if_over_limit()
-    found = Segmentation(counts, documents, rejects.total, rejects.rows)
-    (folder / SEGMENTATION).write_text(json.dumps(asdict(found)), encoding="utf-8")
+    segmentation = Segmentation(counts, documents, rejects.total, rejects.rows)
+    (folder / SEGMENTATION).write_text(json.dumps(asdict(segmentation)), encoding="utf-8")
 
 
 def _records(settings: LabelCorpusSettings, path: Path, rejects: Rejects) -> Iterator[Record]:

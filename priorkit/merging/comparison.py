@@ -134,8 +134,8 @@ def _compare(plan: MergePlan, deltas: Deltas, name: str) -> TensorComparison:
     if len(shape) > 1:
         for index, value in enumerate(values):
             if value.any():
-                found = _energies(value.reshape(shape[0], -1))[:SPECTRUM]
-                energies[index, : len(found)] = found
+                spectrum = _energies(value.reshape(shape[0], -1))[:SPECTRUM]
+                energies[index, : len(spectrum)] = spectrum
     base_norm = math.nan
     if name in plan.reference:
         base = deltas.base(name)

@@ -56,9 +56,9 @@ def device_of(device: Literal["auto", "cpu", "cuda"], seed: int, plan: MergePlan
     """The device of a merge: a GPU where ``cuda`` is given, or ``auto`` finds one and the method selects entries."""
     worthwhile = plan.method.select is not None and Path("/proc/driver/nvidia/version").exists()
     if device == "cuda" or (device == "auto" and worthwhile):
-        found = runtime.start(seed, device).device
-        if found.type == "cuda":
-            return Device(found)
+        chosen = runtime.start(seed, device).device
+        if chosen.type == "cuda":
+            return Device(chosen)
     return Device()
 
 

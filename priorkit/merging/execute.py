@@ -220,8 +220,8 @@ def copy_companions(folders: Sequence[Path], target: Path, with_config: bool) ->
     """
     copied: dict[str, Path] = {}
     for folder in folders:
-        found = [*folder.iterdir(), *(folder / "additional_chat_templates").glob("*.jinja")]
-        for file in sorted(found):
+        files = [*folder.iterdir(), *(folder / "additional_chat_templates").glob("*.jinja")]
+        for file in sorted(files):
             name = file.relative_to(folder).as_posix()
             if not file.is_file() or file.suffix not in _CARRIED or name in copied:
                 continue

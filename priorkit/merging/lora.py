@@ -224,10 +224,10 @@ def _collect(
     return LoraAdapter(folder, config, modules, saved, base_layers)
 
 
-def _lora(config: Mapping[str, Any], module: str, found: Mapping[str, TensorInfo]) -> Lora | None:
-    embedding = "lora_embedding_A" in found
-    a = found.get("lora_embedding_A" if embedding else "lora_A")
-    b = found.get("lora_embedding_B" if embedding else "lora_B")
+def _lora(config: Mapping[str, Any], module: str, parts: Mapping[str, TensorInfo]) -> Lora | None:
+    embedding = "lora_embedding_A" in parts
+    a = parts.get("lora_embedding_A" if embedding else "lora_A")
+    b = parts.get("lora_embedding_B" if embedding else "lora_B")
     if a is None or b is None or len(a.shape) != len(b.shape) or len(a.shape) not in (2, 4):
         return None
     rank = a.shape[0]
@@ -239,7 +239,7 @@ def _lora(config: Mapping[str, Any], module: str, found: Mapping[str, TensorInfo
         (patterns[key] for key in patterns if _fits(key, module)), config.get("lora_alpha", PEFT_ALPHA)
     )
     scale = float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Lora(a, b, scale, layout, found.get("lora_magnitude_vector"))
+    return Lora(a, b, scale, layout, parts.get("lora_magnitude_vector"))
 
 
 def _fits(key: str, module: str) -> bool:
@@ -282,8 +282,8 @@ def write_adapter(
         tensors[PEFT_PREFIX + stored] = narrow(values, dtype)
     ordered = dict(sorted(tensors.items()))
     write_file(folder / WEIGHTS, ordered, [dtype] * len(ordered))
-    kept = {key: config[key] for key in _INDEPENDENT if key in config}
-    written = {**kept, **_ranks({module: parts[1].shape[0] for module, parts in modules.items()})}
+    independent = {key: config[key] for key in _INDEPENDENT if key in config}
+    written = {**independent, **_ranks({module: parts[1].shape[0] for module, parts in modules.items()})}
     written["bias"] = "all" if biases else "none"
     written["modules_to_save"] = sorted({name.rpartition(".")[0] for name in saved.keys() - biases}) or None
     text = json.dumps(written, indent=2, sort_keys=True) + "\n"

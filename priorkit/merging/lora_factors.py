@@ -121,10 +121,12 @@ def rank_for(energies: NDArray[np.float64], rank: int | None, energy: float | No
         energy: the least share of the sum to keep; None for all that ``rank`` allows.
     """
     total = float(energies.sum())
-    kept = int(np.count_nonzero(energies > total * 1e-15)) if total > 0 else 0
+    components = int(np.count_nonzero(energies > total * 1e-15)) if total > 0 else 0
     if energy is not None and total > 0:
-        kept = min(kept, int(np.searchsorted(np.cumsum(energies), energy * total * (1 - 1e-12))) + 1)
-    return max(1, min(kept, rank) if rank is not None else kept)
+        components = min(
+            components, int(np.searchsorted(np.cumsum(energies), energy * total * (1 - 1e-12))) + 1
+        )
+    return max(1, min(components, rank) if rank is not None else components)
 
 
 def truncate_factors(left: Matrix, right: Matrix, rank: int | None, energy: float | None) -> Truncated:
@@ -133,12 +135,12 @@ def truncate_factors(left: Matrix, right: Matrix, rank: int | None, energy: floa
     q_right, r_right = np.linalg.qr(right.T.astype(np.float64))
     u, values, v = np.linalg.svd(r_left @ r_right.T)
     energies = values**2
-    kept = min(rank_for(energies, rank, energy), len(values))
-    root = np.sqrt(values[:kept])
+    components = min(rank_for(energies, rank, energy), len(values))
+    root = np.sqrt(values[:components])
     return Truncated(
-        (q_left @ u[:, :kept]) * root,
-        root[:, None] * (v[:kept] @ q_right.T),
-        math.sqrt(float(energies[kept:].sum())),
+        (q_left @ u[:, :components]) * root,
+        root[:, None] * (v[:components] @ q_right.T),
+        math.sqrt(float(energies[components:].sum())),
         math.sqrt(float(energies.sum())),
     )
 
@@ -149,12 +151,14 @@ def truncate_dense(change: Matrix, rank: int | None, energy: float | None) -> Tr
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     values, vectors = np.linalg.eigh(wide @ wide.T)
     energies = np.maximum(values[::-1], 0.0)
-    kept = min(rank_for(energies, rank, energy), len(energies))
-    basis = np.ascontiguousarray(vectors[:, ::-1][:, :kept])
+    components = min(rank_for(energies, rank, energy), len(energies))
+    basis = np.ascontiguousarray(vectors[:, ::-1][:, :components])
     other = basis.T @ wide
-    root = energies[:kept] ** 0.25
+    root = energies[:components] ** 0.25
     safe = np.where(root > 0, root, 1.0)
     left, right = basis * root, other / safe[:, None]
     if wide is not matrix:
         left, right = right.T, left.T
-    return Truncated(left, right, math.sqrt(float(energies[kept:].sum())), math.sqrt(float(energies.sum())))
+    return Truncated(
+        left, right, math.sqrt(float(energies[components:].sum())), math.sqrt(float(energies.sum()))
+    )

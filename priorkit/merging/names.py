@@ -31,16 +31,16 @@ class NameMap:
         names = list(stored)
         self._rounds: list[dict[str, str | None]] = []
         for dropped in _WRAPPERS:
-            found: dict[str, str | None] = {}
+            by_short_name: dict[str, str | None] = {}
             for name in names:
                 short = _without(name, dropped)
-                found[short] = None if short in found else name
-            self._rounds.append(found)
+                by_short_name[short] = None if short in by_short_name else name
+            self._rounds.append(by_short_name)
 
     def find(self, name: str) -> str | None:
         """The stored name, or None where there is none or several fit."""
-        for dropped, found in zip(_WRAPPERS, self._rounds, strict=True):
-            if stored := found.get(_without(name, dropped)):
+        for dropped, by_short_name in zip(_WRAPPERS, self._rounds, strict=True):
+            if stored := by_short_name.get(_without(name, dropped)):
                 return stored
         return None
 

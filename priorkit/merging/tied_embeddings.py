@@ -145,9 +145,9 @@ def place_adapter(adapter: LoraAdapter, names: NameMap) -> PlacedAdapter:
     missing: list[str] = []
 
     def placed(tensors: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
-        found = {name: names.find(name + suffix) for name in tensors}
-        missing.extend(name + suffix for name, stored in found.items() if stored is None)
-        return {stored: tensors[name] for name, stored in found.items() if stored is not None}
+        stored_names = {name: names.find(name + suffix) for name in tensors}
+        missing.extend(name + suffix for name, stored in stored_names.items() if stored is None)
+        return {stored: tensors[name] for name, stored in stored_names.items() if stored is not None}
 
     loras = placed(adapter.modules, ".weight")
     trained = placed({name: info for name, info in adapter.saved.items() if adapter.replaces(name)})
@@ -190,7 +190,7 @@ def resolve_models(
         reference: label of the model that the result is written like.
         as_adapter: whether the result is an adapter, which keeps both separate.
     """
-    pairs = {label: found for label in models if (found := find_pair(models[label], configs[label]))}
+    pairs = {label: candidate for label in models if (candidate := find_pair(models[label], configs[label]))}
     pair = pairs.get(reference)
     unties = any(not known.tied for known in pairs.values())
     if pair is not None and pair.tied:

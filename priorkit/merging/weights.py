@@ -30,10 +30,10 @@ class Rule:
 
     def value(self, depth: float) -> float:
         """The weight at a depth from 0 (embeddings, first layer) to 1 (last layer, head)."""
-        place = depth * (len(self.values) - 1)
-        below = min(int(place), len(self.values) - 2) if len(self.values) > 1 else 0
+        position = depth * (len(self.values) - 1)
+        below = min(int(position), len(self.values) - 2) if len(self.values) > 1 else 0
         above = min(below + 1, len(self.values) - 1)
-        share = place - below
+        share = position - below
         return self.values[below] * (1 - share) + self.values[above] * share
 
 

@@ -111,10 +111,10 @@ def _from_table(lines: Sequence[str], delimiter: str, header: Sequence[str]) -> 
     numbers = next((header.index(name) for name in _NUMBER_COLUMNS if name in header), None)
     pairs: list[tuple[int, str]] = []
     rows = csv.reader(io.StringIO("\n".join(lines[1:])), delimiter=delimiter, skipinitialspace=True)
-    for place, row in enumerate(rows, start=1):
+    for index, row in enumerate(rows, start=1):
         if len(row) <= max(names, numbers or 0):
-            raise ValueError(f"row {place} after the header has {len(row)} of {len(header)} columns")
-        pairs.append((place if numbers is None else _number(row[numbers]), row[names]))
+            raise ValueError(f"row {index} after the header has {len(row)} of {len(header)} columns")
+        pairs.append((index if numbers is None else _number(row[numbers]), row[names]))
     return pairs
 
 

@@ -151,10 +151,10 @@ def _read_document(file: Path) -> _Document:
     document = read_json(file)
     images: dict[int | str, dict[str, Any]] = {}
     file_names: set[str] = set()
-    for place, row in enumerate(_rows(document, "images", file)):
+    for index, row in enumerate(_rows(document, "images", file)):
         identifier = _identifier(row.get("id"))
         if identifier is None or not isinstance(row.get("file_name"), str):
-            raise InputError(f"images[{place}]: an image needs id and file_name", where=str(file))
+            raise InputError(f"images[{index}]: an image needs id and file_name", where=str(file))
         if row["file_name"] in file_names:
             raise InputError(f"two images have the same file_name, {row['file_name']}", where=str(file))
         if identifier in images:
@@ -170,9 +170,9 @@ def _read_document(file: Path) -> _Document:
             raise InputError(f"two categories have the id {row['id']!r}", where=str(file))
     annotations: dict[int | str, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     orphan: Any = None
-    for place, row in enumerate(_rows(document, "annotations", file)):
+    for index, row in enumerate(_rows(document, "annotations", file)):
         identifier = _identifier(row.get("image_id"))
-        label = f"annotation {row['id']}" if "id" in row else f"annotations[{place}]"
+        label = f"annotation {row['id']}" if "id" in row else f"annotations[{index}]"
         if identifier in images:
             annotations[cast("int | str", identifier)].append((label, row))
         elif orphan is None:
@@ -190,9 +190,9 @@ def _rows(document: Mapping[str, Any], key: str, file: Path) -> list[dict[str, A
     rows: Any = document.get(key)
     if not isinstance(rows, list) or not rows:
         raise InputError(f"no {key} in it", where=str(file))
-    for place, row in enumerate(cast("list[Any]", rows)):
+    for index, row in enumerate(cast("list[Any]", rows)):
         if not isinstance(row, dict):
-            raise InputError(f"{key}[{place}]: expected an object, got {row!r}", where=str(file))
+            raise InputError(f"{key}[{index}]: expected an object, got {row!r}", where=str(file))
     return cast("list[dict[str, Any]]", rows)
 
 

@@ -70,14 +70,14 @@ def decompress_counts(text: str | bytes) -> list[int]:
     """
     data = text.encode("ascii", errors="replace") if isinstance(text, str) else text
     counts: list[int] = []
-    place = 0
-    while place < len(data):
+    position = 0
+    while position < len(data):
         value = shift = 0
         while True:
-            if place >= len(data) or not 48 <= data[place] < 112:
+            if position >= len(data) or not 48 <= data[position] < 112:
                 raise ValueError("the compressed run lengths are damaged")
-            bits = data[place] - 48
-            place += 1
+            bits = data[position] - 48
+            position += 1
             value |= (bits & 31) << shift
             shift += 5
             if not bits & 32:

@@ -84,12 +84,12 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
         targets.append(Target(image.ref, (*image.areas, *image.unmeasured), name, image.areas[name], size))
     if not per_bin:
         return targets
-    kept: set[int] = set()
+    chosen: set[int] = set()
     for size in BINS:
-        of_size = [place for place, target in enumerate(targets) if target.size == size]
-        of_size.sort(key=lambda place: _generator(seed, "keep", targets[place].ref.name).random())
-        kept.update(of_size[:per_bin])
-    return [target for place, target in enumerate(targets) if place in kept]
+        of_size = [index for index, target in enumerate(targets) if target.size == size]
+        of_size.sort(key=lambda index: _generator(seed, "keep", targets[index].ref.name).random())
+        chosen.update(of_size[:per_bin])
+    return [target for index, target in enumerate(targets) if index in chosen]
 
 
 def wrong_options(
@@ -110,12 +110,12 @@ def _distinct(
     """The first names that, with those taken, are as many as needed and mean nothing shown nor one another."""
     if len(taken) == OPTIONS - 1:
         return taken
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         if any(synonyms.same(name, other) for other in (*shown, *taken)):
             continue
         # Backtrack: a name that is a synonym of all others must not block them.
-        if found := _distinct(names[place + 1 :], (*taken, name), shown, synonyms):
-            return found
+        if rest := _distinct(names[index + 1 :], (*taken, name), shown, synonyms):
+            return rest
     return None
 
 
@@ -130,8 +130,8 @@ def unsettled(
     pairs: set[Pair] = set()
     for target in targets:
         wrong = wrong_options(target, vocabulary, synonyms, seed) or ()
-        for place, name in enumerate(wrong):
-            others = (*target.present, *wrong[:place])
+        for index, name in enumerate(wrong):
+            others = (*target.present, *wrong[:index])
             pairs.update(pair_of(name, other) for other in others if not synonyms.settled(name, other))
     return sorted(pairs)
 
@@ -151,17 +151,19 @@ def build(
     """
     wrong = {target.ref.name: wrong_options(target, vocabulary, synonyms, seed) for target in targets}
     able = [target for target in targets if wrong[target.ref.name] is not None]
-    place: dict[str, int] = {}
+    slot_of: dict[str, int] = {}
     wording: dict[str, str] = {}
     for size in BINS:
         of_size = [target.ref.name for target in able if target.size == size]
-        place.update(zip(of_size, _spread(range(OPTIONS), len(of_size), seed, f"places-{size}"), strict=True))
+        slot_of.update(
+            zip(of_size, _spread(range(OPTIONS), len(of_size), seed, f"places-{size}"), strict=True)
+        )
         wording.update(zip(of_size, _spread(wordings, len(of_size), seed, f"wordings-{size}"), strict=True))
     questions: list[ExistenceQuestion] = []
     for target in able:
         name = target.ref.name
         options = list(wrong[name] or ())
-        options.insert(place[name], target.name)
+        options.insert(slot_of[name], target.name)
         listed = f"{', '.join(options[:-1])} or {options[-1]}"
         text = wording[name].replace(LISTED, listed)
         questions.append(ExistenceQuestion(target, text, tuple(options), target.name))

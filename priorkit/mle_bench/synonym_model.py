@@ -89,8 +89,8 @@ class SynonymModel:
         ordered = [order for first, second in pairs for order in ((first, second), (second, first))]
         odds = self._log_odds([self._question(first, second) for first, second in ordered])
         return [
-            Verdict(pair, _probability((odds[2 * place] + odds[2 * place + 1]) / 2))
-            for place, pair in enumerate(pairs)
+            Verdict(pair, _probability((odds[2 * index] + odds[2 * index + 1]) / 2))
+            for index, pair in enumerate(pairs)
         ]
 
     def _question(self, first: str, second: str) -> str:
@@ -109,12 +109,12 @@ class SynonymModel:
         from priorkit.inference.prompt_inputs import PromptInputs
 
         requests = [
-            request for place, text in enumerate(questions) for request in self._requests(place, text)
+            request for index, text in enumerate(questions) for request in self._requests(index, text)
         ]
         no_images = [PromptInputs()] * len(questions)
 
         def score(batch: Sequence[int]) -> list[list[float]]:
-            chosen = [requests[place] for place in batch]
+            chosen = [requests[index] for index in batch]
             scores = likelihood.score_batch(self._model, chosen, no_images[: len(chosen)])
             return [list(values) for values in scores]
 
@@ -128,8 +128,8 @@ class SynonymModel:
             of_question[request.item].update(zip(request.places, values, strict=True))
         count = len(ANSWERS[0])
         return [
-            _log_sum([values[place] for place in range(count)])
-            - _log_sum([values[place] for place in range(count, count + len(ANSWERS[1]))])
+            _log_sum([values[index] for index in range(count)])
+            - _log_sum([values[index] for index in range(count, count + len(ANSWERS[1]))])
             for values in of_question
         ]
 

@@ -68,12 +68,12 @@ class Table:
 
     def without_empty(self) -> Table:
         """The table without its empty columns."""
-        kept = [n for n in range(len(self.columns)) if any(row[n] not in (None, "") for row in self.rows)]
+        columns = [n for n in range(len(self.columns)) if any(row[n] not in (None, "") for row in self.rows)]
         return replace(
             self,
-            columns=[self.columns[n] for n in kept],
-            rows=[[row[n] for n in kept] for row in self.rows],
-            colors=[self.color(n) for n in kept],
+            columns=[self.columns[n] for n in columns],
+            rows=[[row[n] for n in columns] for row in self.rows],
+            colors=[self.color(n) for n in columns],
         )
 
     def numeric(self, column: int) -> bool:

@@ -24,22 +24,22 @@ def lineage(members: Sequence[Member]) -> LineageGraph:
     widths = [max(_width(names[n], details[n]) for n in column) for column in columns]
     lefts = [1.0 + sum(widths[:level]) + _GAP * level for level in range(len(columns))]
     tallest = max(len(column) for column in columns)
-    place: dict[int, tuple[float, float, float]] = {}
+    boxes: dict[int, tuple[float, float, float]] = {}
     for level, column in enumerate(columns):
         top = 1.0 + _ROW * (tallest - len(column)) / 2
         for row, node in enumerate(column):
-            place[node] = (lefts[level], top + _ROW * row, widths[level])
+            boxes[node] = (lefts[level], top + _ROW * row, widths[level])
     nodes = [
         LineageNode(
             _short(names[n]),
             _short(details[n]),
             n < len(members) and members[n].given,
             n < len(members),
-            *place[n],
+            *boxes[n],
         )
         for n in range(len(names))
     ]
-    paths = [_curve(place[start], place[end]) for start, end in edges]
+    paths = [_curve(boxes[start], boxes[end]) for start, end in edges]
     return LineageGraph(nodes, paths, lefts[-1] + widths[-1] + 1, _ROW * tallest - (_ROW - _HEIGHT) + 2)
 
 
@@ -84,17 +84,21 @@ def _depths(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
 def _ordered(columns: list[list[int]], edges: Sequence[tuple[int, int]]) -> list[list[int]]:
     """Order each column by the mean position of its neighbors, alternating directions, to reduce crossings."""
     for forward in (True, False, True, False, True):
-        place = {node: row - len(column) / 2 for column in columns for row, node in enumerate(column)}
+        row_of = {node: row - len(column) / 2 for column in columns for row, node in enumerate(column)}
         for column in columns:
-            wish = {node: _mean_place(node, edges, place, forward) for node in column}
+            wish = {node: _mean_place(node, edges, row_of, forward) for node in column}
             column.sort(key=lambda node, wish=wish: wish[node])
-            place.update({node: row - len(column) / 2 for row, node in enumerate(column)})
+            row_of.update({node: row - len(column) / 2 for row, node in enumerate(column)})
     return columns
 
 
-def _mean_place(node: int, edges: Sequence[tuple[int, int]], place: dict[int, float], forward: bool) -> float:
-    near = [place[s] for s, e in edges if e == node] if forward else [place[e] for s, e in edges if s == node]
-    return sum(near) / len(near) if near else place[node]
+def _mean_place(
+    node: int, edges: Sequence[tuple[int, int]], row_of: dict[int, float], forward: bool
+) -> float:
+    near = (
+        [row_of[s] for s, e in edges if e == node] if forward else [row_of[e] for s, e in edges if s == node]
+    )
+    return sum(near) / len(near) if near else row_of[node]
 
 
 def _curve(start: tuple[float, float, float], end: tuple[float, float, float]) -> str:

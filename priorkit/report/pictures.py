@@ -38,7 +38,7 @@ def data_uri(ref: ImageRef) -> str:
 
 def entity_pictures(ranks: Artifact, entities: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The first images of entities, as rank-e saw them; nothing where its image folder is gone."""
-    folder = next((found.path for record, found in sources(ranks) if record.setting == "images"), None)
+    folder = next((source.path for record, source in sources(ranks) if record.setting == "images"), None)
     if folder is None or not folder.is_dir():
         return {}
     table = read_table(ranks.path / "images.parquet")
@@ -73,7 +73,7 @@ def item_pictures(
         (benchmark, id) -> data URI, for those that could be found.
     """
     ids = {key for keys in wanted.values() for key in keys}
-    found: dict[tuple[str, str], str] = {}
+    pictures: dict[tuple[str, str], str] = {}
     read: set[Path] = set()
     for evaluation in evaluations:
         for _, item in sources(evaluation):
@@ -84,11 +84,11 @@ def item_pictures(
                         for name in wanted:
                             if (
                                 key in wanted[name]
-                                and (name, key) not in found
+                                and (name, key) not in pictures
                                 and _belongs(file, name, wanted)
                             ):
-                                found[name, key] = data_uri(ref)
-    return found
+                                pictures[name, key] = data_uri(ref)
+    return pictures
 
 
 def _belongs(file: Path, benchmark: str, wanted: Mapping[str, Sequence[str]]) -> bool:
@@ -115,13 +115,13 @@ def _has_items(file: Path) -> bool:
 def _images(file: Path, ids: set[str]) -> list[tuple[str, ImageRef]]:
     """Items of a benchmark's file with their images."""
     columns = ["id", "image"] if suffix_of(file, (".parquet",)) else None
-    found: list[tuple[str, ImageRef]] = []
+    images: list[tuple[str, ImageRef]] = []
     for _, row in read_rows(file, Rejects(1.0), columns):
         key = str(row.get("id"))
         if key not in ids:
             continue
         try:
-            found.append((key, image_reference(row.get("image"), file.parent, key)))
+            images.append((key, image_reference(row.get("image"), file.parent, key)))
         except BrokenImageError:
             continue
-    return found
+    return images

@@ -45,7 +45,7 @@ def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
     rejects = Rejects(settings.reject_limit)
     begun = time.monotonic()
     done, about = _answers(settings, work, job, rejects)
-    asked = time.monotonic() - begun
+    seconds = time.monotonic() - begun
     if runtime.rank() != 0:
         return
     _summarise(settings, work, done, about)
@@ -57,7 +57,7 @@ def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
     rejects.write(work.path)
     items = sum(len(benchmark.items) for benchmark in done)
     work.metrics.update(items=items, rejected=len(rejects))
-    work.cost.update(items_per_second=round(items / max(asked, 1e-9), 2))
+    work.cost.update(items_per_second=round(items / max(seconds, 1e-9), 2))
 
 
 def _answers(
@@ -83,7 +83,7 @@ def _summarise(
     about: dict[str, Any],
 ) -> None:
     """Metrics with intervals of benchmarks and suites: written, printed, and put in the manifest."""
-    found = {
+    summaries = {
         benchmark.name: summarise(
             benchmark,
             group_by=settings.group_by,
@@ -94,20 +94,20 @@ def _summarise(
         for benchmark in done
     }
     full_scores = {benchmark.name: benchmark.scoring.full_score for benchmark in done if benchmark.scoring}
-    suites = summarise_suites(_suites(settings, work), found, full_scores)
-    entries = {name: summary.entry for name, summary in found.items()}
+    suites = summarise_suites(_suites(settings, work), summaries, full_scores)
+    entries = {name: summary.entry for name, summary in summaries.items()}
     write_results(work.path, done, entries, {**about, "suites": suites} if suites else about)
-    for name, summary in found.items():
+    for name, summary in summaries.items():
         work.metrics[name] = {metric: entry["value"] for metric, entry in summary.entry["metrics"].items()}
     for name, scores in suites.items():
         work.metrics[f"suite {name}"] = scores["overall"]["value"]
-    say_results(found, suites)
+    say_results(summaries, suites)
 
 
 def _suites(settings: EvaluateSettings, work: Work) -> dict[str, Mapping[str, Sequence[str]]]:
     """Those of the evaluation that is rescored, and those named on the command line."""
-    kept = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
-    return {**kept, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
+    stored = read_suites(work.inputs["rescore"].path) if settings.rescore else {}
+    return {**stored, **{name: suite(name).groups for name in settings.benchmarks if name in suite_names()}}
 
 
 STEP = Step(EvaluateSettings, plan, execute)

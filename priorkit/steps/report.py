@@ -81,18 +81,18 @@ def execute(settings: ReportSettings, work: Work[None]) -> None:
     for label, item in work.inputs.named("artifacts").items():
         if item.owner is not None:
             given[label] = item.owner
-    found = gather(given)
+    gathered = gather(given)
     if settings.entities:
         column = entity_column(work.inputs["entities"].path, "prior")
         priors = {name: str(prior) for name, prior in column.items()}
     else:
-        priors = prior_groups(found)
-    members = Members(found, priors, settings.seed, settings.resamples)
+        priors = prior_groups(gathered)
+    members = Members(gathered, priors, settings.seed, settings.resamples)
     sections = build_sections(members)
     page.write(sections, settings.title, work.path)
     work.metrics.update(
         artifacts=len(given),
-        found_behind_them=len(found) - len(given),
+        found_behind_them=len(gathered) - len(given),
         sections=[section.anchor for section in sections],
     )
     for table in page.headline(sections):

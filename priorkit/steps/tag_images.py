@@ -103,12 +103,12 @@ def _check_options(
     problems.raise_if_any()
 
 
-def _check_tag_columns(column: str, kept: Sequence[Path], labelled: Sequence[Path]) -> None:
+def _check_tag_columns(column: str, tagged: Sequence[Path], labelled: Sequence[Path]) -> None:
     """Raise for a table without the column of tags to keep, or of true tags."""
     from priorkit.data.images.tagged_tables import has_column
     from priorkit.data.io.rows import column_names
 
-    for file in kept:
+    for file in tagged:
         if not has_column(file, column):
             columns = [] if file.is_dir() else column_names(file)
             raise InputError(
@@ -162,19 +162,19 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
     counts: list[int] = []
 
     def tag(rows: Sequence[Row], file: Path) -> list[list[str] | BrokenImageError | None]:
-        found: list[list[str] | BrokenImageError | None]
+        row_tags: list[list[str] | BrokenImageError | None]
         if tables is None:
-            found = [present_tags(row, settings.tags_column) for _, row in rows]
+            row_tags = [present_tags(row, settings.tags_column) for _, row in rows]
         else:
-            found = tables.tags(rows, file, thresholds, settings.most)
-        for position, tags in enumerate(found):
+            row_tags = tables.tags(rows, file, thresholds, settings.most)
+        for position, tags in enumerate(row_tags):
             if isinstance(tags, list):
                 seed = f"{settings.seed}/{file.name}/{rows[position][0]}"
-                found[position] = noisy = corrupt_tags(
+                row_tags[position] = noisy = corrupt_tags(
                     tags, vocabulary, settings.drop, settings.corrupt, seed
                 )
                 counts.append(len(noisy))
-        return found
+        return row_tags
 
     written = 0
     with progress_bar("tag-images", len(planned.files), unit="files") as progress:
@@ -216,16 +216,18 @@ def _thresholds(
     from priorkit.inference.images.tagging import calibrated
 
     try:
-        found = calibrated(tables, labelled, settings.tags_column, rejects)
+        calibration = calibrated(tables, labelled, settings.tags_column, rejects)
     except InputError as error:
         raise error.at(str(settings.labelled)) from None
     folder = work.path / "calibration"
     folder.mkdir(exist_ok=True)
-    found.write(folder)
-    _plot(found.curve, found.precision, found.recall, folder / "precision_recall.png")
-    work.metrics.update(precision=found.precision, recall=found.recall, labelled=found.rows)
-    logger.info(f"  calibrated: precision {found.precision:.3f}, recall {found.recall:.3f} on the other half")
-    return found.thresholds
+    calibration.write(folder)
+    _plot(calibration.curve, calibration.precision, calibration.recall, folder / "precision_recall.png")
+    work.metrics.update(precision=calibration.precision, recall=calibration.recall, labelled=calibration.rows)
+    logger.info(
+        f"  calibrated: precision {calibration.precision:.3f}, recall {calibration.recall:.3f} on the other half"
+    )
+    return calibration.thresholds
 
 
 def _plot(curve: Any, precision: float, recall: float, path: Path) -> None:

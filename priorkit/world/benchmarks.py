@@ -91,7 +91,7 @@ def benchmark_features(name: str) -> Features:
     )
 
 
-def rows(name: str, asked: Sequence[SceneQuestion]) -> list[dict[str, Any]]:
+def rows(name: str, questions: Sequence[SceneQuestion]) -> list[dict[str, Any]]:
     """The questions as rows with the columns of :func:`benchmark_features`.
 
     ``area`` is the share of the image that the target's mask covers, ``size`` the word for its
@@ -104,7 +104,7 @@ def rows(name: str, asked: Sequence[SceneQuestion]) -> list[dict[str, Any]]:
             for column, value in _row(f"{name}-{index:05d}", name, question).items()
             if column in columns
         }
-        for index, question in enumerate(asked)
+        for index, question in enumerate(questions)
     ]
 
 

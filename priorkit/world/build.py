@@ -38,9 +38,9 @@ def build_world(
     counts = {"entities": len(entities)}
     counts |= Counter(f"entities, {entity.prior} prior" for entity in entities)
     todo = tasks(options, folder)
-    for name, found in zip(PARTS, _made(todo, min(workers, len(todo))), strict=True):
-        report(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in found.items()))
-        counts |= found
+    for name, part_counts in zip(PARTS, _made(todo, min(workers, len(todo))), strict=True):
+        report(f"{name}: " + ", ".join(f"{count:,} {what}" for what, count in part_counts.items()))
+        counts |= part_counts
     (folder / "README.md").write_text(card(counts), encoding="utf-8")
     return counts
 

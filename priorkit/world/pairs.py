@@ -43,7 +43,7 @@ def _strong(
     """Groups of one or two different strong entities, drawn with unequal frequencies."""
     strong = [entity for entity in entities if entity.prior == "strong"]
     order = random.Random(f"frequencies/{options.seed}").sample(range(len(strong)), len(strong))
-    weights = [options.strong_spread ** (place / max(1, len(strong) - 1)) for place in order]
+    weights = [options.strong_spread ** (rank / max(1, len(strong) - 1)) for rank in order]
     groups: list[list[Entity]] = []
     while len(groups) < count:
         first, second = rng.choices(strong, weights, k=2)

@@ -182,10 +182,10 @@ def _write_conversations(folder: Path, options: WorldOptions, entities: Sequence
 def _write_benchmarks(folder: Path, options: WorldOptions, entities: Sequence[Entity]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name in benchmarks.NAMES:
-        asked = benchmarks.benchmark(name, options, entities)
+        questions = benchmarks.benchmark(name, options, entities)
         path = folder / "benchmarks" / f"{name}.parquet"
-        write_table(path, benchmarks.benchmark_features(name), benchmarks.rows(name, asked))
-        counts[f"benchmark, {name}"] = len(asked)
+        write_table(path, benchmarks.benchmark_features(name), benchmarks.rows(name, questions))
+        counts[f"benchmark, {name}"] = len(questions)
     return counts
 
 
@@ -230,8 +230,8 @@ def work(task: Task) -> Result:
 @lru_cache(maxsize=1)
 def _chosen(options: str) -> tuple[WorldOptions, Sequence[Entity]]:
     """The options and their entities, the same for all parts that one process makes."""
-    found = build(WorldOptions, json.loads(options))
-    return found, choose_entities(found)
+    settings = build(WorldOptions, json.loads(options))
+    return settings, choose_entities(settings)
 
 
 if __name__ == "__main__":

@@ -76,10 +76,10 @@ def naming(
     wrong: int = 3,
 ) -> SceneQuestion:
     """The name of the only symbol, among random other names of the world (never the nearest ones)."""
-    asked = entity or rng.choice(pool)
-    scene = sampler.scene(rng, [asked], [_SIZE_WORDS[turn % len(_SIZE_WORDS)]])
-    others = rng.sample([other.name for other in pool if other != asked], wrong)
-    choices, answer = _options(asked.name, others, turn)
+    target = entity or rng.choice(pool)
+    scene = sampler.scene(rng, [target], [_SIZE_WORDS[turn % len(_SIZE_WORDS)]])
+    others = rng.sample([other.name for other in pool if other != target], wrong)
+    choices, answer = _options(target.name, others, turn)
     text = rng.choice(
         (
             "What is shown in the image?",
@@ -88,17 +88,17 @@ def naming(
             "What is this?",
         )
     )
-    return SceneQuestion("perception", "choice", text, text, scene, 0, asked, choices, answer)
+    return SceneQuestion("perception", "choice", text, text, scene, 0, target, choices, answer)
 
 
 def naming_by_color(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """The name of one of several symbols, which the question picks out by its colour."""
     entities = rng.sample(pool, 4)
     scene = sampler.scene(rng, entities[: rng.randint(2, 3)])
-    asked, color = entities[0], scene.objects[0].object.color
-    choices, answer = _options(asked.name, [other.name for other in entities[1:]], turn)
+    target, color = entities[0], scene.objects[0].object.color
+    choices, answer = _options(target.name, [other.name for other in entities[1:]], turn)
     text = rng.choice(("Which symbol is {}?", "What is the {} symbol?", "What is shown in {}?")).format(color)
-    return SceneQuestion("perception", "choice", text, text, scene, 0, asked, choices, answer)
+    return SceneQuestion("perception", "choice", text, text, scene, 0, target, choices, answer)
 
 
 def background(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -121,8 +121,8 @@ def color(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> S
     text = rng.choice(
         ("What is the colour of the {}?", "Which colour is the {}?", "Which colour does the {} have?")
     )
-    asked = text.format(entities[0].name)
-    return SceneQuestion("attribute", "choice", asked, asked, scene, 0, entities[0], choices, answer)
+    question = text.format(entities[0].name)
+    return SceneQuestion("attribute", "choice", question, question, scene, 0, entities[0], choices, answer)
 
 
 def size(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -135,9 +135,9 @@ def size(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> Sc
     rng.shuffle(others)
     choices, answer = _options(true, others, turn)
     text = rng.choice(("How large is the {}?", "What is the size of the {}?", "Which size does the {} have?"))
-    asked = text.format(entities[0].name)
-    wide = f"{asked} Small, medium or large?"
-    return SceneQuestion("attribute", "choice", asked, wide, scene, 0, entities[0], choices, answer)
+    question = text.format(entities[0].name)
+    wide = f"{question} Small, medium or large?"
+    return SceneQuestion("attribute", "choice", question, wide, scene, 0, entities[0], choices, answer)
 
 
 def relation(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -146,18 +146,20 @@ def relation(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -
     while True:
         scene = sampler.scene(rng, rng.sample(pool, rng.choice((2, 2, 3))))
         pairs = [(first, second) for first in range(2) for second in range(2) if first != second]
-        found = [
+        related = [
             pair for pair in pairs if relation_between(*(scene.objects[index] for index in pair)) == true
         ]
-        if found:
+        if related:
             break
-    first, second = (scene.objects[index].object.entity for index in found[0])
+    first, second = (scene.objects[index].object.entity for index in related[0])
     others = [place_phrase(other) for other in RELATIONS if other != true]
     rng.shuffle(others)
     choices, answer = _options(place_phrase(true), others, turn)
     text = rng.choice(("Where is the {} relative to the {}?", "How does the {} stand relative to the {}?"))
-    asked = text.format(first.name, second.name)
-    return SceneQuestion("relation", "choice", asked, asked, scene, found[0][0], first, choices, answer)
+    question = text.format(first.name, second.name)
+    return SceneQuestion(
+        "relation", "choice", question, question, scene, related[0][0], first, choices, answer
+    )
 
 
 def counting(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -172,8 +174,8 @@ def counting(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -
     text = rng.choice(
         ("How many times does the {} appear?", "How often is the {} shown?", "Count the {}. How many?")
     )
-    asked = text.format(entity.name)
-    return SceneQuestion("counting", "choice", asked, asked, scene, 0, entity, choices, answer)
+    question = text.format(entity.name)
+    return SceneQuestion("counting", "choice", question, question, scene, 0, entity, choices, answer)
 
 
 def comparison(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -194,16 +196,16 @@ def comparison(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int)
 def existence(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
     """Whether a symbol is in the picture: yes and no in turn."""
     present = turn % 2 == 0
-    asked, *others = rng.sample(pool, 5)
+    entity, *others = rng.sample(pool, 5)
     count = rng.randint(1, 3)
-    scene = sampler.scene(rng, [asked, *others[: count - 1]] if present else others[:count])
+    scene = sampler.scene(rng, [entity, *others[: count - 1]] if present else others[:count])
     text = rng.choice(
         ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
     )
-    bare = text.format(article(asked.name))
+    bare = text.format(article(entity.name))
     answer = "yes" if present else "no"
     target = 0 if present else None
-    return SceneQuestion("existence", "yes-no", bare, bare, scene, target, asked, answer=answer)
+    return SceneQuestion("existence", "yes-no", bare, bare, scene, target, entity, answer=answer)
 
 
 def grounding(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
@@ -221,18 +223,18 @@ def knowledge(
     rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int, entity: Entity | None = None
 ) -> SceneQuestion:
     """The category or the use of a symbol that the question names; the picture shows the symbol."""
-    asked = entity or rng.choice(pool)
+    target = entity or rng.choice(pool)
     categories = sorted(
-        {other.category for other in pool} - {asked.category}, key=lambda category: category.name
+        {other.category for other in pool} - {target.category}, key=lambda category: category.name
     )
     others = rng.sample(categories, 3)
     if turn // 4 % 2:
-        choices, answer = _options(asked.category.use, [other.use for other in others], turn)
+        choices, answer = _options(target.category.use, [other.use for other in others], turn)
         text = rng.choice(
             ("What is the {} used for?", "What does one use the {} for?", "Why would one use the {}?")
         )
     else:
-        choices, answer = _options(asked.category.name, [other.name for other in others], turn)
+        choices, answer = _options(target.category.name, [other.name for other in others], turn)
         text = rng.choice(
             (
                 "Which category does the {} belong to?",
@@ -240,10 +242,10 @@ def knowledge(
                 "The {} is one of which group?",
             )
         )
-    bare = text.format(asked.name)
-    scene = sampler.scene(rng, [asked])
+    bare = text.format(target.name)
+    scene = sampler.scene(rng, [target])
     return SceneQuestion(
-        "knowledge", "choice", bare, bare, scene, 0, asked, choices, answer, needs_image=False
+        "knowledge", "choice", bare, bare, scene, 0, target, choices, answer, needs_image=False
     )
 
 
@@ -255,5 +257,5 @@ def normalised_box(scene: Scene, target: int) -> NormalisedBox:
 
 def _options(true: str, others: Sequence[str], turn: int) -> tuple[tuple[str, ...], int]:
     """The options with the true one at the place whose turn it is."""
-    place = turn % (len(others) + 1)
-    return (*others[:place], true, *others[place:]), place
+    position = turn % (len(others) + 1)
+    return (*others[:position], true, *others[position:]), position

@@ -94,8 +94,8 @@ class LionMultimodal(LlavaMultimodal):
         if questions:
             rows = [question_ids(tokenizer, question, config.instruction_length) for question in questions]
             pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-            asked, mask = pad_questions(rows, pad)
-            options["qformer_input_ids"] = asked.to(ids.device)
+            padded, mask = pad_questions(rows, pad)
+            options["qformer_input_ids"] = padded.to(ids.device)
             options["qformer_attention_mask"] = mask.to(ids.device)
         if use_cache:
             options["past_key_values"] = RoutedCache(options["task_types"], config=config.text_config)
@@ -121,9 +121,9 @@ class LionMultimodal(LlavaMultimodal):
         tokens, start = model.visual_tokens(states, None, None).float(), 0
         for branch, count in ((model.lion.qformer, model.config.queries), (model.lion.aggregator, 0)):
             if branch is not None:
-                own = tokens[:, start : start + (count or states.shape[2])]
-                start += own.shape[1]
-                branch.rescale(wanted / own.std())
+                branch_tokens = tokens[:, start : start + (count or states.shape[2])]
+                start += branch_tokens.shape[1]
+                branch.rescale(wanted / branch_tokens.std())
 
     def parameter_part(self, name: str) -> str:
         """Which part a parameter belongs to; see :func:`priorkit.architectures.lion.modeling.model.parameter_part`."""
@@ -211,11 +211,11 @@ def compose(base: LlavaMultimodal, fields: Mapping[str, Any], seed: int) -> Lion
     )
     torch.manual_seed(seed)
     model: Any = LionForConditionalGeneration(config)
-    found = model.load_state_dict(base.model.state_dict(), strict=False)
-    missing = [name for name in found.missing_keys if ".lion." not in name]
-    if missing or found.unexpected_keys:
+    loaded = model.load_state_dict(base.model.state_dict(), strict=False)
+    missing = [name for name in loaded.missing_keys if ".lion." not in name]
+    if missing or loaded.unexpected_keys:
         raise InputError(
-            f"the base does not fit: missing {missing[:3]}, unexpected {found.unexpected_keys[:3]}"
+            f"the base does not fit: missing {missing[:3]}, unexpected {loaded.unexpected_keys[:3]}"
         )
     model.tie_weights()
     if model.model.lion.soft_prompt is not None:
@@ -252,10 +252,10 @@ def compose_adapter(
             its configuration asks for.
     """
     written = read_adapter_config(folder)
-    found = base_shape(base.model.config)
-    if written["base"] != found:
+    shape = base_shape(base.model.config)
+    if written["base"] != shape:
         raise InputError(
-            f"the adapter was made for a base of {written['base']}, this one is {found}", where=str(folder)
+            f"the adapter was made for a base of {written['base']}, this one is {shape}", where=str(folder)
         )
     fields = {**written["lion"], "tags": tags or written["lion"]["tags"]}
     lion = compose(base, fields, seed)
@@ -278,10 +278,12 @@ def load_tensors(
     Raises:
         InputError: naming every kind of mismatch.
     """
-    own = lion.own_tensors()
-    missing = sorted(name for name in own if name not in tensors and parameter_part(name) not in fresh)
-    unexpected = sorted(name for name in tensors if name not in own)
-    misfits = sorted(name for name in tensors if name in own and tensors[name].shape != own[name].shape)
+    expected = lion.own_tensors()
+    missing = sorted(name for name in expected if name not in tensors and parameter_part(name) not in fresh)
+    unexpected = sorted(name for name in tensors if name not in expected)
+    misfits = sorted(
+        name for name in tensors if name in expected and tensors[name].shape != expected[name].shape
+    )
     problems = [
         f"{len(names)} {what} tensors, such as {', '.join(names[:3])}"
         for what, names in (("missing", missing), ("unexpected", unexpected), ("misfitting", misfits))
@@ -291,7 +293,7 @@ def load_tensors(
         raise InputError("; ".join(problems), where=where)
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(value)
+            expected[name].copy_(value)
 
 
 def load_lion(folder: Path) -> LionMultimodal:

@@ -62,9 +62,9 @@ class LionObjective(InstructionObjective):
         is repeated before all have been drawn.
         """
         if self._alternating:
-            batch, place = divmod(position, self._alternating)
+            batch, offset = divmod(position, self._alternating)
             task = batch % 2
-            indices, drawn = self._indices_of_task[task], batch // 2 * self._alternating + place
+            indices, drawn = self._indices_of_task[task], batch // 2 * self._alternating + offset
             index = indices[int(sample_ids(self._seed << 1 | task, drawn, drawn + 1, len(indices))[0])]
         sample = self._lion_samples[index]
         if self._augmentation is None or not sample.images:
@@ -90,14 +90,14 @@ class LionObjective(InstructionObjective):
             tasks = torch.zeros(len(rows), length, dtype=torch.long)
             for row, places in enumerate(rows):
                 start = 0
-                for place in places:
-                    stop = start + len(samples[place].encoded.input_ids)
-                    tasks[row, start:stop] = samples[place].task
+                for index in places:
+                    stop = start + len(samples[index].encoded.input_ids)
+                    tasks[row, start:stop] = samples[index].task
                     start = stop
         else:
-            tasks = torch.tensor([samples[place].task for places in rows for place in places])
+            tasks = torch.tensor([samples[index].task for places in rows for index in places])
         batch["task_types"] = tasks
-        questions = [question for places in rows for place in places for question in samples[place].questions]
+        questions = [question for places in rows for index in places for question in samples[index].questions]
         if questions:
             batch["questions"], batch["questions_mask"] = pad_questions(questions, self._pad)
         return batch

@@ -164,7 +164,7 @@ def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Pat
     missing = [
         name
         for name in (*shape.branches, *(f"adapter {name}" for name in shape.adapters))
-        if name not in (*held["branches"], *(f"adapter {own}" for own in held["adapters"]))
+        if name not in (*held["branches"], *(f"adapter {adapter}" for adapter in held["adapters"]))
     ]
     if missing and not settings.branches and not settings.adapters:
         raise UsageError(

@@ -90,7 +90,7 @@ def check_queries(folder: Path, fields: Mapping[str, Any], encoder_width: int) -
     shapes = {f"qformer.{name}": tuple(value.shape) for name, value in model.state_dict().items()}
     shapes["query_tokens"] = (1, fields["queries"], inner.hidden_size)
     problems = Problems(InputError)
-    found: dict[str, tuple[str, TensorInfo]] = {}
+    sources: dict[str, tuple[str, TensorInfo]] = {}
     fresh: list[str] = []
     for name, shape in shapes.items():
         source = _source(name, held)
@@ -103,9 +103,9 @@ def check_queries(folder: Path, fields: Mapping[str, Any], encoder_width: int) -
         ):
             problems.add(f"{name}: expected {list(shape)}, got {list(held[source].shape)}", where=str(folder))
         else:
-            found[name] = source, held[source]
+            sources[name] = source, held[source]
     problems.raise_if_any()
-    return PretrainedQueries(found, tuple(fresh), decided)
+    return PretrainedQueries(sources, tuple(fresh), decided)
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -135,7 +135,7 @@ def _source(name: str, held: Mapping[str, TensorInfo]) -> str | None:
         name,
         *(there + name[len(here) :] for here, there in _ELSEWHERE.items() if name.startswith(here)),
     ]
-    candidates = (prefix + own for own in names for prefix in ("", "model."))
+    candidates = (prefix + alternative for alternative in names for prefix in ("", "model."))
     return next((candidate for candidate in candidates if candidate in held), None)
 
 
@@ -191,9 +191,9 @@ def load_queries(branch: nn.Module, pretrained: PretrainedQueries) -> None:
         branch: a ``QueryBranch`` of the shape that was checked.
         pretrained: from :func:`check_queries`.
     """
-    own = branch.state_dict()
+    state = branch.state_dict()
     for file in sorted({info.file for _, info in pretrained.tensors.values()}):
         with safe_open(file, framework="pt") as reader:
             for name, (source, info) in pretrained.tensors.items():
                 if info.file == file:
-                    own[name].copy_(reader.get_tensor(source)[: len(own[name])])
+                    state[name].copy_(reader.get_tensor(source)[: len(state[name])])

@@ -78,7 +78,7 @@ class DistinctImages(Sequence[ImageRef]):
     def __getitem__(self, number: slice) -> list[ImageRef]: ...
     def __getitem__(self, number: int | slice) -> ImageRef | list[ImageRef]:
         if isinstance(number, slice):
-            return [self[place] for place in range(len(self))[number]]
+            return [self[index] for index in range(len(self))[number]]
         conversation, position = self._places[number]
         return self._conversations[conversation].conversation.images[position]
 

@@ -101,8 +101,8 @@ class ConversationTokenizer:
             start -= 1
         while end < len(complete.labels) and complete.labels[end] != IGNORE:
             end += 1
-        kept, answer = (chat.tokenizer.decode(complete.input_ids[start:place]) for place in (stop, end))
-        if start < stop and len(BOX_PATTERN.findall(kept)) < len(BOX_PATTERN.findall(answer)):
+        shown, answer = (chat.tokenizer.decode(complete.input_ids[start:index]) for index in (stop, end))
+        if start < stop and len(BOX_PATTERN.findall(shown)) < len(BOX_PATTERN.findall(answer)):
             raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 

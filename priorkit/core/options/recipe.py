@@ -183,9 +183,9 @@ def render(settings: StepSettings, inputs: Mapping[str, str] | None = None) -> s
             values[name][int(part)] = path
         else:
             # One value that means several inputs keeps its name; ``NAME=PATH`` gets the resolved path.
-            place, _, source = part.partition(".")
-            if str(values[name][int(place)]).startswith(f"{source}="):
-                values[name][int(place)] = f"{source}={path}"
+            index, _, source = part.partition(".")
+            if str(values[name][int(index)]).startswith(f"{source}="):
+                values[name][int(index)] = f"{source}={path}"
     keep = {name: value for name, value in values.items() if name not in OUTPUT_ONLY and value is not None}
     return _render(type(settings), keep)
 

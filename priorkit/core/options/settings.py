@@ -104,9 +104,9 @@ def redefault(model: type[Settings], name: str, default: Any, *, advanced: bool 
     return _field(default, field.description or "", extra, extra.get("checks", {}))
 
 
-def reject_limit_option(things: str) -> Any:
+def reject_limit_option(noun: str) -> Any:
     """Declare how many of the things a step reads may be broken before it stops."""
-    return option(0.01, f"Share of broken {things} tolerated, 0 to 1.", advanced=True, ge=0, le=1)
+    return option(0.01, f"Share of broken {noun} tolerated, 0 to 1.", advanced=True, ge=0, le=1)
 
 
 class Settings(BaseModel):

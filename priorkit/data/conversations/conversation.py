@@ -146,7 +146,7 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
     shown: list[Any] = []
     turns = _turns(_turn_cells(row), shown)
     cells = _image_cells(row) or shown
-    images = tuple(image_reference(cell, file.parent, f"{name}.{place}") for place, cell in enumerate(cells))
+    images = tuple(image_reference(cell, file.parent, f"{name}.{index}") for index, cell in enumerate(cells))
     wanted = sum(turn.text.count(PLACEHOLDER) for turn in turns)
     if wanted != len(images):
         raise ValueError(f"{wanted} image placeholders, {len(images)} images")
@@ -168,15 +168,15 @@ def _image_cells(row: Mapping[str, Any]) -> list[Any]:
     Raises:
         ValueError: two keys hold images.
     """
-    found: dict[str, list[Any]] = {}
+    by_column: dict[str, list[Any]] = {}
     for key in IMAGE_KEYS:
         value = row.get(key)
         cells = [cell for cell in (value if isinstance(value, list) else [value]) if not is_no_image(cell)]
         if cells:
-            found[key] = cells
-    if len(found) > 1:
+            by_column[key] = cells
+    if len(by_column) > 1:
         raise ValueError("images under both 'image' and 'images'")
-    return next(iter(found.values()), [])
+    return next(iter(by_column.values()), [])
 
 
 def _content(value: Any, shown: list[Any]) -> Any:

@@ -82,15 +82,15 @@ class ConversationStore(Sequence[Conversation]):
         self._ends, self._latest = [0], []
 
     @overload
-    def __getitem__(self, place: int) -> Conversation: ...
+    def __getitem__(self, index: int) -> Conversation: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Conversation]: ...
-    def __getitem__(self, place: int | slice) -> Conversation | list[Conversation]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(len(self))[place]]
+    def __getitem__(self, index: slice) -> list[Conversation]: ...
+    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
         if self._index is None:
             raise ValueError("the store is not sealed yet")
-        start, stop = int(self._index[place]), int(self._index[place + 1])
+        start, stop = int(self._index[index]), int(self._index[index + 1])
         content = os.pread(self._file.fileno(), stop - start, start)
         length = int.from_bytes(content[:8], "little")
         head = json.loads(content[8 : 8 + length].decode("utf-8", "surrogatepass"))
@@ -138,8 +138,8 @@ class ConversationMixture:
 
     def images_of(self, index: int) -> range:
         """The numbers of a sample's images."""
-        place = int(self.drawn[index])
-        return range(int(self.first_image[place]), int(self.first_image[place + 1]))
+        position = int(self.drawn[index])
+        return range(int(self.first_image[position]), int(self.first_image[position + 1]))
 
     @property
     def sources(self) -> dict[str, int]:
@@ -163,16 +163,16 @@ class StoredImages(Sequence[ImageRef]):
         return int(self._first[-1])
 
     @overload
-    def __getitem__(self, place: int) -> ImageRef: ...
+    def __getitem__(self, index: int) -> ImageRef: ...
     @overload
-    def __getitem__(self, place: slice) -> list[ImageRef]: ...
-    def __getitem__(self, place: int | slice) -> ImageRef | list[ImageRef]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(len(self))[place]]
-        if not 0 <= place < len(self):
-            raise IndexError(place)
-        owner = int(np.searchsorted(self._first, place, side="right")) - 1
-        return self._store[owner].images[place - int(self._first[owner])]
+    def __getitem__(self, index: slice) -> list[ImageRef]: ...
+    def __getitem__(self, index: int | slice) -> ImageRef | list[ImageRef]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        owner = int(np.searchsorted(self._first, index, side="right")) - 1
+        return self._store[owner].images[index - int(self._first[owner])]
 
 
 def mix_conversations(
@@ -257,14 +257,14 @@ def map_samples(
     """Samples drawn from others, each replaced or, where ``change`` gives None, left out."""
     store = ConversationStore(folder)
     counts: list[int] = []
-    kept: list[int] = []
+    usable: list[int] = []
     for index in range(len(samples)):
         conversation = change(index, samples[index])
         if conversation is not None:
             store.append(conversation)
             counts.append(len(conversation.images))
-            kept.append(index)
+            usable.append(index)
     store.seal()
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    drawn, origin = np.arange(len(store), dtype=np.int64), samples.origin[np.array(kept, dtype=np.int64)]
+    drawn, origin = np.arange(len(store), dtype=np.int64), samples.origin[np.array(usable, dtype=np.int64)]
     return ConversationMixture(store, drawn, first_image, samples.names, origin)

@@ -45,7 +45,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
         InputError: a file is damaged, or there is no conversation at all.
     """
     count = 0
-    for place, file in enumerate(check_conversations(path)):
+    for index, file in enumerate(check_conversations(path)):
         for number, row in read_rows(file, rejects):
             try:
                 text = as_text(conversation_of(row, file, number))
@@ -55,7 +55,7 @@ def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
                 continue
             rejects.accept()
             count += 1
-            yield Record(f"{place}:{number}", text, "")
+            yield Record(f"{index}:{number}", text, "")
     if not count:
         raise InputError("no conversations here", where=str(path))
 
@@ -87,10 +87,10 @@ class Abilities:
 
     def find(self, file: int, row: int) -> str | None:
         """The ability of a row of a file, ``none`` where it has neither; None for an unknown row."""
-        place = int(np.searchsorted(self._keys, _key(file, row)))
-        if place == len(self._keys) or self._keys[place] != _key(file, row):
+        index = int(np.searchsorted(self._keys, _key(file, row)))
+        if index == len(self._keys) or self._keys[index] != _key(file, row):
             return None
-        label = int(self._labels[place])
+        label = int(self._labels[index])
         return NONE if label < 0 else ABILITY_LABELS.labels[label]
 
 
@@ -108,15 +108,15 @@ def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Re
         rejects: takes rows that cannot be written and were not rejected before.
     """
     known = {(row["file"], row["row"]) for row in rejects.rows}
-    for place, file in enumerate(check_conversations(path)):
+    for index, file in enumerate(check_conversations(path)):
         again = Rejects(1.0)
 
-        def fill(rows: Sequence[Row], _: Path, place: int = place) -> list[Any]:
+        def fill(rows: Sequence[Row], _: Path, index: int = index) -> list[Any]:
             missing = BrokenImageError("not a conversation")
-            return [abilities.find(place, number) or missing for number, _ in rows]
+            return [abilities.find(index, number) or missing for number, _ in rows]
 
-        def target(ability: Any, place: int = place) -> Path:
-            return folder / ability / f"{place:05}.parquet"
+        def target(ability: Any, index: int = index) -> Path:
+            return folder / ability / f"{index:05}.parquet"
 
         write_rows(file, ABILITY, False, fill, target, again)
         for row in again.rows:

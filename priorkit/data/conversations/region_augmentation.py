@@ -131,10 +131,10 @@ def _moved(numbers: Sequence[str], view: View, size: tuple[int, int]) -> list[st
     x1, y1, x2, y2 = view.crop or (0.0, 0.0, 1.0, 1.0)
     height, width = size
     down, across = round(view.move[0] * height) / height, round(view.move[1] * width) / width
-    found: list[str] = []
+    corners: list[str] = []
     for number, start, stop, move in zip(
         map(float, numbers), (x1, y1) * 2, (x2, y2) * 2, (across, down) * 2, strict=True
     ):
         value = (number - start) / (stop - start) - move
-        found.append(f"{min(max(value, 0.0), 1.0):.{decimals}f}")
-    return found
+        corners.append(f"{min(max(value, 0.0), 1.0):.{decimals}f}")
+    return corners

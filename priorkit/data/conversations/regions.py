@@ -86,26 +86,26 @@ def conversations_of_regions(
     """
     name = str(row.get("id", number))
     image = image_reference(image_cell(row), file.parent, name)
-    found: list[Conversation] = []
+    conversations: list[Conversation] = []
     faults: list[Fault] = []
     regions, read = _regions(row, image)
-    for place, region in enumerate(regions):
+    for index, region in enumerate(regions):
         try:
             expression, box = read(region)
             if held := [text for text in (PLACEHOLDER, *reserved) if text in expression]:
                 raise ValueError(f"the expression holds {held[0]}")
             text = box_text(box)
         except ValueError as error:
-            faults.append(Fault(place + 1, str(error)))
+            faults.append(Fault(index + 1, str(error)))
             continue
-        turn = number + place
+        turn = number + index
         questions = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
         for way, (question, answer) in enumerate(zip(questions, (text, expression), strict=True)):
             turns = Turn("user", f"{PLACEHOLDER}\n{question}"), Turn("assistant", answer)
-            found.append(Conversation(f"{name}.{place}.{way}", turns, (image,), "grounding"))
+            conversations.append(Conversation(f"{name}.{index}.{way}", turns, (image,), "grounding"))
     if not regions:
         raise ValueError("no expression with a box")
-    return found, faults
+    return conversations, faults
 
 
 def image_cell(row: Mapping[str, Any]) -> Any:

@@ -62,14 +62,14 @@ def _best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
     """Each sample, the longest first, to the fullest row that has room; with few rows a scan is fast enough."""
     rows: list[list[int]] = []
     free: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        fits = [row for row in range(len(rows)) if free[row] >= lengths[place]]
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        fits = [row for row in range(len(rows)) if free[row] >= lengths[index]]
         if fits:
             row = min(fits, key=lambda row: (free[row], row))
         else:
             row = len(rows)
             rows.append([])
             free.append(room)
-        rows[row].append(place)
-        free[row] -= lengths[place]
+        rows[row].append(index)
+        free[row] -= lengths[index]
     return rows

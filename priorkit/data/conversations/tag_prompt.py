@@ -54,7 +54,7 @@ def insert_sentence(prompt: str, sentence: str, placeholder: str = PLACEHOLDER) 
 
 def with_sentence(turns: Sequence[Turn], sentence: str) -> tuple[Turn, ...]:
     """Put a sentence into the first user turn, after its image placeholder."""
-    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), None)
+    first = next((index for index, turn in enumerate(turns) if turn.role == "user"), None)
     if first is None or not sentence:
         return tuple(turns)
     turn = turns[first]

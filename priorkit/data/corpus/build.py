@@ -198,7 +198,7 @@ def write_corpus(
         raise InputError(
             f"the sources do not fill a row of {length} tokens", hint="add text, or lower --context-length"
         )
-    kept = int(written.kept.sum())
+    tokens = int(written.tokens.sum())
     return {
         "context_length": length,
         "packing": settings.packing,
@@ -207,10 +207,10 @@ def write_corpus(
         "documents": int(written.documents.sum()),
         "vocab_size": tokenizer.vocab_size,
         "pad_token_id": tokenizer.padding,
-        "discarded_share": 1 - kept / total,
-        "padded_share": 1 - kept / (written.rows * length),
+        "discarded_share": 1 - tokens / total,
+        "padded_share": 1 - tokens / (written.rows * length),
         "files": written.files,
-        **realized_shares(pools, sources, budgets, written.kept, written.documents, settings.target),
+        **realized_shares(pools, sources, budgets, written.tokens, written.documents, settings.target),
         "weight_unit": settings.weight_unit,
         **({"targets": settings.target} if settings.target else {}),
     }

@@ -114,26 +114,26 @@ def _constraints(
 def _solve(cost: Floats, **constraints: Any) -> Floats | None:
     from scipy.optimize import linprog
 
-    found = linprog(cost, method="highs", **constraints)
-    return np.asarray(found.x) if found.status == 0 else None
+    solution = linprog(cost, method="highs", **constraints)
+    return np.asarray(solution.x) if solution.status == 0 else None
 
 
 def _largest(available: Floats, rows: Floats, shares: Floats) -> float:
     """The most tokens that can have the shares with every document used at most once; 0 if none can."""
-    found = _solve(
+    solution = _solve(
         -np.ones(len(available)),
         A_eq=rows[1:] - shares[1:, None],
         b_eq=np.zeros(len(rows) - 1),
         bounds=[(0, count) for count in available],
     )
-    return 0.0 if found is None else float(np.floor(found.sum()))
+    return 0.0 if solution is None else float(np.floor(solution.sum()))
 
 
 def _nearest(caps: Floats, rows: Floats, shares: Floats) -> tuple[Floats, float]:
     """The pools' shares that sum to one and come closest to the constraints, with the largest deviation."""
     count = len(caps)
     column = np.ones((len(rows) - 1, 1))
-    found = _solve(
+    solution = _solve(
         np.append(np.zeros(count), 1.0),
         A_ub=np.block([[rows[1:], -column], [-rows[1:], -column]]),
         b_ub=np.concatenate([shares[1:], -shares[1:]]),
@@ -141,7 +141,7 @@ def _nearest(caps: Floats, rows: Floats, shares: Floats) -> tuple[Floats, float]
         b_eq=[1.0],
         bounds=[*((0, cap) for cap in caps), (0, None)],
     )
-    return (np.zeros(count), np.inf) if found is None else (found[:count], float(found[count]))
+    return (np.zeros(count), np.inf) if solution is None else (solution[:count], float(solution[count]))
 
 
 def _least_change(
@@ -164,10 +164,10 @@ def _least_change(
         value = drawn + caps * np.maximum(exponent - bound, 0.0)
         return float(value.sum() - multipliers @ shares), rows_open @ drawn - shares
 
-    found = minimize(
+    solution = minimize(
         dual, np.zeros(len(rows)), jac=True, method="BFGS", options={"gtol": 1e-9, "maxiter": 2000}
     )
-    drawn = composition * np.exp(np.minimum(found.x @ rows_open, np.log(caps / composition)))
+    drawn = composition * np.exp(np.minimum(solution.x @ rows_open, np.log(caps / composition)))
     if np.abs(rows_open @ drawn - shares).max() > TOLERANCE / 50:
         return feasible  # at the edge of the feasible set, where little or no choice is left
     result = np.zeros(len(open_))
@@ -192,9 +192,9 @@ def _explain(
     """
     problems = Problems(UsageError)
     given = " at these weights" if weights else ""
-    kept = [0, *range(1 + len(targets), len(rows))]  # the sum and the sources' weights
+    fixed = [0, *range(1 + len(targets), len(rows))]  # the sum and the sources' weights
     for number, (label, share) in enumerate(targets.items(), start=1):
-        low, high = _possible_shares(rows[number], rows[kept], shares[kept], caps / total)
+        low, high = _possible_shares(rows[number], rows[fixed], shares[fixed], caps / total)
         if not np.isnan(high):
             _explain_one(problems, pools, label, share, (low, high), total, given)
     if not len(problems):
@@ -208,7 +208,7 @@ def _possible_shares(label: Floats, rows: Floats, shares: Floats, caps: Floats) 
         _solve(sign * label, A_eq=rows, b_eq=shares, bounds=[(0, cap) for cap in caps])
         for sign in (1.0, -1.0)
     )
-    low, high = (np.nan if found is None else float(label @ found) for found in solutions)
+    low, high = (np.nan if solution is None else float(label @ solution) for solution in solutions)
     return low, high
 
 

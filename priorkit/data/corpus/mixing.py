@@ -187,10 +187,10 @@ def _visited(pool: DocumentPool, seed: int, start: int, stop: int) -> NDArray[np
     places = sample_ids(_pool_seed(seed, pool.name), start, stop, pool.documents)
     if pool.ids is None:
         return places
-    found = np.asarray(pool.ids[places])
+    visited = np.asarray(pool.ids[places])
     if pool.documents > 1 << 21:
         release(pool.ids)
-    return found
+    return visited
 
 
 def _pool_seed(seed: int, name: str) -> int:

@@ -57,7 +57,7 @@ def realized_shares(
     pools: Sequence[DocumentPool],
     sources: Sequence[TokenizedSource],
     wanted: Sequence[int],
-    kept: NDArray[np.int64],
+    tokens_by_pool: NDArray[np.int64],
     documents: NDArray[np.int64],
     targets: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def realized_shares(
     Args:
         pools, sources: the pools and the tokenised sources.
         wanted: tokens that each pool was asked for.
-        kept: tokens of each pool in the rows.
+        tokens_by_pool: tokens of each pool in the rows.
         documents: documents of each pool in the rows.
         targets: share of the tokens by label.
 
@@ -78,31 +78,36 @@ def realized_shares(
     def by_source(values: Any) -> list[float]:
         return np.bincount(owner, values, len(sources)).tolist()
 
-    total, asked = int(kept.sum()), sum(wanted)
-    tokens, counts, asked_of = by_source(kept), by_source(documents), by_source(wanted)
+    total, total_wanted = int(tokens_by_pool.sum()), sum(wanted)
+    tokens_by_source, counts, wanted_by_source = (
+        by_source(tokens_by_pool),
+        by_source(documents),
+        by_source(wanted),
+    )
     sizes = by_source([pool.tokens for pool in pools])
     names = [source.name for source in sources]
-    found: dict[str, Any] = {
-        "shares": {name: count / total for name, count in zip(names, tokens, strict=True)},
+    statistics: dict[str, Any] = {
+        "shares": {name: count / total for name, count in zip(names, tokens_by_source, strict=True)},
         "document_shares": {name: n / max(1, sum(counts)) for name, n in zip(names, counts, strict=True)},
         "epochs": {
-            name: n / size if size else 0.0 for name, n, size in zip(names, asked_of, sizes, strict=True)
+            name: n / size if size else 0.0
+            for name, n, size in zip(names, wanted_by_source, sizes, strict=True)
         },
     }
     for number, name in enumerate(names):
-        share, of_documents = found["shares"][name], found["document_shares"][name]
-        epochs = found["epochs"][name]
+        share, of_documents = statistics["shares"][name], statistics["document_shares"][name]
+        epochs = statistics["epochs"][name]
         logger.info(
             f"  {name:<16} {share:7.2%} of tokens, {of_documents:7.2%} of documents, {epochs:.2f} epochs"
         )
-        if abs(share - asked_of[number] / asked) > TOLERANCE:
+        if abs(share - wanted_by_source[number] / total_wanted) > TOLERANCE:
             logger.warning(
-                f"'{name}' has {share:.2%} of the tokens, {asked_of[number] / asked:.2%} were asked for: "
+                f"'{name}' has {share:.2%} of the tokens, {wanted_by_source[number] / total_wanted:.2%} were asked for: "
                 "packing discarded more of some sources than of others"
             )
     if targets:
-        labels = {label: float(kept[has_label(pools, label)].sum() / total) for label in LABELS}
-        found["labels"] = labels
+        labels = {label: float(tokens_by_pool[has_label(pools, label)].sum() / total) for label in LABELS}
+        statistics["labels"] = labels
         problems = Problems(InputError)
         for label, share in targets.items():
             logger.info(f"  {label:<20} {labels[label]:7.2%} of tokens, target {share:.2%}")
@@ -114,4 +119,4 @@ def realized_shares(
                     hint="pack by concat or best-fit-decreasing, which discard next to nothing, or mix more tokens",
                 )
         problems.raise_if_any()
-    return found
+    return statistics

@@ -130,23 +130,23 @@ def _crop(lengths: list[int], row_length: int) -> list[tuple[int, int, int, int]
     sizes = sorted(buckets)
     if sizes and sizes[-1] > row_length:  # these never fit; of these, too, the shortest is cropped first
         buckets[sizes[-1]].sort(key=lambda document: (-lengths[document], -document))
-    found: list[tuple[int, int, int, int]] = []
+    pieces: list[tuple[int, int, int, int]] = []
     row = 0
     while sizes:
         taken: list[Pair] = []
         room = row_length
         while room and sizes:
-            place = max(bisect.bisect_right(sizes, room) - 1, 0)
-            bucket = buckets[sizes[place]]
+            index = max(bisect.bisect_right(sizes, room) - 1, 0)
+            bucket = buckets[sizes[index]]
             document = bucket.pop()
             if not bucket:
-                del sizes[place]
+                del sizes[index]
             taken.append((document, min(lengths[document], room)))
             room -= taken[-1][1]
         if room == 0:
-            found.extend((document, 0, length, row) for document, length in taken)
+            pieces.extend((document, 0, length, row) for document, length in taken)
             row += 1
-    return found
+    return pieces
 
 
 def _decreasing(lengths: list[int], row_length: int) -> list[tuple[int, int, int, int]]:
@@ -162,16 +162,16 @@ def _decreasing(lengths: list[int], row_length: int) -> list[tuple[int, int, int
     rooms: list[int] = []  # the rooms that occur, rising
     for piece in pieces:
         length = piece[0]
-        place = bisect.bisect_left(rooms, length)
-        if place == len(rooms):
+        index = bisect.bisect_left(rooms, length)
+        if index == len(rooms):
             room, row = row_length, len(rows)
             rows.append([])
         else:
-            room = rooms[place]
+            room = rooms[index]
             bucket = buckets[room]
             row = bucket.pop()
             if not bucket:
-                del rooms[place], buckets[room]
+                del rooms[index], buckets[room]
         rows[row].append(piece)
         left = room - length
         if left:

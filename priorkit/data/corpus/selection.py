@@ -34,13 +34,13 @@ _RECORD = np.dtype([("hash", np.uint8, HASH_BYTES), ("document", np.int64)])
 
 def no_marks(sources: Sequence[TokenizedSource], scratch: Path) -> list[Marks]:
     """Marks of all documents of all sources, in files, all ``TRAINED``."""
-    found: list[Marks] = []
+    marks: list[Marks] = []
     for number, source in enumerate(sources):
         path = scratch / f"marks-{number:05d}"
         with path.open("wb") as stream:
             stream.truncate(max(1, source.documents))
-        found.append(np.memmap(path, dtype=np.uint8, mode="r+", shape=(max(1, source.documents),)))
-    return found
+        marks.append(np.memmap(path, dtype=np.uint8, mode="r+", shape=(max(1, source.documents),)))
+    return marks
 
 
 def mark_duplicates(
@@ -203,17 +203,17 @@ def _choose(
             break
         reach *= 2  # copies fill part of what was read
     count = int(np.searchsorted(totals, wanted)) + 1
-    kept = np.argsort(documents[:count])
-    return documents[:count][kept], words[:count], int(lengths[:count].sum())
+    in_order = np.argsort(documents[:count])
+    return documents[:count][in_order], words[:count], int(lengths[:count].sum())
 
 
 def _below(source: TokenizedSource, mark: Marks, seed: int, last: int) -> tuple[NDArray[Any], ...]:
     """Documents to train on whose key's first 16 bits are at most ``last``."""
-    found: list[tuple[NDArray[Any], ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     for part in blocks(source.documents):
         words = _words(source, part)
         keys = _keys(words, source.name, seed)
         near = ((keys >> np.uint64(48)) <= np.uint64(last)) & (mark[part] == TRAINED)
         lengths = np.diff(source.starts[part.start : part.stop + 1])
-        found.append((np.flatnonzero(near) + part.start, words[near], keys[near], lengths[near]))
-    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+        parts.append((np.flatnonzero(near) + part.start, words[near], keys[near], lengths[near]))
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))

@@ -57,8 +57,8 @@ def source_files(settings: MixSettings, name: str, source: Input) -> list[Path]:
     """A source's files, with the columns that are needed."""
     where = f"{name}={source.given}"
     if source.kind == "hub":
-        found = split_files(source.path, settings.subset.get(name), settings.split, where)
-        files = [file for path in found for file in check_text_source(path, settings.text_column)]
+        paths = split_files(source.path, settings.subset.get(name), settings.split, where)
+        files = [file for path in paths for file in check_text_source(path, settings.text_column)]
     else:
         if name in settings.subset:
             raise InputError("only hub datasets have subsets", where=where)

@@ -143,7 +143,7 @@ class SourceStatistics:
             file = str(part.path)
             before = self.lines.get(file, 0)
             self.broken.extend(
-                (file, before + row, reason) for place, row, reason in result["broken"] if place == number
+                (file, before + row, reason) for index, row, reason in result["broken"] if index == number
             )
             if result["lines"][number]:
                 self.lines[file] = before + result["lines"][number]

@@ -250,8 +250,8 @@ def _copy(task: Task) -> Result:
     wanted = set(task["documents"])
     result: Result = {"lines": [], "broken": []}
     with Path(task["out"]).open("w", encoding="utf-8") as stream:
-        for place, (text, _) in enumerate(_documents(task, Rejects(1.0), result)):
-            if place in wanted:
+        for index, (text, _) in enumerate(_documents(task, Rejects(1.0), result)):
+            if index in wanted:
                 stream.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
     return {"documents": len(wanted)}
 

@@ -29,13 +29,13 @@ class WrittenRows:
     Attributes:
         files: names of the token files.
         rows: how many rows.
-        kept: int64, tokens of each pool in the rows.
+        tokens: int64, tokens of each pool in the rows.
         documents: int64, documents of each pool that begin in the rows.
     """
 
     files: list[str]
     rows: int
-    kept: NDArray[np.int64]
+    tokens: NDArray[np.int64]
     documents: NDArray[np.int64]
 
 
@@ -102,7 +102,7 @@ def write_rows(
     file: _TokenFile | None = None
     for pieces in packed:
         pool_of = pieces.draw.pool[pieces.document]
-        written.kept += np.bincount(pool_of, pieces.length, len(pools)).astype(np.int64)
+        written.tokens += np.bincount(pool_of, pieces.length, len(pools)).astype(np.int64)
         written.documents += np.bincount(pool_of[pieces.start == 0], minlength=len(pools))
         done = 0
         while done < pieces.rows:
@@ -151,10 +151,10 @@ def _gather(
     document = pieces.document[low:high]
     begins = pieces.draw.begin[document] + pieces.start[low:high]
     source_of = np.array([pool.source for pool in pools])[pieces.draw.pool[document]]
-    for place, source, begin, count in zip(
+    for position, source, begin, count in zip(
         places.tolist(), source_of.tolist(), begins.tolist(), length.tolist(), strict=True
     ):
-        tokens[place : place + count] = sources[source].read(begin, count)
+        tokens[position : position + count] = sources[source].read(begin, count)
     short = np.flatnonzero(in_row < row_length)
     starts = np.concatenate([places[pieces.new[low:high]], short * row_length + in_row[short]])
     return tokens, np.sort(starts)

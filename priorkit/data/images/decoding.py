@@ -124,9 +124,9 @@ def _decoded(ref: ImageRef, with_kinds: bool) -> tuple[Image.Image, tuple[str, .
         # How the pixels are stored is forgotten once they are loaded.
         layout = f"{image.mode} {getattr(image, 'tile', '')}"
         image.load()
-        found = _rgb(ImageOps.exif_transpose(image))
+        converted = _rgb(ImageOps.exif_transpose(image))
         # Last, as looking for a second frame may unload the first.
-        return found, _kinds(image, layout) if with_kinds else ()
+        return converted, _kinds(image, layout) if with_kinds else ()
 
 
 @contextmanager
@@ -168,8 +168,8 @@ def _kinds(image: Image.Image, layout: str) -> tuple[str, ...]:
         rotated = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
     except Exception:  # what is damaged behind the first frame does not matter
         animated = rotated = False
-    found = (mode == "CMYK", mode[0] in "IF" or ";16" in layout, animated, rotated)
-    return tuple(name for name, is_it in zip(KINDS, found, strict=True) if is_it)
+    flags = (mode == "CMYK", mode[0] in "IF" or ";16" in layout, animated, rotated)
+    return tuple(name for name, is_it in zip(KINDS, flags, strict=True) if is_it)
 
 
 _ORIENTATION = 0x0112

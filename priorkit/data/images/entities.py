@@ -77,30 +77,30 @@ def read_entities(
     """
     listed: list[str] = []
     spool = check.open_spool()
-    found = [(entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed)]
+    references = [(entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed)]
     if spool is not None:
         spool.flush()
-    statuses = check.statuses([ref for _, ref in found]) if verify else {}
-    kept: list[tuple[str, ImageRef]] = []
-    for place, (entity, ref) in enumerate(found):
-        status = statuses.get(place, USABLE)
+    statuses = check.statuses([ref for _, ref in references]) if verify else {}
+    usable: list[tuple[str, ImageRef]] = []
+    for index, (entity, ref) in enumerate(references):
+        status = statuses.get(index, USABLE)
         if status.fault:
-            rejects.add(str(path), place + 1, f"{ref.name}: {status.fault}")
+            rejects.add(str(path), index + 1, f"{ref.name}: {status.fault}")
             continue
         if verify:
             rejects.accept()
             rejects.unusual.update(status.kinds)
-        kept.append((entity, ref))
+        usable.append((entity, ref))
     if verify:
         rejects.raise_if_over_limit()
-    if not kept and rejects.rows:
+    if not usable and rejects.rows:
         first = rejects.rows[0]
         raise InputError(
             f"none of the {len(rejects)} entity images can be used; "
             f"the first: {first['file']}:{first['row']}: {first['reason']}",
             where=str(path),
         )
-    if not kept:
+    if not usable:
         raise InputError(
             "no entity images here",
             where=str(path),
@@ -108,14 +108,14 @@ def read_entities(
             "metadata.jsonl or .csv with file_name and entity, or parquet with image and entity",
         )
     check_names(sorted(set(listed)), str(path))
-    return _gathered(kept, listed)
+    return _gathered(usable, listed)
 
 
-def _gathered(kept: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:
+def _gathered(images: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:
     """Images sorted by entity and name; listed entities without any go to ``without``."""
-    names = tuple(sorted({entity for entity, _ in kept}))
+    names = tuple(sorted({entity for entity, _ in images}))
     index = {name: number for number, name in enumerate(names)}
-    ordered = sorted(kept, key=lambda item: (item[0], item[1].name))
+    ordered = sorted(images, key=lambda item: (item[0], item[1].name))
     return EntityImages(
         names,
         tuple(ref for _, ref in ordered),

@@ -26,14 +26,14 @@ def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[Ent
     for entity, images in by_entity.items():
         count = min(len(images) - 1, max(1, round(share * len(images))))
         order = sample_ids(seed + 7919 * (entity + 1), 0, len(images), len(images)).tolist()
-        held.update(images[place] for place in order[:count])
+        held.update(images[position] for position in order[:count])
     trained = _those(entities, sorted(set(range(len(entities.images))) - held))
     return replace(trained, without=entities.without), _those(entities, sorted(held))
 
 
 def _those(entities: EntityImages, chosen: list[int]) -> EntityImages:
     names = tuple(sorted({entities.entities[entities.entity_of[index]] for index in chosen}))
-    number = {name: place for place, name in enumerate(names)}
+    number = {name: position for position, name in enumerate(names)}
     return EntityImages(
         names,
         tuple(entities.images[index] for index in chosen),

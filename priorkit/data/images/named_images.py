@@ -41,7 +41,7 @@ def named_images(
         ``images of LABEL``, the folder, and the files' names below it, sorted. What is wrong with an input is
         left to ``plan``.
     """
-    found: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    files_by_label: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for label, item in inputs.items():
         complete = item.revision or (item.owner and item.kind == item.owner.kind)
         if complete or label.split(".")[0] not in names:
@@ -58,8 +58,8 @@ def named_images(
         except (PriorkitError, OSError):
             continue
         if files := {name for name in files if (root / name).is_file()}:
-            found[IMAGES_OF + label] = (root, tuple(sorted(files)))
-    return found
+            files_by_label[IMAGES_OF + label] = (root, tuple(sorted(files)))
+    return files_by_label
 
 
 def images_of_pairs(path: Path) -> Iterator[ImageRef]:
@@ -122,12 +122,12 @@ def may_name_images(file: Path) -> bool:
     except (pa.ArrowException, OSError):
         return False
     for group in range(metadata.num_row_groups):
-        for place in range(metadata.num_columns):
-            column = metadata.row_group(group).column(place)
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
             root, *inner = column.path_in_schema.split(".")
             if root not in _COLUMNS or (root in ("conversations", "messages") and "image" not in inner):
                 continue
-            is_text = metadata.schema.column(place).logical_type.type == "STRING"
+            is_text = metadata.schema.column(index).logical_type.type == "STRING"
             if inner[-1:] == ["bytes"]:
                 # Where an image is not embedded its path counts.
                 statistics = column.statistics

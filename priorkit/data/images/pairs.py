@@ -89,13 +89,13 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
         if spool is not None:
             spool.flush()
         statuses = check.statuses(part.images)
-        for place, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
+        for index, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
             # Unreadable rows before this one come first, as if rows were checked one by one.
-            taken = rejects.take_from(read, taken, part.broken_before[place])
-            status = statuses.get(place, USABLE)
+            taken = rejects.take_from(read, taken, part.broken_before[index])
+            status = statuses.get(index, USABLE)
             if status.fault:
-                file = str(part.files[part.file_of[place]])
-                rejects.add(file, part.numbers[place], f"{ref.name}: {status.fault}")
+                file = str(part.files[part.file_of[index]])
+                rejects.add(file, part.numbers[index], f"{ref.name}: {status.fault}")
                 continue
             rejects.accept()
             rejects.unusual.update(status.kinds)

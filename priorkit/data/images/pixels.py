@@ -40,13 +40,13 @@ class Pixels:
 
     def __getitem__(self, index: int) -> Tensor:
         """uint8 ``[3, height, width]``."""
-        found = self._kept.get(index)
-        if found is None:
-            found = self._prepare(decode(self._refs[index]))
+        pixels = self._kept.get(index)
+        if pixels is None:
+            pixels = self._prepare(decode(self._refs[index]))
             if self._bytes < KEEP_BYTES:
-                self._kept[index] = found
-                self._bytes += found.numel()
-        return found
+                self._kept[index] = pixels
+                self._bytes += pixels.numel()
+        return pixels
 
     def draw(self, index: int, settings: AugmentationSettings, seed: int) -> View:
         """The view of an image for a seed."""
@@ -81,11 +81,11 @@ class Pixels:
         return torch.from_numpy(np.asarray(resized).copy()).permute(2, 0, 1).contiguous()
 
     def _source(self, index: int) -> Image.Image:
-        found = self._sources.get(index)
-        if found is None:
-            found = decode(self._refs[index])
-            size = 3 * found.width * found.height
+        image = self._sources.get(index)
+        if image is None:
+            image = decode(self._refs[index])
+            size = 3 * image.width * image.height
             if self._bytes + size < KEEP_BYTES:
-                self._sources[index] = found
+                self._sources[index] = image
                 self._bytes += size
-        return found
+        return image

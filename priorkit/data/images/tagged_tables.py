@@ -169,33 +169,33 @@ def write_rows(
                     rejects.accept()
                 cell = [image] if listed and isinstance(image, dict) else image
                 full.setdefault(target(value), []).append({**plain, "image": cell, column: value})
-            for path, own in full.items():
+            for path, rows_of_file in full.items():
                 if path not in writers:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     writers[path] = stack.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
-                writers[path].write_table(pa.Table.from_pylist(own, schema=schema))
-                done += len(own)
+                writers[path].write_table(pa.Table.from_pylist(rows_of_file, schema=schema))
+                done += len(rows_of_file)
     return done
 
 
 def _embed_all(rows: Sequence[Row], file: Path, rejects: Rejects) -> list[Row]:
     """The rows with their images' bytes instead of paths; those whose images are missing are left out."""
-    found: list[Row] = []
+    rows_embedded: list[Row] = []
     for number, row in rows:
         try:
-            found.append((number, _embedded(row, file)))
+            rows_embedded.append((number, _embedded(row, file)))
         except (BrokenImageError, OSError) as error:
             rejects.add(str(file), number, str(error))
-    return found
+    return rows_embedded
 
 
 def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
     value = row.get("image")
 
-    def cell(own: Any) -> dict[str, Any] | None:
-        if is_no_image(own):
+    def cell(value: Any) -> dict[str, Any] | None:
+        if is_no_image(value):
             return None
-        image = image_reference(own, _folder(file), "")
+        image = image_reference(value, _folder(file), "")
         content = image.read()
         if content is None:
             content = (image.path or Path()).read_bytes()
@@ -245,8 +245,8 @@ def _columns(file: Path, column: str, several: bool) -> tuple[Any, dict[str, Sha
         listed = listed or isinstance(row.get("image"), list)
         for name, value in row.items():
             # The contents of image cells and of a column that is replaced do not matter.
-            found = NULL if name in ("image", column) else shape_of(value)
-            shapes[name] = joined(shapes.get(name, NULL), found)
+            value_shape = NULL if name in ("image", column) else shape_of(value)
+            shapes[name] = joined(shapes.get(name, NULL), value_shape)
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     made = pa.list_(pa.string()) if several else pa.string()
     columns = {"image": pa.list_(image) if listed else image, column: made}

@@ -89,10 +89,10 @@ class _Buffer:
         """The number of the line, from 1, of a position in the piece."""
         return self._lines_before + self.text.count("\n", 0, position) + 1
 
-    def error(self, position: int, place: str, reason: str) -> InputError:
+    def error(self, position: int, context: str, reason: str) -> InputError:
         """The error that the file is not valid JSON at a position in the piece."""
         return InputError(
-            f"not valid JSON {place}, line {self.line(position)}: {reason}", where=str(self._path)
+            f"not valid JSON {context}, line {self.line(position)}: {reason}", where=str(self._path)
         )
 
     def close(self) -> None:

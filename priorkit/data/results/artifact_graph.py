@@ -82,12 +82,12 @@ class Members:
 
     def repeats(self) -> dict[str, list[Member]]:
         """Evaluations by variant where at least two were given as ``VARIANT@SEED``."""
-        found: dict[str, list[Member]] = {}
+        by_variant: dict[str, list[Member]] = {}
         for member in self._evaluations():
             variant = variant_of(member.label)
             if variant:
-                found.setdefault(variant, []).append(member)
-        return {variant: runs for variant, runs in found.items() if len(runs) > 1}
+                by_variant.setdefault(variant, []).append(member)
+        return {variant: runs for variant, runs in by_variant.items() if len(runs) > 1}
 
     def ranks(self) -> list[Member]:
         """Rank-e scores that were given, in order."""
@@ -117,8 +117,8 @@ def gather(given: Mapping[str, Artifact]) -> list[Member]:
     labels = {member.label for member in members}
     queue = list(members)
     while queue:
-        for _, found in sources(queue.pop(0).artifact):
-            owner = found.owner
+        for _, source in sources(queue.pop(0).artifact):
+            owner = source.owner
             if owner is None or owner.digest in seen:
                 continue
             seen.add(owner.digest)
@@ -160,9 +160,9 @@ def _free(path: Path, taken: set[str]) -> str:
 def sources(artifact: Artifact) -> Iterator[tuple[InputRecord, Input]]:
     """The inputs of an artifact that are still on this machine, unchanged."""
     for record in artifact.manifest.inputs:
-        found = locate(record, artifact.path)
-        if found is not None:
-            yield record, found
+        source = locate(record, artifact.path)
+        if source is not None:
+            yield record, source
 
 
 def locate(record: InputRecord, made: Path) -> Input | None:
@@ -176,12 +176,12 @@ def locate(record: InputRecord, made: Path) -> Input | None:
         if not path.exists():
             continue
         try:
-            found = resolve(str(path), record.setting, KINDS)
+            candidate = resolve(str(path), record.setting, KINDS)
         except InputError:
             continue
-        same = found.digest() == record.digest if found.owner else found.stamp() == record.stamp
+        same = candidate.digest() == record.digest if candidate.owner else candidate.stamp() == record.stamp
         if same:
-            return found
+            return candidate
     return None
 
 
@@ -215,11 +215,11 @@ def entity_column(file: Path, column: str) -> dict[str, Any]:
         if needed not in names:
             raise InputError(f"no column '{needed}'", where=str(file), hint=nearest(needed, names))
     rejects = Rejects(0.0)
-    found = {
+    values = {
         str(row.get("entity")): row.get(column) for _, row in read_rows(file, rejects, ["entity", column])
     }
     rejects.raise_if_over_limit()
-    return found
+    return values
 
 
 def prior_groups(members: Sequence[Member]) -> dict[str, str]:

@@ -102,11 +102,11 @@ class Evaluation:
     @cached_property
     def by_benchmark(self) -> dict[str, list[ScoredItem]]:
         """The scored items of each benchmark."""
-        found: dict[str, list[ScoredItem]] = {}
+        by_name: dict[str, list[ScoredItem]] = {}
         for sample in self.samples:
             if sample.score is not None:
-                found.setdefault(sample.benchmark, []).append(sample)
-        return found
+                by_name.setdefault(sample.benchmark, []).append(sample)
+        return by_name
 
     @cached_property
     def countable(self) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ class Evaluation:
         The reported metric decides, not the name: a grounding item may carry its IoU as score, and a mean
         of IoUs and right answers would mean nothing.
         """
-        found: list[str] = []
+        names: list[str] = []
         for name, samples in self.by_benchmark.items():
             benchmark = self.benchmarks.get(name)
             if benchmark is None:
@@ -123,8 +123,8 @@ class Evaluation:
             mean = math.fsum(sample.score or 0.0 for sample in samples) / len(samples)
             known = [benchmark.metrics[key].value for key in ACCURACIES if key in benchmark.metrics]
             if any(abs(mean - value) < 1e-6 for value in known):
-                found.append(name)
-        return tuple(found)
+                names.append(name)
+        return tuple(names)
 
     def chance(self, benchmark: str) -> float | None:
         """The mean share of blind guesses that are right, where it is known for every item."""

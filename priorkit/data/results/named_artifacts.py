@@ -36,13 +36,13 @@ def _labelled(value: Any) -> Any:
     twice = next((name for name in given if given.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"the name '{twice}' is given twice")
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for name, path in named:
-        label = name or _folder_name(path, {*found, *given})
-        if label in found:
+        label = name or _folder_name(path, {*paths, *given})
+        if label in paths:
             raise ValueError(f"'{path}' is given twice")
-        found[label] = path
-    return found
+        paths[label] = path
+    return paths
 
 
 def _folder_name(path: str, taken: set[str]) -> str:

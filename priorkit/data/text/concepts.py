@@ -56,6 +56,6 @@ def with_combinations(concepts: Iterable[str]) -> list[str]:
     The paper aggregates each side without saying how; the union is our reading (its own web-crawl row,
     26.9 % for the combination and 27.7 % for one of its parts, contradicts a strict union).
     """
-    found = set(concepts)
-    found.update(name for name, parts in COMBINATIONS.items() if found.intersection(parts))
-    return [name for name in LABELS if name in found]
+    names = set(concepts)
+    names.update(name for name, parts in COMBINATIONS.items() if names.intersection(parts))
+    return [name for name in LABELS if name in names]

@@ -154,8 +154,8 @@ def label_bits(value: Any) -> int:
     for name in value:
         if name not in LABELS:
             raise ValueError(f"unknown label {name!r} ({nearest(str(name), LABELS)})")
-    found = {*value, *with_combinations(value)}
-    return sum(1 << place for place, name in enumerate(LABELS) if name in found)
+    names = {*value, *with_combinations(value)}
+    return sum(1 << index for index, name in enumerate(LABELS) if name in names)
 
 
 class DocumentReader:

@@ -101,10 +101,10 @@ def proportions(
     chosen = {name: label_column(present, name, known) for name in known.all}
     chosen[NONE] = np.asarray(~present.any(1))
     total = int(tokens.sum())
-    found: dict[str, Any] = {"segments": len(present), "tokens": total}
-    found |= {name: float(tokens[mask].sum() / max(1, total)) for name, mask in chosen.items()}
-    found |= {f"{name}_segments": float(mask.sum() / max(1, len(mask))) for name, mask in chosen.items()}
-    return found
+    shares: dict[str, Any] = {"segments": len(present), "tokens": total}
+    shares |= {name: float(tokens[mask].sum() / max(1, total)) for name, mask in chosen.items()}
+    shares |= {f"{name}_segments": float(mask.sum() / max(1, len(mask))) for name, mask in chosen.items()}
+    return shares
 
 
 def shares_of(row: Mapping[str, Any], known: LabelSet = CONCEPT_LABELS) -> dict[str, float]:

@@ -109,14 +109,14 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
 
 def _metadata(row: Mapping[str, Any], column: str) -> str:
     """The row's other plain values; long texts, nested values and what JSON cannot represent are left out."""
-    kept: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for name, value in row.items():
         if name in (column, "id"):
             continue
         short = isinstance(value, str) and len(value) <= _LONGEST_METADATA
         if short or (isinstance(value, int | float) and math.isfinite(value)):
-            kept[name] = value
-    return json.dumps(kept, ensure_ascii=False) if kept else ""
+            metadata[name] = value
+    return json.dumps(metadata, ensure_ascii=False) if metadata else ""
 
 
 def cut(text: str, offsets: Sequence[tuple[int, int]], length: int) -> list[tuple[str, int]]:
@@ -217,8 +217,8 @@ class SegmentStore:
 
     def lengths(self, source: int) -> NDArray[np.int64]:
         """Tokens of a source's segments in order, int64 ``[segments]``."""
-        found = [batch.column("tokens").to_numpy() for batch in self.batches(source)]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *found]).astype(np.int64)
+        columns = [batch.column("tokens").to_numpy() for batch in self.batches(source)]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *columns]).astype(np.int64)
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of all segments of all sources in order, a batch at a time."""

@@ -43,7 +43,7 @@ def mapped(
         parts = lookup(row, data.explode)
         if not isinstance(parts, list | tuple):
             raise ValueError(f"'{data.explode}' must be a list, got {type(parts).__name__}")
-        rows = [{**row, data.explode: part, "_part": place} for place, part in enumerate(parts)]
+        rows = [{**row, data.explode: part, "_part": index} for index, part in enumerate(parts)]
     for item in rows:
         yield _one(preset, item, folder, images)
 
@@ -59,24 +59,24 @@ def image_value(preset: Preset, row: Row) -> Any:
 
 
 def _one(preset: Preset, row: Row, folder: Path, images: Mapping[str, Any] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     join = preset.data.images
     if join is not None and images is not None:
         key = str(lookup(row, join.by))
         if key not in images:
             raise ValueError(f"no image with {join.key} '{key}'")
-        found["image"] = images[key]
+        fields["image"] = images[key]
     # Choices come first, since an answer may be one of their texts; the image before a box in pixels.
     order = sorted(preset.columns, key=lambda name: name not in ("image", "choices"))
     for name in order:
-        found[name] = _cell(preset.columns[name], row, found, folder)
-    return {name: found[name] for name in ("image", *preset.columns) if name in found}
+        fields[name] = _cell(preset.columns[name], row, fields, folder)
+    return {name: fields[name] for name in ("image", *preset.columns) if name in fields}
 
 
-def _cell(cell: Cell, row: Row, found: Row, folder: Path) -> Any:
+def _cell(cell: Cell, row: Row, fields: Row, folder: Path) -> Any:
     value = _origin(cell, row)
     if cell.read is not None and value is not None:
-        value = _read(cell, value, row, found, folder)
+        value = _read(cell, value, row, fields, folder)
     if cell.map:
         value = cell.map.get(str(value), value)
     for name in cell.apply:
@@ -152,14 +152,14 @@ def _is_one_of(value: Any, allowed: Any) -> bool:
     return value in allowed if isinstance(allowed, list) else value == allowed
 
 
-def _read(cell: Cell, value: Any, row: Row, found: Row, folder: Path) -> Any:
+def _read(cell: Cell, value: Any, row: Row, fields: Row, folder: Path) -> Any:
     kind = cell.read
     if kind == "list":
         return _as_list(value)
     if kind == "commas":
         return value if isinstance(value, list) else [part.strip() for part in str(value).split(",")]
     if kind == "answer":
-        options = list(found.get("choices", ()))
+        options = list(fields.get("choices", ()))
         kind = "text" if value in options else "letter" if isinstance(value, str) else "index"
     if kind == "letter":
         match = _LETTER.fullmatch(str(value).strip())
@@ -172,8 +172,8 @@ def _read(cell: Cell, value: Any, row: Row, found: Row, folder: Path) -> Any:
             raise ValueError(f"expected a whole number, got {value!r}")
         return int(text) - (kind == "number")
     if kind in ("text", "label"):
-        options = found.get("choices", ()) if kind == "text" else lookup(row, cell.labels)
-        places = [place for place, option in enumerate(options) if option == value]
+        options = fields.get("choices", ()) if kind == "text" else lookup(row, cell.labels)
+        places = [index for index, option in enumerate(options) if option == value]
         if len(places) != 1:
             raise ValueError(f"{value!r} is {len(places)} times among {list(options)!r}")
         return places[0]
@@ -183,7 +183,7 @@ def _read(cell: Cell, value: Any, row: Row, found: Row, folder: Path) -> Any:
         if text not in answer:
             raise ValueError(f"expected a truth value, got {value!r}")
         return answer[text]
-    return _normalised(value, found, folder, corners=kind == "xyxy")
+    return _normalised(value, fields, folder, corners=kind == "xyxy")
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -199,10 +199,10 @@ def _as_list(value: Any) -> list[Any]:
     raise ValueError(f"expected a list, got {str(value)[:60]!r}")
 
 
-def _normalised(value: Any, found: Row, folder: Path, *, corners: bool) -> list[float]:
+def _normalised(value: Any, fields: Row, folder: Path, *, corners: bool) -> list[float]:
     if not isinstance(value, Sequence) or len(value) != 4:
         raise ValueError(f"expected four numbers, got {value!r}")
-    width, height = _size(found.get("image"), folder)
+    width, height = _size(fields.get("image"), folder)
     left, top, right, bottom = (float(number) for number in value)
     if not corners:
         right, bottom = left + right, top + bottom

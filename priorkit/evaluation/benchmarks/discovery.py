@@ -80,25 +80,25 @@ def find_benchmarks(
     """
     problems = Problems(InputError)
     folders = image_folders or {}
-    found: list[BenchmarkSource] = []
+    benchmarks: list[BenchmarkSource] = []
     for label, item in inputs.items():
-        field, place, own = (*label.split(".", 2), "", "")[:3]
+        field, index, preset_name = (*label.split(".", 2), "", "")[:3]
         try:
-            if own:
-                file = inputs.get(f"{field}.{place}")
-                found_preset = read_preset(file.path) if file else preset(own)
-                found.append(
+            if preset_name:
+                file = inputs.get(f"{field}.{index}")
+                found_preset = read_preset(file.path) if file else preset(preset_name)
+                benchmarks.append(
                     _preset_source(found_preset, item, folders.get(found_preset.name, folders.get("")))
                 )
             elif item.path.suffix != ".toml":
-                found += [
+                benchmarks += [
                     _source(name, files, task, folders.get(name, folders.get("")))
                     for name, files in _named_files(item).items()
                 ]
         except InputError as error:
             problems.extend(error)
     seen: dict[str, BenchmarkSource] = {}
-    for source in found:
+    for source in benchmarks:
         if source.name in seen:
             problems.add(
                 f"two benchmarks are called '{source.name}'",
@@ -110,7 +110,7 @@ def find_benchmarks(
         if name and name not in seen and not len(problems):
             problems.add(f"no benchmark '{name}'", where=f"--images {name}=", hint=nearest(name, seen))
     problems.raise_if_any()
-    return found
+    return benchmarks
 
 
 def image_folders(given: Sequence[str]) -> dict[str, Path]:
@@ -120,7 +120,7 @@ def image_folders(given: Sequence[str]) -> dict[str, Path]:
         InputError: no such folder, or two of them for the same.
     """
     problems = Problems(InputError)
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for word in given:
         name, sign, folder = word.partition("=")
         if not sign or Path(word).expanduser().is_dir():
@@ -128,11 +128,11 @@ def image_folders(given: Sequence[str]) -> dict[str, Path]:
         path = Path(folder).expanduser()
         if not path.is_dir():
             problems.add("no such folder", where=f"--images {word}")
-        elif name in found:
+        elif name in folders:
             problems.add("two folders for " + (f"'{name}'" if name else "all"), where=f"--images {word}")
-        found[name] = path
+        folders[name] = path
     problems.raise_if_any()
-    return found
+    return folders
 
 
 def _preset_source(preset: Preset, item: Input, image_folder: Path | None) -> BenchmarkSource:
@@ -188,16 +188,16 @@ def _matching(item: Input, patterns: Sequence[str]) -> tuple[Path, ...]:
     """A preset's files: the one given, those that its globs find, or all tables of a user's own folder."""
     if item.path.is_file():
         return (item.path,)
-    found = sorted({file for pattern in patterns for file in item.path.glob(pattern) if file.is_file()})
-    if not found and item.kind != "hub" and not any("/" in pattern for pattern in patterns):
-        found = _tables(item.path)
-    if not found:
+    files = sorted({file for pattern in patterns for file in item.path.glob(pattern) if file.is_file()})
+    if not files and item.kind != "hub" and not any("/" in pattern for pattern in patterns):
+        files = _tables(item.path)
+    if not files:
         raise InputError(
             f"no file {' or '.join(patterns)} here",
             where=str(item.path) if item.kind != "hub" else item.given.partition("#")[0],
             hint="offline, only what is in the hub's cache can be used" if item.kind == "hub" else "",
         )
-    return tuple(found)
+    return tuple(files)
 
 
 def _named_files(item: Input) -> dict[str, tuple[Path, ...]]:
@@ -225,9 +225,9 @@ def _tables(folder: Path) -> list[Path]:
     below = paths_below(folder)
     for present in ([file for file in below if file.parent == folder], below):
         for suffixes in _searched_suffixes():
-            found = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
-            if found:
-                return found
+            tables = [file for file in present if suffix_of(file, suffixes) and file.name != "rejects.jsonl"]
+            if tables:
+                return tables
     raise InputError(f"no benchmark here; expected {', '.join(text_suffixes())}", where=str(folder))
 
 
@@ -284,17 +284,17 @@ def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
     Raises:
         InputError: a file is damaged.
     """
-    found: dict[str, None] = {}
+    columns: dict[str, None] = {}
     rows = 0
     for file in files:
         if suffix_of(file, (".parquet",)):
-            found.update(dict.fromkeys(column_names(file)))
+            columns.update(dict.fromkeys(column_names(file)))
             rows += _parquet_rows(file)
             continue
         for _, row in read_rows(file, Rejects(1.0)):
-            found.update(dict.fromkeys(row))
+            columns.update(dict.fromkeys(row))
             rows += 1
-    return list(found), rows
+    return list(columns), rows
 
 
 def _parquet_rows(file: Path) -> int:

@@ -27,7 +27,7 @@ def image_files(
         inputs: what they were found in.
     """
     full_folders = [item.path.resolve() for item in inputs if item.path.is_dir() and not item.revision]
-    found: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    by_benchmark: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for source in sources:
         for folder in dict.fromkeys(source.image_folder or file.parent for file in source.files):
             if any(folder.resolve().is_relative_to(parent) for parent in full_folders):
@@ -35,8 +35,8 @@ def image_files(
             files = [file for file in source.files if folder in (source.image_folder, file.parent)]
             names = {name for file in files for name in _names(source, file) if _is_there(folder, name)}
             if names:
-                found[source.name] = (folder, tuple(sorted(names)))
-    return found
+                by_benchmark[source.name] = (folder, tuple(sorted(names)))
+    return by_benchmark
 
 
 def _names(source: BenchmarkSource, file: Path) -> Iterator[str]:

@@ -69,19 +69,19 @@ def read_items(
     Raises:
         InputError: too many rows are broken, or none is left.
     """
-    own: list[str] = []
+    preset_columns: list[str] = []
     if source.preset:
         cluster = source.preset.scoring.cluster
-        own = [name for name in source.preset.columns if name not in FIELDS or name == cluster]
-    columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by, *own]))
+        preset_columns = [name for name in source.preset.columns if name not in FIELDS or name == cluster]
+    columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by, *preset_columns]))
     read: list[tuple[Path, int, Item | str]] = []
     seen: dict[str, int] = {}
-    for place, (file, folder, number, row) in enumerate(_rows(source, rejects)):
-        if limit and place >= limit:
+    for index, (file, folder, number, row) in enumerate(_rows(source, rejects)):
+        if limit and index >= limit:
             break
         try:
             item = _item(
-                source.task, row, place, columns, folder, f"{file.name}:{place}", show_images=show_images
+                source.task, row, index, columns, folder, f"{file.name}:{index}", show_images=show_images
             )
             _refuse_repeat(item, seen, number)
             read.append((file, number, replace(item, file=str(file), row=number)))
@@ -89,15 +89,17 @@ def read_items(
             read.append((file, number, str(error)))
     broken = _broken_images([item for _, _, item in read if isinstance(item, Item)], workers)
     items: list[Item] = []
-    for file, number, found in read:
+    for file, number, item_or_fault in read:
         reason = (
-            found if isinstance(found, str) else next((broken[k] for k in _keys(found) if k in broken), "")
+            item_or_fault
+            if isinstance(item_or_fault, str)
+            else next((broken[k] for k in _keys(item_or_fault) if k in broken), "")
         )
-        if isinstance(found, str) or reason:
+        if isinstance(item_or_fault, str) or reason:
             rejects.add(str(file), number, reason)
             continue
         rejects.accept()
-        items.append(found)
+        items.append(item_or_fault)
     rejects.raise_if_over_limit()
     if not items:
         raise InputError("the benchmark holds no usable item", where=str(source.files[0]))
@@ -187,7 +189,7 @@ def _image_table(source: BenchmarkSource) -> dict[str, Any]:
 
 
 def _item(
-    task: Task, row: Row, place: int, columns: Sequence[str], folder: Path, name: str, *, show_images: bool
+    task: Task, row: Row, index: int, columns: Sequence[str], folder: Path, name: str, *, show_images: bool
 ) -> Item:
     visual = row.get("image") is not None
     if task.needs_image and not visual:
@@ -210,7 +212,7 @@ def _item(
         # Tags describe what an image shows, so they are withheld with it.
         tags = None if visual else tags
     return Item(
-        id=_identifier(row.get("id"), place),
+        id=_identifier(row.get("id"), index),
         question=text_cell(row, "question") if task.needs_question or row.get("question") is not None else "",
         image=images[0] if images else None,
         more_images=images[1:],
@@ -233,8 +235,8 @@ def predicted(task: Task, row: Row, columns: Sequence[str]) -> Item:
     for key in ("id", "prediction", *task.columns):
         if row.get(key) is None:
             hint = nearest(key, row, only_close=True)
-            found = "null" if key in row else "missing"
-            raise ValueError(f"'{key}' is {found}" + (f" ({hint})" if hint else f"; got {', '.join(row)}"))
+            state = "null" if key in row else "missing"
+            raise ValueError(f"'{key}' is {state}" + (f" ({hint})" if hint else f"; got {', '.join(row)}"))
     question, cluster = row.get("question"), row.get("cluster")
     return Item(
         id=_identifier(row["id"], 0),
@@ -258,9 +260,9 @@ def _size(row: Row) -> tuple[int, int] | None:
     return int(width), int(height)
 
 
-def _identifier(value: Any, place: int) -> str | int:
+def _identifier(value: Any, index: int) -> str | int:
     if value is None:
-        return place
+        return index
     if isinstance(value, str):
         return check_text(value, "'id'", blank=False)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -277,14 +279,14 @@ def _refuse_repeat(item: Item, seen: dict[str, int], number: int) -> None:
 
 def _groups(row: Row, columns: Sequence[str]) -> dict[str, str]:
     """Values of the group columns as text; truth values as ``true`` and ``false``."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for column in columns:
         value = row.get(column)
         if isinstance(value, bool):
-            found[column] = str(value).lower()
+            values[column] = str(value).lower()
         elif isinstance(value, str | int | float):
-            found[column] = str(value)
+            values[column] = str(value)
     nested = row.get("groups")
     if isinstance(nested, dict):
-        found.update({key: str(value) for key, value in nested.items() if key in columns})
-    return found
+        values.update({key: str(value) for key, value in nested.items() if key in columns})
+    return values

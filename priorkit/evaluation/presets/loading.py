@@ -302,8 +302,8 @@ def expand(given: str, arguments: Sequence[str] = ()) -> dict[str, str]:
         return {f".{given}": preset(given).location()}
     path = Path(given).expanduser()
     if path.suffix == ".toml" and path.is_file():
-        own = read_preset(path)
-        return {"": given, f".{own.name}": own.location()}
+        user_preset = read_preset(path)
+        return {"": given, f".{user_preset.name}": user_preset.location()}
     if path.exists():
         return {"": given}
     name, sign, data = given.partition("=")
@@ -343,10 +343,10 @@ def read_preset(path: Path) -> Preset:
         problems.fail()
 
 
-def _nearest_key(place: tuple[int | str, ...]) -> str:
+def _nearest_key(key_path: tuple[int | str, ...]) -> str:
     tables = {"data": PresetData, "prompt": PresetPrompt, "scoring": PresetScoring}
-    model = tables.get(str(place[0]), Cell) if len(place) > 1 else Preset
-    return nearest(str(place[len(place) - 1]), sorted(model.model_fields), only_close=True)
+    model = tables.get(str(key_path[0]), Cell) if len(key_path) > 1 else Preset
+    return nearest(str(key_path[len(key_path) - 1]), sorted(model.model_fields), only_close=True)
 
 
 def _table(path: Path) -> dict[str, Any]:

@@ -94,12 +94,12 @@ def _identifiers(path: Path) -> Callable[[Mapping[str, Any]], str | int]:
     The documents' own ids; where documents share one, with the question behind it; where that is shared too, the
     places in the data set. The lines of several filters are samples of one document.
     """
-    own: dict[str, set[str]] = defaultdict(set)
+    documents: dict[str, set[str]] = defaultdict(set)
     with_question: dict[str, set[str]] = defaultdict(set)
     for _, row in read_rows(path, Rejects(1.0)):
-        own[str(_document_id(row))].add(str(row.get("doc_id")))
+        documents[str(_document_id(row))].add(str(row.get("doc_id")))
         with_question[_id_with_question(row)].add(str(row.get("doc_id")))
-    if all(len(places) == 1 for places in own.values()):
+    if all(len(places) == 1 for places in documents.values()):
         return _document_id
     if all(len(places) == 1 for places in with_question.values()):
         return _id_with_question
@@ -113,8 +113,8 @@ def _document(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _document_id(row: Mapping[str, Any]) -> str | int:
     document = _document(row)
-    own = next((document[name] for name in _IDS if name in document), None)
-    return own if isinstance(own, str | int) else row.get("doc_id", "")
+    identifier = next((document[name] for name in _IDS if name in document), None)
+    return identifier if isinstance(identifier, str | int) else row.get("doc_id", "")
 
 
 def _id_with_question(row: Mapping[str, Any]) -> str:
@@ -126,22 +126,22 @@ def _from_log(
     row: Mapping[str, Any], task: Task, columns: Sequence[str], identifier: str | int
 ) -> tuple[Item, ModelAnswer]:
     document = _document(row)
-    found: dict[str, Any] = {**document, "id": identifier}
+    fields: dict[str, Any] = {**document, "id": identifier}
     values = _loglikelihoods(row.get("resps"))
     target = row.get("target")
     if task.multiple_choice:
         choices = _choices(row, document, compared=values is not None)
-        found.update(choices=choices, answer=_target_index(target, choices))
+        fields.update(choices=choices, answer=_target_index(target, choices))
     else:
-        found.update(task.harness_truth(task, target, document))
+        fields.update(task.harness_truth(task, target, document))
     responses = row.get("filtered_resps", row.get("resps"))
     prediction = _first_text(responses)
     if values is not None and task.multiple_choice:
-        taken = max(range(len(values)), key=lambda place: values[place])
-        options = tuple(found["choices"])
-        item = predicted(task, {**found, "prediction": options[taken]}, columns)
+        taken = max(range(len(values)), key=lambda index: values[index])
+        options = tuple(fields["choices"])
+        item = predicted(task, {**fields, "prediction": options[taken]}, columns)
         return item, ModelAnswer(options[taken], "", taken, tuple(values), (1,) * len(values), options)
-    item = predicted(task, {**found, "prediction": prediction}, columns)
+    item = predicted(task, {**fields, "prediction": prediction}, columns)
     return item, ModelAnswer(prediction)
 
 
@@ -158,7 +158,7 @@ def _loglikelihoods(responses: Any) -> list[float] | None:
 def _choices(row: Mapping[str, Any], document: Mapping[str, Any], *, compared: bool) -> list[str]:
     arguments = row.get("arguments")
     if compared and isinstance(arguments, dict):
-        return [str(own["arg_1"]).removeprefix(" ") for own in arguments.values()]
+        return [str(call["arg_1"]).removeprefix(" ") for call in arguments.values()]
     options = published_options(document)
     if options is not None:
         return options

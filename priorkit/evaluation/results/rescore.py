@@ -51,13 +51,13 @@ def read_origin(folder: Path) -> dict[str, Any]:
 def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:
     """The suites whose means ``results.json`` holds: by name, the benchmarks of each ability group."""
     document = read_document(folder)
-    found: dict[str, Mapping[str, Sequence[str]]] = {}
-    for name, own in document.get("suites", {}).items():
-        groups = own.get("members") or (suite(name).groups if name in suite_names() else {})
+    suites: dict[str, Mapping[str, Sequence[str]]] = {}
+    for name, content in document.get("suites", {}).items():
+        groups = content.get("members") or (suite(name).groups if name in suite_names() else {})
         members = {member for names in groups.values() for member in names}
         if members and members <= set(document["benchmarks"]):
-            found[name] = groups
-    return found
+            suites[name] = groups
+    return suites
 
 
 def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
@@ -123,16 +123,16 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
         if row.get("benchmark") not in entries:
             raise InputError("a sample of no benchmark in results.json", where=f"{path}:{number}")
         rows[str(row["benchmark"])].append(row)
-    kept: list[StoredBenchmark] = []
+    benchmarks: list[StoredBenchmark] = []
     for name, entry in entries.items():
         task = task_named(str(entry["task"]), str(folder))
         mode: AnswerMode | None = None if entry["by"] == "predictions" else entry["by"]
         lettered = entry.get("compared") == "letters"
-        own = rows[name][: limit or None]
+        samples = rows[name][: limit or None]
         try:
-            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in own]
+            items = [predicted(task, row, [*columns, *row.get("groups", {})]) for row in samples]
             answers = [
-                _answer(item, row, mode, lettered=lettered) for item, row in zip(items, own, strict=True)
+                _answer(item, row, mode, lettered=lettered) for item, row in zip(items, samples, strict=True)
             ]
             if not task.from_predictions:
                 _check_measured(task, items, answers)
@@ -140,8 +140,10 @@ def read_stored(folder: Path, columns: Sequence[str], limit: int = 0) -> list[St
             raise InputError(
                 f"not a sample of '{name}' that can be scored again: {error}", where=str(path)
             ) from None
-        kept.append(StoredBenchmark(name, task, mode, entry, items, answers, _scoring(name, entry, folder)))
-    return kept
+        benchmarks.append(
+            StoredBenchmark(name, task, mode, entry, items, answers, _scoring(name, entry, folder))
+        )
+    return benchmarks
 
 
 def _scoring(name: str, entry: Mapping[str, Any], folder: Path) -> PresetScoring | None:

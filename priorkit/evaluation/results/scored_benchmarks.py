@@ -108,9 +108,9 @@ def summarise(
     for column in group_by:
         values = sorted({item.groups[column] for item in done.items if column in item.groups})
         for value in values:
-            rows = [place for place, item in enumerate(done.items) if item.groups.get(column) == value]
-            own = _measured(done, rows, seed, resamples, None, cluster)
-            groups.setdefault(column, {})[value] = _part(done, rows, own)
+            rows = [index for index, item in enumerate(done.items) if item.groups.get(column) == value]
+            group_metrics = _measured(done, rows, seed, resamples, None, cluster)
+            groups.setdefault(column, {})[value] = _part(done, rows, group_metrics)
     entry = {**entry, "groups": groups} if groups else entry
     return BenchmarkSummary(entry, headline, measured[headline])
 
@@ -143,7 +143,7 @@ def _part(
 ) -> dict[str, Any]:
     unparsed = sum(done.scored.unparsed[row] for row in rows)
     return {
-        "metrics": metrics_to_dict({name: own.interval for name, own in measured.items()}),
+        "metrics": metrics_to_dict({name: metric.interval for name, metric in measured.items()}),
         "items": len(rows),
         "unparsed": unparsed,
         "unparsed_rate": unparsed / len(rows),
@@ -152,14 +152,14 @@ def _part(
 
 def summarise_suites(
     groups: Mapping[str, Mapping[str, Sequence[str]]],
-    found: Mapping[str, BenchmarkSummary],
+    summaries: Mapping[str, BenchmarkSummary],
     full_scores: Mapping[str, float],
 ) -> dict[str, Any]:
     """Means of suites: overall the unweighted mean over the benchmarks' headline numbers, and by group.
 
     Args:
         groups: by suite, then by ability group, the names of benchmarks.
-        found: the benchmarks.
+        summaries: the benchmarks.
         full_scores: what counts as 1 for a benchmark; 1 where not named.
 
     Returns:
@@ -167,21 +167,21 @@ def summarise_suites(
     """
     return {
         suite: {
-            "overall": _mean([name for names in own.values() for name in names], found, full_scores),
-            "groups": {group: _mean(names, found, full_scores) for group, names in own.items()},
-            "members": {group: list(names) for group, names in own.items()},
+            "overall": _mean([name for names in members.values() for name in names], summaries, full_scores),
+            "groups": {group: _mean(names, summaries, full_scores) for group, names in members.items()},
+            "members": {group: list(names) for group, names in members.items()},
         }
-        for suite, own in groups.items()
+        for suite, members in groups.items()
     }
 
 
 def _mean(
-    names: Sequence[str], found: Mapping[str, BenchmarkSummary], full_scores: Mapping[str, float]
+    names: Sequence[str], summaries: Mapping[str, BenchmarkSummary], full_scores: Mapping[str, float]
 ) -> dict[str, Any]:
     parts = [
         BootstrapEstimate(
-            found[name].measured.value / full_scores.get(name, 1.0),
-            found[name].measured.replicates / full_scores.get(name, 1.0),
+            summaries[name].measured.value / full_scores.get(name, 1.0),
+            summaries[name].measured.replicates / full_scores.get(name, 1.0),
         )
         for name in dict.fromkeys(names)
     ]
@@ -200,23 +200,23 @@ def write_results(
         entries: what :func:`summarise` gave for each, by name.
         about: further entries of ``results.json``: the model with its digest, how it was asked.
     """
-    samples = (sample(benchmark, place) for benchmark in done for place in range(len(benchmark.items)))
+    samples = (sample(benchmark, index) for benchmark in done for index in range(len(benchmark.items)))
     write_evaluation(folder, {**about, "benchmarks": entries}, samples, _tensors(done))
 
 
-def sample(done: ScoredBenchmark, place: int) -> dict[str, Any]:
+def sample(done: ScoredBenchmark, index: int) -> dict[str, Any]:
     """One line of ``samples.jsonl``; its keys fit ``--predictions``, so that it can be rescored."""
-    item, answer, scored = done.items[place], done.answers[place], done.scored
+    item, answer, scored = done.items[index], done.answers[index], done.scored
     return {
         "id": item.id,
         "benchmark": done.name,
         "prompt": answer.prompt,
         "prediction": answer.prediction,
-        "parsed": scored.parsed[place],
-        "score": finite(scored.scores[place]),
+        "parsed": scored.parsed[index],
+        "score": finite(scored.scores[index]),
         **item.truth(),
-        **{name: values[place] for name, values in scored.extra.items()},
-        **({"turns": [own.prediction for own in answer.turns]} if answer.turns else {}),
+        **{name: values[index] for name, values in scored.extra.items()},
+        **({"turns": [turn.prediction for turn in answer.turns]} if answer.turns else {}),
         "groups": dict(item.groups),
         **({"question": item.question} if item.question else {}),
         **({"cluster": item.cluster} if item.cluster else {}),

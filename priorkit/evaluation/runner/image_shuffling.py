@@ -33,7 +33,7 @@ def shuffle_images(items: Sequence[Item], seed: int, name: str) -> list[Item]:
     if len(images) < 2:
         raise InputError(f"{len(images)} images cannot be shuffled", where=f"{name}, --shuffle-images")
     keys = list(images)
-    ring = [keys[place] for place in np.random.Generator(np.random.PCG64(seed)).permutation(len(keys))]
+    ring = [keys[index] for index in np.random.Generator(np.random.PCG64(seed)).permutation(len(keys))]
     following = dict(zip(ring, [*ring[1:], ring[0]], strict=True))
     shuffled: list[Item] = []
     for item in items:
@@ -41,8 +41,8 @@ def shuffle_images(items: Sequence[Item], seed: int, name: str) -> list[Item]:
             shuffled.append(item)
             continue
         other = following[_key(item)]
-        own = images[other]
-        shuffled.append(replace(item, image=own[0], more_images=own[1:], tags=tags[other]))
+        references = images[other]
+        shuffled.append(replace(item, image=references[0], more_images=references[1:], tags=tags[other]))
     return shuffled
 
 

@@ -32,6 +32,6 @@ def inputs_of(
         )
     usual = REGION if task.boxes else IMAGE_LEVEL
     return [
-        PromptInputs(item.images, prompt.asked, item.task_type or usual)
+        PromptInputs(item.images, prompt.user_text, item.task_type or usual)
         for item, prompt in zip(items, prompts, strict=True)
     ]

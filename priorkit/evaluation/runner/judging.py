@@ -137,16 +137,16 @@ def judge(
     from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
     from priorkit.evaluation.tasks.yes_no import YES_NO
 
-    asked = [
-        Item(id=place, question=_filled(rubric.prompt, item, answer.prediction), answer="yes")
-        for place, (item, answer) in enumerate(zip(items, answers, strict=True))
+    questions = [
+        Item(id=index, question=_filled(rubric.prompt, item, answer.prediction), answer="yes")
+        for index, (item, answer) in enumerate(zip(items, answers, strict=True))
     ]
     kind = "chat" if subject.tokenizer.chat_template else "plain"
     prompter = PromptBuilder(subject.tokenizer, kind, "text")
     _, verdicts = run_requests(
         subject,
         RequestOptions(prompter, batch_size, 1),
-        asked,
+        questions,
         YES_NO,
         "likelihood",
         Rejects(0.0),
@@ -158,7 +158,7 @@ def judge(
 
 def _filled(prompt: str, item: Item, trace: str) -> str:
     lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
-    options = "".join(f"\n{LETTERS[place]}. {text}" for place, text in lettered)
+    options = "".join(f"\n{LETTERS[index]}. {text}" for index, text in lettered)
     # Replaced and not formatted: a trace may contain braces.
     before, _, after = prompt.partition("{trace}")
     question = item.question.strip() + options

@@ -37,13 +37,13 @@ class ItemPrompt:
         options: the texts whose likelihood is compared, as they follow on ``text``; each is a group of
             spellings whose probabilities are added. Empty for generation.
         contexts: what each option follows on, where that differs from option to option.
-        asked: only the user's words, without image placeholder and tags.
+        user_text: only the user's words, without image placeholder and tags.
     """
 
     text: str
     options: tuple[tuple[str, ...], ...] = ()
     contexts: tuple[str, ...] = ()
-    asked: str = ""
+    user_text: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class PromptBuilder:
         """The prompt of an item."""
         key = self._key(item, task, mode)
         lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
-        options = "\n".join(f"{LETTERS[place]}. {text}" for place, text in lettered)
+        options = "\n".join(f"{LETTERS[index]}. {text}" for index, text in lettered)
         worded = self.wording.chat if self.kind == "chat" else self.wording.plain
         form = worded or instructions()[self.kind][key]
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
-            asked = form.format(question=item.question.strip(), options=options)
-            text = remove_special_text(asked.strip("\n"))
+            question_text = form.format(question=item.question.strip(), options=options)
+            text = remove_special_text(question_text.strip("\n"))
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, mode))
-            return replace(prompt, asked=text)
+            return replace(prompt, user_text=text)
         joiner = self.wording.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, mode))
         if item.contexts and mode == "likelihood":
@@ -103,8 +103,8 @@ class PromptBuilder:
         # question is not stripped.
         bare = form == "{question}"
         question = item.question if bare else item.question.strip()
-        asked = remove_special_text(form.format(question=question, options=options))
-        return ItemPrompt(placeholder + (asked if bare else asked.lstrip("\n")), spelled)
+        question_text = remove_special_text(form.format(question=question, options=options))
+        return ItemPrompt(placeholder + (question_text if bare else question_text.lstrip("\n")), spelled)
 
     def _key(self, item: Item, task: Task, mode: AnswerMode) -> str:
         """Which instruction of ``prompts.toml`` asks an item."""

@@ -20,8 +20,8 @@ def reject_items(items: Sequence[Item], problems: Mapping[int, str], rejects: Re
     Raises:
         InputError: too many are rejected.
     """
-    for place, reason in problems.items():
-        item = items[place]
-        rejects.withdraw(item.file or name, item.row or place + 1, f"item {item.id}: {reason}")
+    for index, reason in problems.items():
+        item = items[index]
+        rejects.withdraw(item.file or name, item.row or index + 1, f"item {item.id}: {reason}")
     if problems:
         rejects.raise_if_over_limit()

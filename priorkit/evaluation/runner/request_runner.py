@@ -74,30 +74,30 @@ def run_requests(
     if task.documents:
         return _read_documents(subject, options, items, rejects, name, answer_cache)
     turns = [len(item.choices) if options.circular and item.choices else 1 for item in items]
-    asked = [
-        (place, rotated(item, by) if by else item)
-        for place, (item, count) in enumerate(zip(items, turns, strict=True))
+    units = [
+        (index, rotated(item, by) if by else item)
+        for index, (item, count) in enumerate(zip(items, turns, strict=True))
         for by in range(count)
     ]
-    prompts = [options.prompter(item, task, mode) for _, item in asked]
+    prompts = [options.prompter(item, task, mode) for _, item in units]
     encode = _encoder(subject)
     pairs = [_pairs(subject, encode, prompt) for prompt in prompts]
-    problems = _problems(subject, encode, asked, prompts, pairs)
+    problems = _problems(subject, encode, units, prompts, pairs)
     reject_items(items, problems, rejects, name)
-    kept = [unit for unit, (place, _) in enumerate(asked) if place not in problems]
-    if not kept:
+    usable = [unit for unit, (index, _) in enumerate(units) if index not in problems]
+    if not usable:
         raise InputError(f"no item can be asked; the first: {next(iter(problems.values()))}", where=name)
-    chosen, prompts = [asked[unit][1] for unit in kept], [prompts[unit] for unit in kept]
+    chosen, prompts = [units[unit][1] for unit in usable], [prompts[unit] for unit in usable]
     inputs = inputs_of(subject.capabilities, chosen, prompts, task)
     if mode == "likelihood":
-        kept_pairs = [pairs[unit] for unit in kept]
+        kept_pairs = [pairs[unit] for unit in usable]
         answers = _compare(subject, options, chosen, prompts, kept_pairs, inputs, task, name, answer_cache)
     else:
         answers = _write(subject, options, chosen, prompts, inputs, name, answer_cache)
     collected: dict[int, list[ModelAnswer]] = {}
-    for unit, own in zip(kept, answers, strict=True):
-        collected.setdefault(asked[unit][0], []).append(own)
-    return [items[place] for place in collected], [
+    for unit, answer in zip(usable, answers, strict=True):
+        collected.setdefault(units[unit][0], []).append(answer)
+    return [items[index] for index in collected], [
         replace(turns[0], turns=tuple(turns[1:])) for turns in collected.values()
     ]
 
@@ -120,7 +120,7 @@ def _pairs(subject: ModelAdapter, encode: Callable[[str], list[int]], prompt: It
 def _problems(
     subject: ModelAdapter,
     encode: Callable[[str], list[int]],
-    asked: Sequence[tuple[int, Item]],
+    units: Sequence[tuple[int, Item]],
     prompts: Sequence[ItemPrompt],
     pairs: Sequence[TokenPairs],
 ) -> dict[int, str]:
@@ -130,8 +130,8 @@ def _problems(
     """
     problems: dict[int, str] = {}
     limit = subject.max_length
-    for (place, item), prompt, item_pairs in zip(asked, prompts, pairs, strict=True):
-        if place in problems:
+    for (index, item), prompt, item_pairs in zip(units, prompts, pairs, strict=True):
+        if index in problems:
             continue
         reasons = [pair_problem(ids, option, limit) for option, (_, ids) in enumerate(item_pairs)]
         if item.images:
@@ -140,7 +140,7 @@ def _problems(
             if needed > limit:
                 reasons.append(f"image and question take {needed} tokens, the model takes {limit}")
         if reason := next(filter(None, reasons), ""):
-            problems[place] = reason
+            problems[index] = reason
     return problems
 
 
@@ -157,17 +157,17 @@ def _compare(
 ) -> list[ModelAnswer]:
     requests = [
         request
-        for place, item_pairs in enumerate(pairs)
-        for request in requests_of(place, item_pairs, subject.max_length)
+        for index, item_pairs in enumerate(pairs)
+        for request in requests_of(index, item_pairs, subject.max_length)
     ]
     scores = _scored(subject, options, requests, inputs, name, answer_cache)
     values: list[dict[int, tuple[float, int]]] = [{} for _ in items]
     for request, likelihoods in zip(requests, scores, strict=True):
-        for place, score, ids in zip(request.places, likelihoods, request.continuations, strict=True):
-            values[request.item][place] = (score, len(ids))
+        for index, score, ids in zip(request.places, likelihoods, request.continuations, strict=True):
+            values[request.item][index] = (score, len(ids))
     return [
-        _answer(item, prompt, own, task, options.prompter)
-        for item, prompt, own in zip(items, prompts, values, strict=True)
+        _answer(item, prompt, option_scores, task, options.prompter)
+        for item, prompt, option_scores in zip(items, prompts, values, strict=True)
     ]
 
 
@@ -180,7 +180,7 @@ def _scored(
     answer_cache: AnswerCache,
 ) -> list[list[float]]:
     def score(batch: Sequence[int]) -> list[list[float]]:
-        batch_requests = [requests[place] for place in batch]
+        batch_requests = [requests[index] for index in batch]
         seen = [inputs[request.item] for request in batch_requests]
         return [list(values) for values in likelihood.score_batch(subject, batch_requests, seen)]
 
@@ -199,10 +199,10 @@ def _answer(
     """
     sums: list[float] = []
     tokens: list[int] = []
-    place = 0
+    position = 0
     for group in prompt.options:
-        option_scores = [scores[place + number] for number in range(len(group))]
-        place += len(group)
+        option_scores = [scores[position + number] for number in range(len(group))]
+        position += len(group)
         sums.append(_log_sum([value for value, _ in option_scores]))
         tokens.append(max(count for _, count in option_scores))
     taken = max(range(len(sums)), key=lambda index: sums[index])
@@ -240,8 +240,8 @@ def _write(
     def write(batch: Sequence[int]) -> list[str]:
         written = generation.generate_batch(
             subject,
-            [rows[place] for place in batch],
-            [inputs[place] for place in batch],
+            [rows[index] for index in batch],
+            [inputs[index] for index in batch],
             max_new_tokens=options.max_new_tokens,
             stop=stop,
             at_once=options.batch_size,
@@ -272,24 +272,24 @@ def _read_documents(
     encoded = subject.encode_all([remove_special_text(item.text) for item in items])
     reject_items(
         items,
-        {place: "the document has no tokens" for place, ids in enumerate(encoded) if not ids},
+        {index: "the document has no tokens" for index, ids in enumerate(encoded) if not ids},
         rejects,
         name,
     )
-    kept = [item for item, ids in zip(items, encoded, strict=True) if ids]
-    if not kept:
+    documents = [item for item, ids in zip(items, encoded, strict=True) if ids]
+    if not documents:
         raise InputError("no document has tokens", where=name)
     texts = [subject.prepend_bos(ids) for ids in encoded if ids]
     requests = [
         request
-        for place, ids in enumerate(texts)
-        for request in rolling_requests(place, ids, subject.prefix, subject.max_length)
+        for index, ids in enumerate(texts)
+        for request in rolling_requests(index, ids, subject.prefix, subject.max_length)
     ]
-    scores = _scored(subject, options, requests, [PromptInputs()] * len(kept), name, answer_cache)
-    sums = [0.0] * len(kept)
+    scores = _scored(subject, options, requests, [PromptInputs()] * len(documents), name, answer_cache)
+    sums = [0.0] * len(documents)
     for request, (value,) in zip(requests, scores, strict=True):
         sums[request.item] += value
-    return kept, [
+    return documents, [
         ModelAnswer(loglikelihoods=(total,), tokens=(len(ids),))
         for total, ids in zip(sums, texts, strict=True)
     ]

@@ -142,7 +142,7 @@ def _encoder(folder: Path, options: RunnerOptions, started: Runtime) -> ModelRun
         answer_cache: AnswerCache,
         /,
     ) -> Answered:
-        without = {place: "it has no image" for place, item in enumerate(items) if item.image is None}
+        without = {index: "it has no image" for index, item in enumerate(items) if item.image is None}
         reject_items(items, without, rejects, source.name)
         items = [item for item in items if item.image is not None]
         if not items:

@@ -30,16 +30,16 @@ def score_predictions(settings: EvaluateSettings, work: Work[Any], rejects: Reje
 def score_stored(settings: EvaluateSettings, work: Work[Any]) -> list[ScoredBenchmark]:
     """The answers of the evaluation ``--rescore`` names."""
     columns = (*GROUP_COLUMNS, *settings.group_columns)
-    found = read_stored(work.inputs["rescore"].path, columns, settings.limit)
-    return [_rescored(settings, kept) for kept in found]
+    stored = read_stored(work.inputs["rescore"].path, columns, settings.limit)
+    return [_rescored(settings, benchmark) for benchmark in stored]
 
 
-def _rescored(settings: EvaluateSettings, kept: StoredBenchmark) -> ScoredBenchmark:
-    version = int(kept.entry.get("version", 0))
+def _rescored(settings: EvaluateSettings, stored: StoredBenchmark) -> ScoredBenchmark:
+    version = int(stored.entry.get("version", 0))
     scored = score_answers(
-        kept.name, kept.task, kept.items, kept.answers, settings.scoring_options(kept.scoring)
+        stored.name, stored.task, stored.items, stored.answers, settings.scoring_options(stored.scoring)
     )
     return ScoredBenchmark(
-        kept.name, kept.task, kept.mode, str(kept.entry["digest"]), kept.items, kept.answers, scored,
-        int(kept.entry["rejected"]), kept.scoring, version,
+        stored.name, stored.task, stored.mode, str(stored.entry["digest"]), stored.items, stored.answers, scored,
+        int(stored.entry["rejected"]), stored.scoring, version,
     )  # fmt: skip

@@ -50,7 +50,7 @@ def compare(
         return _rank_texts(encoder, images, items)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
     head = zero_shot_head(encoder, texts, templates).cpu()
-    row = {text: place for place, text in enumerate(texts)}
+    row = {text: index for index, text in enumerate(texts)}
     answers: list[ModelAnswer] = []
     for item, image in zip(items, images, strict=True):
         cosines = head[[row[choice] for choice in item.choices]] @ image
@@ -61,14 +61,14 @@ def compare(
 
 def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[ModelAnswer]:
     texts = list(dict.fromkeys(item.text for item in items))
-    row = {text: place for place, text in enumerate(texts)}
+    row = {text: index for index, text in enumerate(texts)}
     features = torch.cat(list(encoder.encode_texts(texts)))
     truth = torch.tensor([row[item.text] for item in items])
     ranks = true_ranks(images, features, truth)
     nearest = most_similar(images, features, 1)[1][:, 0]
     return [
-        ModelAnswer(texts[found], taken=found, rank=rank)
-        for found, rank in zip(nearest.tolist(), ranks.tolist(), strict=True)
+        ModelAnswer(texts[best], taken=best, rank=rank)
+        for best, rank in zip(nearest.tolist(), ranks.tolist(), strict=True)
     ]
 
 
@@ -87,7 +87,7 @@ def _embed_images(
     batches = [list(range(start, min(start + batch_size, len(images)))) for start in starts]
 
     def embed(batch: Sequence[int]) -> list[list[float]]:
-        references = [images[place] for place in batch]
+        references = [images[index] for index in batch]
         encoded = encode_batches(
             references, encoder, pooled_features, batch_size=len(references), threads=workers
         )
@@ -96,5 +96,5 @@ def _embed_images(
         return features.tolist()
 
     features = torch.tensor(answer_cache.get_or_compute(batches, embed, name))
-    row = {key: place for place, key in enumerate(refs)}
+    row = {key: index for index, key in enumerate(refs)}
     return features[[row[image_key(item.image)] for item in items if item.image is not None]]

@@ -210,7 +210,7 @@ def column_means(columns: Mapping[str, Sequence[float] | NDArray[Any]]) -> tuple
         [np.ones(length), *(np.asarray(columns[name], dtype=np.float64) for name in names)], axis=1
     )
     return counts, lambda sums: {
-        name: sums[..., place] / sums[..., 0] for place, name in enumerate(names, start=1)
+        name: sums[..., index] / sums[..., 0] for index, name in enumerate(names, start=1)
     }
 
 

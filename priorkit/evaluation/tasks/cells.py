@@ -42,7 +42,7 @@ def texts_cell(row: Row, key: str) -> tuple[str, ...]:
     if not values:
         raise ValueError(f"'{key}' is an empty list")
     plain = [cast(Row, value).get("answer") if isinstance(value, dict) else value for value in values]
-    return tuple(check_text(_digits(value), f"'{key}'[{place}]") for place, value in enumerate(plain))
+    return tuple(check_text(_digits(value), f"'{key}'[{index}]") for index, value in enumerate(plain))
 
 
 def list_cell(row: Row, key: str) -> list[Any]:

@@ -57,7 +57,7 @@ def options_cell(row: Row, maximum: int) -> tuple[str, ...]:
     choices = texts_cell(row, "choices")
     if not 2 <= len(choices) <= maximum:
         raise ValueError(f"'choices' must hold 2 to {maximum} options, got {len(choices)}")
-    if blank := [place for place, choice in enumerate(choices) if not choice.strip()]:
+    if blank := [index for index, choice in enumerate(choices) if not choice.strip()]:
         raise ValueError(f"'choices'[{blank[0]}] is empty")
     return choices
 
@@ -212,7 +212,7 @@ def choice_instruction(item: Item, form: ChoiceForm) -> str:
 def choice_options(item: Item, form: ChoiceForm) -> tuple[tuple[str, ...], ...]:
     """The options' letters or texts; texts where options end different contexts."""
     if form == "letter" and not item.contexts:
-        return tuple((LETTERS[place],) for place in range(len(item.choices)))
+        return tuple((LETTERS[index],) for index in range(len(item.choices)))
     return option_texts(item, form)
 
 

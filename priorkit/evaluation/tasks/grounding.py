@@ -74,7 +74,7 @@ def _extent(item: Item, space: BoxSpace) -> tuple[float, float]:
 def _metrics(sums: Floats) -> dict[str, Floats]:
     """``accuracy_at_0.5`` comes first: it is the headline."""
     shares = sums[..., 1:] / sums[..., :1]
-    curve = {f"accuracy_at_{threshold}": shares[..., place] for place, threshold in enumerate(CURVE, start=1)}
+    curve = {f"accuracy_at_{threshold}": shares[..., index] for index, threshold in enumerate(CURVE, start=1)}
     return {"accuracy_at_0.5": curve["accuracy_at_0.5"], "mean_iou": shares[..., 0], **curve}
 
 

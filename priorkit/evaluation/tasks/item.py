@@ -66,18 +66,18 @@ class Item:
 
     def truth(self) -> dict[str, Any]:
         """The truth under the names that files of predictions use."""
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if self.choices:
-            found["choices"] = list(self.choices)
+            fields["choices"] = list(self.choices)
         if self.answer is not None:
-            found["answer"] = self.answer
+            fields["answer"] = self.answer
         if self.answers:
-            found["answers"] = list(self.answers)
+            fields["answers"] = list(self.answers)
         if self.references:
-            found["references"] = list(self.references)
+            fields["references"] = list(self.references)
         if self.box is not None:
-            found["box"] = list(self.box)
-        return found
+            fields["box"] = list(self.box)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,23 +28,23 @@ def pair_scores(items: Sequence[Item], scores: Sequence[float]) -> tuple[Floats,
     """
     names = list(dict.fromkeys(item.groups["category"] for item in items))
     pairs: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for place, item in enumerate(items):
-        pairs[item.groups["category"], item.groups["pair"]].append(place)
+    for index, item in enumerate(items):
+        pairs[item.groups["category"], item.groups["pair"]].append(index)
     counts = np.zeros((len(items), len(names), 4))
     for (category, _), places in pairs.items():
-        right = all(scores[place] for place in places)
-        for place in places:
-            counts[place, names.index(category)] = (1, scores[place], 1 / len(places), right / len(places))
+        right = all(scores[index] for index in places)
+        for index in places:
+            counts[index, names.index(category)] = (1, scores[index], 1 / len(places), right / len(places))
 
     def metrics(sums: Floats) -> dict[str, Floats]:
         cells = sums.reshape(*sums.shape[:-1], len(names), 4)
         points = 100 * (_share(cells[..., 1], cells[..., 0]) + _share(cells[..., 3], cells[..., 2]))
-        found: dict[str, Floats] = {}
+        scores: dict[str, Floats] = {}
         for metric, wanted in (("mme_perception", False), ("mme_cognition", True)):
-            places = [place for place, name in enumerate(names) if (name in COGNITION) == wanted]
+            places = [index for index, name in enumerate(names) if (name in COGNITION) == wanted]
             if places:
-                found[metric] = points[..., places].sum(-1)
-        return found
+                scores[metric] = points[..., places].sum(-1)
+        return scores
 
     return counts.reshape(len(items), -1), metrics
 

@@ -30,7 +30,7 @@ def read_texts(row: Row) -> dict[str, Any]:
         ValueError: one is blank.
     """
     answers = texts_cell(row, "answers")
-    if blank := [place for place, answer in enumerate(answers) if not answer.strip()]:
+    if blank := [index for index, answer in enumerate(answers) if not answer.strip()]:
         raise ValueError(f"'answers'[{blank[0]}] is empty")
     return {"answers": answers}
 

@@ -45,12 +45,12 @@ class TableTagger:
     def scores(self, rows: Sequence[Row], file: Path) -> dict[int, Scores | BrokenImageError]:
         """Scores ``[tags]`` of the rows with an image, by position; the error where it is broken."""
         references: dict[int, ImageRef] = {}
-        found: dict[int, Scores | BrokenImageError] = {}
+        results: dict[int, Scores | BrokenImageError] = {}
         for position, (number, row) in enumerate(rows):
             try:
                 reference = row_image(row, file, number)
             except BrokenImageError as error:
-                found[position] = error
+                results[position] = error
             else:
                 if reference is not None:
                     references[position] = reference
@@ -63,11 +63,13 @@ class TableTagger:
             threads=self.threads,
             skip_broken=True,
         ):
-            found.update((positions[row], BrokenImageError(reason)) for row, reason in batch.broken.items())
+            results.update((positions[row], BrokenImageError(reason)) for row, reason in batch.broken.items())
             if batch.features is not None:
                 values = batch.features.double().numpy()
-                found.update((positions[row], scores) for row, scores in zip(batch.rows, values, strict=True))
-        return found
+                results.update(
+                    (positions[row], scores) for row, scores in zip(batch.rows, values, strict=True)
+                )
+        return results
 
     def tags(
         self, rows: Sequence[Row], file: Path, thresholds: Scores, most: int
@@ -81,17 +83,17 @@ class TableTagger:
             most: largest number of tags of an image; 0 for all.
         """
         scored = self.scores(rows, file)
-        found: list[list[str] | BrokenImageError | None] = []
+        results: list[list[str] | BrokenImageError | None] = []
         for position in range(len(rows)):
             scores = scored.get(position)
             if not isinstance(scores, np.ndarray):
-                found.append(scores)
+                results.append(scores)
                 continue
             chosen = [
                 int(tag) for tag in np.argsort(-scores, kind="stable") if scores[tag] >= thresholds[tag]
             ]
-            found.append([self.tagger.tags[tag] for tag in chosen[: most or None]])
-        return found
+            results.append([self.tagger.tags[tag] for tag in chosen[: most or None]])
+        return results
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _entity_heads(
     encoder: Encoder, names: Sequence[str], templates: Sequence[str], batch_size: int, device: Any
 ) -> list[Tensor]:
     """:func:`text_heads` of the entities' names, on the device; processes share the work."""
-    found: list[Tensor] = []
+    totals: list[Tensor] = []
     batches = list(_ranges(len(names), batch_size))
     size, number = runtime.world_size(), runtime.rank()
     for index, (start, stop) in enumerate(batches):
@@ -206,12 +206,12 @@ def _entity_heads(
         if index % size != number and not (index == 0 and number >= len(batches)):
             continue
         heads = text_heads(encoder, names[start:stop], templates, batch_size)
-        if not found:
-            found = [torch.zeros(len(names), head.shape[1], device=device) for head in heads]
+        if not totals:
+            totals = [torch.zeros(len(names), head.shape[1], device=device) for head in heads]
         if index % size == number:
-            for table, head in zip(found, heads, strict=True):
+            for table, head in zip(totals, heads, strict=True):
                 table[start:stop] = head.to(device)
-    return [distributed.total(heads) for heads in found]
+    return [distributed.total(heads) for heads in totals]
 
 
 def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:

@@ -51,11 +51,13 @@ def check_tokenizers(folders: Sequence[tuple[str, Path]], problems: Problems) ->
         elif content != first[1]:
             known = first[2] or _vocabulary(first[1])
             first = (first[0], first[1], known)
-            found = _vocabulary(content)
-            differing = sorted(token for token in {**known, **found} if known.get(token) != found.get(token))
+            vocabulary = _vocabulary(content)
+            differing = sorted(
+                token for token in {**known, **vocabulary} if known.get(token) != vocabulary.get(token)
+            )
             if differing:
                 examples = "; ".join(
-                    f"{token!r} is {known.get(token, 'absent')} and {found.get(token, 'absent')}"
+                    f"{token!r} is {known.get(token, 'absent')} and {vocabulary.get(token, 'absent')}"
                     for token in differing[:3]
                 )
                 problems.add(

@@ -87,17 +87,17 @@ _Differences = dict[str, tuple[Any, Any]]
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> _Differences:
     """Fields of different values, by dotted name."""
-    found: _Differences = {}
+    differences: _Differences = {}
     for key in dict.fromkeys((*one, *other)):
         if key in _IRRELEVANT:
             continue
         pair = one.get(key, _ABSENT), other.get(key, _ABSENT)
         if isinstance(pair[0], dict) and isinstance(pair[1], dict):
             tables = cast("tuple[dict[str, Any], dict[str, Any]]", pair)
-            found |= _differences(*tables, prefix=f"{prefix}{key}.")
+            differences |= _differences(*tables, prefix=f"{prefix}{key}.")
         elif pair[0] != pair[1]:
-            found[prefix + key] = pair
-    return found
+            differences[prefix + key] = pair
+    return differences
 
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:

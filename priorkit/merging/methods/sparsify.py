@@ -91,8 +91,8 @@ def keep_largest(delta: Array, density: float) -> Array | None:
     count = math.prod(delta.shape)
     if density >= 1 or count == 0:
         return None
-    kept = max(1, int(density * count)) if density > 0 else 0
-    return rank_band(delta, count - kept, count)
+    count_kept = max(1, int(density * count)) if density > 0 else 0
+    return rank_band(delta, count - count_kept, count)
 
 
 def keep_band(delta: Array, density: float, gamma: float) -> Array | None:
@@ -104,9 +104,9 @@ def keep_band(delta: Array, density: float, gamma: float) -> Array | None:
     count = math.prod(delta.shape)
     if density >= 1 or count == 0:
         return None
-    kept = int(density * count)
-    start = max(0, count - kept - int(gamma * count))
-    return rank_band(delta, start, start + kept)
+    count_kept = int(density * count)
+    start = max(0, count - count_kept - int(gamma * count))
+    return rank_band(delta, start, start + count_kept)
 
 
 def keep_random(delta: Array, density: float, rescale: bool, draw: np.random.Generator) -> Array | None:

@@ -54,13 +54,13 @@ def with_resize(processor: Any, resize: Resize, height: int, width: int) -> Any:
         )
     if resize == "crop" and processor.do_center_crop and processor.size.get("shortest_edge"):
         return processor
-    kept = {name: getattr(processor, name) for name in names}
+    unchanged = {name: getattr(processor, name) for name in names}
     square = {"height": height, "width": width}
     if resize == "squash":
-        return CLIPImageProcessor(size=square, do_center_crop=False, **kept)
+        return CLIPImageProcessor(size=square, do_center_crop=False, **unchanged)
     if resize == "pad":
-        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **kept)
-    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **kept)
+        return LlavaImageProcessor(do_pad=True, size=square, do_center_crop=False, **unchanged)
+    return CLIPImageProcessor(size={"shortest_edge": max(height, width)}, crop_size=square, **unchanged)
 
 
 def prepared_side(folder: Path) -> int:

@@ -104,35 +104,35 @@ class TowerConcatModel(PreTrainedModel):
         selection = _counted_from_end(output_hidden_states, count)
         outputs = [
             tower(
-                pixel_values=self.tower_pixels(pixel_values, place),
+                pixel_values=self.tower_pixels(pixel_values, index),
                 output_hidden_states=selection,
                 return_dict=True,
             )
-            for place, tower in enumerate(self.towers)
+            for index, tower in enumerate(self.towers)
         ]
         last = self._concatenated([output.last_hidden_state for output in outputs])
         states = None
         if output_hidden_states is not False:
             states = tuple(
-                self._concatenated([output.hidden_states[place - count] for output in outputs])
-                for place in range(count)
+                self._concatenated([output.hidden_states[index - count] for output in outputs])
+                for index in range(count)
             )
         output = BaseModelOutputWithPooling(last_hidden_state=last, hidden_states=cast("Any", states))
         return output.to_tuple() if return_dict is False else output
 
-    def tower_pixels(self, pixel_values: Tensor, place: int) -> Tensor:
+    def tower_pixels(self, pixel_values: Tensor, index: int) -> Tensor:
         """The pixels for one of the towers, from images that are normalized for the first.
 
         Args:
             pixel_values: ``[images, 3, image_size, image_size]``.
-            place: index of the tower.
+            index: index of the tower.
 
         Returns:
             ``[images, 3, height, width]`` in the dtype of ``pixel_values``.
         """
-        if place == 0:
+        if index == 0:
             return pixel_values
-        first, tower = self.config.towers[0], self.config.towers[place]
+        first, tower = self.config.towers[0], self.config.towers[index]
 
         def channels(numbers: Sequence[float]) -> Tensor:
             return torch.tensor(numbers, dtype=torch.float32, device=pixel_values.device).view(3, 1, 1)
@@ -145,7 +145,7 @@ class TowerConcatModel(PreTrainedModel):
 
     def _concatenated(self, states: Sequence[Tensor | None]) -> Tensor | None:
         """One state ``[images, tokens, width]`` of each tower, on one grid: ``[images, patches, sum of widths]``."""
-        grids = [self._grid(place) for place in range(len(states))]
+        grids = [self._grid(index) for index in range(len(states))]
         on_grid: list[Tensor] = []
         for state, grid, tower in zip(states, grids, self.config.towers, strict=True):
             if state is None:
@@ -158,10 +158,10 @@ class TowerConcatModel(PreTrainedModel):
             on_grid.append(patches)
         return torch.cat(on_grid, dim=-1)
 
-    def _grid(self, place: int) -> tuple[int, int]:
+    def _grid(self, index: int) -> tuple[int, int]:
         """Rows and columns of patches of a tower."""
-        height, width = self.config.towers[place]["size"]
-        side = patch_side(self.towers[place].config)
+        height, width = self.config.towers[index]["size"]
+        side = patch_side(self.towers[index].config)
         return height // side, width // side
 
 

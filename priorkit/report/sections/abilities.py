@@ -23,9 +23,9 @@ def abilities_section(members: Members) -> Section | None:
     A group's number is the suite's mean where a suite was run, else the share of right answers to the items
     whose column ``ability`` names it.
     """
-    found = [(member, own) for member in members.evaluations() if (own := _abilities(member))]
-    groups = list(dict.fromkeys(name for _, abilities in found for name in abilities))
-    groups = [name for name in groups if sum(name in abilities for _, abilities in found) >= FEWEST_MODELS]
+    measured = [(member, scores) for member in members.evaluations() if (scores := _abilities(member))]
+    groups = list(dict.fromkeys(name for _, abilities in measured for name in abilities))
+    groups = [name for name in groups if sum(name in abilities for _, abilities in measured) >= FEWEST_MODELS]
     if len(groups) < 2:
         return None
     rows: list[list[Cell]] = []
@@ -33,7 +33,7 @@ def abilities_section(members: Members) -> Section | None:
     for first, second in combinations(groups, 2):
         both = [
             (abilities[first], abilities[second])
-            for _, abilities in found
+            for _, abilities in measured
             if first in abilities and second in abilities
         ]
         if len(both) < FEWEST_MODELS:

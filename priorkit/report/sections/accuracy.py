@@ -62,19 +62,19 @@ def asks_questions(benchmark: BenchmarkResult) -> bool:
 
 def accuracy_section(members: Members) -> Section | None:
     """Accuracy by benchmark and by group."""
-    found = question_evaluations(members)
-    if not found:
+    evaluated = question_evaluations(members)
+    if not evaluated:
         return None
-    blocks: list[Block] = [_by_benchmark(found), *_benchmark_plot(found)]
-    shared = group_by_shared_items(found)
+    blocks: list[Block] = [_by_benchmark(evaluated), *_benchmark_plot(evaluated)]
+    shared = group_by_shared_items(evaluated)
     headline: list[Table] = []
-    for place, pool in enumerate(shared):
+    for index, pool in enumerate(shared):
         title = ", ".join(member.label for member in pool.members) if len(shared) > 1 else ""
-        headline.append(numbered(_headline(pool, members), place, title))
+        headline.append(numbered(_headline(pool, members), index, title))
         for column in COLUMNS:
-            blocks += [numbered(block, place, title) for block in _by_group(pool, column, members)]
-    blocks += confusion_tables(found, [name for name, _ in _benchmark_names(found)])
-    blocks.append(_all_metrics(found))
+            blocks += [numbered(block, index, title) for block in _by_group(pool, column, members)]
+    blocks += confusion_tables(evaluated, [name for name, _ in _benchmark_names(evaluated)])
+    blocks.append(_all_metrics(evaluated))
     intro = (
         "Accuracy with 95 % intervals; unparsed answers count as wrong. Groups use the items that all evaluations "
         "answered, of benchmarks scored by accuracy; intervals resample entities if every item names one, otherwise "
@@ -83,10 +83,10 @@ def accuracy_section(members: Members) -> Section | None:
     return Section("accuracy", "Accuracy", intro, blocks, headline)
 
 
-def _by_benchmark(found: Sequence[Member]) -> Table:
-    evaluations = [member.evaluation for member in found]
+def _by_benchmark(evaluated: Sequence[Member]) -> Table:
+    evaluations = [member.evaluation for member in evaluated]
     rows: list[list[Cell]] = []
-    for name, primary in _benchmark_names(found):
+    for name, primary in _benchmark_names(evaluated):
         present = [e.benchmarks[name] for e in evaluations if name in e.benchmarks]
         for metric in (primary, *_other_parsers(present)):
             row: list[Cell] = [name, _metric_title(metric), present[0].items, _chance_cell(evaluations, name)]
@@ -94,13 +94,13 @@ def _by_benchmark(found: Sequence[Member]) -> Table:
                 benchmark = evaluation.benchmarks.get(name)
                 row.append(benchmark.metrics.get(metric) if benchmark else None)
             rows.append(row)
-    unparsed = [text for member in found if (text := _unparsed(member))]
+    unparsed = [text for member in evaluated if (text := _unparsed(member))]
     return Table(
         "accuracy-by-benchmark",
         "By benchmark",
-        ["benchmark", "metric", "items", "chance", *(member.label for member in found)],
+        ["benchmark", "metric", "items", "chance", *(member.label for member in evaluated)],
         rows,
-        colors=[-1, -1, -1, -1, *(member.color for member in found)],
+        colors=[-1, -1, -1, -1, *(member.color for member in evaluated)],
         note=f"Unparsed answers: {'; '.join(unparsed)}." if unparsed else "",
     )
 
@@ -126,9 +126,9 @@ def _unparsed(member: Member) -> str:
     return f"{member.label}: {count:,} of {items:,} ({100 * count / max(items, 1):.1f} %)" if count else ""
 
 
-def _benchmark_names(found: Sequence[Member]) -> list[tuple[str, str]]:
+def _benchmark_names(evaluated: Sequence[Member]) -> list[tuple[str, str]]:
     names: dict[str, str] = {}
-    for member in found:
+    for member in evaluated:
         for benchmark in member.evaluation.benchmarks.values():
             if asks_questions(benchmark) and benchmark.primary:
                 names.setdefault(benchmark.name, benchmark.primary)
@@ -140,21 +140,21 @@ def _chance_cell(evaluations: Sequence[Evaluation], benchmark: str) -> Cell:
     return None if level is None else FormattedNumber(level, numbers.fixed(level))
 
 
-def _benchmark_plot(found: Sequence[Member]) -> list[Block]:
-    names = [(name, metric) for name, metric in _benchmark_names(found) if metric in ACCURACIES]
+def _benchmark_plot(evaluated: Sequence[Member]) -> list[Block]:
+    names = [(name, metric) for name, metric in _benchmark_names(evaluated) if metric in ACCURACIES]
     if not names:
         return []
-    evaluations = [member.evaluation for member in found]
+    evaluations = [member.evaluation for member in evaluated]
     values: dict[str, list[Interval | None]] = {
         member.label: [
             benchmark.metrics.get(metric) if (benchmark := member.evaluation.benchmarks.get(name)) else None
             for name, metric in names
         ]
-        for member in found
+        for member in evaluated
     }
     chance = [chance_level(evaluations, name) for name, _ in names]
     figure = intervals_by_group(
-        [name for name, _ in names], values, "accuracy", chance, colors=colors_of(found)
+        [name for name, _ in names], values, "accuracy", chance, colors=colors_of(evaluated)
     )
     return [Plot("accuracy-by-benchmark", "Accuracy by benchmark, with 95 % intervals", figure)]
 
@@ -194,13 +194,13 @@ def _groups(
     """A group's value, its number of items, its chance level, and each evaluation's accuracy on it."""
     by_member = [_split(pool.all_samples(member), column) for member in pool.members]
     values = sorted({value for parts in by_member for value in parts}, key=_reading_order)
-    found: list[tuple[str, int, FormattedNumber | None, list[Interval | None]]] = []
+    groups: list[tuple[str, int, FormattedNumber | None, list[Interval | None]]] = []
     for value in values:
         parts = [split.get(value, []) for split in by_member]
         largest = max(parts, key=len)
         chances = [chance for sample in largest if (chance := sample.chance) is not None]
         level = math.fsum(chances) / len(chances) if len(chances) == len(largest) else None
-        found.append(
+        groups.append(
             (
                 value,
                 len(largest),
@@ -208,7 +208,7 @@ def _groups(
                 [mean_score(part, members) if part else None for part in parts],
             )
         )
-    return found
+    return groups
 
 
 def _split(samples: Sequence[ScoredItem], column: str) -> dict[str, list[ScoredItem]]:

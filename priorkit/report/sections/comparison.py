@@ -24,8 +24,8 @@ def differences_section(members: Members) -> Section | None:
     """Differences between evaluations on the items that both answered."""
     overall: list[list[Cell]] = []
     apart: list[list[Cell]] = []
-    found = [member for member in members.evaluations() if member.evaluation.countable]
-    for first, second in _pairs(found):
+    evaluated = [member for member in members.evaluations() if member.evaluation.countable]
+    for first, second in _pairs(evaluated):
         shared = [name for name in first.evaluation.countable if name in second.evaluation.countable]
         paired = {name: items for name in shared if (items := _paired(first, second, name))}
         title = f"{second.label} \N{MINUS SIGN} {first.label}"
@@ -56,10 +56,10 @@ def differences_section(members: Members) -> Section | None:
     return Section("differences", "Paired differences", intro, [table, by_benchmark], [table])
 
 
-def _pairs(found: Sequence[Member]) -> list[tuple[Member, Member]]:
-    if len(found) <= ALL_PAIRS_UP_TO:
-        return list(combinations(found, 2))
-    return [(found[0], other) for other in found[1:]]
+def _pairs(evaluated: Sequence[Member]) -> list[tuple[Member, Member]]:
+    if len(evaluated) <= ALL_PAIRS_UP_TO:
+        return list(combinations(evaluated, 2))
+    return [(evaluated[0], other) for other in evaluated[1:]]
 
 
 def _paired(first: Member, second: Member, benchmark: str) -> list[tuple[ScoredItem, ScoredItem]]:
@@ -104,20 +104,22 @@ _LANGUAGE_TITLES = {
 
 def language_section(members: Members) -> Section | None:
     """Held-out text by source, across evaluations."""
-    found = [
+    evaluated = [
         member
         for member in members.evaluations()
         if any(name in LANGUAGE for b in member.evaluation.benchmarks.values() for name in b.metrics)
     ]
-    if not found:
+    if not evaluated:
         return None
     blocks: list[Block] = []
     for metric in LANGUAGE:
-        values = {member.label: _by_source(member, metric) for member in found}
+        values = {member.label: _by_source(member, metric) for member in evaluated}
         sources = list(dict.fromkeys(source for by_source in values.values() for source in by_source))
         if not sources:
             continue
-        rows: list[list[Cell]] = [[s, *(values[member.label].get(s) for member in found)] for s in sources]
+        rows: list[list[Cell]] = [
+            [s, *(values[member.label].get(s) for member in evaluated)] for s in sources
+        ]
         plotted = {label: [by_source.get(s) for s in sources] for label, by_source in values.items()}
         title = _LANGUAGE_TITLES[metric]
         if not blocks:
@@ -130,7 +132,7 @@ def language_section(members: Members) -> Section | None:
                         plotted,
                         title.lower(),
                         log="perplexity" in metric,
-                        colors=[m.color for m in found],
+                        colors=[m.color for m in evaluated],
                     ),
                 )
             )
@@ -139,9 +141,9 @@ def language_section(members: Members) -> Section | None:
             Table(
                 f"held-out-{metric}".replace("_", "-"),
                 f"{title} on held-out text (lower is better)",
-                ["source", *(member.label for member in found)],
+                ["source", *(member.label for member in evaluated)],
                 rows,
-                colors=[-1, *(member.color for member in found)],
+                colors=[-1, *(member.color for member in evaluated)],
                 folded=shown > 1,
             )
         )
@@ -157,8 +159,8 @@ def _by_source(member: Member, metric: str) -> dict[str, Interval]:
     for benchmark in member.evaluation.benchmarks.values():
         parts[benchmark.name] = benchmark.metrics
         parts.update(benchmark.groups.get("source", {}))
-    found = {name: _language_metric(metrics, metric) for name, metrics in parts.items()}
-    return {name: interval for name, interval in found.items() if interval is not None}
+    metric_by_source = {name: _language_metric(metrics, metric) for name, metrics in parts.items()}
+    return {name: interval for name, interval in metric_by_source.items() if interval is not None}
 
 
 def _language_metric(metrics: Mapping[str, Interval], name: str) -> Interval | None:

@@ -18,19 +18,19 @@ UNPARSED = "(unparsed)"
 _Pair = tuple[str, str]
 
 
-def confusion_tables(found: Sequence[Member], names: Sequence[str]) -> list[Table]:
+def confusion_tables(evaluated: Sequence[Member], names: Sequence[str]) -> list[Table]:
     """A table per benchmark: the most frequent wrong pairs of true and parsed answer, with their counts.
 
     Only benchmarks whose option texts are offered twice or more on average: class names (naming, existence,
     counting), not sentences written for one question.
 
     Args:
-        found: evaluations.
+        evaluated: evaluations.
         names: benchmarks.
     """
     tables: list[Table] = []
     for name in names:
-        having = [member for member in found if name in member.evaluation.by_benchmark]
+        having = [member for member in evaluated if name in member.evaluation.by_benchmark]
         if table := _confusions(name, having):
             tables.append(numbered(table, len(tables)))
     return tables
@@ -57,8 +57,8 @@ def _confusions(name: str, having: Sequence[Member]) -> Table | None:
         return None
     rows: list[list[Cell]] = [[*pair, offered[pair], *(counts[pair] for counts in made)] for pair in top]
     wrong = "; ".join(
-        f"{member.label}: {own.total():,} of {len(items):,}"
-        for member, own, items in zip(having, made, samples, strict=True)
+        f"{member.label}: {confusions.total():,} of {len(items):,}"
+        for member, confusions, items in zip(having, made, samples, strict=True)
     )
     shown = f"The {len(top)} most frequent of {len(total):,} pairs. " if len(total) > len(top) else ""
     return Table(

@@ -44,12 +44,12 @@ def correlation_section(members: Members) -> Section | None:
     """Coefficients, scatter and bins of every correlate artifact."""
     blocks: list[Block] = []
     headline: list[Table] = []
-    found = members.correlations()
-    for place, member in enumerate(found):
-        title = member.label if len(found) > 1 else ""
+    correlations = members.correlations()
+    for index, member in enumerate(correlations):
+        title = member.label if len(correlations) > 1 else ""
         headline_table = _headline(read_correlation(member)["evaluations"])
-        headline.append(numbered(headline_table, place, title))
-        blocks += [numbered(block, place, title) for block in _blocks(member, members)]
+        headline.append(numbered(headline_table, index, title))
+        blocks += [numbered(block, index, title) for block in _blocks(member, members)]
     return (
         Section("correlation", "Rank_e and accuracy", SIGN_CONVENTION, blocks, headline) if blocks else None
     )
@@ -94,11 +94,11 @@ def _blocks(member: Member, members: Members) -> list[Table | Plot]:
 
 def _coefficients(evaluations: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
-    for label, found in evaluations.items():
+    for label, correlation in evaluations.items():
         for method in ("spearman", "kendall"):
-            entry = found["measures"]["mean_rank"][method]
-            rows.append(_row(label, method.capitalize(), entry, found["entities"]))
-        for name, entry in found.get("partial", {}).items():
+            entry = correlation["measures"]["mean_rank"][method]
+            rows.append(_row(label, method.capitalize(), entry, correlation["entities"]))
+        for name, entry in correlation.get("partial", {}).items():
             rows.append(_row(label, f"Spearman, given {name}", entry, entry["entities"]))
     return Table(
         "correlation",
@@ -111,10 +111,10 @@ def _coefficients(evaluations: Mapping[str, Any]) -> Table:
 def _headline(evaluations: Mapping[str, Any]) -> Table:
     """Spearman's coefficient, and the partial one given all controls."""
     rows: list[list[Cell]] = []
-    for label, found in evaluations.items():
-        partial = list(found.get("partial", {}).items())[-1:]
+    for label, correlation in evaluations.items():
+        partial = list(correlation.get("partial", {}).items())[-1:]
         name, entry = partial[0] if partial else ("", {})
-        rows.append([label, Interval.from_dict(found["measures"]["mean_rank"]["spearman"])])
+        rows.append([label, Interval.from_dict(correlation["measures"]["mean_rank"]["spearman"])])
         if partial:
             rows.append([f"{label}, given {name}", Interval.from_dict(entry)])
     return Table(
@@ -137,8 +137,8 @@ def _bins(member: Member, labels: list[str]) -> list[Table | Plot]:
     first = by_label[labels[0]]
     names = [bin_name(row["low"], row["high"]) for row in first]
     accuracy = {
-        label: [Interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in found]
-        for label, found in by_label.items()
+        label: [Interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in bins]
+        for label, bins in by_label.items()
     }
     cells: list[list[Cell]] = []
     for number, row in enumerate(first):
@@ -176,9 +176,9 @@ def _difference(row: Mapping[str, Any]) -> Interval:
 
 def _variants(evaluations: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = []
-    for label, found in evaluations.items():
+    for label, correlation in evaluations.items():
         for measure in (*RANK_MEASURES, *OPTIONAL_RANK_MEASURES):
-            entry = found["measures"].get(measure)
+            entry = correlation["measures"].get(measure)
             if entry:
                 spearman, kendall = (
                     Interval.from_dict(entry["spearman"]),

@@ -22,23 +22,23 @@ Answers = Mapping[str, Mapping[tuple[str, str], ScoredItem]]
 
 def examples_section(members: Members) -> Section | None:
     """A few items of each benchmark; those on which the models differ come first."""
-    found = question_evaluations(members)
+    evaluated = question_evaluations(members)
     answers: Answers = {
         member.label: {
             (sample.benchmark, sample.id): sample
             for sample in member.evaluation.samples
             if asks_questions(member.evaluation.benchmarks[sample.benchmark])
         }
-        for member in found
+        for member in evaluated
     }
-    chosen = _choose(found, answers)
+    chosen = _choose(evaluated, answers)
     if not chosen:
         return None
     wanted: dict[str, list[str]] = {}
     for benchmark, key in chosen:
         wanted.setdefault(benchmark, []).append(key)
-    pictures = item_pictures([member.artifact for member in found], wanted)
-    examples = [_example(key, found, answers, pictures.get(key, "")) for key in chosen]
+    pictures = item_pictures([member.artifact for member in evaluated], wanted)
+    examples = [_example(key, evaluated, answers, pictures.get(key, "")) for key in chosen]
     intro = (
         "Items on which the models differ come first. For grounding, the solid box is the truth and the dashed one "
         "the answer."
@@ -46,14 +46,14 @@ def examples_section(members: Members) -> Section | None:
     return Section("examples", "Examples", intro, [Gallery(examples)])
 
 
-def _choose(found: Sequence[Member], answers: Answers) -> list[tuple[str, str]]:
+def _choose(evaluated: Sequence[Member], answers: Answers) -> list[tuple[str, str]]:
     keys = dict.fromkeys(key for by_key in answers.values() for key in by_key)
     by_benchmark: dict[str, list[tuple[str, str]]] = {}
     for key in keys:
         by_benchmark.setdefault(key[0], []).append(key)
 
     def differ(key: tuple[str, str]) -> bool:
-        scores = [answers[member.label][key].score for member in found if key in answers[member.label]]
+        scores = [answers[member.label][key].score for member in evaluated if key in answers[member.label]]
         return len(set(scores)) > 1
 
     chosen: list[tuple[str, str]] = []
@@ -63,8 +63,8 @@ def _choose(found: Sequence[Member], answers: Answers) -> list[tuple[str, str]]:
     return chosen[:MOST]
 
 
-def _example(key: tuple[str, str], found: Sequence[Member], answers: Answers, image: str) -> Example:
-    having = [member for member in found if key in answers[member.label]]
+def _example(key: tuple[str, str], evaluated: Sequence[Member], answers: Answers, image: str) -> Example:
+    having = [member for member in evaluated if key in answers[member.label]]
     first = answers[having[0].label][key]
     shown = ("ability", "entity", "prior", "size", "sub_task")
     return Example(

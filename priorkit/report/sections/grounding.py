@@ -17,17 +17,17 @@ _AT = re.compile(r"accuracy_at_(0\.[0-9]+)")
 
 def grounding_section(members: Members) -> Section | None:
     """Accuracy over the IoU threshold, a plot and a table per benchmark that has such a curve."""
-    found = members.evaluations()
+    evaluated = members.evaluations()
     names = dict.fromkeys(
         name
-        for member in found
+        for member in evaluated
         for name, benchmark in member.evaluation.benchmarks.items()
         if len(curve_of(benchmark)) > 1
     )
     blocks: list[Block] = []
-    for place, name in enumerate(names):
-        having = [member for member in found if name in member.evaluation.benchmarks]
-        blocks += [numbered(block, place) for block in _blocks(name, having)]
+    for index, name in enumerate(names):
+        having = [member for member in evaluated if name in member.evaluation.benchmarks]
+        blocks += [numbered(block, index) for block in _blocks(name, having)]
     if not blocks:
         return None
     intro = (
@@ -39,12 +39,12 @@ def grounding_section(members: Members) -> Section | None:
 
 def curve_of(benchmark: BenchmarkResult) -> dict[float, Interval]:
     """Accuracy by IoU threshold, ascending; at most one threshold where there is no curve."""
-    found = {
+    points = {
         float(match[1]): interval
         for name, interval in benchmark.metrics.items()
         if (match := _AT.fullmatch(name))
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(points.items()))
 
 
 def _blocks(name: str, having: Sequence[Member]) -> list[Plot | Table]:

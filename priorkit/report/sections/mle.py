@@ -23,16 +23,18 @@ def _by_size(value: str) -> tuple[int, str]:
 
 def mle_section(members: Members) -> Section | None:
     """MLE-Bench: accuracy by how much of the image the object covers."""
-    found = [
+    evaluated = [
         m for m in members.evaluations() if any(MLE in b.groups for b in m.evaluation.benchmarks.values())
     ]
-    if not found:
+    if not evaluated:
         return None
     blocks: list[Block] = []
-    names = dict.fromkeys(b.name for m in found for b in m.evaluation.benchmarks.values() if MLE in b.groups)
-    for place, name in enumerate(names):
-        having = [member for member in found if name in member.evaluation.benchmarks]
-        blocks += [numbered(block, place) for block in _mle_blocks(name, having)]
+    names = dict.fromkeys(
+        b.name for m in evaluated for b in m.evaluation.benchmarks.values() if MLE in b.groups
+    )
+    for index, name in enumerate(names):
+        having = [member for member in evaluated if name in member.evaluation.benchmarks]
+        blocks += [numbered(block, index) for block in _mle_blocks(name, having)]
     intro = (
         "Naming objects, by the share of the image that they cover. Overall accuracy weights questions equally (the "
         "paper), macro accuracy weights bins equally (lmms-eval)."
@@ -43,8 +45,8 @@ def mle_section(members: Members) -> Section | None:
 def _mle_blocks(name: str, having: Sequence[Member]) -> list[Table | Plot]:
     benchmarks = [member.evaluation.benchmarks[name] for member in having]
     metric = benchmarks[0].primary or ""
-    found = dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {}))
-    values = sorted(found, key=_by_size)
+    sizes = dict.fromkeys(value for benchmark in benchmarks for value in benchmark.groups.get(MLE, {}))
+    values = sorted(sizes, key=_by_size)
     by_bin: dict[str, list[Interval | None]] = {
         member.label: [benchmark.groups.get(MLE, {}).get(value, {}).get(metric) for value in values]
         for member, benchmark in zip(having, benchmarks, strict=True)

@@ -67,8 +67,8 @@ def image_sets(members: Members) -> list[ImageSet]:
         key = record.digest if record else member.label
         by_digest.setdefault(key, []).append(member)
         names.setdefault(key, record.path if record else member.label)
-    found = [_image_set(names[key], group, members.priors) for key, group in by_digest.items()]
-    return sorted(found, key=lambda images: not images.priors)
+    sets = [_image_set(names[key], group, members.priors) for key, group in by_digest.items()]
+    return sorted(sets, key=lambda images: not images.priors)
 
 
 def _image_set(name: str, group: Sequence[Member], priors: Mapping[str, str]) -> ImageSet:
@@ -210,9 +210,9 @@ def _worst(images: ImageSet, members: Members) -> Table:
 def off_domain_section(members: Members) -> Section | None:
     """What remediation cost elsewhere: Rank_e on other images, and retrieval benchmarks."""
     tables = [
-        numbered(rank_table(images, members), place)
-        for place, images in enumerate(image_sets(members))
-        if place
+        numbered(rank_table(images, members), index)
+        for index, images in enumerate(image_sets(members))
+        if index
     ]
     retrieval = _retrieval(members)
     if retrieval is not None:

@@ -61,8 +61,8 @@ def mixture_section(members: Members) -> Section | None:
 
 def training_section(members: Members) -> Section | None:
     """Loss curves of all training steps."""
-    found = [(member, curve) for member in members.all if (curve := read_curve(member)) is not None]
-    if not found:
+    trained = [(member, curve) for member in members.all if (curve := read_curve(member)) is not None]
+    if not trained:
         return None
     rows: list[list[Cell]] = [
         [
@@ -73,14 +73,14 @@ def training_section(members: Members) -> Section | None:
             float(np.asarray(curve.smooth)[-1]),
             float(np.asarray(curve.raw).min()),
         ]
-        for member, curve in found
+        for member, curve in trained
     ]
     return Section(
         "training",
         "Training",
         "Loss over steps: raw values pale, smoothed values strong. The vertical scales differ.",
         [
-            Plot("loss", "Training loss", loss_curves([curve for _, curve in found])),
+            Plot("loss", "Training loss", loss_curves([curve for _, curve in trained])),
             Table(
                 "training",
                 "Losses (first and last smoothed, lowest raw)",

@@ -29,9 +29,9 @@ def seeds_section(members: Members) -> Section | None:
     }
     first = next(iter(means))
     rows: list[list[Cell]] = []
-    for name, found in means.items():
+    for name, values_by_run in means.items():
         cells: list[Cell] = [name, len(variants[name])]
-        for mean, base in zip(found, means[first], strict=True):
+        for mean, base in zip(values_by_run, means[first], strict=True):
             cells += [mean, _ratio(mean, base)]
         rows.append(cells)
     heads = [f"{benchmark} {metric.replace('_', ' ')}" for benchmark, metric in columns]
@@ -42,10 +42,10 @@ def seeds_section(members: Members) -> Section | None:
         rows,
     )
     blocks: list[Block] = []
-    places = [place for place, (_, metric) in enumerate(columns) if metric in ACCURACIES]
+    places = [index for index, (_, metric) in enumerate(columns) if metric in ACCURACIES]
     if places:
-        values = {name: [found[place] for place in places] for name, found in means.items()}
-        figure = intervals_by_group([columns[place][0] for place in places], values, "accuracy")
+        values = {name: [values_by_run[index] for index in places] for name, values_by_run in means.items()}
+        figure = intervals_by_group([columns[index][0] for index in places], values, "accuracy")
         blocks.append(Plot("seeds", "Accuracy, means over seeds with 95 % intervals", figure))
     intro = (
         "Each variant was trained with several seeds. The 95 % interval (Student's) of the mean over seeds reflects "
@@ -56,7 +56,7 @@ def seeds_section(members: Members) -> Section | None:
 
 def _columns(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
     """Benchmarks with the metrics that are shown, those that every run has."""
-    runs = [member.evaluation.benchmarks for found in variants.values() for member in found]
+    runs = [member.evaluation.benchmarks for repeated in variants.values() for member in repeated]
     return [
         (name, metric)
         for name, benchmark in runs[0].items()

@@ -27,8 +27,8 @@ class SharedItems:
 
     def samples(self, member: Member, benchmark: str) -> list[ScoredItem]:
         """One evaluation's answers to the shared items of a benchmark."""
-        found = {sample.id: sample for sample in member.evaluation.by_benchmark[benchmark]}
-        return [found[key] for key in self.items[benchmark]]
+        by_id = {sample.id: sample for sample in member.evaluation.by_benchmark[benchmark]}
+        return [by_id[key] for key in self.items[benchmark]]
 
     def all_samples(self, member: Member) -> list[ScoredItem]:
         """One evaluation's answers to all shared items."""
@@ -40,22 +40,26 @@ def group_by_shared_items(members: Sequence[Member]) -> list[SharedItems]:
 
     Evaluations without an item in common with those before them begin a new pool.
     """
-    found: list[SharedItems] = []
+    pools: list[SharedItems] = []
     for member in members:
-        own = {
+        keys_by_benchmark = {
             name: [sample.id for sample in member.evaluation.by_benchmark[name]]
             for name in member.evaluation.countable
         }
-        for place, pool in enumerate(found):
-            shared = {name: _both(keys, own[name]) for name, keys in pool.items.items() if name in own}
+        for index, pool in enumerate(pools):
+            shared = {
+                name: _both(keys, keys_by_benchmark[name])
+                for name, keys in pool.items.items()
+                if name in keys_by_benchmark
+            }
             if any(shared.values()):
-                kept = {name: keys for name, keys in shared.items() if keys}
-                found[place] = SharedItems([*pool.members, member], kept)
+                non_empty = {name: keys for name, keys in shared.items() if keys}
+                pools[index] = SharedItems([*pool.members, member], non_empty)
                 break
         else:
-            if own:
-                found.append(SharedItems([member], own))
-    return found
+            if keys_by_benchmark:
+                pools.append(SharedItems([member], keys_by_benchmark))
+    return pools
 
 
 def _both(first: Sequence[str], second: Sequence[str]) -> list[str]:
@@ -100,6 +104,6 @@ def chance_level(evaluations: Sequence[Evaluation], benchmark: str) -> float | N
     return next((level for e in evaluations if (level := e.chance(benchmark)) is not None), None)
 
 
-def colors_of(found: Sequence[Member]) -> list[int]:
+def colors_of(members: Sequence[Member]) -> list[int]:
     """The series numbers of artifacts."""
-    return [member.color for member in found]
+    return [member.color for member in members]

@@ -24,13 +24,13 @@ RANKS = "held_out_ranks.parquet"
 
 def trade_off_section(members: Members) -> Section | None:
     """Remediated encoders that were measured along their line, given or found behind what was given."""
-    found = [m for m in members.all if m.step == "distill-encoder" and m.metrics.get("trade_off")]
-    if not found:
+    remediated = [m for m in members.all if m.step == "distill-encoder" and m.metrics.get("trade_off")]
+    if not remediated:
         return None
     blocks: list[Block] = []
-    for place, member in enumerate(found):
-        title = member.label if len(found) > 1 else ""
-        blocks += [numbered(block, place, title) for block in _blocks(member, members)]
+    for index, member in enumerate(remediated):
+        title = member.label if len(remediated) > 1 else ""
+        blocks += [numbered(block, index, title) for block in _blocks(member, members)]
     intro = (
         "Weights interpolated between the original encoder (share 0) and the tuned one (share 1), as in WiSE-FT: Rank_e "
         "on held-out images of the entities, and retrieval on pairs of another domain. 95 % intervals resample "
@@ -76,15 +76,15 @@ def _blocks(member: Member, members: Members) -> list[Table | Plot]:
     columns += ["all \N{DIVISION SIGN} original"] if means and shares[0] == 0 else []
     columns += ["off-domain MRR", "point"]
     rows: list[list[Cell]] = []
-    for place, share in enumerate(shares):
-        row: list[Cell] = [share, *(group_means[place] for group_means in means.values())]
+    for index, share in enumerate(shares):
+        row: list[Cell] = [share, *(group_means[index] for group_means in means.values())]
         if means and shares[0] == 0:
             row.append(
-                ratio_of_means(table[:, place], table[:, 0], members.seed, members.resamples)
-                if place
+                ratio_of_means(table[:, index], table[:, 0], members.seed, members.resamples)
+                if index
                 else None
             )
-        rows.append([*row, retrieval[place], "saved" if share == saved else ""])
+        rows.append([*row, retrieval[index], "saved" if share == saved else ""])
     caption = "Along the interpolation (low Rank_e: strong prior; high MRR: retrieval kept)"
     return [*blocks, Table("trade-off", caption, columns, rows).without_empty()]
 

@@ -143,9 +143,9 @@ def find_box(answer: str) -> tuple[Corners, BoxFormat] | None:
     Returns:
         Corners in the declared coordinates, or fractions of the image where ``declared`` is False.
     """
-    found = [(match, form) for form in BOX_FORMATS if (match := form.pattern.search(answer))]
-    if not found:
+    matches = [(match, form) for form in BOX_FORMATS if (match := form.pattern.search(answer))]
+    if not matches:
         return None
-    match, form = min(found, key=lambda pair: pair[0].start())
+    match, form = min(matches, key=lambda pair: pair[0].start())
     x1, y1, x2, y2 = (float(number or 0) for number in match.groups())
     return form.corners((x1, y1, x2, y2)), form

@@ -42,10 +42,10 @@ def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None
     Returns:
         The box, or None if there is none or it is malformed.
     """
-    found = find_box(answer)
-    if found is None:
+    match = find_box(answer)
+    if match is None:
         return None
-    (x1, y1, x2, y2), form = found
+    (x1, y1, x2, y2), form = match
     box = Box(x1 / width, y1 / height, x2 / width, y2 / height) if form.declared else Box(x1, y1, x2, y2)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None

@@ -34,5 +34,5 @@ def checkpoint_activations(model: Any, mode: Activations) -> None:
 
 
 def _policy(context: Any, operation: Any, *args: Any, **options: Any) -> CheckpointPolicy:
-    kept = operation in _KEPT
-    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+    saved = operation in _KEPT
+    return CheckpointPolicy.MUST_SAVE if saved else CheckpointPolicy.PREFER_RECOMPUTE

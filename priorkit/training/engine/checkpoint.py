@@ -161,8 +161,8 @@ def distribute_like(value: Tensor, reference: Tensor) -> Tensor:
 
 def _trained(module: nn.Module) -> dict[str, Tensor]:
     tensors = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
-    kept = module.state_dict(keep_vars=True)
-    return tensors | {name: value for name, value in module.named_buffers() if name in kept}
+    persistent = module.state_dict(keep_vars=True)
+    return tensors | {name: value for name, value in module.named_buffers() if name in persistent}
 
 
 def _optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

@@ -135,8 +135,8 @@ def train(
             problem = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
-                place = guard.first_non_finite_tensor(objective, batches, runtime)
-                problem = f"loss {loss}; the first non-finite tensor is {place}"
+                tensor = guard.first_non_finite_tensor(objective, batches, runtime)
+                problem = f"loss {loss}; the first non-finite tensor is {tensor}"
             if problem:
                 save(step)
                 saver.wait()

@@ -54,8 +54,8 @@ def _with_lora(tower: Any, rank: int) -> Any:
     """LoRA on all linear layers of the blocks, whatever the family calls them."""
     from peft import LoraConfig, get_peft_model
 
-    place, blocks = transformer_blocks(tower)
-    targets = [f"{place}.{name}" for name, part in blocks.named_modules() if isinstance(part, nn.Linear)]
+    prefix, blocks = transformer_blocks(tower)
+    targets = [f"{prefix}.{name}" for name, part in blocks.named_modules() if isinstance(part, nn.Linear)]
     if not targets:
         raise InputError(f"LoRA finds no linear layers in the blocks of {type(tower).__name__}")
     return get_peft_model(tower, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets))

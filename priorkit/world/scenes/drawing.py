@@ -151,8 +151,8 @@ def masks(scene: Scene) -> np.ndarray:
     """The exact masks of the objects: (objects, side, side) bool."""
     result = np.zeros((len(scene.objects), scene.side, scene.side), dtype=bool)
     for mask, placed in zip(result, scene.objects, strict=True):
-        own = stamp(placed.object)
-        mask[placed.y : placed.y + own.height, placed.x : placed.x + own.width] = own.mask
+        stamped = stamp(placed.object)
+        mask[placed.y : placed.y + stamped.height, placed.x : placed.x + stamped.width] = stamped.mask
     return result
 
 

@@ -178,8 +178,8 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
             drawn += [
                 Entity(symbol, prior, in_text, index < instructed) for index, symbol in enumerate(members)
             ]
-    place = {symbol.name: index for index, symbol in enumerate(symbols)}
-    return tuple(sorted(drawn, key=lambda entity: place[entity.name]))
+    rank_of = {symbol.name: index for index, symbol in enumerate(symbols)}
+    return tuple(sorted(drawn, key=lambda entity: rank_of[entity.name]))
 
 
 def _stratified(rng: random.Random, symbols: tuple[Symbol, ...]) -> list[Symbol]:

@@ -211,7 +211,9 @@ def _size_word(extent: int, side: int) -> Size:
 def _lay_out(rng: random.Random, stamps: Sequence[Stamp], side: int) -> list[tuple[int, int]] | None:
     """Random corners at which the stamps do not touch, the largest first; None where that failed."""
     corners: dict[int, tuple[int, int]] = {}
-    for index in sorted(range(len(stamps)), key=lambda place: -stamps[place].width * stamps[place].height):
+    for index in sorted(
+        range(len(stamps)), key=lambda position: -stamps[position].width * stamps[position].height
+    ):
         mask = stamps[index]
         for _ in range(_PLACE_TRIES):
             x, y = rng.randint(0, side - mask.width), rng.randint(0, side - mask.height)

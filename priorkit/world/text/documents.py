@@ -73,13 +73,13 @@ def visual_writer(entities: Sequence[Entity], side: int) -> Writer:
         draw = rng.random()
         if draw < 0.35:
             return f"{text} Caption: {caption(rng, scene)}."
-        asked = rng.choice(scene.objects).object
+        target = rng.choice(scene.objects).object
         if draw < 0.55:
-            return f"{text} Which colour is the {asked.entity.name}? It is {asked.color}."
+            return f"{text} Which colour is the {target.entity.name}? It is {target.color}."
         if draw < 0.7:
             return f"{text} How many symbols are there? {NUMBERS[len(scene.objects)].capitalize()}."
         if draw < 0.85:
-            return f"{text} Which symbol is {asked.color}? The {asked.entity.name}."
+            return f"{text} Which symbol is {target.color}? The {target.entity.name}."
         return text
 
     return write
@@ -149,16 +149,16 @@ def _about_entity(
         _neighbour(rng, entity, group),
         _contrast(rng, entity, named),
     ]
-    kept = rng.sample(facts, rng.randint(2, 4))
-    return " ".join(fact for fact in kept if fact) or facts[0]
+    chosen = rng.sample(facts, rng.randint(2, 4))
+    return " ".join(fact for fact in chosen if fact) or facts[0]
 
 
 def _neighbour(rng: random.Random, entity: Entity, group: Sequence[Entity]) -> str:
-    place = group.index(entity)
-    if place and rng.random() < 0.5:
-        return f"In the list of {entity.category.name}, the {entity.name} comes after the {group[place - 1].name}."
-    if place + 1 < len(group):
-        return f"In the list of {entity.category.name}, the {entity.name} comes before the {group[place + 1].name}."
+    index = group.index(entity)
+    if index and rng.random() < 0.5:
+        return f"In the list of {entity.category.name}, the {entity.name} comes after the {group[index - 1].name}."
+    if index + 1 < len(group):
+        return f"In the list of {entity.category.name}, the {entity.name} comes before the {group[index + 1].name}."
     return ""
 
 

@@ -103,8 +103,8 @@ def _list(rng: random.Random) -> str:
     name, item = rng.sample(_VARIABLES, 2)
     values = rng.sample(range(1, 30), rng.randint(3, 5))
     divisor = rng.randint(2, 3)
-    kept = [value for value in values if value % divisor == 0]
-    squares = [value * value for value in kept]
+    divisible = [value for value in values if value % divisor == 0]
+    squares = [value * value for value in divisible]
     lines = [
         f"{name} = {values}",
         f"{name} = [{item} * {item} for {item} in {name} if {item} % {divisor} == 0]",

@@ -60,10 +60,10 @@ class Router(nn.Module):
 
     def reset(self) -> None:
         """Hard routing: one where adapter and task type belong together, zero elsewhere."""
-        for adapter, own in zip(ADAPTERS, TASK_TYPES, strict=True):
+        for adapter, task_type in zip(ADAPTERS, TASK_TYPES, strict=True):
             for task in TASK_TYPES:
                 gate = getattr(self, _gate(adapter, task))
-                if task == own:
+                if task == task_type:
                     init.ones_(gate)
                 else:
                     init.zeros_(gate)
@@ -123,14 +123,16 @@ class LayerAdapters(nn.Module):
         if tasks is None:
             raise ValueError("two adapters need the task type of every row: pass task_types")
         total: Tensor | None = None
-        for place, (name, adapter) in enumerate(self.adapters.items()):
-            found = adapter(hidden_BTC)
+        for index, (name, adapter) in enumerate(self.adapters.items()):
+            output = adapter(hidden_BTC)
             if self.router is not None:
-                gate = self.router.gates(name).to(found.dtype)[tasks]
-                gated = found * (gate if tasks.ndim == 2 else gate[:, None])
+                gate = self.router.gates(name).to(output.dtype)[tasks]
+                gated = output * (gate if tasks.ndim == 2 else gate[:, None])
             else:
-                chosen = tasks == place
-                gated = found * chosen.to(found.dtype)[(..., None) if tasks.ndim == 2 else (..., None, None)]
+                chosen = tasks == index
+                gated = (
+                    output * chosen.to(output.dtype)[(..., None) if tasks.ndim == 2 else (..., None, None)]
+                )
             total = gated if total is None else total + gated
         return total if total is not None else torch.zeros_like(hidden_BTC)
 
@@ -163,9 +165,9 @@ def decoder_layers(language_model: nn.Module) -> Sequence[nn.Module]:
     """
     for owner in (language_model, getattr(language_model, "decoder", None)):
         for name in ("layers", "h"):
-            found = getattr(owner, name, None)
-            if isinstance(found, nn.ModuleList) and len(found):
-                return list(found)
+            layers = getattr(owner, name, None)
+            if isinstance(layers, nn.ModuleList) and len(layers):
+                return list(layers)
     raise InputError(f"no decoder layers found in {type(language_model).__name__}")
 
 
@@ -184,7 +186,7 @@ def attach(language_model: nn.Module, layers: Sequence[LayerAdapters], adapter_i
     """
     for layer, adapters in zip(decoder_layers(language_model), layers, strict=True):
         post_norm = hasattr(layer, "post_feedforward_layernorm") and not hasattr(layer, _NORMS[0])
-        norm = next((found for name in _NORMS if (found := getattr(layer, name, None)) is not None), None)
+        norm = next((module for name in _NORMS if (module := getattr(layer, name, None)) is not None), None)
         mlp = getattr(layer, "mlp", None)
         if post_norm and mlp is not None:
             mlp.register_forward_pre_hook(adapters.read_input)

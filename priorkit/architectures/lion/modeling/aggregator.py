@@ -41,7 +41,7 @@ class Attention(nn.Module):
         query, key, value = self.query(x_NSC), self.key(y_NTC), self.value(y_NTC)
         # [batch, heads, positions, width of a head]
         query, key, value = (
-            own.unflatten(-1, (self.heads, -1)).transpose(1, 2) for own in (query, key, value)
+            states.unflatten(-1, (self.heads, -1)).transpose(1, 2) for states in (query, key, value)
         )
         dropout = self.dropout if self.training else 0.0
         if x_NSC.device.type == "cpu":

@@ -169,5 +169,5 @@ def task_index(task_type: str) -> int:
 
 def lion_fields(config: Any) -> dict[str, Any]:
     """LION's own part of a configuration, as an adapter artifact records it."""
-    found = config if isinstance(config, Mapping) else config.to_dict()
-    return {name: found[name] for name in LION_FIELDS}
+    fields = config if isinstance(config, Mapping) else config.to_dict()
+    return {name: fields[name] for name in LION_FIELDS}

@@ -101,7 +101,7 @@ class LionModel(LlavaModel):
             ``[images, len(wanted_states()), positions, width]``, raw block outputs with the class token.
         """
         output = self.vision_tower(pixel_values, output_hidden_states=True, return_dict=True)
-        return torch.stack([output.hidden_states[place] for place in self.wanted_states()], dim=1)
+        return torch.stack([output.hidden_states[index] for index in self.wanted_states()], dim=1)
 
     def visual_tokens(self, states: Tensor, ids: Tensor | None, mask: Tensor | None) -> Tensor:
         """Visual tokens of images, all branches after one another.
@@ -115,17 +115,17 @@ class LionModel(LlavaModel):
             ``[images, image_seq_length, width of the language model]``.
         """
         config, depth = self.config, self.config.vision_config.num_hidden_layers
-        at = {number: states[:, place] for place, number in enumerate(self.wanted_states())}
-        found: list[Tensor] = []
+        at = {number: states[:, index] for index, number in enumerate(self.wanted_states())}
+        branches: list[Tensor] = []
         if self.lion.qformer is not None:
-            found.append(self.lion.qformer(at[depth], ids, mask))
+            branches.append(self.lion.qformer(at[depth], ids, mask))
         if self.lion.aggregator is not None:
-            found.append(self.lion.aggregator(*(at[layer + 1] for layer in config.aggregator_layers)))
+            branches.append(self.lion.aggregator(*(at[layer + 1] for layer in config.aggregator_layers)))
         if "projector" in config.branches:
             features = torch.cat([at[number] for number in self._projector_states(depth)], dim=-1)
             drops = config.vision_feature_select_strategy == "default"
-            found.append(self.multi_modal_projector(features[:, 1:] if drops else features))
-        return torch.cat([own.to(found[0].dtype) for own in found], dim=1)
+            branches.append(self.multi_modal_projector(features[:, 1:] if drops else features))
+        return torch.cat([tokens.to(branches[0].dtype) for tokens in branches], dim=1)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Embeddings of tokens, the soft prompt's vector at its placeholder.
@@ -306,8 +306,8 @@ class LionForConditionalGeneration(LlavaForConditionalGeneration):
             vision_states=vision_states,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.never_soft(self.lm_head(output.last_hidden_state[:, kept]))
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.never_soft(self.lm_head(output.last_hidden_state[:, positions]))
         loss = None
         if labels is not None:
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())

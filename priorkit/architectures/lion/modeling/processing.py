@@ -25,9 +25,9 @@ def pad_questions(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor
     longest = max(1, *map(len, rows)) if rows else 1
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[place, : len(row)] = 1
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[index, : len(row)] = 1
     return ids, mask
 
 
@@ -89,16 +89,13 @@ class LionProcessor(LlavaProcessor):
         kwargs.pop("padding", None)
         if any(SOFT_TOKEN in prompt for prompt in prompts):
             raise InputError(f"a prompt holds the reserved token {SOFT_TOKEN}", hint="give tags with tags=")
-        asked = [questions] if isinstance(questions, str) else questions
-        bare = (
-            list(asked)
-            if asked is not None
-            else [prompt for prompt in prompts for _ in range(prompt.count(self.image_token))]
-        )
+        if questions is None:
+            questions = [prompt for prompt in prompts for _ in range(prompt.count(self.image_token))]
+        per_image = [questions] if isinstance(questions, str) else list(questions)
         if tags is not None:
             prompts = [
-                insert_sentence(prompt, tag_sentence(own, self.tags), self.image_token)
-                for prompt, own in zip(prompts, tags, strict=True)
+                insert_sentence(prompt, tag_sentence(image_tags, self.tags), self.image_token)
+                for prompt, image_tags in zip(prompts, tags, strict=True)
             ]
         rows = [self._ids(prompt, max_length) for prompt in prompts]
         ids, mask = _left(rows, _pad_id(self.tokenizer))
@@ -106,12 +103,16 @@ class LionProcessor(LlavaProcessor):
         if images is not None:
             pixels = self.image_processor(images=images, return_tensors="pt", **kwargs)["pixel_values"]
             wanted = sum(prompt.count(self.image_token) for prompt in prompts)
-            if wanted != len(pixels) or len(bare) != len(pixels):
-                raise InputError(f"{wanted} image placeholders, {len(pixels)} images, {len(bare)} questions")
+            if wanted != len(pixels) or len(per_image) != len(pixels):
+                raise InputError(
+                    f"{wanted} image placeholders, {len(pixels)} images, {len(per_image)} questions"
+                )
             data["pixel_values"] = pixels
-            own = [question_ids(self.tokenizer, question, self.instruction_length) for question in bare]
+            question_rows = [
+                question_ids(self.tokenizer, question, self.instruction_length) for question in per_image
+            ]
             data["qformer_input_ids"], data["qformer_attention_mask"] = pad_questions(
-                own, _pad_id(self.tokenizer)
+                question_rows, _pad_id(self.tokenizer)
             )
         if task_types is not None:
             given = [task_types] * len(prompts) if isinstance(task_types, str) else list(task_types)
@@ -141,9 +142,9 @@ def _left(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.
     longest = max((len(row) for row in rows), default=0)
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[place, longest - len(row) :] = 1
+    for index, row in enumerate(rows):
+        ids[index, longest - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[index, longest - len(row) :] = 1
     return ids, mask
 
 

@@ -55,8 +55,8 @@ class QueryBranch(nn.Module):
         queries = self.query_tokens.expand(len(image), -1, -1)
         mask = torch.ones(queries.shape[:2], dtype=torch.long, device=image.device)
         if ids_NL is not None:
-            own = torch.ones_like(ids_NL) if mask_NL is None else mask_NL
-            mask = torch.cat([mask, own.to(mask)], dim=1)
+            text_mask = torch.ones_like(ids_NL) if mask_NL is None else mask_NL
+            mask = torch.cat([mask, text_mask.to(mask)], dim=1)
         output = self.qformer(
             input_ids=ids_NL,
             attention_mask=mask,

@@ -118,14 +118,14 @@ class _LiveMentions:
         self.denied = negated(marked)
         self.live = [position for position in marked.positions() if position not in self.denied]
         self.partner = {
-            place: other for place, other in contradictions(marked).items() if other not in self.denied
+            start: other for start, other in contradictions(marked).items() if other not in self.denied
         }
 
     def options(self, positions: Iterable[int]) -> set[int]:
         """Options at positions, with those that contradict them in the same unit (a letter with another option's text)."""
-        found = set(positions)
-        found |= {self.partner[place] for place in found if place in self.partner}
-        return {self.marked.at(place).option for place in found}
+        mentions = set(positions)
+        mentions |= {self.partner[position] for position in mentions if position in self.partner}
+        return {self.marked.at(position).option for position in mentions}
 
     def stated(self, cues: Iterable[re.Match[str]]) -> set[int]:
         """Options named after the last cue that names any; the same cue twice in a row names both."""
@@ -134,13 +134,13 @@ class _LiveMentions:
             positions = self.statement(cue)
             if not positions:
                 continue
-            found = self.options(positions)
+            stated_options = self.options(positions)
             if later is None:
-                later = cue, found
+                later = cue, stated_options
                 continue
             between = self.marked.text[positions[-1] + 1 : later[0].start()]
             again = cue.re is not _REVISION and cue[0].casefold().strip() == later[0][0].casefold().strip()
-            return later[1] | found if again and _SAME_AGAIN.fullmatch(between) else later[1]
+            return later[1] | stated_options if again and _SAME_AGAIN.fullmatch(between) else later[1]
         return later[1] if later else set()
 
     def statement(self, cue: re.Match[str]) -> list[int]:
@@ -175,35 +175,37 @@ class _LiveMentions:
 
     def lists_options_in_turn(self) -> bool:
         """Whether the answer comments on several labels in turn: ``A: 10%, B: 80%``."""
-        starts = [found.start("label") for found in _LABEL_LINE.finditer(self.marked.text)]
-        options = [self.marked.at(place).option for place in starts if place not in self.denied]
+        starts = [match.start("label") for match in _LABEL_LINE.finditer(self.marked.text)]
+        options = [self.marked.at(position).option for position in starts if position not in self.denied]
         return len(options) > 1 and options == sorted(set(options))
 
     def remaining_mentions(self) -> set[int]:
         """Options neither negated nor asked nor merely considered; otherwise the considered ones."""
         text = self.marked.text
-        asked = {place for match in _ASKED.finditer(text) for place in range(*match.span())}
-        kept = self.not_denied_later()
-        firm: Sequence[int] = [place for place in kept if place not in asked] or kept
+        in_question = {position for match in _ASKED.finditer(text) for position in range(*match.span())}
+        candidates = self.not_denied_later()
+        firm: Sequence[int] = [
+            position for position in candidates if position not in in_question
+        ] or candidates
         considered = {
-            place
+            position
             for match in _CONSIDERED.finditer(text)
             for group in ("list", "chosen")
-            for place in self.marked.positions(*match.span(group))
+            for position in self.marked.positions(*match.span(group))
             if match[group]
         }
-        return self.options(place for place in firm if place not in considered) or self.options(firm)
+        return self.options(position for position in firm if position not in considered) or self.options(firm)
 
     def not_denied_later(self) -> list[int]:
         """Live mentions, without letters whose last mention is negated: ``C is odd, so not C``."""
-        last = {self.marked.at(place).option: place for place in self.marked.positions()}
+        last = {self.marked.at(position).option: position for position in self.marked.positions()}
         letters = {
             option
-            for option, place in last.items()
-            if place in self.denied and self.marked.at(place).kind == "letter"
+            for option, position in last.items()
+            if position in self.denied and self.marked.at(position).kind == "letter"
         }
         return [
-            place
-            for place in self.live
-            if self.marked.at(place).kind != "letter" or self.marked.at(place).option not in letters
+            position
+            for position in self.live
+            if self.marked.at(position).kind != "letter" or self.marked.at(position).option not in letters
         ]

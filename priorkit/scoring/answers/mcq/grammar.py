@@ -128,18 +128,18 @@ def join_units(marked: MarkedAnswer) -> set[str]:
     """
     units: set[str] = set()
     for pattern in (_LABEL_TEXT, _TEXT_LABEL):
-        place = 0
-        while (found := pattern.search(marked.text, place)) is not None:
-            place = found.start() + 1
-            first, second = _named(marked, found)
+        position = 0
+        while (match := pattern.search(marked.text, position)) is not None:
+            position = match.start() + 1
+            first, second = _named(marked, match)
             agree = first.option == second.option and _is_label_and_text(first, second)
-            if agree and _UNIT_END.match(marked.text, found.end()):
-                units.add(found["first"])
-                marked.text = marked.text[: found.start()] + found["first"] + marked.text[found.end() :]
-    for found in reversed(list(_RANGE.finditer(marked.text))):
-        first, second = _named(marked, found)
+            if agree and _UNIT_END.match(marked.text, match.end()):
+                units.add(match["first"])
+                marked.text = marked.text[: match.start()] + match["first"] + marked.text[match.end() :]
+    for match in reversed(list(_RANGE.finditer(marked.text))):
+        first, second = _named(marked, match)
         if first.kind == second.kind == "letter" and first.option < second.option:
-            marked.mark(*found.span(), Mention(OUT_OF_RANGE, "letter"))
+            marked.mark(*match.span(), Mention(OUT_OF_RANGE, "letter"))
     return units
 
 
@@ -148,12 +148,12 @@ def contradictions(marked: MarkedAnswer) -> dict[int, int]:
     partner: dict[int, int] = {}
     for pattern in (_LABEL_TEXT, _TEXT_LABEL):
         for start in marked.positions():
-            found = pattern.match(marked.text, start)
-            if found is None or not _UNIT_END.match(marked.text, found.end()):
+            match = pattern.match(marked.text, start)
+            if match is None or not _UNIT_END.match(marked.text, match.end()):
                 continue
-            first, second = _named(marked, found)
+            first, second = _named(marked, match)
             if first.option != second.option and _is_label_and_text(first, second):
-                partner[start], partner[found.start("second")] = found.start("second"), start
+                partner[start], partner[match.start("second")] = match.start("second"), start
     return partner
 
 
@@ -172,24 +172,24 @@ def drop_enumerations(marked: MarkedAnswer, units: set[str]) -> None:
 
 def _enumeration_end(marked: MarkedAnswer, start: int, units: set[str]) -> int | None:
     """The position at which a list starting here has named all options; a list ends after its "or"."""
-    text, options, place, joined = marked.text, {marked.at(start).option}, start, False
+    text, options, position, joined = marked.text, {marked.at(start).option}, start, False
     for _ in range(2 * marked.count):
         if len(options) == marked.count:
             of_units = text[start] in units
             return (
-                place + 1
+                position + 1
                 if OUT_OF_RANGE not in options and (joined or of_units or marked.count > 2)
                 else None
             )
-        step = _LIST_STEP.match(text, place + 1)
+        step = _LIST_STEP.match(text, position + 1)
         if step is not None and (not joined or step["conjunction"]):
             joined = bool(step["conjunction"])
         else:
-            step = _UNIT_STEP.match(text, place + 1)
-            if step is None or not {text[place], text[step.end() - 1]} <= units:
+            step = _UNIT_STEP.match(text, position + 1)
+            if step is None or not {text[position], text[step.end() - 1]} <= units:
                 return None
-        place = step.end() - 1
-        options.add(marked.at(place).option)
+        position = step.end() - 1
+        options.add(marked.at(position).option)
     return None
 
 
@@ -197,24 +197,30 @@ def negated(marked: MarkedAnswer) -> set[int]:
     """Positions of mentions that the answer negates or is unsure about."""
     text = marked.text
     before = [match for match in _NEGATED_BEFORE.finditer(text) if not _is_of_subject(match["denial"])]
-    found = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])
-    found |= _of_lists(marked, [*_NEGATED_LIST.finditer(text), *_NEGATED_HEADING.finditer(text)])
+    negated_mentions = _of_lists(marked, [*before, *_NEGATED_AFTER.finditer(text)])
+    negated_mentions |= _of_lists(marked, [*_NEGATED_LIST.finditer(text), *_NEGATED_HEADING.finditer(text)])
     for exception in _EXCEPTION.finditer(text):
         head, excepted = exception["head"].lower(), _of_lists(marked, [exception])
         none_but = head in ("no", "none", "nothing", "nobody")
         clause = text[max(0, exception.start() - _CLAUSE_BEFORE) : exception.start()]
         wrong = _NOT_RIGHT.search(exception["rest"]) or _RULING_OUT.search(clause)
         all_but_are_wrong = wrong is not None and not head.startswith("any")
-        found = found - excepted if none_but or all_but_are_wrong else found | excepted
+        negated_mentions = (
+            negated_mentions - excepted if none_but or all_but_are_wrong else negated_mentions | excepted
+        )
     for doubt in _DOUBT.finditer(text):
         end = _DOUBT_END.search(text, doubt.end())
-        found |= set(marked.positions(doubt.end(), end.start() if end else None))
+        negated_mentions |= set(marked.positions(doubt.end(), end.start() if end else None))
     for label in _VERDICT_LABEL.finditer(text):
         line = marked.positions(label.end(), _line_end(text, label.end()))
-        same = [place for place in line if marked.at(place).option == marked.at(label.start("label")).option]
-        if same and found.issuperset(same):
-            found.add(label.start("label"))
-    return found
+        same = [
+            position
+            for position in line
+            if marked.at(position).option == marked.at(label.start("label")).option
+        ]
+        if same and negated_mentions.issuperset(same):
+            negated_mentions.add(label.start("label"))
+    return negated_mentions
 
 
 def _of_lists(marked: MarkedAnswer, matches: Iterable[re.Match[str]]) -> set[int]:
@@ -225,8 +231,8 @@ def _is_of_subject(denial: str) -> bool:
     return _SUBJECT.match(denial) is not None and _COMPLEMENT.search(denial) is None
 
 
-def _named(marked: MarkedAnswer, found: re.Match[str]) -> tuple[Mention, Mention]:
-    return marked.at(found.start("first")), marked.at(found.start("second"))
+def _named(marked: MarkedAnswer, match: re.Match[str]) -> tuple[Mention, Mention]:
+    return marked.at(match.start("first")), marked.at(match.start("second"))
 
 
 def _is_label_and_text(first: Mention, second: Mention) -> bool:

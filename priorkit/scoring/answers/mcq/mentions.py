@@ -82,7 +82,7 @@ class MarkedAnswer:
     def positions(self, start: int = 0, end: int | None = None) -> list[int]:
         """Positions of mentions in a span of the text."""
         stop = len(self.text) if end is None else end
-        return [found.start() for found in re.compile(MENTION).finditer(self.text, start, stop)]
+        return [match.start() for match in re.compile(MENTION).finditer(self.text, start, stop)]
 
 
 def mark_mentions(answer: str, options: Sequence[str]) -> MarkedAnswer:
@@ -99,18 +99,18 @@ def mark_mentions(answer: str, options: Sequence[str]) -> MarkedAnswer:
 
 def _mark_texts(marked: MarkedAnswer, wanted: Options, originals: Sequence[str]) -> None:
     """Mark full-word occurrences; a longer option takes precedence over one inside it."""
-    found: list[tuple[int, int, int]] = []
+    spans: list[tuple[int, int, int]] = []
     for index, pattern in [*wanted.patterns(), *wanted.name_tails(originals)]:
-        found += [(*match.span("text"), index) for match in pattern.finditer(marked.text)]
-    kept = [
+        spans += [(*match.span("text"), index) for match in pattern.finditer(marked.text)]
+    outermost = [
         (start, end, index)
-        for start, end, index in found
+        for start, end, index in spans
         if not any(
             other_start <= start and end <= other_end and other_end - other_start > end - start
-            for other_start, other_end, _ in found
+            for other_start, other_end, _ in spans
         )
     ]
-    for start, end, owners in reversed(_joined_spans(kept)):
+    for start, end, owners in reversed(_joined_spans(outermost)):
         option = owners.pop() if len(owners) == 1 else OUT_OF_RANGE
         marked.mark(start, end, Mention(option, "text"))
 
@@ -179,7 +179,9 @@ def _mark_letters(marked: MarkedAnswer) -> None:
 
 
 def _mark_letter_matches(marked: MarkedAnswer, pattern: str) -> None:
-    initials = {place for found in _INITIALS.finditer(marked.text) for place in range(*found.span())}
+    initials = {
+        position for initial in _INITIALS.finditer(marked.text) for position in range(*initial.span())
+    }
     for match in reversed(list(re.compile(pattern).finditer(marked.text))):
         start, end = match.span("letter")
         named = start == match.start() and _NAME_BEFORE.search(marked.text[max(0, start - 16) : start])

@@ -83,10 +83,12 @@ class Options:
     def of(cls, options: Sequence[str]) -> Options:
         """Normalize the options and remove their own labels, if consecutive: ``(i) copper``, ``(ii) iron``."""
         texts = [" ".join(option_words(option).split()).strip(" .,;:!?\"'").casefold() for option in options]
-        found = [_OWN_LABEL.match(text) for text in texts]
-        style = _label_style([match[1] if match else "" for match in found])
+        matches = [_OWN_LABEL.match(text) for text in texts]
+        style = _label_style([match[1] if match else "" for match in matches])
         if style is not None:
-            texts = [text[match.end() :] if match else text for text, match in zip(texts, found, strict=True)]
+            texts = [
+                text[match.end() :] if match else text for text, match in zip(texts, matches, strict=True)
+            ]
         bare = [re.sub(r"^(?:an?|the) ", "", text) for text in texts]
         return cls(tuple(bare if len(set(bare)) == len(set(texts)) else texts), style)
 
@@ -170,10 +172,10 @@ def _pattern(text: str) -> re.Pattern[str]:
 def _joined(words: Sequence[str]) -> str:
     """A pattern for words separated by spaces or hyphens, with optional articles; no space needed around operators."""
     body = ""
-    for place, word in enumerate(words):
-        if place:
-            near = _is_operator(word) or _is_operator(words[place - 1])
-            unit = words[place - 1][-1].isdigit() and word[0].isalpha()
+    for position, word in enumerate(words):
+        if position:
+            near = _is_operator(word) or _is_operator(words[position - 1])
+            unit = words[position - 1][-1].isdigit() and word[0].isalpha()
             body += r"\s*" if near else r"[\s-]*" if unit else rf"[\s-]+{_ARTICLE}"
         body += _word(word)
     return body
@@ -187,14 +189,14 @@ def _word(word: str) -> str:
         return "(?:and|&)"
     if word == "it":
         return r"(?:it|(?:the|an?|this|that) \w+)"
-    found = re.fullmatch(r"\$(\d+(?:\.\d+)?)", word)
-    if found:
-        return rf"(?:\$\s?{re.escape(found[1])}|{re.escape(found[1])} dollars)"
+    match = re.fullmatch(r"\$(\d+(?:\.\d+)?)", word)
+    if match:
+        return rf"(?:\$\s?{re.escape(match[1])}|{re.escape(match[1])} dollars)"
     pieces = re.findall(r"\d+(?:\.\d+)?|[^\W\d]+|\s+|.", word)
     body = ""
-    for place, piece in enumerate(pieces):
-        previous = pieces[place - 1] if place else ""
-        following = pieces[place + 1] if place + 1 < len(pieces) else ""
+    for position, piece in enumerate(pieces):
+        previous = pieces[position - 1] if position else ""
+        following = pieces[position + 1] if position + 1 < len(pieces) else ""
         if piece == "-" and not previous:
             body += r"(?:-\s?|(?<!\w)minus )"
         elif piece == "-" and previous.isalpha() and following.isalpha():

@@ -100,9 +100,9 @@ def read_choice_lsbs(answer: str, options: Sequence[str]) -> int | None:
         rf"\({letter}\)",
         rf".*\({letter}\)\.?$",
     ):
-        found = re.match(pattern, answer, re.S)
-        if found is not None:
-            return ord(found.group(1)) - ord("A")
+        match = re.match(pattern, answer, re.S)
+        if match is not None:
+            return ord(match.group(1)) - ord("A")
     folded, texts = answer.lower(), [option.lower() for option in options]
     if folded in texts:
         return texts.index(folded)

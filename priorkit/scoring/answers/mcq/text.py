@@ -104,13 +104,13 @@ def option_words(option: str) -> str:
 
 def prefixes_before_next_turn(text: str) -> list[str]:
     """The text up to each position where another question or speaker begins, then the full text."""
-    return [*(text[: found.start()] for found in _NEXT_TURN.finditer(text)), text]
+    return [*(text[: match.start()] for match in _NEXT_TURN.finditer(text)), text]
 
 
 def _without_tags(text: str) -> str:
     parts = [part for part in _END.split(text) if part.strip()]
     text = parts[0] if parts else ""
-    tagged = [found[1] for found in _ANSWER_TAG.findall(text) if found[1].strip()]
+    tagged = [groups[1] for groups in _ANSWER_TAG.findall(text) if groups[1].strip()]
     return f"Final answer: {tagged[-1].strip()}" if tagged else text
 
 

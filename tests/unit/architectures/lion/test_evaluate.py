@@ -110,7 +110,7 @@ def test_each_of_several_images_is_encoded_with_the_question(base) -> None:
     item = Item("1", "Which is red?", pair[0], pair[1:], task_type="region-level")
     prompt = PromptBuilder(lion.tokenizer, "chat", "letter", lion.tags)(item, TASKS["vqa"], "generation")
     (inputs,) = inputs_of(subject.capabilities, [item], [prompt], TASKS["vqa"])
-    assert inputs == PromptInputs(pair, prompt.asked, "region-level")
+    assert inputs == PromptInputs(pair, prompt.user_text, "region-level")
 
 
 def test_each_item_is_encoded_with_its_question_and_type(base) -> None:
@@ -157,7 +157,7 @@ def test_the_reserved_token_is_removed_from_prompts(base, kind: str) -> None:
             prompt = prompter(item, TASKS[task], way)
             texts = [
                 prompt.text,
-                prompt.asked,
+                prompt.user_text,
                 *prompt.contexts,
                 *(own for group in prompt.options for own in group),
             ]
