@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import model_validator
 
 from priorkit.core.errors import PriorkitError, UsageError
 from priorkit.core.inputs import Input
@@ -37,10 +37,6 @@ else:
 GROUP_BY = ("ability", "prior", "size", "sub_task")
 """Columns by whose values metrics are also reported, where benchmarks have them."""
 
-Folders = Annotated[
-    tuple[str, ...], BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-]
-
 
 class EvaluateSettings(RuntimeSettings, StepSettings):
     """Options of ``priorkit evaluate``."""
@@ -67,7 +63,7 @@ class EvaluateSettings(RuntimeSettings, StepSettings):
         metavar="BENCHMARK",
         hub="dataset",
     )
-    images: Folders = option(
+    images: tuple[str, ...] = option(
         (),
         "Folder of the image files that rows of benchmarks name; NAME=DIR for one benchmark, repeated.",
         metavar="[NAME=]DIR",

@@ -15,6 +15,7 @@ import tomli_w
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.options.settings import Settings, StepSettings
 from priorkit.core.options.specs import OptionSpec, option_specs
+from priorkit.core.options.value_kinds import shown
 
 
 def shipped() -> dict[str, Path]:
@@ -57,7 +58,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it cannot be read.
-        UsageError: it is not valid TOML (file and line are named).
+        UsageError: it is not UTF-8 text or not valid TOML (file and line are named).
     """
     try:
         # Some editors begin UTF-8 with a byte order mark.
@@ -70,7 +71,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"not UTF-8 text (byte {error.start + 1})", where=str(path), hint="save the recipe as UTF-8"
+        ) from None
+    except tomli.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
@@ -80,7 +85,7 @@ def _line_of(path: Path, table: str, key: str) -> int:
     spelling = re.sub(r"_|\\-", "[_-]", re.escape(key))
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
-        if match := re.match(r"\s*\[\s*([^\]]+?)\s*\]", line):
+        if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line):
             current = match[1].replace('"', "")
             if current == f"{table}.{key}" if table else current == key:
                 return number
@@ -91,8 +96,13 @@ def _line_of(path: Path, table: str, key: str) -> int:
 
 def key_location(path: Path, step: str, key: str) -> str:
     """The location of a key, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
-    line = _line_of(path, step, key)
-    return f"{path}:{line} [{step}] {key}" if line else f"{path} [{step}] {key}"
+    return f"{_place(path, step, key)} [{step}] {key}"
+
+
+def _place(path: Path, table: str, key: str) -> str:
+    """File and line of a key of a table, the file alone where the line is not found."""
+    line = _line_of(path, table, key)
+    return f"{path}:{line}" if line else str(path)
 
 
 def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[str]) -> dict[str, Any]:
@@ -110,10 +120,13 @@ def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[st
     problems = Problems(UsageError)
     known = list(steps)
     for name, value in document.items():
-        if not isinstance(value, dict):
+        if name in known and not isinstance(value, dict):
+            got = "a list" if isinstance(value, list) else shown(value)
+            problems.add(f"should be one table [{name}], got {got}", where=_place(path, "", name))
+        elif not isinstance(value, dict):
             problems.add(
                 f"the key '{name}' is outside a step's table",
-                where=f"{path}:{_line_of(path, '', name)}",
+                where=_place(path, "", name),
                 hint=f"put it under [{model.step}]",
             )
         elif name not in known:
@@ -155,6 +168,8 @@ def _flatten(
         if isinstance(value, dict) and key in groups and key not in fields:
             for inner, content in typing.cast("dict[str, Any]", value).items():
                 take(inner, content)
+        elif key in groups and key not in fields:
+            problems.add(f"should be a table, got {shown(value)}", where=key_location(path, model.step, key))
         else:
             take(key, value)
     return values

@@ -13,8 +13,10 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.fields import FieldInfo
+
+from priorkit.core.options.value_kinds import CheckedValues
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +111,7 @@ def reject_limit_option(noun: str) -> Any:
     return option(0.01, f"Share of broken {noun} tolerated, 0 to 1.", advanced=True, ge=0, le=1)
 
 
-class Settings(BaseModel):
+class Settings(CheckedValues):
     """Base of every group of options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from functools import cache
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from priorkit.core.errors import Problems, UsageError, nearest
 from priorkit.core.options.settings import Settings, StepSettings, extra_of
+from priorkit.core.options.value_kinds import inner_type, place, shown, value_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +43,6 @@ class OptionSpec:
         return self.flag[2:].replace("-", "_")
 
 
-def _inner_type(annotation: Any) -> Any:
-    """Strip ``| None`` and ``Annotated`` from a type."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        inner = [part for part in typing.get_args(annotation) if part is not type(None)]
-        if len(inner) == 1:
-            return _inner_type(inner[0])
-    if typing.get_origin(annotation) is Annotated:
-        return _inner_type(typing.get_args(annotation)[0])
-    return annotation
-
-
-def _value_type(inner: Any) -> Any:
-    """The type of one value: of an element where there are several."""
-    arguments = typing.get_args(inner)
-    if typing.get_origin(inner) is tuple:
-        return _inner_type(arguments[0])
-    if typing.get_origin(inner) is dict:
-        return _inner_type(arguments[1])
-    return inner
-
-
 def _metavar(name: str, inner: Any, choices: tuple[str, ...], accepts: tuple[str, ...]) -> str:
     origin = typing.get_origin(inner)
     if choices:
@@ -70,7 +50,7 @@ def _metavar(name: str, inner: Any, choices: tuple[str, ...], accepts: tuple[str
     if origin is dict:
         return "NAME=VALUE"
     if origin is tuple:
-        inner = _inner_type(typing.get_args(inner)[0])
+        inner = inner_type(typing.get_args(inner)[0])
     if accepts:
         return accepts[0].upper()
     return {int: "N", float: "X", str: "TEXT"}.get(inner, name.upper())
@@ -85,8 +65,8 @@ def _group_of(model: type[Settings], name: str) -> str:
 
 def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
     extra = extra_of(field)
-    inner = _inner_type(field.annotation)
-    element = _value_type(inner)
+    inner = inner_type(field.annotation)
+    element = value_type(inner)
     choices = tuple(str(c) for c in typing.get_args(element)) if typing.get_origin(element) is Literal else ()
     accepts = tuple(extra.get("accepts", ()))
     positional = bool(extra.get("positional"))
@@ -106,10 +86,11 @@ def _spec(model: type[Settings], name: str, field: FieldInfo) -> OptionSpec:
         hub=str(extra.get("hub", "")),
         changes_result=bool(extra.get("changes_result", True)),
         advanced=bool(extra.get("advanced", False)),
-        value_type=_value_type(inner),
+        value_type=value_type(inner),
     )
 
 
+@cache
 def option_specs(model: type[Settings]) -> dict[str, OptionSpec]:
     """All options of a settings model by field name: the step's own first, the shared groups after."""
     specs = {name: _spec(model, name, field) for name, field in model.model_fields.items()}
@@ -186,7 +167,11 @@ def build(model: type[S], values: Mapping[str, Any], where: Callable[[str], str]
                 label = name.upper() if spec.positional else spec.flag
                 problems.add(f"{label} is missing ({_lower_first(spec.help)})", hint=_usage_hint(model))
             else:
-                problems.add(_plain_message(item, specs.get(name)), where=where(name) if name else "")
+                spec = specs.get(name)
+                choices = spec.choices if spec else ()
+                problems.add(
+                    place(item["loc"][1:]) + plain_message(item, choices), where=where(name) if name else ""
+                )
         problems.fail()
 
 
@@ -198,17 +183,32 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".") if text else text
 
 
-def _plain_message(item: Any, spec: OptionSpec | None) -> str:
+def plain_message(item: Any, choices: Sequence[str] = ()) -> str:
+    """What pydantic found, in words for people: what was expected, and what was given.
+
+    Args:
+        item: one of pydantic's errors.
+        choices: the valid values, where they are few.
+    """
     message: str = item["msg"]
     message = message.removeprefix("Value error, ").replace(", unable to parse string as an integer", "")
     message = message.replace(", unable to parse string as a number", "")
     if message.startswith("Input should be"):
         message = "should be" + message.removeprefix("Input should be")
+        for theirs, plain in _PLAIN_TYPES.items():
+            message = message.replace(theirs, plain)
         given: Any = item["input"]
-        message += f", got {given!r}"
-        if spec and spec.choices and isinstance(given, str):
-            message += f" ({nearest(given, spec.choices)})"
+        message += f", got {shown(given)}"
+        if choices and isinstance(given, str):
+            message += f" ({nearest(given, choices)})"
     return message
+
+
+_PLAIN_TYPES = {
+    "a valid tuple": "a list",
+    "a valid dictionary": "a table or a list of NAME=VALUE",
+    "a valid boolean, unable to interpret input": "true or false",
+}
 
 
 def result_settings(settings: StepSettings) -> dict[str, Any]:

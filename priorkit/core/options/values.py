@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from priorkit.core.options.value_kinds import shown
+
 _COUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?(?:[eE]\+?[0-9]{1,2})?)\s*([kKmMbBgGtT]?)\s*")
 _COUNT_SCALE = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
 
@@ -35,8 +37,6 @@ def parse_count(value: Any) -> Any:
 
 def split_commas(value: Any) -> Any:
     """Split ``a,b`` into ``a`` and ``b`` in lists of words and numbers."""
-    if isinstance(value, str):
-        value = [value]
     if isinstance(value, list | tuple):
         items: list[Any] = []
         for item in typing.cast("Sequence[Any]", value):
@@ -50,15 +50,13 @@ def split_commas(value: Any) -> Any:
 
 def _named(value: Any) -> Any:
     """Read ``NAME=VALUE`` items into a dict; a dict passes through."""
-    if isinstance(value, str):
-        value = [value]
     if not isinstance(value, list | tuple):
         return value
     named: dict[str, Any] = {}
     for item in typing.cast("Sequence[Any]", value):
-        name, sign, content = str(item).partition("=")
+        name, sign, content = item.partition("=") if isinstance(item, str) else ("", "", "")
         if not sign or not name.strip() or not content.strip():
-            raise ValueError(f"expected NAME=VALUE, got '{item}'")
+            raise ValueError(f"expected NAME=VALUE, got {shown(item)}")
         if name.strip() in named:
             raise ValueError(f"the name '{name.strip()}' is given twice")
         named[name.strip()] = content.strip()

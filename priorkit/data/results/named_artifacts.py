@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from priorkit.core.options.value_kinds import shown
+
 KINDS = (
     *("tokenizer", "text", "llm", "encoder", "mllm", "adapter", "corpus"),
     *("scores", "evaluation", "benchmark", "world"),
@@ -19,12 +21,12 @@ KINDS = (
 
 def _labelled(value: Any) -> Any:
     """Read words into name -> path, naming by folder where no name is given; a table passes through."""
-    if isinstance(value, str):
-        value = [value]
     if not isinstance(value, list | tuple):
         return value
     named: list[tuple[str, str]] = []
-    for item in map(str, typing.cast("Sequence[Any]", value)):
+    for item in typing.cast("Sequence[Any]", value):
+        if not isinstance(item, str):
+            raise ValueError(f"expected PATH or NAME=PATH, got {shown(item)}")
         name, sign, path = item.partition("=")
         if sign and os.sep not in name:
             if not name.strip() or not path.strip():

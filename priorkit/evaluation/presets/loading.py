@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.options.specs import plain_message
+from priorkit.core.options.value_kinds import CheckedValues
 from priorkit.evaluation.tasks.base import BoxSpace
 from priorkit.scoring.answers.mcq.published import PARSERS
 
@@ -32,7 +34,7 @@ Cleanup = Literal[
 ]  # fmt: skip
 
 
-class _Table(BaseModel):
+class _Table(CheckedValues):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
@@ -44,7 +46,7 @@ class Cell(_Table):
     value: Any = None
     read: CellReader | None = Field(None, alias="as")
     labels: str = ""
-    map: dict[str, Any] = {}
+    map: dict[str, Any] = Field({})
     apply: tuple[Cleanup, ...] = ()
 
     @model_validator(mode="before")
@@ -99,7 +101,7 @@ class PresetData(_Table):
     split: str = "test"
     files: tuple[str, ...] = ()
     items: int = 0
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = Field({})
     lacks: tuple[str, ...] = ()
     explode: str = ""
     images: ImageTable | None = None
@@ -336,7 +338,7 @@ def read_preset(path: Path) -> Preset:
         for item in error.errors(include_url=False):
             key = ".".join(str(part) for part in item["loc"])
             message = {"extra_forbidden": "unknown key", "missing": "missing key"}.get(item["type"])
-            text = f"{message} '{key}'" if message else f"{key}: {item['msg'].removeprefix('Value error, ')}"
+            text = f"{message} '{key}'" if message else f"{key}: {plain_message(item)}"
             problems.add(
                 text, where=str(path), hint=_nearest_key(item["loc"]) if message == "unknown key" else ""
             )

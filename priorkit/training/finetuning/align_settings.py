@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -11,13 +11,7 @@ from priorkit.core.options.values import split_commas
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.finetuning.settings import FinetuningSettings, Sources
 
-
-def _layers(value: Any) -> Any:
-    """Accept a single number."""
-    return [value] if isinstance(value, int) else split_commas(value)
-
-
-Layers = Annotated[tuple[int, ...], BeforeValidator(_layers), Field(min_length=1)]
+Layers = Annotated[tuple[int, ...], BeforeValidator(split_commas), Field(min_length=1)]
 
 
 class AlignSettings(FinetuningSettings):

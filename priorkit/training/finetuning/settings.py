@@ -19,9 +19,8 @@ UNNAMED = "all"
 """The name of a single source given as a path without a name."""
 
 
-def _sources(value: Any) -> Any:
+def _sources(items: Any) -> Any:
     """Accept a path without a name where there is one source."""
-    items = [value] if isinstance(value, str) else value
     if isinstance(items, list | tuple) and len(items) == 1:
         (item,) = items
         if isinstance(item, str) and ("=" not in item or Path(item).expanduser().exists()):
