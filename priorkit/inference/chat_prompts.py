@@ -8,10 +8,17 @@ from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.language.tokenizer import IMAGE
 
 
-def remove_special_text(text: str) -> str:
-    """A user's text without the reserved tokens: the image placeholder and the soft prompt's token."""
-    while IMAGE in text or SOFT_TOKEN in text:  # Removing one may join another.
-        text = text.replace(IMAGE, "").replace(SOFT_TOKEN, "")
+def remove_special_text(text: str, image_token: str = IMAGE) -> str:
+    """A user's text without the reserved tokens: the image placeholder and the soft prompt's token.
+
+    Args:
+        text: the text.
+        image_token: the model's token for an image, where it is not the placeholder.
+    """
+    reserved = (IMAGE, image_token, SOFT_TOKEN)
+    while any(token in text for token in reserved):  # Removing one may join another.
+        for token in reserved:
+            text = text.replace(token, "")
     return text
 
 

@@ -78,6 +78,11 @@ class ModelAdapter:
         raise InputError("the tokenizer has neither a beginning-of-text nor an end-of-text token")
 
     @property
+    def image_token(self) -> str:
+        """What stands for an image in a prompt: the model's own token, or the general placeholder."""
+        return self.multimodal.image_token if self.multimodal is not None else IMAGE
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer."""
         configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
@@ -95,8 +100,10 @@ class ModelAdapter:
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens; an image's placeholder is repeated for each of its positions."""
+        if self.multimodal is not None:
+            text = text.replace(IMAGE, self.image_token)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.multimodal is None or IMAGE not in text:
+        if self.multimodal is None or self.image_token not in text:
             return ids
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
         return [repeated for token in ids for repeated in ([token] * count if token == image else (token,))]

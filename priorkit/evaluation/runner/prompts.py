@@ -33,7 +33,7 @@ class ItemPrompt:
     """One item as a model meets it.
 
     Attributes:
-        text: what the model reads, one placeholder for the image.
+        text: what the model reads, one placeholder per image.
         options: the texts whose likelihood is compared, as they follow on ``text``; each is a group of
             spellings whose probabilities are added. Empty for generation.
         contexts: what each option follows on, where that differs from option to option.
@@ -69,8 +69,9 @@ class PromptBuilder:
         tokenizer: gives the chat template.
         kind: ``chat`` or ``plain``.
         choices: whether options are lettered and letters compared, or the options' texts.
-        tags: what becomes of an item's tags: ``off``, ``hard`` or ``soft``; see models/lion/processing.py.
+        tags: what becomes of an item's tags: ``off``, ``hard`` or ``soft``; see :data:`priorkit.models.multimodal.base.TagUse`.
         wording: the benchmark's wording.
+        image_token: the model's token for an image.
     """
 
     tokenizer: Any
@@ -78,6 +79,7 @@ class PromptBuilder:
     choices: ChoiceForm
     tags: str = "off"
     wording: PromptWording = PromptWording()
+    image_token: str = IMAGE
 
     def __call__(self, item: Item, task: Task, mode: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
@@ -89,21 +91,23 @@ class PromptBuilder:
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
             question_text = form.format(question=item.question.strip(), options=options)
-            text = remove_special_text(question_text.strip("\n"))
+            text = remove_special_text(question_text.strip("\n"), self.image_token)
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, mode))
             return replace(prompt, user_text=text)
         joiner = self.wording.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, mode))
         if item.contexts and mode == "likelihood":
-            ending = (joiner + remove_special_text(item.text),)
-            contexts = tuple(placeholder + remove_special_text(text) for text in item.contexts)
+            ending = (joiner + remove_special_text(item.text, self.image_token),)
+            contexts = tuple(
+                placeholder + remove_special_text(text, self.image_token) for text in item.contexts
+            )
             return ItemPrompt(contexts[0], (ending,) * len(contexts), contexts)
         # lm-evaluation-harness scores a blank at the end of the context with the option, so that here the
         # question is not stripped.
         bare = form == "{question}"
         question = item.question if bare else item.question.strip()
-        question_text = remove_special_text(form.format(question=question, options=options))
+        question_text = remove_special_text(form.format(question=question, options=options), self.image_token)
         return ItemPrompt(placeholder + (question_text if bare else question_text.lstrip("\n")), spelled)
 
     def _key(self, item: Item, task: Task, mode: AnswerMode) -> str:
@@ -115,12 +119,12 @@ class PromptBuilder:
         if mode != "likelihood":
             return ()
         return tuple(
-            tuple(remove_special_text(text) for text in spellings)
+            tuple(remove_special_text(text, self.image_token) for text in spellings)
             for spellings in task.options(item, self.choices)
         )
 
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
-        chat = ChatTokenizer(self.tokenizer, 1, 0)
+        chat = ChatTokenizer(self.tokenizer, 1, 0, self.image_token)
         turn = ("user", text)
         before = chat.render([turn], add_generation_prompt=True)
         return ItemPrompt(

@@ -269,7 +269,7 @@ def _read_documents(
     answer_cache: AnswerCache,
 ) -> tuple[list[Item], list[ModelAnswer]]:
     """Log-likelihoods of documents. As in the harness, a beginning-of-text token in front of one is scored too."""
-    encoded = subject.encode_all([remove_special_text(item.text) for item in items])
+    encoded = subject.encode_all([remove_special_text(item.text, subject.image_token) for item in items])
     reject_items(
         items,
         {index: "the document has no tokens" for index, ids in enumerate(encoded) if not ids},

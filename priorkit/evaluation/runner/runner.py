@@ -109,7 +109,9 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
             explained = text.replace("{{question}}", "{question}\n{options}")
             wording = PromptWording(explained, explained + "\n")
         request_options = RequestOptions(
-            PromptBuilder(subject.tokenizer, kind, form, subject.capabilities.tags, wording),
+            PromptBuilder(
+                subject.tokenizer, kind, form, subject.capabilities.tags, wording, subject.image_token
+            ),
             options.batch_size,
             options.max_new_tokens
             or (preset.scoring.max_new_tokens if preset is not None else None)

@@ -12,6 +12,7 @@ from jinja2 import TemplateError
 
 from priorkit.core.errors import InputError
 from priorkit.models.kernels.cross_entropy import IGNORE
+from priorkit.models.language.content_parts import renders_strings
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE, bos_ids, prepend_bos
 
 
@@ -56,7 +57,7 @@ class ChatTokenizer:
         self.image_tokens = image_tokens
         self.max_length = max_length
         self.image_token = image_token
-        self._content_as_parts = not _renders_strings(tokenizer)
+        self._content_as_parts = not renders_strings(tokenizer)
         self._bos_ids = bos_ids(tokenizer)
         self._problems: dict[tuple[tuple[str, int], ...], str] = {}
 
@@ -71,7 +72,7 @@ class ChatTokenizer:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise InputError(
                 f"the chat template refuses the conversation: {error}",
                 hint="change its turns, or give the tokenizer another template",
@@ -210,10 +211,17 @@ def check_chat_template(tokenizer: Any, folder: Path, image_token: str = "") -> 
         image_token: of a multimodal model; the first question then has an image.
 
     Raises:
-        InputError: they cannot, or the template fails.
+        InputError: they cannot, the template fails, or none of several is the default.
     """
     if not tokenizer.chat_template:
         return
+    if isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+        names = ", ".join(sorted(tokenizer.chat_template))
+        raise InputError(
+            f"none of the chat templates ({names}) is named 'default'",
+            where=str(folder),
+            hint="name the one to use so, or give its tokenizer a single chat template",
+        )
     rounds = [("user", IMAGE if image_token else ""), ("assistant", ""), ("user", ""), ("assistant", "")]
     problem = ChatTokenizer(tokenizer, 1, 0, image_token or IMAGE).template_problem(rounds)
     if problem:
@@ -236,16 +244,6 @@ def _remove_marks(text: str, marks: Sequence[str]) -> tuple[list[int], str]:
         if separator:
             positions.append(len(plain))
     return positions, plain + text
-
-
-def _renders_strings(tokenizer: Any) -> bool:
-    """Whether the chat template renders a turn's content given as text; LLaVA's templates need a list of parts."""
-    probe = "priorkit"
-    try:
-        text = tokenizer.apply_chat_template([{"role": "user", "content": probe}], tokenize=False)
-    except Exception:  # templates raise errors of many kinds on what they do not expect
-        return False
-    return probe in text
 
 
 def _end_of_answer(text: str, start: int, answer: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import InputError
+from priorkit.models.language.content_parts import with_parts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -14,25 +15,19 @@ if TYPE_CHECKING:
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 
-CHAT_TEMPLATE = """\
+CHAT_TEMPLATE = with_parts(
+    """\
 {%- for message in messages -%}
 {%- if message['role'] == 'system' -%}{{ message['content'] }}{{ '\\n' }}
-{%- elif message['role'] == 'user' -%}{{ 'USER: ' }}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{ '<image>\\n' }}{%- else -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}
-{%- endif -%}
-{{ '\\n' }}
+{%- elif message['role'] == 'user' -%}{{ 'USER: ' }}{{ message['content'] }}{{ '\\n' }}
 {%- elif message['role'] == 'assistant' -%}{{ 'ASSISTANT:' }}{% generation %}{{ ' ' }}
-{%- if message['content'] is string -%}{{ message['content'] }}
-{%- else -%}{%- for part in message['content'] -%}{{ part['text'] }}{%- endfor -%}{%- endif -%}
-{{ eos_token }}{% endgeneration %}
+{{- message['content'] }}{{ eos_token }}{% endgeneration %}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ 'ASSISTANT:' }}{%- endif -%}
-"""
+""",
+    IMAGE,
+)
 """The default chat template, as in LLaVA 1.5, for tokenizers without one.
 
 Like LLaVA 1.5's it does not write a BOS token: tokenizers that need one (Llama, Vicuna) add it when they are

@@ -15,6 +15,7 @@ from torch import Tensor
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.language.chat_template import ChatTokenizer, check_chat_template
+from priorkit.models.language.content_parts import accept_parts
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE
 from priorkit.models.multimodal.base import Capabilities
 from priorkit.models.multimodal.embeddings import replace_embeddings
@@ -81,7 +82,7 @@ class LlavaMultimodal:
     @property
     def image_token(self) -> str:
         """The token that marks an image's positions."""
-        return str(self.tokenizer.convert_ids_to_tokens(self.model.config.image_token_id))
+        return image_token(self.tokenizer, self.model.config.image_token_id)
 
     def chat_tokenizer(self, max_length: int = 0) -> ChatTokenizer:
         """The tokenizer of conversations.
@@ -188,6 +189,11 @@ class LlavaMultimodal:
         self.processor.save_pretrained(folder)
 
 
+def image_token(tokenizer: Any, token_id: int | None) -> str:
+    """The token that marks an image's positions; transformers' default where the model's configuration has none."""
+    return IMAGE if token_id is None else str(tokenizer.convert_ids_to_tokens(token_id))
+
+
 def has_linear_projector(model: Any) -> bool:
     """Whether a LLaVA model's projector is one linear map: no activation, the second matrix the identity."""
     return model.config.projector_hidden_act == "linear"
@@ -222,13 +228,18 @@ def check_llava_chat_template(folder: Path, config: Mapping[str, Any]) -> None:
         InputError: it cannot, or its processor cannot be loaded.
     """
     tokenizer = load_processor(folder).tokenizer
-    token_id = config.get("image_token_id", config.get("image_token_index"))
-    image_token = IMAGE if token_id is None else str(tokenizer.convert_ids_to_tokens(token_id))
-    check_chat_template(tokenizer, folder, image_token)
+    check_chat_template(tokenizer, folder, image_token(tokenizer, _image_token_id(config)))
+
+
+def _image_token_id(config: Mapping[str, Any]) -> int | None:
+    return config.get("image_token_id", config.get("image_token_index"))
 
 
 def load_processor(folder: Path) -> Any:
-    """Load a LLaVA model's processor; it and its tokenizer get the same chat template, by default priorkit's.
+    """Load a LLaVA model's processor.
+
+    It and its tokenizer get the same chat template, which takes lists of parts: the processor's, or else the
+    tokenizer's, or priorkit's. So training and evaluation render what ``processor.apply_chat_template`` renders.
 
     Raises:
         InputError: it cannot be loaded.
@@ -236,14 +247,12 @@ def load_processor(folder: Path) -> Any:
     from transformers import AutoProcessor
 
     processor = load_preprocessor(AutoProcessor, folder)
-    # Some models store the chat template with the processor only.
-    template = getattr(processor, "chat_template", None)
-    if template and not processor.tokenizer.chat_template:
-        processor.tokenizer.chat_template = template
-    elif not template:
-        processor.chat_template = processor.tokenizer.chat_template = (
-            processor.tokenizer.chat_template or CHAT_TEMPLATE
-        )
+    tokenizer = processor.tokenizer
+    tokenizer.chat_template = (
+        getattr(processor, "chat_template", None) or tokenizer.chat_template or CHAT_TEMPLATE
+    )
+    accept_parts(tokenizer, image_token(tokenizer, _image_token_id(read_config(folder))))
+    processor.chat_template = tokenizer.chat_template
     return processor
 
 

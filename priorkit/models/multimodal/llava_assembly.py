@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from priorkit.models.language.content_parts import accept_parts
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE
 from priorkit.models.multimodal.llava import LlavaMultimodal
 from priorkit.models.vision.encoder import Encoder
@@ -32,7 +33,7 @@ def assemble_llava(
     """Join a language model and an encoder's image tower by a fresh projector.
 
     The tokenizer gets an image token, and the embeddings a row for it, if it has none; a default chat
-    template if it has none.
+    template if it has none. A template of strings gets to take lists of parts.
 
     Args:
         llm: a causal LM.
@@ -57,6 +58,7 @@ def assemble_llava(
     torch.manual_seed(seed)
     tower = _concatenated(extract_image_tower(encoder, image_tokens, resize), further_encoders)
     ensure_image_token(llm, tokenizer)
+    accept_parts(tokenizer, IMAGE)
     config = _llava_config(llm, tokenizer, tower, feature_layer, class_token, projector)
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(config)
