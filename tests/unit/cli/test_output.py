@@ -80,8 +80,8 @@ class Full:
 
 
 @pytest.mark.parametrize("stream", [None, Full()])
-def test_words_that_cannot_be_written_cost_nothing_but_the_words(
-    stream: object, monkeypatch: pytest.MonkeyPatch
+def test_a_standard_error_that_cannot_be_written_stops_nothing(
+    stream: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr("priorkit.core.process.progress.LINE_EVERY_SECONDS", 0)
@@ -89,7 +89,9 @@ def test_words_that_cannot_be_written_cost_nothing_but_the_words(
     output.print_error(["an error"])
     with progress_bar("reading", 2) as progress:
         progress.advance()
+    output.print_result("out")
     output.flush_standard_streams()
+    assert capsys.readouterr().out == "out\n"
 
 
 @pytest.mark.parametrize(("stream", "reason"), [(None, "it is closed"), (Full(), "No space left on device")])
@@ -107,6 +109,7 @@ def test_a_reader_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         output.print_result("out")
+        assert os.path.samestat(os.fstat(stream.fileno()), Path(os.devnull).stat())
 
 
 def test_a_library_user_gets_records_and_no_output(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +150,41 @@ def test_ids_that_match_no_image_are_the_reason_given(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
-@pytest.mark.parametrize("row", [3, None, "x", [1], {}, {"id": [1]}, {"id": True}])
-def test_rows_that_are_no_objects_never_end_in_a_traceback(key: str, row: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [("images", "images[1]"), ("annotations", "annotations[2]"), ("categories", "categories[2]")],
+)
+@pytest.mark.parametrize("row", [3, None, "x", [1]])
+def test_an_entry_that_is_no_object_is_named(key: str, entry: str, row: Any, tmp_path: Path) -> None:
     content = document()
     content[key].append(row)
     save(tmp_path, content, (WIDTH, HEIGHT))
-    with contextlib.suppress(InputError):
+    with pytest.raises(
+        InputError, match=re.escape(f"instances.json: {entry}: expected an object, got {row!r}")
+    ):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "needed"),
+    [("images", "an image needs id and file_name"), ("categories", "a category needs id and name")],
+)
+@pytest.mark.parametrize("row", [{}, {"id": [1]}, {"id": True}])
+def test_images_and_categories_need_ids(key: str, needed: str, row: Any, tmp_path: Path) -> None:
+    content = document()
+    content[key].append(row)
+    save(tmp_path, content, (WIDTH, HEIGHT))
+    with pytest.raises(InputError, match=needed):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("row", [{}, {"id": [1]}, {"id": True}])
+def test_annotations_of_no_image_are_left_out(row: Any, tmp_path: Path) -> None:
+    content = document()
+    content["annotations"].append(row)
+    save(tmp_path, content, (WIDTH, HEIGHT))
+    (image,) = read(tmp_path)
+    assert image.areas == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
 
 
 def test_masks_of_another_resolution_have_the_same_shares(tmp_path: Path) -> None:
