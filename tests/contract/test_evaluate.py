@@ -64,9 +64,9 @@ def test_golden_vqa(tmp_path: Path, name: str, task: str) -> None:
     rows = [{key: case["input"][key] for key in ("prediction", "answers")} for case in data["cases"]]
     metrics, found = score(tmp_path, task, rows)
     assert metrics["accuracy"] == pytest.approx(data["aggregate"]["accuracy_mean"], abs=1e-9)
-    for case, own in zip(data["cases"], found, strict=True):
-        assert own["score"] == pytest.approx(case["expected"]["accuracy"], abs=1e-9)
-        assert own["parsed"] in (case["expected"]["prediction_after"], None)
+    for case, sample in zip(data["cases"], found, strict=True):
+        assert sample["score"] == pytest.approx(case["expected"]["accuracy"], abs=1e-9)
+        assert sample["parsed"] in (case["expected"]["prediction_after"], None)
 
 
 def test_golden_gqa(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_golden_gqa(tmp_path: Path) -> None:
     ]
     metrics, found = score(tmp_path, "gqa", rows, "--group-by", "category")
     assert metrics["accuracy"] == pytest.approx(data["aggregate"]["accuracy"])
-    assert [own["score"] for own in found] == [case["expected"]["correct"] for case in data["cases"]]
+    assert [sample["score"] for sample in found] == [case["expected"]["correct"] for case in data["cases"]]
     groups = metrics["entry"]["groups"]["category"]
     for name in ("binary", "open"):
         assert groups[name]["metrics"]["accuracy"]["value"] == pytest.approx(data["aggregate"][name])
@@ -98,7 +98,7 @@ def test_golden_pope(tmp_path: Path) -> None:
         for c in data["cases"]
     ]
     metrics, found = score(tmp_path, "yes-no", rows, "--group-by", "category")
-    assert [own["parsed"] for own in found] == [case["expected"]["reading"] for case in data["cases"]]
+    assert [sample["parsed"] for sample in found] == [case["expected"]["reading"] for case in data["cases"]]
     groups = metrics["entry"]["groups"]["category"]
     for name in ("accuracy", "precision", "recall", "f1", "yes_ratio"):
         assert metrics[name] == pytest.approx(data["aggregate"][name])
@@ -116,7 +116,7 @@ def test_golden_choice(tmp_path: Path, parser: str, column: str) -> None:
         for c, place in zip(data["cases"], places, strict=True)
     ]
     metrics, found = score(tmp_path, "choice", rows, "--parser", parser)
-    assert [own["parsed"] for own in found] == places
+    assert [sample["parsed"] for sample in found] == places
     assert metrics["entry"]["unparsed"] == places.count(None)
     assert metrics["entry"]["unparsed_rate"] == pytest.approx(places.count(None) / len(places))
     assert metrics["accuracy"] == pytest.approx(1 - places.count(None) / len(places))
@@ -133,8 +133,8 @@ def test_golden_captions(tmp_path: Path) -> None:
     assert metrics["cider"] == pytest.approx(aggregate["cider"], abs=1e-9)
     assert metrics["bleu_4"] == pytest.approx(aggregate["bleu"][3], abs=1e-9)
     assert metrics["rouge_l"] == pytest.approx(aggregate["rouge_l"], abs=1e-9)
-    for case, own in zip(data["cases"], found, strict=True):
-        assert own["score"] == pytest.approx(case["expected"]["cider"], abs=1e-9)
+    for case, sample in zip(data["cases"], found, strict=True):
+        assert sample["score"] == pytest.approx(case["expected"]["cider"], abs=1e-9)
 
 
 def test_golden_grounding(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_golden_grounding(tmp_path: Path) -> None:
     assert metrics["accuracy_at_0.5"] == pytest.approx(data["aggregate"]["acc_at_0.5"])
     assert metrics["mean_iou"] == pytest.approx(data["aggregate"]["mean_iou"], abs=1e-9)
     assert metrics["entry"]["unparsed"] == len(rows) - data["aggregate"]["parsed"]
-    assert [own["parsed"] for own in found] == [case["expected"]["box"] for case in data["cases"]]
+    assert [sample["parsed"] for sample in found] == [case["expected"]["box"] for case in data["cases"]]
 
 
 def test_golden_language_model(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_golden_language_model(tmp_path: Path) -> None:
         write(tmp_path / "choices.jsonl", rows),
         write(tmp_path / "texts.jsonl", [{"text": text} for text in texts]),
     )
-    values = {name: own["value"] for entry in found.values() for name, own in entry["metrics"].items()}
+    values = {name: metric["value"] for entry in found.values() for name, metric in entry["metrics"].items()}
     for name in ("acc", "acc_norm"):
         assert values[name] == pytest.approx(data["aggregate"][name])
     assert values["accuracy"] == values["acc"]
@@ -256,28 +256,28 @@ def test_a_multimodal_model_on_all_tasks(tmp_path: Path, models: Path, benchmark
 def test_options_texts_blind_limit_and_generation(tmp_path: Path, models: Path, benchmarks: Path) -> None:
     model, file = str(models / "llava"), str(benchmarks / "colours.jsonl")
     evaluate(tmp_path / "text", model, file, "--choices", "text", "--limit", "3")
-    own = samples(tmp_path / "text")
-    assert len(own) == 3
-    assert "A. red" not in own[0]["prompt"]
+    of_texts = samples(tmp_path / "text")
+    assert len(of_texts) == 3
+    assert "A. red" not in of_texts[0]["prompt"]
     evaluate(tmp_path / "blind", model, file, "--blind", "--by", "generation", "--max-new-tokens", "3")
     assert all("<image>" not in sample["prompt"] for sample in samples(tmp_path / "blind"))
     evaluate(tmp_path / "llm", str(models / "llm"), file, "--blind")
     assert samples(tmp_path / "llm")[1]["prompt"] == "What is shown?"
-    anew = evaluate(
+    rescored = evaluate(
         tmp_path / "anew", "--predictions", str(tmp_path / "blind" / "samples.jsonl"), "--task", "choice"
     )["samples"]
     asked = json.loads((tmp_path / "blind" / "results.json").read_text(encoding="utf-8"))["benchmarks"][
         "colours"
     ]
-    assert anew["metrics"]["accuracy"]["value"] == asked["metrics"]["accuracy"]["value"]
-    assert anew["groups"]["ability"].keys() == asked["groups"]["ability"].keys()
+    assert rescored["metrics"]["accuracy"]["value"] == asked["metrics"]["accuracy"]["value"]
+    assert rescored["groups"]["ability"].keys() == asked["groups"]["ability"].keys()
 
 
 def test_an_encoder_on_choices_and_retrieval(tmp_path: Path, models: Path, benchmarks: Path) -> None:
     files = [str(benchmarks / "colours.jsonl"), str(benchmarks / "pairs.jsonl")]
     found = evaluate(tmp_path / "out", str(models / "encoder"), *files)
     assert set(found["colours"]["metrics"]) == {"accuracy"}
-    metrics = {name: own["value"] for name, own in found["pairs"]["metrics"].items()}
+    metrics = {name: metric["value"] for name, metric in found["pairs"]["metrics"].items()}
     ranks = [sample["rank"] for sample in samples(tmp_path / "out") if sample["benchmark"] == "pairs"]
     assert metrics["mean_rank"] == pytest.approx(np.mean(ranks))
     assert metrics["mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]))
@@ -350,12 +350,12 @@ def test_items_of_a_cluster_column_are_resampled_together(
         {"prediction": "a", "answer": "ab"[n // 8 % 2], "scene": f"s{n // 8}", "image_id": n}
         for n in range(64)
     ]
-    alone, _ = score(tmp_path, "exact", rows)
+    unclustered, _ = score(tmp_path, "exact", rows)
     (tmp_path / "together").mkdir()
     together, found = score(tmp_path / "together", "exact", rows, "--cluster", "scene")
     widths = [
-        own["entry"]["metrics"]["accuracy"]["high"] - own["entry"]["metrics"]["accuracy"]["low"]
-        for own in (alone, together)
+        entry["entry"]["metrics"]["accuracy"]["high"] - entry["entry"]["metrics"]["accuracy"]["low"]
+        for entry in (unclustered, together)
     ]
     assert widths[1] > 1.8 * widths[0]
     assert found[0]["groups"]["scene"] == "s0"
@@ -511,8 +511,8 @@ def test_a_changed_image_is_a_changed_input(
         (tmp_path / name).mkdir()
         assert run([*command, "--quiet"]) == 0
         inputs = {
-            own["setting"]: own
-            for own in json.loads((tmp_path / name / "o/priorkit.json").read_text())["inputs"]
+            record["setting"]: record
+            for record in json.loads((tmp_path / name / "o/priorkit.json").read_text())["inputs"]
         }
         assert inputs[f"images of {name}"]["kind"] == "files"
         (tmp_path / "pictures" / "2.png").write_bytes(png(7))
@@ -560,16 +560,16 @@ def test_a_preset_with_circular_choices_suite_metrics_and_rescoring(
     ]
     assert found["headline"] == "circular_accuracy"
     assert found["version"] == 1
-    metrics = {name: own["value"] for name, own in found["metrics"].items()}
+    metrics = {name: metric["value"] for name, metric in found["metrics"].items()}
     assert metrics["circular_accuracy"] <= metrics["accuracy"]
-    own = samples(out)
-    assert [len(sample["turns"]) for sample in own] == [2] * 6
-    for sample in own:
+    metric = samples(out)
+    assert [len(sample["turns"]) for sample in metric] == [2] * 6
+    for sample in metric:
         right = sample["parsed"] == sample["answer"] and set(sample["rotations"]) == {sample["answer"]}
         assert sample["score"] == float(right)
-    anew = evaluate(tmp_path / "anew", "--rescore", str(out), given)["mmbench"]
-    assert anew["metrics"] == found["metrics"]
-    assert anew["detectable_difference"] == found["detectable_difference"]
+    rescored = evaluate(tmp_path / "anew", "--rescore", str(out), given)["mmbench"]
+    assert rescored["metrics"] == found["metrics"]
+    assert rescored["detectable_difference"] == found["detectable_difference"]
     by_options = evaluate(tmp_path / "options", str(models / "llava"), given)["mmbench"]
     assert set(by_options["metrics"]) == {"accuracy", "acc", "acc_norm", "circular_accuracy"}
     assert (

@@ -82,9 +82,9 @@ def test_the_text_is_unchanged_and_has_its_labels(by_model, artifacts) -> None:
         assert {row["source"] for row in rows} == {name}
         assert {row["labeller"] for row in rows} == {"llm"}
         for row in rows:
-            own = {label for label in CONCEPTS if row["scores"][label] >= 0.5}
-            own |= {label for label, parts in COMBINATIONS.items() if own & set(parts)}
-            assert row["labels"] == [label for label in LABELS if label in own]
+            expected = {label for label in CONCEPTS if row["scores"][label] >= 0.5}
+            expected |= {label for label, parts in COMBINATIONS.items() if expected & set(parts)}
+            assert row["labels"] == [label for label in LABELS if label in expected]
     assert 0 < made.manifest.metrics["shares"]["facts"]["none"] < 1, "labels that say nothing"
 
 
@@ -96,9 +96,9 @@ def test_the_table_holds_shares_of_tokens_and_of_segments(by_model) -> None:
         assert (found["segments"], found["tokens"]) == (len(rows), tokens.sum())
         assert found["documents"] == len({row["document"] for row in rows})
         for label in LABELS:
-            own = np.array([label in row["labels"] for row in rows])
-            assert found[label] == pytest.approx(tokens[own].sum() / tokens.sum())
-            assert found[f"{label}_segments"] == pytest.approx(own.mean())
+            labelled = np.array([label in row["labels"] for row in rows])
+            assert found[label] == pytest.approx(tokens[labelled].sum() / tokens.sum())
+            assert found[f"{label}_segments"] == pytest.approx(labelled.mean())
         empty = np.array([not row["labels"] for row in rows])
         assert found["none"] == pytest.approx(tokens[empty].sum() / tokens.sum())
     assert (by_model.path / "proportions.png").read_bytes().startswith(b"\x89PNG")
@@ -136,20 +136,20 @@ def test_the_same_inputs_give_the_same_bytes(cli, asked, by_model, tmp_path: Pat
 @pytest.mark.parametrize("torn", [0, 13])
 def test_an_interrupted_run_resumes(cli, asked, by_model, tmp_path: Path, monkeypatch, torn: int) -> None:
     out = tmp_path / "out"
-    whole, calls = LanguageModelLabeller.score, []
+    score, calls = LanguageModelLabeller.score, []
 
     def counted(self, texts):
         calls.append(len(texts))
         if len(calls) == 2 and len(calls) == interrupt:
             raise KeyboardInterrupt
-        return whole(self, texts)
+        return score(self, texts)
 
     monkeypatch.setattr(LanguageModelLabeller, "score", counted)
     interrupt = 2
     stopped = cli(*asked, "--out", out)
     assert stopped.code == 130
     scores = out.with_name("out.partial") / "state" / "scores.f32"
-    with scores.open("ab") as stream:  # as a kill amid a write leaves it
+    with scores.open("ab") as stream:  # as a process killed while writing leaves it
         stream.write(b"\0" * torn)
     calls.clear()
     interrupt = 0
@@ -338,10 +338,10 @@ def test_conversations_come_back_by_ability_ready_to_tune(cli, artifacts, tmp_pa
         assert (back["image"] is None) == ("image" not in row)
     share = {row["source"]: row for row in pq.read_table(found.path / "table.parquet").to_pylist()}["mix"]
     for kind in ("perception", "reasoning", "none"):
-        assert share[f"{kind}_segments"] == pytest.approx(sum(own == kind for own, _ in rows) / 29)
+        assert share[f"{kind}_segments"] == pytest.approx(sum(ability == kind for ability, _ in rows) / 29)
     world = all_conversations(found.path / "conversations" / "world", Rejects(0.0))
     before = all_conversations(artifacts.instructions, Rejects(0.0))
-    assert {own.turns for own in world} == {own.turns for own in before}
+    assert {ability.turns for ability in world} == {ability.turns for ability in before}
     assert len(world) == len(before)
     kinds = sorted(item.name for item in (found.path / "conversations" / "world").iterdir())
     tuned = cli(

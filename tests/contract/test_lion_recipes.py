@@ -39,8 +39,8 @@ def test_an_arm_is_the_shared_settings_and_a_few_more(name: str) -> None:
     shape = stage_parts(arm)
     assert (shape.branches, shape.adapters, shape.router, arm.tags) == ARMS[name]
     assert shape.task_types == ("region-level", "image-level")
-    own = {"stage", "branches", "adapters", "router", "tags", "recipe"}
-    assert arm.model_dump(exclude=own) == shared.model_dump(exclude=own)
+    allowed = {"stage", "branches", "adapters", "router", "tags", "recipe"}
+    assert arm.model_dump(exclude=allowed) == shared.model_dump(exclude=allowed)
     assert arm.stage == "all"
 
 

@@ -76,7 +76,7 @@ def test_training_is_the_papers(name: str) -> None:
     assert own.batch_size == (2048 if long else 1024)
     steps = own.total_steps(1, mixed.context_length)
     assert mixed.tokens is not None
-    # The corpus is as long as the run, up to the last step.
+    # The corpus is as long as the run, to within one step.
     assert steps == math.ceil(mixed.tokens / (2048 * own.batch_size))
     if long:
         assert steps == 250_000
@@ -100,9 +100,9 @@ def test_warm_up_of_the_multimodal_stages_is_its_share_of_the_steps() -> None:
     ):
         document = recipe.read_toml(recipe.find(name))
         for step, samples, share in (("align", pairs, 0.06), ("tune", instructions, 0.03)):
-            own = document[step]["optimisation"]
-            assert own["batch_size"] == 512
-            assert own["warmup_steps"] == round(share * math.ceil(samples / 512))
+            optimisation = document[step]["optimisation"]
+            assert optimisation["batch_size"] == 512
+            assert optimisation["warmup_steps"] == round(share * math.ceil(samples / 512))
 
 
 @pytest.mark.parametrize("name", TUNING)
@@ -110,7 +110,7 @@ def test_the_ablation_of_tuning_data_removes_one_kind(name: str) -> None:
     found = settings(name, TuneSettings, mllm="m", instructions=["perception=p", "reasoning=r", "other=o"])
     assert isinstance(found, TuneSettings)
     published = {"perception": 1.8, "reasoning": 0.6, "other": 2.6}
-    left_out = {kind: round(own - found.weight.get(kind, 0), 3) for kind, own in published.items()}
+    left_out = {kind: round(weight - found.weight.get(kind, 0), 3) for kind, weight in published.items()}
     expected = {
         "sft-all": {}, "sft-control": {}, "sft-less-perception": {"perception": 0.9},
         "sft-no-perception": {"perception": 1.8}, "sft-less-reasoning": {"reasoning": 0.3},

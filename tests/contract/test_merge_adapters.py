@@ -564,8 +564,8 @@ def test_tensors_of_one_fault_are_one_problem(tmp_path, merge):
     broken = tmp_path / "broken"
     shutil.copytree(ADAPTERS["a"], broken)
     tensors = load_file(broken / "adapter_model.safetensors")
-    whole = {name: (value * 8).to(torch.int8) for name, value in tensors.items()}
-    save_file(whole, broken / "adapter_model.safetensors")
+    integers = {name: (value * 8).to(torch.int8) for name, value in tensors.items()}
+    save_file(integers, broken / "adapter_model.safetensors")
     err = input_error(merge, broken, "--base", TINY)
     assert err.count("expected tensors of floats") == 1
 

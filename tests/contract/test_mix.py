@@ -170,13 +170,13 @@ OPTIONS = (
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.usefixtures("small_parts")
 def test_the_bytes_depend_neither_on_the_workers_nor_on_the_parts(mix, options: tuple[str, ...]) -> None:
-    alone = mix("one", *options, "--workers", 1)
-    assert digest(mix("three", *options, "--workers", 3)) == digest(alone)
+    one_worker = mix("one", *options, "--workers", 1)
+    assert digest(mix("three", *options, "--workers", 3)) == digest(one_worker)
     parts = [mix(f"part{n}", *options, "--shard", f"{n}/3", "--workers", 1) for n in (1, 2, 3)]
     assert open_artifact(parts[0]).kind == "corpus-part"
-    # In any order.
-    whole = mix("joined", *options, "--parts", parts[2], "--parts", parts[0], "--parts", parts[1])
-    assert digest(whole) == digest(alone)
+    # The parts may be given in any order.
+    joined = mix("joined", *options, "--parts", parts[2], "--parts", parts[0], "--parts", parts[1])
+    assert digest(joined) == digest(one_worker)
     again = mix("part1-again", *options, "--shard", "1/3", "--workers", 2)
     assert digest(again) == digest(parts[0])
 
@@ -188,12 +188,12 @@ def test_broken_rows_are_reported_with_their_lines_however_read(mix, sources, tm
     given = {"a": tmp_path / "broken.jsonl"}
     given["a"].write_text("\n".join(lines))
     limit = ("--reject-limit", 0.05)
-    alone = mix("one", *limit, given=given)
-    rejects = [json.loads(line) for line in (alone / "rejects.jsonl").read_text().splitlines()]
+    one_run = mix("one", *limit, given=given)
+    rejects = [json.loads(line) for line in (one_run / "rejects.jsonl").read_text().splitlines()]
     assert [row["row"] for row in rejects] == [4, 201, 311]
     assert "lone surrogate" in rejects[2]["reason"]
     parts = [mix(f"part{n}", *limit, "--shard", f"{n}/2", given=given) for n in (1, 2)]
-    assert digest(mix("joined", *limit, "--parts", ",".join(map(str, parts)), given=given)) == digest(alone)
+    assert digest(mix("joined", *limit, "--parts", ",".join(map(str, parts)), given=given)) == digest(one_run)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet", ".json", "/"])
@@ -241,9 +241,9 @@ def test_text_of_special_tokens_is_plain_text(mix, artifacts, tmp_path: Path) ->
     settings = json.loads((artifacts.tokenizer / "tokenizer_config.json").read_text())
     vocabulary = json.loads((artifacts.tokenizer / "tokenizer.json").read_text())["model"]["vocab"]
     special = {vocabulary[name] for name in ("</s>", "<image>", "<pad>", "<s>")}
-    (own,) = (row[ids == 0],)
-    assert [token for token in own.tolist() if token in special] == [vocabulary[settings["eos_token"]]]
-    assert own[-1] == vocabulary["</s>"]
+    (tokens,) = (row[ids == 0],)
+    assert [token for token in tokens.tolist() if token in special] == [vocabulary[settings["eos_token"]]]
+    assert tokens[-1] == vocabulary["</s>"]
     assert decoded(corpus)[0] == text
 
 
@@ -323,14 +323,16 @@ def test_held_out_text_is_in_no_row_and_can_be_evaluated(
     held = {name: list(read_documents(corpus / "held_out" / f"{name}.jsonl", Rejects(0))) for name in sources}
     trained = [text for text in decoded(corpus) if text]
     everything = {name: list(read_documents(path, Rejects(0))) for name, path in sources.items()}
-    for name, own in held.items():
+    for name, documents in held.items():
         facts = header(corpus)["held_out"][name]
-        assert facts["documents"] == len(own) == len(set(own)) > 0
+        assert facts["documents"] == len(documents) == len(set(documents)) > 0
         assert facts["tokens"] >= 400
-        assert set(own) <= set(everything[name])
-        assert not set(own) & set(trained)
-    gone = {text for own in held.values() for text in own}
-    assert sorted(trained) == sorted(text for own in everything.values() for text in own if text not in gone)
+        assert set(documents) <= set(everything[name])
+        assert not set(documents) & set(trained)
+    gone = {text for documents in held.values() for text in documents}
+    assert sorted(trained) == sorted(
+        text for documents in everything.values() for text in documents if text not in gone
+    )
     scored = cli(
         "evaluate",
         artifacts.llm,
@@ -371,7 +373,7 @@ def test_targets_are_met_in_the_rows(mix, labelled, options) -> None:
     assert found["labels"]["reasoning"] == pytest.approx(0.60, abs=0.005)
     assert found["labels"]["visual"] == pytest.approx(0.15, abs=0.005)
     assert found["targets"] == {"reasoning": 0.6, "visual": 0.15}
-    # Counted again, from the text.
+    # Counted from the text again.
     has: dict[str, set[str]] = {}
     for path in labelled.values():
         for line in path.read_text().splitlines():
@@ -444,11 +446,11 @@ def test_parts_that_do_not_match_are_reported(mix, refused, cli, artifacts, sour
         3, "--parts", f"{one},{two}", given=changed
     )
     assert "it also holds sources.b" in refused(3, "--parts", f"{one},{two}", given={"a": sources["a"]})
-    whole = mix("whole")
-    assert "expected corpus-part, got an artifact of kind 'corpus'" in refused(3, "--parts", whole)
-    told = cli("pretrain", one, "--preset", "pocket-tiny", "--out", tmp_path / "llm")
-    assert (told.code, told.out) == (3, "")
-    assert "corpus-part" in told.err
+    complete = mix("whole")
+    assert "expected corpus-part, got an artifact of kind 'corpus'" in refused(3, "--parts", complete)
+    result = cli("pretrain", one, "--preset", "pocket-tiny", "--out", tmp_path / "llm")
+    assert (result.code, result.out) == (3, "")
+    assert "corpus-part" in result.err
 
 
 def test_a_tokenizer_without_an_end_token_is_reported(cli, artifacts, sources, tmp_path: Path) -> None:
@@ -507,13 +509,13 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_pa
         (("--subset", "s=fn"), ["no subset 'fn'"]),
         (("--subset", "s=fr", "--split", "trian"), ["no split 'trian'", "did you mean 'train'"]),
     ):
-        told = run("owner/two", *options)
-        assert (told.code, told.out) == (3, "")
+        result = run("owner/two", *options)
+        assert (result.code, result.out) == (3, "")
         for message in messages:
-            assert message in told.err, told.err
-    told = run("owner/three")
-    assert told.code == 3
-    assert "offline, only what is in the hub's cache can be used" in told.err
+            assert message in result.err, result.err
+    result = run("owner/three")
+    assert result.code == 3
+    assert "offline, only what is in the hub's cache can be used" in result.err
 
 
 def test_a_source_of_copies_is_reported(refused, sources) -> None:

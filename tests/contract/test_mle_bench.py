@@ -144,7 +144,7 @@ def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
     loaded = load_dataset(str(out), split="test", cache_dir=str(tmp_path / "cache"))
     assert loaded[0]["image"].size == (SIDE, SIDE)
     assert loaded.column_names[1:6] == ["image", "question", "choices", "answer", "sub_task"]
-    # Right on all small items, wrong on the others, with more small items than large ones.
+    # Every answer on small items is right, every other one wrong; there are more small items than large ones.
     kept = [row for row in rows if row["sub_task"] == SMALL] + [
         row for row in rows if row["sub_task"] == LARGE
     ][:2]
@@ -212,7 +212,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_language_model_judges_pairs_and_its_verdicts_are_kept(tmp_path: Path, judge: Path) -> None:
     root, out = instances(tmp_path / "coco"), tmp_path / "out"
     asked = ("--synonym-model", str(judge), "--device", "cpu", "--reject-limit", "1")
-    # Half of the pairs are synonyms to a model of random weights whose scores are taken at their middle.
+    # A model with random weights: the threshold is the upper quartile of its scores.
     build(root, tmp_path / "none", *asked, "--synonym-threshold", "1")
     scores = sorted(verdict["yes"] for verdict in verdicts(tmp_path / "none"))
     middle = scores[3 * len(scores) // 4]
@@ -221,13 +221,13 @@ def test_a_language_model_judges_pairs_and_its_verdicts_are_kept(tmp_path: Path,
     assert {verdict["same"] for verdict in found} == {True, False}
     assert all(verdict["same"] == (verdict["yes"] >= middle) for verdict in found)
     assert [verdict["first"] for verdict in found] == sorted(verdict["first"] for verdict in found)
-    told = {(verdict["first"], verdict["second"]): verdict["same"] for verdict in found}
+    same = {(verdict["first"], verdict["second"]): verdict["same"] for verdict in found}
     shown = {f"{n:02d}.png": [NAMES[category - 1] for category, _ in areas(n)] for n in range(24)}
     for row in rows:
         wrong = [name for name in row["choices"] if name != row["answer"]]
         for place, name in enumerate(wrong):
             for other in (*shown[row["id"]], *wrong[:place]):
-                assert told[min(name, other), max(name, other)] is False
+                assert same[min(name, other), max(name, other)] is False
     manifest = json.loads((out / "priorkit.json").read_text(encoding="utf-8"))
     assert manifest["metrics"]["pairs_judged"] == len(found)
     again = tmp_path / "again"
@@ -264,9 +264,9 @@ def test_images_that_leave_too_few_options_are_counted(
         category = NAMES[areas(reason["row"] - 1)[0][0] - 1], NAMES[areas(reason["row"] - 1)[1][0] - 1]
         assert any(f"'{name}' needs 3 wrong options" in reason["reason"] for name in category)
     assert run([*command, "--reject-limit", "0.01"]) == 3
-    told = capsys.readouterr().err
-    assert "needs 3 wrong options" in told
-    assert "--reject-limit" in told
+    messages = capsys.readouterr().err
+    assert "needs 3 wrong options" in messages
+    assert "--reject-limit" in messages
 
 
 def test_all_bad_options_are_reported_at_once(
@@ -278,9 +278,9 @@ def test_all_bad_options_are_reported_at_once(
     wordings.write_text("Is {name} here?\n", encoding="utf-8")
     command = ["mle-bench", str(root), "--out", str(tmp_path / "out"), "--check"]
     assert run([*command, "--synonyms", str(synonyms), "--templates", str(wordings)]) == 3
-    told = capsys.readouterr().err
+    messages = capsys.readouterr().err
     for part in ("synonyms.txt:1", "synonyms.txt:2", "'couch' and 'COUCH'", "wordings.txt:1", "{options}"):
-        assert part in told
+        assert part in messages
     assert run([*command, "--synonyms", str(tmp_path / "none.txt")]) == 3
     assert "none.txt" in capsys.readouterr().err
     assert run([*command, "--templates", str(tmp_path / "none.txt")]) == 3

@@ -138,7 +138,7 @@ def test_document_masks_and_muon_run_to_the_end(artifacts, cli, plain: Path, tmp
         tmp_path / "llm",
     )
     assert cli("pretrain", artifacts.corpus, *COMMON, *words).code == 0
-    # The corpus holds text of the running Python, so that the last batch may be a hard one.
+    # The corpus has text of the running Python's library, so the last batch may happen to be a hard one.
     assert min(row["loss"] for row in rows(tmp_path / "llm")) < rows(plain)[0]["loss"]
     weights = load_file(tmp_path / "llm" / "model.safetensors")
     assert all(bool(torch.isfinite(value).all()) for value in weights.values())
@@ -288,9 +288,9 @@ def test_held_out_text_comes_from_a_corpus_and_keeps_special_tokens_as_text(
     assert math.isfinite(rows(out)[0]["eval/own/loss"])
     tokenizer = AutoTokenizer.from_pretrained(corpus)
     held = ValidationText(lines[:1], tokenizer, 64, 1)
-    own = held._ids_RT[0].tolist()
-    assert own.count(tokenizer.eos_token_id) == 64 - own.index(tokenizer.eos_token_id)
-    assert tokenizer.bos_token_id not in own
+    first_row = held._ids_RT[0].tolist()
+    assert first_row.count(tokenizer.eos_token_id) == 64 - first_row.index(tokenizer.eos_token_id)
+    assert tokenizer.bos_token_id not in first_row
 
 
 def test_held_out_documents_do_not_attend_to_each_other(artifacts) -> None:
@@ -303,9 +303,9 @@ def test_held_out_documents_do_not_attend_to_each_other(artifacts) -> None:
     found = ValidationText(texts, tokenizer, 64, 1, within_documents=True).evaluate(
         CausalLMWithLoss(model), runtime
     )
-    alone = [
+    losses = [
         ValidationText([text], tokenizer, 64, 1).evaluate(CausalLMWithLoss(model), runtime)["loss"]
         for text in texts
     ]
     counts = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-    assert found["loss"] == pytest.approx(np.average(alone, weights=counts), rel=1e-5)
+    assert found["loss"] == pytest.approx(np.average(losses, weights=counts), rel=1e-5)

@@ -90,8 +90,8 @@ def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Pa
     heads = torch.nn.functional.normalize(heads, dim=1).double().numpy()
     cosines = features.double().numpy() @ heads.T / np.linalg.norm(heads, axis=1)
     truth = np.array([names.index(entity) for entity in images["entity"]])
-    own = cosines[np.arange(30), truth]
-    ranks = 1 + (cosines > own[:, None] + 1e-12).sum(1)
+    true_similarity = cosines[np.arange(30), truth]
+    ranks = 1 + (cosines > true_similarity[:, None] + 1e-12).sum(1)
     assert tensors["image_rank"].tolist() == ranks.tolist()
     by_entity = [ranks[truth == number] for number in range(10)]
     assert table["mean_rank"] == [values.mean() for values in by_entity]
@@ -102,7 +102,7 @@ def test_averaged_templates_the_table_and_the_reverse_equal_an_oracle(ranked: Pa
         means[number] = -np.inf
         assert table["confused_with"][number] == [names[row] for row in np.argsort(-means)[:3]]
         rivals = cosines[truth != number, number]
-        back = [1 + (rivals > value).sum() for value in own[truth == number]]
+        back = [1 + (rivals > value).sum() for value in true_similarity[truth == number]]
         assert table["reverse_mean_rank"][number] == np.mean(back)
         assert tensors["image_reverse_rank"][truth == number].tolist() == back
         assert table["reverse_percentile"][number] == pytest.approx((np.mean(back) - 1) / 27)

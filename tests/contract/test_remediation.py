@@ -63,10 +63,10 @@ def test_a_siglip_encoder_loads_and_serves_every_step(artifacts, cli, tmp_path: 
 @pytest.mark.parametrize("loss", ["clip", "siglip"])
 def test_gradient_caching_trains_like_the_full_batch(loss: str, artifacts, cli, tmp_path: Path) -> None:
     command = ("pretrain-encoder", artifacts.pairs, *NEW, "--loss", loss)
-    whole = cli(*command, "--out", tmp_path / "whole")
+    full_batch = cli(*command, "--out", tmp_path / "whole")
     parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
-    assert (whole.code, parts.code) == (0, 0), parts.err
-    for one, two in zip(rows(whole.path), rows(parts.path), strict=True):
+    assert (full_batch.code, parts.code) == (0, 0), parts.err
+    for one, two in zip(rows(full_batch.path), rows(parts.path), strict=True):
         assert two == pytest.approx(one, rel=2e-4)
 
 
@@ -75,11 +75,11 @@ def test_remediation_with_gradient_caching_trains_like_the_full_batch(artifacts,
         "distill-encoder", artifacts.encoder, artifacts.images, *SHORT, "--replay", artifacts.pairs, "--contrastive", "infonce",
         "--held-out", artifacts.images,
     )  # fmt: skip
-    whole = cli(*command, "--out", tmp_path / "whole")
+    full_batch = cli(*command, "--out", tmp_path / "whole")
     parts = cli(*command, "--gradient-cache", 3, "--out", tmp_path / "parts")
-    assert (whole.code, parts.code) == (0, 0), parts.err
+    assert (full_batch.code, parts.code) == (0, 0), parts.err
     assert "--gradient-cache" not in parts.err
-    for one, two in zip(rows(whole.path), rows(parts.path), strict=True):
+    for one, two in zip(rows(full_batch.path), rows(parts.path), strict=True):
         assert two == pytest.approx(one, rel=2e-4, abs=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_teachers_of_other_kinds_and_their_cache(artifacts, cli, dino: Path, tmp
     assert two.err.count("features from the cache") == 2
     three = cli(*command, "--seed", 5, "--out", tmp_path / "three")
     assert "features from the cache" not in three.err
-    # ``auto`` is one of the two precisions, and shares features only with that one.
+    # ``auto`` resolves to one of the two precisions and shares cached features only with that one.
     kept = [cli(*command, "--precision", name, "--out", tmp_path / name).err for name in ("auto", "bf16")]
     assert sorted(err.count("features from the cache") for err in kept) == [0, 2]
     again = cli(*command, "--force", "--out", tmp_path / "one")

@@ -47,7 +47,7 @@ def test_the_page_shows_its_inputs_and_their_inputs(reported) -> None:
         *("rank-e", "accuracy", "correlation", "examples", "lineage", "mixtures", "training", "cost"),
         "provenance",
     ]
-    # Behind them: the world, the encoder, the language model, its corpus and tokenizer.
+    # What they were made from: the world, the encoder, the language model, its corpus and tokenizer.
     assert manifest.metrics["found_behind_them"] == 5
     text = (reported.path / "report.html").read_text(encoding="utf-8")
     assert "<h1>Small &amp; &lt;quick&gt;</h1>" in text

@@ -143,11 +143,11 @@ def test_layers_pooling_and_clamp_have_an_effect(aligned, pairs: Path, cli, tmp_
     )
     assert chosen.code == 0, chosen.err
     tensors = load_file(chosen.path / "scores.safetensors")
-    whole = load_file(aligned.path / "scores.safetensors")["mutual_knn.0"]
-    assert tensors["llm_layers"].tolist() == [len(whole) - 1, 1]
-    assert tensors["mutual_knn.0"].tolist() == whole[[-1, 1]][:, [2]].tolist()
+    unclamped = load_file(aligned.path / "scores.safetensors")["mutual_knn.0"]
+    assert tensors["llm_layers"].tolist() == [len(unclamped) - 1, 1]
+    assert tensors["mutual_knn.0"].tolist() == unclamped[[-1, 1]][:, [2]].tolist()
     assert "cka" not in pq.read_schema(chosen.path / "table.parquet").names
-    seen = {whole.tobytes()}
+    seen = {unclamped.tobytes()}
     for number, extra in enumerate(
         (
             ("--llm-pooling", "last"),

@@ -40,21 +40,32 @@ def made(
     """An evaluation of presets, written as the step writes it, without a model."""
     done: list[ScoredBenchmark] = []
     for name, (items, answers) in benchmarks.items():
-        own = preset(name)
-        scored = TASKS[own.task].score(items, answers, ScoringOptions(strict=own.scoring.reading == "strict"))
-        mode = TASKS[own.task].modes[0] if answers[0].loglikelihoods else "generation"
+        built_in = preset(name)
+        scored = TASKS[built_in.task].score(
+            items, answers, ScoringOptions(strict=built_in.scoring.reading == "strict")
+        )
+        mode = TASKS[built_in.task].modes[0] if answers[0].loglikelihoods else "generation"
         done.append(
             ScoredBenchmark(
-                name, TASKS[own.task], mode, "d", items, answers, scored, 0, own.scoring, own.version
+                name,
+                TASKS[built_in.task],
+                mode,
+                "d",
+                items,
+                answers,
+                scored,
+                0,
+                built_in.scoring,
+                built_in.version,
             )
         )
-    found = {own.name: summarise(own, group_by=(), seed=42, resamples=100) for own in done}
+    found = {built_in.name: summarise(built_in, group_by=(), seed=42, resamples=100) for built_in in done}
     about: dict[str, Any] = {"model": {"path": "m", "kind": "mllm", "digest": "m", "blind": True}}
     if groups:
-        full = {own.name: own.scoring.full_score for own in done if own.scoring}
+        full = {built_in.name: built_in.scoring.full_score for built_in in done if built_in.scoring}
         about["suites"] = summarise_suites(groups, found, full)
     folder.mkdir()
-    write_results(folder, done, {name: own.entry for name, own in found.items()}, about)
+    write_results(folder, done, {name: built_in.entry for name, built_in in found.items()}, about)
     return Made(folder, read(folder))
 
 
@@ -156,12 +167,12 @@ def test_ranks_among_texts_are_rescored(tmp_path: Path) -> None:
     task = TASKS["retrieval"]
     items = [Item(id=n, text=f"star {n}") for n in range(4)]
     answers = [ModelAnswer("star 0", taken=0, rank=float(n + 1)) for n in range(4)]
-    own = ScoredBenchmark(
+    benchmark = ScoredBenchmark(
         "pairs", task, "similarity", "d", items, answers, task.score(items, answers, ScoringOptions()), 0
     )
-    entry = summarise(own, group_by=(), seed=42, resamples=100).entry
+    entry = summarise(benchmark, group_by=(), seed=42, resamples=100).entry
     (tmp_path / "e").mkdir()
-    write_results(tmp_path / "e", [own], {"pairs": entry}, {"model": None})
+    write_results(tmp_path / "e", [benchmark], {"pairs": entry}, {"model": None})
     again = rescored(Made(tmp_path / "e", {}), tmp_path / "again")
     assert again["benchmarks"]["pairs"] == entry
 

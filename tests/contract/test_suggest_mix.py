@@ -152,7 +152,7 @@ def test_shares_are_found_behind_evaluations(cli, evaluations, tmp_path: Path) -
     assert found.code == 0, found.err
     table = pq.read_table(found.path / "table.parquet").to_pydict()
     assert table["mix"] == [path.name for path in evaluations]
-    # The last model went on from the third and read as many tokens again.
+    # The last model continued from the third and was trained on as many tokens again.
     np.testing.assert_allclose(table["share.facts"], [0.1, 0.4, 0.7, 0.8], atol=0.02)
     np.testing.assert_allclose(np.add(table["share.facts"], table["share.code"]), 1)
     content = json.loads((found.path / "suggestion.json").read_text())

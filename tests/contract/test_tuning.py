@@ -494,7 +494,7 @@ def test_one_of_several_encoders_is_not_taken_out(artifacts, cli, tmp_path: Path
 
 def test_a_resized_encoder_gets_the_same_pixels(artifacts, cli, tmp_path: Path) -> None:
     """The number of its own tokens changes nothing."""
-    own, none = (
+    resized, none = (
         made(
             cli,
             "align",
@@ -508,7 +508,7 @@ def test_a_resized_encoder_gets_the_same_pixels(artifacts, cli, tmp_path: Path) 
         )
         for name, extra in (("own", ("--image-tokens", 9)), ("none", ()))
     )
-    for name, value in load_file(own / "model.safetensors").items():
+    for name, value in load_file(resized / "model.safetensors").items():
         assert torch.equal(value, load_file(none / "model.safetensors")[name]), name
 
 

@@ -77,7 +77,7 @@ def test_the_arms_differ_only_in_what_they_are_named_for(tmp_path: Path) -> None
     bare, kept = found["encoder-bare"], found["encoder-kept"]
     assert value(bare, "--replay") == value(kept, "--replay") == "pairs"
     assert (value(bare, "--keep-weight"), value(kept, "--keep-weight")) == ("0", None)
-    # 60 seconds of stage I and alignment are 3000 steps of a tuning of 2000 in 40.
+    # Stage I and alignment take 60 s, tuning takes 40 s for 2000 steps: the control gets 3000 steps more.
     lengths = {name: value(found[name], "--steps") for name in found if name.startswith("tuned")}
     assert lengths == {"tuned-bare": None, "tuned-kept": None, "tuned-frozen": "5000", "tuned": "5000"}
     assert value(found["tuned-frozen"], "--train") == "projector,llm"

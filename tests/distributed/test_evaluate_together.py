@@ -39,8 +39,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     asked: list[dict[str, Any]] = [
         {"question": f"Say {n}", "answer": "red", "task": "exact"} for n in range(21)
     ]
-    for name, own in (("choices", rows), ("asked", asked)):
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    for name, benchmark_rows in (("choices", rows), ("asked", asked)):
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in benchmark_rows))
     files = [str(root / "choices.jsonl"), str(root / "asked.jsonl")]
     return [str(root / "llm"), *files, "--batch-size", "2", "--max-new-tokens", "6", "--resamples", "100"]
 
@@ -97,7 +97,7 @@ def test_resumes_after_a_kill_without_answering_again(
     (folder,) = (tmp_path / "out.partial" / "state" / "answers").iterdir()
     lines = folder.read_bytes()
     assert lines.count(b"\n") == 3
-    # A kill may also cut a line in two.
+    # A killed process may leave half a line.
     folder.write_bytes(lines[:-20])
     kept = 2
     total = -(-17 // 2)

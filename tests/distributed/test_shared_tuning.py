@@ -101,9 +101,9 @@ def test_shared_parameters_learn_the_same(both: Path, arm: str) -> None:
             assert b[name] == pytest.approx(value, rel=1e-4, abs=1e-7), (a["step"], name)
     files = {"lora": ("adapter_model",), "blind": ("model", "placeholder")}.get(arm, ("model",))
     for file in files:
-        own, shared = (load_file(both / f"{arm}-{count}" / f"{file}.safetensors") for count in (1, 2))
-        assert set(own) == set(shared)
-        for name, value in own.items():
+        single, shared = (load_file(both / f"{arm}-{count}" / f"{file}.safetensors") for count in (1, 2))
+        assert set(single) == set(shared)
+        for name, value in single.items():
             assert shared[name].dtype == value.dtype
             torch.testing.assert_close(shared[name], value, rtol=1e-3, atol=2e-4, msg=name)
 

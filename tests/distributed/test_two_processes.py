@@ -49,7 +49,7 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = root / "own.jsonl"
     text.write_text(json.dumps({"text": "".join(f" {number}" for number in range(41))}) + "\n")
     commands = {
-        # Held-out text of five rows: of unequal numbers of batches in two processes.
+        # Five rows of held-out text: the two processes have unequal numbers of batches.
         "pretrain": (
             "pretrain", str(artifacts.corpus), "--preset", "pocket-tiny", "--steps", "6", "--micro-batch-size", "2",
             "--eval", f"own={text}", "--eval-every", "3", *COMMON,
@@ -77,7 +77,7 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = root / "script.py"
     script.write_text(SCRIPT)
     two = [[*words, "--out", str(root / f"{name}-2")] for name, words in commands.items()]
-    # The same run with its weights shared among the processes, stopping on the way for an export.
+    # The same run with sharded weights and an export on the way.
     sharded = [*commands["pretrain"], "--shard", "--export-at", "512", "--checkpoint-every", "2"]
     two.append([*sharded, "--out", str(root / "shard-2")])
     (root / "shard-1").symlink_to(root / "pretrain-1")

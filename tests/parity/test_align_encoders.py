@@ -97,14 +97,14 @@ def test_llava_reads_the_encoders_hidden_states(
     made.save(tmp_path)
     loaded = load_llava(tmp_path)
     pixels = loaded.prepare(image)[None]
-    # timm resizes by Pillow, transformers by torchvision, to adjacent levels.
+    # timm resizes with Pillow, transformers with torchvision: pixel values differ by at most one level.
     distance = (encoder.prepare(image).float() - pixels[0].float()).abs()
     assert float(distance.max()) <= (3 if family == "timm" else 0)
     with torch.no_grad():
         seen = encoder.forward_vision(pixels, hidden_states=True)
     assert seen.hidden_states is not None
     assert seen.prefix == prefix
-    # timm's own call leaves out the embeddings, so its second to last state has the same number from behind.
+    # timm's call leaves out the embeddings, so the second to last state is -2 in both.
     expected = seen.layer(-2, prefix=True)[:, int(prefix > 0 and not class_token) :]
     assert loaded.image_tokens == expected.shape[1]
     with torch.no_grad():
@@ -133,7 +133,7 @@ def other_pixels(encoder: Encoder, first: Encoder, pixels: Any, side: int) -> An
             0, 1
         )
     processor = encoder.image_processor
-    mean, std = (torch.tensor(own).view(3, 1, 1) for own in (processor.image_mean, processor.image_std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
     return (plain - mean) / std
 
 
@@ -181,17 +181,17 @@ def test_a_tower_concat_gives_the_towers_concatenated_features(
         states = other.model(
             pixel_values=other_pixels(other, first, pixels, side), output_hidden_states=True
         ).hidden_states
-        for own in [layer] if isinstance(layer, int) else layer:
-            patches = states[own][:, states[own].shape[1] - grid * grid :]
+        for number in [layer] if isinstance(layer, int) else layer:
+            patches = states[number][:, states[number].shape[1] - grid * grid :]
             if grid != 4:
                 square = patches.transpose(1, 2).reshape(2, -1, grid, grid)
                 square = torch.nn.functional.interpolate(square, (4, 4), mode="bilinear", align_corners=False)
                 patches = square.flatten(2).transpose(1, 2)
-            expected += [seen.layer(own), patches]
+            expected += [seen.layer(number), patches]
         features = loaded.patch_features(pixels)
     assert loaded.image_tokens == features.shape[1] == 16
     torch.testing.assert_close(features, torch.cat(expected, dim=-1), rtol=1e-4, atol=1e-4)
-    # LLaVA's own code reads the same, with hidden states by number or all.
+    # LLaVA's code gives the same, for single layers and for all.
     model = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
     processor = AutoProcessor.from_pretrained(tmp_path)
     batch = processor(text="<image> what", images=image, return_tensors="pt")
@@ -212,7 +212,7 @@ def test_a_tower_concat_keeps_narrow_weights_and_attention(tokenizer: Any, tmp_p
     made.save(tmp_path)
     choose_attention(made.model, "cpu")
     tower = made.model.model.vision_tower
-    assert [own.config._attn_implementation for own in tower.towers] == ["eager", "eager"]
+    assert [part.config._attn_implementation for part in tower.towers] == ["eager", "eager"]
     narrow = LlavaForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert {value.dtype for value in narrow.parameters()} == {torch.bfloat16}
     with torch.no_grad():
@@ -224,7 +224,7 @@ def test_a_tower_concat_keeps_narrow_weights_and_attention(tokenizer: Any, tmp_p
     tower.gradient_checkpointing_enable()
     made.model.train()
     tower(torch.zeros(1, 3, 32, 32), output_hidden_states=True).hidden_states[-2].sum().backward()
-    assert all(any(value.grad is not None for value in own.parameters()) for own in tower.towers)
+    assert all(any(value.grad is not None for value in part.parameters()) for part in tower.towers)
 
 
 def test_without_priorkit_the_model_type_is_unknown(tokenizer: Any, tmp_path: Path) -> None:

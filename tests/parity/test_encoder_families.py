@@ -166,8 +166,8 @@ def test_both_towers_equal_transformers(family: str, images, words, tmp_path: Pa
         for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
             close(one, other.flatten(2).transpose(1, 2) if other.ndim == 4 else other)
         padding = "max_length" if family.startswith("siglip") else True
-        own = AutoTokenizer.from_pretrained(folder)
-        tokens = own(texts, padding=padding, truncation=True, max_length=20, return_tensors="pt")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokens = tokenizer(texts, padding=padding, truncation=True, max_length=20, return_tensors="pt")
         names = ["input_ids"] if family.startswith("siglip") else ["input_ids", "attention_mask"]
         text = theirs.get_text_features(**{name: tokens[name] for name in names}).pooler_output
         close(torch.cat(list(ours.encode_texts(texts, 2))), torch.nn.functional.normalize(text, dim=-1))
@@ -175,7 +175,7 @@ def test_both_towers_equal_transformers(family: str, images, words, tmp_path: Pa
     assert found.features.shape[1] == text.shape[1] == ours.shape.dim
     config = load_config(folder)
     if family == "align":
-        # As older versions of transformers count.
+        # The number that older versions of transformers give.
         config.vision_config.num_hidden_layers = 4 * sum(config.vision_config.num_block_repeats)
     assert len(found.hidden_states) == depth(config) + 1
 

@@ -61,8 +61,8 @@ def test_rank_e_is_the_count_of_better_names_by_plain_transformers(artifacts) ->
         )
     similarity = output.logits_per_image
     truth = torch.tensor(entities.entity_of)
-    own = similarity[torch.arange(len(truth)), truth]
-    ranks = 1 + (similarity > own[:, None]).sum(dim=1).double()
+    true_similarity = similarity[torch.arange(len(truth)), truth]
+    ranks = 1 + (similarity > true_similarity[:, None]).sum(dim=1).double()
     shown = pq.read_table(artifacts.scores / "table.parquet").to_pydict()
     assert shown["entity"] == list(entities.entities)
     for number, rank in enumerate(shown["mean_rank"]):

@@ -134,11 +134,13 @@ def test_the_prompt_is_the_beginning_of_the_training_text(artifacts) -> None:
 
 def test_long_conversations_are_truncated_but_never_an_image(artifacts) -> None:
     tokenizer = load_tokenizer(artifacts.tokenizer)
-    whole = ChatTokenizer(tokenizer, 4, 10_000).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
+    untruncated = ChatTokenizer(tokenizer, 4, 10_000).encode(
+        [("user", "<image>\nWhat?"), ("assistant", "x " * 50)]
+    )
     cut = ChatTokenizer(tokenizer, 4, 40).encode([("user", "<image>\nWhat?"), ("assistant", "x " * 50)])
-    assert not whole.truncated
+    assert not untruncated.truncated
     assert cut.truncated
-    assert cut.input_ids == whole.input_ids[:40]
+    assert cut.input_ids == untruncated.input_ids[:40]
     from priorkit.core.errors import InputError
 
     with pytest.raises(InputError, match="no answer begins within the maximum length of 12 tokens"):

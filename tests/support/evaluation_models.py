@@ -64,8 +64,10 @@ def score_all(
     seen = [PromptInputs(() if image is None else (image,)) for image in images]
     found: dict[int, tuple[float, ...]] = {}
     for batch in likelihood.batches(subject, requests, seen, batch_size):
-        own = [requests[place] for place in batch]
-        scores = likelihood.score_batch(subject, own, [seen[request.item] for request in own])
+        batch_requests = [requests[place] for place in batch]
+        scores = likelihood.score_batch(
+            subject, batch_requests, [seen[request.item] for request in batch_requests]
+        )
         found.update(zip(batch, scores, strict=True))
     return [found[place] for place in range(len(requests))]
 
@@ -81,11 +83,13 @@ def generate_all(
     seen = [PromptInputs(() if image is None else (image,)) for image in images]
     found: dict[int, list[int]] = {}
     for batch in generation.batches(prompts, seen, batch_size):
-        own = [prompts[place] for place in batch]
+        batch_prompts = [prompts[place] for place in batch]
         found.update(
             zip(
                 batch,
-                generation.generate_batch(subject, own, [seen[place] for place in batch], **options),
+                generation.generate_batch(
+                    subject, batch_prompts, [seen[place] for place in batch], **options
+                ),
                 strict=True,
             )
         )

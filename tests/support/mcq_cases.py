@@ -20,7 +20,7 @@ DECIMALS = ["1.5", "15", "5", "0.5"]
 PHRASES = ["a man riding a horse", "a man riding a bike", "a woman riding a horse", "nobody"]
 
 CASES: list[tuple[str, list[str], str | None]] = [
-    # letters in all kinds of dress
+    # letters with punctuation and markup
     ("(b)", ROOM, "B"),
     ("{C}", ROOM, "C"),
     ("<D>", ROOM, "D"),
@@ -278,7 +278,7 @@ CASES: list[tuple[str, list[str], str | None]] = [
     ("正确答案是 (D)。", ROOM, "D"),
     ("Ответ: B", ROOM, "B"),
     ("这是猫", ["狗", "猫", "鸟", "鱼"], "B"),
-    # a second table, written after the reader first passed the one above
+    # a second table, written after the parser passed the one above
     ("B is correct.", ROOM, "B"),
     ("The right answer: (C)", ROOM, "C"),
     ("Final Answer: The final answer is $\\boxed{B}$. I hope it is correct.", ROOM, "B"),

@@ -581,9 +581,9 @@ REASONING: list[tuple[str, list[str], str | None]] = [
     ("There's a cabinet and a television.", ROOM, None),
 ]
 
-# A second table, written after the reader had met the one above.
+# A second table, written after the parser was tested on the one above.
 SECOND: list[tuple[str, list[str], str | None]] = [
-    # short and dressed
+    # short, with markup
     ("The correct option is B", ROOM, "B"),
     ("My final answer: (C) television", ROOM, "C"),
     ("Final answer — D", ROOM, "D"),
@@ -862,7 +862,7 @@ SECOND: list[tuple[str, list[str], str | None]] = [
     ("There is no way of knowing whether B is right.", ROOM, None),
 ]
 
-# A third table, in the manner of the golden one.
+# A third table, in the style of the golden one.
 CARS = ["car", "race car", "cart", "race"]
 ARTICLES = ["a bicycle", "a car", "a tree", "a man"]
 BIRDS = ["2", "12", "3", "20"]
@@ -1070,7 +1070,7 @@ THIRD: list[tuple[str, list[str], str | None]] = [
     ("Yes and no", LIGHT, None),
 ]
 
-# A fourth table: long answers, and the words of several models.
+# A fourth table: long answers, and answers of several models.
 FOURTH: list[tuple[str, list[str], str | None]] = [
     (
         "Sure! Looking at the image, I can see that there is a cabinet with glass doors. So, the correct answer is option B.",
@@ -1380,7 +1380,7 @@ FIFTH: list[tuple[str, list[str], str | None]] = [
     ("I think no", UNSURE, "B"),
 ]
 
-# A sixth table: questions that ask what is not so, and letters and numbers of formulas and figures.
+# A sixth table: negated questions, and letters and numbers in formulas and figures.
 REPTILES = ["dog", "lizard", "cow", "whale"]
 LATEX = ["$\\frac{1}{2}$", "$x^2$", "$2\\pi r$", "$\\sqrt{3}$"]
 SEQUENCE = ["8", "12", "16", "24"]
@@ -1429,7 +1429,7 @@ SIXTH: list[tuple[str, list[str], str | None]] = [
     ("9" * 5000, LONG_NUMBERS, None),
 ]
 
-# A seventh table, again in the manner of the golden one.
+# A seventh table, in the style of the golden one.
 SEVENTH: list[tuple[str, list[str], str | None]] = [
     ("I'd have to say the answer is B, since I can see shelves.", ROOM, "B"),
     ("My guess: wardrobe.", ROOM, "A"),

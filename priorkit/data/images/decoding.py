@@ -121,7 +121,7 @@ def _decoded(ref: ImageRef, with_kinds: bool) -> tuple[Image.Image, tuple[str, .
     from PIL import ImageOps
 
     with _opened(ref) as image:
-        # How the pixels are stored is forgotten once they are loaded.
+        # Pillow forgets the stored mode once the pixels are loaded.
         layout = f"{image.mode} {getattr(image, 'tile', '')}"
         image.load()
         converted = _rgb(ImageOps.exif_transpose(image))

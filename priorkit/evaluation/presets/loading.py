@@ -312,7 +312,7 @@ def expand(given: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     if sign and name in preset_names():
         return {f".{name}": data}
     if not any(mark in given for mark in "/.@\\"):
-        preset(given)  # Tells the nearest name.
+        preset(given)  # Reports the nearest name.
     return {"": given}
 
 

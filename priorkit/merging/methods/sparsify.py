@@ -57,7 +57,7 @@ def consensus(
             out[part] = sum(term * scale for term, scale in zip(terms, scales, strict=True))
             continue
         if len(terms) == 1 and weights[0] > 0:
-            # Alone, an entry always agrees with itself, and normalizing cancels its weight.
+            # A single entry always agrees with itself, and normalizing cancels its weight.
             out[part] = terms[0] * (lambda_ if normalize else lambda_ * weights[0])
             continue
         terms = [term * weight for term, weight in zip(terms, weights, strict=True)]

@@ -26,7 +26,7 @@ class VisionFeatures(Protocol):
     """The source of image features of an objective."""
 
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
-        """The tensors of a batch that stand for images, by their numbers; called in data-loading workers."""
+        """The image inputs of a batch; called in data-loading workers."""
         ...
 
     def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | None:

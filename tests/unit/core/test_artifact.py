@@ -114,10 +114,10 @@ def test_a_wrong_type_in_the_manifest_is_named(tmp_path: Path) -> None:
 def test_every_flipped_bit_of_a_manifest_is_found(tmp_path: Path) -> None:
     make(tmp_path)
     path = tmp_path / artifact.MANIFEST
-    whole = path.read_bytes()
-    assert parse(whole, "x")[1]
-    for bit in range(8 * len(whole)):
-        damaged = bytearray(whole)
+    intact = path.read_bytes()
+    assert parse(intact, "x")[1]
+    for bit in range(8 * len(intact)):
+        damaged = bytearray(intact)
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(InputError, match="changed or damaged"):
             parse(bytes(damaged), "x")

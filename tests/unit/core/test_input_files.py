@@ -139,5 +139,5 @@ def test_an_artifact_below_an_input_is_left_out_and_named(
     (tmp_path / "dataset_infos.json").write_text('{"default": {}}')
     assert files_of(tmp_path) == [tmp_path / "a.jsonl"]
     assert {"c.csv", "made", "dataset_infos.json"} <= set(caplog.text.replace(";", "").split())
-    assert resolve(str(tmp_path), "x", ()).digest() != before  # the other two belong to it
+    assert resolve(str(tmp_path), "x", ()).digest() != before  # the other two are parts of it
     assert not any("made" in name for name in list_files(tmp_path).names)

@@ -35,22 +35,22 @@ def test_equals_transformers_generate(
 ) -> None:
     subject: ModelAdapter = request.getfixturevalue(name)
     ids, seen = prompts(subject, images)
-    for own, image, found in zip(ids, seen, run(subject, ids, seen, 4, set()), strict=True):
+    for prompt, image, found in zip(ids, seen, run(subject, ids, seen, 4, set()), strict=True):
         options: dict[str, Any] = {}
         if image is not None and subject.multimodal is not None:
             pixels = subject.multimodal.processor.image_processor(images=decode(image), return_tensors="pt")
             options["pixel_values"] = pixels["pixel_values"]
-        whole = torch.tensor([own])
+        sequence = torch.tensor([prompt])
         with torch.no_grad():
             expected = subject.model.generate(
-                input_ids=whole,
-                attention_mask=torch.ones_like(whole),
+                input_ids=sequence,
+                attention_mask=torch.ones_like(sequence),
                 max_new_tokens=8,
                 do_sample=False,
                 eos_token_id=None,
                 pad_token_id=0,
                 **options,
-            )[0, len(own) :].tolist()
+            )[0, len(prompt) :].tolist()
         assert found == expected
 
 
@@ -60,11 +60,14 @@ def test_does_not_depend_on_batch_size_or_order(
 ) -> None:
     subject: ModelAdapter = request.getfixturevalue(name)
     ids, seen = prompts(subject, images)
-    alone = run(subject, ids, seen, 1, set())
-    assert len({tuple(own) for own in alone}) == 4
+    one_by_one = run(subject, ids, seen, 1, set())
+    assert len({tuple(answer) for answer in one_by_one}) == 4
     # A token that ends some answers early, so that rows leave the batch at different steps.
-    stop = {alone[0][3]}
-    expected = [own[: own.index(alone[0][3])] if alone[0][3] in own else own for own in alone]
+    stop = {one_by_one[0][3]}
+    expected = [
+        answer[: answer.index(one_by_one[0][3])] if one_by_one[0][3] in answer else answer
+        for answer in one_by_one
+    ]
     for batch_size in (1, 2, 3, 4):
         assert run(subject, ids, seen, batch_size, stop) == expected
     assert run(subject, ids[::-1], seen[::-1], 3, stop) == expected[::-1]

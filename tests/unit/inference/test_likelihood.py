@@ -105,7 +105,7 @@ def test_windows_predict_every_token_once_from_full_contexts() -> None:
     requests = rolling_requests(0, ids, 1, 10)
     assert [token for request in requests for token in request.continuations[0]] == ids
     inputs = [request.context + request.continuations[0][:-1] for request in requests]
-    assert [len(own) for own in inputs] == [10, 10, 10]
+    assert [len(window) for window in inputs] == [10, 10, 10]
     assert inputs[0][0] == 1
     assert inputs[-1] == tuple(range(114, 124))
 
@@ -153,7 +153,11 @@ def test_shared_contexts_equal_a_pass_per_option(
         [split_pair(llava.encode, prompt.text, option, llava.prefix) for (option,) in prompt.options]
         for prompt in prompts
     ]
-    requests = [request for n, own in enumerate(pairs) for request in requests_of(n, own, llava.max_length)]
+    requests = [
+        request
+        for n, item_pairs in enumerate(pairs)
+        for request in requests_of(n, item_pairs, llava.max_length)
+    ]
     found = score_all(llava, requests, [item.image for item in items], batch_size)
     for request, scores in zip(requests, found, strict=True):
         image = items[request.item].image

@@ -86,18 +86,18 @@ def texts(count: int = 23) -> list[str]:
     return [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 25))) for _ in range(count)]
 
 
-def oracle(subject: ModelAdapter, text: str, own: LabelPrompt) -> np.ndarray:
+def oracle(subject: ModelAdapter, text: str, label_prompt: LabelPrompt) -> np.ndarray:
     """Each label, each spelling: the full sequence through the model in float64, one at a time."""
     model = subject.model.double()
     found = []
     for name in CONCEPTS:
         head = [
             subject.tokenizer(part, add_special_tokens=False)["input_ids"]
-            for part in (own.before, text, own.after[name])
+            for part in (label_prompt.before, text, label_prompt.after[name])
         ]
-        context = [own for part in head for own in part]
+        context = [label_prompt for part in head for label_prompt in part]
         sides = []
-        for spellings in (own.yes, own.no):
+        for spellings in (label_prompt.yes, label_prompt.no):
             total = 0.0
             for spelling in spellings:
                 ids = subject.tokenizer(spelling, add_special_tokens=False)["input_ids"]
@@ -113,14 +113,14 @@ def oracle(subject: ModelAdapter, text: str, own: LabelPrompt) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "own",
+    "label_prompt",
     [prompt(), prompt((" yes", " the red cat"), (" no", " two small stars", " Zq"))],
     ids=["single tokens", "several tokens"],
 )
-def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, own: LabelPrompt) -> None:
+def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, label_prompt: LabelPrompt) -> None:
     wanted = texts()
-    found = score(LanguageModelLabeller(subject, own, "plain"), wanted, 7)
-    expected = np.stack([oracle(subject, text, own) for text in wanted])
+    found = score(LanguageModelLabeller(subject, label_prompt, "plain"), wanted, 7)
+    expected = np.stack([oracle(subject, text, label_prompt) for text in wanted])
     np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)
     assert found.scores.dtype == np.float32
     assert not found.truncated.any()
@@ -205,19 +205,19 @@ def test_calibration_corrects_by_content_free_inputs(subject: ModelAdapter) -> N
 
 def test_chat_form_is_the_template_around_text_and_question(subject: ModelAdapter) -> None:
     """The text's tokens are between those of the rendered template."""
-    own = prompt((" yes",), (" no",))
-    labeller = LanguageModelLabeller(subject, own, "chat")
-    template = "Be sure.\nUSER: Text: {}" + own.after["visual_concept"] + "\nASSISTANT:"
+    short = prompt((" yes",), (" no",))
+    labeller = LanguageModelLabeller(subject, short, "chat")
+    template = "Be sure.\nUSER: Text: {}" + short.after["visual_concept"] + "\nASSISTANT:"
     before, after = template.split("{}")
-    whole = LabelPrompt(
+    rendered = LabelPrompt(
         "",
         before,
         {name: after.replace("visual concept", name.replace("_", " ")) for name in CONCEPTS},
-        own.yes,
-        own.no,
+        short.yes,
+        short.no,
     )
     wanted = texts(5)
-    plain = LanguageModelLabeller(subject, whole, "plain")
+    plain = LanguageModelLabeller(subject, rendered, "plain")
     np.testing.assert_allclose(
         score(labeller, wanted, 2).scores, score(plain, wanted, 2).scores, atol=TOLERANCE
     )
@@ -251,20 +251,20 @@ def test_a_model_with_weights_from_disk() -> None:
     subject = load_model_adapter(
         check_model(Path(__file__).parents[2] / "golden" / "tiny-llama"), torch.device("cpu")
     )
-    own = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
-    found = score(LanguageModelLabeller(subject, own, "plain"), ["a cat", "1 + 1"], 2)
+    label_prompt = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
+    found = score(LanguageModelLabeller(subject, label_prompt, "plain"), ["a cat", "1 + 1"], 2)
     np.testing.assert_allclose(
-        found.scores, np.stack([oracle(subject, t, own) for t in ["a cat", "1 + 1"]]), atol=TOLERANCE
+        found.scores, np.stack([oracle(subject, t, label_prompt) for t in ["a cat", "1 + 1"]]), atol=TOLERANCE
     )
 
 
 def test_the_shipped_prompt_is_complete() -> None:
     prompts = read_prompts()
     assert set(prompts) == {"chat", "plain"}
-    for own in prompts.values():
-        assert set(own.after) == set(CONCEPTS)
-        assert all("{" not in text for text in (own.before, *own.after.values()))
-        assert "spatial or part-whole" in own.after["visual_relationship"]
+    for shipped in prompts.values():
+        assert set(shipped.after) == set(CONCEPTS)
+        assert all("{" not in text for text in (shipped.before, *shipped.after.values()))
+        assert "spatial or part-whole" in shipped.after["visual_relationship"]
     assert prompts["plain"].yes[0] == " yes"
 
 

@@ -84,7 +84,7 @@ def test_it_learns_from_words(linear) -> None:
         if name != "math_reasoning":  # 15 examples among 500
             assert row["kappa"] > 0.8, name
     assert rows["math_reasoning"]["f1"] > 0.5
-    # The threshold keeps proportions: as many are predicted as are given, also of the rare one.
+    # The threshold keeps proportions: as many labels are predicted as are given, for the rare label too.
     assert all(abs(row["predicted"] - row["given"]) <= 0.05 * row["items"] for row in rows.values())
 
 
@@ -121,8 +121,8 @@ def test_processes_share_the_texts(linear, tmp_path: Path) -> None:
 
 def test_the_same_sample_gives_the_same_bytes(linear, tmp_path: Path) -> None:
     again = fit_linear_labeller(*labelled(500, 1), 42)
-    for name, own in (("a", linear), ("b", again)):
-        own.save(tmp_path / name, {"learnt_from": 500})
+    for name, labeller in (("a", linear), ("b", again)):
+        labeller.save(tmp_path / name, {"learnt_from": 500})
     for file in (CONFIG, WEIGHTS):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     loaded = load_linear_labeller(tmp_path / "a")

@@ -60,10 +60,10 @@ def test_wrong_options_are_absent_and_answers_balanced() -> None:
         assert len(set(wrong)) == 3
         assert not set(wrong) & set(question.target.present)
     for size in BINS:
-        own = [question for question in questions if question.target.size == size]
-        places = Counter(question.choices.index(question.answer) for question in own)
+        of_size = [question for question in questions if question.target.size == size]
+        places = Counter(question.choices.index(question.answer) for question in of_size)
         assert places == dict.fromkeys(range(4), 4)
-        assert set(Counter(question.text for question in own).values()) <= {5, 6}
+        assert set(Counter(question.text for question in of_size).values()) <= {5, 6}
 
 
 def test_the_seed_decides() -> None:
@@ -144,14 +144,14 @@ def test_judging_as_needed_gives_what_judging_all_pairs_gives(same, seed) -> Non
         for n in range(8)
     ]
     targets = choose_targets(shown, seed, 0)
-    lazy, whole = Synonyms(), Synonyms()
+    lazy, complete = Synonyms(), Synonyms()
     asked: list[tuple[str, str]] = []
     while pairs := unsettled(targets, GROUPED, lazy, seed):
         assert not set(pairs) & set(asked)
         asked += pairs
         lazy.add({pair: pair in truth for pair in pairs})
-    whole.add({pair_of(one, two): pair_of(one, two) in truth for one in GROUPED for two in GROUPED})
-    assert build(targets, GROUPED, lazy, seed) == build(targets, GROUPED, whole, seed)
+    complete.add({pair_of(one, two): pair_of(one, two) in truth for one in GROUPED for two in GROUPED})
+    assert build(targets, GROUPED, lazy, seed) == build(targets, GROUPED, complete, seed)
 
 
 def test_synonyms_are_read_in_three_forms(tmp_path: Path) -> None:
@@ -213,14 +213,14 @@ def test_wordings_are_spread_evenly_and_list_the_options(tmp_path: Path) -> None
     assert wordings == ("What is shown?", "Is it {options}?")
     questions, _ = build(choose_targets(images(), 1, 0), NAMES, Synonyms(), 1, wordings)
     for size in BINS:
-        own = [question for question in questions if question.target.size == size]
-        assert Counter(question.text == "What is shown?" for question in own) == {True: 8, False: 8}
+        of_size = [question for question in questions if question.target.size == size]
+        assert Counter(question.text == "What is shown?" for question in of_size) == {True: 8, False: 8}
     for question in questions:
         a, b, c, d = question.choices
         assert question.text in ("What is shown?", f"Is it {a}, {b}, {c} or {d}?")
     usual, _ = build(choose_targets(images(), 1, 0), NAMES, Synonyms(), 1)
     assert {question.text for question in usual} == set(QUESTIONS)
-    # The wordings have no say in what is asked for.
+    # The wording does not affect which object a question is about.
     assert [question.choices for question in usual] == [question.choices for question in questions]
 
 

@@ -94,8 +94,10 @@ def test_sections_appear_with_their_artifacts(make, everything: Members) -> None
         *("rank-e", "off-domain", "accuracy", "mle-bench", "differences", "language", "examples"),
         *("lineage", "mixtures", "training", "cost", "provenance"),
     ]
-    alone = members_of({"corpus": next(m.artifact for m in everything.all if m.artifact.kind == "corpus")})
-    assert [section.anchor for section in build_sections(alone)] == [
+    only_corpus = members_of(
+        {"corpus": next(m.artifact for m in everything.all if m.artifact.kind == "corpus")}
+    )
+    assert [section.anchor for section in build_sections(only_corpus)] == [
         "lineage",
         "mixtures",
         "cost",
@@ -259,13 +261,13 @@ def remediated(make, name: str, shares: list[float], **measured: bool) -> Artifa
     points = [
         {
             "share": share,
-            **({"mean_rank": interval(float(np.mean(own)))} if held_out else {}),
+            **({"mean_rank": interval(float(np.mean(values)))} if held_out else {}),
             **({"off_domain_mrr": interval(0.6 - 0.2 * share)} if elsewhere else {}),
         }
-        for share, own in ranks.items()
+        for share, values in ranks.items()
     ]
     if held_out:
-        columns = {f"mean_rank_at_{share:g}": own for share, own in ranks.items()}
+        columns = {f"mean_rank_at_{share:g}": values for share, values in ranks.items()}
         write_table({"entity": ENTITIES, "images": [1] * 12, **columns}, folder / "held_out_ranks.parquet")
     metrics = {"trade_off": points, "saved_share": shares[-2]}
     return make.seal(name, "encoder", "distill-encoder", metrics=metrics)
@@ -281,34 +283,34 @@ def test_the_trade_off_is_shown_by_prior_group(make) -> None:
     found = members_of({"world": world, "encoder": remediated(make, "d1", [0.0, 0.25, 0.5, 1.0])})
     section = trade_off_section(found)
     assert section is not None
-    own = table(section, "trade-off")
+    trade_off = table(section, "trade-off")
     priors = ["strong prior", "weak prior", "no prior"]
     groups = [f"Rank_e, {name}" for name in ("all", *priors)]
-    assert list(own.columns) == [
+    assert list(trade_off.columns) == [
         "share",
         *groups,
         "all \N{DIVISION SIGN} original",
         "off-domain MRR",
         "point",
     ]
-    assert [row[0] for row in own.rows] == [0.0, 0.25, 0.5, 1.0]
-    assert [row[1].value for row in own.rows] == pytest.approx(
+    assert [row[0] for row in trade_off.rows] == [0.0, 0.25, 0.5, 1.0]
+    assert [row[1].value for row in trade_off.rows] == pytest.approx(
         [np.mean(BEFORE) + share * (np.mean(AFTER) - np.mean(BEFORE)) for share in (0, 0.25, 0.5, 1)]
     )
-    assert own.rows[3][4].value == pytest.approx(np.mean(AFTER[8:]))
-    assert own.rows[0][5] is None
-    assert own.rows[3][5].value == pytest.approx(np.mean(AFTER) / np.mean(BEFORE))
-    assert (own.rows[1][6].value, own.rows[1][6].low) == pytest.approx((0.55, 0.45))
-    assert [row[7] for row in own.rows] == ["", "", "saved", ""]
+    assert trade_off.rows[3][4].value == pytest.approx(np.mean(AFTER[8:]))
+    assert trade_off.rows[0][5] is None
+    assert trade_off.rows[3][5].value == pytest.approx(np.mean(AFTER) / np.mean(BEFORE))
+    assert (trade_off.rows[1][6].value, trade_off.rows[1][6].low) == pytest.approx((0.55, 0.45))
+    assert [row[7] for row in trade_off.rows] == ["", "", "saved", ""]
     plot = next(block for block in section.blocks if block.kind == "plot")
     left, right = plot.figure.axes
     assert (left.get_yscale(), len(left.containers), len(right.containers)) == ("log", 3, 3)
     drawn = right.containers[2][0]
     assert drawn.get_xdata() == pytest.approx([0.6, 0.55, 0.5, 0.4])
-    assert drawn.get_ydata() == pytest.approx([row[4].value for row in own.rows])
+    assert drawn.get_ydata() == pytest.approx([row[4].value for row in trade_off.rows])
     ring = np.asarray(left.collections[-1].get_offsets())
     assert ring[:, 0].tolist() == [0.5] * 3
-    assert ring[2, 1] == pytest.approx(own.rows[2][4].value)
+    assert ring[2, 1] == pytest.approx(trade_off.rows[2][4].value)
 
 
 def test_the_trade_off_shows_what_was_measured(make) -> None:
@@ -330,9 +332,9 @@ def test_the_trade_off_shows_what_was_measured(make) -> None:
     (axis,) = cost.figure.axes
     assert axis.containers[0][0].get_xdata().tolist() == line
     assert np.asarray(axis.collections[-1].get_offsets())[:, 0].tolist() == [0.5]
-    whole, ranks, pairs = (block for block in section.blocks if isinstance(block, Table))
+    trade_off, ranks, pairs = (block for block in section.blocks if isinstance(block, Table))
     ratio_ = "all \N{DIVISION SIGN} original"
-    assert list(whole.columns) == ["share", "Rank_e, all", ratio_, "off-domain MRR", "point"]
+    assert list(trade_off.columns) == ["share", "Rank_e, all", ratio_, "off-domain MRR", "point"]
     assert list(ranks.columns) == ["share", "Rank_e, all", ratio_, "point"]
     assert list(pairs.columns) == ["share", "off-domain MRR", "point"]
     plots_ = [block for block in section.blocks if block.kind == "plot"]

@@ -78,9 +78,10 @@ def test_an_encoder_tags_by_calibrated_thresholds(artifacts, cli, tmp_path: Path
     assert after["conversations"].to_pylist() == before["conversations"].to_pylist()
     tags = after["tags"].to_pylist()
     assert all(
-        (own is None) == (image is None) for own, image in zip(tags, before["image"].to_pylist(), strict=True)
+        (image_tags is None) == (image is None)
+        for image_tags, image in zip(tags, before["image"].to_pylist(), strict=True)
     )
-    assert max(len(own) for own in tags if own is not None) <= 3
+    assert max(len(image_tags) for image_tags in tags if image_tags is not None) <= 3
     thresholds = pq.read_table(out / "calibration" / "thresholds.parquet")
     assert thresholds.num_rows == len((artifacts.world / "names.txt").read_text().splitlines())
     assert (out / "calibration" / "precision_recall.png").stat().st_size > 1000
@@ -124,7 +125,7 @@ def test_a_classifier_and_a_folder_and_json_lines(
     done = cli("tag-images", images, model, "--threshold", 0, "--device", "cpu", "--out", tmp_path / "t")
     assert done.code == 0, done.err
     table = pq.read_table(tmp_path / "t" / "images.parquet")
-    assert [sorted(own) for own in table["tags"].to_pylist()] == [["cat", "dog", "犬 [a]"]] * 3
+    assert [sorted(image_tags) for image_tags in table["tags"].to_pylist()] == [["cat", "dog", "犬 [a]"]] * 3
     asked: list[int] = []
 
     def counted(work, items, threads: int, ahead: int):
@@ -220,7 +221,7 @@ def test_columns_of_json_are_those_of_all_rows(cli, tmp_path: Path) -> None:
     from tests.support.conversations import all_conversations
 
     read = all_conversations(tmp_path / "t" / "rows.parquet", Rejects(0.0))
-    assert [len(own.images) for own in (read[0], read[1], read[-2])] == [0, 1, 2]
+    assert [len(sample.images) for sample in (read[0], read[1], read[-2])] == [0, 1, 2]
 
 
 def test_a_parquet_file_of_paths_embeds_its_images(cli, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Attention(nn.Module):
         )
         dropout = self.dropout if self.training else 0.0
         if x_NSC.device.type == "cpu":
-            # torch's fused attention has a slow backward pass on CPUs; see models/attention.py.
+            # torch's fused attention has a slow backward pass on CPUs; see models/kernels/attention.py.
             scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
             mixed = nn.functional.dropout(scores.softmax(-1), dropout, self.training) @ value
         else:

@@ -41,7 +41,7 @@ def prepare(image: Image.Image) -> torch.Tensor:
 
 @st.composite
 def boxes(draw: st.DrawFn) -> tuple[float, float, float, float]:
-    # At least six prepared pixels wide, so that where it is can be measured.
+    # At least six prepared pixels wide, so that its position can be measured.
     x1, y1 = draw(st.floats(0, 0.8)), draw(st.floats(0, 0.8))
     return x1, y1, draw(st.floats(x1 + 0.125, 1)), draw(st.floats(y1 + 0.125, 1))
 
@@ -115,14 +115,16 @@ def test_the_box_is_where_the_thing_is(box: tuple, seed: int, crop: float, shift
     red = seen[0].numpy() > 127
     down, across = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
     found = (across[0] / 48, down[0] / 48, (across[-1] + 1) / 48, (down[-1] + 1) / 48)
-    # Within a prepared pixel; the border that a move repeats lengthens what touched it.
+    # Within a prepared pixel; a shift repeats border pixels, which lengthens what touched the border.
     edge = 1.2 / 48
     reach = edge + max(map(abs, view.move))
-    for name, told, seen_at in zip(("x1", "y1", "x2", "y2"), (a, b, c, d), found, strict=True):
-        outward, border = (told - seen_at, told) if name in ("x1", "y1") else (seen_at - told, 1 - told)
+    for name, stated, seen_at in zip(("x1", "y1", "x2", "y2"), (a, b, c, d), found, strict=True):
+        outward, border = (
+            (stated - seen_at, stated) if name in ("x1", "y1") else (seen_at - stated, 1 - stated)
+        )
         lengthened = outward > 0 and border <= reach and outward <= reach
-        assert abs(told - seen_at) <= edge or lengthened, (name, said, found, view)
-    # Whole: its area in the view is what it was, up to the crop's scale.
+        assert abs(stated - seen_at) <= edge or lengthened, (name, said, found, view)
+    # Nothing is cut off: its area in the view is its original area times the crop's scale.
     left, top, right, bottom = view.crop or (0.0, 0.0, 1.0, 1.0)
     assert (c - a) * (right - left) == pytest.approx((x2 - x1) / 480, abs=2e-3)
     assert (d - b) * (bottom - top) == pytest.approx((y2 - y1) / 480, abs=2e-3)

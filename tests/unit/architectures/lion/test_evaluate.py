@@ -65,7 +65,7 @@ def test_batched_or_not_adapter_or_merged_model(artifacts, cli, adapter: Path, t
     benchmark = artifacts.world / "benchmarks" / "grounding.parquet"
     together = answers(cli, adapter, benchmark, tmp_path / "a", "--batch-size", 8)
     apart = answers(cli, adapter, benchmark, tmp_path / "b", "--batch-size", 1)
-    assert [own["prediction"] for own in together] == [own["prediction"] for own in apart]
+    assert [sample["prediction"] for sample in together] == [sample["prediction"] for sample in apart]
     whole = cli(
         "merge-adapters",
         adapter,
@@ -78,7 +78,7 @@ def test_batched_or_not_adapter_or_merged_model(artifacts, cli, adapter: Path, t
     )
     assert whole.code == 0, whole.err
     merged = answers(cli, tmp_path / "whole", benchmark, tmp_path / "c", "--batch-size", 8)
-    assert [own["prediction"] for own in merged] == [own["prediction"] for own in together]
+    assert [sample["prediction"] for sample in merged] == [sample["prediction"] for sample in together]
 
 
 def test_choices_are_scored(artifacts, cli, adapter: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_items_with_several_images(artifacts, cli, adapter: Path, tmp_path: Path
     file.write_text("\n".join(map(json.dumps, rows)))
     together = answers(cli, adapter, file, tmp_path / "a", "--task", "vqa")
     apart = answers(cli, adapter, file, tmp_path / "b", "--task", "vqa", "--batch-size", 1)
-    assert [own["prediction"] for own in together] == [own["prediction"] for own in apart]
+    assert [sample["prediction"] for sample in together] == [sample["prediction"] for sample in apart]
     assert together[0]["prompt"].count("<image>") == 2
 
 
@@ -159,7 +159,7 @@ def test_the_reserved_token_is_removed_from_prompts(base, kind: str) -> None:
                 prompt.text,
                 prompt.user_text,
                 *prompt.contexts,
-                *(own for group in prompt.options for own in group),
+                *(option for group in prompt.options for option in group),
             ]
             assert not any(SOFT_TOKEN in text for text in texts)
             assert prompt.text.count("<image>") == 1
@@ -226,7 +226,9 @@ def test_items_without_an_image_are_routed_by_their_type(base) -> None:
     assert not torch.allclose(found.logits[0], found.logits[1], atol=1e-3)
     # Options are scored under the same types.
     token = int(expected[0].argmax())
-    requests = [LikelihoodRequest(place, tuple(own), ((token,),), (0,)) for place, own in enumerate(ids)]
+    requests = [
+        LikelihoodRequest(place, tuple(tokens), ((token,),), (0,)) for place, tokens in enumerate(ids)
+    ]
     scores = score_batch(subject, requests, seen)
     wanted = expected.log_softmax(-1)[:, token].tolist()
     assert [value for (value,) in scores] == pytest.approx(wanted, abs=1e-3)

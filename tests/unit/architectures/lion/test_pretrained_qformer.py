@@ -179,13 +179,13 @@ def test_all_differing_sizes_are_reported(base, tmp_path: Path) -> None:
     folder = instructblip(tmp_path / "blip", 24, queries=5, hidden_size=32, num_attention_heads=4)
     with pytest.raises(InputError) as caught:
         check_queries(folder, {**FIELDS, "instruction_length": 40}, 48)
-    told = {problem.where: problem.what for problem in caught.value.problems}
-    assert told["--queries"] == "the pretrained Q-Former has 5, expected 3"
-    assert told["--qformer-width"] == "the pretrained Q-Former has 32, expected 16"
-    assert told["--qformer-heads"] == "the pretrained Q-Former has 4, expected 2"
-    assert "--qformer-layers" not in told
-    assert told[str(folder)] == "the pretrained Q-Former reads an encoder of width 24, expected 48"
-    assert "reads 30 tokens of a question, expected 40" in told["--instruction-length"]
+    problems = {problem.where: problem.what for problem in caught.value.problems}
+    assert problems["--queries"] == "the pretrained Q-Former has 5, expected 3"
+    assert problems["--qformer-width"] == "the pretrained Q-Former has 32, expected 16"
+    assert problems["--qformer-heads"] == "the pretrained Q-Former has 4, expected 2"
+    assert "--qformer-layers" not in problems
+    assert problems[str(folder)] == "the pretrained Q-Former reads an encoder of width 24, expected 48"
+    assert "reads 30 tokens of a question, expected 40" in problems["--instruction-length"]
     tensors = load_file(folder / "model.safetensors")
     name = "qformer.encoder.layer.0.intermediate_query.dense.weight"
     tensors[name] = tensors[name][:7].contiguous()

@@ -27,8 +27,8 @@ from tests.support.lion_models import build_lion, png
 from tests.support.lion_objective import objective, samples, tokenized
 
 
-def loss_of(own: LionObjective, places: list[int]) -> torch.Tensor:
-    return own.loss(own.collate([own.sample(place, 0) for place in places])).total
+def loss_of(trained: LionObjective, places: list[int]) -> torch.Tensor:
+    return trained.loss(trained.collate([trained.sample(place, 0) for place in places])).total
 
 
 @pytest.mark.parametrize("stage", ["1", "2", "3", "all"])
@@ -47,7 +47,7 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
         for name, value in lion.model.named_parameters():
             value.requires_grad_(lion.parameter_part(name) in trained)
             if ".lion." in name:
-                # Away from the initialization, where some branches are zero and get no gradient.
+                # Moved away from the initialization, at which some branches are zero and get no gradient.
                 value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     indices, _ = select_task_types(samples(), shape.task_types)
     data = [samples()[index] for index in indices]
@@ -57,7 +57,7 @@ def test_gradients_reach_exactly_the_parts_of_the_stage(base, stage: str) -> Non
         name for name, value in lion.model.named_parameters() if value.grad is not None and value.grad.any()
     }
     expected = {name for name, value in lion.model.named_parameters() if lion.parameter_part(name) in wanted}
-    # Softmax does not see a bias of the keys, and nothing reads the question behind the last layer.
+    # Softmax cancels a bias of the keys, and nothing reads the question after the last layer.
     text_end = ("layer.1.intermediate.dense", "layer.1.output.dense", "layer.1.output.LayerNorm")
     idle = {name for name in expected - reached if not name.endswith("key.bias")}
     assert not [name for name in idle if not any(part in name for part in text_end)]
@@ -81,9 +81,9 @@ def test_a_batch_of_both_types_has_the_loss_of_its_rows(base) -> None:
 
 
 def test_alternating_batches_hold_one_type_each(base) -> None:
-    own = objective(build_lion(base), samples(), alternating=2)
+    mixed = objective(build_lion(base), samples(), alternating=2)
     for position in range(12):
-        sample = own.sample(position % 3, position)
+        sample = mixed.sample(position % 3, position)
         assert sample.task == position // 2 % 2
 
 
@@ -98,13 +98,13 @@ def test_alternating_batches_take_every_sample_of_a_type_before_any_again(base) 
     ]
 
     def drawn(seed: int) -> list[int]:
-        own = objective(lion, data, alternating=2, seed=seed)
+        mixed = objective(lion, data, alternating=2, seed=seed)
         second = [place for place in range(60) if place // 2 % 2]
-        return [own.sample(0, place).images[0] for place in second]
+        return [mixed.sample(0, place).images[0] for place in second]
 
     order = drawn(1)
     rounds = [tuple(order[start : start + 5]) for start in range(0, len(order), 5)]
-    assert all(sorted(own) == [0, 1, 2, 3, 4] for own in rounds)
+    assert all(sorted(mixed) == [0, 1, 2, 3, 4] for mixed in rounds)
     assert len(set(rounds)) > 1
     assert drawn(1) == order != drawn(2)
 
@@ -208,8 +208,8 @@ def test_cut_answers_are_counted(artifacts, cli, tmp_path: Path) -> None:
 
 def test_the_question_of_the_q_former_has_no_tags(base) -> None:
     lion = build_lion(base)
-    own = objective(lion, samples())
-    sample = own.sample(0, 0)
+    trained = objective(lion, samples())
+    sample = trained.sample(0, 0)
     plain = lion.tokenizer("What is shown in the image?", add_special_tokens=False)["input_ids"][-12:]
     assert list(sample.questions[0]) == plain
     assert lion.model.config.soft_token_id in sample.encoded.input_ids
@@ -235,7 +235,7 @@ def test_an_image_has_one_number_however_many_samples_show_it(base, tmp_path: Pa
     encoded = tokenized(data, chat, "off")
     assert [sample.images for sample in encoded] == [(0, 1), (1, 2), (2, 0)]
     assert [image.content or image.path for image in encoded.images] == [png(1), tmp_path / "a.png", png(2)]
-    # Images that no sample of the encoded ones shows have no number.
+    # Images that none of the encoded samples shows are not numbered.
     tight = ChatTokenizer(lion.tokenizer, lion.image_tokens, lion.max_length)
     long = replace(data[0].conversation, turns=(Turn("user", "<image>\n" * 2 + "word " * 2000), turns[1]))
     kept = tokenized([TaskConversation(long, "image-level"), data[1]], tight, "off", reject_limit=1)

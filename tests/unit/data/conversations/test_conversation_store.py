@@ -102,7 +102,7 @@ def test_weights_are_shares_of_samples(tmp_path: Path) -> None:
     assert samples.sources == {"a": 10, "b": 10}
     counts = Counter(c.id for c in samples)
     assert set(counts.values()) == {1}
-    # Any stretch holds the mixture.
+    # Every stretch of samples has the mixture's proportions.
     assert 4 <= sum(c.id.startswith("a") for c in [samples[n] for n in range(10)]) <= 6
     more = made(tmp_path, {"a": 1, "b": 1}, subset=40)
     assert more.sources == {"a": 20, "b": 20}
@@ -127,10 +127,10 @@ def test_a_mixture_that_cannot_be_drawn_is_explained(tmp_path: Path) -> None:
 
 def test_changed_samples_keep_their_numbers_of_images(tmp_path: Path) -> None:
     samples = made(tmp_path)
-    fewer = map_samples(samples, lambda index, own: own if index % 2 else None, tmp_path)
+    fewer = map_samples(samples, lambda index, sample: sample if index % 2 else None, tmp_path)
     assert [c.id for c in fewer] == [samples[n].id for n in range(1, 40, 2)]
     assert [len(fewer.images_of(n)) for n in range(len(fewer))] == [len(c.images) for c in fewer]
     assert np.array_equal(fewer.drawn, np.arange(20))
     assert fewer.sources == {"a": 15, "b": 5}
-    only = map_samples(samples, lambda _, own: own if own.id.startswith("b") else None, tmp_path)
+    only = map_samples(samples, lambda _, sample: sample if sample.id.startswith("b") else None, tmp_path)
     assert only.sources == {"a": 0, "b": 10}

@@ -56,9 +56,9 @@ def test_refcoco_rows_ask_both_ways(folder: Path) -> None:
         {"image": "a.png", "expression": "a hat", "box": [0.44, 0.06, 0.65, 0.367]},
     )
     found = read(path, Rejects(0), "task_type", "")
-    texts = [[turn.text for turn in own.conversation.turns] for own in found]
+    texts = [[turn.text for turn in row.conversation.turns] for row in found]
     assert len(found) == 6
-    assert {own.task_type for own in found} == {"region-level"}
+    assert {row.task_type for row in found} == {"region-level"}
     assert texts[0][1] == "[0.100,0.200,0.600,0.600]"
     assert "left man" in texts[0][0]
     assert "[0.100,0.200,0.600,0.600]" in texts[1][0]
@@ -112,11 +112,11 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
     )
     rejects = Rejects(1.0)
     found = read(path, rejects, "task_type", "", ("<soft_prompt>",))
-    assert [own.conversation.id for own in found] == ["1.0.0", "1.0.1", "1.3.0", "1.3.1", "2.0.0", "2.0.1"]
-    assert [(own["row"], own.get("region")) for own in rejects.rows] == [
+    assert [row.conversation.id for row in found] == ["1.0.0", "1.0.1", "1.3.0", "1.3.1", "2.0.0", "2.0.1"]
+    assert [(row["row"], row.get("region")) for row in rejects.rows] == [
         (1, 2), (1, 3), (2, 2), (2, 3), (3, None),
     ]  # fmt: skip
-    reasons = [str(own["reason"]) for own in rejects.rows]
+    reasons = [str(row["reason"]) for row in rejects.rows]
     assert "leaves the image of 40 x 40" in reasons[0]
     assert "no area" in reasons[1]
     assert "not text" in reasons[2]

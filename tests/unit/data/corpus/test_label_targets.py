@@ -56,11 +56,11 @@ def test_two_targets_are_met(tokens: int | None, weights: dict[str, float]) -> N
 
 def test_one_target_scales_text_with_the_label_by_one_factor_and_the_rest_by_another() -> None:
     counts = np.array(budgets({"reasoning": 0.75}, {}, 40_000))
-    own = np.array([pool.tokens for pool in WEB_AND_CODE])
+    available = np.array([pool.tokens for pool in WEB_AND_CODE])
     has = has_label(WEB_AND_CODE, "reasoning")
-    factors = counts / own
-    assert factors[has] == pytest.approx(0.75 * 40_000 / own[has].sum(), rel=1e-3)
-    assert factors[~has] == pytest.approx(0.25 * 40_000 / own[~has].sum(), rel=1e-3)
+    factors = counts / available
+    assert factors[has] == pytest.approx(0.75 * 40_000 / available[has].sum(), rel=1e-3)
+    assert factors[~has] == pytest.approx(0.25 * 40_000 / available[~has].sum(), rel=1e-3)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

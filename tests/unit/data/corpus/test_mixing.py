@@ -28,7 +28,7 @@ def lengths(seed: int, documents: int) -> np.ndarray:
 
 
 def drawn_of(sizes: Mapping[str, np.ndarray], wanted: Mapping[str, int], seed: int) -> DrawnDocuments:
-    sources = [source(name, own) for name, own in sizes.items()]
+    sources = [source(name, lengths) for name, lengths in sizes.items()]
     return concatenated(list(draw(whole(sources), sources, list(wanted.values()), seed)))
 
 
@@ -64,8 +64,8 @@ def test_every_source_gives_exactly_its_budget(seed: int, a: int, b: int) -> Non
 def test_the_order_does_not_depend_on_the_size_of_blocks(
     sizes: list[list[int]], block: int, seed: int
 ) -> None:
-    named = {f"s{n}": np.array(own) for n, own in enumerate(sizes)}
-    wanted = {name: int(own.sum() * 1.5) + 1 for name, own in named.items()}
+    named = {f"s{n}": np.array(lengths) for n, lengths in enumerate(sizes)}
+    wanted = {name: int(lengths.sum() * 1.5) + 1 for name, lengths in named.items()}
     large = drawn_of(named, wanted, seed)
     before = mixing.BLOCK
     mixing.BLOCK = block
@@ -87,11 +87,11 @@ def test_documents_repeat_only_after_all_were_seen() -> None:
 
 def test_a_source_keeps_its_order_when_others_are_added() -> None:
     a, b = lengths(4, 20), lengths(5, 20)
-    alone = drawn_of({"a": a}, {"a": 200}, 7)
+    a_only = drawn_of({"a": a}, {"a": 200}, 7)
     both = drawn_of({"b": b, "a": a}, {"b": 300, "a": 200}, 7)
-    assert np.array_equal(both.document[both.pool == 1], alone.document)
+    assert np.array_equal(both.document[both.pool == 1], a_only.document)
     other = drawn_of({"a": a}, {"a": 200}, 8)
-    assert not np.array_equal(other.document, alone.document)
+    assert not np.array_equal(other.document, a_only.document)
 
 
 def test_any_stretch_holds_the_mixture() -> None:
@@ -149,7 +149,7 @@ def test_budgets_that_cannot_be_met_are_explained(
 
 def test_weights_can_be_shares_of_documents() -> None:
     sizes = {"a": np.full(100, 10), "b": np.full(100, 30)}
-    sources = [source(name, own) for name, own in sizes.items()]
+    sources = [source(name, lengths) for name, lengths in sizes.items()]
     pools = whole(sources)
 
     def wanted(weights: dict[str, float], tokens: int | None, limit: float = 4) -> list[int]:

@@ -28,8 +28,8 @@ Row = list[Piece]
 
 def rows_of(lengths: list[int], row_length: int, packing: Packing, block: int = 7) -> list[Row]:
     """The rows, the documents fed ``block`` at a time."""
-    whole = stream(lengths)
-    draws = [whole[start : start + block] for start in range(0, len(lengths), block)]
+    complete = stream(lengths)
+    draws = [complete[start : start + block] for start in range(0, len(lengths), block)]
     rows: list[Row] = []
     for pieces in pack(draws, row_length, packing):
         some: list[Row] = [[] for _ in range(pieces.rows)]
@@ -100,7 +100,7 @@ def plain_decreasing(lengths: list[int], row: int) -> list[list[tuple[int, int]]
             rows[number] = room - length, [*rows[number][1], length]
         else:
             rows.append((row - length, [length]))
-    return sorted(sorted(own) for _, own in rows)
+    return sorted(sorted(lengths_of_row) for _, lengths_of_row in rows)
 
 
 @settings(deadline=None, max_examples=60)
@@ -108,7 +108,7 @@ def plain_decreasing(lengths: list[int], row: int) -> list[list[tuple[int, int]]
 def test_best_fit_decreasing_fills_rows_like_the_plain_algorithm(lengths: list[int], row: int) -> None:
     rows = rows_of(lengths, row, "best-fit-decreasing")
     filled = Counter(sum(piece.length for piece in r) for r in rows)
-    assert filled == Counter(sum(own) for own in plain_decreasing(lengths, row))
+    assert filled == Counter(sum(lengths_of_row) for lengths_of_row in plain_decreasing(lengths, row))
 
 
 @settings(deadline=None, max_examples=60)
@@ -121,7 +121,7 @@ def test_best_fit_crop_fills_rows_with_beginnings_of_documents(lengths: list[int
     assert len(used) == len(set(used))
     cropped = [p for r in rows for p in r if p.length < lengths[p.document]]
     assert all(sum(p in cropped for p in r) <= 1 for r in rows)
-    # What is not in a row is the cropped ends and, of the last row, less than a row.
+    # What is in no row: the cropped ends and less than one row at the end.
     lost = sum(lengths) - row * len(rows) - sum(lengths[p.document] - p.length for p in cropped)
     assert sum(lengths[n] for n in set(range(len(lengths))) - set(used)) == lost
     assert sum(min(lengths[n], row) for n in set(range(len(lengths))) - set(used)) < row

@@ -81,11 +81,11 @@ def test_no_text_is_both_held_out_and_trained_on(content: list[list[int]], amoun
 
 def test_the_choice_of_one_source_does_not_depend_on_others(tmp_path: Path) -> None:
     a, b = made("a", list(range(100))), made("b", list(range(1000, 1100)))
-    (alone,) = hold_out([a], no_marks([a], tmp_path), 0.1, 1)
+    (a_only,) = hold_out([a], no_marks([a], tmp_path), 0.1, 1)
     _, both = hold_out([b, a], no_marks([b, a], tmp_path), 0.1, 1)
-    assert np.array_equal(alone.documents, both.documents)
+    assert np.array_equal(a_only.documents, both.documents)
     (other,) = hold_out([a], no_marks([a], tmp_path), 0.1, 2)
-    assert not np.array_equal(alone.documents, other.documents)
+    assert not np.array_equal(a_only.documents, other.documents)
 
 
 def test_a_source_of_which_nothing_is_left_is_named(tmp_path: Path) -> None:

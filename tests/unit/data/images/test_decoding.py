@@ -100,8 +100,8 @@ def rotated(kind: str) -> ImageRef:
     ],
 )
 def test_unusual_images_are_reported(ref: ImageRef, kinds: tuple[str, ...]) -> None:
-    found, told = decode_with_kinds(ref)
-    assert told == kinds
+    found, reported = decode_with_kinds(ref)
+    assert reported == kinds
     assert found.tobytes() == decode(ref).tobytes()
 
 
@@ -120,8 +120,8 @@ def test_sixteen_bit_color_is_reported_though_it_is_loaded_as_eight() -> None:
         chunk(b"IDAT", zlib.compress(b"\0" + b"\x80\0" * 3)),
         chunk(b"IEND", b""),
     ]
-    found, told = decode_with_kinds(ImageRef("x", content=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
-    assert (found.getpixel((0, 0)), told) == ((128, 128, 128), ("sixteen_bit",))
+    found, reported = decode_with_kinds(ImageRef("x", content=b"\x89PNG\r\n\x1a\n" + b"".join(parts)))
+    assert (found.getpixel((0, 0)), reported) == ((128, 128, 128), ("sixteen_bit",))
 
 
 def test_spooled_images_are_the_same_without_their_bytes_in_memory(tmp_path: Path) -> None:

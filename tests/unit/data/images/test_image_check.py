@@ -63,7 +63,7 @@ def test_statuses_are_cached_and_images_not_decoded_again(
     with monkeypatch.context() as patched:
         patched.setattr(image_check, "decode_with_kinds", lambda ref: pytest.fail(f"{ref.name} was decoded"))
         assert check.statuses(images) == found
-    # Another number of images, or a damaged file: all are decoded.
+    # With another number of images or a damaged cache file, all are decoded again.
     assert list(check.statuses(images[:39])) == [3]
     assert check.cache_file is not None
     check.cache_file.write_text("{")
@@ -87,7 +87,7 @@ def test_an_unwritable_cache_is_a_warning(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     images = refs(150, broken=(0, 33, 70), unusual=(140,))
-    alone = ImageCheck().statuses(images)
+    one_process = ImageCheck().statuses(images)
     monkeypatch.setenv("WORLD_SIZE", "2")
     seen: dict[int, list[str]] = {0: [], 1: []}
     decode = image_check.decode_with_kinds
@@ -114,12 +114,12 @@ def test_processes_share_the_work_and_know_the_same(monkeypatch: pytest.MonkeyPa
 
     process(1, [])
     found = process(0, process.said)  # type: ignore[attr-defined]
-    assert found == dict(alone)
+    assert found == dict(one_process)
     assert sorted(map(int, seen[0] + seen[1])) == list(range(150))
     assert 64 <= len(seen[0]) <= 96
     # The second process gets what the first one cached.
     text = (tmp_path / "cache.json").read_text()
-    assert process(1, [text]) == dict(alone)
+    assert process(1, [text]) == dict(one_process)
     assert seen[1] == []
 
 

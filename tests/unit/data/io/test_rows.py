@@ -200,7 +200,7 @@ def test_a_plain_text_too_large_for_one_document_is_refused(
     path.write_text("a" * (1 << 20))
     assert len(next(iter(documents.read_documents(path, Rejects(0))))) == 1 << 20
     path.write_text("a" * (3 << 20))
-    for read in (documents.check_text_source, lambda own: list(documents.read_documents(own, Rejects(0)))):
+    for read in (documents.check_text_source, lambda file: list(documents.read_documents(file, Rejects(0)))):
         with pytest.raises(InputError, match=r"3 MiB in one document; a \.txt may have 1 MiB") as caught:
             read(path)
         assert "split -C" in caught.value.problems[0].hint

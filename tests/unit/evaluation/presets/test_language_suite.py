@@ -74,14 +74,14 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_published_row_becomes_the_harness_question(name: str) -> None:
     row, expected = ROWS[name]
-    own = preset(name)
-    (found,) = mapped(own, row, Path())
+    built_in = preset(name)
+    (found,) = mapped(built_in, row, Path())
     assert {key: found[key] for key in expected} == expected
-    assert own.licence
-    assert own.source.startswith("https://")
-    assert own.data.items > 0
-    read = TASKS[own.task].read_truth(found)
-    assert all(key in found or key in read for key in TASKS[own.task].columns)
+    assert built_in.licence
+    assert built_in.source.startswith("https://")
+    assert built_in.data.items > 0
+    read = TASKS[built_in.task].read_truth(found)
+    assert all(key in found or key in read for key in TASKS[built_in.task].columns)
     if name == "wikitext":
         assert "1,000" in found["text"]
 

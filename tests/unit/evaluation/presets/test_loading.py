@@ -120,8 +120,8 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def items_of(given: str, folder: Path | None = None) -> tuple[BenchmarkSource, list[Item]]:
     inputs = {
-        f"benchmarks.0{suffix}": resolve(own, f"benchmarks.0{suffix}", ())
-        for suffix, own in expand(given).items()
+        f"benchmarks.0{suffix}": resolve(data, f"benchmarks.0{suffix}", ())
+        for suffix, data in expand(given).items()
     }
     (source,) = find_benchmarks(inputs, None, {"": folder} if folder else None)
     return source, read_items(source, Rejects(0.0), group_by=(), limit=0, show_images=True)
@@ -129,19 +129,22 @@ def items_of(given: str, folder: Path | None = None) -> tuple[BenchmarkSource, l
 
 def layout(root: Path, name: str) -> Path:
     """A folder as the hub has it, with one row."""
-    own = preset(name)
+    built_in = preset(name)
     row = PUBLISHED[name]
     root.mkdir(exist_ok=True)
-    if own.data.images is not None:
-        table(root / own.data.images.patterns[0].replace("*", "0"), [{"id": row["imageId"], "image": IMAGE}])
-    pattern = own.data.patterns[0].replace("*", "0")
+    if built_in.data.images is not None:
+        table(
+            root / built_in.data.images.patterns[0].replace("*", "0"),
+            [{"id": row["imageId"], "image": IMAGE}],
+        )
+    pattern = built_in.data.patterns[0].replace("*", "0")
     if pattern.endswith(".jsonl"):
         import json
 
         (root / pattern).write_text(json.dumps(row) + "\n")
     else:
         table(root / pattern, [row])
-    if own.data.image_folder:
+    if built_in.data.image_folder:
         (root / "1.png").write_bytes(picture(1))
     return root
 
@@ -159,11 +162,11 @@ def test_reads_its_published_schema(tmp_path: Path, name: str) -> None:
 def test_every_vision_preset_runs_and_describes_itself() -> None:
     assert {name for name in preset_names() if preset(name).group != "language"} <= set(PUBLISHED)
     for name in preset_names():
-        own = preset(name)
-        assert own.about.endswith(".")
-        assert own.source.startswith("https://")
-        assert own.licence
-        assert own.checked
+        built_in = preset(name)
+        assert built_in.about.endswith(".")
+        assert built_in.source.startswith("https://")
+        assert built_in.licence
+        assert built_in.checked
 
 
 @pytest.mark.parametrize(("answer", "score"), [("A", 1.0), ("a.", 1.0), (" A ", 1.0), ("B", 0.0), ("", 0.0)])
@@ -173,9 +176,9 @@ def test_a_letter_counts_in_any_case_and_dress(tmp_path: Path, answer: str, scor
 
 
 def test_what_was_checked_does_not_make_another_version() -> None:
-    own = preset("gqa")
-    assert own.model_copy(update={"checked": "all of it"}).digest() == own.digest()
-    assert own.model_copy(update={"version": 2}).digest() != own.digest()
+    built_in = preset("gqa")
+    assert built_in.model_copy(update={"checked": "all of it"}).digest() == built_in.digest()
+    assert built_in.model_copy(update={"version": 2}).digest() != built_in.digest()
 
 
 def test_the_hubs_converted_tables_are_a_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,9 +363,9 @@ def test_a_clean_up_of_what_is_no_text_is_a_broken_row(tmp_path: Path) -> None:
 
 def test_every_presets_metric_and_cluster_are_known(tmp_path: Path) -> None:
     for name in preset_names():
-        own = preset(name)
-        assert own.scoring.metric in task_named(own.task, name).metrics
-        assert not own.scoring.cluster or own.scoring.cluster in own.columns
+        built_in = preset(name)
+        assert built_in.scoring.metric in task_named(built_in.task, name).metrics
+        assert not built_in.scoring.cluster or built_in.scoring.cluster in built_in.columns
 
 
 def test_a_name_that_is_not_known_gets_the_nearest() -> None:
@@ -398,12 +401,12 @@ def test_pixels_are_those_of_the_upright_image(tmp_path: Path) -> None:
 
 
 def test_cleanups_and_templates() -> None:
-    own = read_preset(Path(__file__).parents[4] / "priorkit/evaluation/presets/arc-easy.toml")
+    arc = read_preset(Path(__file__).parents[4] / "priorkit/evaluation/presets/arc-easy.toml")
     columns = {
         "question": {"template": "{a.b} {c}", "apply": ["hellaswag", "no-final-stop"]},
         "text": {"column": "w", "apply": ["wikitext"]},
     }
-    changed = own.model_validate({**own.model_dump(by_alias=True), "columns": columns})
+    changed = arc.model_validate({**arc.model_dump(by_alias=True), "columns": columns})
     row = {"a": {"b": "Do [step] it"}, "c": "now [title] Go.", "w": "a @-@ b , c ( d ) 's"}
     (found,) = mapped(changed, row, Path())
     assert found == {"question": "Do it now. Go", "text": "a-b, c (d)'s"}

@@ -89,7 +89,7 @@ def test_ranking_is_by_mean_log_probability_and_ties_count_half() -> None:
     item = Item(id=0, choices=("a", "b", "c", "d"), answer=1)
     answer = ModelAnswer(loglikelihoods=(-2.0, -4.0, -1.0, -2.0), tokens=(1, 2, 1, 1))
     scored = RANKING.score([item], [answer], ScoringOptions())
-    assert scored.extra["rank"] == [3.0]  # one better, two of its own value: half of each
+    assert scored.extra["rank"] == [3.0]  # one is better; two are equal and count half each
     assert metrics(scored)["mrr"] == pytest.approx(1 / 3)
 
 
@@ -161,7 +161,7 @@ def test_pixels_need_the_size_of_the_image() -> None:
 
 def test_rotations_bring_every_option_to_every_letter() -> None:
     item = Item(id=0, choices=("a", "b", "c"), answer=2)
-    assert [(own.choices, own.answer) for own in (rotated(item, by) for by in range(3))] == [
+    assert [(turned.choices, turned.answer) for turned in (rotated(item, by) for by in range(3))] == [
         (("a", "b", "c"), 2),
         (("b", "c", "a"), 1),
         (("c", "a", "b"), 0),
@@ -213,7 +213,7 @@ def test_shuffled_images_are_never_of_the_same_question() -> None:
     shuffled = shuffle_images(items, 3, "b")
     assert shuffled[-1] == items[-1]
     assert all(a.image != b.image for a, b in zip(items[:-1], shuffled[:-1], strict=True))
-    assert sorted(own.image.name for own in shuffled[:5] if own.image) == list("01234")
+    assert sorted(item.image.name for item in shuffled[:5] if item.image) == list("01234")
     assert len({(a.image, b.image) for a, b in zip(items[:-1], shuffled[:-1], strict=True)}) == 5
     assert shuffle_images(items, 3, "b") == shuffled
     with pytest.raises(InputError, match="1 images cannot be shuffled"):
@@ -272,15 +272,15 @@ def test_comparison_pairs_items(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     first = generator.integers(0, 2, 200).astype(float)
     second = np.where(generator.random(200) < 0.2, 0.0, first)
-    (own,) = compare(
+    (benchmark,) = compare(
         evaluation(tmp_path / "a", list(first)), evaluation(tmp_path / "b", list(second[:150]))
     ).benchmarks
-    assert (own.items, own.unpaired, own.test) == (150, 50, "McNemar")
-    assert own.difference.value == pytest.approx(first[:150].mean() - second[:150].mean())
-    assert len(own.lost) == 0
-    assert len(own.gained) == int((first[:150] - second[:150]).sum())
-    assert own.difference.low > 0
-    assert own.p < 0.01
+    assert (benchmark.items, benchmark.unpaired, benchmark.test) == (150, 50, "McNemar")
+    assert benchmark.difference.value == pytest.approx(first[:150].mean() - second[:150].mean())
+    assert len(benchmark.lost) == 0
+    assert len(benchmark.gained) == int((first[:150] - second[:150]).sum())
+    assert benchmark.difference.low > 0
+    assert benchmark.p < 0.01
     with pytest.raises(InputError, match="has another truth"):
         compare(tmp_path / "a", evaluation(tmp_path / "c", [1.0], answer="y"))
 
@@ -288,8 +288,8 @@ def test_comparison_pairs_items(tmp_path: Path) -> None:
 def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_path: Path) -> None:
     first = evaluation(tmp_path / "a", [1.0, None, 0.0, 1.0], choices=["x", "y "])
     second = evaluation(tmp_path / "b", [1.0, 1.0, None, 0.0], choices=["x", "y"])
-    (own,) = compare(first, second).benchmarks
-    assert (own.items, own.unpaired, own.difference.value) == (2, 4, 0.5)
+    (benchmark,) = compare(first, second).benchmarks
+    assert (benchmark.items, benchmark.unpaired, benchmark.difference.value) == (2, 4, 0.5)
     with pytest.raises(InputError, match="has another truth"):
         compare(first, evaluation(tmp_path / "c", [1.0] * 4, choices=["x", "z"]))
     with pytest.raises(InputError, match="no item of 'b' has a score in both"):

@@ -50,7 +50,7 @@ def test_features_and_gradients_are_those_of_the_full_block(loss: Any, attention
     largest = max(float(value.abs().max()) for value in expected.values())
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5 * largest, msg=name)
-    # Outside the context nothing is left of it.
+    # Nothing of it remains after the context.
     again, _ = gradients(encoder, pixels)
     assert all(torch.equal(again[name], value) for name, value in plain.items())
     assert "forward" not in vars(encoder.model.vision_model.encoder.layers[-1])

@@ -167,7 +167,7 @@ def test_a_template_that_thinks_in_the_last_answer_only(tokenizer: Any) -> None:
         "Yes\nindeed<|im_end|>",
         f"{empty}No \n<|im_end|>",
     ]
-    # A single round is what it was, and all of it can be generated from the prompt.
+    # A single round is unchanged, and the answer can be generated from the prompt.
     assert supervised(chat, TURNS[:2]) == [f"{empty}A heron.<|im_end|>"]
     encoded = chat.encode(TURNS)
     first = next(position for position, label in enumerate(encoded.labels) if label != IGNORE)

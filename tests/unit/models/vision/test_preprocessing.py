@@ -33,7 +33,7 @@ def picture(width: int, height: int) -> Image.Image:
     """A smooth picture: filters of different libraries agree on it to a level."""
     y, x = np.mgrid[0:height, 0:width]
     planes = [np.sin(x / 7 + y / 5), np.cos(x / 9), np.sin(y / 6 + 1)]
-    return Image.fromarray(np.stack([(own * 100 + 120).astype(np.uint8) for own in planes], axis=-1))
+    return Image.fromarray(np.stack([(plane * 100 + 120).astype(np.uint8) for plane in planes], axis=-1))
 
 
 def by_hand(image: Image.Image, how: str) -> np.ndarray:
@@ -42,7 +42,7 @@ def by_hand(image: Image.Image, how: str) -> np.ndarray:
     if how == "pad":
         longest = max(width, height)
         canvas = np.empty((longest, longest, 3), dtype=np.uint8)
-        canvas[:] = [int(own * 255) for own in MEAN]
+        canvas[:] = [int(value * 255) for value in MEAN]
         top, left = (longest - height) // 2, (longest - width) // 2
         canvas[top : top + height, left : left + width] = np.asarray(image)
         image = Image.fromarray(canvas)
@@ -51,8 +51,8 @@ def by_hand(image: Image.Image, how: str) -> np.ndarray:
     scale = SIDE / min(width, height)
     size = (int(width * scale), int(height * scale))
     left, top = (size[0] - SIDE) // 2, (size[1] - SIDE) // 2
-    whole = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
-    return whole[top : top + SIDE, left : left + SIDE]
+    resized = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    return resized[top : top + SIDE, left : left + SIDE]
 
 
 @pytest.mark.parametrize("own", ["crops", "squashes"])
@@ -83,8 +83,8 @@ def test_resize_modes_differ_on_images_that_are_not_square() -> None:
 
 
 def test_a_processor_that_crops_keeps_its_margin() -> None:
-    own = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": SIDE, "width": SIDE})
-    assert with_resize(own, "crop", SIDE, SIDE) is own
+    cropping = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": SIDE, "width": SIDE})
+    assert with_resize(cropping, "crop", SIDE, SIDE) is cropping
 
 
 def test_a_processor_without_normalization_attributes_is_refused() -> None:

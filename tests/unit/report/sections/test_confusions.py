@@ -60,8 +60,10 @@ def test_the_iou_curve_is_drawn_and_tabulated(make, tmp_path) -> None:
 
 
 def test_one_threshold_is_no_curve(make) -> None:
-    alone = {"boxes": {"metrics": {"accuracy_at_0.5": interval(0.5), "mean_iou": interval(0.5)}, "items": 8}}
-    assert grounding_section(members_of({"first": make.evaluation("e1", {}, extra=alone)})) is None
+    one_threshold = {
+        "boxes": {"metrics": {"accuracy_at_0.5": interval(0.5), "mean_iou": interval(0.5)}, "items": 8}
+    }
+    assert grounding_section(members_of({"first": make.evaluation("e1", {}, extra=one_threshold)})) is None
 
 
 CLASSES = ["sun", "moon", "star"]
@@ -78,10 +80,10 @@ def named(make, name: str, read: list[int | None], choices=lambda number: CLASSE
     artifact = make.evaluation(name, {}, extra={"classes": answer})
     rows = [
         {
-            "id": str(number), "benchmark": "classes", "prompt": "?", "prediction": "p", "parsed": own,
-            "score": float(own == number % 3), "choices": choices(number), "answer": number % 3, "groups": {},
+            "id": str(number), "benchmark": "classes", "prompt": "?", "prediction": "p", "parsed": option,
+            "score": float(option == number % 3), "choices": choices(number), "answer": number % 3, "groups": {},
         }
-        for number, own in enumerate(read)
+        for number, option in enumerate(read)
     ]  # fmt: skip
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     (artifact.path / "samples.jsonl").write_text(text, encoding="utf-8")
@@ -110,9 +112,9 @@ def test_what_is_taken_for_what_is_counted(make) -> None:
 
 
 def test_options_of_a_single_question_and_right_answers_have_no_table(make) -> None:
-    own = named(make, "e1", [1] * 6, lambda number: [f"{number} {name}" for name in CLASSES])
+    numbered = named(make, "e1", [1] * 6, lambda number: [f"{number} {name}" for name in CLASSES])
     right = named(make, "e2", [0, 1, 2])
-    found = members_of({"own": own}).evaluations()
+    found = members_of({"own": numbered}).evaluations()
     assert confusion_tables(found, ["classes"]) == []
     assert confusion_tables(members_of({"right": right}).evaluations(), ["classes"]) == []
 

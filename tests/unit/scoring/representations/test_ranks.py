@@ -31,9 +31,9 @@ def oracle(query, candidate, true):
     q, c = (t.double().numpy().astype(np.longdouble) for t in (query, candidate))
     q, c = q / np.sqrt((q * q).sum(1, keepdims=True)), c / np.sqrt((c * c).sum(1, keepdims=True))
     scores = (q[:, None] * c[None]).sum(-1)
-    own = scores[np.arange(len(q)), true.numpy()][:, None]
-    equal = np.abs(scores - own) <= 1e-14
-    return 1 + ((scores > own) & ~equal).sum(1) + 0.5 * (equal.sum(1) - 1)
+    true_score = scores[np.arange(len(q)), true.numpy()][:, None]
+    equal = np.abs(scores - true_score) <= 1e-14
+    return 1 + ((scores > true_score) & ~equal).sum(1) + 0.5 * (equal.sum(1) - 1)
 
 
 @pytest.mark.parametrize("case", cases("clip_rank_ties"), ids=lambda case: case["why"])
@@ -185,10 +185,10 @@ def test_candidates_may_come_in_any_parts(seed, cuts, kept):
         counter.add(candidate[first:stop], first)
         nearest.add(candidate[first:stop], first)
     assert torch.equal(counter.ranks, true_ranks(query, candidate, true))
-    whole = most_similar(query, candidate, kept)
-    torch.testing.assert_close(nearest.cosines, whole[0])
+    at_once = most_similar(query, candidate, kept)
+    torch.testing.assert_close(nearest.cosines, at_once[0])
     nearest.merge(nearest.cosines[:, :0], nearest.rows[:, :0])
-    torch.testing.assert_close(nearest.cosines, whole[0])
+    torch.testing.assert_close(nearest.cosines, at_once[0])
 
 
 def test_the_features_are_not_copied():

@@ -29,8 +29,8 @@ def test_equals_scikit_learn(pair: tuple[list[bool], list[bool]]) -> None:
             reference, predicted, average="binary", zero_division=np.nan
         )
         kappa = cohen_kappa_score(reference, predicted)
-    for own, theirs in ((found.precision, precision), (found.recall, recall), (found.kappa, kappa)):
-        assert math.isclose(own, theirs, abs_tol=1e-12) or (math.isnan(own) and math.isnan(theirs))
+    for ours, theirs in ((found.precision, precision), (found.recall, recall), (found.kappa, kappa)):
+        assert math.isclose(ours, theirs, abs_tol=1e-12) or (math.isnan(ours) and math.isnan(theirs))
     if found.given or found.predicted:
         assert found.f1 == pytest.approx(f1)
     else:

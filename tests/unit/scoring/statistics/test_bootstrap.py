@@ -42,12 +42,14 @@ def test_interval_of_a_share_has_its_binomial_width() -> None:
 def test_items_of_one_image_are_drawn_together() -> None:
     scores = [float(number // 10 % 2) for number in range(400)]
     counts, metrics = mean_scores(scores, "accuracy")
-    alone = metric_intervals(counts, metrics, seed=1, resamples=2000)["accuracy"]
+    unclustered = metric_intervals(counts, metrics, seed=1, resamples=2000)["accuracy"]
     together = metric_intervals(
         counts, metrics, seed=1, resamples=2000, clusters=[number // 10 for number in range(400)]
     )["accuracy"]
     # Ten equal items per image: the variance of the mean is ten times as large.
-    assert (together.high - together.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(10), rel=0.1)
+    assert (together.high - together.low) / (unclustered.high - unclustered.low) == pytest.approx(
+        math.sqrt(10), rel=0.1
+    )
 
 
 def test_macro_accuracy_is_the_unweighted_mean_of_the_parts() -> None:

@@ -32,15 +32,19 @@ def test_compiled_blocks_give_the_features_and_gradients_of_plain_ones() -> None
     pixels = torch.randn(2, 3, 16, 16)
     found: list[list[torch.Tensor]] = []
     for compiles in (False, True):
-        own = copy.deepcopy(model)
-        with pooled_token_only(own), compiled_blocks(own) if compiles else nullcontext():
-            blocks = [block for tower in (own.vision_model, own.text_model) for block in tower.encoder.layers]
+        compiled = copy.deepcopy(model)
+        with pooled_token_only(compiled), compiled_blocks(compiled) if compiles else nullcontext():
+            blocks = [
+                block
+                for tower in (compiled.vision_model, compiled.text_model)
+                for block in tower.encoder.layers
+            ]
             # The last block of each tower computes only its pooled token, in a separate forward pass.
             wanted = 4 if compiles else 0
             assert sum(block._compiled_call_impl is not None for block in blocks) == wanted
-            output = own(input_ids=ids, pixel_values=pixels)
+            output = compiled(input_ids=ids, pixel_values=pixels)
             output.logits_per_image.square().sum().backward()
         assert all(block._compiled_call_impl is None for block in blocks)
-        found.append([output.logits_per_image, *(parameter.grad for parameter in own.parameters())])
+        found.append([output.logits_per_image, *(parameter.grad for parameter in compiled.parameters())])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

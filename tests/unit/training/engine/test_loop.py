@@ -220,8 +220,8 @@ def test_a_checkpoint_reads_back_bitwise(tmp_path: Path) -> None:
         assert all(torch.equal(value, found[key]) for key, value in kept.items())
     assert checkpoint.load_latest(tmp_path / "none", other.module, fresh) is None
     stranger = nn.Linear(2, 2)
-    alone = Optimizer(torch.optim.AdamW(stranger.parameters()))
-    assert checkpoint.load_latest(tmp_path, stranger, alone) is None
+    untrained = Optimizer(torch.optim.AdamW(stranger.parameters()))
+    assert checkpoint.load_latest(tmp_path, stranger, untrained) is None
 
 
 def test_a_non_finite_loss_stops_with_step_samples_and_tensor(tmp_path: Path) -> None:
@@ -382,10 +382,10 @@ def test_the_log_holds_no_times_and_is_the_same_again(tmp_path: Path) -> None:
 
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
-    alone, helped = Regression(), Regression()
-    learn(tmp_path / "a", alone, micro_batch_size=3)
+    unaided, helped = Regression(), Regression()
+    learn(tmp_path / "a", unaided, micro_batch_size=3)
     learn(tmp_path / "b", helped, micro_batch_size=3, workers=2)
-    assert weights(alone) == weights(helped)
+    assert weights(unaided) == weights(helped)
 
 
 def test_the_summary_is_of_the_last_tenth(tmp_path: Path) -> None:

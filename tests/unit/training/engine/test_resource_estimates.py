@@ -66,7 +66,7 @@ def test_the_formula_counts_what_is_done(tokenizer: Any, tmp_path: Path, train: 
         stepped(objective, range(2, 3))
     parts = count_parameters(multimodal.model, multimodal.parameter_part, dict.fromkeys(train, 1.0), PARTS)
     formula = tuning_flops(multimodal.model.config, parts, objective.counted)
-    # The formula takes biases and norms for matrices and leaves out the class token.
+    # The formula counts biases and norms as matrices and leaves out the class token.
     assert formula == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 

@@ -25,8 +25,8 @@ class Seer:
         self.dtype = dtype
 
     def patch_features(self, pixels: torch.Tensor) -> torch.Tensor:
-        own = pixels.float().mean((1, 2, 3))[:, None, None, None]
-        return own.expand(-1, STATES, POSITIONS, WIDTH).to(self.dtype)
+        means = pixels.float().mean((1, 2, 3))[:, None, None, None]
+        return means.expand(-1, STATES, POSITIONS, WIDTH).to(self.dtype)
 
 
 def pixels_of(tmp_path) -> Pixels:

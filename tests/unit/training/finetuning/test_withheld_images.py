@@ -61,10 +61,10 @@ def test_shuffled_answers_come_from_another_with_as_many(tmp_path: Path) -> None
     assert unshuffled == 1
     assert sorted(partners) == list(range(21))
     assert [n for n in range(21) if partners[n] == n] == [20]
-    for own, other in enumerate(partners):
-        made = withheld_images.with_answers(talks[own], withheld_images.answers_of(talks[int(other)]))
+    for index, other in enumerate(partners):
+        made = withheld_images.with_answers(talks[index], withheld_images.answers_of(talks[int(other)]))
         assert withheld_images.answers_of(made) == withheld_images.answers_of(talks[int(other)])
-        assert [turn.text for turn in made.turns[::2]] == [turn.text for turn in talks[own].turns[::2]]
+        assert [turn.text for turn in made.turns[::2]] == [turn.text for turn in talks[index].turns[::2]]
     assert not np.array_equal(partners, withheld_images.shuffled_partners(samples, seed=4)[0])
 
 

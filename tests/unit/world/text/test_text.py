@@ -85,21 +85,23 @@ def test_traces_state_what_the_program_prints() -> None:
 
 def test_held_out_documents_are_new_and_sizes_are_kept() -> None:
     train, heldout = world_text.split(reasoning.logic, random.Random(0), "logic", 20_000, 0.2)
-    assert not {own.text for own in train} & {own.text for own in heldout}
-    assert len({own.id for own in train + heldout}) == len(train) + len(heldout)
-    assert 20_000 <= sum(len(own.text) for own in train) < 21_000
-    assert 4_000 <= sum(len(own.text) for own in heldout) < 5_000
+    assert not {document.text for document in train} & {document.text for document in heldout}
+    assert len({document.id for document in train + heldout}) == len(train) + len(heldout)
+    assert 20_000 <= sum(len(document.text) for document in train) < 21_000
+    assert 4_000 <= sum(len(document.text) for document in heldout) < 5_000
 
 
 def test_a_writer_without_new_documents_ends() -> None:
     train, heldout = world_text.split(lambda rng: rng.choice("abc"), random.Random(0), "letters", 100, 0.01)
-    assert sorted(own.text for own in train + heldout) == ["a", "b", "c"]
+    assert sorted(document.text for document in train + heldout) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("source", [real_text.python_source, real_text.python_docs])
 def test_real_text_is_capped_repeatable_and_split_by_file(source: Source) -> None:
     train, heldout = source(30_000, 0.2)
     assert (train, heldout) == source(30_000, 0.2)
-    assert not {own.id.split("#")[0] for own in train} & {own.id.split("#")[0] for own in heldout}
-    assert 30_000 <= sum(len(own.text) for own in train) < 45_000
-    assert len({own.id for own in train}) == len(train)
+    assert not {document.id.split("#")[0] for document in train} & {
+        document.id.split("#")[0] for document in heldout
+    }
+    assert 30_000 <= sum(len(document.text) for document in train) < 45_000
+    assert len({document.id for document in train}) == len(train)

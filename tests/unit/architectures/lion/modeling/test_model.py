@@ -62,10 +62,10 @@ def test_hard_routing_is_the_single_adapter(base) -> None:
     both = randomize_parts(build_lion(base, router=False, branches=["projector"]))
     for name, task in (("region", 0), ("image", 1)):
         single = build_lion(base, router=False, branches=["projector"], adapters=[name])
-        own = both.own_tensors()
+        expected = both.own_tensors()
         with torch.no_grad():
             for key, value in single.own_tensors().items():
-                value.copy_(own[key])
+                value.copy_(expected[key])
         batch = inputs(both)
         batch["task_types"] = torch.tensor([task, task])
         assert torch.equal(logits(both, batch), logits(single, batch))
@@ -73,7 +73,7 @@ def test_hard_routing_is_the_single_adapter(base) -> None:
     with torch.no_grad():
         for key, value in routed.own_tensors().items():
             if ".router." not in key:
-                value.copy_(own[key])
+                value.copy_(expected[key])
     batch["task_types"] = torch.tensor([0, 1])
     assert torch.equal(logits(routed, batch), logits(both, batch))
 
@@ -82,13 +82,13 @@ def test_rows_of_a_batch_are_routed_one_by_one(base) -> None:
     lion = randomize_parts(build_lion(base))
     together = logits(lion, inputs(lion))
     for row in range(2):
-        alone = lion.processor(
+        single = lion.processor(
             images=[picture(row)],
             text=[PROMPTS[row]],
             task_types=[TYPES[row]],
             questions=[["What is shown?", "Find the red circle."][row]],
         )
-        found = logits(lion, alone)
+        found = logits(lion, single)
         torch.testing.assert_close(together[row, -found.shape[1] :], found[0], rtol=1e-4, atol=1e-4)
     swapped = logits(lion, inputs(lion, types=TYPES[::-1]))
     assert not torch.allclose(swapped[:, -1], together[:, -1], atol=1e-3)
@@ -136,7 +136,7 @@ def test_the_soft_token_reads_the_learned_vector_and_is_never_generated(base) ->
     with torch.no_grad():
         lion.model.model.lion.soft_prompt.add_(1)
     assert not torch.allclose(before, logits(lion, tagged), atol=1e-3)
-    # Where the table has rows to spare, the token's own column is closed.
+    # Where the table has spare rows, the token's logit is masked.
     closed = lion.model.never_soft(torch.zeros(1, soft + 5))
     assert closed.argmin(-1).item() == soft
 

@@ -36,11 +36,11 @@ def attention(p: dict, at: str, x: np.ndarray, y: np.ndarray, heads: int) -> np.
     width = x.shape[-1] // heads
     out = np.zeros_like(query)
     for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
+        columns = slice(head * width, (head + 1) * width)
         for row in range(len(x)):
-            scores = query[row][:, own] @ key[row][:, own].T / math.sqrt(width)
+            scores = query[row][:, columns] @ key[row][:, columns].T / math.sqrt(width)
             weights = np.exp(scores - scores.max(-1, keepdims=True))
-            out[row][:, own] = weights / weights.sum(-1, keepdims=True) @ value[row][:, own]
+            out[row][:, columns] = weights / weights.sum(-1, keepdims=True) @ value[row][:, columns]
     return out @ p[f"{at}.output.weight"].T + p[f"{at}.output.bias"]
 
 
@@ -114,10 +114,10 @@ def test_query_branch_is_the_library_q_former_between_norm_and_projection(base) 
     image = torch.randn(2, 7, width, generator=_seed(2))
     ids = torch.tensor([[5, 6, 7], [8, 9, 0]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    alone = InstructBlipQFormerModel(branch.qformer.config)
-    alone.load_state_dict(branch.qformer.state_dict())
+    reference = InstructBlipQFormerModel(branch.qformer.config)
+    reference.load_state_dict(branch.qformer.state_dict())
     normed = torch.nn.functional.layer_norm(image, (width,), branch.norm.weight, branch.norm.bias)
-    output = alone.eval()(
+    output = reference.eval()(
         input_ids=ids,
         attention_mask=torch.cat([torch.ones(2, 3, dtype=torch.long), mask], dim=1),
         query_embeds=branch.query_tokens.expand(2, -1, -1),
