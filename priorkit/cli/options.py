@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand
@@ -259,11 +259,11 @@ def _default_text(spec: OptionSpec) -> str:
     return str(value)
 
 
-def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str) -> TyperCommand:
+def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str) -> StepCommand:
     """Build a step's command from its settings model."""
     name = model.step
 
-    def callback(**given: Any) -> None:
+    def run_step(**given: Any) -> None:
         output.configure(f"priorkit {name}", quiet=bool(given.get("quiet")))
         settings = read_settings(model, given)
         output.configure(f"priorkit {name}", quiet=settings.quiet)
@@ -275,9 +275,10 @@ def step_command(model: type[StepSettings], run: Callable[[Any], Any], text: str
         else:
             output.print_result(str(artifact.path))
 
-    callback.__signature__ = inspect.Signature(parameters(model))  # type: ignore[attr-defined]
+    callback: Any = run_step
+    callback.__signature__ = inspect.Signature(parameters(model))
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(name, cls=StepCommand, help=text)(callback)
-    command = typer.main.get_command(app)
-    command.model = model  # type: ignore[attr-defined]
-    return command  # type: ignore[return-value]
+    command = cast(StepCommand, typer.main.get_command(app))
+    command.model = model
+    return command

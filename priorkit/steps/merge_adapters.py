@@ -1,9 +1,9 @@
 """Merge adapters and models: fold LoRAs into a base, join LoRAs into one, average or extract models.
 
-The methods are mergekit's, see ``priorkit.merging.methods``; peft_factor_linear sums LoRA factors as PEFT's
-'linear' does. With --base the result is a model, from adapters only it is an adapter. Tensors are merged one
-by one, so that no model is fully loaded. The method mixture joins the adapters of LION's stages 1 and 2
-into the start of stage 3; with --base it makes the complete LION model.
+The methods are mergekit's; peft_factor_linear sums LoRA factors as PEFT's 'linear' does. With --base the
+result is a model, from adapters only it is an adapter. Tensors are merged one by one, so that no model is
+fully loaded. The method mixture joins the adapters of LION's stages 1 and 2 into the start of stage 3; with
+--base it makes the complete LION model.
 """
 
 from __future__ import annotations
