@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from priorkit.analysis.prior_accuracy import EntityAccuracy, Floats, entity_accuracy, entity_benchmarks
-from priorkit.core.errors import InputError, nearest
+from priorkit.analysis.prior_accuracy import EntityAccuracy, entity_accuracy, entity_benchmarks
+from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
 from priorkit.data.io.rows import column_names
-from priorkit.data.results.artifact_graph import entity_column
+from priorkit.data.number_table import read_number_table
+from priorkit.data.results.artifact_graph import entity_rows
 from priorkit.data.results.evaluations import read_evaluation, read_results
 from priorkit.scoring.representations.rank_summary import RANK_MEASURES
 
@@ -70,21 +68,20 @@ def read_entity_accuracy(item: Input, requested: Sequence[str]) -> tuple[tuple[s
     return benchmarks, entity_accuracy(evaluation, benchmarks)
 
 
-def entity_frequencies(file: Path, column: str, entities: Sequence[str]) -> Floats:
-    """How often each entity was seen in pretraining, from a table of entities; NaN where it is missing.
+def entity_frequencies(item: Input, column: str) -> dict[str, float]:
+    """How often each entity was seen in pretraining, from a table of entities; NaN where the cell is empty.
 
     Raises:
-        InputError: the table cannot be read, lacks the columns, or holds something else than numbers.
+        InputError: the table cannot be read, lacks the columns, names an entity twice or none, or holds something
+            else than numbers.
     """
-    counts = entity_column(file, column)
+    table = read_number_table(item.path, item.given)
+    rows = entity_rows(table)
     try:
-        return np.array(
-            [np.nan if counts.get(name) is None else float(counts[name]) for name in entities],
-            dtype=np.float64,
-        )
-    except (TypeError, ValueError):
-        raise InputError(
-            f"the column '{column}' holds no numbers",
-            where=str(file),
-            hint="name another with --frequency-column",
-        ) from None
+        counts = table.numbers(column, missing=True)
+    except InputError as error:
+        problems = Problems(InputError)
+        problems.extend(error)
+        problems.add("another column is named with --frequency-column", where=table.name)
+        problems.fail()
+    return {entity: float(counts[row]) for entity, row in rows.items()}

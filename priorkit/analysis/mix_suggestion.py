@@ -130,9 +130,7 @@ def suggest(
     }
     kind = min(kinds, key=lambda name: validation[name].rmse)
     fitted = rs.fit_surface(kind, mixes.shares, scores, seed=seed, resamples=resamples)
-    low = [minimum.get(name, 0.0) for name in mixes.components]
-    high = [maximum.get(name, 1.0) for name in mixes.components]
-    searched = rs.search_region(mixes.shares, region, low, high)
+    searched = searched_region(mixes, region, minimum, maximum)
     best, _ = rs.maximize(lambda points: fitted.predict(points)[0], searched, mixes.shares, seed=seed)
     best_tried = float(fitted.predict(mixes.shares)[0].max())
 
@@ -143,9 +141,18 @@ def suggest(
         return rs.expected_improvement(mean, deviation, best_tried, validation[kind].rmse)
 
     next_mix, value = rs.maximize(acquisition_value, searched, mixes.shares, seed=seed)
-    points = rs.candidate_mixes(searched, mixes.shares, seed, count=_CANDIDATES)
+    points = rs.random_mixes(searched, mixes.shares, seed, count=_CANDIDATES)
     optima = rs.best_mix_draws(fitted, points, best)
     return Suggestion(mixes, fitted, validation, best, next_mix, value, optima)
+
+
+def searched_region(
+    mixes: ScoredMixes, region: RegionKind, minimum: Mapping[str, float], maximum: Mapping[str, float]
+) -> rs.Region:
+    """Where a mix is searched: mixtures of the mixes tried or all mixes, within bounds on shares by component."""
+    low = [minimum.get(name, 0.0) for name in mixes.components]
+    high = [maximum.get(name, 1.0) for name in mixes.components]
+    return rs.search_region(mixes.shares, region, low, high)
 
 
 def _quality(validation: rs.CrossValidation) -> dict[str, float | None]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.analysis.mix_table import read_mix_table
 from priorkit.analysis.pretraining_data import pretraining_shares
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
+from priorkit.data.number_table import check_columns, is_empty, read_number_table
 from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, read_results
 
 Floats = NDArray[np.float64]
@@ -67,42 +68,40 @@ def mixes_from_table(item: Input, selection: MixSelection) -> ScoredMixes:
     """The mixes in a table: a row each, named by a column ``mix``, ``name`` or ``id`` if present.
 
     Raises:
-        UsageError: columns are not named, or missing.
+        UsageError: columns are not named, missing, or named twice.
         InputError: a cell is not a number, or shares do not add up to 1.
     """
-    columns = read_mix_table(item.path)
+    table = read_number_table(item.path, item.given)
     problems = Problems(UsageError)
-    if not selection.score:
-        problems.add(
-            "--score is missing (a column of the table)", hint=f"the columns are {', '.join(columns)}"
-        )
-    if not selection.shares:
-        problems.add(
-            "--shares is missing (columns of the table)", hint=f"the columns are {', '.join(columns)}"
-        )
     for flag, names in (("--score", selection.score), ("--shares", selection.shares)):
-        for name in names:
-            if name not in columns:
-                problems.add(f"no column '{name}'", where=f"{flag} {item.given}", hint=nearest(name, columns))
+        if not names:
+            problems.add(
+                f"{flag} is missing (columns of the table)",
+                hint=f"the columns are {', '.join(table.columns)}",
+            )
+        check_columns(table, flag, names, problems)
+        for name, count in Counter(names).items():
+            if count > 1:
+                problems.add(f"'{name}' is given {count} times", where=flag)
     problems.raise_if_any()
-    numbers = {name: _numbers(columns[name], name, item) for name in (*selection.shares, *selection.score)}
+    wrong = Problems(InputError)
+    numbers: dict[str, Floats] = {}
+    for name in (*selection.shares, *selection.score):
+        with wrong.collecting():
+            numbers[name] = table.numbers(name)
+    wrong.raise_if_any()
     shares = np.stack([numbers[name] for name in selection.shares], axis=1)
-    if shares.sum(1).max() > 1.5:  # printed in per cent
+    if np.median(shares.sum(1)) > 1.5:  # printed in per cent
         shares = shares / 100
     scores = np.mean([numbers[name] for name in selection.score], axis=0)
-    label = next((name for name in ("mix", "name", "id") if name in columns), "")
-    names = [str(v) for v in columns[label]] if label else [str(number) for number in range(len(scores))]
-    return _checked_mixes(selection, names, list(selection.shares), shares, scores, selection.score)
-
-
-def _numbers(values: list[Any], name: str, item: Input) -> Floats:
-    try:
-        numbers = np.array([float(value) for value in values])
-        if not np.isfinite(numbers).all():
-            raise ValueError("a value is missing or not finite")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the column '{name}' holds no numbers: {error}", where=item.given) from None
-    return numbers
+    label = next((name for name in ("mix", "name", "id") if name in table.columns), "")
+    rows = range(len(scores))
+    names = [
+        str(table.columns[label][row]) if label and not is_empty(table.columns[label][row]) else str(row + 1)
+        for row in rows
+    ]
+    places = [table.place(row) for row in rows]
+    return _checked_mixes(selection, names, places, list(selection.shares), shares, scores, selection.score)
 
 
 def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) -> ScoredMixes:
@@ -135,7 +134,9 @@ def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) 
     problems.raise_if_any()
     components = list(selection.shares or dict.fromkeys(name for row in read for name in row))
     shares = np.array([[row.get(name, 0.0) for name in components] for row in read])
-    return _checked_mixes(selection, list(items), components, shares, np.array(scores), chosen)
+    names = list(items)
+    places = [f"mix {name}" for name in names]
+    return _checked_mixes(selection, names, places, components, shares, np.array(scores), chosen)
 
 
 def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:
@@ -163,6 +164,7 @@ def _accuracies(item: Input) -> tuple[str, ...]:
 def _checked_mixes(
     selection: MixSelection,
     names: list[str],
+    places: list[str],
     components: list[str],
     shares: Floats,
     scores: Floats,
@@ -175,18 +177,23 @@ def _checked_mixes(
             raise UsageError(f"'{selection.remainder}' is already a share", where="--remainder")
         components = [*components, selection.remainder]
         shares = np.concatenate([shares, 1 - shares.sum(1, keepdims=True)], axis=1)
-    for name, row in zip(names, shares, strict=True):
+    for place, row in zip(places, shares, strict=True):
         if row.min() < -1e-9:
-            problems.add(f"a share is negative ({row.min():.3g})", where=f"mix {name}")
+            name = components[int(row.argmin())]
+            problems.add(f"the share of '{name}' is negative ({row.min():.3g})", where=place)
         elif abs(row.sum() - 1) > TOLERANCE:
             problems.add(
                 f"the shares add up to {row.sum():.3g}",
-                where=f"mix {name}",
+                where=place,
                 hint="name all components with --shares, or what is left with --remainder",
             )
     problems.raise_if_any()
     if len(components) < 2:
-        raise InputError("a mix has at least two components", where="--shares")
+        raise UsageError(
+            "a mix has at least two components",
+            where="--shares",
+            hint="name further ones, or what is left with --remainder",
+        )
     metrics = [name.rpartition(".")[2] for name in chosen]
     lower = [
         metric in LOWER_IS_BETTER or name in LOWER_IS_BETTER

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
 from priorkit.core.options.settings import StepSettings, argument, option
 from priorkit.core.options.values import Words
@@ -50,7 +51,7 @@ class CorrelateSettings(StepSettings):
     )
     entities: str | None = option(
         None,
-        "Table (parquet, JSON Lines) with a row per entity; adds the partial correlation given frequency.",
+        "Table (CSV, JSON Lines, parquet) with a row per entity; adds the partial correlation given frequency.",
         accepts=("world",),
         metavar="FILE",
     )
@@ -63,14 +64,13 @@ class CorrelateSettings(StepSettings):
 
 def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[None]:
     """Check that the scores are ranks, and that the benchmarks and the frequency column are there."""
-    from priorkit.analysis.correlation_inputs import check_evaluation, check_ranks
-    from priorkit.data.results.artifact_graph import entity_column
+    from priorkit.analysis.correlation_inputs import check_evaluation, check_ranks, entity_frequencies
 
     problems = Problems(InputError)
     for label, item in inputs.items():
         try:
             if label == "entities":
-                entity_column(item.path, settings.frequency_column)
+                entity_frequencies(item, settings.frequency_column)
             elif label == "ranks":
                 check_ranks(item)
             else:
@@ -112,7 +112,7 @@ def execute(settings: CorrelateSettings, work: Work[None]) -> None:
         blind = read_entity_accuracy(item, settings.benchmark)[1].accuracy
         controls["blind accuracy"] = np.array([blind.get(name, np.nan) for name in data.entities])
     if (item := work.inputs.optional("entities")) is not None:
-        controls["frequency"] = _frequencies(settings, item.path, data.entities)
+        controls["frequency"] = _frequencies(settings, item, data.entities)
     resampling = {"seed": settings.seed, "resamples": settings.resamples}
     bins = rank_bins(data, settings.bins, **resampling)
     benchmarks = {label: names for label, (names, _) in answers.items()}
@@ -127,13 +127,14 @@ def execute(settings: CorrelateSettings, work: Work[None]) -> None:
     _report(rho, len(data.entities), content["sign"])
 
 
-def _frequencies(settings: CorrelateSettings, file: Path, entities: Sequence[str]) -> Any:
+def _frequencies(settings: CorrelateSettings, item: Input, entities: Sequence[str]) -> Any:
     """How often each entity was seen, with a warning if some are missing."""
     import numpy as np
 
     from priorkit.analysis.correlation_inputs import entity_frequencies
 
-    frequencies = entity_frequencies(file, settings.frequency_column, entities)
+    counts = entity_frequencies(item, settings.frequency_column)
+    frequencies = np.array([counts.get(name, np.nan) for name in entities])
     missing = int(np.isnan(frequencies).sum())
     if missing:
         logger.warning(

@@ -82,8 +82,10 @@ class SuggestMixSettings(StepSettings):
 
 def plan(settings: SuggestMixSettings, inputs: Inputs) -> Plan[ScoredMixes]:
     """Read the mixes and their scores, which are small, and check that a surface can be fitted."""
+    from priorkit.analysis.mix_checks import check_mixes
+    from priorkit.analysis.mix_suggestion import searched_region
     from priorkit.analysis.mixes import MixSelection, mixes_from_evaluations, mixes_from_table
-    from priorkit.scoring.statistics.response_surface import MIN_MIXES
+    from priorkit.scoring.statistics.response_surface import candidate_mixes
 
     if bool(settings.evaluations) == bool(settings.table):
         raise UsageError(
@@ -96,8 +98,12 @@ def plan(settings: SuggestMixSettings, inputs: Inputs) -> Plan[ScoredMixes]:
     else:
         mixes = mixes_from_evaluations(inputs.named("evaluations"), selection)
     _check_bounds(settings, mixes)
-    if len(mixes.names) < MIN_MIXES:
-        raise InputError(f"a surface needs at least {MIN_MIXES} mixes, got {len(mixes.names)}")
+    try:
+        check_mixes(mixes, surface=settings.surface, region=settings.region)
+    except InputError as error:
+        raise error.at(settings.table or "EVALUATIONS") from None
+    region = searched_region(mixes, settings.region, settings.minimum, settings.maximum)
+    candidate_mixes(region, mixes.shares, settings.seed)
     goal = "minimise" if mixes.lower_is_better else "maximise"
     return Plan(
         [

@@ -138,7 +138,15 @@ def test_what_does_not_fit_is_refused(cli, artifacts, evaluations, tmp_path: Pat
         "--frequency-column", "category", *out,
     )  # fmt: skip
     assert words.code == 3
-    assert "holds no numbers" in words.err
+    assert "the column 'category' holds no numbers" in words.err
+    assert "--frequency-column" in words.err
+    table = tmp_path / "t.csv"
+    table.write_text("entity,pairs\nheron,True\nheron,\n")
+    for check in ((), ("--check",)):
+        cells = cli("correlate", artifacts.scores, plain, "--entities", table, *check, *out)
+        assert cells.code == 3
+        assert "t.csv, row 2 (line 3), column 'entity': 'heron' is there twice, first in row 1" in cells.err
+    table.unlink()
     assert cli("correlate", artifacts.scores, *out).code == 2
     assert list(tmp_path.iterdir()) == []
 

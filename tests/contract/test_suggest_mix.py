@@ -191,7 +191,7 @@ def test_refusals(cli, artifacts, evaluations, tmp_path: Path) -> None:
         "visual",
         *out,
     )
-    refused(3, "mix 0: the shares add up to 0.55", "--remainder")
+    refused(3, "grid.csv, row 1 (line 2): the shares add up to 0.55", "--remainder")
     found = cli(
         "suggest-mix", "--table", GOLDEN / "mixes.csv", "--shares", "mix,code", "--score", "perplexity", *out
     )
@@ -206,7 +206,7 @@ def test_refusals(cli, artifacts, evaluations, tmp_path: Path) -> None:
     )  # fmt: skip
     refused(2, "no component 'cod'", "between 0 and 1, got 2")
     found = cli("suggest-mix", *evaluations[:3], "--score", "facts", *out)
-    refused(3, "at least 4 mixes, got 3")
+    refused(3, "at least 4 mixes", "got 3")
     found = cli("suggest-mix", *evaluations, *out)
     refused(3, "no benchmark here has an accuracy")
     found = cli("suggest-mix", *evaluations, "--score", "facts.perplexit", *out)
@@ -214,7 +214,22 @@ def test_refusals(cli, artifacts, evaluations, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("a,b,y\n0.5,0.5,1\n0.4,,2\n")
     found = cli("suggest-mix", "--table", few, "--shares", "a,b", "--score", "y", *out)
-    refused(3, "the column 'b' holds no numbers")
+    refused(3, f"{few}, row 2 (line 3), column 'b': the cell is empty")
+    for rows, code, words in (
+        ("0.5,0.5,1\n" * 5, 3, f"{few}: all 5 mixes are the same"),
+        ("0.5,0.5,1\n", 3, f"{few}: a surface of 2 components"),
+        ("0.1,0.9,1\n0.2,0.8,1\n0.4,0.6,1\n0.7,0.3,1\n", 3, f"{few}: the score y is 1 for all 4 mixes"),
+        (
+            "0.1,0.9,1\n0.2,0.8,True\n0.4,0.6,1\n0.7,0.3,1\n",
+            3,
+            "row 2 (line 3), column 'y': expected a number",
+        ),
+        ("0.1,0.9,1\n0.2,0.7,3\n0.4,0.6,1\n0.7,0.3,1\n", 3, "row 2 (line 3): the shares add up to 0.9"),
+    ):
+        few.write_text("\ufeffa,b,y\n" + rows, encoding="utf-8")
+        for check in ((), ("--check",)):
+            found = cli("suggest-mix", "--table", few, "--shares", "a,b", "--score", "y", *check, *out)
+            refused(code, words)
 
 
 def test_a_corpus_that_is_gone_is_named(cli, evaluations, tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.artifact import Artifact, digest_of
-from priorkit.core.errors import InputError, nearest
+from priorkit.core.errors import InputError, Problems, nearest, rename_hint
 from priorkit.core.inputs import Input, resolve
 from priorkit.core.manifest import InputRecord
-from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import column_names, read_rows
 from priorkit.data.io.tables import read_table
+from priorkit.data.number_table import NumberTable, is_empty, read_number_table
 from priorkit.data.results.evaluations import LANGUAGE, RETRIEVAL, Evaluation, read_evaluation, read_results
 from priorkit.data.results.named_artifacts import KINDS
 
@@ -205,21 +204,38 @@ def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
 
 
 def entity_column(file: Path, column: str) -> dict[str, Any]:
-    """One column of a table of entities (parquet or JSON Lines) by entity.
+    """One column of a table of entities (CSV, JSON Lines, parquet) by entity.
 
     Raises:
-        InputError: the file cannot be read, or lacks the columns.
+        InputError: the file cannot be read, lacks the columns, or an entity has no name or is there twice.
     """
-    names = column_names(file)
-    for needed in ("entity", column):
-        if needed not in names:
-            raise InputError(f"no column '{needed}'", where=str(file), hint=nearest(needed, names))
-    rejects = Rejects(0.0)
-    values = {
-        str(row.get("entity")): row.get(column) for _, row in read_rows(file, rejects, ["entity", column])
-    }
-    rejects.raise_if_over_limit()
-    return values
+    table = read_number_table(file)
+    rows = entity_rows(table)
+    if column not in table.columns:
+        raise InputError(f"no column '{column}'", where=str(file), hint=nearest(column, table.columns))
+    return {entity: table.columns[column][row] for entity, row in rows.items()}
+
+
+def entity_rows(table: NumberTable) -> dict[str, int]:
+    """The row of each entity, from 0.
+
+    Raises:
+        InputError: no column ``entity``, or entities without a name or twice.
+    """
+    if "entity" not in table.columns:
+        raise InputError("no column 'entity'", where=table.name, hint=rename_hint("entity", table.columns))
+    problems = Problems(InputError)
+    rows: dict[str, int] = {}
+    for row, entity in enumerate(table.columns["entity"]):
+        if is_empty(entity):
+            problems.add("the entity has no name", where=table.place(row, "entity"))
+        elif str(entity) in rows:
+            first = rows[str(entity)] + 1
+            problems.add(f"'{entity}' is there twice, first in row {first}", where=table.place(row, "entity"))
+        else:
+            rows[str(entity)] = row
+    problems.raise_if_any()
+    return rows
 
 
 def prior_groups(members: Sequence[Member]) -> dict[str, str]:

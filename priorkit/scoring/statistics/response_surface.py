@@ -254,9 +254,7 @@ def maximize(
     point, highest = points[best], float(values[best])
     step = 0.5
     for _ in range(_ROUNDS):
-        towards = candidate_mixes(
-            region, starts, int(generator.integers(1 << 31)), count=_MAX_CANDIDATES // 8
-        )
+        towards = random_mixes(region, starts, int(generator.integers(1 << 31)), count=_MAX_CANDIDATES // 8)
         # Steps towards random points of the region: convex combinations, which stay inside its hull.
         tried = point + step * generator.random((len(towards), 1)) * (towards - point)
         tried = tried[region.contains(tried)]
@@ -269,19 +267,13 @@ def maximize(
     return point, highest
 
 
-def candidate_mixes(region: Region, starts: Floats, seed: int, count: int = _MAX_CANDIDATES) -> Floats:
-    """Points of a region: the starts, then random mixtures of few and of many corners; float64 ``[points, components]``.
+def candidate_mixes(region: Region, starts: Floats, seed: int) -> Floats:
+    """The points that a search begins with, at least one; see :func:`random_mixes`.
 
     Raises:
         InputError: no point satisfies the bounds.
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    corners = len(region.corners)
-    weights = np.concatenate(
-        [generator.dirichlet(np.full(corners, alpha), count // 3) for alpha in (0.1, 0.4, 1.0)]
-    )
-    points = np.concatenate([starts, weights @ region.corners])
-    points = points[region.contains(points)]
+    points = random_mixes(region, starts, seed)
     if not len(points):
         raise InputError(
             "no mix satisfies the bounds",
@@ -289,6 +281,20 @@ def candidate_mixes(region: Region, starts: Floats, seed: int, count: int = _MAX
             hint="widen them, or search the full simplex with --region simplex",
         )
     return points
+
+
+def random_mixes(region: Region, starts: Floats, seed: int, count: int = _MAX_CANDIDATES) -> Floats:
+    """Points of a region: the starts, then random mixtures of few and of many corners; float64 ``[points, components]``.
+
+    Points that violate the bounds are left out; none may be left.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    corners = len(region.corners)
+    weights = np.concatenate(
+        [generator.dirichlet(np.full(corners, alpha), count // 3) for alpha in (0.1, 0.4, 1.0)]
+    )
+    points = np.concatenate([starts, weights @ region.corners])
+    return points[region.contains(points)]
 
 
 def expected_improvement(mean: Floats, deviation: Floats, best: float, noise: float) -> Floats:
