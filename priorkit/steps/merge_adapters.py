@@ -138,7 +138,7 @@ def _plan_mixture(
 
 
 def _execute_mixture(merge: MixturePlan, work: Work[AnyPlan]) -> None:
-    from priorkit.architectures.lion.build import load_on_base
+    from priorkit.architectures.lion.loading import load_on_base
     from priorkit.architectures.lion.mixture import write_mixture
     from priorkit.merging.execute import copy_companions
 

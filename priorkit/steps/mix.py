@@ -107,8 +107,7 @@ def execute(settings: MixSettings, work: Work[MixPlan]) -> None:
 
 def _write_part(build: CorpusBuild, shard: str, work: Work[MixPlan]) -> None:
     """Tokenize one part of the sources, to be joined with the others later."""
-    from priorkit.data.corpus.parts import of_shard, write_part
-    from priorkit.data.corpus.token_store import save_part
+    from priorkit.data.corpus.parts import of_shard, save_part, write_part
     from priorkit.data.corpus.tokenization import chunks_of
 
     chunks = of_shard(chunks_of(work.plan.payload.files), shard)

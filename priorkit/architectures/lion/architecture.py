@@ -51,7 +51,7 @@ class Lion(Architecture[LionTuneSettings]):
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
         """Load a full model, or an adapter on its base."""
-        from priorkit.architectures.lion.build import load_lion, load_on_base
+        from priorkit.architectures.lion.loading import load_lion, load_on_base
 
         return load_on_base(info.folder, info.adapter) if info.adapter else load_lion(info.folder)
 

@@ -1,4 +1,4 @@
-"""LION on a LLaVA model: putting it together, and its artifacts' strict reading and writing."""
+"""LION on a LLaVA model: the model with its processor, and its parts put on a base."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from priorkit.architectures.lion.artifact import PEFT_TYPE, read_adapter_config
+from priorkit.architectures.lion.artifact import PEFT_TYPE
 from priorkit.architectures.lion.modeling.configuration import LionConfig, lion_fields, task_index
 from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, parameter_part
 from priorkit.architectures.lion.modeling.processing import LionProcessor, pad_questions, question_ids
@@ -22,8 +22,7 @@ from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
 from priorkit.data.conversations.task_conversations import IMAGE_LEVEL
 from priorkit.inference.model_info import ADAPTER_CONFIG, ADAPTER_MODEL
 from priorkit.models.multimodal.base import Capabilities, TagUse
-from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
-from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
+from priorkit.models.multimodal.llava import LlavaMultimodal
 
 
 @dataclass
@@ -234,81 +233,3 @@ def compose(base: LlavaMultimodal, fields: Mapping[str, Any], seed: int) -> Lion
         tags=config.tags,
     )
     return LionMultimodal(model, processor)
-
-
-def compose_adapter(
-    base: LlavaMultimodal, folder: Path, tags: str | None = None, seed: int = 0
-) -> LionMultimodal:
-    """A LION model of a base and an adapter artifact.
-
-    Args:
-        base: a LLaVA model.
-        folder: the adapter.
-        tags: another way with tags than the adapter's; a soft prompt that it does not have is drawn.
-        seed: draws it.
-
-    Raises:
-        InputError: the adapter is for a base of another shape, or its tensors are not exactly those that
-            its configuration asks for.
-    """
-    written = read_adapter_config(folder)
-    shape = base_shape(base.model.config)
-    if written["base"] != shape:
-        raise InputError(
-            f"the adapter was made for a base of {written['base']}, this one is {shape}", where=str(folder)
-        )
-    fields = {**written["lion"], "tags": tags or written["lion"]["tags"]}
-    lion = compose(base, fields, seed)
-    fresh = ("soft prompt",) if fields["tags"] == "soft" != written["lion"]["tags"] else ()
-    load_tensors(lion, load_file(folder / ADAPTER_MODEL), str(folder), fresh)
-    return lion
-
-
-def load_tensors(
-    lion: LionMultimodal, tensors: Mapping[str, Tensor], where: str, fresh: Sequence[str]
-) -> None:
-    """Put tensors into LION's parts, strictly.
-
-    Args:
-        lion: whose parts are set.
-        tensors: by name.
-        where: for messages.
-        fresh: parts that may be missing and stay as they are.
-
-    Raises:
-        InputError: naming every kind of mismatch.
-    """
-    expected = lion.own_tensors()
-    missing = sorted(name for name in expected if name not in tensors and parameter_part(name) not in fresh)
-    unexpected = sorted(name for name in tensors if name not in expected)
-    misfits = sorted(
-        name for name in tensors if name in expected and tensors[name].shape != expected[name].shape
-    )
-    problems = [
-        f"{len(names)} {what} tensors, such as {', '.join(names[:3])}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("misfitting", misfits))
-        if names
-    ]
-    if problems:
-        raise InputError("; ".join(problems), where=where)
-    with torch.no_grad():
-        for name, value in tensors.items():
-            expected[name].copy_(value)
-
-
-def load_lion(folder: Path) -> LionMultimodal:
-    """Load a full LION model in fp32 with its processor.
-
-    Raises:
-        InputError: it cannot be loaded, or a tensor is missing, unexpected or of another shape.
-    """
-    from transformers import AutoProcessor
-
-    model, info = load_pretrained(LionForConditionalGeneration, folder, dtype=torch.float32)
-    refuse_missing_tensors(info, folder)
-    return LionMultimodal(model, load_preprocessor(AutoProcessor, folder))
-
-
-def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
-    """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
-    return compose_adapter(load_llava(base), adapter, tags, seed)

@@ -13,16 +13,10 @@ from priorkit.core.process.progress import progress_bar, track
 from priorkit.data.corpus.mixing import draw, make_pools
 from priorkit.data.corpus.mixture_statistics import pool_budgets, realized_shares
 from priorkit.data.corpus.packing import pack
-from priorkit.data.corpus.parts import read_part_statistics
+from priorkit.data.corpus.parts import open_parts, read_part_statistics
 from priorkit.data.corpus.selection import HeldOutDocuments, Marks, hold_out, mark_duplicates, no_marks
 from priorkit.data.corpus.settings import MixSettings
-from priorkit.data.corpus.token_store import (
-    SourceStatistics,
-    TokenizedSource,
-    collect,
-    open_collected,
-    open_parts,
-)
+from priorkit.data.corpus.token_store import SourceStatistics, TokenizedSource, collect, open_collected
 from priorkit.data.corpus.tokenization import Chunk, TokenizeOptions, copy_documents, tokenize_chunks
 from priorkit.data.corpus.tokenizer_files import TokenizerFiles
 from priorkit.data.corpus.writer import write_rows

@@ -13,12 +13,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
-from priorkit.data.corpus.token_store import SourceStatistics
-from priorkit.data.corpus.tokenization import TokenizeOptions
+from priorkit.core.safetensors_header import read_header
+from priorkit.data.corpus.token_store import (
+    SourceStatistics,
+    TokenFile,
+    TokenizedSource,
+    blocks,
+    file_suffixes,
+    map_array,
+    release,
+    source_stems,
+    write_starts,
+)
+from priorkit.data.corpus.tokenization import HASH_BYTES, TokenizeOptions
+from priorkit.data.io.tensor_file import map_tensor, write_raw
 
 PART = "part.json"
+
+_TENSORS = {".tokens": "tokens", ".lengths": "document_lengths", ".hashes": "hashes", ".labels": "labels"}
+"""Tensor of a part by the suffix of the file it is made from."""
 
 T = TypeVar("T")
 
@@ -50,6 +68,71 @@ def write_part(
     """Write ``part.json``."""
     content = {"shard": shard, "dtype": dtype, **asdict(options), "reading": asdict(reading)}
     (folder / PART).write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_part(scratch: Path, count: int, options: TokenizeOptions, dtype: str, folder: Path) -> None:
+    """Keep what :func:`priorkit.data.corpus.token_store.collect` wrote as ``source-00000.safetensors`` ..., a file per source."""
+    for stem in source_stems(scratch, count):
+        tensors: dict[str, tuple[Path, Any, tuple[int, ...]]] = {}
+        for suffix in file_suffixes(options):
+            kind = {".tokens": np.dtype(dtype), ".lengths": np.dtype(np.int64)}.get(
+                suffix, np.dtype(np.uint8)
+            )
+            path = stem.with_suffix(suffix)
+            size = path.stat().st_size // kind.itemsize
+            shape = (size // HASH_BYTES, HASH_BYTES) if suffix == ".hashes" else (size,)
+            tensors[_TENSORS[suffix]] = (path, kind, shape)
+        write_raw(folder / f"{stem.name}.safetensors", tensors)
+
+
+def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> list[TokenizedSource]:
+    """Open what :func:`save_part` kept, in the order of the parts; tokens stay where they are.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    opened: list[TokenizedSource] = []
+    for name, stem in zip(names, source_stems(scratch, len(names)), strict=True):
+        paths = [folder / f"{stem.name}.safetensors" for folder in folders]
+        headers = [read_header(path) for path in paths]
+        try:
+            arrays = {
+                name: [map_tensor(header[name]) for header in headers]
+                for name in _TENSORS.values()
+                if name in headers[0]
+            }
+            token_infos = [header["tokens"] for header in headers]
+            lengths = arrays["document_lengths"]
+        except KeyError as error:
+            raise InputError(
+                f"not a part of a corpus: tensor {error} is missing", where=str(paths[0])
+            ) from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"not a part of a corpus: {error}", where=str(paths[0])) from None
+        starts = write_starts(lengths, stem.with_suffix(".starts"))
+        hashes = _joined(arrays.get("hashes"), stem.with_suffix(".hashes"))
+        opened.append(
+            TokenizedSource(
+                name,
+                arrays["tokens"][0].dtype,
+                [TokenFile(info.file, info.offset, info.shape[0]) for info in token_infos],
+                starts,
+                hashes.reshape(-1, HASH_BYTES) if hashes is not None else None,
+                _joined(arrays.get("labels"), stem.with_suffix(".labels")),
+            )
+        )
+    return opened
+
+
+def _joined(arrays: Sequence[NDArray[np.uint8]] | None, path: Path) -> NDArray[np.uint8] | None:
+    if arrays is None:
+        return None
+    with path.open("wb") as stream:
+        for array in arrays:
+            for part in blocks(len(array)):
+                stream.write(array[part].tobytes())
+                release(array)
+    return map_array(path, np.uint8)
 
 
 def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: TokenizeOptions) -> list[Path]:

@@ -18,11 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core.errors import InputError
-from priorkit.core.safetensors_header import read_header
 from priorkit.data.corpus.tokenization import HASH_BYTES, Chunk, Result, TokenizeOptions
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.tensor_file import map_tensor, write_raw
 
 BLOCK = 1 << 12
 """Documents whose bounds are read together."""
@@ -165,7 +162,8 @@ class SourceStatistics:
         return rejects
 
 
-def _stems(folder: Path, count: int) -> list[Path]:
+def source_stems(folder: Path, count: int) -> list[Path]:
+    """The files of each source, without their suffix."""
     return [folder / f"source-{number:05d}" for number in range(count)]
 
 
@@ -178,14 +176,14 @@ def collect(
     """Append the chunks' files, in order, to one set of files per source in ``folder``.
 
     Returns:
-        What was read; the files are opened with :func:`open_collected` or kept with :func:`save_part`.
+        What was read; the files are opened with :func:`open_collected` or kept as a part of a corpus (``parts.py``).
     """
     reading = SourceStatistics([0] * len(names))
-    suffixes = _suffixes(options)
+    suffixes = file_suffixes(options)
     with ExitStack() as stack:
         streams = {
             (number, suffix): stack.enter_context(stem.with_suffix(suffix).open("wb"))
-            for number, stem in enumerate(_stems(folder, len(names)))
+            for number, stem in enumerate(source_stems(folder, len(names)))
             for suffix in suffixes
         }
         for chunk, result, path in results:
@@ -199,7 +197,8 @@ def collect(
     return reading
 
 
-def _suffixes(options: TokenizeOptions) -> list[str]:
+def file_suffixes(options: TokenizeOptions) -> list[str]:
+    """Suffixes of a source's files: tokens and lengths, hashes and labels where they are needed."""
     extra = {".hashes": options.hashed, ".labels": options.labelled}
     return [".tokens", ".lengths", *(suffix for suffix, wanted in extra.items() if wanted)]
 
@@ -207,11 +206,11 @@ def _suffixes(options: TokenizeOptions) -> list[str]:
 def open_collected(folder: Path, names: Sequence[str], dtype: str) -> list[TokenizedSource]:
     """Open what :func:`collect` wrote."""
     opened: list[TokenizedSource] = []
-    for name, stem in zip(names, _stems(folder, len(names)), strict=True):
+    for name, stem in zip(names, source_stems(folder, len(names)), strict=True):
         path = stem.with_suffix(".tokens")
         tokens = TokenFile(path, 0, path.stat().st_size // np.dtype(dtype).itemsize)
         lengths = stem.with_suffix(".lengths")
-        starts = _starts([_mapped(lengths, np.int64)], stem.with_suffix(".starts"))
+        starts = write_starts([map_array(lengths, np.int64)], stem.with_suffix(".starts"))
         hashes, labels = stem.with_suffix(".hashes"), stem.with_suffix(".labels")
         opened.append(
             TokenizedSource(
@@ -219,20 +218,21 @@ def open_collected(folder: Path, names: Sequence[str], dtype: str) -> list[Token
                 np.dtype(dtype),
                 [tokens],
                 starts,
-                _mapped(hashes, np.uint8).reshape(-1, HASH_BYTES) if hashes.is_file() else None,
-                _mapped(labels, np.uint8) if labels.is_file() else None,
+                map_array(hashes, np.uint8).reshape(-1, HASH_BYTES) if hashes.is_file() else None,
+                map_array(labels, np.uint8) if labels.is_file() else None,
             )
         )
     return opened
 
 
-def _mapped(path: Path, dtype: Any) -> NDArray[Any]:
+def map_array(path: Path, dtype: Any) -> NDArray[Any]:
+    """A file mapped as a flat array; an empty file is an empty array."""
     if path.stat().st_size == 0:
         return np.zeros(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _starts(lengths: Sequence[NDArray[np.int64]], path: Path) -> NDArray[np.int64]:
+def write_starts(lengths: Sequence[NDArray[np.int64]], path: Path) -> NDArray[np.int64]:
     """Write the running sum of document lengths, from 0, and map it."""
     total = 0
     with path.open("wb") as stream:
@@ -243,72 +243,4 @@ def _starts(lengths: Sequence[NDArray[np.int64]], path: Path) -> NDArray[np.int6
                 stream.write(ends.tobytes())
                 total = int(ends[-1])
                 release(array)
-    return _mapped(path, np.int64)
-
-
-PART_TENSORS = {".tokens": "tokens", ".lengths": "document_lengths", ".hashes": "hashes", ".labels": "labels"}
-
-
-def save_part(scratch: Path, count: int, options: TokenizeOptions, dtype: str, folder: Path) -> None:
-    """Keep what :func:`collect` wrote as ``source-00000.safetensors`` ..., a file per source."""
-    for stem in _stems(scratch, count):
-        tensors: dict[str, tuple[Path, Any, tuple[int, ...]]] = {}
-        for suffix in _suffixes(options):
-            kind = {".tokens": np.dtype(dtype), ".lengths": np.dtype(np.int64)}.get(
-                suffix, np.dtype(np.uint8)
-            )
-            path = stem.with_suffix(suffix)
-            size = path.stat().st_size // kind.itemsize
-            shape = (size // HASH_BYTES, HASH_BYTES) if suffix == ".hashes" else (size,)
-            tensors[PART_TENSORS[suffix]] = (path, kind, shape)
-        write_raw(folder / f"{stem.name}.safetensors", tensors)
-
-
-def open_parts(folders: Sequence[Path], names: Sequence[str], scratch: Path) -> list[TokenizedSource]:
-    """Open what :func:`save_part` kept, in the order of the parts; tokens stay where they are.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
-    opened: list[TokenizedSource] = []
-    for name, stem in zip(names, _stems(scratch, len(names)), strict=True):
-        paths = [folder / f"{stem.name}.safetensors" for folder in folders]
-        headers = [read_header(path) for path in paths]
-        try:
-            arrays = {
-                name: [map_tensor(header[name]) for header in headers]
-                for name in PART_TENSORS.values()
-                if name in headers[0]
-            }
-            token_infos = [header["tokens"] for header in headers]
-            lengths = arrays["document_lengths"]
-        except KeyError as error:
-            raise InputError(
-                f"not a part of a corpus: tensor {error} is missing", where=str(paths[0])
-            ) from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"not a part of a corpus: {error}", where=str(paths[0])) from None
-        starts = _starts(lengths, stem.with_suffix(".starts"))
-        hashes = _joined(arrays.get("hashes"), stem.with_suffix(".hashes"))
-        opened.append(
-            TokenizedSource(
-                name,
-                arrays["tokens"][0].dtype,
-                [TokenFile(info.file, info.offset, info.shape[0]) for info in token_infos],
-                starts,
-                hashes.reshape(-1, HASH_BYTES) if hashes is not None else None,
-                _joined(arrays.get("labels"), stem.with_suffix(".labels")),
-            )
-        )
-    return opened
-
-
-def _joined(arrays: Sequence[NDArray[np.uint8]] | None, path: Path) -> NDArray[np.uint8] | None:
-    if arrays is None:
-        return None
-    with path.open("wb") as stream:
-        for array in arrays:
-            for part in blocks(len(array)):
-                stream.write(array[part].tobytes())
-                release(array)
-    return _mapped(path, np.uint8)
+    return map_array(path, np.int64)

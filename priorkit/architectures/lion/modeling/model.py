@@ -62,7 +62,7 @@ class LionModel(LlavaModel):
     """A LLaVA model with LION's parts, without the head.
 
     The visual tokens are [Q-Former][aggregator][LLaVA's projector], as far as the configuration has
-    them, in place of the image placeholders.
+    them, instead of the image placeholders.
     """
 
     config: LionConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -149,9 +149,6 @@ class LionModel(LlavaModel):
         self,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         task_types: Tensor | None = None,
         qformer_input_ids: Tensor | None = None,
@@ -164,16 +161,13 @@ class LionModel(LlavaModel):
         Args:
             input_ids: ``[batch, time]``, ``image_seq_length`` placeholders per image.
             pixel_values: normalised images in the order of their placeholders.
-            attention_mask: ``[batch, time]``.
-            position_ids: ``[batch, time]``.
-            past_key_values: cache.
             inputs_embeds: instead of ``input_ids``, with all images and soft prompts in it.
             task_types: 0 (region-level) or 1 (image-level): int64 ``[batch]``, or ``[batch, time]`` where
                 samples share a row. With a cache it is passed again at every step.
             qformer_input_ids: the question to each image, ``[images, length]``.
             qformer_attention_mask: 0 at its padding.
             vision_states: what :meth:`vision_states` gave, instead of ``pixel_values``.
-            **kwargs: for the language model.
+            **kwargs: for the language model: attention mask, positions, cache.
 
         Raises:
             ValueError: both or neither of ids and embeddings; visual tokens that do not fit their
@@ -193,13 +187,7 @@ class LionModel(LlavaModel):
             )
             embedded = embedded.masked_scatter(places.expand_as(embedded), tokens)
         self.lion.routing.tasks = self._tasks(task_types, embedded)
-        output = self.language_model(
-            inputs_embeds=embedded,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            **kwargs,
-        )
+        output = self.language_model(inputs_embeds=embedded, **kwargs)
         return LlavaModelOutputWithPast(
             last_hidden_state=output.last_hidden_state,
             past_key_values=output.past_key_values,
@@ -286,9 +274,16 @@ class LionForConditionalGeneration(LlavaForConditionalGeneration):
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> LlavaCausalLMOutputWithPast:
-        """Logits, and the loss where there are labels; arguments as :meth:`LionModel.forward`.
+        """Logits, and the loss where there are labels.
+
+        transformers reads what ``generate`` may pass on from this signature, so every input is named here.
 
         Args:
+            input_ids, pixel_values, inputs_embeds, task_types, qformer_input_ids, qformer_attention_mask,
+            vision_states: as in :meth:`LionModel.forward`.
+            attention_mask: ``[batch, time]``.
+            position_ids: ``[batch, time]``.
+            past_key_values: cache.
             labels: ``[batch, time]``, -100 where there is no loss.
             logits_to_keep: number of last positions whose logits are computed; 0 for all.
         """

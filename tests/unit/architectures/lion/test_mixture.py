@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priorkit.architectures.lion.build import compose_adapter
+from priorkit.architectures.lion.loading import compose_adapter
 from priorkit.architectures.lion.mixture import plan_mixture, write_mixture
 from priorkit.core.errors import InputError
 from tests.support.lion_models import build_lion, randomize_parts

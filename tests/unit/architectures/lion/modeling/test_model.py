@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-from priorkit.architectures.lion.build import compose_adapter, load_lion
+from priorkit.architectures.lion.loading import compose_adapter, load_lion
 from priorkit.architectures.lion.modeling.configuration import LionConfig
 from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration
 from priorkit.core.errors import InputError
