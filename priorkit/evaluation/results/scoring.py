@@ -1,8 +1,9 @@
-"""Scoring the answers to a benchmark, with a warning where most of them cannot be read."""
+"""Scoring the answers to a benchmark, with warnings where most cannot be parsed or options tie."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores
@@ -17,7 +18,7 @@ EXAMPLE_CHARACTERS = 160
 def score_answers(
     name: str, task: Task, items: Sequence[Item], answers: Sequence[ModelAnswer], options: ScoringOptions
 ) -> TaskScores:
-    """Score all answers; warn with an example if over half of them are unparsed, since the scores say little then.
+    """Score all answers; warn with an example if over half of them are unparsed, or where options tie.
 
     Args:
         name: of the benchmark.
@@ -41,4 +42,38 @@ def score_answers(
             f"{name}: {len(unparsed)} of {len(answers)} answers are unparsed{space} and count as wrong, "
             f"such as that of item {item.id}: {text!r}"
         )
+    _warn_of_ties(name, items, answers)
     return scored
+
+
+def _warn_of_ties(name: str, items: Sequence[Item], answers: Sequence[ModelAnswer]) -> None:
+    """Warn of items of which the order of the options decides: the first of equal ones is taken, as in the harness."""
+    compared = [
+        (item, answer)
+        for item, answer in zip(items, answers, strict=True)
+        if answer.taken is not None and len(answer.loglikelihoods) > 1
+    ]
+    invalid = [item for item, answer in compared if any(map(math.isnan, answer.loglikelihoods))]
+    tied = [
+        (item, answer)
+        for item, answer in compared
+        if answer.loglikelihoods.count(max(answer.loglikelihoods)) > 1
+        and not any(map(math.isnan, answer.loglikelihoods))
+    ]
+    if invalid:
+        logger.warning(
+            f"{name}: for {len(invalid)} of {len(compared)} items the model's log-likelihoods are NaN, "
+            f"such as for item {invalid[0].id}; the first option is taken, and the scores say nothing of them"
+        )
+    if tied:
+        item, answer = tied[0]
+        best = max(answer.loglikelihoods)
+        equal = [
+            repr(option)
+            for option, value in zip(answer.options, answer.loglikelihoods, strict=False)
+            if value == best
+        ]
+        logger.warning(
+            f"{name}: for {len(tied)} of {len(compared)} items the best options are equally likely, such as for item "
+            f"{item.id} ({', '.join(equal)}: {best:.4g}); the first of them is taken"
+        )

@@ -15,6 +15,7 @@ from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
+from priorkit.models.vision.equal_names import warn_of_equal_names
 from priorkit.models.vision.loading import load_encoder
 from priorkit.scoring.representations.ranks import most_similar, true_ranks
 
@@ -47,8 +48,9 @@ def compare(
     """
     images = _embed_images(encoder, items, batch_size, name, answer_cache, workers)
     if not task.multiple_choice:
-        return _rank_texts(encoder, images, items)
+        return _rank_texts(encoder, images, items, name)
     texts = list(dict.fromkeys(choice for item in items for choice in item.choices))
+    warn_of_equal_names(encoder, texts, templates, name)
     head = zero_shot_head(encoder, texts, templates).cpu()
     row = {text: index for index, text in enumerate(texts)}
     answers: list[ModelAnswer] = []
@@ -59,9 +61,10 @@ def compare(
     return answers
 
 
-def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item]) -> list[ModelAnswer]:
+def _rank_texts(encoder: Encoder, images: Tensor, items: Sequence[Item], name: str) -> list[ModelAnswer]:
     texts = list(dict.fromkeys(item.text for item in items))
     row = {text: index for index, text in enumerate(texts)}
+    warn_of_equal_names(encoder, texts, source=name)
     features = torch.cat(list(encoder.encode_texts(texts)))
     truth = torch.tensor([row[item.text] for item in items])
     ranks = true_ranks(images, features, truth)

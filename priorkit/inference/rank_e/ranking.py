@@ -15,6 +15,7 @@ from priorkit.core.process import distributed, runtime
 from priorkit.core.process.progress import track
 from priorkit.data.images.entities import EntityImages, candidate_names, folded_name
 from priorkit.models.vision.encoder import Encoder, l2_normalize
+from priorkit.models.vision.equal_names import warn_of_equal_names
 from priorkit.scoring.representations.centroids import assign_folds, centroid_ranks, centroids
 from priorkit.scoring.representations.ranks import NearestCandidates, RankCounter, most_similar, true_ranks
 
@@ -71,6 +72,7 @@ def rank_by_names(
         reverse: whether to rank images for names too.
     """
     names, counts = _candidate_names(entities, extra)
+    warn_of_equal_names(encoder, names, templates)
     device, count = features.device, len(entities.entities)
     truth = torch.tensor(entities.entity_of, device=device)
     entity_heads = _entity_heads(encoder, names[:count], templates, batch_size, device)

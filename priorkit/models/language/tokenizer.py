@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from priorkit.models.language.content_parts import with_parts
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
+
+logger = logging.getLogger(__name__)
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 
@@ -64,7 +67,17 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer.train_from_iterator(documents, trainer)
     if tokenizer.get_vocab_size() <= 4 + 256:
         raise InputError("the sources contain no text to train a tokenizer on")
+    warn_of_small_vocabulary(tokenizer.get_vocab_size(), vocab_size)
     return tokenizer
+
+
+def warn_of_small_vocabulary(size: int, wanted: int) -> None:
+    """Warn where a trained vocabulary has fewer tokens than were asked for."""
+    if size < wanted:
+        logger.warning(
+            f"the vocabulary has {size:,} tokens instead of {wanted:,}: the texts have no further pairs of tokens "
+            "to merge; give more text, or ask for fewer"
+        )
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from priorkit.models.language.tokenizer import warn_of_small_vocabulary
+
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 
 
@@ -31,6 +33,7 @@ def train_caption_tokenizer(texts: Iterable[str], vocab_size: int, length: int) 
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    warn_of_small_vocabulary(tokenizer.get_vocab_size(), vocab_size)
     begin, end = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A {EOS}", special_tokens=[(BOS, begin), (EOS, end)]

@@ -14,6 +14,7 @@ from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json, tensor_files
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import zero_shot_head
+from priorkit.models.vision.equal_names import warn_of_equal_names
 from priorkit.models.vision.loading import check_encoder, load_encoder
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _encoder_tagger(
 ) -> Tagger:
     encoder = load_encoder(folder)
     encoder.model.to(device)
+    warn_of_equal_names(encoder, vocabulary, templates)
     with torch.no_grad():
         head = zero_shot_head(encoder, vocabulary, templates)
 

@@ -90,6 +90,7 @@ def train(
         UsageError: the batch cannot be split among the processes.
     """
     _check_trainable(objective, settings)
+    settings.warn_of_long_warmup(total_steps)
     distributed.start(runtime)
     trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(objective, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import ClassVar, Literal
 
@@ -11,6 +12,8 @@ from priorkit.core.errors import UsageError
 from priorkit.core.options.settings import RuntimeSettings, Settings, option
 from priorkit.core.options.values import Count
 from priorkit.core.process import runtime
+
+logger = logging.getLogger(__name__)
 
 
 class OptimizationSettings(Settings):
@@ -140,6 +143,15 @@ class TrainingSettings(RuntimeSettings, OptimizationSettings, CheckpointSettings
         if self.tokens is not None:
             return max(1, math.ceil(self.tokens / (tokens_per_sample * self.batch_size)))
         return max(1, math.ceil((self.epochs or 1.0) * samples / self.batch_size))
+
+    def warn_of_long_warmup(self, total: int) -> None:
+        """Warn where a run of ``total`` steps ends before its learning rate has reached the peak."""
+        if total < self.warmup_steps:
+            reached = self.learning_rate_at(total - 1, total)
+            logger.warning(
+                f"the warm-up of {self.warmup_steps} steps is longer than the run of {total}: the learning rate "
+                f"reaches {reached:.3g} of {self.learning_rate:g} (--warmup-steps)"
+            )
 
     def learning_rate_at(self, step: int, total: int) -> float:
         """The learning rate of a step (counted from 0), before any per-part multiplier."""

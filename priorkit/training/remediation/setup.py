@@ -15,6 +15,7 @@ from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
+from priorkit.models.vision.equal_names import warn_of_equal_names
 from priorkit.models.vision.loading import load_encoder
 from priorkit.training.objectives.contrastive import Captions
 from priorkit.training.remediation.data import RemediationData
@@ -118,6 +119,7 @@ def _name_features(
     settings: DistillEncoderSettings, encoder: Encoder, names: tuple[str, ...]
 ) -> NameFeatures:
     """The names' text features: computed once, or again at every step where the text tower is trained."""
+    warn_of_equal_names(encoder, names, settings.template)
     original = zero_shot_head(encoder, names, settings.template).to(encoder.device)
     if not settings.train_text:
         return NameFeatures(original)
