@@ -15,6 +15,7 @@ from priorkit.analysis.mixes import ScoredMixes
 from priorkit.core.interval import Interval
 from priorkit.data.io.tables import write_table
 from priorkit.data.text.concepts import LABELS
+from priorkit.scoring.statistics import mix_search
 from priorkit.scoring.statistics import response_surface as rs
 
 Floats = NDArray[np.float64]
@@ -131,28 +132,28 @@ def suggest(
     kind = min(kinds, key=lambda name: validation[name].rmse)
     fitted = rs.fit_surface(kind, mixes.shares, scores, seed=seed, resamples=resamples)
     searched = searched_region(mixes, region, minimum, maximum)
-    best, _ = rs.maximize(lambda points: fitted.predict(points)[0], searched, mixes.shares, seed=seed)
+    best, _ = mix_search.maximize(lambda points: fitted.predict(points)[0], searched, mixes.shares, seed=seed)
     best_tried = float(fitted.predict(mixes.shares)[0].max())
 
     def acquisition_value(points: Floats) -> Floats:
         mean, deviation = fitted.predict(points)
         if acquisition == "variance":
             return deviation
-        return rs.expected_improvement(mean, deviation, best_tried, validation[kind].rmse)
+        return mix_search.expected_improvement(mean, deviation, best_tried, validation[kind].rmse)
 
-    next_mix, value = rs.maximize(acquisition_value, searched, mixes.shares, seed=seed)
-    points = rs.random_mixes(searched, mixes.shares, seed, count=_CANDIDATES)
-    optima = rs.best_mix_draws(fitted, points, best)
+    next_mix, value = mix_search.maximize(acquisition_value, searched, mixes.shares, seed=seed)
+    points = mix_search.random_mixes(searched, mixes.shares, seed, count=_CANDIDATES)
+    optima = mix_search.best_mix_draws(fitted, points, best)
     return Suggestion(mixes, fitted, validation, best, next_mix, value, optima)
 
 
 def searched_region(
     mixes: ScoredMixes, region: RegionKind, minimum: Mapping[str, float], maximum: Mapping[str, float]
-) -> rs.Region:
+) -> mix_search.Region:
     """Where a mix is searched: mixtures of the mixes tried or all mixes, within bounds on shares by component."""
     low = [minimum.get(name, 0.0) for name in mixes.components]
     high = [maximum.get(name, 1.0) for name in mixes.components]
-    return rs.search_region(mixes.shares, region, low, high)
+    return mix_search.search_region(mixes.shares, region, low, high)
 
 
 def _quality(validation: rs.CrossValidation) -> dict[str, float | None]:

@@ -195,7 +195,7 @@ def verify_files(root: Path, files: dict[str, FileRecord], hash_up_to: int | Non
 
 
 def warn_of_added_files(opened: Artifact) -> None:
-    """Warn of files in an artifact that are not its own: whoever reads its folder may read them too."""
+    """Warn of files in an artifact that are not its own: a reader of its folder may read them too."""
     added = [
         name
         for name in list_files(opened.path).names

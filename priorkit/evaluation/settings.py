@@ -21,7 +21,8 @@ from priorkit.core.options.settings import (
 from priorkit.core.options.values import Count, Words
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
 from priorkit.evaluation.benchmarks.image_files import image_files
-from priorkit.evaluation.presets.loading import PresetScoring, expand
+from priorkit.evaluation.presets.loading import expand
+from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
 from priorkit.inference.bos import BosRule

@@ -85,7 +85,7 @@ def plan(settings: SuggestMixSettings, inputs: Inputs) -> Plan[ScoredMixes]:
     from priorkit.analysis.mix_checks import check_mixes
     from priorkit.analysis.mix_suggestion import searched_region
     from priorkit.analysis.mixes import MixSelection, mixes_from_evaluations, mixes_from_table
-    from priorkit.scoring.statistics.response_surface import candidate_mixes
+    from priorkit.scoring.statistics.mix_search import candidate_mixes
 
     if bool(settings.evaluations) == bool(settings.table):
         raise UsageError(

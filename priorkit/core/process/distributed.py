@@ -124,7 +124,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> None:
-    """Share a module's parameters among the processes (FSDP2): each layer, then all that is left.
+    """Shard a module's parameters over the processes (FSDP2): each layer, then the rest.
 
     Gradients are then summed by torch in the backward pass. Products run in the runtime's precision,
     sums of gradients and the optimizer in fp32.

@@ -90,7 +90,7 @@ def tokenize_chunks(
         chunks: what to tokenize.
         tokenizer: the tokenizer.
         options: how documents are read.
-        folder: takes the chunks' files; whoever takes a result removes them.
+        folder: takes the chunks' files; the consumer of a result removes them.
         workers: the number of processes; 1 works in this one.
 
     Yields:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_reference, upright_size
-from priorkit.evaluation.presets.loading import Cell, Preset
+from priorkit.evaluation.presets.schema import Cell, Preset
 
 Row = Mapping[str, Any]
 

@@ -17,7 +17,8 @@ from priorkit.data.io.formats import ROW_FORMATS, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, read_rows
 from priorkit.data.text.documents import text_suffixes
-from priorkit.evaluation.presets.loading import Preset, preset, read_preset
+from priorkit.evaluation.presets.loading import preset, read_preset
+from priorkit.evaluation.presets.schema import Preset
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.registry import task_named, task_of
 

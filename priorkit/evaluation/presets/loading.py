@@ -1,212 +1,20 @@
-"""Benchmarks and suites as data: TOML files read and checked; README.md next to them has the format."""
+"""Benchmarks and suites that ship with priorkit or are the user's: finding and reading their TOML files."""
 
 from __future__ import annotations
 
-import hashlib
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Any
 
 import tomli
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.options.specs import plain_message
-from priorkit.core.options.value_kinds import CheckedValues
-from priorkit.evaluation.tasks.base import BoxSpace
-from priorkit.scoring.answers.mcq.published import PARSERS
-
-if TYPE_CHECKING:
-    ParserName = str
-else:
-    ParserName = Literal[tuple(PARSERS)]
-
-CellReader = Literal[
-    "letter", "index", "number", "text", "label", "answer", "list", "commas", "yes-no", "xywh", "xyxy"
-]  # fmt: skip
-Cleanup = Literal[
-    "strip", "strip-left", "lower", "lower-first", "capitalise", "no-final-stop", "single-blanks",
-    "before-blank", "after-blank", "without-last-word", "last-word", "connector", "hellaswag", "wikitext",
-]  # fmt: skip
-
-
-class _Table(CheckedValues):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class Cell(_Table):
-    """Where the value of one of our columns comes from; see the README."""
-
-    column: str | tuple[str, ...] = ()
-    template: str = ""
-    value: Any = None
-    read: CellReader | None = Field(None, alias="as")
-    labels: str = ""
-    map: dict[str, Any] = Field({})
-    apply: tuple[Cleanup, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, given: Any) -> Any:
-        if isinstance(given, list):
-            return {"column": given}
-        if isinstance(given, str):
-            return {"template": given} if "{" in given else {"column": given}
-        return given
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Cell:
-        if bool(self.column) + bool(self.template) + (self.value is not None) != 1:
-            raise ValueError("give exactly one of column, template, value")
-        if (self.read == "label") != bool(self.labels):
-            raise ValueError('as = "label" and labels = "COLUMN" belong together')
-        columns = self.column if isinstance(self.column, tuple) else ()
-        for text in (self.template, *(name for name in columns if "{" in name)):
-            for _, name, clean, _ in string.Formatter().parse(text):
-                if name == "":
-                    raise ValueError(f"empty braces in {text!r}; a column goes there")
-                if clean and clean not in get_args(Cleanup):
-                    raise ValueError(
-                        f"no clean-up '{clean}' in {text!r} ({nearest(clean, get_args(Cleanup))})"
-                    )
-        return self
-
-
-class ImageTable(_Table):
-    """Images in a separate table, found by a key."""
-
-    config: str = ""
-    split: str = ""
-    files: tuple[str, ...] = ()
-    key: str
-    by: str
-    column: str = "image"
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """Globs of its files."""
-        return _patterns(self.files, self.config, self.split)
-
-
-class PresetData(_Table):
-    """Where a benchmark's rows are, and which of them count."""
-
-    hub: str = ""
-    path: str = ""
-    config: str = ""
-    split: str = "test"
-    files: tuple[str, ...] = ()
-    items: int = 0
-    where: dict[str, Any] = Field({})
-    lacks: tuple[str, ...] = ()
-    explode: str = ""
-    images: ImageTable | None = None
-    image_folder: str = ""
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """Globs of the rows' files."""
-        return _patterns(self.files, self.config, self.split)
-
-
-def _patterns(files: tuple[str, ...], config: str, split: str) -> tuple[str, ...]:
-    return files or ((f"{config}/{split}-*.parquet",) if config else (f"data/{split}-*.parquet",))
-
-
-class PresetPrompt(_Table):
-    """How items are put; empty texts leave it to ``prompts.toml``."""
-
-    chat: str = ""
-    plain: str = ""
-    choices: Literal["auto", "letter", "text"] = "auto"
-    joiner: str = " "
-
-    @field_validator("chat", "plain")
-    @classmethod
-    def _known_places(cls, text: str) -> str:
-        try:
-            names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
-        except ValueError as error:
-            raise ValueError(f"{error}; a brace of the text's own is written twice") from None
-        for name in names:
-            if name not in ("question", "options"):
-                raise ValueError(f"no placeholder {{{name}}}; {{question}} and {{options}} are known")
-        return text
-
-
-class PresetScoring(_Table):
-    """How answers count."""
-
-    metric: str = "accuracy"
-    full_score: Annotated[float, Field(gt=0)] = 1.0
-    parser: ParserName = "careful"
-    reading: Literal["official", "strict"] = "official"
-    box_space: BoxSpace = "unit"
-    cluster: str = ""
-    circular: bool = False
-    max_new_tokens: Annotated[int | None, Field(ge=1)] = None
-
-
-class Preset(_Table):
-    """One benchmark."""
-
-    name: str
-    about: str
-    task: str
-    group: str = ""
-    version: int = Field(ge=1)
-    licence: str = ""
-    source: str = ""
-    note: str = ""
-    checked: str = ""
-    data: PresetData = PresetData()
-    columns: dict[str, Cell]
-    prompt: PresetPrompt = PresetPrompt()
-    scoring: PresetScoring = PresetScoring()
-    folder: Path = Path()
-
-    def digest(self) -> str:
-        """SHA-256 over everything it says of the benchmark, wherever its file is.
-
-        Defaults are left out, so that a new key changes no digest; so is the parser, which changes nothing that
-        a model is asked.
-        """
-        text = self.model_dump_json(
-            exclude={"folder": True, "checked": True, "scoring": {"parser"}}, exclude_defaults=True
-        )
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def required_columns(self) -> tuple[str, ...]:
-        """Columns that must be in the published table."""
-        named: list[str] = [*self.data.where, *([self.data.explode] if self.data.explode else [])]
-        named += [self.data.images.by] if self.data.images else []
-        for cell in self.columns.values():
-            columns = cell.column if isinstance(cell.column, tuple) else (cell.column,)
-            templates = [cell.template, *(name for name in columns if "{" in name)]
-            named += [cell.column] if isinstance(cell.column, str) and cell.column else []
-            named += [cell.labels] if cell.labels else []
-            named += [name for text in templates for _, name, _, _ in string.Formatter().parse(text) if name]
-        return tuple(dict.fromkeys(name for name in named if not name.startswith("_")))
-
-    def location(self) -> str:
-        """Path or hub id of its data; the latter with globs of the files it needs.
-
-        Raises:
-            InputError: it names neither.
-        """
-        if self.data.path:
-            return str(self.folder / self.data.path)
-        if not self.data.hub:
-            raise InputError(
-                f"the data of '{self.name}' is not on the hub in a form that can be read",
-                hint=f"give a table with its columns: {self.name}=FILE ({self.note or self.source})",
-            )
-        tables = self.data.images.patterns if self.data.images else ()
-        return f"{self.data.hub}#{','.join((*self.data.patterns, *tables))}"
+from priorkit.evaluation.presets.schema import Cell, Preset, PresetData, PresetPrompt, PresetScoring
 
 
 @dataclass(frozen=True)
@@ -281,14 +89,14 @@ def _members(names: Sequence[str]) -> Iterator[str]:
 def expand(given: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     """The benchmarks that a user's argument names.
 
-    A name that ships with priorkit is that benchmark or suite also where a file or folder is called so, which
-    may be the very results: ``./NAME`` is the path.
+    A name that ships with priorkit means that benchmark or suite even if a file or folder has the name, such as
+    a folder of results: ``./NAME`` is the path.
 
     Args:
         given: a path or hub id; the name of a benchmark or suite that ships with priorkit; ``NAME=DATA``
             for such a benchmark on other data; or a benchmark's own TOML file.
-        arguments: all that was written, in order. A suite leaves a member to whoever names it: another word is the
-            member's name or ``NAME=DATA``, or a suite before it has it too.
+        arguments: all that was written, in order. A suite leaves out a member that another argument names, as itself
+            or as ``NAME=DATA``, or that an earlier suite has too.
 
     Returns:
         Paths and hub ids by what follows on the input's label: ``.NAME`` for a preset's data, nothing for
@@ -317,7 +125,7 @@ def expand(given: str, arguments: Sequence[str] = ()) -> dict[str, str]:
 
 
 def _taken(given: str, arguments: Sequence[str]) -> set[str]:
-    """The benchmarks that a suite leaves to other words."""
+    """The benchmarks of a suite that other arguments name."""
     named = {word.partition("=")[0] for word in arguments} & set(preset_names())
     before = arguments[: arguments.index(given)] if given in arguments else ()
     return named.union(*(suite(word).members for word in before if word in suite_names()))

@@ -12,7 +12,8 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.data.results.evaluation_files import SAMPLES, read_document, read_samples
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.benchmarks.items_io import predicted
-from priorkit.evaluation.presets.loading import PresetScoring, preset, preset_names, suite, suite_names
+from priorkit.evaluation.presets.loading import preset, preset_names, suite, suite_names
+from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.choice import LETTERS
 from priorkit.evaluation.tasks.item import Item, ModelAnswer

@@ -11,7 +11,7 @@ import numpy as np
 
 from priorkit.core.interval import finite
 from priorkit.data.results.evaluation_files import write_evaluation
-from priorkit.evaluation.presets.loading import PresetScoring
+from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.results.abstention import with_abstention
 from priorkit.evaluation.tasks.base import AnswerMode, Task, TaskScores
 from priorkit.evaluation.tasks.item import Item, ModelAnswer

@@ -1,4 +1,4 @@
-"""Whether a model and a benchmark fit together, and how the one is asked the other."""
+"""Whether a model can answer a benchmark, and how its items are put to it."""
 
 from __future__ import annotations
 
