@@ -239,6 +239,8 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, LocalEntryNotFoundError):  # Its own words advise on Python arguments.
+            reason = "it cannot be reached, and its local cache does not have it"
         raise InputError(
             f"'{repository}' is no local path, and the hub gave no such {hub} ({reason})",
             where=where,

@@ -37,6 +37,10 @@ def read_corpus_header(folder: Path) -> dict[str, Any]:
         header["files"] = list(header["files"])
         if header["context_length"] < 2:
             raise ValueError(f"rows of {header['context_length']} tokens")
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(
+            f"not a corpus: it has no {CORPUS}", where=str(folder), hint="priorkit mix makes one from text"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{CORPUS} cannot be read: {error}", where=str(folder)) from None
     return header

@@ -101,7 +101,9 @@ def test_the_hub_offline_answers_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "pairs").mkdir()
     begun = time.monotonic()
-    with pytest.raises(InputError, match="is no local path, and the hub gave no such model"):
+    with pytest.raises(
+        InputError, match=r"the hub gave no such model \(it cannot be reached, and its local cache"
+    ):
         resolve("nobody/nothing", "llm", ("llm",), hub="model", label="LLM")
     with pytest.raises(InputError, match=r"did you mean 'pairs'\?"):
         resolve("world/pair", "pairs", (), hub="dataset")

@@ -45,8 +45,11 @@ def test_a_damaged_header_is_reported(tmp_path: Path, changes: dict[str, object]
 
 
 def test_what_is_not_a_corpus_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"corpus\.json cannot be read"):
-        Corpus(tmp_path)
+    file = tmp_path / "text.jsonl"
+    file.write_text("{}")
+    for path in (tmp_path, file):
+        with pytest.raises(InputError, match=r"not a corpus: it has no corpus\.json"):
+            Corpus(path)
     with pytest.raises(InputError, match="6 rows expected, got 5"):
         Corpus(make(tmp_path, rows=6))
     (tmp_path / "t1.safetensors").write_bytes((tmp_path / "t1.safetensors").read_bytes()[:-3])
