@@ -8,6 +8,9 @@ from collections.abc import Sequence
 Corners = tuple[float, float, float, float]
 """Left, top, right and bottom; shares of the image's width and height unless stated otherwise."""
 
+FULL_IMAGE: Corners = (0.0, 0.0, 1.0, 1.0)
+"""The box around everything."""
+
 _NUMBER = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
 
 BOX_PATTERN = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")

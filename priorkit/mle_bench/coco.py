@@ -13,12 +13,9 @@ import numpy as np
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import MAX_PIXELS, path_within
+from priorkit.data.images.masks import Mask, check_extent, decode_segmentation
 from priorkit.mle_bench.annotations import Annotations, AreaOf, Coverage, ImageSize, read_mask, shares_of
-from priorkit.mle_bench.masks import Mask, decode_segmentation
 from priorkit.models.folder import read_json
-
-_BEYOND = 1.1
-"""Polygons may reach so far beyond an image, as a multiple of its side; others were made for another size."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def _instances(
         if segmentation is None or segmentation == []:
             continue
         try:
-            _check_extent(segmentation, width, height)
+            check_extent(segmentation, width, height)
             mask = decode_segmentation(segmentation, height, width)
         except ValueError as error:
             raise ValueError(f"{label}: {error}") from None
@@ -101,21 +98,6 @@ def _annotated_size(image: Mapping[str, Any], size: ImageSize) -> tuple[int, int
     if not size.fits((width, height)):
         raise ValueError(f"annotated at {width} x {height}, but the image is {size}")
     return width, height
-
-
-def _check_extent(segmentation: Any, width: int, height: int) -> None:
-    """Refuse polygons in pixels of a larger image."""
-    if not isinstance(segmentation, list):
-        return
-    for polygon in cast("list[Any]", segmentation):
-        if not isinstance(polygon, list):
-            continue
-        corners = cast("list[Any]", polygon)
-        for values, side, name in ((corners[::2], width, "width"), (corners[1::2], height, "height")):
-            numbers = [value for value in values if isinstance(value, int | float)]
-            reach = max(numbers, default=0)
-            if np.isfinite(reach) and reach > max(side * _BEYOND, side + 2):
-                raise ValueError(f"a polygon reaches {reach:g}, beyond the image's {name} of {side}")
 
 
 def _panoptic(

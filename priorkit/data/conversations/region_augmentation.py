@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from priorkit.core.boxes import BOX_PATTERN, Corners, corners_of
+from priorkit.core.boxes import BOX_PATTERN, FULL_IMAGE, Corners, corners_of
 from priorkit.data.images.augmentation import View
 
 _SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", re.IGNORECASE)
@@ -128,13 +128,6 @@ def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
 
 def _moved(numbers: Sequence[str], view: View, size: tuple[int, int]) -> list[str]:
     decimals = max(3, *(len(number.partition(".")[2]) for number in numbers))
-    x1, y1, x2, y2 = view.crop or (0.0, 0.0, 1.0, 1.0)
-    height, width = size
-    down, across = round(view.move[0] * height) / height, round(view.move[1] * width) / width
-    corners: list[str] = []
-    for number, start, stop, move in zip(
-        map(float, numbers), (x1, y1) * 2, (x2, y2) * 2, (across, down) * 2, strict=True
-    ):
-        value = (number - start) / (stop - start) - move
-        corners.append(f"{min(max(value, 0.0), 1.0):.{decimals}f}")
-    return corners
+    x1, y1, x2, y2 = map(float, numbers)
+    placed = replace(view, mirrored=False).place((x1, y1, x2, y2), FULL_IMAGE, size)
+    return [f"{min(max(value, 0.0), 1.0):.{decimals}f}" for value in placed]

@@ -11,6 +11,7 @@ from typing import Any, cast
 from priorkit.core.boxes import Corners, format_box
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
+from priorkit.data.images.regions import four_numbers, image_size, scaled_box
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
 """A row with one of these columns holds regions: RefCOCO's sentences or expression, Visual Genome's phrase
@@ -126,18 +127,18 @@ def _regions(
     """The cells that hold a row's regions, and the function that reads a cell: expression and normalized corners."""
     if row.get("regions") is not None or row.get("phrase") is not None:
         listed = row.get("regions") is not None
-        size = _size(row, image, "image_width", "image_height")
+        size = image_size(row, "image_width", "image_height")
         if listed:
-            size = size or _size(row, image, "width", "height")
+            size = size or image_size(row, "width", "height")
         size = size or decode(image).size
         regions = _listed(row["regions"]) if listed else [row]
-        return regions, lambda region: (_phrase(region), _scaled(_xywh(region), size))
+        return regions, lambda region: (_phrase(region), scaled_box(_xywh(region), size))
     given = row.get("sentences")
     cells = _expressions(row.get("expression") if given is None else given)
     if row.get("box") is not None:
-        return cells, lambda cell: (_text(cell), _numbers(row["box"]))
-    size = _size(row, image, "width", "height") or decode(image).size
-    return cells, lambda cell: (_text(cell), _scaled(_numbers(row.get("bbox")), size))
+        return cells, lambda cell: (_text(cell), four_numbers(row["box"]))
+    size = image_size(row, "width", "height") or decode(image).size
+    return cells, lambda cell: (_text(cell), scaled_box(four_numbers(row.get("bbox")), size))
 
 
 def _expressions(given: Any) -> list[Any]:
@@ -165,37 +166,7 @@ def _phrase(region: Any) -> str:
 
 
 def _xywh(region: Mapping[str, Any]) -> Corners:
-    return _numbers([region.get(name) for name in ("x", "y", "width", "height")])
-
-
-def _scaled(box: Corners, size: tuple[float, float]) -> Corners:
-    """``x, y, width, height`` in pixels to normalised corners; one pixel beyond the edge is clipped."""
-    width, height = size
-    x, y, wide, high = box
-    if x < -1 or y < -1 or x + wide > width + 1 or y + high > height + 1:
-        raise ValueError(f"the box {list(box)} leaves the image of {width:g} x {height:g} pixels")
-    corners = x / width, y / height, (x + wide) / width, (y + high) / height
-    x1, y1, x2, y2 = (min(max(value, 0.0), 1.0) for value in corners)
-    return x1, y1, x2, y2
-
-
-def _size(row: Mapping[str, Any], image: ImageRef, wide: str, high: str) -> tuple[float, float] | None:
-    width, height = row.get(wide), row.get(high)
-    if width is None or height is None:
-        return None
-    if not (float(width) > 0 and float(height) > 0):
-        raise ValueError(f"the image size is {width} x {height} pixels")
-    return float(width), float(height)
-
-
-def _numbers(value: Any) -> Corners:
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(cast("Sequence[Any]", value)) != 4:
-        raise ValueError(f"a box needs four numbers, got {json.dumps(value, default=str)[:80]}")
-    try:
-        x, y, third, fourth = (float(number) for number in cast("Sequence[Any]", value))
-    except (TypeError, ValueError):
-        raise ValueError(f"a box needs four numbers, got {json.dumps(value, default=str)[:80]}") from None
-    return x, y, third, fourth
+    return four_numbers([region.get(name) for name in ("x", "y", "width", "height")])
 
 
 def _listed(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from priorkit.core.boxes import Corners
 from priorkit.core.options.settings import Settings, option
 
 if TYPE_CHECKING:
@@ -69,6 +70,23 @@ class View:
     move: tuple[float, float] = (0.0, 0.0)
     mirrored: bool = False
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def place(self, box: Corners, prepared: Corners, size: tuple[int, int]) -> Corners:
+        """Where a box of the source is in the view, as shares of its sides; what leaves it is beyond 0 or 1.
+
+        Args:
+            box: left, top, right and bottom as shares of the source.
+            prepared: the part of the source that the prepared image shows, as shares; see
+                :meth:`priorkit.models.vision.preprocessing.Preprocessing.window`.
+            size: height and width in pixels of the view.
+        """
+        left, top, right, bottom = self.crop or prepared
+        x1, x2 = ((x - left) / (right - left) for x in box[::2])
+        y1, y2 = ((y - top) / (bottom - top) for y in box[1::2])
+        # Shifts are by full pixels.
+        down, across = (round(move * side) / side for move, side in zip(self.move, size, strict=True))
+        x1, x2, y1, y2 = x1 - across, x2 - across, y1 - down, y2 - down
+        return (1 - x2, y1, 1 - x1, y2) if self.mirrored else (x1, y1, x2, y2)
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Move, mirror and change the color of pixels; the crop is applied when they are decoded.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, Imag
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.io.csv_rows import read_csv
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
+from priorkit.data.io.parquet import class_label_names
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import json_type
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -362,7 +362,7 @@ def _from_parquet(
                 where=str(file),
                 hint=_renaming(columns, column is None),
             )
-        labels = _class_names(file, column)
+        labels = class_label_names(file, column)
         listed.extend(label for label in labels if label.strip())
         for number, row in read_rows(file, rejects, ["image", column]):
             value = row.get(column)
@@ -384,15 +384,3 @@ def _renaming(columns: Sequence[str], no_name: bool) -> str:
         meant = next((name for name in columns if any(known in name for known in NAME_COLUMNS)), "")
         renamed.append(f"rename '{meant}' to 'label'" if meant else "")
     return ", ".join(filter(None, renamed))
-
-
-def _class_names(file: Path, column: str) -> list[str]:
-    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet files."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(file).metadata or {}
-    try:
-        features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return [str(name) for name in features[column]["names"]]
-    except (KeyError, TypeError, json.JSONDecodeError):
-        return []

@@ -66,7 +66,7 @@ def images_of_pairs(path: Path) -> Iterator[ImageRef]:
     """The images of image-text pairs."""
     for file in check_pairs(path):
         if may_name_images(file):
-            yield from (ref for _, ref, _ in pairs_of(file, Rejects(1.0)))
+            yield from (pair.image for pair in pairs_of(file, Rejects(1.0)))
 
 
 def images_of_conversations(path: Path) -> Iterator[ImageRef]:

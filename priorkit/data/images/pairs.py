@@ -3,31 +3,67 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from priorkit.core.errors import InputError, rename_hint
 from priorkit.core.input_files import list_files
 from priorkit.data.conversations.conversation import IMAGE_KEYS, conversations_of, has_turns
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_reference
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
+from priorkit.data.images.regions import (
+    REGION_FIELDS,
+    SIZE_FIELDS,
+    ImageRegion,
+    no_class_names,
+    read_regions,
+)
 from priorkit.data.io import webdataset
-from priorkit.data.io.formats import row_suffixes
+from priorkit.data.io.formats import row_suffixes, suffix_of
+from priorkit.data.io.parquet import Parquet, class_label_names
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
 
 IMAGE_COLUMNS = ("image", "file_name", "jpg", "png")
 TEXT_COLUMNS = ("text", "caption", "txt")
+CAPTION = "caption"
+"""The column that GRIT's spans refer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An image with its text.
+
+    Attributes:
+        row: its row or sample in the file, from 1.
+        image: the image.
+        text: its text.
+        regions: parts of the image with their texts, where they were asked for.
+    """
+
+    row: int
+    image: ImageRef
+    text: str
+    regions: tuple[ImageRegion, ...] = ()
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images and their texts, in the order of the files."""
+    """Images and their texts, in the order of the files.
+
+    Attributes:
+        images: where the images are.
+        texts: their texts.
+        regions: their regions, where they were asked for; else empty.
+    """
 
     images: tuple[ImageRef, ...]
     texts: tuple[str, ...]
+    regions: tuple[tuple[ImageRegion, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -66,7 +102,14 @@ def check_pairs(path: Path) -> list[Path]:
     return files
 
 
-def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK, limit: int = 0) -> Pairs:
+def read_pairs(
+    path: Path,
+    rejects: Rejects,
+    check: ImageCheck = IN_MEMORY_CHECK,
+    limit: int = 0,
+    *,
+    with_regions: bool = False,
+) -> Pairs:
     """Read image-text pairs; rows without text or with an image that does not decode go to ``rejects``.
 
     Args:
@@ -74,120 +117,160 @@ def read_pairs(path: Path, rejects: Rejects, check: ImageCheck = IN_MEMORY_CHECK
         rejects: takes broken rows and images, in the order of the files.
         check: how the images are checked.
         limit: stop after so many usable pairs; 0 reads all.
+        with_regions: whether the images' regions are read too; rows with one that cannot be read are broken.
 
     Raises:
         InputError: nothing is left, or a file is damaged.
     """
     read = Rejects(1.0)
     spool = check.open_spool()
-    rows = _rows(check_pairs(path), read, spool)
+    rows = _rows(check_pairs(path), read, spool, with_regions)
     images: list[ImageRef] = []
     texts: list[str] = []
+    regions: list[tuple[ImageRegion, ...]] = []
     taken = 0
     while True:
         part = _Part(islice(rows, limit - len(texts) if limit else None), read)
         if spool is not None:
             spool.flush()
-        statuses = check.statuses(part.images)
-        for index, (ref, text) in enumerate(zip(part.images, part.texts, strict=True)):
+        statuses = check.statuses([pair.image for pair in part.pairs])
+        for index, pair in enumerate(part.pairs):
             # Unreadable rows before this one come first, as if rows were checked one by one.
             taken = rejects.take_from(read, taken, part.broken_before[index])
             status = statuses.get(index, USABLE)
             if status.fault:
-                file = str(part.files[part.file_of[index]])
-                rejects.add(file, part.numbers[index], f"{ref.name}: {status.fault}")
+                rejects.add(str(part.file_of(index)), pair.row, f"{pair.image.name}: {status.fault}")
                 continue
             rejects.accept()
             rejects.unusual.update(status.kinds)
-            images.append(ref)
-            texts.append(text)
-        if not limit or not part.images or len(texts) == limit:
+            images.append(pair.image)
+            texts.append(pair.text)
+            if with_regions:
+                regions.append(pair.regions)
+        if not limit or not part.pairs or len(texts) == limit:
             break
     rejects.take_from(read, taken, len(read))
     rejects.raise_if_over_limit()
     if not texts:
         raise InputError("no image-text pairs here", where=str(path))
-    return Pairs(tuple(images), tuple(texts))
+    return Pairs(tuple(images), tuple(texts), tuple(regions))
+
+
+def check_regions(path: Path) -> None:
+    """Check that the pairs have regions that can be read; files are read up to the first.
+
+    Raises:
+        InputError: no row has any; the message holds the first reason where rows were rejected.
+    """
+    rejects = Rejects(1.0)
+    for file in check_pairs(path):
+        if any(pair.regions for pair in pairs_of(file, rejects, with_regions=True)):
+            return
+    broken = rejects.rows[0] if rejects.rows else None
+    found = f"; the first broken one: {broken['file']}:{broken['row']}: {broken['reason']}" if broken else ""
+    raise InputError(
+        f"no row has a region{found}",
+        where=str(path),
+        hint=f"a row holds regions in one of {', '.join(REGION_FIELDS)}, for example "
+        '"regions": [{"text": "a heron", "box": [0.1, 0.2, 0.5, 0.9]}]',
+    )
 
 
 class _Part:
-    """Rows as they were read, their images not checked yet.
+    """Pairs as they were read, their images not checked yet.
 
     Attributes:
-        images: where the images are.
-        texts: their texts.
-        numbers: the rows' numbers in their files.
-        file_of: for each row the index of its file in ``files``.
-        broken_before: for each row how many were unusable before it.
+        pairs: the pairs.
+        broken_before: for each how many rows were unusable before it.
     """
 
-    def __init__(self, rows: Iterable[tuple[Path, int, ImageRef, str]], read: Rejects) -> None:
-        self.files: list[Path] = []
-        self.images: list[ImageRef] = []
-        self.texts: list[str] = []
+    def __init__(self, pairs: Iterable[tuple[Path, Pair]], read: Rejects) -> None:
+        self.pairs: list[Pair] = []
+        self._files: list[Path] = []
         # Eight bytes a number: there may be ten million rows.
-        self.numbers, self.file_of, self.broken_before = array("q"), array("q"), array("q")
-        for file, number, ref, text in rows:
-            if not self.files or self.files[-1] != file:
-                self.files.append(file)
-            self.images.append(ref)
-            self.texts.append(text)
-            self.numbers.append(number)
-            self.file_of.append(len(self.files) - 1)
+        self._file_of, self.broken_before = array("q"), array("q")
+        for file, pair in pairs:
+            if not self._files or self._files[-1] != file:
+                self._files.append(file)
+            self.pairs.append(pair)
+            self._file_of.append(len(self._files) - 1)
             self.broken_before.append(len(read))
+
+    def file_of(self, place: int) -> Path:
+        """The file of a pair."""
+        return self._files[self._file_of[place]]
 
 
 def _rows(
-    files: Sequence[Path], rejects: Rejects, spool: Spool | None
-) -> Iterator[tuple[Path, int, ImageRef, str]]:
+    files: Sequence[Path], rejects: Rejects, spool: Spool | None, with_regions: bool
+) -> Iterator[tuple[Path, Pair]]:
     for file in files:
-        for number, ref, text in pairs_of(file, rejects):
-            yield file, number, ref.spooled(spool), text
+        for pair in pairs_of(file, rejects, with_regions=with_regions):
+            yield file, Pair(pair.row, pair.image.spooled(spool), pair.text, pair.regions)
 
 
 def _is_table(file: Path) -> bool:
     return not file.name.lower().endswith((webdataset.SHARD_SUFFIX, *webdataset.COMPRESSED_SUFFIXES))
 
 
-def pairs_of(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
-    """Row number, image and text of each pair of a file."""
+def pairs_of(file: Path, rejects: Rejects, *, with_regions: bool = False) -> Iterator[Pair]:
+    """The pairs of a file."""
     if not _is_table(file):
-        return _from_shard(file, rejects)
+        return _from_shard(file, rejects, with_regions)
     columns = column_names(file)
     if has_turns(columns) and not any(name in columns for name in TEXT_COLUMNS):
         return _from_conversations(file, rejects)
-    return _from_table(file, columns, rejects)
+    return _from_table(file, columns, rejects, with_regions)
 
 
-def _from_table(file: Path, columns: list[str], rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
+def _from_table(file: Path, columns: list[str], rejects: Rejects, with_regions: bool) -> Iterator[Pair]:
     image_column = next(name for name in IMAGE_COLUMNS if name in columns)
     text_column = next(name for name in TEXT_COLUMNS if name in columns)
-    for number, row in read_rows(file, rejects, [image_column, text_column]):
+    read = [image_column, text_column]
+    if with_regions:
+        named = (CAPTION, *REGION_FIELDS, *(name for pair in SIZE_FIELDS for name in pair))
+        read += [name for name in named if name in columns and name not in read]
+    is_parquet = suffix_of(file, Parquet.suffixes) is not None
+    names = cache(partial(class_label_names, file)) if is_parquet else no_class_names
+    for number, row in read_rows(file, rejects, read):
         text = row.get(text_column)
         if not isinstance(text, str) or not text.strip():
             rejects.add(str(file), number, f"'{text_column}' is empty or not text")
             continue
         try:
-            yield number, image_reference(row.get(image_column), file.parent, f"{file.name}:{number}"), text
-        except BrokenImageError as error:
+            image = image_reference(row.get(image_column), file.parent, f"{file.name}:{number}")
+            regions = read_regions(row, image, _caption(row, text), names) if with_regions else ()
+        except (BrokenImageError, ValueError) as error:
             rejects.add(str(file), number, str(error))
+            continue
+        yield Pair(number, image, text, regions)
 
 
-def _from_conversations(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
+def _caption(row: Mapping[str, Any], text: str) -> str:
+    """The caption that the spans of regions refer to: the row's own, or else its text."""
+    caption = row.get(CAPTION)
+    return caption if isinstance(caption, str) else text
+
+
+def _from_conversations(file: Path, rejects: Rejects) -> Iterator[Pair]:
     """LLaVA's captions: the image and the first assistant turn."""
     for _, number, conversation in conversations_of(file, rejects):
         if len(conversation.images) != 1:
             rejects.add(str(file), number, f"{conversation.id}: {len(conversation.images)} images, not one")
             continue
         text = next(turn.text for turn in conversation.turns if turn.role == "assistant")
-        yield number, conversation.images[0], text
+        yield Pair(number, conversation.images[0], text)
 
 
-def _from_shard(file: Path, rejects: Rejects) -> Iterator[tuple[int, ImageRef, str]]:
+def _from_shard(file: Path, rejects: Rejects, with_regions: bool) -> Iterator[Pair]:
     for number, sample in enumerate(webdataset.samples_of(file), start=1):
         try:
-            ref, text = webdataset.image_and_text(file, sample)
-        except ValueError as error:
+            image, text = webdataset.image_and_text(file, sample)
+            regions: tuple[ImageRegion, ...] = ()
+            if with_regions:
+                row = webdataset.json_member(file, sample)
+                regions = read_regions(row, image, _caption(row, text))
+        except (BrokenImageError, ValueError) as error:
             rejects.add(str(file), number, f"{sample.key}: {error}")
             continue
-        yield number, ref, text
+        yield Pair(number, image, text, regions)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -78,3 +79,34 @@ def _rows(part: FilePart, columns: list[str] | None) -> Iterator[NumberedRow]:
         raise _unreadable(part.path, error) from None
     finally:
         file.close()
+
+
+def class_label_names(file: Path, column: str, field: str | None = None) -> list[str]:
+    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet files.
+
+    Args:
+        file: a parquet file.
+        column: the column.
+        field: a field of the column's structures, such as ``category`` of ``objects``.
+
+    Returns:
+        The names by number; empty where the column has none.
+    """
+    import pyarrow.parquet as pq
+
+    metadata = pq.read_schema(file).metadata or {}
+    try:
+        found: Any = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        if field is not None:
+            # A list of structures is written as {"feature": {...}} or, in older versions, [{...}].
+            found = _unlisted(_unlisted(found)[field])
+        return [str(name) for name in found["names"]]
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError):
+        return []
+
+
+def _unlisted(feature: Any) -> Any:
+    """The feature that a list's elements have."""
+    if isinstance(feature, list):
+        return feature[0]
+    return feature["feature"] if isinstance(feature.get("feature"), dict) else feature

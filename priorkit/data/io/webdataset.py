@@ -102,6 +102,23 @@ def image_and_text(path: Path, sample: ShardSample) -> tuple[ImageRef, str]:
     return ImageRef(f"{path.name}:{sample.key}", path, span=image), _text(path, sample)
 
 
+def json_member(path: Path, sample: ShardSample) -> dict[str, Any]:
+    """A sample's JSON object; empty where it has none.
+
+    Raises:
+        ValueError: the member is not readable as JSON.
+    """
+    span = sample.members.get("json")
+    if span is None:
+        return {}
+    content = ImageRef(sample.key, path, span=span).read() or b""
+    try:
+        row: Any = json.loads(content.decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"its json cannot be read: {error}") from None
+    return cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+
+
 def _text(path: Path, sample: ShardSample) -> str:
     plain = next((sample.members[name] for name in TEXT_MEMBERS if name in sample.members), None)
     span = plain or sample.members.get("json")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from priorkit.core.boxes import FULL_IMAGE, Corners
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json
 
@@ -133,6 +134,34 @@ class Preprocessing:
         pixels = patches.permute(4, 0, 2, 1, 3).reshape(3, rows * side, columns * side)
         return pixels.round().clamp(0, 255).to(torch.uint8)
 
+    def window(self, width: int, height: int) -> Corners:
+        """The part of an image that its prepared pixels show.
+
+        Args:
+            width, height: of the image in pixels.
+
+        Returns:
+            Left, top, right and bottom as shares of the image; beyond 0 or 1 where black borders are added.
+
+        Raises:
+            InputError: the processor is none that resizes and crops as CLIP's or SigLIP's does.
+        """
+        processor = self._processor
+        other = any(getattr(processor, name, None) for name in ("do_pad", "crop_pct", "max_num_patches"))
+        resized = None
+        if self._standard and not other and hasattr(processor, "do_resize"):
+            resized = _resized_size(processor.size, width, height) if processor.do_resize else (width, height)
+        if resized is None:
+            raise InputError(
+                f"where {type(processor).__name__} puts a box of the image is not known",
+                hint="use an encoder whose images are resized and center-cropped, such as CLIP or SigLIP",
+            )
+        if not getattr(processor, "do_center_crop", False):
+            return FULL_IMAGE
+        cropped = processor.crop_size["width"], processor.crop_size["height"]
+        (x1, x2), (y1, y2) = map(_center, resized, cropped)
+        return x1, y1, x2, y2
+
     def normalize(self, pixels: Tensor) -> Tensor:
         """Scale and normalize prepared pixels.
 
@@ -170,3 +199,21 @@ class Preprocessing:
             for level in (0, 255)
         )
         return black.float(), ((white - black) / 255).float()
+
+
+def _resized_size(size: Any, width: int, height: int) -> tuple[int, int] | None:
+    """Width and height in pixels of a resized image, as transformers computes them; None where it does otherwise."""
+    edge, longest, high, wide = map(size.get, ("shortest_edge", "longest_edge", "height", "width"))
+    if high and wide:
+        return int(wide), int(high)
+    if not edge or longest:
+        return None
+    short, long = sorted((width, height))
+    resized_long = int(edge * long / short)
+    return (edge, resized_long) if width <= height else (resized_long, edge)
+
+
+def _center(side: int, cropped: int) -> tuple[float, float]:
+    """Start and end of a centered part, as shares of the side; of a longer part the smaller border is first."""
+    start = (side - cropped) // 2 if cropped <= side else -((cropped - side) // 2)
+    return start / side, (start + cropped) / side

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from priorkit.mle_bench.masks import decode_counts, decode_segmentation, decompress_counts, draw_polygons
+from priorkit.data.images.masks import decode_counts, decode_segmentation, decompress_counts, draw_polygons
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:

@@ -6,8 +6,11 @@ Masks are bool arrays ``[height, width]``. pycocotools is not used: malformed ma
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +19,37 @@ Mask = NDArray[np.bool_]
 
 _SUPERSAMPLING = 4
 """Polygons are drawn at this many times the resolution and sampled at pixel centers."""
+
+
+_BEYOND = 1.1
+"""Polygons may reach so far beyond an image, as a multiple of its side; others were made for another size."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunLengths:
+    """A mask that takes little memory.
+
+    Attributes:
+        counts: lengths of runs, column by column, outside first.
+        height, width: of the mask in pixels.
+    """
+
+    counts: array[int]
+    height: int
+    width: int
+
+    @classmethod
+    def encode(cls, mask: Mask) -> RunLengths:
+        """The run lengths of a mask."""
+        flat = mask.T.ravel()
+        ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        counts = np.diff(np.concatenate(([0], ends, [flat.size])))
+        lead = [0] if flat.size and flat[0] else []
+        return cls(array("l", [*lead, *counts.tolist()]), *mask.shape)
+
+    def decode(self) -> Mask:
+        """The mask, bool ``[height, width]``."""
+        return decode_counts(self.counts.tolist(), self.height, self.width)
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask:
@@ -101,8 +135,36 @@ def draw_polygons(polygons: Sequence[Any], height: int, width: int) -> Mask:
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three corners or more, as x, y, x, y ...")
-        if not all(isinstance(value, int | float) and np.isfinite(value) for value in polygon):
+        if not all(map(_is_finite, polygon)):
             raise ValueError("a polygon must contain finite numbers only")
         draw.polygon([value * _SUPERSAMPLING - 0.5 for value in polygon], fill=1)
     half = _SUPERSAMPLING // 2
     return np.asarray(canvas)[half::_SUPERSAMPLING, half::_SUPERSAMPLING]
+
+
+def check_extent(segmentation: Any, width: int, height: int) -> None:
+    """Refuse polygons in pixels of a larger image.
+
+    Args:
+        segmentation: as :func:`decode_segmentation` reads it; run lengths pass.
+        width, height: of the image in pixels.
+
+    Raises:
+        ValueError: a polygon reaches far beyond the image.
+    """
+    if not isinstance(segmentation, list):
+        return
+    for polygon in cast("list[Any]", segmentation):
+        if not isinstance(polygon, list):
+            continue
+        corners = cast("list[Any]", polygon)
+        for values, side, name in ((corners[::2], width, "width"), (corners[1::2], height, "height")):
+            reach = max(filter(_is_finite, values), default=0)
+            if reach > max(side * _BEYOND, side + 2):
+                raise ValueError(f"a polygon reaches {reach:g}, beyond the image's {name} of {side}")
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a value is a number that a float can hold."""
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and -largest <= value <= largest
