@@ -26,6 +26,7 @@ from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
 from priorkit.inference.bos import BosRule
+from priorkit.models.vision.patch_settings import PatchSettings
 from priorkit.scoring.answers.mcq.published import PARSERS
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ GROUP_BY = ("ability", "prior", "size", "sub_task")
 """Columns by whose values metrics are also reported, where benchmarks have them."""
 
 
-class EvaluateSettings(RuntimeSettings, StepSettings):
+class EvaluateSettings(PatchSettings, RuntimeSettings, StepSettings):
     """Options of ``priorkit evaluate``."""
 
     step: ClassVar[str] = "evaluate"

@@ -16,8 +16,9 @@ logger = logging.getLogger(__name__)
 
 def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, Any]]:
     """Check the preset, the pairs' columns or members, and the batch."""
-    from priorkit.data.images.pairs import check_pairs
+    from priorkit.data.images.pairs import check_pairs, check_regions
     from priorkit.models.vision.building import preset_shape, read_shape
+    from priorkit.training.pretraining.region_check import check_region_options
 
     problems = Problems(UsageError)
     shape: dict[str, Any] = {}
@@ -41,17 +42,19 @@ def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, An
             f"--gradient-cache {settings.gradient_cache} is larger than the batch of {settings.batch_size} "
             "and has no effect"
         )
+    check_region_options(settings, shape, problems)
     problems.raise_if_any()
     files = check_pairs(inputs.one("pairs").path)
     size = sum(file.stat().st_size for file in files)
-    return Plan(
-        [
-            ("pairs", f"{len(files)} files, {size / 1e6:.1f} MB"),
-            ("shape", settings.config or settings.preset),
-            ("loss", settings.loss),
-        ],
-        payload=shape,
-    )
+    facts = [
+        ("pairs", f"{len(files)} files, {size / 1e6:.1f} MB"),
+        ("shape", settings.config or settings.preset),
+        ("loss", settings.loss),
+    ]
+    if settings.trains_regions:
+        check_regions(inputs.one("pairs").path)
+        facts.append(("regions", f"the patches of hidden state {settings.region_layer} are trained"))
+    return Plan(facts, payload=shape)
 
 
 def execute(settings: PretrainEncoderSettings, work: Work[dict[str, Any]]) -> None:
@@ -59,16 +62,19 @@ def execute(settings: PretrainEncoderSettings, work: Work[dict[str, Any]]) -> No
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.training.engine.compilation import fast_encoders
     from priorkit.training.engine.loop import train
+    from priorkit.training.engine.metrics_log import METRICS, final_means
     from priorkit.training.pretraining.encoder import build_objective, new_encoder, read_image_text_pairs
 
     pairs, rejects = read_image_text_pairs(settings, work, started)
     encoder = new_encoder(settings, work.plan.payload, pairs, started)
     objective = build_objective(settings, encoder, pairs)
     steps = settings.total_steps(len(pairs), 1)
-    with fast_encoders(encoder.model, compiled=settings.compile, pooled_only=True):
+    with fast_encoders(encoder.model, compiled=settings.compile, pooled_only=objective.pooled_only):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
+    terms: dict[str, float] = {}
     if runtime.rank() == 0:
         encoder.save(work.path)
+        terms = final_means(work.path / METRICS, objective.metrics, steps)
     work.metrics.update(
         loss=summary.loss,
         steps=summary.steps,
@@ -76,6 +82,8 @@ def execute(settings: PretrainEncoderSettings, work: Work[dict[str, Any]]) -> No
         rejected=len(rejects),
         unusual_images=rejects.unusual_images(),
     )
+    if settings.trains_regions:
+        work.metrics.update(regions=sum(map(len, pairs.regions)), **terms)
     work.cost.update(summary.cost)
 
 

@@ -11,9 +11,15 @@ from pathlib import Path
 import pytest
 
 from priorkit.core.process import distributed
+from tests.support.region_pairs import region_rows, write_pairs
 from tests.support.torchrun import rows, torchrun
 
 COMMON = ("--batch-size", "8", "--precision", "fp32", "--device", "cpu")
+
+REGIONS = (
+    "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4", "--region-weight", "0.5",
+    "--region-box-weight", "0.2", "--augment-shift", "4", *COMMON,
+)  # fmt: skip
 
 SCRIPT = """
 import sys, json
@@ -48,6 +54,7 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("both")
     text = root / "own.jsonl"
     text.write_text(json.dumps({"text": "".join(f" {number}" for number in range(41))}) + "\n")
+    regions = write_pairs(root / "regions.parquet", region_rows(32, keep=lambda row: row % 5 == 0))
     commands = {
         # Five rows of held-out text: the two processes have unequal numbers of batches.
         "pretrain": (
@@ -62,6 +69,9 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "pretrain-encoder", str(artifacts.pairs), "--preset", "pocket-tiny", "--vocab-size", "400", "--steps", "4",
             "--loss", "siglip", "--gradient-cache", "3", *COMMON,
         ),
+        # Half of the batches of a process have no region.
+        "regions": ("pretrain-encoder", str(regions), *REGIONS),
+        "regions-siglip": ("pretrain-encoder", str(regions), *REGIONS, "--loss", "siglip", "--gradient-cache", "3"),
         "distill-encoder": (
             "distill-encoder", str(artifacts.encoder), str(artifacts.images), "--steps", "3", "--contrastive", "infonce",
             "--teacher", str(artifacts.encoder), "--relational-weight", "1", "--replay", str(artifacts.pairs), *COMMON,
@@ -91,7 +101,17 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "step", ["pretrain", "shard", "pretrain-encoder", "siglip", "distill-encoder", "tune"]
+    "step",
+    [
+        "pretrain",
+        "shard",
+        "pretrain-encoder",
+        "siglip",
+        "regions",
+        "regions-siglip",
+        "distill-encoder",
+        "tune",
+    ],
 )
 def test_two_processes_give_the_losses_and_gradients_of_one(both: Path, step: str) -> None:
     one, two = rows(both / f"{step}-1"), rows(both / f"{step}-2")
@@ -104,7 +124,17 @@ def test_two_processes_give_the_losses_and_gradients_of_one(both: Path, step: st
 
 
 @pytest.mark.parametrize(
-    "step", ["pretrain", "shard", "pretrain-encoder", "siglip", "distill-encoder", "tune"]
+    "step",
+    [
+        "pretrain",
+        "shard",
+        "pretrain-encoder",
+        "siglip",
+        "regions",
+        "regions-siglip",
+        "distill-encoder",
+        "tune",
+    ],
 )
 def test_two_processes_give_the_weights_of_one(both: Path, step: str) -> None:
     import torch

@@ -16,6 +16,8 @@ from priorkit.data.images.regions import ImageRegion
 COVERED = 0.5
 """The share of a patch that a mask must cover."""
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
@@ -63,7 +65,8 @@ class PatchGrid:
     def inside(self, box: Corners) -> NDArray[np.bool_]:
         """The patches whose center lies in a box, bool ``[patches]``."""
         x, y = self.centers()
-        x1, y1, x2, y2 = box
+        # Edges often fall on centers; rounding must not decide.
+        x1, y1, x2, y2 = (edge - _ROUNDING for edge in box)
         return (x1 <= x) & (x < x2) & (y1 <= y) & (y < y2)
 
     def nearest(self, box: Corners) -> int:
@@ -114,7 +117,7 @@ def visible_regions(
             patches = np.flatnonzero(grid.inside(placed))
         else:
             shares = coverage(region.mask.decode(), view, prepared, grid)
-            patches = np.flatnonzero(shares >= COVERED)
+            patches = np.flatnonzero(shares >= COVERED - _ROUNDING)
             if not len(patches) and shares.max() > 0:
                 patches = np.array([shares.argmax()])
         chosen = patches.tolist() or [grid.nearest(box)]

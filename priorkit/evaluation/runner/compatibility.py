@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.options.specs import refuse_changed
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
+from priorkit.models.vision.patch_settings import PatchSettings, check_region_layer
 
 if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
@@ -75,6 +77,29 @@ def check_sight(
                 )
         if blind:
             problems.add("an encoder has nothing to go by without images", where="--blind")
+    problems.raise_if_any()
+
+
+def check_patches(
+    settings: PatchSettings, model: str, checked: ModelInfo, sources: Sequence[BenchmarkSource]
+) -> None:
+    """Check that an encoder's patches can be compared with texts, where a task needs that.
+
+    Raises:
+        InputError: the encoder's cannot.
+        UsageError: it lacks the layer, or a layer is given for nothing.
+    """
+    problems = Problems(UsageError)
+    names = [name for name, task in TASKS.items() if task.patches]
+    if not any(source.task.patches for source in sources):
+        refuse_changed(settings, ("region_layer",), problems, f"has an effect only on {', '.join(names)}")
+    elif checked.kind == "encoder":
+        from priorkit.models.vision.patch_features import check_patch_encoder
+
+        try:
+            check_region_layer(settings, check_patch_encoder(checked.folder), problems)
+        except InputError as error:
+            raise error.at(model) from None
     problems.raise_if_any()
 
 

@@ -46,7 +46,7 @@ def ask_model(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
-        settings.workers, settings.bos_token,
+        settings.workers, settings.bos_token, settings.region_layer,
     )  # fmt: skip
     run = load_runner(model, options, started)
     done = [_answer_benchmark(settings, work, source, mode, rejects, run) for source, mode in benchmarks]

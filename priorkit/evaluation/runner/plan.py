@@ -15,7 +15,7 @@ from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.results.predictions import answer_columns
 from priorkit.evaluation.results.rescore import check_versions, read_entries
-from priorkit.evaluation.runner.compatibility import answer_mode_of, check_groups, check_sight
+from priorkit.evaluation.runner.compatibility import answer_mode_of, check_groups, check_patches, check_sight
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODEL_OPTIONS = (
     "blind", "shuffle_images", "circular", "by", "prompt", "choices", "bos_token", "explain", "template",
-    "max_new_tokens",
+    "max_new_tokens", "region_layer",
 )  # fmt: skip
 """Options that say how a model is asked."""
 
@@ -63,6 +63,7 @@ def plan_evaluation(
     columns = {column for source in sources for column in source.columns}
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
+    check_patches(settings, str(settings.model), checked, sources)
     jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
         (source, answer_mode_of(source.task, checked.kind, settings.mode)) for source in sources
     ]

@@ -39,6 +39,7 @@ class RunnerOptions:
         instruction: replaces the usual instruction, with ``{question}``; empty for the usual.
         workers: threads that decode and prepare images.
         bos_token: whether prompts begin with the beginning-of-text token.
+        region_layer: hidden state of an encoder whose patches are compared with texts.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -50,6 +51,7 @@ class RunnerOptions:
     instruction: str = ""
     workers: int = 0
     bos_token: BosRule = "auto"
+    region_layer: int = -2
 
 
 class ModelRunner(Protocol):
@@ -149,10 +151,12 @@ def _encoder(folder: Path, options: RunnerOptions, started: Runtime) -> ModelRun
         items = [item for item in items if item.image is not None]
         if not items:
             raise InputError("no item has an image", where=source.name)
+        if source.task.patches:
+            warn_of_misaligned_boxes(folder, items, source.name)
         with started.autocast():
             answers = compare(
                 encoder, items, source.task, options.templates, options.batch_size, source.name, answer_cache,
-                options.workers,
+                options.workers, options.region_layer,
             )  # fmt: skip
         return items, answers
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from priorkit.data.images.decoding import image_key
+from priorkit.evaluation.runner.pointing import point
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
@@ -41,11 +42,14 @@ def compare(
     name: str,
     answer_cache: AnswerCache,
     workers: int = 0,
+    region_layer: int = -2,
 ) -> list[ModelAnswer]:
-    """Answers of an encoder to choices (each option through the templates) or to retrieval (texts as they are).
+    """Answers of an encoder to choices (each option through the templates), retrieval or pointing (texts as they are).
 
-    All items have an image.
+    All items have an image; ``region_layer`` is the hidden state whose patches are compared with texts.
     """
+    if task.patches:
+        return point(encoder, items, region_layer, batch_size, name, answer_cache, workers)
     images = _embed_images(encoder, items, batch_size, name, answer_cache, workers)
     if not task.multiple_choice:
         return _rank_texts(encoder, images, items, name)

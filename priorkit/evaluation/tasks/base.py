@@ -119,6 +119,7 @@ class Task:
         needs_image: whether rows need an image.
         multiple_choice: whether every item has options, one of which is right.
         boxes: whether answers are boxes; then the image's size is kept, and LION answers at region level.
+        patches: whether an encoder compares an item's text with single patches instead of the image.
         documents: whether complete documents are scored, in rolling windows, instead of answers to prompts.
         instruction: key of the instruction in ``prompts.toml``, by item and form of the options.
         options: the texts whose likelihoods are compared, by item and form; each a group of spellings.
@@ -141,6 +142,7 @@ class Task:
     needs_image: bool = False
     multiple_choice: bool = False
     boxes: bool = False
+    patches: bool = False
     documents: bool = False
     instruction: Callable[[Item, ChoiceForm], str] = lambda item, form: "short"
     options: Callable[[Item, ChoiceForm], tuple[tuple[str, ...], ...]] = option_texts

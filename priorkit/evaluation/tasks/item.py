@@ -28,7 +28,7 @@ class Item:
         references: reference captions.
         box: the true box, normalised corners.
         image_size: width and height of the upright image in pixels, where the answer is a box.
-        text: the document (perplexity) or the image's own text (retrieval).
+        text: the document (perplexity), the image's own text (retrieval), or a name (pointing).
         cluster: what identifies its image, also where it is withheld; empty without one.
         groups: values by which metrics are also reported separately.
         tags: tags of the image, where it was tagged.
@@ -92,6 +92,8 @@ class ModelAnswer:
         tokens: how many tokens each of them sums over.
         options: the texts that were scored: the options themselves, or their letters.
         rank: rank of the right text, for retrieval.
+        hit: whether the most similar patch is a right one, for pointing; ``taken`` is its number.
+        chance: the share of right patches, for pointing.
         turns: the answers with the options rotated by one, two and so on, for circular choices.
         text: the prediction without reasoning blocks, which is what tasks score.
     """
@@ -103,6 +105,8 @@ class ModelAnswer:
     tokens: tuple[int, ...] = ()
     options: tuple[str, ...] = ()
     rank: float = 0.0
+    hit: bool = False
+    chance: float = 0.0
     turns: tuple[ModelAnswer, ...] = ()
     text: str = field(init=False, repr=False, compare=False)
 

@@ -10,11 +10,12 @@ from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.caption import CAPTION
 from priorkit.evaluation.tasks.choice import CHOICE
 from priorkit.evaluation.tasks.continuation import CONTINUATION
+from priorkit.evaluation.tasks.encoders.pointing import POINTING
+from priorkit.evaluation.tasks.encoders.retrieval import RETRIEVAL
 from priorkit.evaluation.tasks.grounding import GROUNDING
 from priorkit.evaluation.tasks.mixed import MIXED
 from priorkit.evaluation.tasks.perplexity import PERPLEXITY
 from priorkit.evaluation.tasks.ranking import RANKING
-from priorkit.evaluation.tasks.retrieval import RETRIEVAL
 from priorkit.evaluation.tasks.short_answer import EXACT, GQA, OCR, RELAXED, TEXTVQA, VQA
 from priorkit.evaluation.tasks.yes_no import YES_NO
 
@@ -35,6 +36,7 @@ TASKS: dict[str, Task] = {
         OCR,
         MIXED,
         RANKING,
+        POINTING,
         CONTINUATION,
     )
 }

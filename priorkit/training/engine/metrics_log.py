@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,30 @@ class MetricsLog:
 
     def final_loss(self, steps: int) -> float:
         """The mean loss over the last tenth of the steps, weighted by tokens or samples."""
-        tail = self._losses[-max(1, steps // 10) :]
-        weight = sum(w for _, w in tail)
-        return sum(loss * w for loss, w in tail) / weight if weight else math.nan
+        return _final_mean(self._losses, steps)
 
     def last(self, steps: int) -> list[float]:
         """The losses of the last steps; empty where there were fewer."""
         return [loss for loss, _ in self._losses[-steps:]] if len(self._losses) >= steps else []
+
+
+def final_means(path: Path, names: Iterable[str], steps: int) -> dict[str, float]:
+    """The means of logged metrics over the last tenth of the steps, weighted by tokens or samples.
+
+    Args:
+        path: the metrics file of a finished run.
+        names: the metrics; each has a value in every line.
+        steps: of the run.
+    """
+    rows = [json.loads(line) for line in path.read_bytes().splitlines()]
+    return {name: _final_mean([(row[name], row["weight"]) for row in rows], steps) for name in names}
+
+
+def _final_mean(values: Sequence[tuple[float, float]], steps: int) -> float:
+    """The weighted mean over the last tenth of the steps."""
+    tail = values[-max(1, steps // 10) :]
+    weight = sum(w for _, w in tail)
+    return sum(value * w for value, w in tail) / weight if weight else math.nan
 
 
 def open_tensorboard(folder: str | None) -> Any:

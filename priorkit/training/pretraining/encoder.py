@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
+from priorkit.core.errors import InputError
 from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import decode
@@ -16,6 +18,7 @@ from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.objectives.contrastive import ContrastiveObjective
+from priorkit.training.objectives.regions import RegionTerm, RegionWeights, region_texts
 from priorkit.training.pretraining.settings import PretrainEncoderSettings
 
 STATISTICS_IMAGES = 512
@@ -28,11 +31,13 @@ def read_image_text_pairs(
     """The pairs, and the rows that cannot be used; these are written to the artifact.
 
     Raises:
-        InputError: too many rows cannot be used.
+        InputError: too many rows cannot be used, or none of the others has a region to train on.
     """
     source, rejects = work.inputs.one("pairs"), Rejects(settings.reject_limit)
     check = image_check(work, source, runtime, image_status_folder())
-    pairs = read_pairs(source.path, rejects, check)
+    pairs = read_pairs(source.path, rejects, check, with_regions=settings.trains_regions)
+    if settings.trains_regions and not any(pairs.regions):
+        raise InputError("no usable pair has a region", where=source.given)
     rejects.write(work.path)
     return pairs, rejects
 
@@ -40,9 +45,10 @@ def read_image_text_pairs(
 def new_encoder(
     settings: PretrainEncoderSettings, shape: dict[str, Any], pairs: Pairs, runtime: Runtime
 ) -> Encoder:
-    """A new encoder on the device, with a tokenizer trained on the texts."""
+    """A new encoder on the device, with a tokenizer trained on the texts of pairs and regions."""
     sample = [decode(ref) for ref in pairs.images[:: max(1, len(pairs) // STATISTICS_IMAGES)]]
-    encoder = build_encoder(shape, pairs.texts, sample, settings.vocab_size, settings.seed, settings.loss)
+    texts = chain(pairs.texts, region_texts(pairs.regions))
+    encoder = build_encoder(shape, texts, sample, settings.vocab_size, settings.seed, settings.loss)
     encoder.model.to(runtime.device)
     choose_attention(encoder.model, runtime.device.type)
     return encoder
@@ -51,7 +57,12 @@ def new_encoder(
 def build_objective(
     settings: PretrainEncoderSettings, encoder: Encoder, pairs: Pairs
 ) -> ContrastiveObjective:
-    """CLIP's or SigLIP's loss over the pairs."""
+    """CLIP's or SigLIP's loss over the pairs, and the region term if there is one."""
+    regions = None
+    if settings.trains_regions:
+        weights = RegionWeights(settings.region_weight, settings.region_box_weight, settings.region_layer)
+        sigmoid = settings.loss == "siglip"
+        regions = RegionTerm(encoder, pairs.images, pairs.regions, weights, sigmoid=sigmoid)
     return ContrastiveObjective(
         encoder,
         Pixels(pairs.images, encoder.prepare),
@@ -60,4 +71,5 @@ def build_objective(
         settings.seed,
         settings.loss,
         settings.gradient_cache,
+        regions,
     )

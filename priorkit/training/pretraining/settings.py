@@ -19,6 +19,7 @@ from priorkit.core.options.values import Count, Counts, Named
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.named_images import images_of_pairs, named_images
 from priorkit.models.language import causal_lm
+from priorkit.models.vision.patch_settings import PatchSettings
 from priorkit.training.engine.settings import CompileSettings, MemorySettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
 
@@ -87,8 +88,36 @@ class PretrainSettings(
     spike_limit: float = redefault(TrainingSettings, "spike_limit", 3.0)
 
 
+class RegionSettings(PatchSettings):
+    """What is trained on the images' regions."""
+
+    region_weight: float = option(
+        0.0,
+        "Weight of matching patches with the texts of the regions they show, for pairs with boxes or masks; 0 "
+        "for none.",
+        ge=0,
+        advanced=True,
+    )
+    region_box_weight: float = option(
+        0.0,
+        "Weight of predicting a region's box from each patch that shows it (DETR's L1 and GIoU); 0 for none.",
+        ge=0,
+        advanced=True,
+    )
+
+    @property
+    def trains_regions(self) -> bool:
+        """Whether there is a region term."""
+        return bool(self.region_weight or self.region_box_weight)
+
+
 class PretrainEncoderSettings(
-    CompileSettings, GradientCacheSettings, AugmentationSettings, TrainingSettings, StepSettings
+    CompileSettings,
+    RegionSettings,
+    GradientCacheSettings,
+    AugmentationSettings,
+    TrainingSettings,
+    StepSettings,
 ):
     """Options of ``priorkit pretrain-encoder``."""
 
@@ -101,8 +130,8 @@ class PretrainEncoderSettings(
     )
 
     pairs: str = argument(
-        "Image-text pairs: parquet or JSON Lines with image and text, captions in LLaVA's format, or "
-        "WebDataset tar shards.",
+        "Image-text pairs, with regions or without: parquet or JSON Lines with image and text, captions in "
+        "LLaVA's format, or WebDataset tar shards.",
         accepts=("world",),
         hub="dataset",
     )

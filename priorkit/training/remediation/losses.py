@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from priorkit.core.process.runtime import rank
 from priorkit.models.vision.encoder import l2_normalize
-from priorkit.training.objectives.contrastive import all_gather, contrastive_loss, similarity_logits
+from priorkit.training.objectives.contrastive_losses import all_gather, contrastive_loss, similarity_logits
 
 
 def name_cross_entropy(images: Tensor, names: Tensor, entity: Tensor, scale: Tensor) -> Tensor:

@@ -13,13 +13,9 @@ from torch import Tensor, nn
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.vision.encoder import Encoder, l2_normalize
 from priorkit.training.objectives.base import Loss
-from priorkit.training.objectives.contrastive import (
-    MAX_LOGIT_SCALE,
-    Captions,
-    gradient_cached_features,
-    gradient_cached_forward,
-    similarity_logits,
-)
+from priorkit.training.objectives.captions import Captions
+from priorkit.training.objectives.contrastive_losses import MAX_LOGIT_SCALE, similarity_logits
+from priorkit.training.objectives.gradient_cache import gradient_cached_features, gradient_cached_forward
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.settings import RemediationSettings
 from priorkit.training.remediation.teachers import ViewSchedule

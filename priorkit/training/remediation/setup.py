@@ -17,7 +17,7 @@ from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
 from priorkit.models.vision.equal_names import warn_of_equal_names
 from priorkit.models.vision.loading import load_encoder
-from priorkit.training.objectives.contrastive import Captions
+from priorkit.training.objectives.captions import Captions
 from priorkit.training.remediation.data import RemediationData
 from priorkit.training.remediation.objective import (
     NameFeatures,

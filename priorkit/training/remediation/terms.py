@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from priorkit.training.objectives.contrastive import contrastive_loss
+from priorkit.training.objectives.contrastive_losses import contrastive_loss
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.settings import TermSettings
 

@@ -23,7 +23,7 @@ from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head
 from priorkit.scoring.representations.rank_summary import EntityRanks, overall_ranks, summarize_ranks
 from priorkit.scoring.representations.ranks import true_ranks
 from priorkit.scoring.statistics.intervals import bootstrap_mean
-from priorkit.training.objectives.contrastive import text_key
+from priorkit.training.objectives.captions import text_key
 from priorkit.training.remediation.interpolation import InterpolationPath
 
 logger = logging.getLogger(__name__)

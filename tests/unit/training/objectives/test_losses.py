@@ -18,14 +18,9 @@ from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.finetuning.batches import tokenize_conversation
-from priorkit.training.objectives.contrastive import (
-    Captions,
-    ContrastiveObjective,
-    contrastive_loss,
-    sigmoid_loss,
-    soft_cross_entropy,
-    text_key,
-)
+from priorkit.training.objectives.captions import Captions, text_key
+from priorkit.training.objectives.contrastive import ContrastiveObjective
+from priorkit.training.objectives.contrastive_losses import contrastive_loss, sigmoid_loss, soft_cross_entropy
 from priorkit.training.objectives.language_modeling import padding_mask
 
 STILL, MOVING = AugmentationSettings(), AugmentationSettings(augment_shift=3)

@@ -14,7 +14,8 @@ from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
-from priorkit.training.objectives.contrastive import Captions, contrastive_loss
+from priorkit.training.objectives.captions import Captions
+from priorkit.training.objectives.contrastive_losses import contrastive_loss
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.objective import (
     NameFeatures,

@@ -1,0 +1,1 @@
+"""Task types that only encoders answer, by similarity."""
