@@ -40,7 +40,7 @@ class Cell(_Table):
     value: Any = None
     read: CellReader | None = Field(None, alias="as")
     labels: str = ""
-    map: dict[str, Any] = Field({})
+    map: dict[str, Any] = Field(default={})
     apply: tuple[Cleanup, ...] = ()
 
     @model_validator(mode="before")
@@ -95,7 +95,7 @@ class PresetData(_Table):
     split: str = "test"
     files: tuple[str, ...] = ()
     items: int = 0
-    where: dict[str, Any] = Field({})
+    where: dict[str, Any] = Field(default={})
     lacks: tuple[str, ...] = ()
     explode: str = ""
     images: ImageTable | None = None
