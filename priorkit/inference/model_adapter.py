@@ -14,6 +14,7 @@ from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef, image_key
+from priorkit.data.text.document_encoder import DocumentEncoder, document_encoder
 from priorkit.inference.bos import BosRule, bos_ids_of
 from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import patch_features
@@ -108,9 +109,10 @@ class ModelAdapter:
         image, count = self.multimodal.model.config.image_token_id, self.multimodal.image_tokens
         return [repeated for token in ids for repeated in ([token] * count if token == image else (token,))]
 
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """:meth:`encode` of texts without images, in one call of the tokenizer."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    @cached_property
+    def document_encoder(self) -> DocumentEncoder:
+        """Encodes documents; the names of special tokens in them are text, as in a corpus."""
+        return document_encoder(self.tokenizer)
 
     def image_end(self, ids: Sequence[int]) -> int:
         """How many tokens of a prompt there are up to the end of its last image; 0 without one."""

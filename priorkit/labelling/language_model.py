@@ -89,7 +89,7 @@ class LanguageModelLabeller:
     def __init__(self, model: ModelAdapter, prompt: LabelPrompt, form: Form, batch_size: int = 8) -> None:
         self._model = model
         before, after = _render(model.tokenizer, prompt, form)
-        self._before = _before_text(model, before, form)
+        self._before = _before_text(model, before)
         self._questions = _questions(model, after, prompt)
         longest = max(len(question.ids) + 1 for question in self._questions)
         # A longer segment loses its middle.
@@ -129,7 +129,7 @@ class LanguageModelLabeller:
 
     def _text_ids(self, text: str) -> tuple[Ids, bool]:
         """Tokens of a segment, and whether its middle was left out because it is too long."""
-        ids = _encode_without_special(self._model.tokenizer, text)
+        (ids,) = self._model.document_encoder.ids([text])
         if len(ids) <= self._max_text:
             return ids, False
         head = (self._max_text + 1) // 2
@@ -271,14 +271,9 @@ def _render_chat(tokenizer: Any, system: str, user: str) -> str:
     raise InputError("the tokenizer's chat template cannot be rendered", hint="use --form plain")
 
 
-def _before_text(model: ModelAdapter, before: str, form: Form) -> Ids:
-    """Tokens before the text; in plain form with a beginning-of-text token if the tokenizer adds one."""
-    ids = model.encode(before)
-    bos = model.tokenizer.bos_token_id
-    added: Ids = model.tokenizer("")["input_ids"]
-    if form == "plain" and bos is not None and added[:1] == [bos] and ids[:1] != [bos]:
-        ids = [int(bos), *ids]
-    return ids or [model.prefix]
+def _before_text(model: ModelAdapter, before: str) -> Ids:
+    """Tokens before the text; they begin as every prompt does (:mod:`priorkit.inference.bos`)."""
+    return model.prepend_bos(model.encode(before)) or [model.prefix]
 
 
 def _questions(model: ModelAdapter, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Question]:
@@ -301,14 +296,3 @@ def _questions(model: ModelAdapter, after: Mapping[str, str], prompt: LabelPromp
         for ids, yes in answers.items():
             grouped.setdefault((*question_ids, *ids[:-1]), []).append(_Answer(label, yes, ids))
     return [_Question(ids, tuple(answers)) for ids, answers in grouped.items()]
-
-
-def _encode_without_special(tokenizer: Any, text: str) -> Ids:
-    """Tokens of a text in which the names of special tokens are ordinary text."""
-    backend = tokenizer.backend_tokenizer
-    before = backend.encode_special_tokens
-    backend.encode_special_tokens = True
-    try:
-        return list(backend.encode(text, add_special_tokens=False).ids)
-    finally:
-        backend.encode_special_tokens = before

@@ -148,13 +148,11 @@ class SynonymModel:
             continuations = [answer_in_chat(chat, turn, context, spelling) for spelling in spellings]
         else:
             continuations = [f" {spelling}" for spelling in spellings]
-        encode = self._encode_chat if self._is_chat else self._model.encode
-        pairs = [split_pair(encode, context, text, self._model.prefix) for text in continuations]
-        return requests_of(number, pairs, self._model.max_length)
-
-    def _encode_chat(self, text: str) -> list[int]:
-        """A chat begins as the tokenizer begins a text, as in training."""
-        return self._model.prepend_bos(self._model.encode(text))
+        model = self._model
+        pairs = [
+            split_pair(model.encode, context, text, model.prefix, model.bos_ids) for text in continuations
+        ]
+        return requests_of(number, pairs, model.max_length)
 
 
 def _log_sum(logarithms: Sequence[float]) -> float:

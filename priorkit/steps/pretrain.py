@@ -48,7 +48,8 @@ def execute(settings: PretrainSettings, work: Work[PretrainPlan]) -> None:
     length, steps = corpus.context_length, settings.total_steps(len(corpus), corpus.context_length)
     llm = prepare_model(settings, work, started)
     padding = header["pad_token_id"] if header["padded_share"] else None
-    objective = CausalLMObjective(llm.module, corpus, padding, settings.document_mask)
+    end = llm.tokenizer.eos_token_id
+    objective = CausalLMObjective(llm.module, corpus, padding, end, settings.document_mask)
     validation = read_validation_texts(settings, work.inputs, llm.tokenizer, length)
 
     def after_step(step: int, _: int) -> dict[str, float]:

@@ -24,7 +24,7 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
     Returns:
         A plan with the prompt templates.
     """
-    from priorkit.models.vision.loading import check_encoder
+    from priorkit.models.vision.loading import check_encoder, check_end_token
 
     problems = Problems(UsageError)
     encoder = inputs.one("encoder").path
@@ -35,6 +35,8 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
             where=str(encoder),
             hint="--by centroids ranks the nearest class centroid of held-out images instead of names",
         )
+    if settings.by == "names":
+        check_end_token(encoder)
     if settings.by == "centroids":
         unused = ("candidates", "template", "template_file", "reverse")
         refuse_changed(settings, unused, problems, "has no effect with --by centroids, which uses no names")

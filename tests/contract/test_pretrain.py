@@ -125,6 +125,19 @@ def test_masked_documents_have_the_loss_of_separate_documents(artifacts) -> None
         assert float(objective.loss(batch).total) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("configured", [1, [1, 5], None])
+def test_the_end_of_the_last_document_is_predicted_whatever_the_model_calls_its_end(
+    artifacts, configured: object
+) -> None:
+    """Rows are padded by the end token; the first one after a document ends it."""
+    model = AutoModelForCausalLM.from_pretrained(artifacts.llm)
+    model.config.eos_token_id = configured
+    corpus = Corpus(artifacts.corpus)
+    objective = CausalLMObjective(CausalLMWithLoss(model), corpus, pad_token_id=1, end_token_id=1)
+    batch = objective.collate([(np.array([7, 8, 1, 1, 1]), None), (np.array([7, 1, 9, 9, 1]), None)])
+    assert batch["labels"].tolist() == [[7, 8, 1, -100, -100], [7, 1, 9, 9, 1]]
+
+
 def test_document_masks_and_muon_run_to_the_end(artifacts, cli, plain: Path, tmp_path: Path) -> None:
     words = (
         "--steps",

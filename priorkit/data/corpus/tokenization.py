@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.data.corpus.tokenizer_files import TokenizerFiles, load_tokenizer_file
+from priorkit.data.corpus.tokenizer_files import TokenizerFiles, load_document_encoder
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart
 from priorkit.data.io.rows import parts_of
@@ -184,7 +184,7 @@ def work(task: Task) -> Result:
     if task["task"] == "copy":
         return _copy(task)
     rejects = Rejects(1.0)
-    tokenizer = load_tokenizer_file(task["tokenizer"])
+    encoder = load_document_encoder(task["tokenizer"])
     end, dtype = int(task["end"]), np.dtype(task["dtype"])
     out = Path(task["out"])
     documents = tokens = 0
@@ -199,11 +199,9 @@ def work(task: Task) -> Result:
         for batch in _batches(task, rejects, result):
             ids: list[int] = []
             lengths: list[int] = []
-            for encoding in tokenizer.encode_batch_fast(
-                [text for text, _ in batch], add_special_tokens=False
-            ):
+            for own in encoder.ids([text for text, _ in batch]):
                 before = len(ids)
-                ids += encoding.ids
+                ids += own
                 ids.append(end)
                 lengths.append(len(ids) - before)
             token_file.write(np.array(ids, dtype=dtype).tobytes())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import InputError
+from priorkit.data.text.document_encoder import DocumentEncoder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -60,13 +61,11 @@ def read_tokenizer(folder: Path) -> TokenizerFiles:
         InputError: a file is missing or damaged, or there is no end-of-sequence token.
     """
     path = folder / "tokenizer.json"
-    tokenizer = load_tokenizer_file(str(path))
+    tokenizer = _load(path)
     settings = _tokenizer_settings(folder)
 
     def identifier(name: str) -> int | None:
-        value = settings.get(name)
-        content = value.get("content") if isinstance(value, dict) else value
-        return tokenizer.token_to_id(content) if isinstance(content, str) else None
+        return tokenizer.token_to_id(_content(settings.get(name)))
 
     end, padding = identifier("eos_token"), identifier("pad_token")
     if end is None:
@@ -109,32 +108,45 @@ def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def load_tokenizer_file(path: str) -> Tokenizer:
-    """Load a ``tokenizer.json`` that encodes special tokens as plain text, without truncation or padding.
+def load_document_encoder(path: str) -> DocumentEncoder:
+    """The encoder of documents for a ``tokenizer.json``, with the special tokens that the files next to it name.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: a file is missing or damaged.
     """
+    file = Path(path)
     try:
-        stat = Path(path).stat()
+        stat = file.stat()
     except OSError:
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=path) from None
-    return _loaded(path, stat.st_mtime_ns, stat.st_size)
+    return _encoder(file, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(path: str, time: int, size: int) -> Tokenizer:
-    """The tokenizer of a file as it was at this time and of this size."""
+def _encoder(path: Path, time: int, size: int) -> DocumentEncoder:
+    """The encoder for a file as it was at this time and of this size."""
+    settings = _tokenizer_settings(path.parent)
+    values = [settings[name] for name in settings if name.endswith("_token")]
+    listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or ()
+    values += listed.values() if isinstance(listed, dict) else listed
+    return DocumentEncoder(_load(path), {name for name in map(_content, values) if name})
+
+
+def _content(value: Any) -> str:
+    """The text of a special token, given as text or as a table; empty where there is none."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else ""
+
+
+def _load(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
+    if not path.is_file():
+        raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(path))
     try:
-        tokenizer = Tokenizer.from_file(path)
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exceptions
-        raise InputError(f"the tokenizer cannot be loaded: {error}", where=path) from None
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+        raise InputError(f"the tokenizer cannot be loaded: {error}", where=str(path)) from None
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

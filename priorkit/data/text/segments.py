@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError, nearest
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
+from priorkit.data.text.document_encoder import document_encoder
 from priorkit.data.text.documents import is_blank, is_plain_text, read_documents, text_files
 
 if TYPE_CHECKING:
@@ -154,11 +155,9 @@ def segments_of(
         tokenizer: a fast tokenizer, whose tokens are counted; no special token is added.
         length: tokens of a segment; a document's last one may be shorter.
     """
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
+    encoder = document_encoder(tokenizer)
     while batch := list(itertools.islice(records, BATCH_DOCUMENTS)):
-        encodings = backend.encode_batch([record.text for record in batch], add_special_tokens=False)
+        encodings = encoder.encode_batch([record.text for record in batch])
         for record, encoding in zip(batch, encodings, strict=True):
             for number, (text, tokens) in enumerate(cut(record.text, encoding.offsets, length)):
                 yield Segment(text, record.id, number, tokens, source, record.metadata)

@@ -17,7 +17,6 @@ from priorkit.evaluation.tasks.choice import rotated
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference import generation, likelihood
 from priorkit.inference.answer_cache import AnswerCache
-from priorkit.inference.chat_prompts import remove_special_text
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import (
@@ -269,7 +268,7 @@ def _read_documents(
     answer_cache: AnswerCache,
 ) -> tuple[list[Item], list[ModelAnswer]]:
     """Log-likelihoods of documents. As in the harness, a beginning-of-text token in front of one is scored too."""
-    encoded = subject.encode_all([remove_special_text(item.text, subject.image_token) for item in items])
+    encoded = subject.document_encoder.ids([item.text for item in items])
     reject_items(
         items,
         {index: "the document has no tokens" for index, ids in enumerate(encoded) if not ids},

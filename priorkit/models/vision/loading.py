@@ -17,6 +17,12 @@ from priorkit.models.vision.encoder import Encoder
 TIMM = "timm_wrapper"
 """The model type of timm's models in transformers."""
 
+POOLS_END_TOKEN = ("clip", "metaclip_2", "aimv2")
+"""Model types whose text tower reads a text's feature at the end token, or at the first token where there is none."""
+
+LEGACY_END = 2
+"""This end token in a CLIP configuration stands for the one with the largest id (transformers, before 4.31)."""
+
 
 def check_encoder(folder: Path, text: bool = True) -> dict[str, Any]:
     """Check from headers that a folder is an image encoder.
@@ -30,7 +36,7 @@ def check_encoder(folder: Path, text: bool = True) -> dict[str, Any]:
 
     Raises:
         InputError: not a model, another kind of model, weights or preprocessing missing, or no text tower
-            where one is required.
+            where one is required, or one that cannot tell texts apart.
     """
     config = _read_config(folder)
     kind = config["model_type"]
@@ -52,7 +58,36 @@ def check_encoder(folder: Path, text: bool = True) -> dict[str, Any]:
     ):
         raise InputError("no image preprocessing (preprocessor_config.json is missing)", where=str(folder))
     tensor_files(folder)
+    if text:
+        check_end_token(folder)
     return config
+
+
+def check_end_token(folder: Path) -> None:
+    """Check that an encoder's tokenizer writes the end token at which its text tower reads a text's feature.
+
+    Without it the feature is that of the first token, the same for every text.
+
+    Raises:
+        InputError: it does not, or cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    config = load_config(folder)
+    if config.model_type not in POOLS_END_TOKEN:
+        return
+    tokenizer = load_preprocessor(AutoTokenizer, folder)
+    end = config.text_config.eos_token_id
+    if config.model_type == "clip" and end == LEGACY_END:
+        end = tokenizer.eos_token_id
+    if end not in tokenizer("a")["input_ids"]:
+        name = None if end is None else tokenizer.convert_ids_to_tokens(end)
+        raise InputError(
+            f"its tokenizer writes no end token ({name}, id {end}), at which the text tower reads a text's "
+            "feature, so that all names would be the same to it",
+            where=str(folder),
+            hint="let the tokenizer end texts with it, or set text_config.eos_token_id to the token it writes",
+        )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

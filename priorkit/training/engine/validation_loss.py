@@ -11,6 +11,7 @@ from torch import nn
 
 from priorkit.core.process import distributed
 from priorkit.core.process.runtime import Runtime, world_size
+from priorkit.data.text.document_encoder import document_encoder
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets
 
 EVALUATED_TOKENS = 1 << 18
@@ -40,11 +41,10 @@ class ValidationText:
         ids: list[int] = []
         starts: list[int] = []
         self._bytes = 0
+        encoder = document_encoder(tokenizer)
         for text in documents:
             starts.append(len(ids))
-            # Text that looks like a special token is text, as in the corpus.
-            encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            ids.extend([*encoded, tokenizer.eos_token_id])
+            ids.extend([*encoder.ids([text])[0], tokenizer.eos_token_id])
             self._bytes += len(text.encode())
             if len(ids) >= EVALUATED_TOKENS:
                 break

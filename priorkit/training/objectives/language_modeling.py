@@ -67,6 +67,7 @@ class CausalLMObjective:
         module: the model with its loss.
         corpus: the rows.
         pad_token_id: the token that fills padded rows and has no loss; None where rows are full.
+        end_token_id: the token that ends the corpus's documents.
         within_documents: whether attention stays within a document; the first token of each is then
             not predicted, as it has no context.
     """
@@ -78,12 +79,13 @@ class CausalLMObjective:
         module: CausalLMWithLoss,
         corpus: Corpus,
         pad_token_id: int | None,
+        end_token_id: int | None = None,
         within_documents: bool = False,
     ) -> None:
         self.module: nn.Module = module
         self._corpus, self._pad_token_id = corpus, pad_token_id
         self._within_documents = within_documents
-        self._pad_ends_documents = pad_token_id == module.model.config.eos_token_id
+        self._pad_ends_documents = pad_token_id == end_token_id
 
     def __len__(self) -> int:
         return len(self._corpus)
