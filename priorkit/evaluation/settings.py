@@ -19,8 +19,17 @@ from priorkit.core.options.settings import (
     reject_limit_option,
 )
 from priorkit.core.options.values import Count, Words
-from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
+from priorkit.data.columns import (
+    ImageColumnSettings,
+    ImageFolderSettings,
+    QuestionColumnSettings,
+    TextColumnSettings,
+    image_folders,
+    layout_of,
+)
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks
 from priorkit.evaluation.benchmarks.image_files import image_files
+from priorkit.evaluation.benchmarks.rows import COMMON
 from priorkit.evaluation.presets.loading import expand
 from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import ScoringOptions
@@ -40,7 +49,15 @@ GROUP_BY = ("ability", "prior", "size", "sub_task")
 """Columns by whose values metrics are also reported, where benchmarks have them."""
 
 
-class EvaluateSettings(PatchSettings, RuntimeSettings, StepSettings):
+class EvaluateSettings(
+    ImageFolderSettings,
+    QuestionColumnSettings,
+    TextColumnSettings,
+    ImageColumnSettings,
+    PatchSettings,
+    RuntimeSettings,
+    StepSettings,
+):
     """Options of ``priorkit evaluate``."""
 
     step: ClassVar[str] = "evaluate"
@@ -58,17 +75,12 @@ class EvaluateSettings(PatchSettings, RuntimeSettings, StepSettings):
         hub="model",
     )
     benchmarks: tuple[str, ...] = argument(
-        "Parquet or JSON Lines files, folders of them, benchmark artifacts; text for perplexity; names of "
+        "Parquet, Arrow, JSON Lines, CSV or TSV files, folders of them, benchmark artifacts; text for perplexity; names of "
         "benchmarks and suites that ship with priorkit, also NAME=DATA; your TOML file of a benchmark.",
         accepts=("benchmark", "world", "text"),
         default=(),
         metavar="BENCHMARK",
         hub="dataset",
-    )
-    images: tuple[str, ...] = option(
-        (),
-        "Folder of the image files that rows of benchmarks name; NAME=DIR for one benchmark, repeated.",
-        metavar="[NAME=]DIR",
     )
     predictions: str | None = option(
         None,
@@ -172,6 +184,16 @@ class EvaluateSettings(PatchSettings, RuntimeSettings, StepSettings):
     )
     resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100, advanced=True)
     reject_limit: float = reject_limit_option("items")
+    image_column: Words = redefault(ImageColumnSettings, "image_column", COMMON.image)
+    text_column: Words = redefault(TextColumnSettings, "text_column", COMMON.text, advanced=True)
+    question_column: Words = redefault(QuestionColumnSettings, "question_column", COMMON.question)
+    answer_column: Words = redefault(QuestionColumnSettings, "answer_column", COMMON.answer)
+    choices_column: Words = option(
+        COMMON.choices,
+        "Column of the options; the first of several that a file has.",
+        metavar="COLUMN",
+        advanced=True,
+    )
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 
     @model_validator(mode="before")
@@ -204,7 +226,7 @@ class EvaluateSettings(PatchSettings, RuntimeSettings, StepSettings):
         """
         given = {label: item for label, item in inputs.items() if label.startswith("benchmarks.")}
         task = TASKS[self.task] if self.task else None
-        return find_benchmarks(given, task, image_folders(self.images))
+        return find_benchmarks(given, task, image_folders(self.images), layout_of(self))
 
     @property
     def group_columns(self) -> tuple[str, ...]:

@@ -16,10 +16,19 @@ from priorkit.core.options.settings import (
     reject_limit_option,
 )
 from priorkit.core.options.values import Count, Words
+from priorkit.data.columns import (
+    CAPTIONS,
+    ImageColumnSettings,
+    ImageFolderSettings,
+    TextColumnSettings,
+    layout_of,
+)
 from priorkit.data.images.named_images import images_of_pairs, named_images
 
 
-class AlignmentSettings(RuntimeSettings, StepSettings):
+class AlignmentSettings(
+    ImageFolderSettings, TextColumnSettings, ImageColumnSettings, RuntimeSettings, StepSettings
+):
     """Options of ``priorkit representation-alignment``."""
 
     step: ClassVar[str] = "representation-alignment"
@@ -32,7 +41,7 @@ class AlignmentSettings(RuntimeSettings, StepSettings):
 
     llm: str = argument("Language model that reads the texts.", accepts=("llm",), hub="model")
     pairs: str = argument(
-        "Image-text pairs (parquet, JSON Lines), 1024 or more; the texts should differ.",
+        "Image-text pairs (parquet, Arrow, JSON Lines, CSV, TSV), 1024 or more; the texts should differ.",
         accepts=("world",),
         metavar="PAIRS",
         hub="dataset",
@@ -69,8 +78,9 @@ class AlignmentSettings(RuntimeSettings, StepSettings):
     batch_size: int = option(16, "Images or texts per forward pass.", ge=1)
     resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100, advanced=True)
     reject_limit: float = reject_limit_option("pairs")
+    text_column: Words = redefault(TextColumnSettings, "text_column", CAPTIONS)
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        return named_images(inputs, ("pairs",), images_of_pairs)
+        return named_images(inputs, ("pairs",), images_of_pairs, lambda _: layout_of(self))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.labelled_conversations import Abilities, most_likely, write_by_ability
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
@@ -44,8 +45,18 @@ def write_conversations(
     sources: Mapping[str, Path],
     folder: Path,
     rejects: Rejects,
+    layout_for: Callable[[str], RowLayout],
 ) -> None:
     """Write the conversations, one folder per source and label; each keeps only its most likely label.
+
+    Args:
+        labels: of all conversations; those that are not their most likely are taken off.
+        segmentation: says which conversations are of which source.
+        store: their texts.
+        sources: paths by name.
+        folder: where they go.
+        rejects: takes rows that cannot be written.
+        layout_for: how a source is read, by its name.
 
     Raises:
         InputError: too many conversations cannot be written.
@@ -55,7 +66,8 @@ def write_conversations(
     for source in segmentation.sources():
         ids = (id_ for batch in store.batches(source.number) for id_ in batch.column("document").to_pylist())
         abilities = Abilities(ids, labels.present[source.rows])
-        write_by_ability(sources[source.name], folder / source.name, abilities, rejects)
+        layout = layout_for(source.name)
+        write_by_ability(sources[source.name], folder / source.name, abilities, rejects, layout)
     if len(rejects) > before:
         rejects.raise_if_over_limit()
 

@@ -69,6 +69,14 @@ def check_usage(settings: LabelCorpusSettings) -> None:
             "no effect on conversations, which are labelled as a whole from their key 'conversations'",
             hint="leave it out",
         )
+    else:
+        refuse_changed(
+            settings,
+            ("image_column", "images"),
+            problems,
+            "no effect on text, which has no images",
+            hint="leave it out",
+        )
     for name in settings.sources:
         if not re.fullmatch(r"\w[\w.-]*", name):
             problems.add(
@@ -102,14 +110,17 @@ def check_sources(
     Returns:
         What ``--check`` prints of each, and their size in bytes.
     """
+    from priorkit.data.columns import check_image_folders
     from priorkit.data.conversations.conversation import check_conversations
 
     facts: Facts = []
     size = 0
+    with problems.collecting():
+        check_image_folders(settings, sources)
     for name, path in sources.items():
         with problems.collecting():
             if settings.labels == "abilities":
-                files = check_conversations(path)
+                files = check_conversations(path, settings.layout(name))
             else:
                 files = check_text_source(path, settings.text_column)
             length = sum(file.stat().st_size for file in files)

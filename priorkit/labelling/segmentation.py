@@ -106,7 +106,7 @@ def cut_sources(
         documents[name] = 0
 
         def counted(name: str = name, path: Path = path) -> Iterator[Record]:
-            records = _records(settings, path, rejects)
+            records = _records(settings, name, path, rejects)
             for record in itertools.islice(records, settings.max_documents or None):
                 documents[name] += 1
                 yield record
@@ -118,9 +118,9 @@ def cut_sources(
     (folder / SEGMENTATION).write_text(json.dumps(asdict(segmentation)), encoding="utf-8")
 
 
-def _records(settings: LabelCorpusSettings, path: Path, rejects: Rejects) -> Iterator[Record]:
+def _records(settings: LabelCorpusSettings, name: str, path: Path, rejects: Rejects) -> Iterator[Record]:
     from priorkit.data.conversations.labelled_conversations import conversation_records
 
     if settings.labels == "abilities":
-        return conversation_records(path, rejects)
+        return conversation_records(path, rejects, settings.layout(name))
     return read_records(path, rejects, settings.text_column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,18 +13,29 @@ from priorkit.core.options.settings import (
     StepSettings,
     argument,
     option,
+    redefault,
     reject_limit_option,
 )
-from priorkit.core.options.values import Count, Named, NamedNumbers
+from priorkit.core.options.values import Count, Named, NamedNumbers, Words
+from priorkit.data.columns import (
+    ImageColumnSettings,
+    ImageFolderSettings,
+    RowLayout,
+    TextColumnSettings,
+    layout_of,
+)
+from priorkit.data.conversations.conversation import IMAGE_KEYS
 from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.data.text.concepts import ABILITY_LABELS, CONCEPT_LABELS, LabelSet
-from priorkit.data.text.documents import column_option
+from priorkit.data.text.documents import TEXT_FILES
 
 ALL_LABELS = "all"
 """Sets the threshold of every label in ``--threshold``."""
 
 
-class LabelCorpusSettings(RuntimeSettings, StepSettings):
+class LabelCorpusSettings(
+    ImageFolderSettings, ImageColumnSettings, TextColumnSettings, RuntimeSettings, StepSettings
+):
     """Options of ``priorkit label-corpus``."""
 
     step: ClassVar[str] = "label-corpus"
@@ -36,8 +48,8 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     )
 
     sources: Named = argument(
-        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id; with "
-        "--labels abilities conversations in LLaVA's format.",
+        f"Text sources: {TEXT_FILES}, a folder of them, or a hub dataset id; with --labels abilities "
+        "conversations in LLaVA's format.",
         accepts=("world", "text"),
         metavar="NAME=SOURCE",
         hub="dataset",
@@ -92,7 +104,8 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
     calibrate: bool = option(False, "Contextual calibration on content-free inputs.", advanced=True)
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
-    text_column: str = column_option()
+    images: tuple[str, ...] = redefault(ImageFolderSettings, "images", (), advanced=True)
+    image_column: Words = redefault(ImageColumnSettings, "image_column", IMAGE_KEYS)
     reject_limit: float = reject_limit_option("rows")
 
     @property
@@ -100,8 +113,16 @@ class LabelCorpusSettings(RuntimeSettings, StepSettings):
         """The labels to give."""
         return CONCEPT_LABELS if self.labels == "concepts" else ABILITY_LABELS
 
+    def layout(self, source: str) -> RowLayout:
+        """How a source of conversations is read.
+
+        Raises:
+            InputError: a folder of images is missing.
+        """
+        return replace(layout_of(self, source), text=())
+
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images of conversations, which are written with them."""
         if self.labels != "abilities":
             return {}
-        return named_images(inputs, ("sources",), images_of_conversations)
+        return named_images(inputs, ("sources",), images_of_conversations, self.layout)

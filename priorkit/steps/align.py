@@ -25,7 +25,7 @@ def plan(settings: AlignSettings, inputs: Inputs) -> Plan[AlignmentSizes]:
     image = f"{sizes.patches} tokens of width {sizes.vision_width}" if known else "as the encoder gives it"
     return Plan(
         [
-            *check_sources(inputs, "captions"),
+            *check_sources(settings, inputs, "captions"),
             ("image", image),
             ("projector", f"{settings.projector}, {sizes.projector:,} parameters, trained"),
             ("llm, encoder", "frozen"),

@@ -29,7 +29,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
     else:
         check_chat_template(load_tokenizer(folder), folder)
     size = footprint(tensor_files(folder), ("llm",))
-    facts = check_sources(inputs, "instructions")
+    facts = check_sources(settings, inputs, "instructions")
     return Plan(
         [
             ("model", str(config["model_type"]) + ", its language model" * multimodal),

@@ -67,7 +67,7 @@ def execute(settings: LabelCorpusSettings, work: Work[LabelPlan]) -> None:
     rejects = segmentation.rejects(settings.reject_limit)
     if settings.labels == "abilities":
         folder = work.path / "conversations"
-        output.write_conversations(labels, segmentation, store, sources, folder, rejects)
+        output.write_conversations(labels, segmentation, store, sources, folder, rejects, settings.layout)
     else:
         output.write_text(labels, segmentation, store, work.path / "text")
     rejects.write(work.path)

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, Any]]:
     """Check the preset, the pairs' columns or members, and the batch."""
+    from priorkit.data.columns import check_image_folders
     from priorkit.data.images.pairs import check_pairs, check_regions
     from priorkit.models.vision.building import preset_shape, read_shape
     from priorkit.training.pretraining.region_check import check_region_options
@@ -44,7 +45,8 @@ def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, An
         )
     check_region_options(settings, shape, problems)
     problems.raise_if_any()
-    files = check_pairs(inputs.one("pairs").path)
+    check_image_folders(settings, [])
+    files = check_pairs(inputs.one("pairs").path, settings.layout)
     size = sum(file.stat().st_size for file in files)
     facts = [
         ("pairs", f"{len(files)} files, {size / 1e6:.1f} MB"),
@@ -52,7 +54,7 @@ def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, An
         ("loss", settings.loss),
     ]
     if settings.trains_regions:
-        check_regions(inputs.one("pairs").path)
+        check_regions(inputs.one("pairs").path, settings.layout)
         facts.append(("regions", f"the patches of hidden state {settings.region_layer} are trained"))
     return Plan(facts, payload=shape)
 

@@ -52,6 +52,7 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
     if candidates := inputs.optional("candidates"):
         check_names_file(candidates.path, f"--candidates {settings.candidates}")
         read_names(candidates.path)
+    settings.entity_layout(inputs)
     prompts = f"{len(templates)} templates" if len(templates) > 1 else "".join(templates)
     ranked_by = f"names, {prompts}" if settings.by == "names" else f"centroids, {settings.folds} folds"
     return Plan([("encoder", str(config["model_type"])), ("ranked by", ranked_by)], payload=templates)
@@ -67,13 +68,14 @@ def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
 
     rejects = Rejects(settings.reject_limit)
     images = work.inputs.one("images")
-    check = image_check(work, images, started, None)
-    entities = read_entities(images.path, rejects, verify=False, check=check)
+    layout = settings.entity_layout(work.inputs)
+    check = image_check(work, images, started, None, layout)
+    entities = read_entities(images.path, rejects, verify=False, check=check, layout=layout)
 
     encoder = encoder_loader(work.inputs.one("encoder").path, started.device, text=settings.by == "names")
     with started.autocast():
         entities, encoded = encode_entities(
-            encoder, entities, rejects, encoder=work.inputs.one("encoder"), images=images,
+            encoder, entities, rejects, encoder=work.inputs.one("encoder"), images=images, layout=layout,
             folder=settings.features, started=started, batch_size=settings.batch_size,
             threads=settings.workers,
         )  # fmt: skip
@@ -108,6 +110,7 @@ def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
         rejected=len(rejects),
         entities_without_images=without_images,
         unusual_images=rejects.unusual_images(),
+        entities_without_names=layout.names.unnamed(entities.named),
     )
     work.cost.update(features_kept=float(encoded.cached))
 

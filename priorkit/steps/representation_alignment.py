@@ -9,6 +9,7 @@ from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
+from priorkit.data.columns import check_image_folders, layout_of
 from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
@@ -48,7 +49,8 @@ def plan(settings: AlignmentSettings, inputs: Inputs) -> Plan[None]:
         depth = int(check_llm(inputs.one("llm").path).get("num_hidden_layers", 0))
         _check_layers(llm_layers, depth, "--llm-layers")
     with problems.collecting():
-        check_pairs(inputs.one("pairs").path)
+        check_image_folders(settings, [])
+        check_pairs(inputs.one("pairs").path, layout_of(settings))
     for encoder in inputs.many("encoder"):
         with problems.collecting():
             check_encoder(encoder.path, text=False)
@@ -150,9 +152,9 @@ def _pairs(
     settings: AlignmentSettings, work: Work[None], rejects: Rejects, started: runtime.Runtime
 ) -> tuple[Pairs, int]:
     """The pairs, and the number of texts that repeat others."""
-    source = work.inputs.one("pairs")
-    check = image_check(work, source, started, None if settings.limit else image_status_folder())
-    pairs = read_pairs(source.path, rejects, check, settings.limit)
+    source, layout = work.inputs.one("pairs"), layout_of(settings)
+    check = image_check(work, source, started, None if settings.limit else image_status_folder(), layout)
+    pairs = read_pairs(source.path, rejects, check, settings.limit, layout)
     rejects.write(work.path)
     if len(pairs) <= settings.neighbours:
         raise InputError(

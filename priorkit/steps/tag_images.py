@@ -54,13 +54,13 @@ def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
     from priorkit.data.io.rows import column_names
     from priorkit.models.vision.tagger import check_tagger
 
-    files = find_tables(inputs.one("images").path)
+    files = find_tables(inputs.one("images").path, settings.layout)
     file = inputs.optional("vocabulary")
     vocabulary = read_vocabulary(file.path) if file else ()
     model = inputs.optional("tagger")
     tagger = check_tagger(model.path) if model else None
     _check_options(settings, tagger, vocabulary)
-    labelled = tuple(find_tables(inputs.one("labelled").path)) if settings.labelled else ()
+    labelled = tuple(find_tables(inputs.one("labelled").path, settings.layout)) if settings.labelled else ()
     _check_tag_columns(settings.tags_column, () if tagger else files, labelled)
     benchmark = any(not file.is_dir() and "question" in column_names(file) for file in files)
     source = f"{len(vocabulary)} tags" if vocabulary else "the model's labels" if tagger else "none"
@@ -105,11 +105,11 @@ def _check_options(
 
 def _check_tag_columns(column: str, tagged: Sequence[Path], labelled: Sequence[Path]) -> None:
     """Raise for a table without the column of tags to keep, or of true tags."""
-    from priorkit.data.images.tagged_tables import has_column
+    from priorkit.data.images.tagged_tables import lacks_column
     from priorkit.data.io.rows import column_names
 
     for file in tagged:
-        if not has_column(file, column):
+        if lacks_column(file, column):
             columns = [] if file.is_dir() else column_names(file)
             raise InputError(
                 f"no column '{column}' to keep; got {', '.join(columns)}",
@@ -117,7 +117,7 @@ def _check_tag_columns(column: str, tagged: Sequence[Path], labelled: Sequence[P
                 hint=nearest(column, columns, only_close=True) or "name a TAGGER to make it",
             )
     for file in labelled:
-        if not has_column(file, column):
+        if lacks_column(file, column):
             raise InputError(
                 f"no column '{column}' with the true tags",
                 where=str(file),
@@ -182,7 +182,7 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
             target = work.path / f"{file.name.split('.')[0]}.parquet"
             if target.exists():
                 raise InputError(f"two tables are called '{target.stem}'", where=str(file))
-            written += write_tagged(file, target, settings.tags_column, tag, rejects)
+            written += write_tagged(file, target, settings.tags_column, tag, rejects, settings.layout)
             progress.advance(1)
     rejects.raise_if_over_limit()
     rejects.write(work.path)
@@ -200,7 +200,7 @@ def _load_tagger(settings: TagImagesSettings, work: Work[TaggingPlan], kind: Tag
     device = runtime.start(settings.seed, settings.device, settings.precision).device
     vocabulary = work.plan.payload.vocabulary
     tagger = load_tagger(work.inputs.one("tagger").path, kind, vocabulary, settings.template, device)
-    return TableTagger(tagger, settings.batch_size, settings.workers)
+    return TableTagger(tagger, settings.batch_size, settings.workers, settings.layout)
 
 
 def _thresholds(

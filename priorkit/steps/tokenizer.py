@@ -11,16 +11,16 @@ from priorkit.core.options.settings import StepSettings, option, reject_limit_op
 from priorkit.core.options.values import Count, Named
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
+from priorkit.data.columns import TextColumnSettings
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.documents import (
     check_text_source,
-    column_option,
     read_documents,
     sources_argument,
 )
 
 
-class TokenizerSettings(StepSettings):
+class TokenizerSettings(TextColumnSettings, StepSettings):
     """Options of ``priorkit tokenizer``."""
 
     step: ClassVar[str] = "tokenizer"
@@ -32,7 +32,6 @@ class TokenizerSettings(StepSettings):
 
     sources: Named = sources_argument()
     vocab_size: Count = option(4096, "Number of tokens, special ones included.", metavar="N", ge=300)
-    text_column: str = column_option()
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     reject_limit: float = reject_limit_option("rows")
 

@@ -30,7 +30,8 @@ class TunedModelSettings(StepSettings):
 
     mllm: str = argument("Multimodal model to tune.", accepts=("mllm", "adapter"), hub="model")
     instructions: Sources = argument(
-        "Instructions in LLaVA's format (JSON, JSON Lines, parquet), with or without images; several as NAME=PATH.",
+        "Instructions in LLaVA's format, or rows with a question and its answer (JSON, JSON Lines, parquet, CSV), "
+        "with or without images; several as NAME=PATH.",
         accepts=("world",),
         metavar="INSTRUCTIONS",
         hub="dataset",

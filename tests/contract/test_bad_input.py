@@ -259,9 +259,11 @@ def test_wrong_columns_name_the_nearest(refuses, artifacts, tmp_path: Path) -> N
     table = pq.read_table(artifacts.pairs)
     names = [{"text": "caption_text"}.get(name, name) for name in table.column_names]
     pq.write_table(table.rename_columns(names), tmp_path / "x.parquet")
-    refuses("pretrain-encoder", tmp_path / "x.parquet", 3, "no text column", "caption_text")
-    refuses("mix", tmp_path / "x.parquet", 3, "no column 'text'", "caption_text")
-    refuses("tune", tmp_path / "x.parquet", 3, "no key 'conversations'")
+    refuses(
+        "pretrain-encoder", tmp_path / "x.parquet", 3, "no column of the text", "--text-column caption_text"
+    )
+    refuses("mix", tmp_path / "x.parquet", 3, "no column of the text", "--text-column caption_text")
+    refuses("tune", tmp_path / "x.parquet", 3, "neither 'conversations'")
     refuses("mix", artifacts.facts, 3, "text", extra=("--text-column", "txt"))
 
 

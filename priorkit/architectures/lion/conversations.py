@@ -10,6 +10,7 @@ from typing import Protocol
 from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.errors import InputError
 from priorkit.core.work import Work
+from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.conversations.conversation_store import ConversationMixture
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
@@ -50,8 +51,8 @@ def read_task_conversations(
     """
     tags_column = settings.tags_column if tags != "off" else ""
 
-    def read(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
-        return task_conversations_of(path, rejects, settings.task_column, tags_column, (SOFT_TOKEN,))
+    def read(path: Path, rejects: Rejects, layout: RowLayout) -> Iterator[tuple[str, int, Conversation]]:
+        return task_conversations_of(path, rejects, settings.task_column, tags_column, (SOFT_TOKEN,), layout)
 
     return StoredTaskConversations(
         read_mixture(settings, work, "instructions", rejects, settings.seed, read=read)

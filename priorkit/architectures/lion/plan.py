@@ -23,6 +23,7 @@ from priorkit.architectures.lion.settings import (
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
+from priorkit.data.columns import check_image_folders
 from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
 from priorkit.models.folder import read_config
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_fact
@@ -122,8 +123,10 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
             where="--aggregator-heads",
         )
     column = settings.tags_column if fields["tags"] != "off" else ""
-    for path in source_paths(inputs).values():
-        check_task_conversations(path, column)
+    sources = source_paths(inputs)
+    check_image_folders(settings, sources)
+    for source, path in sources.items():
+        check_task_conversations(path, column, settings.layout(source))
     trained = trained_parts(settings.chosen_stage, fields)
     name = base.given if base.revision else str(base.path.resolve())
     return Plan(

@@ -45,7 +45,7 @@ def plan(settings: LlavaTuneSettings, inputs: Inputs) -> Plan[None]:
     _refuse_adapter(inputs.one("mllm"))
     config = check_llava(folder)
     check_llava_chat_template(folder, config)
-    facts = check_sources(inputs, "instructions")
+    facts = check_sources(settings, inputs, "instructions")
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)
     tokens = int(config.get("image_seq_length") or 576)
     if tokens >= longest:

@@ -1,16 +1,18 @@
-"""Conversations: LLaVA JSON, JSON Lines and parquet, with or without images."""
+"""Conversations: LLaVA's rows, questions with answers, and captions, with or without images."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, nearest, rename_hint
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference, is_no_image
+from priorkit.core.errors import InputError, Problems, nearest, rename_hint
+from priorkit.data.columns import IMAGES, RowLayout, require_column
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, is_no_image
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import json_type
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -23,6 +25,12 @@ TURN_KEYS = ("conversations", "messages")
 
 IMAGE_KEYS = ("image", "images")
 """Keys of a row's images, the first that holds any."""
+
+CAPTION_IMAGES = (*IMAGE_KEYS, *(name for name in IMAGES if name not in IMAGE_KEYS))
+"""Columns of the image where every row shows one; rows of text may have others of these, such as a file's name."""
+
+COMMON = RowLayout(image=IMAGE_KEYS, text=())
+"""Rows of captions are read by ``align``, and where pairs are."""
 
 _OTHER_MEDIA = ("video", "videos", "audio", "audios")
 """Keys of what a row may show and no model here takes."""
@@ -63,30 +71,62 @@ class Conversation:
         return replace(self, turns=turns, images=())
 
 
-def check_conversations(path: Path) -> list[Path]:
+def check_conversations(path: Path, layout: RowLayout = COMMON) -> list[Path]:
     """The files of a source of conversations, their columns checked from headers.
+
+    Args:
+        path: a file or a folder.
+        layout: the columns of images, questions, answers and captions.
 
     Raises:
         InputError: no file of a known type, or no conversations in it.
     """
     files = files_of(path)
+    problems = Problems(InputError)
     for file in files:
-        columns = column_names(file)
-        if not has_turns(columns):
-            raise InputError(
-                f"no key 'conversations'; got {', '.join(columns)}",
-                where=str(file),
-                hint=rename_hint(TURN_KEYS[0], columns, only_close=True) or "expected LLaVA's format",
-            )
+        with problems.collecting():
+            _check_file(file, layout)
+    problems.raise_if_any()
     return files
 
 
+def _check_file(file: Path, layout: RowLayout) -> None:
+    columns = column_names(file)
+    if not holds_conversations(columns, layout):
+        raise InputError(
+            f"neither 'conversations' in LLaVA's format nor a question with an answer; the columns are "
+            f"{', '.join(columns)}",
+            where=str(file),
+            hint=rename_hint(TURN_KEYS[0], columns, only_close=True)
+            or "name the columns with --question-column and --answer-column",
+        )
+    check_given_images(file, layout)
+
+
+def check_given_images(file: Path, layout: RowLayout) -> None:
+    """Check that a file has the column of images where one was named; without one all its rows may be of text.
+
+    Raises:
+        InputError: it has not.
+    """
+    if layout.image not in (IMAGE_KEYS, CAPTION_IMAGES):
+        require_column(file, "image", layout.image)
+
+
 def has_turns(columns: Iterable[str]) -> bool:
-    """Whether rows with these columns hold conversations."""
+    """Whether rows with these columns hold turns."""
     return not set(TURN_KEYS).isdisjoint(columns)
 
 
-def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
+def holds_conversations(columns: Collection[str], layout: RowLayout) -> bool:
+    """Whether rows with these columns hold turns, a question with its answer, or a caption."""
+    asked = not set(layout.question).isdisjoint(columns) and not set(layout.answer).isdisjoint(columns)
+    return has_turns(columns) or asked or not set(layout.text).isdisjoint(columns)
+
+
+def conversations_of(
+    path: Path, rejects: Rejects, layout: RowLayout = COMMON
+) -> Iterator[tuple[str, int, Conversation]]:
     """Yield ``(file, row number from 1, conversation)``; unusable samples go to ``rejects`` with the reason.
 
     Usable samples are not counted here: the caller may still reject their images.
@@ -94,10 +134,10 @@ def conversations_of(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, C
     Raises:
         InputError: a file is damaged.
     """
-    for file in check_conversations(path):
+    for file in check_conversations(path, layout):
         for number, row in read_rows(file, rejects):
             try:
-                yield str(file), number, conversation_of(row, file, number)
+                yield str(file), number, conversation_of(row, file, number, layout)
             except (BrokenImageError, ValueError) as error:
                 rejects.add(str(file), number, str(error))
 
@@ -131,8 +171,10 @@ def _image_fault(conversation: Conversation) -> str:
     return ""
 
 
-def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversation:
-    """The conversation of a row.
+def conversation_of(
+    row: Mapping[str, Any], file: Path, number: int, layout: RowLayout = COMMON
+) -> Conversation:
+    """The conversation of a row: its turns, or its question and answer, or a caption as an answer to the image.
 
     Raises:
         ValueError: it is not a conversation, or its images are not as many as its placeholders.
@@ -144,37 +186,80 @@ def conversation_of(row: dict[str, Any], file: Path, number: int) -> Conversatio
         if row.get(key):
             raise ValueError(f"the row has a '{key}', which cannot be read")
     shown: list[Any] = []
-    turns = _turns(_turn_cells(row), shown)
-    cells = _image_cells(row) or shown
-    images = tuple(image_reference(cell, file.parent, f"{name}.{index}") for index, cell in enumerate(cells))
+    given_images = _image_cells(row, layout)
+    turns = _turns(_turn_cells(row, len(given_images), layout), shown)
+    cells = given_images or shown
+    images = tuple(layout.image_of(cell, file, f"{name}.{index}") for index, cell in enumerate(cells))
     wanted = sum(turn.text.count(PLACEHOLDER) for turn in turns)
     if wanted != len(images):
         raise ValueError(f"{wanted} image placeholders, {len(images)} images")
     return Conversation(name, turns, images, str(row.get("ability") or ""))
 
 
-def _turn_cells(row: Mapping[str, Any]) -> Any:
-    """A row's turns, after its system prompt where that is a key of the row."""
+def _turn_cells(row: Mapping[str, Any], images: int, layout: RowLayout) -> Any:
+    """A row's turns, after its system prompt where that is a key of the row.
+
+    Raises:
+        ValueError: a question or caption that is no text.
+    """
     cells = next((row[key] for key in TURN_KEYS if row.get(key) is not None), None)
+    if cells is None:
+        cells = _plain_turns(row, images, layout)
+    elif isinstance(cells, str):
+        cells = _from_json(cells)
     system = row.get("system")
     if isinstance(cells, list) and isinstance(system, str) and system.strip():
         return [{"role": "system", "content": system}, *cells]
     return cells
 
 
-def _image_cells(row: Mapping[str, Any]) -> list[Any]:
+def _plain_turns(row: Mapping[str, Any], images: int, layout: RowLayout) -> Any:
+    """The turns of a row with a question and an answer, or with a caption; the images come first.
+
+    Raises:
+        ValueError: one of them is no text.
+    """
+    columns = [next((name for name in wanted if row.get(name) is not None), None)
+               for wanted in (layout.question, layout.answer, layout.text)]  # fmt: skip
+    question, answer, text = columns
+    if answer is None or question is None:
+        question, answer = None, text
+    if answer is None:
+        return None
+    asked, said = "" if question is None else row[question], row[answer]
+    for name, cell in ((question, asked), (answer, said)):
+        if not isinstance(cell, str):
+            raise ValueError(f"'{name}' is {json_type(cell)}, not text")
+    shown = "" if PLACEHOLDER in asked else (PLACEHOLDER + "\n") * images
+    return [
+        {"role": "user", "content": shown + asked if asked else shown.removesuffix("\n")},
+        {"role": "assistant", "content": said},
+    ]
+
+
+def _from_json(text: str) -> Any:
+    """What a cell of a CSV holds, where it is JSON; else the text."""
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        return text
+
+
+def _image_cells(row: Mapping[str, Any], layout: RowLayout) -> list[Any]:
     """A row's images; an empty text or null is none.
 
     Raises:
         ValueError: two keys hold images.
     """
     by_column: dict[str, list[Any]] = {}
-    for key in IMAGE_KEYS:
+    for key in layout.image:
         value = row.get(key)
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = _from_json(value)
         cells = [cell for cell in (value if isinstance(value, list) else [value]) if not is_no_image(cell)]
         if cells:
             by_column[key] = cells
-    if len(by_column) > 1:
+    if by_column.keys() >= set(IMAGE_KEYS):
         raise ValueError("images under both 'image' and 'images'")
     return next(iter(by_column.values()), [])
 

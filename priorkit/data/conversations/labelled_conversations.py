@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import (
+    COMMON,
     Conversation,
     check_conversations,
     conversation_of,
@@ -34,21 +36,22 @@ def as_text(conversation: Conversation) -> str:
     return "\n".join(f"{_SPEAKERS[turn.role]}: {turn.text.strip()}" for turn in turns)
 
 
-def conversation_records(path: Path, rejects: Rejects) -> Iterator[Record]:
+def conversation_records(path: Path, rejects: Rejects, layout: RowLayout = COMMON) -> Iterator[Record]:
     """Yield the conversations of a source in order as text; ids are ``number of the file:number of the row``.
 
     Args:
         path: a file or a folder of files.
         rejects: takes rows that are not conversations, or whose image is missing.
+        layout: their columns, and where the images are.
 
     Raises:
         InputError: a file is damaged, or there is no conversation at all.
     """
     count = 0
-    for index, file in enumerate(check_conversations(path)):
+    for index, file in enumerate(check_conversations(path, layout)):
         for number, row in read_rows(file, rejects):
             try:
-                text = as_text(conversation_of(row, file, number))
+                text = as_text(conversation_of(row, file, number, layout))
                 text.encode()
             except (BrokenImageError, ValueError) as error:
                 rejects.add(str(file), number, str(error))
@@ -98,7 +101,9 @@ def _key(file: int, row: int) -> int:
     return file << 40 | row
 
 
-def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Rejects) -> None:
+def write_by_ability(
+    path: Path, folder: Path, abilities: Abilities, rejects: Rejects, layout: RowLayout = COMMON
+) -> None:
     """Write a source's conversations with their ability as ``folder/ABILITY/00000.parquet``, a file per file.
 
     Args:
@@ -106,9 +111,10 @@ def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Re
         folder: where the tables go.
         abilities: of its conversations; rows without one were rejected when they were read.
         rejects: takes rows that cannot be written and were not rejected before.
+        layout: their columns, and where the images are.
     """
     known = {(row["file"], row["row"]) for row in rejects.rows}
-    for index, file in enumerate(check_conversations(path)):
+    for index, file in enumerate(check_conversations(path, layout)):
         again = Rejects(1.0)
 
         def fill(rows: Sequence[Row], _: Path, index: int = index) -> list[Any]:
@@ -118,7 +124,7 @@ def write_by_ability(path: Path, folder: Path, abilities: Abilities, rejects: Re
         def target(ability: Any, index: int = index) -> Path:
             return folder / ability / f"{index:05}.parquet"
 
-        write_rows(file, ABILITY, False, fill, target, again)
+        write_rows(file, ABILITY, False, fill, target, again, layout)
         for row in again.rows:
             if (row["file"], row["row"]) not in known:
                 rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))

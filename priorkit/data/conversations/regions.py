@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.boxes import Corners, format_box
-from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, image_reference
+from priorkit.data.columns import RowLayout
+from priorkit.data.conversations.conversation import COMMON, PLACEHOLDER, Conversation, Turn, has_turns
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
 from priorkit.data.images.regions import four_numbers, image_size, scaled_box
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
 """A row with one of these columns holds regions: RefCOCO's sentences or expression, Visual Genome's phrase
 (one region a row) or regions (all regions of an image)."""
+
+REGION_IMAGES = ("file_name", "image_path")
+"""Further columns of the image of a row of regions."""
 
 LOCATE = (
     "Where is {}? Answer with its box [x1,y1,x2,y2].",
@@ -60,7 +64,11 @@ class Fault:
 
 
 def conversations_of_regions(
-    row: Mapping[str, Any], file: Path, number: int, reserved: Sequence[str] = ()
+    row: Mapping[str, Any],
+    file: Path,
+    number: int,
+    reserved: Sequence[str] = (),
+    layout: RowLayout = COMMON,
 ) -> tuple[list[Conversation], list[Fault]]:
     """Two conversations for each expression of a row: expression to box and box to expression.
 
@@ -74,9 +82,10 @@ def conversations_of_regions(
 
     Args:
         row: its cells by column.
-        file: the row's file; images are relative to its folder.
+        file: the row's file.
         number: its number in the file.
         reserved: texts that no expression may hold.
+        layout: the column of images, and where they are.
 
     Returns:
         The conversations, and what is wrong with each of the other regions.
@@ -86,7 +95,7 @@ def conversations_of_regions(
         BrokenImageError: no image.
     """
     name = str(row.get("id", number))
-    image = image_reference(image_cell(row), file.parent, name)
+    image = layout.image_of(image_cell(row, layout), file, name)
     conversations: list[Conversation] = []
     faults: list[Fault] = []
     regions, read = _regions(row, image)
@@ -109,13 +118,20 @@ def conversations_of_regions(
     return conversations, faults
 
 
-def image_cell(row: Mapping[str, Any]) -> Any:
+def holds_regions(row: Mapping[str, Any]) -> bool:
+    """Whether a row holds regions: it has one of their columns, and no turns."""
+    return not has_turns(name for name, value in row.items() if value is not None) and not set(
+        REGION_COLUMNS
+    ).isdisjoint(row)
+
+
+def image_cell(row: Mapping[str, Any], layout: RowLayout) -> Any:
     """The cell of a row of regions that holds its image.
 
     Raises:
         BrokenImageError: there is none.
     """
-    for column in ("image", "file_name", "image_path"):
+    for column in (*layout.image, *REGION_IMAGES):
         if row.get(column) is not None:
             return row[column]
     raise BrokenImageError("no image given")

@@ -10,15 +10,17 @@ from typing import Any, cast
 
 from priorkit.core.boxes import BOX_PATTERN, corners_of
 from priorkit.core.errors import InputError, nearest, rename_hint
+from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import (
+    COMMON,
     PLACEHOLDER,
-    TURN_KEYS,
     Conversation,
     Turn,
+    check_given_images,
     conversation_of,
-    has_turns,
+    holds_conversations,
 )
-from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions
+from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions, holds_regions
 from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -106,7 +108,7 @@ def check_boxes(texts: Iterable[str]) -> None:
                 raise ValueError(f"the box {match[0]} has reversed corners; expected x1 < x2 and y1 < y2")
 
 
-def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
+def check_task_conversations(path: Path, tags_column: str = "", layout: RowLayout = COMMON) -> list[Path]:
     """The files of a source, their columns checked from headers.
 
     Raises:
@@ -115,12 +117,15 @@ def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
     files = files_of(path)
     for file in files:
         columns = column_names(file)
-        if not has_turns(columns) and not set(REGION_COLUMNS) & set(columns):
+        if not holds_conversations(columns, layout) and not set(REGION_COLUMNS) & set(columns):
             raise InputError(
-                f"neither 'conversations' nor regions ({', '.join(REGION_COLUMNS)}); got {', '.join(columns)}",
+                "neither 'conversations' in LLaVA's format, a question with an answer, nor regions "
+                f"({', '.join(REGION_COLUMNS)}); the columns are {', '.join(columns)}",
                 where=str(file),
-                hint=rename_hint("conversations", columns, only_close=True) or "expected LLaVA's format",
+                hint=rename_hint("conversations", columns, only_close=True)
+                or "name the columns with --question-column and --answer-column",
             )
+        check_given_images(file, layout)
         if tags_column and tags_column not in columns:
             raise InputError(
                 f"no column '{tags_column}'; got {', '.join(columns)}",
@@ -132,7 +137,12 @@ def check_task_conversations(path: Path, tags_column: str = "") -> list[Path]:
 
 
 def task_conversations_of(
-    path: Path, rejects: Rejects, task_column: str, tags_column: str, reserved: Sequence[str] = ()
+    path: Path,
+    rejects: Rejects,
+    task_column: str,
+    tags_column: str,
+    reserved: Sequence[str] = (),
+    layout: RowLayout = COMMON,
 ) -> Iterator[tuple[str, int, Conversation]]:
     """Yield ``(file, row number from 1, conversation)`` of conversations and regions.
 
@@ -146,16 +156,17 @@ def task_conversations_of(
         task_column: column of the task type.
         tags_column: column of the tags; empty for none.
         reserved: texts that no conversation may contain.
+        layout: the columns of the rest, and where the images are.
 
     Raises:
         InputError: a file is damaged.
     """
-    for file in check_task_conversations(path, tags_column):
+    for file in check_task_conversations(path, tags_column, layout):
         for number, row in read_rows(file, rejects):
             try:
                 tags = tags_of(row.get(tags_column)) if tags_column else None
                 conversations, task_type = _conversations_of_row(
-                    row, file, number, rejects, task_column, reserved
+                    row, file, number, rejects, task_column, reserved, layout
                 )
             except (BrokenImageError, ValueError) as error:
                 rejects.add(str(file), number, str(error))
@@ -172,15 +183,16 @@ def _conversations_of_row(
     rejects: Rejects,
     task_column: str,
     reserved: Sequence[str],
+    layout: RowLayout,
 ) -> tuple[list[Conversation], str]:
     """The conversations of a row, counted as usable, and their task type."""
-    if not any(row.get(key) is not None for key in TURN_KEYS) and set(REGION_COLUMNS) & set(row):
-        conversations, faults = conversations_of_regions(row, file, number, reserved)
+    if holds_regions(row):
+        conversations, faults = conversations_of_regions(row, file, number, reserved, layout)
         for fault in faults:
             rejects.add(str(file), number, fault.reason, fault.region)
         rejects.accept(len(conversations) // 2)
         return conversations, REGION
-    conversation = conversation_of(dict(row), file, number)
+    conversation = conversation_of(row, file, number, layout)
     texts = [turn.text for turn in conversation.turns]
     for reserved_text in reserved:
         if any(reserved_text in text for text in texts):

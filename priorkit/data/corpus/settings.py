@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator
 
 from priorkit.core.options.settings import StepSettings, option, reject_limit_option
 from priorkit.core.options.values import Count, Named, NamedNumbers, Words, parse_count
-from priorkit.data.text.documents import column_option, sources_argument
+from priorkit.data.columns import TextColumnSettings
+from priorkit.data.text.documents import sources_argument
 
 
 def _amount(value: Any) -> Any:
@@ -29,7 +30,7 @@ def _shard(value: str | None) -> str | None:
     return None if value is None else "/".join(map(str, shard_of(value)))
 
 
-class MixSettings(StepSettings):
+class MixSettings(TextColumnSettings, StepSettings):
     """Options of ``priorkit mix``."""
 
     step: ClassVar[str] = "mix"
@@ -83,7 +84,6 @@ class MixSettings(StepSettings):
         "concat", "How documents fill rows: cut anywhere, cropped to begin with a row, or padded."
     )
     seed: int = option(42, "Seed of the order of documents.", ge=0, lt=1 << 32)
-    text_column: str = column_option()
     subset: Named = option(
         {}, "Subset of a source that is a hub dataset.", metavar="NAME=SUBSET", advanced=True
     )

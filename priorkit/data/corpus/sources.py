@@ -77,7 +77,7 @@ def source_files(settings: MixSettings, name: str, source: Input) -> list[Path]:
 def tokenize_options(settings: MixSettings) -> TokenizeOptions:
     """How the sources' documents are read."""
     return TokenizeOptions(
-        column=settings.text_column,
+        columns=settings.text_column,
         labelled=bool(settings.target),
         hashed=settings.deduplicate or settings.held_out is not None,
     )

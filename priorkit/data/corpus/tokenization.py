@@ -71,12 +71,12 @@ class TokenizeOptions:
     """How documents are read and what is stored in addition to their tokens.
 
     Attributes:
-        column: the column or key that holds the text.
+        columns: names that the column or key of the text may have.
         labelled: store the labels.
         hashed: store a hash of the text.
     """
 
-    column: str
+    columns: tuple[str, ...]
     labelled: bool
     hashed: bool
 
@@ -104,7 +104,7 @@ def tokenize_chunks(
             "tokenizer": str(tokenizer.path),
             "end": tokenizer.end,
             "dtype": tokenizer.dtype,
-            "column": options.column,
+            "columns": list(options.columns),
             "labelled": options.labelled,
             "hashed": options.hashed,
             "out": str(output),
@@ -147,7 +147,7 @@ def copy_documents(
                 {
                     "task": "copy",
                     "parts": [[str(part.path), part.index, part.count] for part in chunk.parts],
-                    "column": options.column,
+                    "columns": list(options.columns),
                     "labelled": options.labelled,
                     "documents": places,
                     "out": str(outputs[chunk.source].with_suffix(f".{len(tasks):08d}")),
@@ -236,7 +236,9 @@ def _batches(task: Task, rejects: Rejects, result: Result) -> Iterator[list[tupl
 
 def _documents(task: Mapping[str, Any], rejects: Rejects, result: Result) -> Iterator[tuple[str, int]]:
     for number, (path, index, count) in enumerate(task["parts"]):
-        reader = DocumentReader(FilePart(Path(path), index, count), rejects, task["column"], task["labelled"])
+        reader = DocumentReader(
+            FilePart(Path(path), index, count), rejects, tuple(task["columns"]), task["labelled"]
+        )
         yield from reader
         result["lines"].append(reader.lines)
         result["broken"].extend([number, row["row"], row["reason"]] for row in rejects.rows)

@@ -1,29 +1,24 @@
-"""Entity images: which image shows which entity. ImageFolder, ``metadata.jsonl``, ``metadata.csv`` or parquet."""
+"""Entity images: which image shows which entity, and the names that are ranked."""
 
 from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from priorkit.core.errors import InputError, Problems, rename_hint
-from priorkit.core.input_files import InputFiles, is_clutter, list_files
-from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, image_reference
+from priorkit.core.errors import InputError, Problems
+from priorkit.data.columns import NAMES, find_column
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, ImageRef
+from priorkit.data.images.entity_sources import COMMON, EntityLayout, entity_references
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
-from priorkit.data.io.csv_rows import read_csv
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
-from priorkit.data.io.parquet import class_label_names
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.row_format import json_type
-from priorkit.data.io.rows import column_names, files_of, read_rows
+from priorkit.data.io.rows import read_rows
+from priorkit.data.shuffling import sample_ids
 
 logger = logging.getLogger(__name__)
-
-NAME_COLUMNS = ("entity", "label", "name", "text")
-"""Columns that may hold an entity's name, the first that is there."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +54,33 @@ class EntityImages:
 
 
 def read_entities(
-    path: Path, rejects: Rejects, verify: bool = True, check: ImageCheck = IN_MEMORY_CHECK
+    path: Path,
+    rejects: Rejects,
+    verify: bool = True,
+    check: ImageCheck = IN_MEMORY_CHECK,
+    layout: EntityLayout = COMMON,
 ) -> EntityImages:
-    """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or parquet.
+    """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or tables.
 
     Args:
-        path: a folder with one sub-folder per entity; or one of :data:`METADATA_FILES` (``file_name`` and one
-            of :data:`NAME_COLUMNS`) in it or in its folders; or a parquet file or folder of them (``image`` and
-            a name). A folder of splits is read only where there is one split.
+        path: see :func:`priorkit.data.images.entity_sources.entity_references`.
         rejects: takes rows without a name or an image, and images that do not decode.
         verify: decode every image once now, so that broken ones are known before any work; without it
             the caller counts good and broken images and judges.
         check: how the images are checked.
+        layout: the columns of images and names, the split, other names of the entities.
 
     Raises:
         InputError: there are no images, or two entities have the same name in different spellings.
     """
     listed: list[str] = []
     spool = check.open_spool()
-    references = [(entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed)]
+    references = [
+        (entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed, layout)
+    ]
+    name_of = layout.names.names_of(listed)
+    references = [(name_of[entity], ref) for entity, ref in references]
+    listed = [name_of[entity] for entity in listed]
     if spool is not None:
         spool.flush()
     statuses = check.statuses([ref for _, ref in references]) if verify else {}
@@ -176,7 +179,7 @@ def check_names_file(path: Path, where: str) -> None:
 
 
 def read_names(path: Path) -> list[str]:
-    """Names from a text file, one per line, or from a table with one of :data:`NAME_COLUMNS`.
+    """Names from a text file, one per line, or from a table with one of :data:`priorkit.data.columns.NAMES`.
 
     Blank lines are skipped; a table's rows without a name are an error.
 
@@ -198,12 +201,9 @@ def _names_of_lines(path: Path) -> list[str]:
 
 
 def _names_of_table(path: Path) -> list[str]:
-    columns = column_names(path)
-    column = next((name for name in NAME_COLUMNS if name in columns), None)
+    column, present = find_column(path, NAMES)
     if column is None:
-        raise InputError(
-            f"columns {', '.join(columns)}; expected one of {', '.join(NAME_COLUMNS)}", where=str(path)
-        )
+        raise InputError(f"columns {', '.join(present)}; expected one of {', '.join(NAMES)}", where=str(path))
     rejects, names = Rejects(0), list[str]()
     for number, row in read_rows(path, rejects, [column]):
         value = row.get(column)
@@ -237,150 +237,34 @@ def warn_without_images(entities: EntityImages, effect: str) -> int:
     return count
 
 
-def entity_references(path: Path, rejects: Rejects, listed: list[str]) -> Iterator[tuple[str, ImageRef]]:
-    """Entity and image of each row; ``listed`` takes all names that a source lists, with or without an image."""
-    if path.is_file():
-        yield from _from_parquet([path], rejects, listed)
-        return
-    files = list_files(path)
-    tables = [name for name in files.names if Path(name).name in METADATA_FILES and name.count("/") <= 1]
-    if tables:
-        yield from _from_metadata(path, _one_split(path, tables, files), rejects, listed)
-    elif any(name.lower().endswith(".parquet") and name.count("/") <= 1 for name in files.names):
-        # A data set of the hub keeps its parquet files one folder down.
-        yield from _from_parquet(files_of(path, (".parquet",)), rejects, listed)
-    else:
-        yield from _from_folders(path, files, rejects, listed)
+def split_entities(entities: EntityImages, share: float, seed: int) -> tuple[EntityImages, EntityImages]:
+    """Hold a share of each entity's images out; at least one stays, so single images are trained on.
 
+    Args:
+        entities: all images.
+        share: 0 to 1, exclusive; rounded to a number of images per entity, at least one where there are two.
+        seed: chooses the images.
 
-METADATA_FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Tables of ``file_name`` and name next to the images, as ``datasets`` names them."""
-
-SPLITS = frozenset(
-    {"train", "training", "val", "valid", "validation", "dev", "eval", "evaluation", "test", "testing"}
-)
-"""Names that folders of splits have; an ImageFolder whose folders are all called so holds no entities of these names."""
-
-
-def _one_split(path: Path, tables: list[str], files: InputFiles) -> list[str]:
-    """The tables of a folder, or of the only split in it.
-
-    Raises:
-        InputError: there are several splits.
+    Returns:
+        The training and the held-out images, both in their previous order.
     """
-    splits = sorted({name.split("/")[0] for name in tables if "/" in name})
-    if len(splits) > 1 and SPLITS.issuperset(map(str.lower, splits)):
-        raise _several_splits(path, splits)
-    return tables
+    held: set[int] = set()
+    by_entity: dict[int, list[int]] = {}
+    for index, entity in enumerate(entities.entity_of):
+        by_entity.setdefault(entity, []).append(index)
+    for entity, images in by_entity.items():
+        count = min(len(images) - 1, max(1, round(share * len(images))))
+        order = sample_ids(seed + 7919 * (entity + 1), 0, len(images), len(images)).tolist()
+        held.update(images[position] for position in order[:count])
+    trained = _those(entities, sorted(set(range(len(entities.images))) - held))
+    return replace(trained, without=entities.without), _those(entities, sorted(held))
 
 
-def _several_splits(path: Path, splits: Sequence[str]) -> InputError:
-    return InputError(
-        f"the folders {', '.join(splits)} are splits of a data set, not entities",
-        where=str(path),
-        hint="name one of them: " + " or ".join(str(path / name) for name in splits),
+def _those(entities: EntityImages, chosen: list[int]) -> EntityImages:
+    names = tuple(sorted({entities.entities[entities.entity_of[index]] for index in chosen}))
+    number = {name: position for position, name in enumerate(names)}
+    return EntityImages(
+        names,
+        tuple(entities.images[index] for index in chosen),
+        tuple(number[entities.entities[entities.entity_of[index]]] for index in chosen),
     )
-
-
-def _from_folders(
-    path: Path, files: InputFiles, rejects: Rejects, listed: list[str]
-) -> Iterator[tuple[str, ImageRef]]:
-    folders = sorted(item.name for item in path.iterdir() if item.is_dir() and _is_shown(item.name, files))
-    if folders and SPLITS.issuperset(map(str.lower, folders)):
-        if len(folders) > 1:
-            raise _several_splits(path, folders)
-        yield from _from_folders(path / folders[0], list_files(path / folders[0]), rejects, listed)
-        return
-    listed.extend(folders)
-    dangling = set(files.dangling)
-    for name in sorted(dangling - {name for name in dangling if is_image(name)}):
-        rejects.add(str(path / name), 1, "the link leads nowhere")
-    by_folder: dict[str, list[Path]] = {}
-    for name in (*files.names, *files.dangling):
-        if "/" in name and is_image(name):
-            by_folder.setdefault(name.split("/")[0], []).append(path / name)
-    for folder in folders:
-        for file in sorted(by_folder.get(folder, [])):
-            yield folder, ImageRef(file.relative_to(path).as_posix(), file)
-
-
-def _is_shown(name: str, files: InputFiles) -> bool:
-    return not is_clutter(name) and name not in files.artifacts
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its suffix."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _from_metadata(
-    path: Path, tables: Sequence[str], rejects: Rejects, listed: list[str]
-) -> Iterator[tuple[str, ImageRef]]:
-    for table in tables:
-        file = path / table
-        if file.name.endswith(".csv"):
-            rows = read_csv(file)
-        else:
-            rows = read_rows(file, rejects)
-        for number, row in rows:
-            column = next((name for name in NAME_COLUMNS if isinstance(row.get(name), str)), None)
-            if column is None or not row[column].strip():
-                rejects.add(str(file), number, _no_name(row) if column is None else f"'{column}' is blank")
-                continue
-            listed.append(row[column])
-            if "file_name" not in row:
-                rejects.add(str(file), number, f"no 'file_name'; got {', '.join(row)}")
-                continue
-            try:
-                ref = image_reference(row["file_name"], file.parent, "")
-            except BrokenImageError as error:
-                rejects.add(str(file), number, str(error))
-                continue
-            yield (
-                row[column],
-                ImageRef(f"{Path(table).parent.as_posix()}/{ref.name}".removeprefix("./"), ref.path),
-            )
-
-
-def _no_name(row: Mapping[str, Any]) -> str:
-    """Why a row names no entity."""
-    for name in NAME_COLUMNS:
-        if row.get(name) is not None:
-            return f"'{name}' is {json_type(row[name])}, not a name"
-    return f"no name ({' or '.join(NAME_COLUMNS)}); got {', '.join(row)}"
-
-
-def _from_parquet(
-    files: Sequence[Path], rejects: Rejects, listed: list[str]
-) -> Iterator[tuple[str, ImageRef]]:
-    for file in files:
-        columns = column_names(file)
-        column = next((name for name in NAME_COLUMNS if name in columns), None)
-        if column is None or "image" not in columns:
-            raise InputError(
-                f"columns {', '.join(columns)}; expected image and one of {', '.join(NAME_COLUMNS)}",
-                where=str(file),
-                hint=_renaming(columns, column is None),
-            )
-        labels = class_label_names(file, column)
-        listed.extend(label for label in labels if label.strip())
-        for number, row in read_rows(file, rejects, ["image", column]):
-            value = row.get(column)
-            entity = labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value
-            if not isinstance(entity, str) or not entity.strip():
-                rejects.add(str(file), number, f"'{column}' is not a name: {value!r}")
-                continue
-            listed.append(entity)
-            try:
-                yield entity, image_reference(row.get("image"), file.parent, f"{file.name}:{number}")
-            except BrokenImageError as error:
-                rejects.add(str(file), number, str(error))
-
-
-def _renaming(columns: Sequence[str], no_name: bool) -> str:
-    """Which columns to rename, where others may be meant."""
-    renamed = [] if "image" in columns else [rename_hint("image", columns, only_close=True)]
-    if no_name:
-        meant = next((name for name in columns if any(known in name for known in NAME_COLUMNS)), "")
-        renamed.append(f"rename '{meant}' to 'label'" if meant else "")
-    return ", ".join(filter(None, renamed))

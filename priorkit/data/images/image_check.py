@@ -116,7 +116,7 @@ IN_MEMORY_CHECK = ImageCheck()
 
 
 def image_check(
-    work: Work[Any], source: Input, started: Runtime, cache_folder: Path | None, reader: str = "pairs"
+    work: Work[Any], source: Input, started: Runtime, cache_folder: Path | None, layout: object
 ) -> ImageCheck:
     """How a step checks the images of one of its inputs.
 
@@ -129,17 +129,17 @@ def image_check(
         cache_folder: where statuses are kept, by the source's stamp or digest, so that neither a resumed
             run nor another one over the same images decodes them all again; None where not all of the
             source is checked.
-        reader: what reads the source, as that decides which images it has.
+        layout: how the source is read, as that decides which images it has and in what order.
     """
     distributed.start(started)
     return ImageCheck(
         spool_folder=next(folder for folder in work.path.absolute().parents if folder.is_dir()),
-        cache_file=cache_folder / cache_name(source, reader) if cache_folder is not None else None,
+        cache_file=cache_folder / cache_name(source, layout) if cache_folder is not None else None,
         shared=world_size() > 1,
     )
 
 
-def cache_name(source: Input, reader: str) -> str:
+def cache_name(source: Input, layout: object) -> str:
     """The name of the file for a source's statuses, from everything that they depend on."""
     import PIL
 
@@ -148,7 +148,7 @@ def cache_name(source: Input, reader: str) -> str:
             "form": _VERSION,
             "pillow": PIL.__version__,
             "pixels": MAX_PIXELS,
-            "reader": reader,
+            "layout": repr(layout),
             "source": source.quick_key(),
             # The hub's revision is that of a repository; which of its files are meant is in what was given.
             "given": source.given if source.revision else "",

@@ -1,4 +1,4 @@
-"""Image-text pairs: parquet, JSON, LLaVA's captions, and WebDataset shards."""
+"""Image-text pairs: tables, LLaVA's captions, and WebDataset shards."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, rename_hint
+from priorkit.core.errors import InputError, Problems
 from priorkit.core.input_files import list_files
-from priorkit.data.conversations.conversation import IMAGE_KEYS, conversations_of, has_turns
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool, image_reference
+from priorkit.data.columns import RowLayout, find_column, require_column
+from priorkit.data.conversations.conversation import conversations_of, has_turns
+from priorkit.data.images import webdataset
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
-from priorkit.data.images.regions import (
-    REGION_FIELDS,
-    SIZE_FIELDS,
-    ImageRegion,
-    no_class_names,
-    read_regions,
-)
-from priorkit.data.io import webdataset
-from priorkit.data.io.formats import row_suffixes, suffix_of
-from priorkit.data.io.parquet import Parquet, class_label_names
+from priorkit.data.images.regions import REGION_FIELDS, SIZE_FIELDS, ImageRegion, read_regions
+from priorkit.data.io.formats import row_suffixes
+from priorkit.data.io.parquet import class_label_names
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
 
-IMAGE_COLUMNS = ("image", "file_name", "jpg", "png")
-TEXT_COLUMNS = ("text", "caption", "txt")
+COMMON = RowLayout()
 CAPTION = "caption"
 """The column that GRIT's spans refer to."""
 
@@ -69,10 +63,14 @@ class Pairs:
         return len(self.texts)
 
 
-def check_pairs(path: Path) -> list[Path]:
+def check_pairs(path: Path, layout: RowLayout = COMMON) -> list[Path]:
     """The files of a source of pairs, their columns or first members checked from headers.
 
     In a folder with shards only these are read: tools that write them add further tables.
+
+    Args:
+        path: a file or a folder.
+        layout: the columns of images and texts.
 
     Raises:
         InputError: no file of a known type, or no image or text in it.
@@ -89,17 +87,19 @@ def check_pairs(path: Path) -> list[Path]:
             if next(webdataset.samples_of(file), None) is None:
                 raise InputError("the shard is empty", where=str(file))
             continue
-        columns = column_names(file)
-        if has_turns(columns) and not set(IMAGE_KEYS).isdisjoint(columns):
+        if _holds_conversations(file, layout):
             continue
-        for known, what in ((IMAGE_COLUMNS, "image"), (TEXT_COLUMNS, "text")):
-            if not any(name in columns for name in known):
-                raise InputError(
-                    f"no {what} column; expected {' or '.join(known)}, got {', '.join(columns)}",
-                    where=str(file),
-                    hint=rename_hint(known[0], columns, only_close=True),
-                )
+        problems = Problems(InputError)
+        for kind, wanted in (("image", layout.image), ("text", layout.text)):
+            with problems.collecting():
+                require_column(file, kind, wanted)
+        problems.raise_if_any()
     return files
+
+
+def _holds_conversations(file: Path, layout: RowLayout) -> bool:
+    """Whether a table holds LLaVA's captions: turns, and no column of a text."""
+    return has_turns(column_names(file)) and find_column(file, layout.text)[0] is None
 
 
 def read_pairs(
@@ -107,6 +107,7 @@ def read_pairs(
     rejects: Rejects,
     check: ImageCheck = IN_MEMORY_CHECK,
     limit: int = 0,
+    layout: RowLayout = COMMON,
     *,
     with_regions: bool = False,
 ) -> Pairs:
@@ -117,6 +118,7 @@ def read_pairs(
         rejects: takes broken rows and images, in the order of the files.
         check: how the images are checked.
         limit: stop after so many usable pairs; 0 reads all.
+        layout: the columns of images and texts, and where the images are.
         with_regions: whether the images' regions are read too; rows with one that cannot be read are broken.
 
     Raises:
@@ -124,7 +126,7 @@ def read_pairs(
     """
     read = Rejects(1.0)
     spool = check.open_spool()
-    rows = _rows(check_pairs(path), read, spool, with_regions)
+    rows = _rows(check_pairs(path, layout), read, spool, layout, with_regions)
     images: list[ImageRef] = []
     texts: list[str] = []
     regions: list[tuple[ImageRegion, ...]] = []
@@ -156,15 +158,19 @@ def read_pairs(
     return Pairs(tuple(images), tuple(texts), tuple(regions))
 
 
-def check_regions(path: Path) -> None:
+def check_regions(path: Path, layout: RowLayout = COMMON) -> None:
     """Check that the pairs have regions that can be read; files are read up to the first.
+
+    Args:
+        path: where they are.
+        layout: the columns of images and texts, and where the images are.
 
     Raises:
         InputError: no row has any; the message holds the first reason where rows were rejected.
     """
     rejects = Rejects(1.0)
-    for file in check_pairs(path):
-        if any(pair.regions for pair in pairs_of(file, rejects, with_regions=True)):
+    for file in check_pairs(path, layout):
+        if any(pair.regions for pair in pairs_of(file, rejects, layout, with_regions=True)):
             return
     broken = rejects.rows[0] if rejects.rows else None
     found = f"; the first broken one: {broken['file']}:{broken['row']}: {broken['reason']}" if broken else ""
@@ -202,10 +208,10 @@ class _Part:
 
 
 def _rows(
-    files: Sequence[Path], rejects: Rejects, spool: Spool | None, with_regions: bool
+    files: Sequence[Path], rejects: Rejects, spool: Spool | None, layout: RowLayout, with_regions: bool
 ) -> Iterator[tuple[Path, Pair]]:
     for file in files:
-        for pair in pairs_of(file, rejects, with_regions=with_regions):
+        for pair in pairs_of(file, rejects, layout, with_regions=with_regions):
             yield file, Pair(pair.row, pair.image.spooled(spool), pair.text, pair.regions)
 
 
@@ -213,32 +219,31 @@ def _is_table(file: Path) -> bool:
     return not file.name.lower().endswith((webdataset.SHARD_SUFFIX, *webdataset.COMPRESSED_SUFFIXES))
 
 
-def pairs_of(file: Path, rejects: Rejects, *, with_regions: bool = False) -> Iterator[Pair]:
+def pairs_of(
+    file: Path, rejects: Rejects, layout: RowLayout, *, with_regions: bool = False
+) -> Iterator[Pair]:
     """The pairs of a file."""
     if not _is_table(file):
         return _from_shard(file, rejects, with_regions)
-    columns = column_names(file)
-    if has_turns(columns) and not any(name in columns for name in TEXT_COLUMNS):
-        return _from_conversations(file, rejects)
-    return _from_table(file, columns, rejects, with_regions)
+    if _holds_conversations(file, layout):
+        return _from_conversations(file, rejects, layout)
+    return _from_table(file, rejects, layout, with_regions)
 
 
-def _from_table(file: Path, columns: list[str], rejects: Rejects, with_regions: bool) -> Iterator[Pair]:
-    image_column = next(name for name in IMAGE_COLUMNS if name in columns)
-    text_column = next(name for name in TEXT_COLUMNS if name in columns)
+def _from_table(file: Path, rejects: Rejects, layout: RowLayout, with_regions: bool) -> Iterator[Pair]:
+    image_column = require_column(file, "image", layout.image)
+    text_column = require_column(file, "text", layout.text)
     read = [image_column, text_column]
     if with_regions:
-        named = (CAPTION, *REGION_FIELDS, *(name for pair in SIZE_FIELDS for name in pair))
-        read += [name for name in named if name in columns and name not in read]
-    is_parquet = suffix_of(file, Parquet.suffixes) is not None
-    names = cache(partial(class_label_names, file)) if is_parquet else no_class_names
-    for number, row in read_rows(file, rejects, read):
+        read += [CAPTION, *REGION_FIELDS, *(name for pair in SIZE_FIELDS for name in pair)]
+    names = cache(partial(class_label_names, file))
+    for number, row in read_rows(file, rejects, list(dict.fromkeys(read))):
         text = row.get(text_column)
         if not isinstance(text, str) or not text.strip():
             rejects.add(str(file), number, f"'{text_column}' is empty or not text")
             continue
         try:
-            image = image_reference(row.get(image_column), file.parent, f"{file.name}:{number}")
+            image = layout.image_of(row.get(image_column), file, f"{file.name}:{number}")
             regions = read_regions(row, image, _caption(row, text), names) if with_regions else ()
         except (BrokenImageError, ValueError) as error:
             rejects.add(str(file), number, str(error))
@@ -252,9 +257,9 @@ def _caption(row: Mapping[str, Any], text: str) -> str:
     return caption if isinstance(caption, str) else text
 
 
-def _from_conversations(file: Path, rejects: Rejects) -> Iterator[Pair]:
+def _from_conversations(file: Path, rejects: Rejects, layout: RowLayout) -> Iterator[Pair]:
     """LLaVA's captions: the image and the first assistant turn."""
-    for _, number, conversation in conversations_of(file, rejects):
+    for _, number, conversation in conversations_of(file, rejects, layout):
         if len(conversation.images) != 1:
             rejects.add(str(file), number, f"{conversation.id}: {len(conversation.images)} images, not one")
             continue

@@ -7,61 +7,61 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, rename_hint
+from priorkit.core.errors import InputError
 from priorkit.core.input_files import list_files, paths_below
-from priorkit.data.images.decoding import (
-    IMAGE_SUFFIXES,
-    BrokenImageError,
-    ImageRef,
-    image_reference,
-    is_no_image,
-)
-from priorkit.data.io.formats import format_of, suffix_of
+from priorkit.data.columns import RowLayout, find_column, require_column
+from priorkit.data.images.decoding import IMAGE_SUFFIXES, BrokenImageError, ImageRef, is_no_image
+from priorkit.data.io.arrow import stored_schema
+from priorkit.data.io.formats import format_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_schema import NULL, Shape, arrow_type, fitted_row, joined, shape_of
-from priorkit.data.io.rows import column_names, files_of, read_rows
+from priorkit.data.io.rows import files_of, has_column, read_rows
 
 BATCH = 256
 """Rows in memory at a time."""
 
 Row = tuple[int, dict[str, Any]]
-"""A row with its number in its file, from 1."""
+"""A row with its number in its file, from 1; its image is under ``image``, whatever the file calls it."""
+
+COMMON = RowLayout()
 
 Tag = Callable[[Sequence[Row], Path], list[list[str] | BrokenImageError | None]]
 """Maps rows and their file to their tags; None without an image, the error where it cannot be used."""
 
 
-def find_tables(path: Path) -> list[Path]:
-    """The tables of a source with a column ``image``, or the folder of images itself.
+def find_tables(path: Path, layout: RowLayout = COMMON) -> list[Path]:
+    """The tables of a source with a column of images, or the folder of images itself.
+
+    A CSV or TSV in a folder of images is no table where it has no such column.
 
     Raises:
         InputError: there are neither images nor tables with images.
     """
     if path.is_dir():
         names = list_files(path).names
-        if not any(format_of(Path(name)) for name in names):
-            if not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
-                raise InputError("no images and no tables here", where=str(path))
+        shows = any(name.lower().endswith(IMAGE_SUFFIXES) for name in names)
+        formats = {name: found for name in names if (found := format_of(Path(name)))}
+        lists = [name for name, found in formats.items() if found.secondary]
+        if shows and len(lists) == len(formats) and not any(_has(path / name, layout) for name in lists):
             return [path]
+        if not formats:
+            raise InputError("no images and no tables here", where=str(path))
     files = files_of(path)
     for file in files:
-        if not has_column(file, "image"):
-            columns = column_names(file)
-            raise InputError(
-                f"no column 'image'; got {', '.join(columns)}",
-                where=str(file),
-                hint=rename_hint("image", columns, only_close=True),
-            )
+        require_column(file, "image", layout.image)
     return files
 
 
-def has_column(file: Path, name: str) -> bool:
-    """Whether a table has a column; of JSON, whether any row has the key, read up to the first that has."""
-    if file.is_dir():
-        return name == "image"
-    if suffix_of(file, (".parquet",)):
-        return name in column_names(file)
-    return any(name in row for _, row in read_rows(file, Rejects(1.0)))
+def _has(file: Path, layout: RowLayout) -> bool:
+    try:
+        return find_column(file, layout.image)[0] is not None
+    except InputError:
+        return False
+
+
+def lacks_column(file: Path, name: str) -> bool:
+    """Whether no row of a table, or of a folder of images, has a column."""
+    return file.is_dir() or not has_column(file, name)
 
 
 def image_cells(row: dict[str, Any]) -> list[Any]:
@@ -70,7 +70,7 @@ def image_cells(row: dict[str, Any]) -> list[Any]:
     return [cell for cell in (value if isinstance(value, list) else [value]) if not is_no_image(cell)]
 
 
-def row_image(row: dict[str, Any], file: Path, number: int) -> ImageRef | None:
+def row_image(row: dict[str, Any], file: Path, number: int, layout: RowLayout = COMMON) -> ImageRef | None:
     """The first image of a row; None where it has none.
 
     Raises:
@@ -79,17 +79,13 @@ def row_image(row: dict[str, Any], file: Path, number: int) -> ImageRef | None:
     value = row.get("image")
     if isinstance(value, list):
         value = value[0] if value else None
-    return None if is_no_image(value) else image_reference(value, _folder(file), f"{file.name}:{number}")
+    return None if is_no_image(value) else layout.image_of(value, file, f"{file.name}:{number}")
 
 
-def _folder(file: Path) -> Path:
-    return file if file.is_dir() else file.parent
-
-
-def rows_of(file: Path, rejects: Rejects) -> Iterator[list[Row]]:
+def rows_of(file: Path, rejects: Rejects, layout: RowLayout = COMMON) -> Iterator[list[Row]]:
     """Rows in batches; each image of a folder is a row."""
     batch: list[Row] = []
-    for row in _rows(file, rejects):
+    for row in _rows(file, rejects, layout):
         batch.append(row)
         if len(batch) == BATCH:
             yield batch
@@ -98,16 +94,25 @@ def rows_of(file: Path, rejects: Rejects) -> Iterator[list[Row]]:
         yield batch
 
 
-def _rows(file: Path, rejects: Rejects) -> Iterator[Row]:
+def _rows(file: Path, rejects: Rejects, layout: RowLayout) -> Iterator[Row]:
     if file.is_dir():
         images = [path for path in paths_below(file) if path.name.lower().endswith(IMAGE_SUFFIXES)]
         for number, image in enumerate(images, start=1):
             yield number, {"image": image.relative_to(file).as_posix()}
         return
-    yield from read_rows(file, rejects)
+    column = find_column(file, layout.image)[0]
+    for number, row in read_rows(file, rejects):
+        yield number, row if column in ("image", None) else _renamed(row, column)
 
 
-def write_tagged(file: Path, target: Path, column: str, tag: Tag, rejects: Rejects) -> int:
+def _renamed(row: dict[str, Any], column: str | None) -> dict[str, Any]:
+    """A row with its image under ``image``."""
+    return {"image" if name == column else name: value for name, value in row.items() if name != "image"}
+
+
+def write_tagged(
+    file: Path, target: Path, column: str, tag: Tag, rejects: Rejects, layout: RowLayout = COMMON
+) -> int:
     """Write a table's rows with their tags as parquet; images are embedded, so the file needs no others.
 
     Args:
@@ -116,11 +121,12 @@ def write_tagged(file: Path, target: Path, column: str, tag: Tag, rejects: Rejec
         column: of the tags; a column of that name is replaced.
         tag: gives the tags of rows.
         rejects: takes rows that do not parse or whose images cannot be used; they are left out.
+        layout: the column of images, which is written as ``image``, and where they are.
 
     Returns:
         How many rows were written.
     """
-    return write_rows(file, column, True, tag, lambda _: target, rejects)
+    return write_rows(file, column, True, tag, lambda _: target, rejects, layout)
 
 
 def write_rows(
@@ -130,6 +136,7 @@ def write_rows(
     fill: Callable[[Sequence[Row], Path], Sequence[Any]],
     target: Callable[[Any], Path],
     rejects: Rejects,
+    layout: RowLayout = COMMON,
 ) -> int:
     """Write a table's rows with one more column as parquet, images embedded.
 
@@ -140,6 +147,7 @@ def write_rows(
         fill: gives rows their values; a :class:`BrokenImageError` for a row to leave out.
         target: the parquet file of the rows with a value.
         rejects: takes rows that are left out.
+        layout: the column of images, which is written as ``image``, and where they are.
 
     Returns:
         How many rows were written.
@@ -147,13 +155,13 @@ def write_rows(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, shapes = _columns(file, column, several)
+    schema, shapes = _columns(file, column, several, layout)
     listed = "image" in schema.names and not pa.types.is_struct(schema.field("image").type)
     done = 0
     with ExitStack() as stack:
         writers: dict[Path, pq.ParquetWriter] = {}
-        for batch in rows_of(file, rejects):
-            rows = _embed_all(batch, file, rejects)
+        for batch in rows_of(file, rejects, layout):
+            rows = _embed_all(batch, file, rejects, layout)
             full: dict[Path, list[dict[str, Any]]] = {}
             for (number, row), value in zip(rows, fill(rows, file), strict=True):
                 if isinstance(value, BrokenImageError):
@@ -178,24 +186,24 @@ def write_rows(
     return done
 
 
-def _embed_all(rows: Sequence[Row], file: Path, rejects: Rejects) -> list[Row]:
+def _embed_all(rows: Sequence[Row], file: Path, rejects: Rejects, layout: RowLayout) -> list[Row]:
     """The rows with their images' bytes instead of paths; those whose images are missing are left out."""
     rows_embedded: list[Row] = []
     for number, row in rows:
         try:
-            rows_embedded.append((number, _embedded(row, file)))
+            rows_embedded.append((number, _embedded(row, file, layout)))
         except (BrokenImageError, OSError) as error:
             rejects.add(str(file), number, str(error))
     return rows_embedded
 
 
-def _embedded(row: dict[str, Any], file: Path) -> dict[str, Any]:
+def _embedded(row: dict[str, Any], file: Path, layout: RowLayout) -> dict[str, Any]:
     value = row.get("image")
 
     def cell(value: Any) -> dict[str, Any] | None:
         if is_no_image(value):
             return None
-        image = image_reference(value, _folder(file), "")
+        image = layout.image_of(value, file, "")
         content = image.read()
         if content is None:
             content = (image.path or Path()).read_bytes()
@@ -217,23 +225,23 @@ def _holds_bytes(kind: Any) -> bool:
     )
 
 
-def _columns(file: Path, column: str, several: bool) -> tuple[Any, dict[str, Shape] | None]:
+def _columns(
+    file: Path, column: str, several: bool, layout: RowLayout
+) -> tuple[Any, dict[str, Shape] | None]:
     """The schema of a table with one more column, of texts or lists of them.
 
     Returns:
-        That of a parquet file, images as bytes, described for ``datasets`` too, and None; or that of all rows
+        That of a parquet or Arrow file, images as bytes, described for ``datasets`` too, and None; or that of all rows
         of another table, and the shapes of its columns but images and the new one.
     """
     import pyarrow as pa
     from datasets import Features, Image, List, Value
 
-    if not file.is_dir() and suffix_of(file, (".parquet",)):
-        import pyarrow.parquet as pq
-
-        written = pq.read_schema(file)
-        features = Features.from_arrow_schema(written)
-        if "image" in written.names:
-            held = written.field("image").type
+    if not file.is_dir() and (written := stored_schema(file)) is not None:
+        source = find_column(file, layout.image)[0]
+        features = Features(_renamed(dict(Features.from_arrow_schema(written)), source))
+        if source is not None:
+            held = written.field(source).type
             inner = held.value_type if pa.types.is_list(held) or pa.types.is_large_list(held) else held
             if not _holds_bytes(inner):
                 features["image"] = Image() if inner is held else List(Image())
@@ -241,7 +249,7 @@ def _columns(file: Path, column: str, several: bool) -> tuple[Any, dict[str, Sha
         return features.arrow_schema, None
     shapes: dict[str, Shape] = {}
     listed = False
-    for _, row in _rows(file, Rejects(1.0)):
+    for _, row in _rows(file, Rejects(1.0), layout):
         listed = listed or isinstance(row.get("image"), list)
         for name, value in row.items():
             # The contents of image cells and of a column that is replaced do not matter.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from priorkit.data.io.arrow import ArrowTable
+from priorkit.data.io.delimited import Delimited
 from priorkit.data.io.json_array import JsonArray
 from priorkit.data.io.json_lines import JsonLines
 from priorkit.data.io.parquet import Parquet
@@ -16,6 +18,8 @@ ROW_FORMATS: list[RowFormat] = [
     JsonLines(),
     JsonArray(),
     Parquet(),
+    ArrowTable(),
+    Delimited(),
 ]
 
 

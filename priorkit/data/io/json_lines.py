@@ -49,7 +49,7 @@ def open_lines(path: Path) -> BinaryIO:
 class JsonLines(RowFormat):
     """A JSON object per line; blank lines are skipped."""
 
-    suffixes = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+    suffixes = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")
 
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
         with open_lines(path) as stream:

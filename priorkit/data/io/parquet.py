@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.data.io.arrow import stored_schema
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat
 
@@ -22,6 +23,7 @@ class Parquet(RowFormat):
     """A parquet file; only the columns that are needed are read, page by page."""
 
     suffixes = (".parquet",)
+    has_schema = True
 
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
         return _rows(FilePart(path, 0, 1), columns)
@@ -82,19 +84,18 @@ def _rows(part: FilePart, columns: list[str] | None) -> Iterator[NumberedRow]:
 
 
 def class_label_names(file: Path, column: str, field: str | None = None) -> list[str]:
-    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet files.
+    """Names of a ``ClassLabel`` column, from the schema that datasets writes into parquet and Arrow files.
 
     Args:
-        file: a parquet file.
+        file: a file; one of another format has none.
         column: the column.
         field: a field of the column's structures, such as ``category`` of ``objects``.
 
     Returns:
         The names by number; empty where the column has none.
     """
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_schema(file).metadata or {}
+    schema = stored_schema(file)
+    metadata = (schema and schema.metadata) or {}
     try:
         found: Any = json.loads(metadata[b"huggingface"])["info"]["features"][column]
         if field is not None:

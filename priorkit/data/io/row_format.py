@@ -51,10 +51,15 @@ class RowFormat(ABC):
         suffixes: of its files, in lower case.
         ambiguous: whether files with these suffixes often hold something else, such as settings, so that
             a folder is searched for them last.
+        secondary: whether such a file next to files of other formats is a list of something else, as a rule, so
+            that a folder's are read only where it holds no others.
+        has_schema: whether all rows have the columns that :meth:`column_names` gives; of JSON those of one row.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     ambiguous: ClassVar[bool] = False
+    secondary: ClassVar[bool] = False
+    has_schema: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:

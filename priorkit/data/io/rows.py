@@ -7,7 +7,7 @@ same on every machine and for any number of processes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,20 +20,7 @@ from priorkit.data.io.row_format import FilePart, NumberedRow, RowFormat
 logger = logging.getLogger(__name__)
 
 UNREADABLE_SUFFIXES = (
-    *(
-        ".csv",
-        ".tsv",
-        ".ndjson",
-        ".arrow",
-        ".feather",
-        ".avro",
-        ".orc",
-        ".xlsx",
-        ".xls",
-        ".h5",
-        ".hdf5",
-        ".pkl",
-    ),
+    *(".avro", ".orc", ".xlsx", ".xls", ".h5", ".hdf5", ".pkl"),
     *(".tar", ".tgz", ".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".lz4"),
 )
 """Data formats that users have and no step reads; such files are named, not skipped in silence."""
@@ -43,7 +30,8 @@ def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
     """The files of a source: the file itself, or all files of known types below a folder, sorted.
 
     See :mod:`priorkit.core.input_files` for what a folder's files are. A ``.json`` that holds one object, such
-    as ``dataset_infos.json``, is left out of a folder that holds rows too.
+    as ``dataset_infos.json``, is left out of a folder that holds rows too, and so are CSV and TSV files next to
+    rows in other formats.
 
     Args:
         path: a file or a folder.
@@ -68,6 +56,8 @@ def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
     files = sorted(path / name for name in listed.names if suffix_of(path / name, known))
     single = [file for file in files if _is_single_object(file)]
     files = [file for file in files if file not in single] or single
+    lists = _secondary(files)
+    files = [file for file in files if file not in lists]
     unread = {
         "files in formats that are not read here": [
             name
@@ -77,6 +67,7 @@ def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
         "JSON files without rows": [
             file.relative_to(path).as_posix() for file in single if file not in files
         ],
+        "tables next to rows in other formats": [file.relative_to(path).as_posix() for file in lists],
         "artifacts of priorkit, which are inputs themselves": list(listed.artifacts),
     }
     notes = [f"{len(names)} {what}, such as {names[0]}" for what, names in unread.items() if names]
@@ -95,6 +86,13 @@ def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
 def _warn_once(text: str) -> None:
     """Warn of what several readers of the same source find."""
     logger.warning(text)
+
+
+def _secondary(files: Sequence[Path]) -> list[Path]:
+    """Files of secondary formats next to those of others."""
+    formats = {file: found for file in files if (found := format_of(file))}
+    second = [file for file, found in formats.items() if found.secondary]
+    return second if len(second) < len(formats) else []
 
 
 def _is_single_object(file: Path) -> bool:
@@ -124,6 +122,22 @@ def column_names(path: Path) -> list[str]:
         InputError: as :func:`read_rows`.
     """
     return _readable(path).column_names(path)
+
+
+def has_schema(path: Path) -> bool:
+    """Whether all rows of a file have the columns that :func:`column_names` gives."""
+    return (row_format := format_of(path)) is not None and row_format.has_schema
+
+
+def has_column(path: Path, *names: str) -> bool:
+    """Whether a file has one of several columns; of JSON, whether any row has, read up to the first that does.
+
+    Raises:
+        InputError: as :func:`read_rows`.
+    """
+    if has_schema(path):
+        return not set(names).isdisjoint(column_names(path))
+    return any(not row.keys().isdisjoint(names) for _, row in read_rows(path, Rejects(1.0)))
 
 
 def parts_of(path: Path) -> list[FilePart]:

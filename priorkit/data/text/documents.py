@@ -1,19 +1,23 @@
-"""Text sources: documents from JSON Lines, parquet and plain text, from files, folders or the hub."""
+"""Text sources: documents from rows and from plain text, in files, folders or on the hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.artifact import is_artifact
 from priorkit.core.errors import InputError, nearest
-from priorkit.core.options.settings import argument, option
-from priorkit.data.io.formats import row_suffixes, suffix_of
+from priorkit.core.options.settings import argument
+from priorkit.data.columns import TEXTS, find_column, require_column
+from priorkit.data.io.formats import row_suffixes
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import FilePart
-from priorkit.data.io.rows import PartReader, column_names, files_of, read_rows
+from priorkit.data.io.rows import PartReader, files_of, read_rows
 from priorkit.data.text.concepts import LABELS, with_combinations
+
+TEXT_FILES = ".jsonl, .csv, .tsv (also .gz, .zst), .parquet, .arrow, .json, .txt"
 
 
 def text_suffixes() -> tuple[str, ...]:
@@ -29,16 +33,11 @@ def is_plain_text(file: Path) -> bool:
 def sources_argument() -> Any:
     """Declare the text sources of a step."""
     return argument(
-        "Text sources: .jsonl (also .gz, .zst), .parquet, .txt, a folder of them, or a hub dataset id.",
+        f"Text sources: {TEXT_FILES}, a folder of them, or a hub dataset id.",
         accepts=("world", "text"),
         metavar="NAME=SOURCE",
         hub="dataset",
     )
-
-
-def column_option() -> Any:
-    """Declare the column of a document's text."""
-    return option("text", "Column or key that holds a document's text.")
 
 
 def text_files(path: Path) -> list[Path]:
@@ -55,8 +54,12 @@ def text_files(path: Path) -> list[Path]:
     return files_of(path, text_suffixes())
 
 
-def check_text_source(path: Path, column: str = "text") -> list[Path]:
+def check_text_source(path: Path, columns: Sequence[str] = TEXTS) -> list[Path]:
     """The files of a text source, their type and column checked from headers.
+
+    Args:
+        path: a file or a folder of files.
+        columns: names that the column or key of the text may have.
 
     Raises:
         InputError: no readable file, an empty one, or no such column.
@@ -65,26 +68,34 @@ def check_text_source(path: Path, column: str = "text") -> list[Path]:
     for file in files:
         if file.stat().st_size == 0:
             raise InputError("the file is empty", where=str(file))
-        if suffix_of(file, (".parquet",)):
-            names = column_names(file)
-            if column not in names:
-                raise InputError(
-                    f"no column '{column}'; got {', '.join(names)}",
-                    where=str(file),
-                    hint=column_hint(column, names),
-                )
-        elif is_plain_text(file):
+        if is_plain_text(file):
             check_plain_text(file)
+        else:
+            require_column(file, "text", columns)
     return files
 
 
-def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterator[str]:
+def text_column(file: Path, columns: Sequence[str]) -> str:
+    """The column or key of the text in a file: the first of several that it has, or else the first of all."""
+    if len(columns) == 1:
+        return columns[0]
+    status = file.stat()
+    return _text_column(file, tuple(columns), status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _text_column(file: Path, columns: tuple[str, ...], changed: int, size: int) -> str:
+    """As :func:`text_column`, once for all parts of a file."""
+    return find_column(file, columns)[0] or columns[0]
+
+
+def read_documents(path: Path, rejects: Rejects, columns: Sequence[str] = TEXTS) -> Iterator[str]:
     """Yield the documents of a source in order; a ``.txt`` file is one document.
 
     Args:
         path: a file or a folder of files.
         rejects: takes rows without text.
-        column: the column or key that holds the text.
+        columns: names that the column or key of the text may have.
 
     Raises:
         InputError: a file is empty or damaged.
@@ -94,6 +105,7 @@ def read_documents(path: Path, rejects: Rejects, column: str = "text") -> Iterat
         if is_plain_text(file):
             yield _plain_text(file, rejects)
             continue
+        column = text_column(file, columns)
         for number, row in read_rows(file, rejects, [column]):
             if is_blank(row.get(column)):
                 continue
@@ -128,15 +140,8 @@ def text_of(row: Mapping[str, Any], column: str) -> str:
                 raise ValueError(f"'{column}' holds a lone surrogate") from None
         return value
     if column not in row:
-        raise ValueError(f"no key '{column}' ({nearest(column, row)})")
+        raise ValueError(f"no key '{column}'; the keys are {', '.join(row)} (--text-column)")
     raise ValueError(f"'{column}' is not text")
-
-
-def column_hint(column: str, present: Iterable[str]) -> str:
-    """What to do where a table's text is under another name."""
-    names = list(present)
-    close = nearest(column, names, only_close=True)
-    return f"{close or 'name the column of the text'} (--text-column NAME)" if names else ""
 
 
 LABEL_COLUMN = "labels"
@@ -164,15 +169,17 @@ class DocumentReader:
     Args:
         part: which part.
         rejects: takes rows without text, or without labels where those are asked for.
-        column: the column or key that holds the text.
+        columns: names that the column or key of the text may have.
         labelled: whether to read labels too.
 
     Attributes:
         lines: see :class:`priorkit.data.io.rows.PartReader`.
     """
 
-    def __init__(self, part: FilePart, rejects: Rejects, column: str, labelled: bool = False) -> None:
-        self._part, self._rejects, self._column, self._labelled = part, rejects, column, labelled
+    def __init__(
+        self, part: FilePart, rejects: Rejects, columns: Sequence[str], labelled: bool = False
+    ) -> None:
+        self._part, self._rejects, self._columns, self._labelled = part, rejects, columns, labelled
         self.lines = 0
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
@@ -181,13 +188,14 @@ class DocumentReader:
         if is_plain_text(file):
             yield _plain_text(file, self._rejects), 0
             return
-        columns = [self._column, LABEL_COLUMN] if self._labelled else [self._column]
+        column = text_column(file, self._columns)
+        columns = [column, LABEL_COLUMN] if self._labelled else [column]
         reader = PartReader(self._part, self._rejects, columns)
         for number, row in reader:
-            if is_blank(row.get(self._column)):
+            if is_blank(row.get(column)):
                 continue
             try:
-                text = text_of(row, self._column)
+                text = text_of(row, column)
                 bits = label_bits(row.get(LABEL_COLUMN)) if self._labelled else 0
             except ValueError as error:
                 self._rejects.add(str(file), number, str(error))

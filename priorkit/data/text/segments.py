@@ -13,11 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.core.errors import InputError, nearest
+from priorkit.core.errors import InputError
+from priorkit.data.columns import TEXTS
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
 from priorkit.data.text.document_encoder import document_encoder
-from priorkit.data.text.documents import is_blank, is_plain_text, read_documents, text_files
+from priorkit.data.text.documents import (
+    is_blank,
+    is_plain_text,
+    read_documents,
+    text_column,
+    text_files,
+    text_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,13 +76,13 @@ class Segment:
     metadata: str
 
 
-def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator[Record]:
+def read_records(path: Path, rejects: Rejects, columns: Sequence[str] = TEXTS) -> Iterator[Record]:
     """Yield the documents of a source in order, with their ids and metadata.
 
     Args:
         path: a file, a folder of files, or an artifact that holds text.
         rejects: takes rows without text.
-        column: the column or key that holds the text.
+        columns: names that the column or key of the text may have.
 
     Raises:
         InputError: a file is empty or damaged, or there is no document at all.
@@ -86,11 +94,15 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
                 yield Record(file.stem, text, "")
                 count += 1
             continue
+        column = text_column(file, columns)
         for number, row in read_rows(file, rejects):
-            text = row.get(column)
-            if is_blank(text):
+            if is_blank(row.get(column)):
                 continue
-            if isinstance(text, str):
+            try:
+                text = text_of(row, column)
+            except ValueError as error:
+                rejects.add(str(file), number, str(error))
+            else:
                 rejects.accept()
                 identifier = row.get("id")
                 named = (
@@ -100,10 +112,6 @@ def read_records(path: Path, rejects: Rejects, column: str = "text") -> Iterator
                 )
                 yield Record(str(identifier) if named else str(count), text, _metadata(row, column))
                 count += 1
-            elif column not in row:
-                rejects.add(str(file), number, f"no key '{column}' ({nearest(column, row)})")
-            else:
-                rejects.add(str(file), number, f"'{column}' is not text")
     if not count:
         raise InputError("no documents here", where=str(path))
 

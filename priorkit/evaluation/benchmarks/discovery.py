@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from priorkit.core.artifact import hash_file
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.input_files import paths_below
 from priorkit.core.inputs import Input
+from priorkit.data.columns import COLUMN_KINDS, RowLayout
 from priorkit.data.io.formats import ROW_FORMATS, suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import column_names, read_rows
+from priorkit.data.io.rows import column_names, has_schema, read_rows
 from priorkit.data.text.documents import text_suffixes
+from priorkit.evaluation.benchmarks.rows import COMMON, benchmark_rows, renamed_columns, renames
 from priorkit.evaluation.presets.loading import preset, read_preset
 from priorkit.evaluation.presets.schema import Preset
 from priorkit.evaluation.tasks.base import Task
@@ -40,6 +42,7 @@ class BenchmarkSource:
         images: files of the separate table that holds its images, where there is one.
         image_folder: where the image files named in it are; next to it where None.
         rows: how many rows its files have, before any is read; 0 for plain text.
+        renamed: the task type's name of each column that is called otherwise.
     """
 
     name: str
@@ -51,6 +54,7 @@ class BenchmarkSource:
     images: tuple[Path, ...] = ()
     image_folder: Path | None = None
     rows: int = 0
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def digest(self) -> str:
         """SHA-256 of the file; of all files' digests together where there are several."""
@@ -61,7 +65,10 @@ class BenchmarkSource:
 
 
 def find_benchmarks(
-    inputs: Mapping[str, Input], task: Task | None, image_folders: Mapping[str, Path] | None = None
+    inputs: Mapping[str, Input],
+    task: Task | None,
+    image_folders: Mapping[str, Path] | None = None,
+    layout: RowLayout = COMMON,
 ) -> list[BenchmarkSource]:
     """All benchmarks that the inputs name, in order.
 
@@ -75,6 +82,7 @@ def find_benchmarks(
         task: the task type of those that are no presets; from column ``task`` or from the columns where
             None.
         image_folders: where image files that rows name are, by benchmark; of those not named under ``""``.
+        layout: the columns of those that are no presets.
 
     Raises:
         InputError: no table, columns that do not fit, two benchmarks of one name, or a folder for none.
@@ -93,7 +101,7 @@ def find_benchmarks(
                 )
             elif item.path.suffix != ".toml":
                 benchmarks += [
-                    _source(name, files, task, folders.get(name, folders.get("")))
+                    _source(name, files, task, folders.get(name, folders.get("")), layout)
                     for name, files in _named_files(item).items()
                 ]
         except InputError as error:
@@ -112,28 +120,6 @@ def find_benchmarks(
             problems.add(f"no benchmark '{name}'", where=f"--images {name}=", hint=nearest(name, seen))
     problems.raise_if_any()
     return benchmarks
-
-
-def image_folders(given: Sequence[str]) -> dict[str, Path]:
-    """Read folders of images, each ``DIR`` for all benchmarks or ``NAME=DIR`` for one; ``DIR`` is under ``""``.
-
-    Raises:
-        InputError: no such folder, or two of them for the same.
-    """
-    problems = Problems(InputError)
-    folders: dict[str, Path] = {}
-    for word in given:
-        name, sign, folder = word.partition("=")
-        if not sign or Path(word).expanduser().is_dir():
-            name, folder = "", word
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            problems.add("no such folder", where=f"--images {word}")
-        elif name in folders:
-            problems.add("two folders for " + (f"'{name}'" if name else "all"), where=f"--images {word}")
-        folders[name] = path
-    problems.raise_if_any()
-    return folders
 
 
 def _preset_source(preset: Preset, item: Input, image_folder: Path | None) -> BenchmarkSource:
@@ -189,7 +175,9 @@ def _matching(item: Input, patterns: Sequence[str]) -> tuple[Path, ...]:
     """A preset's files: the one given, those that its globs find, or all tables of a user's own folder."""
     if item.path.is_file():
         return (item.path,)
-    files = sorted({file for pattern in patterns for file in item.path.glob(pattern) if file.is_file()})
+    # Files that count as those of an input, such as no hidden ones.
+    listed = set(paths_below(item.path))
+    files = sorted({file for pattern in patterns for file in item.path.glob(pattern) if file in listed})
     if not files and item.kind != "hub" and not any("/" in pattern for pattern in patterns):
         files = _tables(item.path)
     if not files:
@@ -254,7 +242,11 @@ def stem_of(path: Path) -> str:
 
 
 def _source(
-    name: str, files: tuple[Path, ...], task: Task | None, image_folder: Path | None = None
+    name: str,
+    files: tuple[Path, ...],
+    task: Task | None,
+    image_folder: Path | None,
+    layout: RowLayout,
 ) -> BenchmarkSource:
     first = files[0]
     if suffix_of(first, text_suffixes()) is None:
@@ -264,8 +256,10 @@ def _source(
     columns, count = (["text"], 0) if suffix_of(first, (".txt",)) else table_of(files)
     if not columns:
         raise InputError("there is no row", where=str(first))
+    renamed = renames(columns, layout, str(first))
+    columns = renamed_columns(columns, renamed)
     if task is None:
-        rows = _cells(files, ["task", "answer"]) if {"task", "answer"} & set(columns) else []
+        rows = _cells(files, ["task", "answer"], renamed) if {"task", "answer"} & set(columns) else []
         task = task_of(
             columns,
             (row.get("task") for row in rows),
@@ -274,7 +268,9 @@ def _source(
         )
     check_columns(columns, task, str(first))
     visual = "image" in columns
-    return BenchmarkSource(name, files, task, visual, tuple(columns), image_folder=image_folder, rows=count)
+    return BenchmarkSource(
+        name, files, task, visual, tuple(columns), image_folder=image_folder, renamed=renamed, rows=count
+    )
 
 
 def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
@@ -288,8 +284,9 @@ def table_of(files: Sequence[Path]) -> tuple[list[str], int]:
     columns: dict[str, None] = {}
     rows = 0
     for file in files:
-        if suffix_of(file, (".parquet",)):
+        if has_schema(file):
             columns.update(dict.fromkeys(column_names(file)))
+        if suffix_of(file, (".parquet",)):
             rows += _parquet_rows(file)
             continue
         for _, row in read_rows(file, Rejects(1.0)):
@@ -304,9 +301,17 @@ def _parquet_rows(file: Path) -> int:
     return int(pq.read_metadata(file).num_rows)
 
 
-def _cells(files: Sequence[Path], columns: list[str]) -> list[Mapping[str, Any]]:
+def _cells(files: Sequence[Path], columns: list[str], renamed: Mapping[str, str]) -> list[Mapping[str, Any]]:
     """Some columns of all rows; rows that do not parse are judged later, when all is read."""
-    return [row for file in files for _, row in read_rows(file, Rejects(1.0), columns)]
+    return [row for file in files for _, row in benchmark_rows(file, Rejects(1.0), renamed, columns)]
+
+
+def _missing_hint(missing: Sequence[str]) -> str:
+    """The options that name the columns that are missing, where there are some."""
+    options = [f"--{name}-column" for name in missing if name in COLUMN_KINDS]
+    return (f"name the columns with {', '.join(options)}" if options else "rename the columns") + (
+        ", or choose another --task"
+    )
 
 
 def check_columns(columns: Sequence[str], task: Task, where: str) -> None:
@@ -320,5 +325,5 @@ def check_columns(columns: Sequence[str], task: Task, where: str) -> None:
             f"the task type '{task.name}' needs {', '.join(task.required_columns)}; missing: {', '.join(missing)}; "
             f"the columns are {', '.join(columns)}",
             where=where,
-            hint="rename the columns, or choose another --task",
+            hint=_missing_hint(missing),
         )

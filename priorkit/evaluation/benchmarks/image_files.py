@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from priorkit.core.input_files import paths_below
 from priorkit.core.inputs import Input
 from priorkit.data.images.decoding import BrokenImageError, path_within
+from priorkit.data.images.named_images import may_name_images
 from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.rows import read_rows
 from priorkit.evaluation.benchmarks.column_mapping import image_value
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
+from priorkit.evaluation.benchmarks.rows import benchmark_rows
 
 
 def image_files(
@@ -20,20 +21,24 @@ def image_files(
 ) -> dict[str, tuple[Path, tuple[str, ...]]]:
     """Image files by benchmark: their folder, and their names below it, sorted.
 
-    Files below an input that is a folder are left out: they are a part of it.
+    Files that are among those of an input are left out.
 
     Args:
         sources: the benchmarks.
         inputs: what they were found in.
     """
-    full_folders = [item.path.resolve() for item in inputs if item.path.is_dir() and not item.revision]
+    folders = [item for item in inputs if item.path.is_dir()]
+    complete = [item.path.resolve() for item in folders if item.owner is not None]
+    listed = {path for item in folders if item.owner is None for path in paths_below(item.path.resolve())}
     by_benchmark: dict[str, tuple[Path, tuple[str, ...]]] = {}
     for source in sources:
         for folder in dict.fromkeys(source.image_folder or file.parent for file in source.files):
-            if any(folder.resolve().is_relative_to(parent) for parent in full_folders):
+            if any(folder.resolve().is_relative_to(parent) for parent in complete):
                 continue
             files = [file for file in source.files if folder in (source.image_folder, file.parent)]
-            names = {name for file in files for name in _names(source, file) if _is_there(folder, name)}
+            named = {name for file in files for name in _names(source, file)}
+            root = folder.resolve()
+            names = {name for name in named if _is_there(folder, name) and root / name not in listed}
             if names:
                 by_benchmark[source.name] = (folder, tuple(sorted(names)))
     return by_benchmark
@@ -42,7 +47,7 @@ def image_files(
 def _names(source: BenchmarkSource, file: Path) -> Iterator[str]:
     if not source.visual or not _may_name(source, file):
         return
-    for _, row in read_rows(file, Rejects(1.0)):
+    for _, row in benchmark_rows(file, Rejects(1.0), source.renamed):
         try:
             value = image_value(source.preset, row) if source.preset else row.get("image")
         except ValueError:
@@ -61,12 +66,8 @@ def _may_name(source: BenchmarkSource, file: Path) -> bool:
         return True
     if source.preset is not None:
         return bool(source.preset.data.image_folder)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema: Any = pq.read_schema(file)
-    kind = schema.field("image").type if "image" in schema.names else pa.null()
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    column = next((old for old, new in source.renamed.items() if new == "image"), "image")
+    return may_name_images(file, (column,))
 
 
 def _is_there(folder: Path, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from priorkit.data.io.threads import in_threads
 from priorkit.data.text.documents import read_documents
 from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
+from priorkit.evaluation.benchmarks.rows import benchmark_rows
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.cells import Row, check_text, numbers_cell, text_cell
 from priorkit.evaluation.tasks.item import Item
@@ -107,11 +108,17 @@ def read_items(
 
 
 def read_predictions(
-    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
+    path: Path,
+    task: Task,
+    rejects: Rejects,
+    group_by: Sequence[str],
+    limit: int = 0,
+    renamed: Mapping[str, str] | None = None,
 ) -> list[Item]:
     """The items of a file of predictions: ``id``, ``prediction``, the truth, and groups if any.
 
-    Of more rows than ``limit``, where it is not 0, the first are taken.
+    Of more rows than ``limit``, where it is not 0, the first are taken. ``renamed`` are columns that have
+    another name, see :func:`priorkit.evaluation.benchmarks.rows.renames`.
 
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
@@ -122,7 +129,7 @@ def read_predictions(
     items: list[Item] = []
     seen: dict[str, int] = {}
     unused: dict[str, None] = {}
-    for number, row in islice(read_rows(path, rejects), limit or None):
+    for number, row in islice(benchmark_rows(path, rejects, renamed or {}), limit or None):
         try:
             item = predicted(task, row, columns)
             _refuse_repeat(item, seen, number)
@@ -168,7 +175,7 @@ def _rows(source: BenchmarkSource, rejects: Rejects) -> Iterator[tuple[Path, Pat
             for text in read_documents(file, rejects):
                 yield file, folder, 1, {"text": text}
             continue
-        for number, row in read_rows(file, rejects):
+        for number, row in benchmark_rows(file, rejects, source.renamed):
             if source.preset is None:
                 yield file, folder, number, row
                 continue

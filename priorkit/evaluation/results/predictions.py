@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.data.columns import RowLayout
 from priorkit.data.io.formats import suffix_of
 from priorkit.data.io.json_lines import JsonLines
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
+from priorkit.evaluation.benchmarks.discovery import table_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS, predicted, read_predictions
+from priorkit.evaluation.benchmarks.rows import COMMON, renames
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.choice import published_options
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
@@ -29,7 +32,12 @@ _IDS = ("id", "question_id", "questionId", "index", "pid")
 
 
 def read_answers(
-    path: Path, task: Task, rejects: Rejects, group_by: Sequence[str], limit: int = 0
+    path: Path,
+    task: Task,
+    rejects: Rejects,
+    group_by: Sequence[str],
+    limit: int = 0,
+    layout: RowLayout = COMMON,
 ) -> tuple[list[Item], list[ModelAnswer]]:
     """Items and answers of a file of predictions or of a harness's sample log.
 
@@ -39,12 +47,14 @@ def read_answers(
         rejects: takes broken lines.
         group_by: columns kept as groups.
         limit: read no more than so many lines; 0 for all.
+        layout: the columns of predictions; a log's are known.
 
     Raises:
         InputError: the file is empty or damaged, too many lines are broken, or none is left.
     """
-    if not _is_log(path):
-        items = read_predictions(path, task, rejects, group_by, limit)
+    if not is_log(path):
+        renamed = {} if layout == COMMON else renames(table_of([path])[0], layout, str(path))
+        items = read_predictions(path, task, rejects, group_by, limit, renamed)
         return items, [ModelAnswer(item.prediction or "") for item in items]
     columns = tuple(dict.fromkeys([*GROUP_COLUMNS, *group_by]))
     items: list[Item] = []
@@ -81,7 +91,8 @@ def answer_columns(path: Path) -> set[str]:
     }
 
 
-def _is_log(path: Path) -> bool:
+def is_log(path: Path) -> bool:
+    """Whether a file is a sample log of lm-evaluation-harness or lmms-eval."""
     if suffix_of(path, JsonLines.suffixes) is None:
         return False
     first = next((row for _, row in read_rows(path, Rejects(1.0))), {})

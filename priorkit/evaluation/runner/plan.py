@@ -13,7 +13,7 @@ from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs, Plan
 from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
-from priorkit.evaluation.results.predictions import answer_columns
+from priorkit.evaluation.results.predictions import answer_columns, is_log
 from priorkit.evaluation.results.rescore import check_versions, read_entries
 from priorkit.evaluation.runner.compatibility import answer_mode_of, check_groups, check_patches, check_sight
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
@@ -30,6 +30,9 @@ MODEL_OPTIONS = (
     "max_new_tokens", "region_layer",
 )  # fmt: skip
 """Options that say how a model is asked."""
+
+COLUMN_OPTIONS = tuple(f"{kind}_column" for kind in ("image", "text", "question", "answer", "choices"))
+"""Options that name columns."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,10 @@ def plan_evaluation(
         return _plan_predictions(settings, inputs, judges)
     _check_request(settings, inputs)
     sources = settings.benchmark_sources(inputs)
+    if sources and all(source.preset for source in sources):
+        _refuse_columns(settings, "a preset names its columns itself")
     if settings.rescore:
+        _refuse_columns(settings, "--rescore reads the samples of an evaluation")
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
         _check_columns(settings, inputs["rescore"].path / "samples.jsonl")
@@ -93,6 +99,12 @@ def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
     problems.raise_if_any()
 
 
+def _refuse_columns(settings: EvaluateSettings, why: str) -> None:
+    problems = Problems(UsageError)
+    refuse_changed(settings, COLUMN_OPTIONS, problems, f"{why}, so that this has no effect")
+    problems.raise_if_any()
+
+
 def _refuse_model_options(settings: EvaluateSettings, given: str, problems: Problems) -> None:
     refuse_changed(settings, MODEL_OPTIONS, problems, f"{given} asks no model, so that this has no effect")
 
@@ -112,6 +124,8 @@ def _plan_predictions(
     path = inputs["predictions"].path
     if not path.is_file():
         raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
+    if is_log(path):
+        _refuse_columns(settings, "the columns of a harness's log are known")
     _check_columns(settings, path)
     _check_shared(settings, inputs, [stem_of(path)])
     return _plan_without([("predictions", path.name), ("task", str(settings.task))], path, judges, settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from priorkit.core.work import Work
+from priorkit.data.columns import layout_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import stem_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS
@@ -20,7 +21,9 @@ def score_predictions(settings: EvaluateSettings, work: Work[Any], rejects: Reje
     """The answers of ``--predictions``."""
     given = work.inputs["predictions"]
     task = TASKS[str(settings.task)]
-    items, answers = read_answers(given.path, task, rejects, settings.group_columns, settings.limit)
+    items, answers = read_answers(
+        given.path, task, rejects, settings.group_columns, settings.limit, layout_of(settings)
+    )
     scored = score_answers(stem_of(given.path), task, items, answers, settings.scoring_options(None))
     return ScoredBenchmark(
         stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects)

@@ -82,14 +82,15 @@ def _python_list(text: str) -> Any:
 
 
 def numbers_cell(row: Row, key: str, count: int) -> tuple[float, ...]:
-    """A cell that must hold a list of exactly ``count`` finite numbers.
+    """A cell that must hold a list of exactly ``count`` finite numbers, or text that shows one.
 
     Raises:
         ValueError: it holds something else.
     """
     values = cell(row, key)
+    values = list_of_text(values) if isinstance(values, str) else values
     if not isinstance(values, list | tuple) or len(cast("list[Any]", values)) != count:
-        raise ValueError(f"'{key}' must be a list of {count} numbers, got {_repr(values)}")
+        raise ValueError(f"'{key}' must be a list of {count} numbers, got {_repr(row[key])}")
     numbers: list[float] = []
     for value in cast("list[Any]", values):
         if not is_number(value):

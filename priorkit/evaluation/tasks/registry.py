@@ -83,7 +83,7 @@ def task_of(columns: Sequence[str], named: Iterable[Any], answers: Iterable[Any]
     raise InputError(
         f"the columns {', '.join(columns)} fit no task type",
         where=where,
-        hint=f"name the task with --task, or rename columns ({kinds})",
+        hint=f"name the task with --task, columns with --question-column and the like ({kinds})",
     )
 
 

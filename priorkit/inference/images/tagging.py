@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.task_conversations import tags_of
 from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.images.tagged_tables import Row, row_image, rows_of
@@ -36,11 +37,13 @@ class TableTagger:
         tagger: scores images.
         batch_size: images per forward pass.
         threads: number of threads that decode.
+        layout: where the images are that rows name.
     """
 
     tagger: Tagger
     batch_size: int
     threads: int
+    layout: RowLayout
 
     def scores(self, rows: Sequence[Row], file: Path) -> dict[int, Scores | BrokenImageError]:
         """Scores ``[tags]`` of the rows with an image, by position; the error where it is broken."""
@@ -48,7 +51,7 @@ class TableTagger:
         results: dict[int, Scores | BrokenImageError] = {}
         for position, (number, row) in enumerate(rows):
             try:
-                reference = row_image(row, file, number)
+                reference = row_image(row, file, number, self.layout)
             except BrokenImageError as error:
                 results[position] = error
             else:
@@ -148,7 +151,7 @@ def calibrated(tables: TableTagger, files: Sequence[Path], column: str, rejects:
     scores: list[Scores] = []
     true_tags: list[list[str]] = []
     for file in files:
-        for rows in rows_of(file, rejects):
+        for rows in rows_of(file, rejects, tables.layout):
             for position, values in sorted(tables.scores(rows, file).items()):
                 row_number, row = rows[position]
                 if not isinstance(values, np.ndarray):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import (
     RuntimeSettings,
@@ -15,13 +17,11 @@ from priorkit.core.options.settings import (
     reject_limit_option,
 )
 from priorkit.core.options.values import Count
+from priorkit.data.columns import IMAGE_FOLDER_HELP, ImageColumnSettings, RowLayout, layout_of
 from priorkit.data.images.named_images import images_of_tables, named_images
 
-if TYPE_CHECKING:
-    pass
 
-
-class TagImagesSettings(RuntimeSettings, StepSettings):
+class TagImagesSettings(ImageColumnSettings, RuntimeSettings, StepSettings):
     """Options of ``priorkit tag-images``."""
 
     step: ClassVar[str] = "tag-images"
@@ -33,7 +33,7 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     )
 
     images: str = argument(
-        "Table with a column 'image' (parquet, JSON, JSON Lines), folder of tables, or folder of images.",
+        "Table with images (parquet, Arrow, JSON, JSON Lines, CSV, TSV), folder of tables, or folder of images.",
         accepts=("world", "benchmark", "instructions"),
         metavar="IMAGES",
         hub="dataset",
@@ -53,7 +53,7 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     )
     labelled: str | None = option(
         None,
-        "Table with 'image' and true tags in --tags-column: odd rows calibrate a decision threshold per tag, "
+        "Table with images and true tags in --tags-column: odd rows calibrate a decision threshold per tag, "
         "even rows measure it.",
         accepts=("world", "instructions", "benchmark"),
         metavar="TABLE",
@@ -67,6 +67,7 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     most: Count = option(
         0, "Largest number of tags of an image, highest scores first; 0 for all.", metavar="N"
     )
+    image_folder: str | None = option(None, IMAGE_FOLDER_HELP + ".", metavar="DIR")
     tags_column: str = option("tags", "Column of the tags, written or read.", metavar="COLUMN")
     drop: float = option(0.0, "Probability that a tag is dropped, 0 to 1.", ge=0, le=1, advanced=True)
     corrupt: float = option(
@@ -79,6 +80,18 @@ class TagImagesSettings(RuntimeSettings, StepSettings):
     batch_size: int = option(64, "Images per forward pass.", ge=1)
     reject_limit: float = reject_limit_option("images")
 
+    @property
+    def layout(self) -> RowLayout:
+        """How tables are read.
+
+        Raises:
+            InputError: the folder of images is missing.
+        """
+        folder = None if self.image_folder is None else Path(self.image_folder).expanduser()
+        if folder is not None and not folder.is_dir():
+            raise InputError("no such folder", where=f"--image-folder {self.image_folder}")
+        return replace(layout_of(self), image_folder=folder)
+
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        return named_images(inputs, ("images", "labelled"), images_of_tables)
+        return named_images(inputs, ("images", "labelled"), images_of_tables, lambda _: self.layout)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from priorkit.core.inputs import Input
+    from priorkit.data.images.entity_sources import EntityLayout
     from priorkit.models.vision.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def encode_entities(
     *,
     encoder: Input,
     images: Input,
+    layout: EntityLayout,
     folder: str | None,
     started: Runtime,
     batch_size: int,
@@ -42,6 +44,7 @@ def encode_entities(
         rejects: takes the broken images and judges.
         encoder: the encoder's input, for its digest.
         images: the images' input, for its digest and for messages.
+        layout: how the images are read, which decides their order.
         folder: folder of the feature cache; the user's where None.
         started: the run's device and precision.
         batch_size: images per forward pass.
@@ -53,6 +56,7 @@ def encode_entities(
     key: dict[str, Any] = {
         "encoder": input_digest(encoder),
         "images": input_digest(images),
+        "layout": repr(layout),
         "of": "pooled image features",
         "precision": started.precision,
         "device": started.device.type,

@@ -15,12 +15,14 @@ from priorkit.core.options.settings import (
     redefault,
     reject_limit_option,
 )
+from priorkit.data.columns import layout_of
+from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
 from priorkit.data.images.named_images import images_of_entities, named_images
 
 PHOTO = ("a photo of a {}",)
 
 
-class RankSettings(RuntimeSettings, StepSettings):
+class RankSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     """Options of ``priorkit rank-e``."""
 
     step: ClassVar[str] = "rank-e"
@@ -37,7 +39,7 @@ class RankSettings(RuntimeSettings, StepSettings):
         hub="model",
     )
     images: str = argument(
-        "Entity images: a folder per entity, metadata.jsonl, or parquet.",
+        ENTITY_IMAGES,
         accepts=("world",),
         metavar="IMAGES",
         hub="dataset",
@@ -80,4 +82,9 @@ class RankSettings(RuntimeSettings, StepSettings):
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        return named_images(inputs, ("images",), images_of_entities)
+        return named_images(
+            inputs,
+            ("images",),
+            lambda path, _: images_of_entities(path, self.entity_layout(inputs)),
+            lambda _: layout_of(self),
+        )

@@ -7,14 +7,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from priorkit.core.options.settings import argument, option, redefault
-from priorkit.core.options.values import split_commas
+from priorkit.core.options.values import Words, split_commas
+from priorkit.data.columns import CAPTIONS, ImageColumnSettings, TextColumnSettings
+from priorkit.data.conversations.conversation import CAPTION_IMAGES
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.finetuning.settings import FinetuningSettings, Sources
 
 Layers = Annotated[tuple[int, ...], BeforeValidator(split_commas), Field(min_length=1)]
 
 
-class AlignSettings(FinetuningSettings):
+class AlignSettings(TextColumnSettings, FinetuningSettings):
     """Options of ``priorkit align``."""
 
     step: ClassVar[str] = "align"
@@ -28,7 +30,8 @@ class AlignSettings(FinetuningSettings):
     llm: str = argument("Language model.", accepts=("llm",), hub="model")
     encoder: str = argument("Encoder whose image tower is used.", accepts=("encoder",), hub="model")
     captions: Sources = argument(
-        "Image captions as conversations in LLaVA's format (JSON, JSON Lines, parquet); several as NAME=PATH.",
+        "Image captions: conversations in LLaVA's format, or rows with image and text (JSON, JSON Lines, parquet, "
+        "CSV, TSV); several as NAME=PATH.",
         accepts=("world",),
         metavar="CAPTIONS",
         hub="dataset",
@@ -68,4 +71,6 @@ class AlignSettings(FinetuningSettings):
         "the mean color as in LLaVA 1.5. Default: as the encoder was trained.",
         advanced=True,
     )
+    image_column: Words = redefault(ImageColumnSettings, "image_column", CAPTION_IMAGES)
+    text_column: Words = redefault(TextColumnSettings, "text_column", CAPTIONS, advanced=True)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 1e-3)

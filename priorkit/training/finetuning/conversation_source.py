@@ -9,6 +9,7 @@ from typing import Any
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.work import Work
+from priorkit.data.columns import RowLayout, check_image_folders
 from priorkit.data.conversations.conversation import (
     PLACEHOLDER,
     Conversation,
@@ -25,12 +26,14 @@ from priorkit.training.finetuning.settings import UNNAMED, InstructionSettings
 TEMPLATE_TOKENS = 32
 """More than a chat template adds to a turn; only conversations that may be too long are tokenized to check."""
 
-Reader = Callable[[Path, Rejects], Iterator[tuple[str, int, Conversation]]]
+Reader = Callable[[Path, Rejects, RowLayout], Iterator[tuple[str, int, Conversation]]]
 """Yields ``(file, row number, conversation)`` of a source; counts the usable rows and rejects the others."""
 
 
-def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, str]]:
-    """Check the conversations of a setting from headers.
+def check_sources(
+    settings: InstructionSettings, inputs: Mapping[str, Input], setting: str
+) -> list[tuple[str, str]]:
+    """Check the conversations of a setting from headers, and the folders of images.
 
     Returns:
         A row for the plan per source: name and number of files.
@@ -40,9 +43,11 @@ def check_sources(inputs: Mapping[str, Input], setting: str) -> list[tuple[str, 
     """
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
-    for name, source in sources_of(inputs, setting).items():
+    sources = sources_of(inputs, setting)
+    check_image_folders(settings, sources)
+    for name, source in sources.items():
         try:
-            files = check_conversations(source.path)
+            files = check_conversations(source.path, settings.layout(name))
             facts.append((setting if name == UNNAMED else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
         except InputError as error:
             problems.extend(error)
@@ -56,9 +61,9 @@ def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
     return {label.removeprefix(prefix): item for label, item in inputs.items() if label.startswith(prefix)}
 
 
-def read_usable(path: Path, rejects: Rejects) -> Iterator[tuple[str, int, Conversation]]:
+def read_usable(path: Path, rejects: Rejects, layout: RowLayout) -> Iterator[tuple[str, int, Conversation]]:
     """Yield ``(file, row number, conversation)``; usable rows are counted, the others go to ``rejects``."""
-    for item in conversations_of(path, rejects):
+    for item in conversations_of(path, rejects, layout):
         rejects.accept()
         yield item
 
@@ -93,9 +98,9 @@ def read_mixture(
     """
     abilities: set[str] = set()
 
-    def conversations(path: Path) -> Iterator[Conversation]:
+    def conversations(name: str, path: Path) -> Iterator[Conversation]:
         seen = rejects.total
-        items: Iterable[tuple[str, int, Conversation]] = read(path, rejects)
+        items: Iterable[tuple[str, int, Conversation]] = read(path, rejects, settings.layout(name))
         for file, number, conversation in drop_broken_images(items, rejects) if images else items:
             abilities.add(conversation.ability)
             if reason := unfit(conversation):
@@ -112,7 +117,7 @@ def read_mixture(
 
     try:
         return mix_conversations(
-            {name: conversations(item.path) for name, item in sources_of(work.inputs, setting).items()},
+            {name: conversations(name, item.path) for name, item in sources_of(work.inputs, setting).items()},
             next(folder for folder in work.path.absolute().parents if folder.is_dir()),
             settings.weight,
             settings.subset,

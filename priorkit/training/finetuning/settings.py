@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -11,6 +12,15 @@ from pydantic import BeforeValidator
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import Settings, StepSettings, option, redefault, reject_limit_option
 from priorkit.core.options.values import Count, Named, NamedNumbers, Words
+from priorkit.data.columns import (
+    ImageColumnSettings,
+    ImageFolderSettings,
+    QuestionColumnSettings,
+    RowLayout,
+    TextColumnSettings,
+    layout_of,
+)
+from priorkit.data.conversations.conversation import IMAGE_KEYS
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.named_images import images_of_conversations, named_images
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
@@ -32,7 +42,7 @@ Sources = Annotated[Named, BeforeValidator(_sources)]
 """One path, or several ``NAME=PATH``."""
 
 
-class InstructionSettings(Settings):
+class InstructionSettings(ImageFolderSettings, QuestionColumnSettings, ImageColumnSettings):
     """Which conversations are read, and how they are batched."""
 
     group: ClassVar[str] = "conversations"
@@ -74,9 +84,20 @@ class InstructionSettings(Settings):
         advanced=True,
     )
 
+    image_column: Words = redefault(ImageColumnSettings, "image_column", IMAGE_KEYS)
+
+    def layout(self, source: str) -> RowLayout:
+        """How a source is read; rows with a text instead of an answer only where there is a column for it.
+
+        Raises:
+            InputError: a folder of images is missing.
+        """
+        found = layout_of(self, source)
+        return found if isinstance(self, TextColumnSettings) else replace(found, text=())
+
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        return named_images(inputs, ("captions", "instructions"), images_of_conversations)
+        return named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
 
 
 class FinetuningSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):

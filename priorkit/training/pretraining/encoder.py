@@ -34,8 +34,9 @@ def read_image_text_pairs(
         InputError: too many rows cannot be used, or none of the others has a region to train on.
     """
     source, rejects = work.inputs.one("pairs"), Rejects(settings.reject_limit)
-    check = image_check(work, source, runtime, image_status_folder())
-    pairs = read_pairs(source.path, rejects, check, with_regions=settings.trains_regions)
+    layout = settings.layout
+    check = image_check(work, source, runtime, image_status_folder(), layout)
+    pairs = read_pairs(source.path, rejects, check, layout=layout, with_regions=settings.trains_regions)
     if settings.trains_regions and not any(pairs.regions):
         raise InputError("no usable pair has a region", where=source.given)
     rejects.write(work.path)

@@ -15,7 +15,15 @@ from priorkit.core.options.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.options.values import Count, Counts, Named
+from priorkit.core.options.values import Count, Counts, Named, Words
+from priorkit.data.columns import (
+    CAPTIONS,
+    ImageColumnSettings,
+    ImageFolderSettings,
+    RowLayout,
+    TextColumnSettings,
+    layout_of,
+)
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.named_images import images_of_pairs, named_images
 from priorkit.models.language import causal_lm
@@ -112,6 +120,9 @@ class RegionSettings(PatchSettings):
 
 
 class PretrainEncoderSettings(
+    ImageFolderSettings,
+    TextColumnSettings,
+    ImageColumnSettings,
     CompileSettings,
     RegionSettings,
     GradientCacheSettings,
@@ -130,8 +141,8 @@ class PretrainEncoderSettings(
     )
 
     pairs: str = argument(
-        "Image-text pairs, with regions or without: parquet or JSON Lines with image and text, captions in "
-        "LLaVA's format, or WebDataset tar shards.",
+        "Image-text pairs, with regions or without: parquet, Arrow, JSON Lines, CSV or TSV with image and text, "
+        "captions in LLaVA's format, or WebDataset tar shards.",
         accepts=("world",),
         hub="dataset",
     )
@@ -145,6 +156,7 @@ class PretrainEncoderSettings(
     loss: Literal["clip", "siglip"] = option(
         "clip", "Contrastive loss: softmax over the batch (CLIP), or a sigmoid per pair (SigLIP)."
     )
+    text_column: Words = redefault(TextColumnSettings, "text_column", CAPTIONS)
     vocab_size: Count = option(
         2048, "Vocabulary size of the text tower's tokenizer, trained on the texts.", ge=300
     )
@@ -154,6 +166,15 @@ class PretrainEncoderSettings(
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 100)
     adam_beta2: float = redefault(TrainingSettings, "adam_beta2", 0.98)
 
+    @property
+    def layout(self) -> RowLayout:
+        """How the pairs are read.
+
+        Raises:
+            InputError: the folder of images is missing.
+        """
+        return layout_of(self)
+
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        return named_images(inputs, ("pairs",), images_of_pairs)
+        return named_images(inputs, ("pairs",), images_of_pairs, lambda _: self.layout)

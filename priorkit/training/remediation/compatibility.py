@@ -10,6 +10,7 @@ from priorkit.core.errors import Problems, UsageError
 from priorkit.core.options.specs import flag_of, refuse_changed
 from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs
+from priorkit.data.columns import layout_of
 from priorkit.data.images.pairs import check_pairs
 from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.models.vision.towers import depth
@@ -57,7 +58,8 @@ def check_run(settings: DistillEncoderSettings, inputs: Inputs) -> EncoderHeader
             )
     for pairs in (inputs.optional("replay"), inputs.optional("off_domain")):
         if pairs is not None:
-            check_pairs(pairs.path)
+            check_pairs(pairs.path, layout_of(settings))
+    settings.entity_layout(inputs)
     for text in ineffective_options(settings, header.layers):
         logger.warning(text)
     return header

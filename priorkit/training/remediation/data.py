@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from priorkit.core.errors import UsageError
 from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
+from priorkit.data.columns import layout_of
 from priorkit.data.images.entities import (
     EntityImages,
     candidate_names,
     read_entities,
     read_names,
+    split_entities,
     warn_without_images,
     with_known_spelling,
 )
-from priorkit.data.images.entity_split import split_entities
 from priorkit.data.images.image_check import image_check
 from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
@@ -74,8 +75,9 @@ def read_data(settings: DistillEncoderSettings, work: Work[Any], runtime: Runtim
     rejects = Rejects(settings.reject_limit)
 
     def read_pairs_of(name: str) -> Pairs:
-        source = work.inputs.one(name)
-        return read_pairs(source.path, rejects, image_check(work, source, runtime, image_status_folder()))
+        source, layout = work.inputs.one(name), layout_of(settings)
+        check = image_check(work, source, runtime, image_status_folder(), layout)
+        return read_pairs(source.path, rejects, check, layout=layout)
 
     entities, held_out = _read_entity_images(settings, work, rejects, runtime)
     off_domain = read_pairs_of("off_domain") if settings.off_domain else None
@@ -94,9 +96,11 @@ def _read_entity_images(
     """The images that are trained on, and the held-out ones."""
 
     def read(name: str) -> EntityImages:
-        source = work.inputs.one(name)
-        check = image_check(work, source, runtime, image_status_folder(), "entities")
-        return read_entities(source.path, rejects, check=check)
+        source, layout = work.inputs.one(name), settings.entity_layout(work.inputs)
+        # A split of the images is that which is trained on.
+        layout = layout if name == "images" else replace(layout, split="")
+        check = image_check(work, source, runtime, image_status_folder(), layout)
+        return read_entities(source.path, rejects, check=check, layout=layout)
 
     entities = read("images")
     if settings.held_out:

@@ -17,8 +17,10 @@ from priorkit.core.options.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.options.values import Count, Numbers
+from priorkit.core.options.values import Count, Numbers, Words
+from priorkit.data.columns import CAPTIONS, TextColumnSettings, layout_of
 from priorkit.data.images.augmentation import AugmentationSettings
+from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
 from priorkit.data.images.named_images import images_of_entities, images_of_pairs, named_images
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
@@ -216,7 +218,9 @@ class RemediationSettings(
         return TrainableParameters(last_blocks=int(match[1] or 0), text=self.train_text)
 
 
-class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings):
+class DistillEncoderSettings(
+    EntityImageSettings, TextColumnSettings, RemediationSettings, CompileSettings, StepSettings
+):
     """Options of ``priorkit distill-encoder``."""
 
     step: ClassVar[str] = "distill-encoder"
@@ -231,7 +235,7 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
 
     encoder: str = argument("Encoder to remediate.", accepts=("encoder",), hub="model")
     images: str = argument(
-        "Entity images: a folder per entity, metadata.jsonl, or parquet.",
+        ENTITY_IMAGES,
         accepts=("world",),
         metavar="IMAGES",
         hub="dataset",
@@ -248,6 +252,8 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
         "Prompt template; {} is the entity name; repeat to ensemble.",
         advanced=True,
     )
+    entity_names: str | None = redefault(EntityImageSettings, "entity_names", None, advanced=True)
+    text_column: Words = redefault(TextColumnSettings, "text_column", CAPTIONS, advanced=True)
     augment_shift: int = redefault(AugmentationSettings, "augment_shift", 3)
     reject_limit: float = reject_limit_option("images")
     batch_size: int = redefault(TrainingSettings, "batch_size", 128)
@@ -257,5 +263,11 @@ class DistillEncoderSettings(RemediationSettings, CompileSettings, StepSettings)
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""
-        entities = named_images(inputs, ("images", "held_out"), images_of_entities)
-        return {**entities, **named_images(inputs, ("replay", "off_domain"), images_of_pairs)}
+        entities = named_images(
+            inputs,
+            ("images", "held_out"),
+            lambda path, _: images_of_entities(path, self.entity_layout(inputs)),
+            lambda _: layout_of(self),
+        )
+        pairs = named_images(inputs, ("replay", "off_domain"), images_of_pairs, lambda _: layout_of(self))
+        return {**entities, **pairs}

@@ -103,6 +103,7 @@ def _teachers(
         key: dict[str, Any] = {
             "teacher": source.stamp() or source.digest(),
             "images": images.quick_key(),
+            "layout": repr(settings.entity_layout(work.inputs)),
             "used": [ref.name for ref in refs],
             "views": [views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
             "augmentation": settings.model_dump(include=set(AugmentationSettings.model_fields)),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from priorkit.data.images.pairs import TEXT_COLUMNS
+from priorkit.data.columns import CAPTIONS
 from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, column_means
 from priorkit.evaluation.tasks.cells import Row, text_cell
 from priorkit.evaluation.tasks.grounding import read_truth as read_box
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 
-NAME_COLUMNS = (*TEXT_COLUMNS, "name", "label", "entity", "expression")
+NAME_COLUMNS = (*CAPTIONS, "name", "label", "entity", "expression")
 
 
 def read_truth(row: Row) -> dict[str, Any]:

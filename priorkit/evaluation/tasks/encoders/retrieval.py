@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from priorkit.data.images.pairs import TEXT_COLUMNS
+from priorkit.data.columns import CAPTIONS
 from priorkit.evaluation.tasks.base import ScoringOptions, Task, TaskScores, rank_metrics, rank_scores
 from priorkit.evaluation.tasks.cells import Row, text_cell
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
@@ -17,7 +17,7 @@ CUTOFFS = (1, 5)
 
 def read_truth(row: Row) -> dict[str, Any]:
     """The image's text, from the first of the usual columns."""
-    column = next((name for name in TEXT_COLUMNS if row.get(name) is not None), TEXT_COLUMNS[0])
+    column = next((name for name in CAPTIONS if row.get(name) is not None), CAPTIONS[0])
     return {"text": text_cell(row, column, blank=False)}
 
 
@@ -32,7 +32,7 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
 
 def recognize(columns: frozenset[str], answers: Iterable[Any]) -> bool:
     """Images with one of the usual columns of text."""
-    return "image" in columns and bool(columns.intersection(TEXT_COLUMNS))
+    return "image" in columns and bool(columns.intersection(CAPTIONS))
 
 
 RETRIEVAL = Task(
@@ -43,7 +43,7 @@ RETRIEVAL = Task(
     score,
     rank_metrics(CUTOFFS),
     ("similarity",),
-    alternatives={"text": TEXT_COLUMNS},
+    alternatives={"text": CAPTIONS},
     recognize=recognize,
     needs_question=False,
     needs_image=True,

@@ -117,7 +117,7 @@ def test_a_file_without_conversations_is_reported(tmp_path: Path) -> None:
     path.write_text('{"conversation": []}\n')
     with pytest.raises(
         InputError,
-        match=r"no key 'conversations'; got conversation\n.*rename 'conversation' to 'conversations'",
+        match=r"the columns are conversation\n.*rename 'conversation' to 'conversations'",
     ):
         check_conversations(path)
 
@@ -150,8 +150,10 @@ def test_pairs(tmp_path: Path) -> None:
     assert len(pairs) == len(pairs.images) == 1
     assert [row["row"] for row in rejects.rows] == [2, 3]
     path.write_text('{"image": "a.png"}\n')
-    with pytest.raises(InputError, match="no text column; expected text or caption or txt, got image"):
+    with pytest.raises(
+        InputError, match=r"no column of the text \(text or .*; the columns are image\n.*--text-column"
+    ):
         check_pairs(path)
     path.write_text('{"text": "a"}\n')
-    with pytest.raises(InputError, match="no image column"):
+    with pytest.raises(InputError, match="no column of the image"):
         check_pairs(path)

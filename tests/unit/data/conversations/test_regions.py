@@ -183,5 +183,5 @@ def test_conversations_with_bad_boxes_types_and_tokens_are_refused(folder: Path)
             )
     with pytest.raises(InputError, match="make it with priorkit tag-images"):
         check_task_conversations(write(folder, row("x")), "tags")
-    with pytest.raises(InputError, match="neither 'conversations' nor regions"):
+    with pytest.raises(InputError, match=r"neither 'conversations' .* nor regions"):
         check_task_conversations(write(folder, {"image": "a.png", "text": "b"}))

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from priorkit.core.errors import InputError
+from priorkit.data.columns import RowLayout
 from priorkit.data.images.entities import (
     candidate_names,
     check_names,
@@ -18,6 +19,7 @@ from priorkit.data.images.entities import (
     read_names,
     with_known_spelling,
 )
+from priorkit.data.images.entity_sources import EntityLayout
 from priorkit.data.io.rejects import Rejects
 
 
@@ -124,7 +126,9 @@ def test_parquet_with_class_labels(tmp_path: Path) -> None:
 
 def test_parquet_without_names_is_reported(tmp_path: Path) -> None:
     pq.write_table(pa.table({"imag": [b"x"], "label": ["y"]}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="expected image and one of"):
+    with pytest.raises(
+        InputError, match=r"no column of the image .*; the columns are imag, label\n.*--image-column imag"
+    ):
         read_entities(tmp_path / "x.parquet", Rejects(0))
 
 
@@ -199,7 +203,9 @@ def test_splits_are_not_entities(tmp_path: Path) -> None:
     pictures(tmp_path, "train/cat/0.png", "train/dog/0.png")
     assert read_entities(tmp_path, Rejects(0)).entities == ("cat", "dog")
     pictures(tmp_path, "val/cat/0.png")
-    with pytest.raises(InputError, match=r"train, val are splits.*\n.*name one of them: .*train or .*val"):
+    with pytest.raises(
+        InputError, match=r"several splits .*: train, val\n.*--split train, or name .*train or .*val"
+    ):
         read_entities(tmp_path, Rejects(0))
     pictures(tmp_path, "car/0.png")
     assert read_entities(tmp_path, Rejects(0)).entities == ("car", "train", "val")
@@ -209,7 +215,7 @@ def test_splits_are_not_entities(tmp_path: Path) -> None:
     ("row", "reason"),
     [
         ('{"file_name": "a.png", "label": 3}', "metadata.jsonl:1: 'label' is a number, not a name"),
-        ('{"image": "a.png", "label": "cat"}', "metadata.jsonl:1: no 'file_name'; got image, label"),
+        ('{"picture": "a.png", "label": "cat"}', "metadata.jsonl:1: no 'file_name'; got picture, label"),
         ('{"file_name": "b.png", "label": "cat"}', "metadata.jsonl:1: no such image: b.png"),
     ],
 )
@@ -221,9 +227,21 @@ def test_the_reason_is_named_where_no_row_can_be_used(tmp_path: Path, row: str, 
     assert reason in str(caught.value)
 
 
-def test_a_column_to_rename_is_named(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"img": [{"bytes": png(), "path": None}], "fine_label": [1]}), tmp_path / "x.parquet"
-    )
-    with pytest.raises(InputError, match="rename 'img' to 'image', rename 'fine_label' to 'label'"):
-        read_entities(tmp_path / "x.parquet", Rejects(0))
+def test_cifar_is_read_and_its_columns_can_be_named(tmp_path: Path) -> None:
+    images = [{"bytes": png(), "path": None}, {"bytes": png(), "path": None}]
+    columns = {"img": images, "fine_label": [1, 0], "coarse_label": [0, 0]}
+    features = {"fine_label": {"names": ["cod", "eel"]}, "coarse_label": {"names": ["fish"]}}
+    notes = {"huggingface": json.dumps({"info": {"features": features}})}
+    for name in ("x.parquet", "x.arrow"):
+        table = pa.table(columns).replace_schema_metadata(notes)
+        if name == "x.parquet":
+            pq.write_table(table, tmp_path / name)
+        else:
+            with pa.ipc.new_stream(str(tmp_path / name), table.schema) as writer:
+                writer.write_table(table)
+        assert read_entities(tmp_path / name, Rejects(0)).shown == ["cod", "eel"]
+        coarse = EntityLayout(RowLayout(label=("coarse_label",)))
+        assert read_entities(tmp_path / name, Rejects(0), layout=coarse).shown == ["fish", "fish"]
+    wrong = EntityLayout(RowLayout(label=("coarse",)))
+    with pytest.raises(InputError, match=r"img, fine_label, coarse_label\n.*--label-column coarse_label"):
+        read_entities(tmp_path / "x.parquet", Rejects(0), layout=wrong)

@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from priorkit.core.inputs import resolve
+from priorkit.data.columns import RowLayout
+from priorkit.data.conversations.conversation import CAPTION_IMAGES
+from priorkit.data.images.entity_sources import EntityLayout
 from priorkit.data.images.named_images import (
     References,
     images_of_conversations,
@@ -25,6 +28,10 @@ PARTS = [
     {"role": "user", "content": [{"type": "image", "path": "b.png"}]},
     {"role": "assistant", "content": "a"},
 ]
+
+
+def layout(_: str) -> RowLayout:
+    return RowLayout(image=CAPTION_IMAGES)
 
 
 @pytest.fixture
@@ -51,14 +58,15 @@ def test_rows_of_a_file_name_images(
 ) -> None:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     item = resolve(str(folder / "rows.jsonl"), "pairs", ())
-    assert named_images({"pairs": item}, ("pairs",), references) == {"images of pairs": (folder, names)}
-    assert named_images({"pairs": item}, ("other",), references) == {}
+    found = named_images({"pairs": item}, ("pairs",), references, layout)
+    assert found == {"images of pairs": (folder, names)}
+    assert named_images({"pairs": item}, ("other",), references, layout) == {}
 
 
 def test_of_a_folder_only_those_that_are_not_listed(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"image": "a.png"}\n{"image": ".hidden.png"}\n')
     item = resolve(str(folder), "images", ())
-    found = named_images({"images": item}, ("images",), images_of_tables)
+    found = named_images({"images": item}, ("images",), images_of_tables, layout)
     assert found == {"images of images": (folder, (".hidden.png",))}
 
 
@@ -70,7 +78,8 @@ def test_a_parquet_file_names_images_where_it_does_not_embed_them(folder: Path, 
     content = (folder / "a.png").read_bytes() if embedded else None
     table = pa.table({"image": [{"bytes": content, "path": "a.png"}], "label": ["cat"]})
     pq.write_table(table, folder / "x.parquet")
-    assert may_name_images(folder / "x.parquet") is not embedded
+    assert may_name_images(folder / "x.parquet", ("image",)) is not embedded
     item = resolve(str(folder / "x.parquet"), "images", ())
-    found = named_images({"images": item}, ("images",), images_of_entities)
+    references = lambda path, _: images_of_entities(path, EntityLayout())  # noqa: E731
+    found = named_images({"images": item}, ("images",), references, layout)
     assert found == ({} if embedded else {"images of images": (folder, ("a.png",))})

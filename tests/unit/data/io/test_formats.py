@@ -74,7 +74,7 @@ def test_the_longest_suffix_decides(tmp_path: Path) -> None:
         found = format_of(tmp_path / f"A{suffix.upper()}")
         assert found is not None
         assert suffix in found.suffixes
-    assert format_of(tmp_path / "a.csv") is None
-    (tmp_path / "a.csv").write_text("a,b")
+    assert format_of(tmp_path / "a.xlsx") is None
+    (tmp_path / "a.xlsx").write_text("a,b")
     with pytest.raises(InputError, match="unknown file type"):
-        list(read_rows(tmp_path / "a.csv", Rejects(0)))
+        list(read_rows(tmp_path / "a.xlsx", Rejects(0)))

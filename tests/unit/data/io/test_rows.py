@@ -29,15 +29,29 @@ ROWS = [{"text": f"row {n}", "n": n} for n in range(200)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 
 
+def delimited_lines(sign: str) -> bytes:
+    return "".join([f"text{sign}n\n", *(f'"{row["text"]}"{sign}{row["n"]}\n' for row in ROWS)]).encode()
+
+
 def write(path: Path) -> Path:
     if path.name.endswith(".parquet"):
         pq.write_table(pa.Table.from_pylist(ROWS), path)
+    elif path.suffix in (".arrow", ".feather"):
+        table = pa.Table.from_pylist(ROWS)
+        make = pa.ipc.new_stream if path.suffix == ".arrow" else pa.ipc.new_file
+        with make(str(path), table.schema) as writer:
+            writer.write_table(table, max_chunksize=30)
     else:
+        delimited = {mark: delimited_lines(sign) for mark, sign in ((".csv", ","), (".tsv", "\t"))}
         content = {
             ".jsonl": LINES,
             ".jsonl.gz": gzip.compress(LINES),
             ".jsonl.zst": zstd(LINES),
+            ".ndjson": LINES,
             ".json": json.dumps(ROWS).encode(),
+            **delimited,
+            **{f"{mark}.gz": gzip.compress(lines) for mark, lines in delimited.items()},
+            **{f"{mark}.zst": zstd(lines) for mark, lines in delimited.items()},
         }[suffix_of(path, row_suffixes()) or ""]
         path.write_bytes(content)
     return path
@@ -54,7 +68,10 @@ def read_and_judge(path: Path) -> None:
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"a{suffix}")
     rejects = Rejects(0)
-    assert list(read_rows(path, rejects)) == list(enumerate(ROWS, start=1))
+    as_text = ".csv" in suffix or ".tsv" in suffix
+    expected = [{"text": row["text"], "n": str(row["n"])} for row in ROWS] if as_text else ROWS
+    # A row of CSV has the number of its line, the header that of the first.
+    assert list(read_rows(path, rejects)) == list(enumerate(expected, start=1 + as_text))
     assert len(rejects) == 0
     assert column_names(path) == ["text", "n"]
     assert list(read_documents(path, rejects)) == [row["text"] for row in ROWS]
@@ -233,7 +250,7 @@ def test_the_files_of_a_folder_are_found_in_order(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown file type"):
         files_of(tmp_path / "sub" / "notes.md", row_suffixes())
     with pytest.raises(InputError, match="no file of a known type"):
-        files_of(tmp_path, (".csv",))
+        files_of(tmp_path, (".xlsx",))
 
 
 def test_text_sources(tmp_path: Path) -> None:
@@ -241,11 +258,11 @@ def test_text_sources(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"text": "x"}\n{"txt": "y"}\n{"text": 3}\n')
     rejects = Rejects(1)
     assert list(read_documents(tmp_path, rejects)) == ["plain", "x"]
-    assert "no key 'text' (did you mean 'txt'?)" in str(rejects.rows[0]["reason"])
+    assert "no key 'text'; the keys are txt (--text-column)" in str(rejects.rows[0]["reason"])
     assert "not text" in str(rejects.rows[1]["reason"])
     parquet = write(tmp_path / "c.parquet")
-    with pytest.raises(InputError, match="no column 'body'"):
-        check_text_source(parquet, "body")
+    with pytest.raises(InputError, match=r"no column of the text \(body\); the columns are text, n"):
+        check_text_source(parquet, ("body",))
     (tmp_path / "a.txt").write_bytes(b"ab\xff")
     with pytest.raises(InputError, match="at byte 2"):
         list(read_documents(tmp_path / "a.txt", rejects))

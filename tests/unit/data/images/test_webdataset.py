@@ -12,8 +12,8 @@ from PIL import Image
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import decode
 from priorkit.data.images.pairs import check_pairs, read_pairs
+from priorkit.data.images.webdataset import samples_of
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.webdataset import samples_of
 
 
 def encoded(seed: int, kind: str = "PNG") -> bytes:

@@ -1,0 +1,73 @@
+"""Arrow files: the stream that ``datasets`` saves, and the file format, which is Feather's."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+# pyarrow has no type stubs.
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from priorkit.core.errors import InputError
+from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.row_format import NumberedRow, RowFormat
+
+_BATCH_ROWS = 256
+
+
+class ArrowTable(RowFormat):
+    """An Arrow table, mapped into memory and read batch by batch."""
+
+    suffixes = (".arrow", ".feather")
+    has_schema = True
+
+    def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
+        number = 0
+        with _opened(path) as (schema, batches):
+            names = [name for name in schema.names if columns is None or name in columns]
+            for batch in batches:
+                chosen = batch.select(names)
+                for start in range(0, batch.num_rows, _BATCH_ROWS):
+                    for row in cast("list[dict[str, Any]]", chosen.slice(start, _BATCH_ROWS).to_pylist()):
+                        number += 1
+                        yield number, row
+
+    def column_names(self, path: Path) -> list[str]:
+        return [str(name) for name in stored_schema(path).names]
+
+
+def stored_schema(path: Path) -> Any:
+    """The Arrow schema that a parquet or Arrow file carries, with what ``datasets`` notes in it; None of other files.
+
+    Raises:
+        InputError: an Arrow file is damaged.
+    """
+    if path.name.lower().endswith(".parquet"):
+        import pyarrow.parquet as pq
+
+        return pq.read_schema(path)
+    if not path.name.lower().endswith(ArrowTable.suffixes):
+        return None
+    with _opened(path) as (schema, _):
+        return schema
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """The schema and the batches of either format."""
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(path)) as source:
+            if source.read(6) == b"ARROW1":
+                file = pa.ipc.open_file(source)
+                yield file.schema, (file.get_batch(place) for place in range(file.num_record_batches))
+            else:
+                source.seek(0)
+                stream = pa.ipc.open_stream(source)
+                yield stream.schema, iter(stream)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"not a readable Arrow file: {error}", where=str(path)) from None
