@@ -725,6 +725,7 @@ def report(
     artifacts: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
     *,
     entities: str | PathLike[str] | None = ...,
+    claims: str | PathLike[str] | None = ...,
     title: str = ...,
     resamples: int | str = ...,
     seed: int | str = ...,

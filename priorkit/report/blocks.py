@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -254,7 +254,69 @@ class LineageGraph:
     kind = "graph"
 
 
-Block = Table | Plot | Note | Gallery | LineageGraph
+@dataclass(frozen=True)
+class ClaimEffect:
+    """A measure of a claim: its words and its small figure."""
+
+    name: str
+    text: str
+    smallest: str
+    figure: Plot
+
+
+@dataclass(frozen=True)
+class ClaimCard:
+    """A claim with its verdict.
+
+    Attributes:
+        id: its short name.
+        paper: where it is from.
+        statement: the claim.
+        comparison: what is compared.
+        verdict: ``supported``, ``contradicted``, ``undecided`` or ``not run``.
+        badge: the verdict as shown.
+        reason: why.
+        effects: the measures that decide.
+        facts: seeds, items, cost.
+        details: tables that are folded away at first.
+    """
+
+    id: str
+    paper: str
+    statement: str
+    comparison: str
+    verdict: str
+    badge: str
+    reason: str
+    effects: Sequence[ClaimEffect]
+    facts: Sequence[str]
+    details: Sequence[Table]
+
+
+@dataclass(frozen=True)
+class ClaimList:
+    """Claims with their verdicts, a card each.
+
+    Attributes:
+        counts: verdict -> number of claims.
+        cards: the claims.
+    """
+
+    counts: Mapping[str, int]
+    cards: Sequence[ClaimCard]
+
+    kind = "claims"
+
+
+Block = Table | Plot | Note | Gallery | LineageGraph | ClaimList
+
+
+def plots_and_tables(block: Block) -> list[Plot | Table]:
+    """The plots and tables of a block, which are also written as files."""
+    if isinstance(block, ClaimList):
+        figures: list[Plot | Table] = [effect.figure for card in block.cards for effect in card.effects]
+        return [*figures, *(table for card in block.cards for table in card.details)]
+    return [block] if isinstance(block, Plot | Table) else []
 
 
 @dataclass(frozen=True)

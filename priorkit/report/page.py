@@ -8,7 +8,7 @@ from typing import Any
 
 from priorkit.core.interval import Interval
 from priorkit.report import figures
-from priorkit.report.blocks import Cell, Plot, Section, SignedInterval, Table, cell_text
+from priorkit.report.blocks import Cell, Plot, Section, SignedInterval, Table, cell_text, plots_and_tables
 
 PAGE = "report.html"
 
@@ -28,14 +28,14 @@ def write(sections: Sequence[Section], title: str, folder: Path) -> None:
     """
     svgs: dict[str, str] = {}
     for section in sections:
-        for block in [*section.headline, *section.blocks]:
+        for block in [b for outer in [*section.headline, *section.blocks] for b in plots_and_tables(outer)]:
             if isinstance(block, Plot):
                 (folder / "plots").mkdir(exist_ok=True)
                 svg = figures.to_svg(block.figure)
                 (folder / "plots" / f"{block.name}.svg").write_bytes(svg)
                 (folder / "plots" / f"{block.name}.png").write_bytes(figures.to_png(block.figure))
                 svgs[block.name] = figures.inline(svg, block.caption, block.name)
-            elif isinstance(block, Table):
+            else:
                 (folder / "tables").mkdir(exist_ok=True)
                 (folder / "tables" / f"{block.name}.csv").write_text(block.csv(), encoding="utf-8")
     (folder / PAGE).write_text(render(sections, title, svgs), encoding="utf-8")

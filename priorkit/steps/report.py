@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import field_validator
 
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.options import recipe
 from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.specs import option_specs
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import KINDS, Labelled
+from priorkit.training.engine.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from priorkit.analysis.claims.deciding import PreparedClaim
+    from priorkit.analysis.claims.reading import Claim
+    from priorkit.data.results.artifact_graph import Members
 
 logger = logging.getLogger(__name__)
 
@@ -39,22 +51,51 @@ class ReportSettings(StepSettings):
         accepts=("world",),
         metavar="FILE",
     )
+    claims: str | None = option(
+        None,
+        "TOML file of claims to decide, docs/claims.md has its format; 'claims' for those that priorkit ships.",
+        accepts=("claims",),
+        metavar="FILE",
+    )
     title: str = option("What the models see and know", "Heading of the page.")
     resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100, advanced=True)
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
+    @field_validator("claims")
+    @classmethod
+    def _shipped_by_name(cls, claims: str | None) -> str | None:
+        return None if claims is None else str(recipe.find(claims))
 
-def plan(settings: ReportSettings, inputs: Inputs) -> Plan[None]:
-    """Check that every input is an artifact, that evaluations can be read, and the table of entities."""
-    from priorkit.data.results.artifact_graph import entity_column
+
+@dataclass(frozen=True)
+class ReportPlan:
+    """What a report shows.
+
+    Attributes:
+        members: the artifacts.
+        claims: claims with their scores; empty without ``--claims``.
+    """
+
+    members: Members
+    claims: Sequence[PreparedClaim]
+
+
+def plan(settings: ReportSettings, inputs: Inputs) -> Plan[ReportPlan]:
+    """Check that every input is an artifact, that evaluations can be read, the table of entities, and the claims."""
+    from priorkit.analysis.claims.reading import read_claims
+    from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
     from priorkit.data.results.evaluations import read_results
 
+    claims = read_claims(inputs["claims"].path) if settings.claims else []
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
+    given: dict[str, Artifact] = {}
     for label, item in inputs.items():
         try:
             if label == "entities":
                 entity_column(item.path, "prior")
+                continue
+            if label == "claims":
                 continue
             if item.owner is None or item.kind.startswith("part of"):
                 raise InputError(
@@ -64,35 +105,60 @@ def plan(settings: ReportSettings, inputs: Inputs) -> Plan[None]:
                 )
             if item.kind == "evaluation":
                 read_results(item.path)
+            given[label.partition(".")[2]] = item.owner
             facts.append((label.partition(".")[2], f"{item.kind} made by {item.owner.manifest.step}"))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    return Plan(facts)
-
-
-def execute(settings: ReportSettings, work: Work[None]) -> None:
-    """Follow the artifacts' lineage, build the sections, write the page and its files."""
-    from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
-    from priorkit.report import page
-    from priorkit.report.sections.base import build_sections
-
-    given: dict[str, Artifact] = {}
-    for label, item in work.inputs.named("artifacts").items():
-        if item.owner is not None:
-            given[label] = item.owner
     gathered = gather(given)
     if settings.entities:
-        column = entity_column(work.inputs["entities"].path, "prior")
+        column = entity_column(inputs["entities"].path, "prior")
         priors = {name: str(prior) for name, prior in column.items()}
     else:
         priors = prior_groups(gathered)
     members = Members(gathered, priors, settings.seed, settings.resamples)
+    prepared = _prepare(claims, settings, inputs, members) if claims else []
+    facts += [(f"claim {item.claim.id}", item.not_run or "can be decided") for item in prepared]
+    return Plan(facts, payload=ReportPlan(members, prepared))
+
+
+def _prepare(
+    claims: Sequence[Claim], settings: ReportSettings, inputs: Inputs, members: Members
+) -> list[PreparedClaim]:
+    from priorkit.analysis.claims.deciding import prepare
+    from priorkit.data.results.artifact_graph import entities_file, entity_rows
+
+    file = inputs["entities"].path if settings.entities else entities_file(members.all)
+    return prepare(claims, members.all, entity_rows(file) if file else {}, _without_effect())
+
+
+def _without_effect() -> set[str]:
+    """Settings that change no result, in which seeds of a claim may differ."""
+    return {spec.name for spec in option_specs(TrainingSettings).values() if not spec.changes_result}
+
+
+def execute(settings: ReportSettings, work: Work[ReportPlan]) -> None:
+    """Decide the claims, build the sections, write the page and its files."""
+    from priorkit.analysis.claims.deciding import decide_claims
+    from priorkit.analysis.claims.rule import RULE
+    from priorkit.data.results.claim_results import write_claims
+    from priorkit.report import page
+    from priorkit.report.sections.base import build_sections
+
+    members = work.plan.payload.members
+    if settings.claims:
+        decided = decide_claims(
+            work.plan.payload.claims, members.all, seed=settings.seed, resamples=settings.resamples
+        )
+        write_claims(decided, RULE, work.path)
+        work.metrics["claims"] = {claim.id: claim.verdict for claim in decided}
+        members = replace(members, claims=decided)
     sections = build_sections(members)
     page.write(sections, settings.title, work.path)
+    given = sum(member.given for member in members.all)
     work.metrics.update(
-        artifacts=len(given),
-        found_behind_them=len(gathered) - len(given),
+        artifacts=given,
+        found_behind_them=len(members.all) - given,
         sections=[section.anchor for section in sections],
     )
     for table in page.headline(sections):

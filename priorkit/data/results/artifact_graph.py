@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from priorkit.core.inputs import Input, resolve
 from priorkit.core.manifest import InputRecord
 from priorkit.data.io.tables import read_table
 from priorkit.data.number_table import NumberTable, is_empty, read_number_table
+from priorkit.data.results.claim_results import ClaimResult
 from priorkit.data.results.evaluations import LANGUAGE, RETRIEVAL, Evaluation, read_evaluation, read_results
 from priorkit.data.results.named_artifacts import KINDS
 
@@ -33,6 +34,11 @@ class Member:
     artifact: Artifact
     given: bool
     color: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of its content."""
+        return self.artifact.digest
 
     @property
     def step(self) -> str:
@@ -64,12 +70,27 @@ class Members:
         priors: entity -> prior group, where a table of entities is known.
         seed: of the resampling.
         resamples: number of bootstrap samples.
+        claims: what was decided about claims, in the order of their file.
     """
 
     all: Sequence[Member]
     priors: Mapping[str, str] = field(default_factory=dict[str, str])
     seed: int = 42
     resamples: int = 1000
+    claims: Sequence[ClaimResult] = ()
+
+    def beyond_claims(self) -> Members:
+        """The artifacts that no claim was decided from, with what they were made from; all without claims."""
+        used = {label for claim in self.claims for label in claim.artifacts}
+        if not used:
+            return self
+        given = [member for member in self.all if member.given and member.label not in used]
+        labels = {member.label for member in made_from(given, self.all)}
+        return replace(
+            self,
+            all=[member for member in self.all if member.label in labels and member.label not in used],
+            claims=(),
+        )
 
     def evaluations(self) -> list[Member]:
         """Evaluations that were given, in order; of a variant with several seeds the first one."""
@@ -112,7 +133,7 @@ def gather(given: Mapping[str, Artifact]) -> list[Member]:
         colors = sorts.setdefault(sort, {})
         color = colors.setdefault(variant_of(label) or label, len(colors))
         members.append(Member(label, artifact, True, color))
-    seen = {member.artifact.digest for member in members}
+    seen = {member.digest for member in members}
     labels = {member.label for member in members}
     queue = list(members)
     while queue:
@@ -186,7 +207,7 @@ def locate(record: InputRecord, made: Path) -> Input | None:
 
 def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
     """The artifact that an input is or was a part of, known only by content."""
-    exact = next((member for member in members if member.artifact.digest == record.digest), None)
+    exact = next((member for member in members if member.digest == record.digest), None)
     if exact is not None or not record.kind.startswith("part of "):
         return exact
     kind = record.kind.removeprefix("part of ")
@@ -201,6 +222,24 @@ def owner_of(record: InputRecord, members: Sequence[Member]) -> Member | None:
             if part and digest_of(part) == record.digest:
                 return member
     return None
+
+
+def made_from(members: Sequence[Member], behind: Sequence[Member]) -> list[Member]:
+    """Artifacts and all that they were made from, each once, as far as they are among the members.
+
+    Args:
+        members: the artifacts.
+        behind: all that are known.
+    """
+    found = {member.digest: member for member in members}
+    queue = list(members)
+    while queue:
+        for record in queue.pop().artifact.manifest.inputs:
+            owner = owner_of(record, behind)
+            if owner is not None and owner.digest not in found:
+                found[owner.digest] = owner
+                queue.append(owner)
+    return list(found.values())
 
 
 def entity_column(file: Path, column: str) -> dict[str, Any]:
@@ -238,13 +277,19 @@ def entity_rows(table: NumberTable) -> dict[str, int]:
     return rows
 
 
-def prior_groups(members: Sequence[Member]) -> dict[str, str]:
-    """Entity -> prior group, from a world among the artifacts; empty where there is none."""
+def entities_file(members: Sequence[Member]) -> Path | None:
+    """The table of entities of a world among the artifacts; None where there is none."""
     for member in members:
         file = member.artifact.path / "entities.parquet"
         if member.artifact.kind == "world" and file.is_file():
-            return {name: str(prior) for name, prior in entity_column(file, "prior").items()}
-    return {}
+            return file
+    return None
+
+
+def prior_groups(members: Sequence[Member]) -> dict[str, str]:
+    """Entity -> prior group, from a world among the artifacts; empty where there is none."""
+    file = entities_file(members)
+    return {name: str(prior) for name, prior in entity_column(file, "prior").items()} if file else {}
 
 
 def prior_name(prior: str) -> str:

@@ -22,6 +22,7 @@ class SectionBuilder(Protocol):
 
 
 SECTIONS = (
+    "claims.claims_section",
     "ranks.ranks_section",
     "ranks.off_domain_section",
     "seeds.seeds_section",
@@ -42,6 +43,9 @@ SECTIONS = (
 )
 """Builders as ``MODULE.FUNCTION`` of this package: first the findings, then how they were made."""
 
+_OF_CLAIMS_TOO = ("claims.claims_section", "runs.cost_section", "runs.versions_section")
+"""Builders that are given the artifacts of claims too: comparing dozens of arms with each other would say nothing."""
+
 
 def load_builder(name: str) -> SectionBuilder:
     """The builder with a name as in :data:`SECTIONS`."""
@@ -55,5 +59,11 @@ def build_sections(members: Members) -> list[Section]:
     Raises:
         InputError: an artifact's file is missing or damaged.
     """
-    sections = (load_builder(name)(members) for name in SECTIONS)
-    return [section for section in sections if section is not None]
+    beyond = members.beyond_claims()
+    sections: list[Section] = []
+    for name in SECTIONS:
+        shown = members if name in _OF_CLAIMS_TOO else beyond
+        section = load_builder(name)(shown) if shown.all else None
+        if section is not None:
+            sections.append(section)
+    return sections

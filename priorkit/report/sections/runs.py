@@ -135,6 +135,9 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(sums / np.convolve(np.ones(len(values)), kernel)[middle], dtype=np.float64)
 
 
+_MANY = 40
+"""Tables with more rows are folded away."""
+
 _RATES = ("tokens_per_second", "images_per_second", "items_per_second")
 
 
@@ -175,6 +178,7 @@ def cost_section(members: Members) -> Section | None:
                     *("peak memory", "energy", "size"),
                 ],
                 rows,
+                folded=len(rows) > _MANY,
             ).without_empty()
         ],
     )
@@ -231,6 +235,7 @@ def versions_section(members: Members) -> Section:
                 "Artifacts",
                 ["artifact", "kind", "step", "seed", "made (UTC)", "digest"],
                 digests,
+                folded=len(digests) > _MANY,
             ),
             Table("versions", "Versions", ["package", "version", "artifacts"], rows, folded=True),
         ],

@@ -1,0 +1,1 @@
+"""Claims that are stated before they are run, and decided from artifacts by one rule."""
