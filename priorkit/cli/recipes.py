@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from priorkit import step_table
+from priorkit.analysis.claims.reading import CLAIMS_TABLE, read_claims
 from priorkit.cli.output import print_result
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
 from priorkit.core.options import recipe
@@ -44,9 +45,13 @@ def check(
         str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one.")
     ],
 ) -> None:
-    """Check every table of a recipe: keys, types, values."""
+    """Check every table of a recipe, or a file of claims: keys, types, values."""
     path = recipe.find(name)
     document = recipe.read_toml(path)
+    if CLAIMS_TABLE in document:
+        claims = read_claims(path)
+        print_result(f"{path}: {', '.join(claim.id for claim in claims)}: all keys and values are valid")
+        return
     problems = Problems(UsageError)
     if not document:
         problems.add("the recipe is empty", where=str(path))

@@ -21,7 +21,6 @@ from priorkit.training.engine.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from priorkit.analysis.claims.deciding import PreparedClaim
-    from priorkit.analysis.claims.reading import Claim
     from priorkit.data.results.artifact_graph import Members
 
 logger = logging.getLogger(__name__)
@@ -82,11 +81,9 @@ class ReportPlan:
 
 def plan(settings: ReportSettings, inputs: Inputs) -> Plan[ReportPlan]:
     """Check that every input is an artifact, that evaluations can be read, the table of entities, and the claims."""
-    from priorkit.analysis.claims.reading import read_claims
     from priorkit.data.results.artifact_graph import Members, entity_column, gather, prior_groups
     from priorkit.data.results.evaluations import read_results
 
-    claims = read_claims(inputs["claims"].path) if settings.claims else []
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
     given: dict[str, Artifact] = {}
@@ -117,19 +114,17 @@ def plan(settings: ReportSettings, inputs: Inputs) -> Plan[ReportPlan]:
     else:
         priors = prior_groups(gathered)
     members = Members(gathered, priors, settings.seed, settings.resamples)
-    prepared = _prepare(claims, settings, inputs, members) if claims else []
+    prepared = _prepare(inputs, members) if settings.claims else []
     facts += [(f"claim {item.claim.id}", item.not_run or "can be decided") for item in prepared]
     return Plan(facts, payload=ReportPlan(members, prepared))
 
 
-def _prepare(
-    claims: Sequence[Claim], settings: ReportSettings, inputs: Inputs, members: Members
-) -> list[PreparedClaim]:
+def _prepare(inputs: Inputs, members: Members) -> list[PreparedClaim]:
+    """Read the claims and find what decides them."""
     from priorkit.analysis.claims.deciding import prepare
-    from priorkit.data.results.artifact_graph import entities_file, entity_rows
 
-    file = inputs["entities"].path if settings.entities else entities_file(members.all)
-    return prepare(claims, members.all, entity_rows(file) if file else {}, _without_effect())
+    table = inputs.optional("entities")
+    return prepare(inputs["claims"].path, members.all, table.path if table else None, _without_effect())
 
 
 def _without_effect() -> set[str]:
@@ -139,9 +134,7 @@ def _without_effect() -> set[str]:
 
 def execute(settings: ReportSettings, work: Work[ReportPlan]) -> None:
     """Decide the claims, build the sections, write the page and its files."""
-    from priorkit.analysis.claims.deciding import decide_claims
-    from priorkit.analysis.claims.rule import RULE
-    from priorkit.data.results.claim_results import write_claims
+    from priorkit.analysis.claims.deciding import decide_claims, store
     from priorkit.report import page
     from priorkit.report.sections.base import build_sections
 
@@ -150,7 +143,7 @@ def execute(settings: ReportSettings, work: Work[ReportPlan]) -> None:
         decided = decide_claims(
             work.plan.payload.claims, members.all, seed=settings.seed, resamples=settings.resamples
         )
-        write_claims(decided, RULE, work.path)
+        store(decided, work.path)
         work.metrics["claims"] = {claim.id: claim.verdict for claim in decided}
         members = replace(members, claims=decided)
     sections = build_sections(members)

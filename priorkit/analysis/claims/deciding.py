@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from priorkit.analysis.claims.arms import Arms, Runs, arms_of, begun, missing_labels, runs_by_label
 from priorkit.analysis.claims.base import Measure, UnitScores
 from priorkit.analysis.claims.estimation import measure_effect
-from priorkit.analysis.claims.reading import Claim
-from priorkit.analysis.claims.rule import decide_together
+from priorkit.analysis.claims.reading import Claim, read_claims
+from priorkit.analysis.claims.rule import RULE, decide_together
 from priorkit.analysis.claims.scores import ScoreReader
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.results.artifact_graph import Member, made_from
-from priorkit.data.results.claim_results import ClaimResult, GateResult
+from priorkit.data.results.artifact_graph import Member, entities_file, entity_rows, made_from
+from priorkit.data.results.claim_results import ClaimResult, GateResult, write_claims
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class PreparedClaim:
 
 
 def prepare(
-    claims: Sequence[Claim],
-    members: Sequence[Member],
-    entities: Mapping[str, Mapping[str, Any]],
-    ignored: Collection[str] = (),
+    file: Path, members: Sequence[Member], entities: Path | None, ignored: Collection[str] = ()
 ) -> list[PreparedClaim]:
-    """Find the artifacts of claims and read their scores.
+    """Read claims, find their artifacts and read their scores.
 
     Args:
-        claims: what is claimed.
+        file: the file of claims.
         members: all artifacts; those that were given are found by their labels.
-        entities: entity -> its row in the table of entities.
+        entities: the table of entities; that of a world among the artifacts where None.
         ignored: settings in which seeds may differ, as they change no result.
 
     Raises:
+        UsageError: the file of claims is wrong.
         InputError: what was given does not fit a claim that was begun; all problems of all claims at once.
     """
+    claims = read_claims(file)
+    table = entities or entities_file(members)
     problems = Problems(InputError)
     runs = runs_by_label(members)
-    reader = ScoreReader(entities)
+    reader = ScoreReader(entity_rows(table) if table else {})
     prepared: list[PreparedClaim] = []
     for claim in claims:
         with problems.collecting():
@@ -140,6 +140,11 @@ def decide_claims(
         resamples: number of bootstrap samples.
     """
     return [_decide(item, members, seed, resamples) for item in prepared]
+
+
+def store(results: Sequence[ClaimResult], folder: Path) -> None:
+    """Write ``claims.json`` with the rule that decided."""
+    write_claims(results, RULE, folder)
 
 
 def _decide(item: PreparedClaim, members: Sequence[Member], seed: int, resamples: int) -> ClaimResult:

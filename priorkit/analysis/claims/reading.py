@@ -18,7 +18,7 @@ from priorkit.core.options.recipe import read_toml
 from priorkit.core.options.specs import plain_message
 from priorkit.core.options.value_kinds import inner_type, shown, value_type
 
-TABLE = "claims"
+CLAIMS_TABLE = "claims"
 """The only table of the file; one table below it per claim."""
 
 _EFFECTS = ("measures", "controls")
@@ -92,13 +92,13 @@ def read_claims(path: Path) -> list[Claim]:
     document = read_toml(path)
     reader = _Reader(path, Problems(UsageError))
     for key in document:
-        if key != TABLE:
+        if key != CLAIMS_TABLE:
             reader.problems.add(
-                f"unknown table '{key}'", where=str(path), hint=f"a claim is a table [{TABLE}.NAME]"
+                f"unknown table '{key}'", where=str(path), hint=f"a claim is a table [{CLAIMS_TABLE}.NAME]"
             )
-    tables = document.get(TABLE)
+    tables = document.get(CLAIMS_TABLE)
     if not isinstance(tables, dict) or not tables:
-        reader.problems.add(f"no table [{TABLE}.NAME]: the file states no claim", where=str(path))
+        reader.problems.add(f"no table [{CLAIMS_TABLE}.NAME]: the file states no claim", where=str(path))
         reader.problems.fail()
     claims = [reader.claim(name, table) for name, table in typing.cast("dict[str, Any]", tables).items()]
     reader.problems.raise_if_any()
@@ -124,7 +124,9 @@ class _Reader:
         measures, controls = ([*self._effects(name, section, keys.get(section, []))] for section in _EFFECTS)
         if not keys.get("measures"):
             self.problems.add(
-                "no measure decides it", where=self._place(name), hint=f"add [[{TABLE}.{name}.measures]]"
+                "no measure decides it",
+                where=self._place(name),
+                hint=f"add [[{CLAIMS_TABLE}.{name}.measures]]",
             )
         if len(self.problems) > before or not isinstance(stated, Statement):
             return None
@@ -137,7 +139,7 @@ class _Reader:
             self.problems.add(
                 f"'{section}' should be a list of tables",
                 where=self._place(name),
-                hint=f"write [[{TABLE}.{name}.{section}]]",
+                hint=f"write [[{CLAIMS_TABLE}.{name}.{section}]]",
             )
             return
         for index, table in enumerate(typing.cast("list[dict[str, Any]]", tables)):
@@ -208,7 +210,7 @@ class _Reader:
 
     def _place(self, name: str, section: str = "", index: int = 0, key: str = "") -> str:
         """``FILE:LINE [claims.V1] measures 2``."""
-        header = f"{TABLE}.{name}"
+        header = f"{CLAIMS_TABLE}.{name}"
         shown_place = f"[{header}]" + (f" {section} {index + 1}" if section else "")
         line = self._line(f"{header}.{section}" if section else header, index, key)
         return f"{self.path}:{line} {shown_place}" if line else f"{self.path} {shown_place}"

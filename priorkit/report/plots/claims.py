@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from priorkit.core.interval import Interval
 from priorkit.data.results.claim_results import MeasuredEffect
-from priorkit.report.figures import GRID, INK, MUTED, PAPER, SERIES, WIDTH, drawing
+from priorkit.report.figures import GRID, INK, MUTED, PAPER, SERIES, WIDTH, drawing, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,12 @@ def overview(rows: Sequence[tuple[str, MeasuredEffect]]) -> Figure:
             )
             _interval(axis, row, scaled, measured.verdict or "", size=5.5)
             _beyond(axis, row, scaled, measured.verdict or "")
+        for verdict in dict.fromkeys(measured.verdict or "" for _, measured in rows):
+            axis.plot(
+                [], [], color=_COLORS.get(verdict, MUTED), marker=_MARKERS.get(verdict, "o"), markersize=5.5,
+                linewidth=2.2, label=verdict,
+            )  # fmt: skip
+        legend(figure, axis)
         axis.set_yticks(range(len(rows)), [name for name, _ in rows])
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlim(_RANGE[0] - 0.25, _RANGE[1] + 0.25)

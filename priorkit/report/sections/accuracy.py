@@ -17,11 +17,11 @@ from priorkit.data.results.evaluations import (
 )
 from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table, numbered
+from priorkit.report.metric_tables import metric_table
 from priorkit.report.plots.accuracy import intervals_by_group
 from priorkit.report.sections.confusions import confusion_tables
-from priorkit.report.sections.metric_tables import metric_table
 from priorkit.report.sections.ranks import PRIOR_ORDER
-from priorkit.report.sections.shared_items import (
+from priorkit.report.shared_items import (
     SharedItems,
     chance_level,
     colors_of,

@@ -38,9 +38,9 @@ def claims_section(members: Members) -> Section | None:
         return None
     run = [claim for claim in members.claims if claim.verdict != "not run"]
     rows = [
-        (claim.id if len(claim.measures) == 1 else f"{claim.id}  {measure.name}", measure)
+        (claim.id if len(claim.measures) == 1 else f"{claim.id}, measure {number}", measure)
         for claim in run
-        for measure in claim.measures
+        for number, measure in enumerate(claim.measures, start=1)
         if math.isfinite(measure.effect.value)
     ]
     counts = {

@@ -10,7 +10,7 @@ from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import BenchmarkResult
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import iou_curves
-from priorkit.report.sections.shared_items import colors_of
+from priorkit.report.shared_items import colors_of
 
 _AT = re.compile(r"accuracy_at_(0\.[0-9]+)")
 

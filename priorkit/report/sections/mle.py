@@ -9,7 +9,7 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.accuracy import intervals_by_group
-from priorkit.report.sections.shared_items import chance_level, colors_of
+from priorkit.report.shared_items import chance_level, colors_of
 
 MLE = "sub_task"
 """The column that holds the area bin, as in lmms-eval's schema."""

@@ -12,9 +12,9 @@ from priorkit.core.interval import Interval
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
 from priorkit.data.results.evaluations import RETRIEVAL
 from priorkit.report.blocks import Block, Cell, CellImages, Plot, Section, SignedInterval, Table, numbered
+from priorkit.report.metric_tables import metric_table
 from priorkit.report.pictures import entity_pictures
 from priorkit.report.plots.ranks import rank_distributions
-from priorkit.report.sections.metric_tables import metric_table
 from priorkit.scoring.statistics.intervals import (
     bootstrap_difference,
     bootstrap_indices,

@@ -61,7 +61,7 @@ def seeds_and_items(
     resampled = resampled[np.isfinite(resampled).all(1)]
     if not np.isfinite([estimate, *values]).all() or len(resampled) < 2:
         return Interval(estimate, math.nan, math.nan)
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     seeds = len(values)
     covariance = np.cov(resampled, rowvar=False)
@@ -71,7 +71,7 @@ def seeds_and_items(
     if variance <= 0:
         return Interval(estimate, estimate, estimate)
     freedom = (seeds - 1) * (1 + seeds * shared / between) ** 2 if between else math.inf
-    half = float(t.ppf((1 + level) / 2, min(freedom, 1e9))) * math.sqrt(variance)
+    half = float(stdtrit(min(freedom, 1e9), (1 + level) / 2)) * math.sqrt(variance)
     return Interval(estimate, estimate - half, estimate + half)
 
 

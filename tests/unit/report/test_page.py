@@ -29,8 +29,8 @@ from priorkit.report.sections.examples import examples_section
 from priorkit.report.sections.mle import mle_section
 from priorkit.report.sections.ranks import off_domain_section, ranks_section, ratio_of_means
 from priorkit.report.sections.runs import read_curve, smoothed
-from priorkit.report.sections.shared_items import group_by_shared_items, mean_of_benchmarks
 from priorkit.report.sections.trade_off import trade_off_section
+from priorkit.report.shared_items import group_by_shared_items, mean_of_benchmarks
 
 BEFORE = [2.0, 3, 2, 4, 20, 25, 30, 18, 40, 55, 60, 48]
 AFTER = [2.0, 3, 3, 4, 8, 9, 12, 7, 14, 20, 18, 15]
