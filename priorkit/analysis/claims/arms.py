@@ -160,8 +160,8 @@ def _differences(
     ignored: Collection[str],
     seen: set[tuple[str, str]],
 ) -> Iterator[str]:
-    pair = (first.digest, second.digest)
-    if first.digest == second.digest or pair in seen:
+    pair = (first.label, second.label)
+    if first.label == second.label or pair in seen:
         return
     seen.add(pair)
     one, other = first.artifact.manifest, second.artifact.manifest
@@ -189,7 +189,7 @@ def _input_differences(
     if record.digest == other.digest:
         return
     owners = owner_of(record, members), owner_of(other, members)
-    if owners[0] is not None and owners[1] is not None and owners[0].digest != owners[1].digest:
+    if owners[0] is not None and owners[1] is not None and owners[0].label != owners[1].label:
         yield from _differences(owners[0], owners[1], members, ignored, seen)
     elif (
         owners[0] is not None

@@ -217,14 +217,17 @@ class _Reader:
 
     def _line(self, header: str, index: int, key: str) -> int:
         """The line of a key in the nth table of this name, of the table where it lacks the key, 0 where neither is found."""
-        found, seen = 0, -1
+        found, seen, inside = 0, -1, False
         for number, text in enumerate(self._lines, start=1):
             if match := re.match(r"\s*\[+\s*([^\]]+?)\s*\]", text):
-                seen += match[1].replace('"', "") == header
-                if found:
-                    return found
-                found = number if seen == index and match[1].replace('"', "") == header else 0
-            elif found and key and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', text):
+                name = match[1].replace('"', "")
+                seen += name == header
+                if found and name == f"{header}.{key}":
+                    return number
+                if name == header and seen == index:
+                    found = number
+                inside = name == header and seen == index
+            elif inside and key and re.match(rf'\s*"?{re.escape(key)}"?\s*[=.]', text):
                 return number
         return found
 

@@ -231,13 +231,13 @@ def made_from(members: Sequence[Member], behind: Sequence[Member]) -> list[Membe
         members: the artifacts.
         behind: all that are known.
     """
-    found = {member.digest: member for member in members}
+    found = {member.label: member for member in members}
     queue = list(members)
     while queue:
         for record in queue.pop().artifact.manifest.inputs:
             owner = owner_of(record, behind)
-            if owner is not None and owner.digest not in found:
-                found[owner.digest] = owner
+            if owner is not None and owner.label not in found:
+                found[owner.label] = owner
                 queue.append(owner)
     return list(found.values())
 
