@@ -14,7 +14,8 @@ from priorkit.analysis.claims.reading import Claim, read_claims
 from priorkit.analysis.claims.rule import RULE, decide_together
 from priorkit.analysis.claims.scores import ScoreReader
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.results.artifact_graph import Member, entities_file, entity_rows, made_from
+from priorkit.data.number_table import read_number_table
+from priorkit.data.results.artifact_graph import Member, entities_file, made_from
 from priorkit.data.results.claim_results import ClaimResult, GateResult, write_claims
 
 
@@ -56,7 +57,7 @@ def prepare(
     table = entities or entities_file(members)
     problems = Problems(InputError)
     runs = runs_by_label(members)
-    reader = ScoreReader(entity_rows(table) if table else {})
+    reader = ScoreReader(read_number_table(table) if table else None)
     prepared: list[PreparedClaim] = []
     for claim in claims:
         with problems.collecting():

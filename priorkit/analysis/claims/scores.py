@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from priorkit.analysis.claims.arms import Arms
 from priorkit.analysis.claims.base import Floats, Measure, Term, UnitScores
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.data.results.artifact_graph import Member
+from priorkit.data.number_table import NumberTable
+from priorkit.data.results.artifact_graph import Member, entity_rows
 from priorkit.data.results.evaluations import ScoredItem
 from priorkit.scoring.answers.boxes import accuracy_at
 
@@ -35,10 +37,10 @@ class ScoreReader:
     """Reads the scores of measures, keeping what several of them need.
 
     Args:
-        entities: entity -> its row in the table of entities, for correlations.
+        entities: the table of entities, for correlations; None where there is none.
     """
 
-    def __init__(self, entities: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, entities: NumberTable | None) -> None:
         self._entities = entities
         self._items: dict[tuple[str, str], dict[str, ScoredItem]] = {}
 
@@ -152,17 +154,17 @@ class ScoreReader:
         return chosen
 
     def _of_entities(self, term: Term) -> list[_Chosen]:
-        if not self._entities:
+        table = self._entities
+        if table is None:
             raise InputError(
                 f"the column '{term.column}' of entities is needed, and no table of entities is known",
                 hint="give --entities FILE, or the world as an artifact",
             )
-        columns = list(next(iter(self._entities.values())))
-        if term.column not in columns:
-            raise InputError(
-                f"the table of entities has no column '{term.column}'", hint=nearest(term.column, columns)
-            )
-        return _of_column({name: row[term.column] for name, row in self._entities.items()}, term.column)
+        cells = table.columns.get(term.column, [])
+        # Whether something is so counts as 1 and 0.
+        yes_no = bool(cells) and all(isinstance(cell, bool) for cell in cells)
+        numbers = np.array(cells, dtype=np.float64) if yes_no else table.numbers(term.column, missing=True)
+        return _of_column({name: float(numbers[row]) for name, row in entity_rows(table).items()})
 
 
 def _check_same(
@@ -240,15 +242,19 @@ def _of_ranks(term: Term, member: Member) -> list[_Chosen]:
         raise InputError(
             f"the ranks '{member.label}' have no column '{term.column}'", hint=nearest(term.column, table)
         )
-    return _of_column(dict(zip(map(str, table["entity"]), table[term.column], strict=True)), term.column)
-
-
-def _of_column(values: Mapping[str, Any], column: str) -> list[_Chosen]:
     try:
-        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        numbers = [math.nan if value is None else float(value) for value in table[term.column]]
     except (TypeError, ValueError):
-        raise InputError(f"the column '{column}' of entities holds no numbers") from None
-    return [_Chosen("", ("", name), ("", 0), number) for name, number in numbers.items()]
+        raise InputError(
+            f"the column '{term.column}' of the ranks '{member.label}' holds no numbers"
+        ) from None
+    return _of_column(dict(zip(map(str, table["entity"]), numbers, strict=True)))
+
+
+def _of_column(values: Mapping[str, float]) -> list[_Chosen]:
+    return [
+        _Chosen("", ("", name), ("", 0), number) for name, number in values.items() if not math.isnan(number)
+    ]
 
 
 def _arrays(

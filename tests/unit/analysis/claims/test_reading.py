@@ -45,7 +45,19 @@ def test_parts_have_what_they_leave_out_from_the_measure(tmp_path: Path) -> None
 
 def test_the_shipped_claims_are_the_eleven() -> None:
     claims = read_claims(recipe.shipped()["claims"])
-    assert [claim.id for claim in claims] == ["V1", "V2", "V3", "L1", "L2", "L3", "S1", "S2", "S3", "S4", "S5"]
+    assert [claim.id for claim in claims] == [
+        "V1",
+        "V2",
+        "V3",
+        "L1",
+        "L2",
+        "L3",
+        "S1",
+        "S2",
+        "S3",
+        "S4",
+        "S5",
+    ]
     assert all(claim.stated.seeds >= 3 for claim in claims)
     assert all(measure.smallest for claim in claims for measure in claim.measures)
     assert [claim.id for claim in claims if claim.stated.gate] == ["L1", "L2", "L3"]
