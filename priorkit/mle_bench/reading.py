@@ -16,6 +16,7 @@ from priorkit.data.images.decoding import (
     ImageRef,
     decode_with_kinds,
     path_within,
+    upright_size,
 )
 from priorkit.data.io.rejects import Rejects
 from priorkit.mle_bench.annotations import (
@@ -48,8 +49,8 @@ def read_annotated(source: Annotations, rejects: Rejects) -> tuple[list[Annotate
     for number, (name, path, areas_of) in enumerate(rows, start=1):
         try:
             ref = ImageRef(name, path or path_within(source.images, name))
-            image, kinds = decode_with_kinds(ref)
-            coverage = areas_of(ImageSize(image.size, "rotated" in kinds))
+            _, kinds = decode_with_kinds(ref)
+            coverage = areas_of(ImageSize(upright_size(ref), "rotated" in kinds))
         except (BrokenImageError, ValueError, KeyError, TypeError, OSError) as error:
             rejects.add(str(source.file), number, f"{name}: {error}")
             continue

@@ -11,7 +11,7 @@ from typing import Any, cast
 from priorkit.core.boxes import Corners, format_box
 from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import COMMON, PLACEHOLDER, Conversation, Turn, has_turns
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, upright_size
 from priorkit.data.images.regions import four_numbers, image_size, scaled_box
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
@@ -146,14 +146,14 @@ def _regions(
         size = image_size(row, "image_width", "image_height")
         if listed:
             size = size or image_size(row, "width", "height")
-        size = size or decode(image).size
+        size = size or upright_size(image)
         regions = _listed(row["regions"]) if listed else [row]
         return regions, lambda region: (_phrase(region), scaled_box(_xywh(region), size))
     given = row.get("sentences")
     cells = _expressions(row.get("expression") if given is None else given)
     if row.get("box") is not None:
         return cells, lambda cell: (_text(cell), four_numbers(row["box"]))
-    size = image_size(row, "width", "height") or decode(image).size
+    size = image_size(row, "width", "height") or upright_size(image)
     return cells, lambda cell: (_text(cell), scaled_box(four_numbers(row.get("bbox")), size))
 
 

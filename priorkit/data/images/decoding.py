@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import math
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,18 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".ti
 
 MAX_PIXELS = 128_000_000
 """Images larger than this (about 11,000 x 11,000) are refused before they are decoded."""
+
+LARGE_PIXELS = 25_000_000
+"""Images larger than this (5,000 x 5,000) are reduced while they are decoded."""
+
+REDUCED_PIXELS = 9_000_000
+"""What large images are reduced to at most: 3,000 x 3,000, beyond what encoders read."""
+
+_STRIP_PIXELS = 1 << 20
+"""Pixels of a large image that are converted to RGB at a time."""
+
+_LARGE_IMAGE = threading.Lock()
+"""Held while a large image is decoded, so that threads decode one at a time."""
 
 
 class BrokenImageError(Exception):
@@ -104,7 +118,9 @@ def decode(ref: ImageRef) -> Image.Image:
     """Decode an image to upright RGB.
 
     EXIF rotation is applied, the first frame of an animation is taken, transparency is put on white,
-    16-bit and floating-point gray is scaled to 8 bit.
+    16-bit and floating-point gray is scaled to 8 bit. An image of more than :data:`LARGE_PIXELS` is reduced by a
+    whole factor to at most :data:`REDUCED_PIXELS` (means of squares of pixels, in JPEG partly by the decoder);
+    :func:`upright_size` gives the full size.
 
     Raises:
         BrokenImageError: missing, not an image, truncated, or larger than :data:`MAX_PIXELS`.
@@ -123,10 +139,41 @@ def _decoded(ref: ImageRef, with_kinds: bool) -> tuple[Image.Image, tuple[str, .
     with _opened(ref) as image:
         # Pillow forgets the stored mode once the pixels are loaded.
         layout = f"{image.mode} {getattr(image, 'tile', '')}"
-        image.load()
-        converted = _rgb(ImageOps.exif_transpose(image))
+        if image.width * image.height > LARGE_PIXELS:
+            with _LARGE_IMAGE:
+                converted = _reduced(image)
+        else:
+            image.load()
+            converted = _rgb(ImageOps.exif_transpose(image))
         # Last, as looking for a second frame may unload the first.
         return converted, _kinds(image, layout) if with_kinds else ()
+
+
+def _reduction(image: Image.Image) -> int:
+    """The smallest whole factor by which both sides are divided for at most :data:`REDUCED_PIXELS`."""
+    return math.ceil(math.sqrt(image.width * image.height / REDUCED_PIXELS))
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """A large image as upright RGB of about :data:`REDUCED_PIXELS` or fewer.
+
+    Beyond what the decoder itself takes, up to 4 bytes per pixel, memory holds the result and a strip.
+    """
+    from PIL import Image, ImageOps
+
+    factor = _reduction(image)
+    image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at 1/2, 1/4 or 1/8
+    image.load()
+    factor = _reduction(image)
+    largest = float(image.getextrema()[1]) if image.mode[0] in "IF" else 0.0
+    result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = factor * max(1, _STRIP_PIXELS // (image.width * factor))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        result.paste(_rgb(strip, largest).reduce(factor), (0, top // factor))
+    result.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    ImageOps.exif_transpose(result, in_place=True)
+    return result
 
 
 @contextmanager
@@ -146,7 +193,9 @@ def _opened(ref: ImageRef) -> Generator[Image.Image]:
         with Image.open(source) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise BrokenImageError(f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}")
+                raise BrokenImageError(
+                    f"{width} x {height} pixels exceed the limit of {MAX_PIXELS:,}; scale it down"
+                )
             yield image
     except (BrokenImageError, MemoryError):
         raise
@@ -189,14 +238,20 @@ def upright_size(ref: ImageRef) -> tuple[int, int]:
         return (height, width) if sideways else (width, height)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, largest: float | None = None) -> Image.Image:
+    """An image in RGB.
+
+    Args:
+        image: loaded.
+        largest: the largest value of the full image, where this is a strip of it.
+    """
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
         import numpy as np
 
         values = np.asarray(image, dtype=np.float64)
-        peak = _white(image.mode, float(values.max(initial=0)))
+        peak = _white(image.mode, float(values.max(initial=0)) if largest is None else largest)
         grey = np.clip(values * (255.0 / peak), 0, 255).astype(np.uint8)
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

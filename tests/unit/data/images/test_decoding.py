@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from priorkit.data.images.decoding import (
     decode,
     decode_with_kinds,
     image_reference,
+    upright_size,
 )
 
 
@@ -206,3 +209,69 @@ def test_links_are_followed_as_image_folders_and_the_hubs_cache_consist_of_them(
     (tmp_path / "blobs" / "1").write_bytes(CONTENT["PNG"])
     (tmp_path / "snapshot" / "a.png").symlink_to("../blobs/1")
     assert decode(image_reference("a.png", tmp_path / "snapshot", "n")).size == (16, 16)
+
+
+def large_images() -> dict[str, ImageRef]:
+    """Images of every mode, of sides that no factor divides."""
+    values = np.random.default_rng(1).integers(0, 256, (91, 123), dtype=np.uint8)
+    smooth = np.add.outer(np.arange(91), np.arange(123)).astype(np.uint8)
+    grey = Image.fromarray(values)
+    color = Image.merge("RGB", (grey, grey.transpose(Image.Transpose.ROTATE_180), Image.fromarray(smooth)))
+    soft = Image.merge("RGB", (Image.fromarray(smooth),) * 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    keyed = color.quantize(16)
+    return {
+        "1": encoded(grey.convert("1")),
+        "L": encoded(grey),
+        "LA": encoded(Image.merge("LA", (grey, Image.fromarray(smooth)))),
+        "P": encoded(color.quantize(64)),
+        "P with transparency": encoded(keyed, "GIF", transparency=3),
+        "RGB": encoded(color),
+        "rotated": encoded(color, exif=exif),
+        "RGBA": encoded(Image.merge("RGBA", (*color.split(), Image.fromarray(smooth)))),
+        "I;16": encoded(Image.fromarray(values.astype(np.uint16) * 200)),
+        "F": encoded(Image.fromarray(values.astype(np.float32) / 255), "TIFF"),
+        "I": encoded(Image.fromarray(values.astype(np.int32) * 200), "TIFF"),
+        "jpeg": encoded(soft, "JPEG", quality=98),
+        "CMYK jpeg": encoded(soft.convert("CMYK"), "JPEG", quality=98),
+    }
+
+
+@pytest.mark.parametrize("kind", list(large_images()))
+def test_large_images_are_the_means_of_their_pixels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = large_images()[kind]
+    full, kinds = decode_with_kinds(ref)
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", full.width * full.height)
+    assert decode(ref).tobytes() == full.tobytes()
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", full.width * full.height - 1)
+    monkeypatch.setattr(decoding, "REDUCED_PIXELS", 1000)
+    monkeypatch.setattr(decoding, "_STRIP_PIXELS", 1300)
+    found, found_kinds = decode_with_kinds(ref)
+    turn = Image.Transpose
+    # Reduced as stored, so that the incomplete squares are at the same borders.
+    expected = (
+        full.transpose(turn.ROTATE_90).reduce(4).transpose(turn.ROTATE_270)
+        if kind == "rotated"
+        else full.reduce(4)
+    )
+    assert (found.mode, found.size, found_kinds) == ("RGB", expected.size, kinds)
+    assert upright_size(ref) == full.size
+    difference = np.abs(np.asarray(found, dtype=int) - np.asarray(expected, dtype=int))
+    # A JPEG decoder reduces in blocks of 8; floating-point gray is rounded before the mean.
+    assert difference.max() <= (12 if "jpeg" in kind else 1)
+
+
+def test_a_large_image_needs_little_memory(tmp_path: Path) -> None:
+    """One bit per pixel in the file, four bytes per pixel in RGB: 400 MB that need not exist."""
+    Image.new("1", (10_000, 10_000), 1).save(tmp_path / "a.png")
+    program = (
+        "import resource, sys, warnings; from pathlib import Path; import PIL.Image, PIL.ImageOps, numpy\n"
+        "from priorkit.data.images.decoding import ImageRef, decode\n"
+        "warnings.simplefilter('ignore'); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); size = decode(ImageRef('a', Path(sys.argv[1]))).size\n"
+        "print(size[0], (peak() - before) >> 10)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "a.png")]
+    side, megabytes = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert (int(side), int(megabytes) < 250) == (2500, True)
