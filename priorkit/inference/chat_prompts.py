@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN
 from priorkit.models.language.chat_template import ChatTokenizer
@@ -22,7 +25,27 @@ def remove_special_text(text: str, image_token: str = IMAGE) -> str:
     return text
 
 
-def answer_in_chat(chat: ChatTokenizer, turn: tuple[str, str], prompt: str, answer: str) -> str:
+def chat_prompt(
+    tokenizer: Any, text: str, answers: Sequence[str] = (), image_token: str = IMAGE
+) -> tuple[str, list[str]]:
+    """A user's turn up to where the assistant answers, and answers as they follow on it.
+
+    Args:
+        tokenizer: gives the chat template.
+        text: of the user; ``<image>`` for an image.
+        answers: the assistant's texts.
+        image_token: the model's token for an image.
+
+    Raises:
+        InputError: the template refuses the turn, or rewrites it when an answer follows.
+    """
+    chat = ChatTokenizer(tokenizer, 1, 0, image_token)
+    turn = ("user", text)
+    prompt = chat.render([turn], add_generation_prompt=True)
+    return prompt, [_answer_in_chat(chat, turn, prompt, answer) for answer in answers]
+
+
+def _answer_in_chat(chat: ChatTokenizer, turn: tuple[str, str], prompt: str, answer: str) -> str:
     """An answer as the chat template writes it after the prompt: with a space, a line break or nothing before it.
 
     Args:

@@ -135,20 +135,15 @@ class SynonymModel:
 
     def _requests(self, number: int, question: str) -> list[LikelihoodRequest]:
         """The question with each spelling of yes, then of no."""
-        from priorkit.inference.chat_prompts import answer_in_chat
+        from priorkit.inference.chat_prompts import chat_prompt
         from priorkit.inference.requests import requests_of, split_pair
-        from priorkit.models.language.chat_template import ChatTokenizer
 
-        spellings = [spelling for side in ANSWERS for spelling in side]
-        context = question
-        if self._is_chat:
-            chat = ChatTokenizer(self._model.tokenizer, image_tokens=1, max_length=0)
-            turn = ("user", question)
-            context = chat.render([turn], add_generation_prompt=True)
-            continuations = [answer_in_chat(chat, turn, context, spelling) for spelling in spellings]
-        else:
-            continuations = [f" {spelling}" for spelling in spellings]
         model = self._model
+        spellings = [spelling for side in ANSWERS for spelling in side]
+        if self._is_chat:
+            context, continuations = chat_prompt(model.tokenizer, question, spellings)
+        else:
+            context, continuations = question, [f" {spelling}" for spelling in spellings]
         pairs = [
             split_pair(model.encode, context, text, model.prefix, model.bos_ids) for text in continuations
         ]

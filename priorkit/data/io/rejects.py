@@ -33,6 +33,10 @@ class Rejects:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __bool__(self) -> bool:
+        # True also while it is empty: ``rejects or Rejects(0.0)`` must not replace a collection in use.
+        return True
+
     def accept(self, count: int = 1) -> None:
         """Count usable rows."""
         self.total += count

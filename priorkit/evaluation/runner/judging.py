@@ -21,7 +21,7 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.tasks.base import TaskScores
-from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.choice import lettered_options
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.scoring.statistics.bootstrap import Floats
@@ -157,8 +157,7 @@ def judge(
 
 
 def _filled(prompt: str, item: Item, trace: str) -> str:
-    lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
-    options = "".join(f"\n{LETTERS[index]}. {text}" for index, text in lettered)
+    options = "".join(f"\n{option}" for option in lettered_options(item))
     # Replaced and not formatted: a trace may contain braces.
     before, _, after = prompt.partition("{trace}")
     question = item.question.strip() + options

@@ -11,10 +11,9 @@ import tomli
 
 from priorkit.data.conversations.tag_prompt import tag_sentence
 from priorkit.evaluation.tasks.base import AnswerMode, ChoiceForm, Task
-from priorkit.evaluation.tasks.choice import LETTERS
+from priorkit.evaluation.tasks.choice import lettered_options
 from priorkit.evaluation.tasks.item import Item
-from priorkit.inference.chat_prompts import answer_in_chat, remove_special_text
-from priorkit.models.language.chat_template import ChatTokenizer
+from priorkit.inference.chat_prompts import chat_prompt, remove_special_text
 from priorkit.models.language.tokenizer import IMAGE
 
 PromptKind = Literal["chat", "plain"]
@@ -84,8 +83,7 @@ class PromptBuilder:
     def __call__(self, item: Item, task: Task, mode: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
         key = self._key(item, task, mode)
-        lettered = enumerate(item.choices) if len(item.choices) <= len(LETTERS) else ()
-        options = "\n".join(f"{LETTERS[index]}. {text}" for index, text in lettered)
+        options = "\n".join(lettered_options(item))
         worded = self.wording.chat if self.kind == "chat" else self.wording.plain
         form = worded or instructions()[self.kind][key]
         placeholder = (IMAGE + "\n") * len(item.images)
@@ -124,10 +122,7 @@ class PromptBuilder:
         )
 
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
-        chat = ChatTokenizer(self.tokenizer, 1, 0, self.image_token)
-        turn = ("user", text)
-        before = chat.render([turn], add_generation_prompt=True)
-        return ItemPrompt(
-            before,
-            tuple(tuple(answer_in_chat(chat, turn, before, option) for option in group) for group in options),
-        )
+        flat = [option for group in options for option in group]
+        before, continuations = chat_prompt(self.tokenizer, text, flat, self.image_token)
+        remaining = iter(continuations)
+        return ItemPrompt(before, tuple(tuple(next(remaining) for _ in group) for group in options))

@@ -32,6 +32,13 @@ from priorkit.scoring.answers.mcq.published import PARSERS, parser_metric
 LETTERS = string.ascii_uppercase
 
 
+def lettered_options(item: Item) -> list[str]:
+    """The options with their letters, ``A. cat``; none where there are more than letters."""
+    if len(item.choices) > len(LETTERS):
+        return []
+    return [f"{letter}. {text}" for letter, text in zip(LETTERS, item.choices, strict=False)]
+
+
 def read_truth(row: Row) -> dict[str, Any]:
     """Options and the index of the right one; ``answer`` is an index from 0, a letter or an option's text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ def withhold_images(conversation: Conversation, placeholder: str) -> Conversatio
 def drop_image_content(conversation: Conversation) -> Conversation:
     """The conversation with the names of its images only: they are still counted, but not stored."""
     images = tuple(ImageRef(image.name) for image in conversation.images)
-    return Conversation(conversation.id, conversation.turns, images, conversation.ability)
+    return replace(conversation, images=images)
 
 
 def with_refusals(conversation: Conversation) -> Conversation:
@@ -41,7 +42,7 @@ def with_refusals(conversation: Conversation) -> Conversation:
     turns = tuple(
         Turn(turn.role, REFUSAL) if turn.role == "assistant" else turn for turn in conversation.turns
     )
-    return Conversation(conversation.id, turns, conversation.images, conversation.ability)
+    return replace(conversation, turns=turns)
 
 
 def shuffled_partners(samples: ConversationSamples, seed: int) -> tuple[NDArray[np.int64], int]:
@@ -75,7 +76,7 @@ def with_answers(conversation: Conversation, answers: list[str]) -> Conversation
     turns = tuple(
         Turn(turn.role, next(remaining)) if turn.role == "assistant" else turn for turn in conversation.turns
     )
-    return Conversation(conversation.id, turns, conversation.images, conversation.ability)
+    return replace(conversation, turns=turns)
 
 
 def answer_gains(
@@ -100,7 +101,7 @@ def answer_gains(
 
     def without_questions(conversation: Conversation) -> Conversation:
         turns = tuple(Turn(turn.role, "") if turn.role == "user" else turn for turn in conversation.turns)
-        return Conversation(conversation.id, turns, (), conversation.ability)
+        return replace(conversation, turns=turns, images=())
 
     distributed.start(runtime)
     likelihoods = torch.zeros(2, len(samples), dtype=torch.float64, device=runtime.device)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.refusal import REFUSAL
+from priorkit.data.images.decoding import ImageRef
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.kernels.cross_entropy import IGNORE
 from priorkit.models.language.chat_template import ChatTokenizer
@@ -96,3 +98,16 @@ def test_a_new_placeholder_is_distributed_like_the_embeddings() -> None:
     assert not torch.equal(made, other)
     torch.testing.assert_close(made.mean(0), table.mean(0), rtol=0.1, atol=0)
     torch.testing.assert_close(made.std(0), table.std(0), rtol=0.1, atol=0)
+
+
+def test_changed_conversations_keep_everything_else() -> None:
+    image = ImageRef("a.png", content=b"x")
+    turns = (Turn("user", "<image>\nWhat?"), Turn("assistant", "A heron."))
+    whole = Conversation("1", turns, (image,), "perception", {"task": "image-level"})
+    named = withheld_images.drop_image_content(whole)
+    refused = withheld_images.with_refusals(whole)
+    answered = withheld_images.with_answers(whole, ["No."])
+    for changed in (named, refused, answered):
+        assert (changed.id, changed.ability, changed.payload) == ("1", "perception", {"task": "image-level"})
+    assert named == replace(whole, images=(ImageRef("a.png"),))
+    assert answered == replace(whole, turns=(turns[0], Turn("assistant", "No.")))
