@@ -13,38 +13,48 @@ L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
 """DETR's."""
 
 
-def name_loss(logits: Tensor, text: Tensor, others: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Cross-entropy of patches over texts, or the sum of SigLIP's losses where there is a bias.
+def name_loss(logits: Tensor, patch: Tensor, text: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Loss of true pairs of a patch and a text against the image's other patches and all other texts.
+
+    Half of it compares the pair with the same patch and other texts, half with the same text and other patches
+    of the image; other true pairs are left out. With ``l`` the pair's logit and ``l_-`` those of the false pairs,
+    each half is the cross-entropy ``log(1 + sum exp(l_- - l))``, or with a bias ``c`` the sum of SigLIP's
+    ``- log sigmoid(l + c) - sum log sigmoid(-(l_- + c))``.
 
     Args:
-        logits: scaled similarities, fp32 ``[rows, texts]``.
-        text: the column of each row's text, int64 ``[rows]``.
-        others: further columns that are true of the row and no negatives, int64 ``[rows, any]``; padded with
-            the row's own.
-        bias: added to every logit before the sigmoid; None for a softmax.
+        logits: scaled similarities, fp32 ``[images, patches, texts]``.
+        patch, text: int64 ``[images, pairs]``, the true pairs; repetition does not matter.
+        bias: added to every logit; None for a softmax.
 
     Returns:
-        fp32 ``[rows]``.
+        fp32 ``[images, pairs]``.
     """
-    own = nn.functional.one_hot(text, logits.shape[1]).bool()
-    left_out = torch.zeros_like(own).scatter_(1, others, True) & ~own
-    if bias is None:
-        return nn.functional.cross_entropy(logits.masked_fill(left_out, -torch.inf), text, reduction="none")
-    logits = logits + bias.float()
-    signed = torch.where(own, logits, -logits)
-    return -nn.functional.logsigmoid(signed).masked_fill(left_out, 0.0).sum(dim=1)
+    image = torch.arange(len(logits), device=logits.device)[:, None]
+    true = torch.zeros_like(logits, dtype=torch.bool)
+    true[image, patch, text] = True
+    softplus = nn.functional.softplus
+    if bias is not None:
+        logits = logits + bias.float()
+        false = softplus(logits).masked_fill(true, 0.0)
+        others = false.sum(dim=2)[image, patch] + false.sum(dim=1)[image, text]
+        return softplus(-logits[image, patch, text]) + others / 2
+    # Finite, as the gradient of an empty sum would be none.
+    false = logits.masked_fill(true, torch.finfo(logits.dtype).min / 2)
+    own = logits[image, patch, text]
+    other_texts, other_patches = false.logsumexp(dim=2)[image, patch], false.logsumexp(dim=1)[image, text]
+    return (softplus(other_texts - own) + softplus(other_patches - own)) / 2
 
 
 def box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """DETR's box loss, ``5 |b - b'|_1 + 2 (1 - GIoU(b, b'))`` (Carion et al. 2020, section 3.1).
 
     Args:
-        predicted, truth: center, width and height as shares of the image, fp32 ``[rows, 4]``.
+        predicted, truth: center, width and height as shares of the image, fp32 ``[..., 4]``.
 
     Returns:
-        ``[rows]``.
+        ``[...]``.
     """
-    distance = (predicted - truth).abs().sum(dim=1)
+    distance = (predicted - truth).abs().sum(dim=-1)
     corners = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (predicted, truth))
     return L1_WEIGHT * distance + GIOU_WEIGHT * generalized_box_iou_loss(*corners, reduction="none")
 

@@ -1,25 +1,25 @@
 """The region term of encoder pretraining: patches are matched with the names of what they show, and find its box.
 
-With the regions *R* of a batch, the patches *P_r* that show region *r*, and the patch's feature *f_p*
+With the regions *R* of a batch, the patches *P_r* that show region *r*, and the patches' features *f_p*
 (:mod:`priorkit.models.vision.patch_features`) of the hidden state that a multimodal model will read::
 
     L = L_contrastive + w / |R|  sum_r 1/|P_r| sum_p in P_r  L_name(p, r)
                       + b / |R|  sum_r 1/|P_r| sum_p in P_r  L_box(p, r)
 
-    L_name = - log softmax_t (s f_p . g_t) at the text of r          for CLIP
-    L_name = - sum_t log sigmoid(z_t (s f_p . g_t + c))              for SigLIP, z_t = 1 at the text of r, else -1
+    L_name = - 1/2 [log softmax_t (s f_p . g_t) at t_r  +  log softmax_q (s f_q . g_tr) at p]     for CLIP
     L_box  = 5 |b_p - b_r|_1 + 2 (1 - GIoU(b_p, b_r))
 
-*t* runs over the distinct texts of the batch's regions, *g_t* are their features by the model's text tower, *s*
-and *c* its logit scale and bias. Texts of other regions that hold the patch as well are left out of *t*: they
-are true of it. ``b_p`` is the sigmoid of a linear map of the token after the final layer norm, center, width
-and height of the box in the view; loss and weights are DETR's (Carion et al. 2020, section 3.1 and appendix A.4).
-Name matching follows RegionCLIP's (Zhong et al. 2022), with patches in place of pooled boxes.
+*t* runs over the distinct texts of the batch's regions, *q* over the patches of the image, as CLIP's loss runs
+over texts and images; *g_t* are the texts' features by the model's text tower, *s* its logit scale. Pairs of a
+patch and a text of another region that shows it are true and left out of both sums. For SigLIP, with its bias
+*c*, each softmax becomes the sum of ``- log sigmoid(z (s f . g + c))`` over the same pairs, z = 1 for the true one
+and -1 for the others. ``b_p`` is the sigmoid of a linear map of the token after the final layer norm, center,
+width and height of the box in the view; loss and weights are DETR's (Carion et al. 2020, section 3.1 and appendix
+A.4). Matching regions with names follows RegionCLIP (Zhong et al. 2022), with patches in place of pooled boxes.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
 
-from priorkit.core.boxes import Corners
+from priorkit.core.boxes import FULL_IMAGE, Corners
 from priorkit.core.process import distributed
 from priorkit.data.images.augmentation import View
 from priorkit.data.images.decoding import ImageRef, upright_size
@@ -44,7 +44,7 @@ from priorkit.training.objectives.contrastive_losses import MAX_LOGIT_SCALE, sim
 from priorkit.training.objectives.gradient_cache import gradient_cached_features, gradient_cached_forward
 from priorkit.training.objectives.region_losses import box_loss, gathered_texts, name_loss
 
-ROWS = 16384
+PATCHES = 16384
 """Patches whose similarities with all texts are in memory at a time."""
 
 
@@ -138,41 +138,51 @@ class RegionTerm:
         return visible_regions(regions, view, self._prepared(index), self._grid) if regions else []
 
     def collate(self, indices: Sequence[int], visible: Sequence[list[VisibleRegion]]) -> dict[str, Any]:
-        """A row for each patch of each region of a batch.
+        """The patches of each region of a batch, image by image.
 
         Args:
             indices: the images.
             visible: the regions of each in its view.
 
         Returns:
-            ``image``, ``patch``, ``text`` int64 ``[rows]``: the patch and the row of ``keys`` with the region's
-            text; ``others`` int64 ``[rows, most]``: rows of ``keys`` with texts that are true of the patch
-            too, padded with its own; ``weight`` fp32 ``[rows]``: one over the region's patches; ``box`` fp32
-            ``[rows, 4]``: center, width and height; ``keys`` int64 ``[texts]``: numbers of the distinct texts,
-            the same in all processes; ``tokens`` of these texts; ``regions``, their number.
+            ``image`` int64 ``[images]``: those that show a region. For each of them, padded to the most
+            patches: ``patch`` and ``text`` int64 ``[images, most]``, the latter rows of ``keys``; ``weight``
+            fp32 ``[images, most]``, one over the region's patches, 0 for padding; ``box`` fp32
+            ``[images, most, 4]``, center, width and height. ``keys`` int64 ``[texts]``: numbers of the
+            distinct texts, the same in all processes; ``tokens`` of these texts; ``regions``, their number.
         """
-        rows: list[tuple[int, int, int, float, Corners]] = []
-        held: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for place, (index, regions) in enumerate(zip(indices, visible, strict=True)):
-            for region in regions:
-                text = self._number[self._regions[index][region.number].text]
-                for patch in region.patches:
-                    rows.append((place, patch, text, 1 / len(region.patches), region.box))
-                    held[place, patch].append(text)
-        numbers = sorted({row[2] for row in rows})
-        column = {number: place for place, number in enumerate(numbers)}
-        most = max((len(set(texts)) for texts in held.values()), default=1)
-        others = [[column[text] for text in sorted({*held[place, patch]})] for place, patch, *_ in rows]
-        texts = [column[row[2]] for row in rows]
-        padded = [row + [text] * (most - len(row)) for row, text in zip(others, texts, strict=True)]
-        boxes = torch.tensor([row[4] for row in rows]).reshape(-1, 4)
+        shown: list[list[tuple[int, int, float, Corners]]] = []
+        for index, regions in zip(indices, visible, strict=True):
+            texts = [self._number[self._regions[index][region.number].text] for region in regions]
+            shown.append(
+                [
+                    (patch, text, 1 / len(region.patches), region.box)
+                    for region, text in zip(regions, texts, strict=True)
+                    for patch in region.patches
+                ]
+            )
+        images = [number for number, patches in enumerate(shown) if patches]
+        numbers = sorted({text for patches in shown for _, text, *_ in patches})
+        column = {number: row for row, number in enumerate(numbers)}
+        most = max(map(len, shown))
+        shape = len(images), most
+        patch, text = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+        weight, corners = torch.zeros(shape), torch.tensor(FULL_IMAGE).repeat(*shape, 1)
+        for row, number in enumerate(images):
+            patches, names, weights, boxes = zip(*shown[number], strict=True)
+            length = len(patches)
+            patch[row, :length] = torch.tensor(patches)
+            text[row, :length] = torch.tensor([column[name] for name in names])
+            # Padding repeats a true pair, so that it is left out where pairs are.
+            patch[row, length:], text[row, length:] = patch[row, 0], text[row, 0]
+            weight[row, :length] = torch.tensor(weights)
+            corners[row, :length] = torch.tensor(boxes)
         return {
-            "image": torch.tensor([row[0] for row in rows], dtype=torch.long),
-            "patch": torch.tensor([row[1] for row in rows], dtype=torch.long),
-            "text": torch.tensor(texts, dtype=torch.long),
-            "others": torch.tensor(padded, dtype=torch.long).reshape(-1, most),
-            "weight": torch.tensor([row[3] for row in rows]),
-            "box": box_convert(boxes, "xyxy", "cxcywh"),
+            "image": torch.tensor(images, dtype=torch.long),
+            "patch": patch,
+            "text": text,
+            "weight": weight,
+            "box": box_convert(corners, "xyxy", "cxcywh"),
             "keys": torch.tensor(numbers, dtype=torch.long),
             "tokens": self._texts.batch(numbers) if numbers and self.weights.names else {},
             "regions": sum(map(len, visible)),
@@ -205,7 +215,7 @@ class RegionTerm:
         counts = torch.tensor([images, regions], dtype=torch.float64, device=tokens.device)
         all_images, all_regions = distributed.total(counts).tolist()
         share = all_images / max(all_regions, 1)
-        normed = normed_tokens(self._encoder.model, tokens[batch["image"], batch["patch"]])
+        normed = normed_tokens(self._encoder.model, tokens[batch["image"]])
         total = contrastive
         number = torch.tensor(float(regions), device=tokens.device)
         metrics = {"contrastive": contrastive, "regions_per_image": number}
@@ -213,7 +223,8 @@ class RegionTerm:
             metrics["region"] = share * self._name_loss(batch, normed, captions, chunk)
             total = total + self.weights.names * metrics["region"]
         if self._box_head is not None:
-            predicted = self._box_head(normed).float().sigmoid()
+            places = batch["patch"][..., None].expand(-1, -1, normed.shape[-1])
+            predicted = self._box_head(normed.gather(1, places)).float().sigmoid()
             metrics["region_box"] = share * (batch["weight"] * box_loss(predicted, batch["box"])).sum()
             total = total + self.weights.boxes * metrics["region_box"]
         return Loss(total, metrics)
@@ -230,13 +241,15 @@ class RegionTerm:
         if not self._sigmoid:
             scale = scale.clamp(max=MAX_LOGIT_SCALE)
 
-        def row_losses(rows: dict[str, Tensor]) -> tuple[Tensor]:
-            features = l2_normalize(project_tokens(model, rows["normed"]))
-            logits = similarity_logits(features, texts, scale)
-            return (name_loss(logits, column[rows["text"]], column[rows["others"]], bias),)
+        def image_losses(images: dict[str, Tensor]) -> tuple[Tensor]:
+            features = l2_normalize(project_tokens(model, images["normed"].flatten(0, 1)))
+            logits = similarity_logits(features, texts, scale).unflatten(0, images["normed"].shape[:2])
+            losses = name_loss(logits, images["patch"], column[images["text"]], bias)
+            return ((images["weight"] * losses).sum(dim=1),)
 
-        rows = {"normed": normed, "text": batch["text"], "others": batch["others"]}
-        return (batch["weight"] * gradient_cached_forward(row_losses, rows, ROWS)[0]).sum()
+        rows = {"normed": normed, **{name: batch[name] for name in ("patch", "text", "weight")}}
+        at_a_time = max(1, PATCHES // normed.shape[1])
+        return gradient_cached_forward(image_losses, rows, at_a_time)[0].sum()
 
     def _window(self, index: int) -> Corners:
         """The part of an image that is prepared; its size is read from its header."""

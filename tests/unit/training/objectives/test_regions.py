@@ -111,34 +111,36 @@ def reference(
                 else ((region.box[0] - 0.1) / 0.8, region.box[1], (region.box[2] - 0.1) / 0.8, region.box[3])
                 for region in row
             ]  # fmt: skip
-            for region, box in zip(row, seen, strict=True):
-                if not 0 <= (box[0] + box[2]) / 2 < 1:
-                    continue
+            visible = [(r, b) for r, b in zip(row, seen, strict=True) if 0 <= (b[0] + b[2]) / 2 < 1]
+            normed = vision.post_layernorm(tokens[place])
+            features = model.visual_projection(normed) if loss == "clip" else vision.head(normed[:, None])
+            features = features / features.norm(dim=1, keepdim=True)
+            logits = (scale * features @ texts.T).tolist()
+            true = {
+                (patch, distinct.index(region.text))
+                for region, box in visible
+                for patch in range(16)
+                if held(box, patch)
+            }
+            for region, box in visible:
                 count += 1
                 patches = [patch for patch in range(16) if held(box, patch)]
                 assert patches, "squares of ten pixels hold a center of patches of twelve in this data"
+                own = distinct.index(region.text)
                 for patch in patches:
-                    normed = vision.post_layernorm(tokens[place, patch])
-                    if loss == "clip":
-                        feature = model.visual_projection(normed)
-                    else:
-                        feature = vision.head(normed[None, None])[0]
-                    feature = feature / feature.norm()
-                    own = distinct.index(region.text)
-                    true = {distinct.index(o.text) for o, b in zip(row, seen, strict=True) if held(b, patch)}
-                    logits = [scale * float(feature @ text) for text in texts]
-                    if loss == "clip":
-                        kept = [logits[k] for k in range(len(distinct)) if k == own or k not in true]
-                        part = math.log(sum(math.exp(value) for value in kept)) - logits[own]
-                    else:
-                        bias = float(model.logit_bias)
-                        part = 0.0
-                        for k, value in enumerate(logits):
-                            if k == own or k not in true:
-                                sign = 1 if k == own else -1
-                                part += math.log(1 + math.exp(-sign * (value + bias)))
-                    names += part / len(patches)
-                    cx, cy, w, h = head(normed.float()).double().sigmoid().tolist()
+                    value = logits[patch][own]
+                    other_texts = [logits[patch][t] for t in range(len(distinct)) if (patch, t) not in true]
+                    other_patches = [logits[q][own] for q in range(16) if (q, own) not in true]
+                    part = 0.0
+                    for others in (other_texts, other_patches):
+                        if loss == "clip":
+                            part += math.log(sum(map(math.exp, [value, *others]))) - value
+                        else:
+                            bias = float(model.logit_bias)
+                            part += math.log(1 + math.exp(-value - bias))
+                            part += sum(math.log(1 + math.exp(other + bias)) for other in others)
+                    names += part / 2 / len(patches)
+                    cx, cy, w, h = head(normed[patch].float()).double().sigmoid().tolist()
                     x1, y1, x2, y2 = max(box[0], 0), max(box[1], 0), min(box[2], 1), min(box[3], 1)
                     truth = [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
                     distance = sum(abs(p - t) for p, t in zip((cx, cy, w, h), truth, strict=True))
@@ -183,8 +185,8 @@ def test_gradient_caching_gives_the_same_gradient(
     whole = new_objective(encoder, pairs, loss, weights, MOVING)
     expected = gradients(whole, batch_of(whole))
     assert {"box_head.weight", "encoder.logit_scale"} <= set(expected)
-    for chunk, rows in ((3, 16384), (2, 5)):
-        monkeypatch.setattr(region_module, "ROWS", rows)
+    for chunk, rows in ((3, 16384), (2, 32)):
+        monkeypatch.setattr(region_module, "PATCHES", rows)
         parts = new_objective(encoder, pairs, loss, weights, MOVING, chunk)
         found = gradients(parts, batch_of(parts))
         assert set(found) == set(expected)
@@ -245,19 +247,36 @@ def test_regions_are_counted_where_they_are_seen(pairs: Pairs) -> None:
 
 
 def test_names_in_closed_form() -> None:
-    logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 50.0, 0.0, 0.0]])
-    text = torch.tensor([2, 1])
-    alone = text[:, None]
-    assert name_loss(logits, text, alone).tolist() == pytest.approx([math.log(4), 0.0], abs=1e-6)
-    others = torch.tensor([[2, 0, 3], [1, 1, 1]])
-    assert name_loss(logits, text, others).tolist() == pytest.approx([math.log(2), 0.0], abs=1e-6)
-    zero = torch.zeros(1, 3)
-    sigmoid = name_loss(zero, torch.tensor([0]), torch.tensor([[0, 2]]), torch.tensor(0.0))
-    assert sigmoid.tolist() == pytest.approx([2 * math.log(2)])
-    logits.requires_grad_()
-    name_loss(logits, text, others).sum().backward()
+    # One image of two patches, three texts; all similarities equal.
+    logits = torch.zeros(1, 2, 3, requires_grad=True)
+    patch, text = torch.tensor([[0]]), torch.tensor([[1]])
+    found = name_loss(logits, patch, text)
+    assert found.item() == pytest.approx((math.log(3) + math.log(2)) / 2)
+    found.sum().backward()
     assert logits.grad is not None
-    assert logits.grad[0].tolist() == pytest.approx([0.0, 0.5, -0.5, 0.0])
+    third, half = 1 / 3, 1 / 2
+    expected = torch.tensor([[[third, third - 1 + half - 1, third], [0.0, half, 0.0]]]) / 2
+    torch.testing.assert_close(logits.grad[0], expected[0])
+
+
+def test_other_true_pairs_are_no_negatives() -> None:
+    logits = torch.zeros(1, 2, 3)
+    patch, text = torch.tensor([[0, 0, 1]]), torch.tensor([[1, 2, 1]])
+    # (0, 1): against (0, 0), and no other patch; (0, 2): against (0, 0), (1, 2); (1, 1): against (1, 0), (1, 2).
+    expected = [math.log(2) / 2, (math.log(2) + math.log(2)) / 2, math.log(3) / 2]
+    assert name_loss(logits, patch, text)[0].tolist() == pytest.approx(expected)
+    everything = torch.zeros(1, 1, 1, requires_grad=True)
+    found = name_loss(everything, torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
+    found.sum().backward()
+    assert found.item() == 0.0
+    assert everything.grad is not None
+    assert everything.grad.item() == 0.0
+
+
+def test_the_sigmoid_in_closed_form() -> None:
+    logits, bias = torch.full((1, 2, 3), 2.0), torch.tensor(-2.0)
+    found = name_loss(logits, torch.tensor([[0]]), torch.tensor([[1]]), bias)
+    assert found.item() == pytest.approx((3 + 2) / 2 * math.log(2))
 
 
 def test_boxes_in_closed_form() -> None:
