@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from priorkit import step_table
 from priorkit.cli import output
 from priorkit.cli.output import print_error, print_result
-from priorkit.core.errors import PriorkitError, ResourceError, UsageError, nearest
+from priorkit.core.errors import PriorkitError, ResourceError, UsageError, is_out_of_memory, nearest
 
 if TYPE_CHECKING:
     from priorkit.core.artifact import Artifact
@@ -119,12 +119,6 @@ def _print_plan(rows: Mapping[str, str]) -> None:
     print_result(json.dumps({"plan": dict(rows)}, ensure_ascii=False))
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether an error means out of memory, in Python, CUDA or torch's CPU allocator; torch is not imported."""
-    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
-    return named or "can't allocate memory" in str(error)
-
-
 def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
@@ -158,7 +152,7 @@ def run(args: list[str]) -> int:
         print_error([STOPPED])
         return INTERRUPTED
     except Exception as error:
-        if _out_of_memory(error):
+        if is_out_of_memory(error):
             print_error(["out of memory", "  -> use a smaller batch or model, or a larger machine"])
             return ResourceError.exit_code
         # Typer's own usage errors; their class lives in click or inside Typer, depending on its version.

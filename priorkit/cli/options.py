@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from priorkit.cli import output
 from priorkit.core.errors import InputError, UsageError, nearest
+from priorkit.core.json_text import parse_json
 from priorkit.core.options import recipe
 from priorkit.core.options.settings import StepSettings
 from priorkit.core.options.specs import OptionSpec, build, flag_of, key_of, option_specs
@@ -117,7 +118,7 @@ def _path_on_stdin() -> str:
     text = sys.stdin.read().strip() if not sys.stdin.isatty() else ""
     if text.startswith("{"):
         try:
-            return str(json.loads(text)["path"])
+            return str(parse_json(text)["path"])
         except (json.JSONDecodeError, KeyError, TypeError):
             raise InputError("standard input holds JSON without a 'path'", where="-") from None
     if not text:

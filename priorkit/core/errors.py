@@ -142,6 +142,44 @@ class Problems:
         raise self._error(self._problems)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means out of memory, in Python, CUDA or torch's CPU allocator; torch is not imported."""
+    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError")
+    return named or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def library_reads(what: str, where: str) -> Generator[None, None, None]:
+    """Report all that a library raises while it reads a user's file as the file's fault.
+
+    Libraries raise what they happen to run into on values that they do not expect: TypeError, plain Exception,
+    RecursionError, Rust's panics. Only the library's call belongs inside, so that no bug of ours is hidden.
+
+    Args:
+        what: what it cannot do, for example ``the model cannot be loaded``; the reason is added.
+        where: the file or folder.
+
+    Raises:
+        InputError: in the place of any other error.
+    """
+    try:
+        yield
+    except PriorkitError:
+        raise
+    except BaseException as error:
+        # Panics derive from BaseException only, as interrupts do.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, KeyError):
+            reason = f"no {reason}"
+        raise InputError(
+            f"{what}: {reason if len(reason) <= 300 else reason[:297] + '...'}", where=where
+        ) from error
+
+
 def nearest(name: str, valid: Iterable[str], *, only_close: bool = False) -> str:
     """A hint that names the nearest valid spellings, or all of them where nothing is near.
 

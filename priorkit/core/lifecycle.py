@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -15,8 +16,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
-
-from safetensors import SafetensorError
 
 from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
@@ -311,18 +310,38 @@ def _unwritten(settings: StepSettings) -> Manifest:
     )  # fmt: skip
 
 
+_FULL = "the disk is full"
+_FORBIDDEN = "no permission"
+_REASONS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "the file is larger than the limit (ulimit -f) or the file system allows",
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk fails (input/output error)",
+    errno.ESTALE: "the network file system has lost the file",
+    errno.EMFILE: "too many open files (ulimit -n)",
+    errno.ENFILE: "too many open files on this machine",
+}
+"""What the system can say about the machine, not about the input or this program."""
+
+
 @contextmanager
 def _disk_errors(out: Path) -> Generator[None, None, None]:
-    """Report a full or read-only disk as such, not as a bug."""
+    """Report a full, read-only or failing disk as such, not as a bug."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        code = getattr(error, "errno", None)
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
         # Libraries written in Rust report the system's error only in words.
-        if code in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-            what = "the disk is full"
-        elif code in (errno.EACCES, errno.EPERM, errno.EROFS):
-            what = f"no permission: {getattr(error, 'filename', None) or out}"
-        else:
+        if code is None and (said := re.search(r"\(os error (\d+)\)", str(error))):
+            code = int(said[1])
+        if code not in _REASONS:
             raise
-        raise ResourceError(what, where=str(out), hint="free some space or choose another --out") from error
+        file = getattr(error, "filename", None)
+        raise ResourceError(
+            _REASONS[code] + (f": {file}" if file else ""),
+            where=str(out),
+            hint="free some space or choose another --out",
+        ) from error

@@ -14,6 +14,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 
 SCHEMA = 1
 
@@ -105,7 +106,7 @@ def parse(content: bytes, where: str) -> tuple[Manifest, bool]:
         if written != found[1].decode():
             raise _damaged("its checksum is not that of its content", where)
     try:
-        values: object = json.loads(content.decode("utf-8"))
+        values: object = parse_json(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _damaged(f"it is not valid JSON: {error}", where) from None
     if not isinstance(values, dict):

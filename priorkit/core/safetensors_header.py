@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 
 MAX_HEADER_BYTES = 100 << 20
 """The safetensors format's own limit."""
@@ -57,7 +57,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         return _parsed(path)
     except FileNotFoundError:
         raise InputError(f"{path.name} is missing", where=str(path.parent)) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"not a complete safetensors file: {error}", where=str(path)) from None
 
 
@@ -67,7 +67,7 @@ def _parsed(path: Path) -> dict[str, TensorInfo]:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
             raise ValueError("no safetensors header")
-        header = cast("dict[str, Any]", json.loads(stream.read(length)))
+        header = cast("dict[str, Any]", parse_json(stream.read(length)))
     header.pop("__metadata__", None)
     tensors: dict[str, TensorInfo] = {}
     last = 0

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from priorkit.core.json_text import parse_json
 from priorkit.core.process import runtime
 from priorkit.core.process.progress import progress_bar
 
@@ -85,7 +86,7 @@ class AnswerCache:
         results: dict[int, list[Any]] = {}
         for path in sorted(self.folder.glob(f"{self.stem}.*.jsonl")):
             for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-                entry = json.loads(line)
+                entry = parse_json(line)
                 if entry["plan"] == digest:
                     results[int(entry["batch"])] = entry["results"]
         return results

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.language.causal_lm import load_llm
@@ -53,11 +53,8 @@ def fold_adapter(model: Any, info: ModelInfo) -> Any:
     logger.info(f"  adapter {info.adapter} on {info.folder}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
+        with library_reads("the adapter cannot be loaded", str(info.adapter)):
             adapted: Any = PeftModel.from_pretrained(model, str(info.adapter), local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"the adapter cannot be loaded: {first}", where=str(info.adapter)) from None
     missing = [str(item.message) for item in caught if "missing adapter keys" in str(item.message)]
     if missing:
         raise InputError(f"the adapter does not fit its base: {missing[0][:200]}", where=str(info.adapter))

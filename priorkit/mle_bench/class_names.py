@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 
 NAMES_FILES = (
     "names.txt",
@@ -74,7 +75,7 @@ def _from_one(names: Mapping[int, str]) -> dict[int, str]:
 
 def _from_json(text: str) -> list[tuple[int, str]]:
     try:
-        document: Any = json.loads(text)
+        document: Any = parse_json(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not readable as JSON: {error}") from None
     if isinstance(document, dict):

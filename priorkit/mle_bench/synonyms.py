@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.json_text import parse_json
 from priorkit.data.images import entities
 
 Pair: TypeAlias = tuple[str, str]
@@ -99,7 +100,7 @@ def _of_lines(text: str, path: Path) -> list[tuple[str, list[Any]]]:
 
 def _of_json(text: str, path: Path) -> list[tuple[str, list[Any]]]:
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except json.JSONDecodeError as error:
         raise InputError(f"not valid JSON: {error.msg}", where=f"{path}:{error.lineno}") from None
     if not isinstance(document, list) or not all(isinstance(group, list) for group in document):

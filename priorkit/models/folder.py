@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.core.safetensors_header import TensorInfo, read_header
 
 
@@ -17,7 +18,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing or not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path.name} is missing", where=str(path.parent)) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
 
 
 def load_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -22,7 +22,7 @@ def load_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any
     Raises:
         InputError: the model cannot be loaded.
     """
-    try:
+    with library_reads("the model cannot be loaded", str(folder)):
         return model_class.from_pretrained(
             folder,
             local_files_only=True,
@@ -32,11 +32,6 @@ def load_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any
             ignore_mismatched_sizes=True,  # so that refuse_missing_tensors can name them
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        lines = str(error).strip().splitlines()
-        raise InputError(
-            f"the model cannot be loaded: {lines[0] if lines else error}", where=str(folder)
-        ) from error
 
 
 def refuse_missing_tensors(report: dict[str, Any], folder: Path) -> None:
@@ -64,9 +59,5 @@ def load_preprocessor(auto_class: Any, folder: Path) -> Any:
     Raises:
         InputError: it cannot be loaded.
     """
-    try:
+    with library_reads("its processor cannot be loaded", str(folder)):
         return auto_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(
-            f"its processor cannot be loaded: {str(error).splitlines()[0]}", where=str(folder)
-        ) from None

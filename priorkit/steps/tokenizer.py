@@ -63,7 +63,11 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
         for item in work.inputs.values():
             yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
 
-    tokenizer = train_bpe(documents(), settings.vocab_size)
+    try:
+        tokenizer = train_bpe(documents(), settings.vocab_size)
+    except InputError as error:
+        rejects.raise_if_over_limit()  # why there is no text
+        raise error.at(", ".join(item.given for item in work.inputs.values())) from None
     rejects.raise_if_over_limit()
     rejects.write(work.path)
     save_tokenizer(tokenizer, work.path)

@@ -190,7 +190,9 @@ def write_corpus(
                 hint="raise it, or lower --context-length",
             )
         raise InputError(
-            f"the sources do not fill a row of {length} tokens", hint="add text, or lower --context-length"
+            f"the sources do not fill a row of {length} tokens",
+            where=", ".join(settings.sources.values()),
+            hint="add text, or lower --context-length",
         )
     tokens = int(written.tokens.sum())
     return {

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
+from priorkit.core.json_text import parse_json
 from priorkit.core.safetensors_header import read_header
 from priorkit.data.corpus.token_store import (
     SourceStatistics,
@@ -187,7 +188,7 @@ def read_part_statistics(folders: Sequence[Path]) -> SourceStatistics:
 
 def _content(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / PART).read_text(encoding="utf-8"))
+        return parse_json((folder / PART).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{PART} cannot be read: {error}", where=str(folder)) from None
 

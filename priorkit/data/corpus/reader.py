@@ -9,7 +9,6 @@ of each source that are in no row, where some were held out.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.core.safetensors_header import read_header
 from priorkit.data.io.tensor_file import map_tensor
 
@@ -30,7 +30,7 @@ def read_corpus_header(folder: Path) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        header = json.loads((folder / CORPUS).read_text(encoding="utf-8"))
+        header = parse_json((folder / CORPUS).read_text(encoding="utf-8"))
         for name in ("rows", "context_length", "vocab_size", "pad_token_id"):
             header[name] = int(header[name])
         header["padded_share"] = float(header["padded_share"])

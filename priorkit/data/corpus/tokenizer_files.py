@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
+from priorkit.core.json_text import parse_json
 from priorkit.data.text.document_encoder import DocumentEncoder
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _vocabulary(file: Path) -> dict[str, int]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         tokens = content["model"]["vocab"]
         if isinstance(tokens, list):  # a Unigram model's, with log-probabilities
             tokens = {token: number for number, (token, _) in enumerate(tokens)}
@@ -102,7 +102,7 @@ def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             try:
-                settings.update(json.loads((folder / name).read_text(encoding="utf-8")))
+                settings.update(parse_json((folder / name).read_text(encoding="utf-8")))
             except (ValueError, TypeError, OSError) as error:
                 raise InputError(f"cannot be read: {error}", where=str(folder / name)) from None
     return settings
@@ -143,10 +143,8 @@ def _load(path: Path) -> Tokenizer:
 
     if not path.is_file():
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(path))
-    try:
+    with library_reads("the tokenizer cannot be loaded", str(path)):
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exceptions
-        raise InputError(f"the tokenizer cannot be loaded: {error}", where=str(path)) from None
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from priorkit.core.artifact import replace_durably
 from priorkit.core.inputs import Input
+from priorkit.core.json_text import parse_json
 from priorkit.core.process import distributed
 from priorkit.core.process.progress import track
 from priorkit.core.process.runtime import Runtime, rank, world_size
@@ -173,7 +174,7 @@ def _as_text(statuses: Mapping[int, ImageStatus], count: int) -> str:
 def _from_text(text: str, count: int) -> dict[int, ImageStatus] | None:
     """None where there are none, or they are of other images."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         if content["images"] != count:
             return None
         return {int(index): ImageStatus(str(fault), tuple(kinds)) for index, fault, kinds in content["found"]}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import NumberedRow, RowFormat, json_type
 
@@ -141,9 +142,12 @@ def _element(buffer: _Buffer, number: int, path: Path) -> object:
     while True:
         try:
             value, end = decoder.raw_decode(buffer.text, buffer.position)
-        except RecursionError as error:
-            raise buffer.error(buffer.position, f"in element {number}", str(error)) from None
-        except json.JSONDecodeError as error:
+        except RecursionError:
+            raise buffer.error(buffer.position, f"in element {number}", "nested too deeply") from None
+        except ValueError as error:
+            if not isinstance(error, json.JSONDecodeError):
+                what = "an integer has too many digits"
+                raise buffer.error(buffer.position, f"in element {number}", what) from None
             incomplete = error.msg.startswith("Unterminated") or error.pos > len(buffer.text) - _LONGEST_WORD
             if buffer.ended or not incomplete:
                 raise buffer.error(error.pos, f"in element {number}", error.msg) from None
@@ -178,6 +182,6 @@ def _is_lines(beginning: bytes) -> bool:
     """Whether the first line is an object, and another one follows."""
     first, _, rest = beginning.partition(b"\n")
     try:
-        return isinstance(json.loads(first), dict) and rest.lstrip().startswith(b"{")
+        return isinstance(parse_json(first), dict) and rest.lstrip().startswith(b"{")
     except (ValueError, RecursionError):
         return False

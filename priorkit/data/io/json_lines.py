@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat, json_type
 
@@ -115,7 +116,7 @@ def _parsed(lines: Iterable[tuple[int, bytes]], path: Path, rejects: Rejects) ->
         if not line.strip():
             continue
         try:
-            row: object = json.loads(line)
+            row: object = parse_json(line)
         except UnicodeDecodeError as error:
             rejects.add(str(path), number, f"not UTF-8 text: {error.reason} at byte {error.start}")
             continue

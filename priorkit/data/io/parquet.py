@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.data.io.arrow import stored_schema
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat
@@ -97,7 +98,7 @@ def class_label_names(file: Path, column: str, field: str | None = None) -> list
     schema = stored_schema(file)
     metadata = (schema and schema.metadata) or {}
     try:
-        found: Any = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        found: Any = parse_json(metadata[b"huggingface"])["info"]["features"][column]
         if field is not None:
             # A list of structures is written as {"feature": {...}} or, in older versions, [{...}].
             found = _unlisted(_unlisted(found)[field])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
 
@@ -47,7 +48,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     """
     file = folder / RESULTS
     try:
-        document: Any = json.loads(file.read_text(encoding="utf-8-sig"))
+        document: Any = parse_json(file.read_text(encoding="utf-8-sig"))
         for entry in document["benchmarks"].values():
             dict(entry)
     except OSError as error:

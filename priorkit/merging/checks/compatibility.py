@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.json_text import parse_json
 from priorkit.merging.lora import LoraAdapter
 
 
@@ -69,7 +69,7 @@ def check_tokenizers(folders: Sequence[tuple[str, Path]], problems: Problems) ->
 
 def _vocabulary(content: bytes) -> dict[str, int]:
     try:
-        document = json.loads(content)
+        document = parse_json(content)
         words: Any = document["model"].get("vocab", {})
         vocabulary: dict[str, int] = (
             dict(cast("dict[str, int]", words))

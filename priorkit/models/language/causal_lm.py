@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.errors import InputError, UsageError
+from priorkit.core.errors import InputError, UsageError, library_reads
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.presets import choose_preset, read_presets
 from priorkit.models.pretrained import load_pretrained, refuse_missing_tensors
@@ -61,6 +61,8 @@ def build_config(fields: dict[str, Any], tokenizer: Any) -> PretrainedConfig:
     }
     model_type = values.pop("model_type", "llama")
     vocab_size = values.get("vocab_size")
+    if vocab_size is not None and not isinstance(vocab_size, int):
+        raise UsageError(f"vocab_size should be a whole number, got {vocab_size!r}", where="config.json")
     if vocab_size is not None and vocab_size < len(tokenizer):
         raise UsageError(
             f"vocab_size {vocab_size} is smaller than the tokenizer's {len(tokenizer)}",
@@ -73,9 +75,10 @@ def build_config(fields: dict[str, Any], tokenizer: Any) -> PretrainedConfig:
         pad_token_id=tokenizer.pad_token_id,
     )
     try:
-        return AutoConfig.for_model(model_type, **values)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"the model configuration is not valid: {error}") from None
+        with library_reads("the model configuration is not valid", "config.json"):
+            return AutoConfig.for_model(model_type, **values)
+    except InputError as error:
+        raise UsageError(error.problems) from None
 
 
 def build_llm(config: PretrainedConfig, seed: int) -> Any:

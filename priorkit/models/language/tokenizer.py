@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
 from priorkit.models.language.content_parts import with_parts
 
 if TYPE_CHECKING:
@@ -107,10 +107,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(folder))
-    try:
+    with library_reads("the tokenizer cannot be loaded", str(folder)):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"the tokenizer cannot be loaded: {_first_line(error)}", where=str(folder)) from None
 
 
 def bos_ids(tokenizer: Any) -> list[int]:
@@ -125,8 +123,3 @@ def bos_ids(tokenizer: Any) -> list[int]:
 def prepend_bos(ids: list[int], bos: list[int]) -> list[int]:
     """The ids of a rendered conversation with :func:`bos_ids` before them, once: many templates write them."""
     return ids if ids[: len(bos)] == bos else [*bos, *ids]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import Encoder
@@ -106,12 +106,8 @@ def load_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    try:
+    with library_reads("its configuration cannot be read", str(folder / "config.json")):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"its configuration cannot be read: {str(error).strip().splitlines()[0]}", where=str(folder)
-        ) from None
 
 
 def _model_class(folder: Path) -> Any:

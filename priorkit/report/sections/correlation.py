@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
+from priorkit.core.json_text import parse_json
 from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members, prior_name
 from priorkit.report import numbers
@@ -63,7 +63,7 @@ def read_correlation(member: Member) -> dict[str, Any]:
     """
     file = member.artifact.path / "correlation.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"not a readable correlation: {error}", where=str(file)) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
+from priorkit.core.json_text import parse_json
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report import numbers
 from priorkit.report.blocks import Cell, FormattedNumber, Plot, Section, Table
@@ -112,7 +112,7 @@ def _read_losses(file: Path) -> tuple[list[int], list[float]]:
     losses: list[float] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if row.get("loss") is not None:
                 steps.append(int(row["step"]))
                 losses.append(float(row["loss"]))

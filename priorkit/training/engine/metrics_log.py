@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import ResourceError
+from priorkit.core.json_text import parse_json
 from priorkit.core.process.runtime import rank
 
 METRICS = "metrics.jsonl"
@@ -31,7 +32,7 @@ class MetricsLog:
             # Truncated in place: rewriting would lose the file if the run were killed meanwhile.
             os.truncate(path, size)
             for line in path.read_bytes().splitlines():
-                row = json.loads(line)
+                row = parse_json(line)
                 self._losses.append((row["loss"], row["weight"]))
 
     def write(self, row: dict[str, Any], weight: int) -> None:

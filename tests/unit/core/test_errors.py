@@ -11,6 +11,7 @@ from priorkit.core.errors import (
     Problems,
     ResourceError,
     UsageError,
+    library_reads,
     nearest,
 )
 
@@ -68,3 +69,43 @@ def test_errors_of_the_kind_are_collected_and_others_pass() -> None:
         raise UsageError("three")
     with pytest.raises(InputError, match=r"one\nb\.json: two"):
         problems.raise_if_any()
+
+
+class PanicException(BaseException):
+    """As Rust's libraries raise it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a  wrong\nvalue"),
+        TypeError(),
+        KeyError("vocab"),
+        RecursionError("deep"),
+        PanicException("panic"),
+    ],
+)
+def test_what_a_library_raises_on_a_file_is_the_files_fault(error: BaseException) -> None:
+    with (
+        pytest.raises(InputError, match="the model cannot be loaded: ") as caught,
+        library_reads("the model cannot be loaded", "folder"),
+    ):
+        raise error
+    assert caught.value.problems[0].where == "folder"
+    assert "\n" not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        KeyboardInterrupt(),
+        SystemExit(1),
+        UsageError("ours"),
+        RuntimeError("can't allocate memory"),
+    ],
+)
+def test_what_is_not_the_files_fault_passes(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, library_reads("the model cannot be loaded", "folder"):
+        raise error
+    assert caught.value is error

@@ -329,6 +329,34 @@ def test_a_full_disk_is_distinguished_from_a_bug(bench: Bench, fill: Callable[[W
     assert not bench.partial.exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.EFBIG, "File too large", "a.bin"), "the file is larger than the limit .*: a.bin"),
+        (Exception("File too large (os error 27)"), "the file is larger than the limit"),
+        (OSError(errno.EIO, "Input/output error"), "the disk fails"),
+        (OSError(errno.EROFS, "Read-only file system"), "the file system is read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "b.bin"), "no permission: b.bin"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_named(bench: Bench, error: Exception, words: str) -> None:
+    def fail(settings: Toy, work: Work) -> None:
+        raise error
+
+    with pytest.raises(ResourceError, match=words):
+        bench.run(fail)
+    assert not bench.partial.exists()
+
+
+def test_another_error_of_the_system_is_a_bug(bench: Bench) -> None:
+    def fail(settings: Toy, work: Work) -> None:
+        raise OSError(errno.ENOTDIR, "Not a directory")
+
+    with pytest.raises(OSError, match="Not a directory"):
+        bench.run(fail)
+
+
 def test_an_unwritable_place_is_reported(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="/proc"):
         bench.run(refuse, out="/proc/priorkit-test")
