@@ -189,13 +189,10 @@ class _Reader:
         inside = "".join(f"{part}: " if isinstance(part, str) else f"{part + 1}: " for part in path[:-1])
         last = path[-1] if path else ""
         if item["type"] == "extra_forbidden":
-            known = sorted(
-                {*_model_at(model, path[:-1]).model_fields, *(["kind"] if section and len(path) == 1 else [])}
-            )
-            extra = [] if section or len(path) > 1 else list(_EFFECTS)
-            self.problems.add(
-                f"{inside}unknown key '{last}'", where=where, hint=nearest(str(last), [*known, *extra])
-            )
+            known = sorted(_model_at(model, path[:-1]).model_fields)
+            if len(path) == 1:
+                known += ["kind"] if section else _EFFECTS
+            self.problems.add(f"{inside}unknown key '{last}'", where=where, hint=nearest(str(last), known))
         elif item["type"] == "missing":
             self.problems.add(f"{inside}missing key '{last}'", where=where)
         elif item["type"] == "too_short":

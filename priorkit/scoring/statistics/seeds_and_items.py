@@ -3,10 +3,10 @@
 Several trainings that differ in their seed answer the same items. What is claimed of them should hold for another
 seed and for other items, so both vary. Resampling seeds and then items and taking percentiles (the hierarchical
 bootstrap) is too narrow with few seeds: three seeds have ten different resamples, their variance is two thirds of the
-true one on average, and nothing accounts for the uncertainty of that variance. In simulations with three seeds (800
-trials each; ``tests/unit/scoring/statistics/test_seeds_and_items.py`` repeats some) its 95 % interval held the true
-effect in 74 % of trials where most of the variance came from seeds, the interval here in 94 to 96 % in all mixtures of
-variance, and in more where neither seeds nor items vary but only their combinations.
+true one on average, and nothing accounts for the uncertainty of that variance. Where most of the variance comes from
+seeds, its 95 % interval held the true effect in 74 % of 800 simulated trials with three seeds
+(``tests/unit/scoring/statistics/test_seeds_and_items.py`` repeats some of them). The interval here held it in 94.5 to
+98.2 % of 200,000 for each of twelve mixtures of variance, for three seeds and for five; most where seeds do not matter.
 
 The interval here is that of multi-reader multi-case studies, where readers (here seeds) and cases (here items) are
 random: Obuchowski and Rockette, "Hypothesis testing of diagnostic accuracy for multiple readers and multiple tests"
@@ -38,9 +38,10 @@ def seeds_and_items(
 
     With ``S`` seeds, ``MS`` the variance of the seeds' effects, and from the resampled items ``c``, the mean
     covariance of two seeds' effects (not below 0), and ``v``, the variance of their mean: the variance of the
-    effect is ``max(MS / S + c, v)``, and the interval is Student's with ``(S - 1) (1 + S c / MS)^2`` degrees of freedom.
-    So where seeds differ as much as they do by their items only, this is the bootstrap's interval over items; where
-    items hardly matter, it is Student's interval over seeds. With one seed it is the percentile interval over items.
+    effect is ``V = max(MS / S + c, v)``, and the interval is Student's with ``(S - 1) (S V / MS)^2`` degrees of freedom
+    (Satterthwaite: only ``MS`` is uncertain; Hillis' formula where ``V`` is the first of the two). So where seeds differ less
+    than their items explain, this is close to the interval over items; where items hardly matter, it is
+    Student's interval over seeds. With one seed it is the percentile interval over items.
 
     Args:
         estimate: the effect.
@@ -70,7 +71,7 @@ def seeds_and_items(
     variance = max(between / seeds + shared, float(covariance.mean()))
     if variance <= 0:
         return Interval(estimate, estimate, estimate)
-    freedom = (seeds - 1) * (1 + seeds * shared / between) ** 2 if between else math.inf
+    freedom = (seeds - 1) * (seeds * variance / between) ** 2 if between else math.inf
     half = float(stdtrit(min(freedom, 1e9), (1 + level) / 2)) * math.sqrt(variance)
     return Interval(estimate, estimate - half, estimate + half)
 
