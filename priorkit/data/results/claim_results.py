@@ -30,6 +30,8 @@ class MeasuredEffect:
         reason: the verdict in words.
         per_seed: each seed's effect; empty where one seed has none of its own.
         parts: what the effect is made of, with intervals.
+        share_of_seeds: the share of the effect's variance that comes from seeds, which more items would not reduce; NaN where
+            it is not known.
         items: number of items.
         units: number of units that are resampled.
         unit: what a unit is: ``image`` or a column such as ``entity``.
@@ -44,6 +46,7 @@ class MeasuredEffect:
     reason: str
     per_seed: Mapping[str, float]
     parts: Mapping[str, Interval]
+    share_of_seeds: float
     items: int
     units: int
     unit: str
@@ -60,6 +63,7 @@ class MeasuredEffect:
             "reason": self.reason,
             "per_seed": {seed: finite(value) for seed, value in self.per_seed.items()},
             "parts": {name: part.to_dict() for name, part in self.parts.items()},
+            "share_of_seeds": finite(self.share_of_seeds),
             "items": self.items,
             "units": self.units,
             "unit": self.unit,

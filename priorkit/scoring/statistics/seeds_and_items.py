@@ -64,16 +64,35 @@ def seeds_and_items(
         return Interval(estimate, math.nan, math.nan)
     from scipy.special import stdtrit
 
-    seeds = len(values)
-    covariance = np.cov(resampled, rowvar=False)
-    shared = max(float(covariance[~np.eye(seeds, dtype=bool)].mean()), 0.0)
-    between = float(values.var(ddof=1))
-    variance = max(between / seeds + shared, float(covariance.mean()))
+    seeds, between = len(values), float(values.var(ddof=1))
+    variance, _ = _variances(values, resampled)
     if variance <= 0:
         return Interval(estimate, estimate, estimate)
     freedom = (seeds - 1) * (seeds * variance / between) ** 2 if between else math.inf
     half = float(stdtrit(min(freedom, 1e9), (1 + level) / 2)) * math.sqrt(variance)
     return Interval(estimate, estimate - half, estimate + half)
+
+
+def share_of_seeds(per_seed: ArrayLike, replicates: ArrayLike) -> float:
+    """Which share of the variance of an effect comes from its seeds: what more items would not reduce.
+
+    The arguments are those of :func:`seeds_and_items`; NaN for one seed, or where nothing varies or is defined.
+    """
+    values = np.asarray(per_seed, dtype=np.float64).ravel()
+    resampled = np.asarray(replicates, dtype=np.float64)
+    resampled = resampled[np.isfinite(resampled).all(1)]
+    if len(values) < 2 or len(resampled) < 2 or not np.isfinite(values).all():
+        return math.nan
+    variance, items = _variances(values, resampled)
+    return 1 - items / variance if variance > 0 else math.nan
+
+
+def _variances(values: Floats, resampled: Floats) -> tuple[float, float]:
+    """The variance of the effect, and the part of it that comes from items; at least two seeds and two resamples."""
+    covariance = np.cov(resampled, rowvar=False)
+    shared = max(float(covariance[~np.eye(len(values), dtype=bool)].mean()), 0.0)
+    items = float(covariance.mean())
+    return max(float(values.var(ddof=1)) / len(values) + shared, items), items
 
 
 def jackknife_values(full: Floats, without_one: Floats) -> Floats:

@@ -54,7 +54,9 @@ def test_the_rule_is_the_one_that_is_written(
 
 def effect(verdict: Verdict) -> MeasuredEffect:
     nothing = Interval(0, 0, 0)
-    return MeasuredEffect("n", "difference", nothing, 0.1, verdict, f"why {verdict}", {}, {}, 1, 1, "image")
+    return MeasuredEffect(
+        "n", "difference", nothing, 0.1, verdict, f"why {verdict}", {}, {}, 0.5, 1, 1, "image"
+    )
 
 
 @pytest.mark.parametrize(

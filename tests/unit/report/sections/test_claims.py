@@ -20,7 +20,7 @@ from priorkit.report.sections.claims import claims_section
 def effect(name: str, value: float, half: float, verdict: str | None = None) -> MeasuredEffect:
     return MeasuredEffect(
         name, "difference", Interval(value, value - half, value + half), 0.05 if verdict else None,
-        verdict, "why", {"1": value - 0.01, "2": value, "3": value + 0.01}, {"arm": Interval(0.5, 0.4, 0.6)},
+        verdict, "why", {"1": value - 0.01, "2": value, "3": value + 0.01}, {"arm": Interval(0.5, 0.4, 0.6)}, 0.4,
         240, 120, "image", ("3 items left out",),
     )  # fmt: skip  # pyright: ignore
 

@@ -10,7 +10,11 @@ from scipy import stats
 
 from priorkit.core.errors import InputError
 from priorkit.scoring.statistics.intervals import bootstrap_mean, percentile_interval, student_mean
-from priorkit.scoring.statistics.seeds_and_items import jackknife_values, seeds_and_items
+from priorkit.scoring.statistics.seeds_and_items import (
+    jackknife_values,
+    seeds_and_items,
+    share_of_seeds,
+)
 
 
 def resampled_means(scores: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
@@ -64,6 +68,20 @@ def test_it_is_the_classical_interval_of_two_crossed_random_factors() -> None:
 def test_nothing_varies() -> None:
     found = seeds_and_items(0.5, [0.5, 0.5, 0.5], np.full((10, 3), 0.5))
     assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_share_of_seeds_is_what_items_do_not_explain() -> None:
+    generator = np.random.default_rng(6)
+    scores = generator.random((3, 200))
+    same = np.tile(scores[:1], (3, 1))
+    resampled = resampled_means(same, 500, generator)
+    assert share_of_seeds(same.mean(1), resampled) == pytest.approx(0)
+    assert share_of_seeds([0.1, 0.5, 0.9], np.tile([0.1, 0.5, 0.9], (50, 1))) == pytest.approx(1)
+    shifted = same.mean(1) + np.array([-0.1, 0.0, 0.1])
+    items = resampled[:, 0].var(ddof=1)
+    assert share_of_seeds(shifted, resampled) == pytest.approx((0.01 / 3) / (0.01 / 3 + items))
+    assert math.isnan(share_of_seeds([0.5], np.full((10, 1), 0.5)))
+    assert math.isnan(share_of_seeds([0.5, 0.5], np.full((10, 2), 0.5)))
 
 
 def test_what_is_undefined_has_no_ends() -> None:
