@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import mmap
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import ImageRef
+from priorkit.core.input_files import list_files
+from priorkit.data.images.decoding import BrokenImageError, ImageRef, path_within
 from priorkit.mle_bench.class_names import NAMES_FILES
 from priorkit.models.folder import read_json
 
@@ -108,6 +111,48 @@ class Annotations:
         if self.masks is None:
             raise InputError("the folder with the masks is missing", hint="name it with --masks")
         return self.masks
+
+    def image_path(self, name: str) -> Path:
+        """The file of an image.
+
+        Raises:
+            BrokenImageError: its path leaves the folder, or it is none of the folder's files.
+        """
+        return _listed(self.images, name, self._image_names)
+
+    def mask_path(self, name: str) -> Path:
+        """The PNG file of a mask.
+
+        Raises:
+            BrokenImageError: its path leaves the folder, or it is none of the folder's files.
+            InputError: there is no folder of masks.
+        """
+        return _listed(self.mask_folder, name, self._mask_names)
+
+    @cached_property
+    def _image_names(self) -> frozenset[str]:
+        return frozenset(list_files(self.images).names)
+
+    @cached_property
+    def _mask_names(self) -> frozenset[str]:
+        return frozenset(list_files(self.mask_folder).names)
+
+
+def _listed(folder: Path, name: str, names: Collection[str]) -> Path:
+    """A path below a folder; a file that the list of an input's files leaves out, such as a hidden one, is refused."""
+    path = path_within(folder, name)
+    if path.is_file() and path.relative_to(folder.absolute()).as_posix() not in names:
+        raise BrokenImageError(f"hidden, or left behind by a program: {name}")
+    return path
+
+
+def masks_beside(file: Path) -> Path | None:
+    """The folder of masks next to a COCO panoptic file; None next to one of instances."""
+    folder = _first(file.parent, (file.stem, "panoptic", "masks"))
+    if folder is None or not folder.is_dir() or file.stat().st_size == 0:
+        return None
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return folder if content.find(b'"segments_info"') >= 0 else None
 
 
 def find_annotations(

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from priorkit.core.errors import InputError
-from priorkit.data.images.decoding import MAX_PIXELS, path_within
+from priorkit.data.images.decoding import MAX_PIXELS
 from priorkit.data.images.masks import Mask, check_extent, decode_segmentation
 from priorkit.mle_bench.annotations import Annotations, AreaOf, Coverage, ImageSize, read_mask, shares_of
 from priorkit.models.folder import read_json
@@ -115,7 +115,7 @@ def _panoptic(
         raise ValueError(
             f"{label} and {annotations[1][0]} are of one image; a panoptic image has one annotation"
         )
-    colors = read_mask(path_within(source.mask_folder, str(row.get("file_name"))), size).astype(np.int64)
+    colors = read_mask(source.mask_path(str(row.get("file_name"))), size).astype(np.int64)
     if colors.ndim != 3:
         raise ValueError("a panoptic PNG has three channels")
     segments = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]

@@ -15,7 +15,6 @@ from priorkit.data.images.decoding import (
     BrokenImageError,
     ImageRef,
     decode_with_kinds,
-    path_within,
     upright_size,
 )
 from priorkit.data.io.rejects import Rejects
@@ -48,7 +47,7 @@ def read_annotated(source: Annotations, rejects: Rejects) -> tuple[list[Annotate
     number = 0
     for number, (name, path, areas_of) in enumerate(rows, start=1):
         try:
-            ref = ImageRef(name, path or path_within(source.images, name))
+            ref = ImageRef(name, path or source.image_path(name))
             _, kinds = decode_with_kinds(ref)
             coverage = areas_of(ImageSize(upright_size(ref), "rotated" in kinds))
         except (BrokenImageError, ValueError, KeyError, TypeError, OSError) as error:
@@ -86,7 +85,7 @@ def _read_ade20k(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[s
     )
 
     def areas(name: str, size: ImageSize) -> Coverage:
-        mask = read_mask(path_within(source.mask_folder, str(Path(name).with_suffix(".png"))), size)
+        mask = read_mask(source.mask_path(str(Path(name).with_suffix(".png"))), size)
         if mask.ndim != 2:
             raise ValueError("a mask of class numbers has one channel")
         return Coverage(shares_of(mask.astype(np.int64), names))

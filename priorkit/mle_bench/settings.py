@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from priorkit.core.input_files import list_files
+from priorkit.core.inputs import Input
 from priorkit.core.options.settings import (
     RuntimeSettings,
     StepSettings,
@@ -13,6 +17,7 @@ from priorkit.core.options.settings import (
     reject_limit_option,
 )
 from priorkit.core.options.values import Count
+from priorkit.mle_bench.annotations import masks_beside
 
 
 class MleBenchSettings(StepSettings):
@@ -80,3 +85,10 @@ class MleBenchSettings(StepSettings):
     device: Literal["auto", "cpu", "cuda"] = redefault(RuntimeSettings, "device", "auto")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "auto")
     reject_limit: float = reject_limit_option("images")
+
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+        """The masks next to a file of annotations, where they are not given."""
+        file = inputs.get("annotations")
+        folder = masks_beside(file.path) if file and file.path.is_file() and "masks" not in inputs else None
+        names = list_files(folder).names if folder else ()
+        return {"masks": (folder, names)} if folder and names else {}
