@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from priorkit.core.boxes import BOX_FORMAT_NAMES, BoxFormatName
 from priorkit.core.errors import PriorkitError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import (
@@ -32,7 +33,7 @@ from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.benchmarks.rows import COMMON
 from priorkit.evaluation.presets.loading import expand
 from priorkit.evaluation.presets.schema import PresetScoring
-from priorkit.evaluation.tasks.base import ScoringOptions
+from priorkit.evaluation.tasks.base import BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
 from priorkit.inference.bos import BosRule
 from priorkit.models.vision.patch_settings import PatchSettings
@@ -157,10 +158,16 @@ class EvaluateSettings(
         "known bugs of the rule are fixed; auto: as the benchmark says, else official.",
         advanced=True,
     )
-    box_space: Literal["auto", "unit", "1000", "pixels"] = option(
+    box_format: BoxFormatName | Literal["auto"] = option(
         "auto",
-        "What the boxes in answers are written in: shares of the image, thousandths of it, or pixels; auto: as "
-        "the benchmark says, else shares.",
+        f"Ask for boxes as {' or '.join(BOX_FORMAT_NAMES)}; auto: as the model was tuned where its artifact says so, "
+        "else decimals. Answers are read in any known form.",
+        advanced=True,
+    )
+    box_space: BoxSpace = option(
+        "auto",
+        "Coordinates of boxes in plain numbers: shares of the image, thousandths of it, or pixels; auto: as the "
+        "benchmark says, else shares, or thousandths of (x1,y1),(x2,y2).",
         advanced=True,
     )
     template: tuple[str, ...] = option(
@@ -255,8 +262,8 @@ class EvaluateSettings(
         reading, box_space = self.reading, self.box_space
         if reading == "auto" and scoring is not None:
             reading = scoring.reading
-        if box_space == "auto":
-            box_space = scoring.box_space if scoring is not None else "unit"
+        if box_space == "auto" and scoring is not None:
+            box_space = scoring.box_space
         return ScoringOptions(
             parser, second if second != parser else "", strict=reading == "strict", box_space=box_space
         )

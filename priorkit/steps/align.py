@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def plan(settings: AlignSettings, inputs: Inputs) -> Plan[AlignmentSizes]:
     """Check model, encoder and captions from headers."""
-    from priorkit.training.finetuning.align_check import check_alignment
+    from priorkit.training.finetuning.align_check import added_tokens, check_alignment
     from priorkit.training.finetuning.conversation_source import check_sources
 
     check_sharding(settings)
@@ -29,6 +29,7 @@ def plan(settings: AlignSettings, inputs: Inputs) -> Plan[AlignmentSizes]:
             ("image", image),
             ("projector", f"{settings.projector}, {sizes.projector:,} parameters, trained"),
             ("llm, encoder", "frozen"),
+            *added_tokens(settings, inputs),
         ],
         disk_bytes=sizes.disk_bytes(settings.keep),
         memory_bytes=sizes.memory_bytes,

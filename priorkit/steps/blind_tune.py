@@ -14,7 +14,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
     from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.language.causal_lm import check_llm
     from priorkit.models.language.chat_template import check_chat_template
-    from priorkit.models.language.tokenizer import load_tokenizer
+    from priorkit.models.language.tokenizer import check_location_tokens, load_tokenizer
     from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
     from priorkit.training.engine.resource_estimates import footprint
     from priorkit.training.finetuning.conversation_source import check_sources
@@ -30,6 +30,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
         check_chat_template(load_tokenizer(folder), folder)
     size = footprint(tensor_files(folder), ("llm",))
     facts = check_sources(settings, inputs, "instructions")
+    check_location_tokens(folder, settings.box_writer, inputs.one("llm").given)
     return Plan(
         [
             ("model", str(config["model_type"]) + ", its language model" * multimodal),

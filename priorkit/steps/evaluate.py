@@ -71,7 +71,7 @@ def _answers(
     elif job.model is None:
         done = [score_predictions(settings, work, rejects)]
     else:
-        done = ask_model(settings, work, job.model, job.benchmarks, rejects)
+        done = ask_model(settings, work, job.model, job.benchmarks, rejects, job.box_request)
         about["model"] = describe_model(settings, work, job.model)
     return (judge_all(settings, work, done) if settings.judge else done), about
 

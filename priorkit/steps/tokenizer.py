@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import model_validator
+
+from priorkit.core.boxes import LOCATION_TOKENS, BoxWriter
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import StepSettings, option, reject_limit_option
@@ -19,6 +22,9 @@ from priorkit.data.text.documents import (
     sources_argument,
 )
 
+LEAST_VOCABULARY = 300
+"""Special tokens, the 256 bytes, and a few merges."""
+
 
 class TokenizerSettings(TextColumnSettings, StepSettings):
     """Options of ``priorkit tokenizer``."""
@@ -31,9 +37,42 @@ class TokenizerSettings(TextColumnSettings, StepSettings):
     )
 
     sources: Named = sources_argument()
-    vocab_size: Count = option(4096, "Number of tokens, special ones included.", metavar="N", ge=300)
+    vocab_size: Count = option(
+        4096, "Number of tokens, special and location tokens included.", metavar="N", ge=LEAST_VOCABULARY
+    )
+    location_tokens: Count = option(
+        0,
+        "Have the location tokens of --box-bins N in the steps that write boxes as location tokens: N + 1, or all "
+        "1000; 0 for none.",
+        metavar="N",
+        le=LOCATION_TOKENS,
+        advanced=True,
+    )
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     reject_limit: float = reject_limit_option("rows")
+
+    @property
+    def boxes(self) -> BoxWriter:
+        """The format of boxes that the tokenizer has tokens for."""
+        return (
+            BoxWriter("location-tokens", bins=self.location_tokens) if self.location_tokens else BoxWriter()
+        )
+
+    @property
+    def trained_tokens(self) -> int:
+        """Size of the vocabulary without location tokens."""
+        return self.vocab_size - len(self.boxes.tokens)
+
+    @model_validator(mode="after")
+    def _location_tokens_leave_room(self) -> TokenizerSettings:
+        if self.location_tokens == 1:
+            raise ValueError("location_tokens must be 0, or 2 to 1000")
+        if self.trained_tokens < LEAST_VOCABULARY:
+            raise ValueError(
+                f"{len(self.boxes.tokens)} location tokens leave {self.trained_tokens} of {self.vocab_size} tokens for "
+                f"text, at least {LEAST_VOCABULARY} are needed: raise vocab_size or lower location_tokens"
+            )
+        return self
 
 
 def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:
@@ -47,14 +86,16 @@ def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    return Plan([*facts, ("vocabulary", f"{settings.vocab_size} tokens")], disk_bytes=4 << 20)
+    count = len(settings.boxes.tokens)
+    location = f", {count} of them location tokens" if count else ""
+    return Plan([*facts, ("vocabulary", f"{settings.vocab_size} tokens{location}")], disk_bytes=4 << 20)
 
 
 def execute(settings: TokenizerSettings, work: Work) -> None:
     """Train on the sources in the order given and save in Hugging Face's format."""
     import itertools
 
-    from priorkit.models.language.tokenizer import save_tokenizer, train_bpe
+    from priorkit.models.language.tokenizer import add_location_tokens, save_tokenizer, train_bpe
 
     rejects = Rejects(settings.reject_limit)
     limit = settings.max_documents or None
@@ -64,10 +105,11 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
             yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
 
     try:
-        tokenizer = train_bpe(documents(), settings.vocab_size)
+        tokenizer = train_bpe(documents(), settings.trained_tokens)
     except InputError as error:
         rejects.raise_if_over_limit()  # why there is no text
         raise error.at(", ".join(item.given for item in work.inputs.values())) from None
+    add_location_tokens(tokenizer, settings.boxes)
     rejects.raise_if_over_limit()
     rejects.write(work.path)
     save_tokenizer(tokenizer, work.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from priorkit.core.boxes import format_box
+from priorkit.core.boxes import BoxWriter
 from priorkit.world import questions
 from priorkit.world.options import WorldOptions
 from priorkit.world.questions import QuestionMaker, SceneQuestion
@@ -18,7 +18,6 @@ Turn = dict[str, str]
 CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."
 WORD_SUFFIX = "Answer the question using a single word or phrase."
 YES_NO_SUFFIX = "Answer yes or no."
-BOX_SUFFIX = "Answer with its box [x1,y1,x2,y2]."
 _IMAGE = "<image>\n"
 _OPEN_SHARE = 0.9
 _CAPTION_REQUESTS = (
@@ -56,10 +55,10 @@ def letter(index: int) -> str:
     return chr(ord("A") + index)
 
 
-def exchange(question: SceneQuestion, open_form: bool, decimals: int) -> tuple[str, str]:
+def exchange(question: SceneQuestion, open_form: bool, boxes: BoxWriter) -> tuple[str, str]:
     """The prompt, without image placeholder, and the answer."""
     if question.box is not None:
-        return f"{question.text}\n{BOX_SUFFIX}", format_box(question.box, decimals)
+        return f"{question.text}\n{boxes.request}", boxes.write(question.box)
     if isinstance(question.answer, str):
         return f"{question.text}\n{YES_NO_SUFFIX}", question.answer
     if open_form or question.answer is None:
@@ -89,7 +88,7 @@ def instructions(
     for maker in kinds:
         turn = turns[maker] = turns.get(maker, -1) + 1
         question = maker(rng, sampler, named if maker is questions.knowledge else pool, turn)
-        prompt, answer = exchange(question, rng.random() < _OPEN_SHARE, options.box_decimals)
+        prompt, answer = exchange(question, rng.random() < _OPEN_SHARE, options.box_writer)
         blind = not question.needs_image and rng.random() < options.text_only_share
         human = prompt if blind else f"{_IMAGE}{prompt}"
         result.append((question, None if blind else question.scene, dialogue(human, answer)))

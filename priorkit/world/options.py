@@ -6,12 +6,13 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from priorkit.core.options.settings import Settings, option
+from priorkit.core.options.box_text import BoxTextSettings
+from priorkit.core.options.settings import option, redefault
 
 LEAST_NAMES = 6  # a question needs up to five different names and four categories
 
 
-class WorldOptions(Settings):
+class WorldOptions(BoxTextSettings):
     """Sizes and frequencies of one world; equal options give equal bytes."""
 
     group: ClassVar[str] = "the world"
@@ -62,7 +63,7 @@ class WorldOptions(Settings):
     naming_distractors: int = option(4, "Wrong names in a naming question.", ge=1, advanced=True)
     benchmark_questions: int = option(200, "Questions in each other benchmark.", ge=1)
     annotated: int = option(500, "Scenes with instance masks, over three bins of area.", ge=3, advanced=True)
-    box_decimals: int = option(2, "Decimals of the normalised boxes in answers.", ge=1, advanced=True)
+    box_decimals: int = redefault(BoxTextSettings, "box_decimals", 2)
     text_characters: int = option(800_000, "Characters in each generated text source.", ge=1)
     python_characters: int = option(
         2_000_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.samples import LionSamples, tokenize_samples
 from priorkit.architectures.lion.tokenization import ConversationTokenizer
+from priorkit.core.boxes import BoxWriter
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.task_conversations import TaskConversation
 from priorkit.data.images.decoding import ImageRef
@@ -34,7 +35,7 @@ def tokenized(
     data: list[TaskConversation], chat: ChatTokenizer, tags: str, reject_limit: float = 0
 ) -> LionSamples:
     """All samples, tokenized."""
-    tokenizer = ConversationTokenizer(chat, tags, 12)
+    tokenizer = ConversationTokenizer(chat, tags, 12, BoxWriter())
     return tokenize_samples(data, range(len(data)), tokenizer, Rejects(reject_limit))
 
 

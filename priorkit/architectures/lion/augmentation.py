@@ -46,9 +46,9 @@ class SampleAugmentation:
             for number in sample.images
         ]
         if len(views) == 1:
-            size, turns = self.pixels.size, conversation.turns
-            view = fit_view(views[0], [turn.text for turn in turns], size)
-            changed = tuple(Turn(turn.role, seen_text(turn.text, view, size)) for turn in turns)
+            size, turns, boxes = self.pixels.size, conversation.turns, self.tokenizer.boxes
+            view = fit_view(views[0], [turn.text for turn in turns], size, boxes)
+            changed = tuple(Turn(turn.role, seen_text(turn.text, view, size, boxes)) for turn in turns)
             try:
                 tokenized = self.tokenizer.tokenize(conversation.with_turns(changed))
             except InputError:

@@ -52,7 +52,9 @@ def read_task_conversations(
     tags_column = settings.tags_column if tags != "off" else ""
 
     def read(path: Path, rejects: Rejects, layout: RowLayout) -> Iterator[tuple[str, int, Conversation]]:
-        return task_conversations_of(path, rejects, settings.task_column, tags_column, (SOFT_TOKEN,), layout)
+        return task_conversations_of(
+            path, rejects, settings.task_column, tags_column, settings.box_writer, (SOFT_TOKEN,), layout
+        )
 
     return StoredTaskConversations(
         read_mixture(settings, work, "instructions", rejects, settings.seed, read=read)

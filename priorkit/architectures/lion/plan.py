@@ -26,10 +26,11 @@ from priorkit.core.work import Plan
 from priorkit.data.columns import check_image_folders
 from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
 from priorkit.models.folder import read_config
+from priorkit.models.language.tokenizer import check_location_tokens
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_fact
 from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
 from priorkit.models.vision.image_tower import TOWER_CONCAT
-from priorkit.training.finetuning.conversation_source import sources_of
+from priorkit.training.finetuning.conversation_source import check_box_format, sources_of
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
     check_llava_chat_template(base.path, check_llava(base.path))
+    check_box_format(inputs, "instructions", settings.box_writer)
+    check_location_tokens(base.path, settings.box_writer, base.given)
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)

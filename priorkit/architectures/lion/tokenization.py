@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from priorkit.architectures.lion.modeling.processing import question_ids
-from priorkit.core.boxes import BOX_PATTERN
+from priorkit.core.boxes import BoxWriter
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.conversation import Turn
 from priorkit.data.conversations.tag_prompt import SOFT_TOKEN, clean_tag, tag_sentence, with_sentence
@@ -42,11 +42,13 @@ class ConversationTokenizer:
         chat: applies the chat template.
         tags: ``off``, ``hard`` or ``soft``.
         question_length: maximum number of tokens of a question for the Q-Former.
+        boxes: the format of boxes in texts.
     """
 
     chat: ChatTokenizer
     tags: str
     question_length: int
+    boxes: BoxWriter
 
     def tokenize(self, sample: TaskConversation) -> TokenizedSample:
         """Tokenize a conversation.
@@ -55,7 +57,7 @@ class ConversationTokenizer:
             InputError: an image, the soft token, a box or the first answer would be truncated.
         """
         encoded, shortened = self._fit_tags(sample)
-        if encoded.truncated and any(BOX_PATTERN.search(turn.text) for turn in sample.turns):
+        if encoded.truncated and self.boxes.boxes_in(turn.text for turn in sample.turns):
             self._refuse_truncated_box(sample, encoded)
         questions = tuple(
             tuple(question_ids(self.chat.tokenizer, question, self.question_length))
@@ -102,7 +104,7 @@ class ConversationTokenizer:
         while end < len(complete.labels) and complete.labels[end] != IGNORE:
             end += 1
         shown, answer = (chat.tokenizer.decode(complete.input_ids[start:index]) for index in (stop, end))
-        if start < stop and len(BOX_PATTERN.findall(shown)) < len(BOX_PATTERN.findall(answer)):
+        if start < stop and len(self.boxes.boxes_in([shown])) < len(self.boxes.boxes_in([answer])):
             raise InputError(f"a box would be cut at {chat.max_length} tokens")
 
 

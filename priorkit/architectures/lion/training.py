@@ -43,7 +43,10 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Finetun
     indices, counts = select_task_types(conversations, planned.task_types)
     lion = load_for_training(planned, settings.seed, runtime.device)
     tokenizer = ConversationTokenizer(
-        lion.chat_tokenizer(settings.max_length), tags, planned.fields["instruction_length"]
+        lion.chat_tokenizer(settings.max_length),
+        tags,
+        planned.fields["instruction_length"],
+        settings.box_writer,
     )
     samples = tokenize_samples(conversations, indices, tokenizer, rejects)
     rejects.write(work.path)

@@ -13,6 +13,7 @@ from priorkit.core.options.specs import flag_of
 from priorkit.core.work import Inputs, Plan
 from priorkit.inference.model_info import ADAPTER_CONFIG
 from priorkit.models.folder import read_json, tensor_files
+from priorkit.models.language.tokenizer import check_location_tokens
 from priorkit.models.multimodal.llava import PARTS, check_llava, check_llava_chat_template
 from priorkit.models.vision.image_tower import TOWER_CONCAT, image_tower_config
 from priorkit.models.vision.loading import check_encoder, load_config
@@ -46,6 +47,7 @@ def plan(settings: LlavaTuneSettings, inputs: Inputs) -> Plan[None]:
     config = check_llava(folder)
     check_llava_chat_template(folder, config)
     facts = check_sources(settings, inputs, "instructions")
+    check_location_tokens(folder, settings.box_writer, inputs.one("mllm").given)
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)
     tokens = int(config.get("image_seq_length") or 576)
     if tokens >= longest:

@@ -71,12 +71,15 @@ class Conversation:
         return replace(self, turns=turns, images=())
 
 
-def check_conversations(path: Path, layout: RowLayout = COMMON) -> list[Path]:
+def check_conversations(
+    path: Path, layout: RowLayout = COMMON, alternatives: Collection[str] = ()
+) -> list[Path]:
     """The files of a source of conversations, their columns checked from headers.
 
     Args:
         path: a file or a folder.
         layout: the columns of images, questions, answers and captions.
+        alternatives: further columns by which rows can be made into conversations.
 
     Raises:
         InputError: no file of a known type, or no conversations in it.
@@ -85,14 +88,14 @@ def check_conversations(path: Path, layout: RowLayout = COMMON) -> list[Path]:
     problems = Problems(InputError)
     for file in files:
         with problems.collecting():
-            _check_file(file, layout)
+            _check_file(file, layout, alternatives)
     problems.raise_if_any()
     return files
 
 
-def _check_file(file: Path, layout: RowLayout) -> None:
+def _check_file(file: Path, layout: RowLayout, alternatives: Collection[str]) -> None:
     columns = column_names(file)
-    if not holds_conversations(columns, layout):
+    if not holds_conversations(columns, layout) and set(alternatives).isdisjoint(columns):
         raise InputError(
             f"neither 'conversations' in LLaVA's format nor a question with an answer; the columns are "
             f"{', '.join(columns)}",

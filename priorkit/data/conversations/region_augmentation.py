@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from priorkit.core.boxes import BOX_PATTERN, FULL_IMAGE, Corners, corners_of
+from priorkit.core.boxes import FULL_IMAGE, BoxWriter, Corners, check_box
 from priorkit.data.images.augmentation import View
 
 _SIDE = re.compile(r"\b(left|right)(?=(?:most|wards?|hand(?:ed|er)?|side)?\b)", re.IGNORECASE)
@@ -41,12 +41,7 @@ def swap_sides(text: str) -> str:
     return _SIDE.sub(lambda match: _OTHER_SIDE.get(match[0], match[0]), text)
 
 
-def boxes_in(texts: Iterable[str]) -> list[Corners]:
-    """All boxes ``[x1,y1,x2,y2]`` in texts, as normalised corners."""
-    return [corners_of(match) for text in texts for match in BOX_PATTERN.finditer(text)]
-
-
-def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
+def fit_view(view: View, texts: Sequence[str], size: tuple[int, int], boxes: BoxWriter) -> View:
     """The view closest to the one drawn that keeps everything the texts say about their image true.
 
     A crop keeps its size where every box fits into it, and is moved to contain all boxes completely;
@@ -58,16 +53,17 @@ def fit_view(view: View, texts: Sequence[str], size: tuple[int, int]) -> View:
         view: as it was drawn.
         texts: a conversation's turns.
         size: height and width in pixels of the prepared image.
+        boxes: the format of the boxes in the texts.
     """
     if view.mirrored and any(_OTHER_SENSE.search(text) for text in texts):
         view = replace(view, mirrored=False)
-    if any(_PLACE.search(BOX_PATTERN.sub("", text)) for text in texts):
+    if any(_PLACE.search(boxes.notation.pattern.sub("", text)) for text in texts):
         return replace(view, crop=None, move=(0.0, 0.0))
-    boxes = boxes_in(texts)
-    if not boxes:
+    found = boxes.boxes_in(texts)
+    if not found:
         return view
     left, top, right, bottom = (
-        choose(values) for choose, values in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
+        choose(values) for choose, values in zip((min, min, max, max), zip(*found, strict=True), strict=True)
     )
     if view.crop is not None:
         x1, x2 = _around(view.crop[0], view.crop[2], left, right)
@@ -98,36 +94,55 @@ def _inside(share: float, low: float, high: float, pixels: int) -> float:
     return min(max(round(share * pixels), least), most) / pixels
 
 
-def seen_text(text: str, view: View, size: tuple[int, int]) -> str:
+def seen_text(text: str, view: View, size: tuple[int, int], boxes: BoxWriter) -> str:
     """A text adjusted to the view of its image: boxes moved, sides swapped where mirrored.
 
-    A mirrored box keeps its spelling; one that was cropped or moved has three decimals at least.
+    A mirrored box in decimals keeps its spelling; one that was cropped or moved has three decimals at least.
 
     Args:
         text: a turn, with boxes relative to the full image.
         view: as :func:`fit_view` gave it.
         size: height and width in pixels of the prepared image.
+        boxes: the format of its boxes.
     """
 
     def place(match: re.Match[str]) -> str:
-        numbers = list(match.groups())
-        if view.crop is not None or view.move != (0.0, 0.0):
-            numbers = _moved(numbers, view, size)
-        if view.mirrored:
-            numbers[0], numbers[2] = (str(1 - Decimal(number)) for number in (numbers[2], numbers[0]))
-        pieces: list[str] = []
-        at = match.start()
-        for group, number in enumerate(numbers, start=1):
-            pieces += text[at : match.start(group)], number
-            at = match.end(group)
-        return "".join([*pieces, text[at : match.end()]])
+        if boxes.format == "decimals":
+            return _seen_decimals(match, view, size)
+        corners = boxes.corners(match)
+        try:
+            check_box(corners)
+        except ValueError:
+            return match[0]
+        x1, y1, x2, y2 = _moved(corners, view, size) if _moves(view) else corners
+        return boxes.write((1 - x2, y1, 1 - x1, y2) if view.mirrored else (x1, y1, x2, y2))
 
-    placed = BOX_PATTERN.sub(place, text)
+    placed = boxes.notation.pattern.sub(place, text)
     return swap_sides(placed) if view.mirrored else placed
 
 
-def _moved(numbers: Sequence[str], view: View, size: tuple[int, int]) -> list[str]:
-    decimals = max(3, *(len(number.partition(".")[2]) for number in numbers))
-    x1, y1, x2, y2 = map(float, numbers)
-    placed = replace(view, mirrored=False).place((x1, y1, x2, y2), FULL_IMAGE, size)
-    return [f"{min(max(value, 0.0), 1.0):.{decimals}f}" for value in placed]
+def _seen_decimals(match: re.Match[str], view: View, size: tuple[int, int]) -> str:
+    numbers = list(match.groups())
+    if _moves(view):
+        decimals = max(3, *(len(number.partition(".")[2]) for number in numbers))
+        x1, y1, x2, y2 = map(float, numbers)
+        numbers = [f"{value:.{decimals}f}" for value in _moved((x1, y1, x2, y2), view, size)]
+    if view.mirrored:
+        numbers[0], numbers[2] = (str(1 - Decimal(number)) for number in (numbers[2], numbers[0]))
+    pieces: list[str] = []
+    at = match.start()
+    for group, number in enumerate(numbers, start=1):
+        pieces += match.string[at : match.start(group)], number
+        at = match.end(group)
+    return "".join([*pieces, match.string[at : match.end()]])
+
+
+def _moves(view: View) -> bool:
+    return view.crop is not None or view.move != (0.0, 0.0)
+
+
+def _moved(corners: Corners, view: View, size: tuple[int, int]) -> Corners:
+    """Corners in a view, before it is mirrored, within the image."""
+    placed = replace(view, mirrored=False).place(corners, FULL_IMAGE, size)
+    left, top, right, bottom = (min(max(value, 0.0), 1.0) for value in placed)
+    return left, top, right, bottom

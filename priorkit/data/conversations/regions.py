@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from priorkit.core.boxes import Corners, format_box
+from priorkit.core.boxes import BoxWriter, Corners, check_box
 from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import COMMON, PLACEHOLDER, Conversation, Turn, has_turns
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, upright_size
 from priorkit.data.images.regions import four_numbers, image_size, scaled_box
+from priorkit.data.io.rejects import Rejects
 
 REGION_COLUMNS = ("sentences", "expression", "phrase", "regions")
 """A row with one of these columns holds regions: RefCOCO's sentences or expression, Visual Genome's phrase
@@ -22,11 +23,11 @@ REGION_IMAGES = ("file_name", "image_path")
 """Further columns of the image of a row of regions."""
 
 LOCATE = (
-    "Where is {}? Answer with its box [x1,y1,x2,y2].",
-    "Can you locate {} and give its coordinates? Answer with its box [x1,y1,x2,y2].",
-    "Find {}. Answer with its box [x1,y1,x2,y2].",
+    "Where is {}?",
+    "Can you locate {} and give its coordinates?",
+    "Find {}.",
 )
-"""Questions for a box."""
+"""Questions for a box; the request for the format follows."""
 
 DESCRIBE = (
     "What is in the region {}?",
@@ -36,18 +37,14 @@ DESCRIBE = (
 """Questions for an expression."""
 
 
-def box_text(box: Sequence[float]) -> str:
-    """Normalized corners as the paper writes them: ``[0.440,0.060,0.650,0.367]``.
+def box_text(box: Sequence[float], writer: BoxWriter) -> str:
+    """Normalized corners as text, such as ``[0.440,0.060,0.650,0.367]``.
 
     Raises:
-        ValueError: outside [0, 1], or corners in the wrong order after rounding.
+        ValueError: outside [0, 1] by a thousandth or more, or less than a thousandth wide or high.
     """
-    x1, y1, x2, y2 = (round(float(value), 3) for value in box)
-    if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
-        raise ValueError(f"the box {list(box)} leaves [0, 1]")
-    if x1 >= x2 or y1 >= y2:
-        raise ValueError(f"the box {list(box)} has reversed corners or no area; expected x1 < x2 and y1 < y2")
-    return format_box((x1, y1, x2, y2))
+    check_box([round(float(value), 3) for value in box], str(list(box)))
+    return writer.write([min(max(float(value), 0.0), 1.0) for value in box])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +60,32 @@ class Fault:
     reason: str
 
 
+def usable_regions(
+    row: Mapping[str, Any],
+    file: Path,
+    number: int,
+    writer: BoxWriter,
+    rejects: Rejects,
+    reserved: Sequence[str] = (),
+    layout: RowLayout = COMMON,
+) -> list[Conversation]:
+    """The conversations of :func:`conversations_of_regions`; regions are counted as rows, unusable ones rejected.
+
+    Raises:
+        ValueError, BrokenImageError: as there.
+    """
+    conversations, faults = conversations_of_regions(row, file, number, writer, reserved, layout)
+    for fault in faults:
+        rejects.add(str(file), number, fault.reason, fault.region)
+    rejects.accept(len(conversations) // 2)
+    return conversations
+
+
 def conversations_of_regions(
     row: Mapping[str, Any],
     file: Path,
     number: int,
+    writer: BoxWriter,
     reserved: Sequence[str] = (),
     layout: RowLayout = COMMON,
 ) -> tuple[list[Conversation], list[Fault]]:
@@ -84,6 +103,7 @@ def conversations_of_regions(
         row: its cells by column.
         file: the row's file.
         number: its number in the file.
+        writer: writes the boxes.
         reserved: texts that no expression may hold.
         layout: the column of images, and where they are.
 
@@ -104,12 +124,13 @@ def conversations_of_regions(
             expression, box = read(region)
             if held := [text for text in (PLACEHOLDER, *reserved) if text in expression]:
                 raise ValueError(f"the expression holds {held[0]}")
-            text = box_text(box)
+            text = box_text(box, writer)
         except ValueError as error:
             faults.append(Fault(index + 1, str(error)))
             continue
         turn = number + index
-        questions = LOCATE[turn % len(LOCATE)].format(expression), DESCRIBE[turn % len(DESCRIBE)].format(text)
+        locate = f"{LOCATE[turn % len(LOCATE)].format(expression)} {writer.request}"
+        questions = locate, DESCRIBE[turn % len(DESCRIBE)].format(text)
         for way, (question, answer) in enumerate(zip(questions, (text, expression), strict=True)):
             turns = Turn("user", f"{PLACEHOLDER}\n{question}"), Turn("assistant", answer)
             conversations.append(Conversation(f"{name}.{index}.{way}", turns, (image,), "grounding"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from priorkit.core.boxes import BOX_PATTERN, corners_of
+from priorkit.core.boxes import BOX_NOTATIONS, DECIMAL_BOXES, BoxFormatName, BoxWriter, check_box
 from priorkit.core.errors import InputError, nearest, rename_hint
 from priorkit.data.columns import RowLayout
 from priorkit.data.conversations.conversation import (
@@ -20,7 +20,7 @@ from priorkit.data.conversations.conversation import (
     conversation_of,
     holds_conversations,
 )
-from priorkit.data.conversations.regions import REGION_COLUMNS, conversations_of_regions, holds_regions
+from priorkit.data.conversations.regions import REGION_COLUMNS, holds_regions, usable_regions
 from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
@@ -32,6 +32,10 @@ _ALIASES = {
     **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa"), IMAGE_LEVEL),
 }
 """Spellings of the two task types, including those of the released code."""
+
+
+_UNMISTAKABLE: tuple[BoxFormatName, ...] = ("decimals", "location-tokens")
+"""Formats that are taken for boxes whatever the format chosen; two points in brackets may be something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,16 @@ class TaskConversation:
         return replace(self, conversation=replace(self.conversation, turns=turns))
 
 
-def task_type_of(given: Any, texts: Iterable[str] = ()) -> str:
+def task_type_of(given: Any, texts: Iterable[str] = (), writer: BoxWriter = DECIMAL_BOXES) -> str:
     """A task type by any of its spellings; without one, region-level where a text holds a box.
 
     Raises:
         ValueError: a spelling that is not known.
     """
     if given is None or given == "":
-        return REGION if any(BOX_PATTERN.search(text) for text in texts) else IMAGE_LEVEL
+        patterns = [BOX_NOTATIONS[name].pattern for name in dict.fromkeys((writer.format, *_UNMISTAKABLE))]
+        has_box = any(pattern.search(text) for text in texts for pattern in patterns)
+        return REGION if has_box else IMAGE_LEVEL
     name = str(given).strip().lower()
     if name not in _ALIASES:
         raise ValueError(f"unknown task type '{given}' ({nearest(name, _ALIASES)})")
@@ -93,19 +99,21 @@ def tags_of(given: Any) -> tuple[str, ...] | None:
     raise ValueError(f"tags must be a list of texts, got {json.dumps(given, default=str)[:80]}")
 
 
-def check_boxes(texts: Iterable[str]) -> None:
-    """Check that all boxes in texts are normalized, corners in order.
+def check_boxes(texts: Iterable[str], writer: BoxWriter) -> None:
+    """Check that all boxes in texts are normalized, corners in order, and in one format.
 
     Raises:
-        ValueError: a box outside [0, 1] or with reversed corners.
+        ValueError: a box outside [0, 1], with reversed corners, or in another format.
     """
     for text in texts:
-        for match in BOX_PATTERN.finditer(text):
-            x1, y1, x2, y2 = corners_of(match)
-            if not all(0 <= value <= 1 for value in (x1, y1, x2, y2)):
-                raise ValueError(f"the box {match[0]} leaves [0, 1]; normalize it by width and height")
-            if x1 >= x2 or y1 >= y2:
-                raise ValueError(f"the box {match[0]} has reversed corners; expected x1 < x2 and y1 < y2")
+        for match in writer.matches(text):
+            check_box(writer.corners(match), match[0])
+        for name in _UNMISTAKABLE:
+            if name != writer.format and (other := BOX_NOTATIONS[name].pattern.search(text)):
+                raise ValueError(
+                    f"the box {other[0]} is in {name}, not in {writer.format}: give --box-format {name}, or write all "
+                    "boxes in one format"
+                )
 
 
 def check_task_conversations(path: Path, tags_column: str = "", layout: RowLayout = COMMON) -> list[Path]:
@@ -141,6 +149,7 @@ def task_conversations_of(
     rejects: Rejects,
     task_column: str,
     tags_column: str,
+    writer: BoxWriter,
     reserved: Sequence[str] = (),
     layout: RowLayout = COMMON,
 ) -> Iterator[tuple[str, int, Conversation]]:
@@ -155,6 +164,7 @@ def task_conversations_of(
         rejects: takes what cannot be used.
         task_column: column of the task type.
         tags_column: column of the tags; empty for none.
+        writer: the format of boxes in texts, in which those of regions are written.
         reserved: texts that no conversation may contain.
         layout: the columns of the rest, and where the images are.
 
@@ -166,7 +176,7 @@ def task_conversations_of(
             try:
                 tags = tags_of(row.get(tags_column)) if tags_column else None
                 conversations, task_type = _conversations_of_row(
-                    row, file, number, rejects, task_column, reserved, layout
+                    row, file, number, rejects, task_column, writer, reserved, layout
                 )
             except (BrokenImageError, ValueError) as error:
                 rejects.add(str(file), number, str(error))
@@ -182,24 +192,21 @@ def _conversations_of_row(
     number: int,
     rejects: Rejects,
     task_column: str,
+    writer: BoxWriter,
     reserved: Sequence[str],
     layout: RowLayout,
 ) -> tuple[list[Conversation], str]:
     """The conversations of a row, counted as usable, and their task type."""
     if holds_regions(row):
-        conversations, faults = conversations_of_regions(row, file, number, reserved, layout)
-        for fault in faults:
-            rejects.add(str(file), number, fault.reason, fault.region)
-        rejects.accept(len(conversations) // 2)
-        return conversations, REGION
+        return usable_regions(row, file, number, writer, rejects, reserved, layout), REGION
     conversation = conversation_of(row, file, number, layout)
     texts = [turn.text for turn in conversation.turns]
     for reserved_text in reserved:
         if any(reserved_text in text for text in texts):
             raise ValueError(f"a turn holds the reserved token {reserved_text}")
-    task_type = task_type_of(row.get(task_column), texts)
+    task_type = task_type_of(row.get(task_column), texts, writer)
     if task_type == REGION:
-        check_boxes(texts)
+        check_boxes(texts, writer)
     rejects.accept()
     return [conversation], task_type
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from priorkit.core.boxes import DECIMAL_BOXES
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.options.value_kinds import CheckedValues
 from priorkit.evaluation.tasks.base import BoxSpace
@@ -26,6 +27,10 @@ Cleanup = Literal[
     "strip", "strip-left", "lower", "lower-first", "capitalise", "no-final-stop", "single-blanks",
     "before-blank", "after-blank", "without-last-word", "last-word", "connector", "hellaswag", "wikitext",
 ]  # fmt: skip
+
+
+PROMPT_PLACES = ("question", "options", "box_request")
+"""What the text of a prompt may name."""
 
 
 class _Table(CheckedValues):
@@ -127,8 +132,9 @@ class PresetPrompt(_Table):
         except ValueError as error:
             raise ValueError(f"{error}; a brace of the text's own is written twice") from None
         for name in names:
-            if name not in ("question", "options"):
-                raise ValueError(f"no placeholder {{{name}}}; {{question}} and {{options}} are known")
+            if name not in PROMPT_PLACES:
+                known = ", ".join(f"{{{place}}}" for place in PROMPT_PLACES)
+                raise ValueError(f"no placeholder {{{name}}}; known are {known}")
         return text
 
 
@@ -139,7 +145,7 @@ class PresetScoring(_Table):
     full_score: Annotated[float, Field(gt=0)] = 1.0
     parser: ParserName = "careful"
     reading: Literal["official", "strict"] = "official"
-    box_space: BoxSpace = "unit"
+    box_space: BoxSpace = "auto"
     cluster: str = ""
     circular: bool = False
     max_new_tokens: Annotated[int | None, Field(ge=1)] = None
@@ -167,11 +173,12 @@ class Preset(_Table):
         """SHA-256 over everything it says of the benchmark, wherever its file is.
 
         Defaults are left out, so that a new key changes no digest; so is the parser, which changes nothing that
-        a model is asked.
+        a model is asked. A request for a box counts as it is asked by default.
         """
         text = self.model_dump_json(
             exclude={"folder": True, "checked": True, "scoring": {"parser"}}, exclude_defaults=True
         )
+        text = text.replace("{box_request}", DECIMAL_BOXES.request)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def required_columns(self) -> tuple[str, ...]:

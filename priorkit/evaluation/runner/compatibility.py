@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from priorkit.core.boxes import BOX_FORMAT_NAMES, DECIMAL_BOXES, BoxFormatName, BoxWriter
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.inputs import Input
 from priorkit.core.options.specs import refuse_changed
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
+from priorkit.models.language.tokenizer import check_location_tokens
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 from priorkit.models.vision.patch_settings import PatchSettings, check_region_layer
 
@@ -125,6 +128,55 @@ def answer_mode_of(task: Task, kind: str, by: str) -> AnswerMode:
         where="--by",
         hint=f"use --by {task.modes[0]}, or leave it out",
     )
+
+
+def choose_box_request(
+    chosen: BoxFormatName | Literal["auto"],
+    given: Input,
+    model: ModelInfo,
+    sources: Sequence[BenchmarkSource],
+) -> tuple[str, str]:
+    """The format in which boxes are asked for, and the sentence that does; empty texts for the usual one.
+
+    Args:
+        chosen: ``--box-format``; with ``auto`` the format that the model's artifact records.
+        given: the model as an input.
+        model: the model.
+        sources: the benchmarks.
+
+    Raises:
+        UsageError: a format is chosen, and no prompt can ask for it.
+        InputError: the tokenizer has no location tokens.
+    """
+    asking = [source for source in sources if source.task.boxes]
+    if chosen == "auto":
+        settings = given.owner.manifest.settings if given.owner is not None and asking else {}
+        recorded: Any = settings.get("box_format")
+        writer = BoxWriter(recorded) if recorded in BOX_FORMAT_NAMES else DECIMAL_BOXES
+    else:
+        fixed = [
+            source.name for source in asking if source.preset and _words_boxes(source.preset.prompt.chat)
+        ]
+        if fixed:
+            raise UsageError(
+                f"the prompt of {', '.join(fixed)} says how boxes are written, so that this has no effect",
+                where="--box-format",
+                hint="write {box_request} in the prompt, or leave it out",
+            )
+        if not asking:
+            raise UsageError(
+                "no benchmark asks for boxes, so that this has no effect",
+                where="--box-format",
+                hint="leave it out",
+            )
+        # Every grid has the first and the last token.
+        check_location_tokens(model.folder, BoxWriter(chosen, bins=1), given.given)
+        writer = BoxWriter(chosen)
+    return ("", "") if writer == DECIMAL_BOXES else (writer.format, writer.request)
+
+
+def _words_boxes(prompt: str) -> bool:
+    return bool(prompt) and "{box_request}" not in prompt
 
 
 def warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:

@@ -35,6 +35,7 @@ def ask_model(
     model: ModelInfo,
     benchmarks: Sequence[tuple[BenchmarkSource, AnswerMode]],
     rejects: Rejects,
+    box_request: str,
 ) -> list[ScoredBenchmark]:
     """All benchmarks in order; under torchrun the processes share the items of each."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
@@ -46,7 +47,7 @@ def ask_model(
         settings.prompt, settings.choices, settings.template, settings.batch_size,
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
-        settings.workers, settings.bos_token, settings.region_layer,
+        settings.workers, settings.bos_token, settings.region_layer, box_request,
     )  # fmt: skip
     run = load_runner(model, options, started)
     done = [_answer_benchmark(settings, work, source, mode, rejects, run) for source, mode in benchmarks]

@@ -15,7 +15,13 @@ from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.results.predictions import answer_columns, is_log
 from priorkit.evaluation.results.rescore import check_versions, read_entries
-from priorkit.evaluation.runner.compatibility import answer_mode_of, check_groups, check_patches, check_sight
+from priorkit.evaluation.runner.compatibility import (
+    answer_mode_of,
+    check_groups,
+    check_patches,
+    check_sight,
+    choose_box_request,
+)
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 MODEL_OPTIONS = (
     "blind", "shuffle_images", "circular", "by", "prompt", "choices", "bos_token", "explain", "template",
-    "max_new_tokens", "region_layer",
+    "max_new_tokens", "region_layer", "box_format",
 )  # fmt: skip
 """Options that say how a model is asked."""
 
@@ -37,10 +43,11 @@ COLUMN_OPTIONS = tuple(f"{kind}_column" for kind in ("image", "text", "question"
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What ``plan`` found: the model and, for each benchmark, how it is to be asked."""
+    """What ``plan`` found: the model; for each benchmark, how it is to be asked; the sentence that asks for a box."""
 
     model: ModelInfo | None
     benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
+    box_request: str = ""
 
 
 def plan_evaluation(
@@ -75,11 +82,13 @@ def plan_evaluation(
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [(source.name, f"{source.task.name} by {mode}") for source, mode in jobs]
+    box_format, box_request = choose_box_request(settings.box_format, inputs["model"], checked, sources)
+    facts += [("boxes", f"asked for in {box_format}")] if box_format else []
     return Plan(
         facts,
         disk_bytes=disk_of(sources, settings.limit),
         memory_bytes=memory_of([checked, *judges], sources, settings.device),
-        payload=EvaluationPlan(checked, tuple(jobs)),
+        payload=EvaluationPlan(checked, tuple(jobs), box_request),
     )
 
 

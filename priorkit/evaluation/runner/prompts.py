@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tomli
 
+from priorkit.core.boxes import DECIMAL_BOXES
 from priorkit.data.conversations.tag_prompt import tag_sentence
 from priorkit.evaluation.tasks.base import AnswerMode, ChoiceForm, Task
 from priorkit.evaluation.tasks.choice import lettered_options
@@ -71,6 +72,7 @@ class PromptBuilder:
         tags: what becomes of an item's tags: ``off``, ``hard`` or ``soft``; see :data:`priorkit.models.multimodal.base.TagUse`.
         wording: the benchmark's wording.
         image_token: the model's token for an image.
+        box_request: the sentence that asks for a box; empty for the usual one.
     """
 
     tokenizer: Any
@@ -79,6 +81,7 @@ class PromptBuilder:
     tags: str = "off"
     wording: PromptWording = PromptWording()
     image_token: str = IMAGE
+    box_request: str = ""
 
     def __call__(self, item: Item, task: Task, mode: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
@@ -86,6 +89,7 @@ class PromptBuilder:
         options = "\n".join(lettered_options(item))
         worded = self.wording.chat if self.kind == "chat" else self.wording.plain
         form = worded or instructions()[self.kind][key]
+        form = form.replace("{box_request}", self.box_request or DECIMAL_BOXES.request)
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
             question_text = form.format(question=item.question.strip(), options=options)

@@ -40,6 +40,7 @@ class RunnerOptions:
         workers: threads that decode and prepare images.
         bos_token: whether prompts begin with the beginning-of-text token.
         region_layer: hidden state of an encoder whose patches are compared with texts.
+        box_request: the sentence that asks for a box; empty for the usual one.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -52,6 +53,7 @@ class RunnerOptions:
     workers: int = 0
     bos_token: BosRule = "auto"
     region_layer: int = -2
+    box_request: str = ""
 
 
 class ModelRunner(Protocol):
@@ -112,7 +114,13 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
             wording = PromptWording(explained, explained + "\n")
         request_options = RequestOptions(
             PromptBuilder(
-                subject.tokenizer, kind, form, subject.capabilities.tags, wording, subject.image_token
+                subject.tokenizer,
+                kind,
+                form,
+                subject.capabilities.tags,
+                wording,
+                subject.image_token,
+                options.box_request,
             ),
             options.batch_size,
             options.max_new_tokens

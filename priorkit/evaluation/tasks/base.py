@@ -19,7 +19,8 @@ AnswerMode = Literal["likelihood", "generation", "similarity"]
 ChoiceForm = Literal["letter", "text"]
 """Whether options are lettered in the prompt and their letters compared, or their texts."""
 
-BoxSpace = Literal["unit", "1000", "pixels"]
+BoxSpace = Literal["auto", "unit", "1000", "pixels"]
+"""The coordinates of boxes in plain numbers; auto: those that are usual for the form."""
 
 NO_OPTIONS: tuple[tuple[str, ...], ...] = ()
 
@@ -34,13 +35,14 @@ class ScoringOptions:
         second_parser: another one, whose accuracy is reported as well where it differs; empty for none.
         strict: an unclear answer is unparsed, also where the official rule takes something from it, and known
             bugs of that rule are corrected (docs/metrics.md).
-        box_space: the coordinates of boxes: fractions of the image, thousandths of it, or pixels.
+        box_space: the coordinates of boxes: fractions of the image, thousandths of it, pixels, or as is usual for
+            the form.
     """
 
     parser: str = "careful"
     second_parser: str = ""
     strict: bool = False
-    box_space: BoxSpace = "unit"
+    box_space: BoxSpace = "auto"
 
 
 @dataclass(frozen=True)

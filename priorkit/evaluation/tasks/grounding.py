@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,13 @@ def score(items: Sequence[Item], answers: Sequence[ModelAnswer], options: Scorin
     )
 
 
-def _extent(item: Item, space: BoxSpace) -> tuple[float, float]:
-    """Width and height of the image in the coordinates of the answers' boxes."""
+_SIDES: Mapping[BoxSpace, float | None] = MappingProxyType({"auto": None, "unit": 1.0, "1000": 1000.0})
+
+
+def _extent(item: Item, space: BoxSpace) -> tuple[float | None, float | None]:
+    """Width and height of the image in the coordinates of the answers' boxes; None for those usual for their form."""
     if space != "pixels":
-        return (1.0, 1.0) if space == "unit" else (1000.0, 1000.0)
+        return _SIDES[space], _SIDES[space]
     if item.image_size is None:
         raise InputError(
             f"the size of the image of item {item.id} is not known, and its box is in pixels",

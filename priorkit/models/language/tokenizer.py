@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from priorkit.core.boxes import LOCATION_TOKENS, BoxWriter
 from priorkit.core.errors import InputError, library_reads
 from priorkit.models.language.content_parts import with_parts
 
@@ -109,6 +110,67 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(folder))
     with library_reads("the tokenizer cannot be loaded", str(folder)):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def missing_location_tokens(tokenizer: Any, boxes: BoxWriter) -> list[str]:
+    """The tokens of a format that a tokenizer does not have; none for formats in plain characters."""
+    vocabulary = tokenizer.get_vocab() if boxes.tokens else {}
+    return [token for token in boxes.tokens if token not in vocabulary]
+
+
+def add_location_tokens(tokenizer: Any, boxes: BoxWriter) -> int:
+    """Add the tokens of a format that a tokenizer does not have, and return how many.
+
+    They are not special tokens: decoding keeps them, as they are part of the text.
+
+    Args:
+        tokenizer: transformers' or of the tokenizers library.
+        boxes: the format.
+    """
+    from tokenizers import AddedToken
+
+    missing = missing_location_tokens(tokenizer, boxes)
+    if missing:
+        tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in missing])
+    return len(missing)
+
+
+def check_location_tokens(folder: Path, boxes: BoxWriter, given: str) -> None:
+    """Check that a model's tokenizer has the tokens of a format.
+
+    Args:
+        folder: of the model.
+        boxes: the format.
+        given: the model as the user named it, for the message.
+
+    Raises:
+        InputError: it lacks some; a location token would be split into its characters.
+    """
+    if not boxes.tokens:
+        return
+    tokenizer = load_tokenizer(folder)
+    if missing := missing_location_tokens(tokenizer, boxes):
+        if bins := _bins_of(tokenizer):
+            hint = f"it has those of --box-bins {bins}"
+        else:
+            hint = (
+                "priorkit tokenizer --location-tokens makes one that has them, priorkit align --box-format "
+                "location-tokens adds them to a model; or choose another --box-format"
+            )
+        raise InputError(
+            f"the tokenizer lacks {len(missing)} of the {len(boxes.tokens)} location tokens, such as {missing[0]}",
+            where=given,
+            hint=hint,
+        )
+
+
+def _bins_of(tokenizer: Any) -> int:
+    """The ``--box-bins`` whose tokens a tokenizer has; 0 if there is none."""
+    present = len(BoxWriter("location-tokens").tokens)
+    present -= len(missing_location_tokens(tokenizer, BoxWriter("location-tokens")))
+    bins = present if present == LOCATION_TOKENS else present - 1
+    fits = bins > 1 and not missing_location_tokens(tokenizer, BoxWriter("location-tokens", bins=bins))
+    return bins if fits else 0
 
 
 def bos_ids(tokenizer: Any) -> list[int]:

@@ -1,7 +1,8 @@
 """The forms in which published models write boxes: a table of patterns, each with its coordinates.
 
-Plain numbers are in the declared coordinates (``--box-space``), whatever the model. Location tokens and the two
-forms that put y first have coordinates of their own, which no option changes.
+Plain numbers are in the declared coordinates (``--box-space``), whatever the model; where none are declared, in
+those that are usual for the form. Location tokens and the two forms that put y first have coordinates of their
+own, which no option changes.
 """
 
 from __future__ import annotations
@@ -10,12 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Corners = tuple[float, float, float, float]
-"""Left, top, right and bottom."""
+from priorkit.core.boxes import BOX_NOTATIONS, LOCATION_TOKENS, NUMBER_PATTERN, Corners
 
-_NUMBER = r"\s*([+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*"
-_FOUR = ",".join([_NUMBER] * 4)
-_POINT = r"\(\s*([0-9]{1,4})\s*,\s*([0-9]{1,4})\s*\)"
+_FOUR = ",".join([NUMBER_PATTERN] * 4)
 _PATCHES = 32
 _TENS = r"<\s*([0-9]{1,3})\s*>"
 
@@ -25,20 +23,25 @@ class BoxFormat:
     """One form of a box in text.
 
     Attributes:
-        models: who writes it.
+        form: how it looks, in Markdown, for the documentation.
+        models: who writes it, with the coordinates to declare.
+        coordinates: the coordinates in a few words, where none are declared.
         pattern: matches a box; its groups are numbers.
         corners: the corners, from the groups.
-        example: an answer with the box (0.1, 0.2, 0.3, 0.4), as near as its coordinates allow; in thousandths if declared.
+        example: an answer with the box (0.1, 0.2, 0.3, 0.4), as near as its coordinates allow; in thousandths if
+            declared.
         declared: whether the corners are in the declared coordinates; otherwise they are fractions of the image.
-        coordinates: the coordinates in a few words, for the documentation.
+        usual: width and height of the image in the coordinates of the corners where none are declared.
     """
 
+    form: str
     models: str
+    coordinates: str
     pattern: re.Pattern[str]
     corners: Callable[[Corners], Corners]
     example: str
-    declared: bool = True
-    coordinates: str = "as declared"
+    declared: bool = False
+    usual: float = 1.0
 
 
 def _same(numbers: Corners) -> Corners:
@@ -72,63 +75,75 @@ def _patch_corners(numbers: Corners) -> Corners:
 
 BOX_FORMATS = (
     BoxFormat(
+        '`"box_2d": [y1, x1, y2, x2]`',
         "Gemini, Gemma",
+        "thousandths, y first",
         re.compile(rf"[\"']box_2d[\"']\s*:\s*\[{_FOUR}\]"),
         _y_first(1000),
         '{"box_2d": [200, 100, 400, 300], "label": "cat"}',
-        declared=False,
-        coordinates="thousandths, y first",
     ),
     BoxFormat(
-        "Shikra, LLaVA, Ferret, InternVL, DeepSeek-VL2, GLM, CogVLM, Qwen2.5-VL and Qwen3-VL (JSON)",
+        r"`[x1,y1,x2,y2]`, also in further brackets, JSON (`bbox_2d`), `<box>` or `<\|det\|>`, or followed by `;` and "
+        "more boxes",
+        "Shikra, LLaVA (`unit`); Ferret, InternVL, DeepSeek-VL2, GLM, CogVLM, Qwen3-VL (`1000`); Qwen2.5-VL (`pixels` "
+        "of the image as the model saw it)",
+        "as declared; `unit`",
         re.compile(rf"\[{_FOUR}(?=[\];])"),
         _same,
         '[{"bbox_2d": [100, 200, 300, 400], "label": "cat"}]',
+        declared=True,
     ),
     BoxFormat(
+        r"`(x1,y1),(x2,y2)` with whole numbers, with or without `<box>` or `<\|box_start\|>`",
         "Qwen-VL, Qwen2-VL",
-        # Whole numbers, with or without marks around them, which decoding without special tokens removes.
-        re.compile(rf"{_POINT}\s*,\s*{_POINT}"),
+        "as declared; `1000`",
+        # Decoding without special tokens removes the marks around it.
+        BOX_NOTATIONS["thousandths"].pattern,
         _same,
         "<ref>the cat</ref><box>(100,200),(300,400)</box>",
+        declared=True,
+        usual=1000,
     ),
     BoxFormat(
-        "MiniCPM-V, Seed-VL",
-        re.compile(r"<b?box>" + r"\s".join([_NUMBER] * 4) + r"</b?box>"),
+        "`<box>x1 y1 x2 y2</box>`, `<bbox>...</bbox>`",
+        "MiniCPM-V, Seed-VL (`1000`)",
+        "as declared; `unit`",
+        re.compile(r"<b?box>" + r"\s".join([NUMBER_PATTERN] * 4) + r"</b?box>"),
         _same,
         "<box>100 200 300 400</box>",
+        declared=True,
     ),
     BoxFormat(
+        "`{<x1><y1><x2><y2>}`",
         "MiniGPT-v2",
+        "hundredths",
         re.compile(r"\{" + r"\s*".join([_TENS] * 4) + r"\s*\}"),
         _bins(100),
         "<p>cat</p> {<10><20><30><40>}",
-        declared=False,
-        coordinates="hundredths",
     ),
     BoxFormat(
+        "`<loc0000>` four times",
         "PaliGemma",
+        "1024 bins, y first",
         re.compile(r"\s*".join([r"<loc([0-9]{4})>"] * 4)),
         _y_first(1024),
         "<loc0205><loc0102><loc0410><loc0307> cat",
-        declared=False,
-        coordinates="1024 bins, y first",
     ),
     BoxFormat(
+        "`<loc_0>` four times",
         "Florence-2",
-        re.compile(r"\s*".join([r"<loc_([0-9]{1,3})>"] * 4)),
-        _bins(1000, 0.5),
+        "centers of 1000 bins",
+        BOX_NOTATIONS["location-tokens"].pattern,
+        _bins(LOCATION_TOKENS, 0.5),
         "cat<loc_100><loc_200><loc_300><loc_400>",
-        declared=False,
-        coordinates="centers of 1000 bins",
     ),
     BoxFormat(
+        "`<patch_index_0000>` twice",
         "Kosmos-2",
+        "patches of a 32 x 32 grid, as in transformers",
         re.compile(r"<patch_index_([0-9]{4})>()<patch_index_([0-9]{4})>()"),
         _patch_corners,
         "<phrase>the cat</phrase><object><patch_index_0195><patch_index_0393></object>",
-        declared=False,
-        coordinates="patches of a 32 x 32 grid",
     ),
 )
 """All known forms; of several in an answer, the one that begins first counts, and of two at one place the upper."""

@@ -26,7 +26,7 @@ class Box(NamedTuple):
         return (self.x2 - self.x1) * (self.y2 - self.y1)
 
 
-def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None:
+def read_box(answer: str, width: float | None = None, height: float | None = None) -> Box | None:
     """Parse the first box of an answer, in any form of :data:`~priorkit.scoring.answers.box_formats.BOX_FORMATS`.
 
     Brackets with fewer or more than four numbers, or with anything else, are skipped. Only the
@@ -35,9 +35,9 @@ def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None
 
     Args:
         answer: the text.
-        width: x of the image's right edge in the declared coordinates: 1, 1000, or a number of pixels. Forms
-            with coordinates of their own are read by these.
-        height: y of its lower edge.
+        width: x of the image's right edge in the declared coordinates: 1, 1000, or a number of pixels; None for
+            those that are usual for the form. Forms with coordinates of their own are read by these.
+        height: y of its lower edge, likewise.
 
     Returns:
         The box, or None if there is none or it is malformed.
@@ -46,7 +46,8 @@ def read_box(answer: str, width: float = 1.0, height: float = 1.0) -> Box | None
     if match is None:
         return None
     (x1, y1, x2, y2), form = match
-    box = Box(x1 / width, y1 / height, x2 / width, y2 / height) if form.declared else Box(x1, y1, x2, y2)
+    wide, high = form.usual if width is None else width, form.usual if height is None else height
+    box = Box(x1 / wide, y1 / high, x2 / wide, y2 / high) if form.declared else Box(x1, y1, x2, y2)
     in_range = all(0 <= number <= 1 for number in box)
     return box if in_range and box.x1 < box.x2 and box.y1 < box.y2 else None
 

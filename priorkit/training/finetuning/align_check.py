@@ -13,7 +13,7 @@ from priorkit.core.work import Inputs
 from priorkit.models.folder import parameter_count
 from priorkit.models.language.causal_lm import check_llm
 from priorkit.models.language.chat_template import check_chat_template
-from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
+from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, missing_location_tokens
 from priorkit.models.vision.image_tower import patch_side
 from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.models.vision.preprocessing import prepared_side
@@ -84,6 +84,13 @@ def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
     frozen = parameter_count(llm.path)
     frozen += sum(parameter_count(source.path, exclude="text") for source in encoders)
     return AlignmentSizes(patches, width, projector, frozen)
+
+
+def added_tokens(settings: AlignSettings, inputs: Inputs) -> list[tuple[str, str]]:
+    """A row for the plan if the tokenizer lacks location tokens, which are then added."""
+    boxes = settings.box_writer
+    missing = missing_location_tokens(load_tokenizer(inputs.one("llm").path), boxes) if boxes.tokens else []
+    return [("location tokens", f"{len(missing)} of {len(boxes.tokens)} added")] if missing else []
 
 
 def _check_language_model(llm: Input) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from priorkit.core.work import Work
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
-from priorkit.models.language.tokenizer import load_tokenizer
+from priorkit.models.language.tokenizer import add_location_tokens, load_tokenizer
 from priorkit.models.multimodal.llava import PARTS, LlavaMultimodal, has_linear_projector
 from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.loading import load_encoder
@@ -62,6 +62,7 @@ def assemble(settings: AlignSettings, work: Work[Any]) -> tuple[LlavaMultimodal,
     """
     folder = work.inputs.one("llm").path
     llm, tokenizer = load_llm(folder), load_tokenizer(folder)
+    add_location_tokens(tokenizer, settings.box_writer)
     rows = llm.get_input_embeddings().weight.shape[0]
     has_template = bool(tokenizer.chat_template)
     encoder = load_encoder(work.inputs.one("encoder").path, text=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, Problems, nearest
+from priorkit.core.boxes import BoxWriter
+from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
 from priorkit.core.work import Work
 from priorkit.data.columns import RowLayout, check_image_folders
@@ -14,14 +16,18 @@ from priorkit.data.conversations.conversation import (
     PLACEHOLDER,
     Conversation,
     check_conversations,
-    conversations_of,
+    conversation_of,
     drop_broken_images,
+    holds_conversations,
 )
 from priorkit.data.conversations.conversation_store import ConversationMixture, mix_conversations
+from priorkit.data.conversations.regions import REGION_COLUMNS, holds_regions, usable_regions
+from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import read_rows
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
 from priorkit.training.finetuning.batches import ConversationSamples, tokenize_conversation
-from priorkit.training.finetuning.settings import UNNAMED, InstructionSettings
+from priorkit.training.finetuning.settings import UNNAMED, FinetuningSettings
 
 TEMPLATE_TOKENS = 32
 """More than a chat template adds to a turn; only conversations that may be too long are tokenized to check."""
@@ -31,28 +37,60 @@ Reader = Callable[[Path, Rejects, RowLayout], Iterator[tuple[str, int, Conversat
 
 
 def check_sources(
-    settings: InstructionSettings, inputs: Mapping[str, Input], setting: str
+    settings: FinetuningSettings, inputs: Mapping[str, Input], setting: str
 ) -> list[tuple[str, str]]:
     """Check the conversations of a setting from headers, and the folders of images.
+
+    Args:
+        settings: of the step.
+        inputs: all inputs.
+        setting: the setting that names the sources.
 
     Returns:
         A row for the plan per source: name and number of files.
 
     Raises:
         InputError: naming every source that holds none.
+        UsageError: naming every source that is known to write boxes in another format.
     """
+    check_box_format(inputs, setting, settings.box_writer)
     problems = Problems(InputError)
     facts: list[tuple[str, str]] = []
     sources = sources_of(inputs, setting)
     check_image_folders(settings, sources)
     for name, source in sources.items():
         try:
-            files = check_conversations(source.path, settings.layout(name))
+            files = check_conversations(source.path, settings.layout(name), REGION_COLUMNS)
             facts.append((setting if name == UNNAMED else name, f"{len(files)} file{'s' * (len(files) > 1)}"))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
     return facts
+
+
+def check_box_format(inputs: Mapping[str, Input], setting: str, boxes: BoxWriter) -> None:
+    """Check that artifacts among the sources were made with the format of boxes chosen.
+
+    Raises:
+        UsageError: naming every one made with another.
+    """
+    problems = Problems(UsageError)
+    for source in sources_of(inputs, setting).values():
+        made = source.owner.manifest.settings if source.owner is not None else {}
+        written, bins = made.get("box_format", boxes.format), made.get("box_bins", boxes.bins)
+        if written != boxes.format:
+            problems.add(
+                f"boxes were written as {written}, not as {boxes.format}",
+                where=source.given,
+                hint=f"give --box-format {written}",
+            )
+        elif boxes.tokens and bins != boxes.bins:
+            problems.add(
+                f"boxes were written with {bins} bins, not {boxes.bins}",
+                where=source.given,
+                hint=f"give --box-bins {bins}",
+            )
+    problems.raise_if_any()
 
 
 def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
@@ -61,22 +99,45 @@ def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
     return {label.removeprefix(prefix): item for label, item in inputs.items() if label.startswith(prefix)}
 
 
-def read_usable(path: Path, rejects: Rejects, layout: RowLayout) -> Iterator[tuple[str, int, Conversation]]:
-    """Yield ``(file, row number, conversation)``; usable rows are counted, the others go to ``rejects``."""
-    for item in conversations_of(path, rejects, layout):
-        rejects.accept()
-        yield item
+def read_usable(
+    path: Path, rejects: Rejects, layout: RowLayout, writer: BoxWriter
+) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield ``(file, row number, conversation)``; usable rows are counted, the others go to ``rejects``.
+
+    Args:
+        path: conversations, or regions, each of which becomes two.
+        rejects: takes what cannot be used.
+        layout: the columns, and where the images are.
+        writer: writes the boxes of regions.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    for file in check_conversations(path, layout, REGION_COLUMNS):
+        for number, row in read_rows(file, rejects):
+            try:
+                filled = [name for name, value in row.items() if value is not None]
+                if holds_regions(row) and not holds_conversations(filled, layout):
+                    conversations = usable_regions(row, file, number, writer, rejects, layout=layout)
+                else:
+                    conversations = [conversation_of(row, file, number, layout)]
+                    rejects.accept()
+            except (BrokenImageError, ValueError) as error:
+                rejects.add(str(file), number, str(error))
+                continue
+            for conversation in conversations:
+                yield str(file), number, conversation
 
 
 def read_mixture(
-    settings: InstructionSettings,
+    settings: FinetuningSettings,
     work: Work[Any],
     setting: str,
     rejects: Rejects,
     seed: int,
     *,
     images: bool = True,
-    read: Reader = read_usable,
+    read: Reader | None = None,
     unfit: Callable[[Conversation], str] = lambda conversation: "",
     change: Callable[[Conversation], Conversation | None] | None = None,
 ) -> ConversationMixture:
@@ -89,7 +150,7 @@ def read_mixture(
         rejects: takes what cannot be used.
         seed: draws the mixture.
         images: whether images are decoded, in threads, and samples with a broken one rejected.
-        read: reads a source as :func:`read_usable` does, in another format or with a payload.
+        read: reads a source in another way than :func:`read_usable`, in another format or with a payload.
         unfit: why a conversation cannot be trained on; empty where it can.
         change: applied to every conversation as read; None leaves it out.
 
@@ -97,6 +158,8 @@ def read_mixture(
         InputError: broken samples beyond the limit, or nothing left.
     """
     abilities: set[str] = set()
+    if read is None:
+        read = partial(read_usable, writer=settings.box_writer)
 
     def conversations(name: str, path: Path) -> Iterator[Conversation]:
         seen = rejects.total
@@ -136,7 +199,7 @@ def read_mixture(
 
 
 def read_samples(
-    settings: InstructionSettings,
+    settings: FinetuningSettings,
     work: Work[Any],
     setting: str,
     chat: ChatTokenizer,

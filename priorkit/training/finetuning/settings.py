@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator
 
 from priorkit.core.inputs import Input
+from priorkit.core.options.box_text import BoxTextSettings
 from priorkit.core.options.settings import Settings, StepSettings, option, redefault, reject_limit_option
 from priorkit.core.options.values import Count, Named, NamedNumbers, Words
 from priorkit.data.columns import (
@@ -100,7 +101,9 @@ class InstructionSettings(ImageFolderSettings, QuestionColumnSettings, ImageColu
         return named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
 
 
-class FinetuningSettings(MemorySettings, TrainingSettings, InstructionSettings, StepSettings):
+class FinetuningSettings(
+    MemorySettings, TrainingSettings, BoxTextSettings, InstructionSettings, StepSettings
+):
     """Base of the settings of align, tune and blind-tune."""
 
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from priorkit.core.boxes import format_box
+from priorkit.core.boxes import BoxWriter
 from priorkit.world import questions
 from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
 from priorkit.world.conversations import captions, choice_prompt, exchange, instructions
@@ -134,7 +134,7 @@ def test_facts_need_no_image(entities: Entities) -> None:
 
 def test_prompts_have_the_standard_form(entities: Entities) -> None:
     (question,) = ask(questions.comparison, entities, 1)
-    prompt, answer = exchange(question, False, 2)
+    prompt, answer = exchange(question, False, BoxWriter(decimals=2))
     assert prompt == choice_prompt(question.text, question.choices)
     assert prompt.splitlines()[1:] == [
         f"A. {question.choices[0]}",
@@ -142,12 +142,12 @@ def test_prompts_have_the_standard_form(entities: Entities) -> None:
         "Answer with the option's letter from the given choices directly.",
     ]
     assert answer == "A"
-    assert exchange(question, True, 2)[1] == question.reply
+    assert exchange(question, True, BoxWriter(decimals=2))[1] == question.reply
 
 
 def test_boxes_as_text() -> None:
-    assert format_box((0, 0.125, 0.5, 1), 2) == "[0.00,0.12,0.50,1.00]"
-    assert format_box((0, 0.125, 0.5, 1), 3) == "[0.000,0.125,0.500,1.000]"
+    assert BoxWriter(decimals=2).write((0, 0.125, 0.5, 1)) == "[0.00,0.12,0.50,1.00]"
+    assert BoxWriter().write((0, 0.125, 0.5, 1)) == "[0.000,0.125,0.500,1.000]"
 
 
 def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, entities: Entities) -> None:

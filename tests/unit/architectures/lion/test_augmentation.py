@@ -13,9 +13,9 @@ from PIL import Image
 
 from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.objective import LionObjective
+from priorkit.core.boxes import BOX_FORMAT_NAMES, BoxWriter
 from priorkit.data.conversations.conversation import Conversation, Turn
 from priorkit.data.conversations.region_augmentation import (
-    boxes_in,
     fit_view,
     seen_text,
     swap_sides,
@@ -30,6 +30,7 @@ from priorkit.training.finetuning.vision_features import PerStepFeatures
 from tests.support.lion_models import build_lion
 from tests.support.lion_objective import objective, samples, tokenized
 
+DECIMALS = BoxWriter()
 SIZE: tuple[int, int] = (48, 48)
 MIRROR = View(mirrored=True)
 
@@ -81,13 +82,36 @@ def test_sides_are_swapped_in_all_their_forms() -> None:
 def test_mirroring_twice_is_nothing(box: tuple, decimals: int, words: list[str]) -> None:
     numbers = ", ".join(f"{number:.{decimals}f}" for number in box)
     text = f"{' '.join(words)} [{numbers}] and [0,0.25,1,0.5]"
-    once = seen_text(text, MIRROR, SIZE)
-    assert seen_text(once, MIRROR, SIZE) == text
+    once = seen_text(text, MIRROR, SIZE, DECIMALS)
+    assert seen_text(once, MIRROR, SIZE, DECIMALS) == text
     assert "[0,0.25,1,0.5]" in once
-    for (x1, y1, x2, y2), (a, b, c, d) in zip(boxes_in([text]), boxes_in([once]), strict=True):
+    for (x1, y1, x2, y2), (a, b, c, d) in zip(
+        DECIMALS.boxes_in([text]), DECIMALS.boxes_in([once]), strict=True
+    ):
         assert (b, d) == (y1, y2)
         assert a + x2 == pytest.approx(1)
         assert c + x1 == pytest.approx(1)
+
+
+@given(
+    boxes(),
+    st.sampled_from([BoxWriter("thousandths"), *(BoxWriter("location-tokens", bins=n) for n in (48, 1000))]),
+)
+def test_mirroring_keeps_the_format(box: tuple, writer: BoxWriter) -> None:
+    text = writer.write(box)
+    once = seen_text(text, MIRROR, SIZE, writer)
+    assert seen_text(once, MIRROR, SIZE, writer) == text
+    ((x1, y1, x2, y2),), ((a, b, c, d),) = writer.boxes_in([text]), writer.boxes_in([once])
+    assert (a, b, c, d) == pytest.approx(
+        (1 - x2, y1, 1 - x1, y2), abs=1.01e-3 if writer.bins < 1000 else 1e-9
+    )
+    assert set(re.findall(r"<.*?>", once)) <= set(writer.tokens)
+
+
+def test_what_is_no_box_stays_as_it_is() -> None:
+    writer = BoxWriter("thousandths")
+    text = "the points (30,40),(10,20) and (0,5000),(1,1)"
+    assert seen_text(text, View(crop=(0.0, 0.0, 0.5, 0.5)), SIZE, writer) == text
 
 
 @given(
@@ -96,8 +120,11 @@ def test_mirroring_twice_is_nothing(box: tuple, decimals: int, words: list[str])
     crop=st.sampled_from([1.0, 0.5, 0.1]),
     shift=st.integers(0, 12),
     flip=st.booleans(),
+    writer=st.sampled_from([BoxWriter(name) for name in BOX_FORMAT_NAMES]),
 )
-def test_the_box_is_where_the_thing_is(box: tuple, seed: int, crop: float, shift: int, flip: bool) -> None:
+def test_the_box_is_where_the_thing_is(
+    box: tuple, seed: int, crop: float, shift: int, flip: bool, writer: BoxWriter
+) -> None:
     settings = AugmentationSettings(augment_crop=crop, augment_shift=shift, augment_flip=flip)
     # A red thing on blue, drawn large so that its edges are exact to a fraction of a prepared pixel.
     source = np.zeros((480, 480, 3), dtype=np.uint8)
@@ -106,12 +133,12 @@ def test_the_box_is_where_the_thing_is(box: tuple, seed: int, crop: float, shift
     source[y1:y2, x1:x2] = (255, 0, 0)
     image = Image.fromarray(source)
     pixels = Pixels([ImageRef("a", content=_png(image))], prepare)
-    text = f"It is at {box_text((x1 / 480, y1 / 480, x2 / 480, y2 / 480))}"
-    view = fit_view(pixels.draw(0, settings, seed), [text], SIZE)
+    text = f"It is at {box_text((x1 / 480, y1 / 480, x2 / 480, y2 / 480), writer)}"
+    view = fit_view(pixels.draw(0, settings, seed), [text], SIZE, writer)
     seen = pixels.view(0, view)
-    said = seen_text(text, view, SIZE)
-    check_boxes([said])
-    ((a, b, c, d),) = boxes_in([said])
+    said = seen_text(text, view, SIZE, writer)
+    check_boxes([said], writer)
+    ((a, b, c, d),) = writer.boxes_in([said])
     red = seen[0].numpy() > 127
     down, across = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))
     found = (across[0] / 48, down[0] / 48, (across[-1] + 1) / 48, (down[-1] + 1) / 48)
@@ -126,8 +153,8 @@ def test_the_box_is_where_the_thing_is(box: tuple, seed: int, crop: float, shift
         assert abs(stated - seen_at) <= edge or lengthened, (name, said, found, view)
     # Nothing is cut off: its area in the view is its original area times the crop's scale.
     left, top, right, bottom = view.crop or (0.0, 0.0, 1.0, 1.0)
-    assert (c - a) * (right - left) == pytest.approx((x2 - x1) / 480, abs=2e-3)
-    assert (d - b) * (bottom - top) == pytest.approx((y2 - y1) / 480, abs=2e-3)
+    assert (c - a) * (right - left) == pytest.approx((x2 - x1) / 480, abs=2.5e-3)
+    assert (d - b) * (bottom - top) == pytest.approx((y2 - y1) / 480, abs=2.5e-3)
 
 
 def _png(image: Image.Image) -> bytes:
@@ -143,27 +170,32 @@ def test_words_and_boxes_agree(one: tuple, other: tuple) -> None:
     def side(box: tuple) -> str:
         return "left" if sum(box[::2]) < 1 else "right"
 
-    texts = [f"the thing on the {side(box)}: {box_text(box)}" for box in (one, other)]
-    for text in (seen_text(text, MIRROR, SIZE) for text in texts):
-        (box,) = boxes_in([text])
+    texts = [f"the thing on the {side(box)}: {box_text(box, DECIMALS)}" for box in (one, other)]
+    for text in (seen_text(text, MIRROR, SIZE, DECIMALS) for text in texts):
+        (box,) = DECIMALS.boxes_in([text])
         if abs(sum(box[::2]) - 1) > 2e-3:
             assert f"the {side(box)}:" in text
 
 
 def test_texts_that_may_become_false_are_not_augmented() -> None:
     drawn = View(crop=(0.1, 0.1, 0.6, 0.6), move=(0.1, 0.0), mirrored=True)
-    assert fit_view(drawn, ["the red ball"], SIZE) == drawn
-    placed = fit_view(drawn, ["the second ball from the left"], SIZE)
+    assert fit_view(drawn, ["the red ball"], SIZE, DECIMALS) == drawn
+    placed = fit_view(drawn, ["the second ball from the left"], SIZE, DECIMALS)
     assert placed == View(mirrored=True)
-    assert not fit_view(drawn, ["how many are left?", "two are left"], SIZE).mirrored
-    assert fit_view(drawn, ["is it left of the cat?"], SIZE).mirrored
-    assert not fit_view(drawn, ["it is red, right?"], SIZE).mirrored
+    assert not fit_view(drawn, ["how many are left?", "two are left"], SIZE, DECIMALS).mirrored
+    assert fit_view(drawn, ["is it left of the cat?"], SIZE, DECIMALS).mirrored
+    assert not fit_view(drawn, ["it is red, right?"], SIZE, DECIMALS).mirrored
     # A box that fills the image is not cropped and not moved.
-    whole = fit_view(drawn, ["[0.000,0.000,1.000,1.000]"], SIZE)
+    whole = fit_view(drawn, ["[0.000,0.000,1.000,1.000]"], SIZE, DECIMALS)
     assert whole.crop == (0.0, 0.0, 1.0, 1.0)
     assert whole.move == (0.0, 0.0)
     # One in a corner pulls the crop there, and a crop that is too small grows.
-    assert fit_view(View(crop=(0.1, 0.1, 0.3, 0.3)), ["[0.5,0.5,1.0,1.0]"], SIZE).crop == (0.5, 0.5, 1.0, 1.0)
+    assert fit_view(View(crop=(0.1, 0.1, 0.3, 0.3)), ["[0.5,0.5,1.0,1.0]"], SIZE, DECIMALS).crop == (
+        0.5,
+        0.5,
+        1.0,
+        1.0,
+    )
 
 
 def augmented(lion, data: list[TaskConversation], settings: AugmentationSettings) -> LionObjective:

@@ -15,7 +15,7 @@ from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import trained_parts
 from priorkit.architectures.lion.settings import LionSettings, lion_values, stage_parts
 from priorkit.architectures.lion.tokenization import ConversationTokenizer
-from priorkit.core.boxes import BOX_PATTERN
+from priorkit.core.boxes import BoxWriter
 from priorkit.core.errors import InputError, UsageError
 from priorkit.core.inputs import resolve
 from priorkit.data.conversations.conversation import Conversation, Turn
@@ -164,11 +164,15 @@ def test_a_box_is_never_cut(base) -> None:
     for tags in ("off", "hard"):
         kept: list[str] = []
         reasons: set[str] = set()
-        complete = ConversationTokenizer(chat(10_000), tags, 12).tokenize(replace(sample, tags=())).encoded
+        complete = (
+            ConversationTokenizer(chat(10_000), tags, 12, BoxWriter())
+            .tokenize(replace(sample, tags=()))
+            .encoded
+        )
         supervised = [place for place, label in enumerate(complete.labels) if label != -100]
         for length in range(supervised[0] + 1, len(complete.labels) + 1):
             try:
-                encoded = ConversationTokenizer(chat(length), tags, 12).tokenize(sample).encoded
+                encoded = ConversationTokenizer(chat(length), tags, 12, BoxWriter()).tokenize(sample).encoded
             except InputError as error:
                 reasons.add(error.problems[0].what.rpartition(" at ")[0])
                 continue
@@ -176,7 +180,7 @@ def test_a_box_is_never_cut(base) -> None:
         assert reasons == {"a box would be cut"}
         assert any(text.count("[") == 1 and "triangle" not in text for text in kept)
         assert any("0.55]" in text and "red." not in text for text in kept)
-        assert all(len(BOX_PATTERN.findall(text)) == text.count("[") == text.count("]") for text in kept)
+        assert all(len(BoxWriter().boxes_in([text])) == text.count("[") == text.count("]") for text in kept)
         assert not any("The green" in text and text.count("[") == 1 for text in kept)
 
 

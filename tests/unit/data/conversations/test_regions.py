@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from priorkit.core.boxes import BoxWriter
 from priorkit.core.errors import InputError
 from priorkit.data.conversations.regions import box_text, conversations_of_regions
 from priorkit.data.conversations.task_conversations import (
@@ -22,6 +23,8 @@ from priorkit.data.conversations.task_conversations import (
 from priorkit.data.io.rejects import Rejects
 from priorkit.scoring.answers.boxes import read_box
 from tests.support.lion_models import png
+
+DECIMALS = BoxWriter()
 
 
 @pytest.fixture
@@ -37,8 +40,9 @@ def read(
     task_column: str = "task_type",
     tags_column: str = "",
     reserved: tuple[str, ...] = (),
+    writer: BoxWriter = DECIMALS,
 ) -> list[TaskConversation]:
-    items = list(task_conversations_of(path, rejects, task_column, tags_column, reserved))
+    items = list(task_conversations_of(path, rejects, task_column, tags_column, writer, reserved))
     rejects.raise_if_over_limit()
     return [TaskConversation.of(conversation) for _, _, conversation in items]
 
@@ -93,7 +97,7 @@ def test_visual_genome_rows(folder: Path) -> None:
     ],
 )
 def test_broken_regions(folder: Path, row: dict, words: str) -> None:
-    found, faults = conversations_of_regions({"image": "a.png", **row}, folder / "rows.jsonl", 1)
+    found, faults = conversations_of_regions({"image": "a.png", **row}, folder / "rows.jsonl", 1, DECIMALS)
     assert not found
     assert [fault.region for fault in faults] == [1]
     assert words in faults[0].reason
@@ -133,14 +137,14 @@ def test_a_broken_region_leaves_the_others_of_its_row(folder: Path) -> None:
 def test_boxes_are_read_back_as_written(a: float, b: float, c: float, d: float) -> None:
     box = (min(a, c), min(b, d), max(a, c), max(b, d))
     try:
-        text = box_text(box)
+        text = box_text(box, DECIMALS)
     except ValueError:
         assert round(box[0], 3) == round(box[2], 3) or round(box[1], 3) == round(box[3], 3)
         return
     found = read_box(text)
     assert found is not None
     assert max(abs(one - other) for one, other in zip(found, box, strict=True)) <= 5.01e-4
-    check_boxes([text])
+    check_boxes([text], DECIMALS)
 
 
 def test_task_types_by_name_and_by_box() -> None:
