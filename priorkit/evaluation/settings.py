@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from priorkit.core.boxes import BOX_FORMAT_NAMES, BoxFormatName
 from priorkit.core.errors import PriorkitError, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import (
@@ -33,7 +32,7 @@ from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.benchmarks.rows import COMMON
 from priorkit.evaluation.presets.loading import expand
 from priorkit.evaluation.presets.schema import PresetScoring
-from priorkit.evaluation.tasks.base import BoxSpace, ScoringOptions
+from priorkit.evaluation.tasks.base import BoxFormatChoice, BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
 from priorkit.inference.bos import BosRule
 from priorkit.models.vision.patch_settings import PatchSettings
@@ -158,10 +157,10 @@ class EvaluateSettings(
         "known bugs of the rule are fixed; auto: as the benchmark says, else official.",
         advanced=True,
     )
-    box_format: BoxFormatName | Literal["auto"] = option(
+    box_format: BoxFormatChoice = option(
         "auto",
-        f"Ask for boxes as {' or '.join(BOX_FORMAT_NAMES)}; auto: as the model was tuned where its artifact says so, "
-        "else decimals. Answers are read in any known form.",
+        "Format in which boxes are asked for; auto: as the model was tuned where its artifact says so, else decimals. "
+        "Answers are read in any known form.",
         advanced=True,
     )
     box_space: BoxSpace = option(

@@ -121,18 +121,13 @@ def test_a_tokenizer_without_the_tokens_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tokenizer_with_tokens_of_another_grid_names_it(
-    artifacts, cli, aligned: Path, tmp_path: Path
-) -> None:
-    refused = cli(
-        "tune", aligned, artifacts.captions, "--box-format", "location-tokens", "--box-bins", 24, "--check"
-    )
-    assert refused.code == 2  # the world is in decimals
-    own = tmp_path / "captions.jsonl"
+def test_a_tokenizer_with_tokens_of_another_grid_names_it(cli, aligned: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.jsonl"
     turns = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]
     own.write_text(json.dumps({"conversations": turns}))
-    refused = cli("tune", aligned, own, "--box-format", "location-tokens", "--box-bins", 64, "--check")
-    assert refused.code == 3
+    other = ("--box-format", "location-tokens", "--box-bins", 64)
+    refused = cli("tune", aligned, own, *other, "--check", "--out", tmp_path / "no")
+    assert refused.code == 3, refused.err
     assert "it has those of --box-bins 48" in refused.err
 
 

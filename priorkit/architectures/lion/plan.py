@@ -92,8 +92,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
     check_llava_chat_template(base.path, check_llava(base.path))
-    check_box_format(inputs, "instructions", settings.box_writer)
-    check_location_tokens(base.path, settings.box_writer, base.given)
+    _check_boxes(settings, inputs, base)
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])
     fields = lion_values(settings, vision["hidden_size"], layers)
@@ -145,6 +144,12 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         kind="adapter",
         payload=LionPlan(base, name, start, fields, trained, shape.task_types, queries),
     )
+
+
+def _check_boxes(settings: LionTuneSettings, inputs: Mapping[str, Input], base: Input) -> None:
+    """Check that the data have the format of boxes chosen, and that the tokenizer has its tokens."""
+    check_box_format(inputs, "instructions", settings.box_writer)
+    check_location_tokens(base.path, settings.box_writer, base.given)
 
 
 def _origin(source: Input, queries: PretrainedQueries) -> str:

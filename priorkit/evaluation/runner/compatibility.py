@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from priorkit.core.boxes import BOX_FORMAT_NAMES, DECIMAL_BOXES, BoxFormatName, BoxWriter
+from priorkit.core.boxes import BOX_FORMAT_NAMES, DECIMAL_BOXES, BoxWriter
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.options.specs import refuse_changed
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
-from priorkit.evaluation.tasks.base import AnswerMode, Task
+from priorkit.evaluation.tasks.base import AnswerMode, BoxFormatChoice, Task
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.models.language.tokenizer import check_location_tokens
@@ -131,7 +131,7 @@ def answer_mode_of(task: Task, kind: str, by: str) -> AnswerMode:
 
 
 def choose_box_request(
-    chosen: BoxFormatName | Literal["auto"],
+    chosen: BoxFormatChoice,
     given: Input,
     model: ModelInfo,
     sources: Sequence[BenchmarkSource],

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from priorkit.core.boxes import BoxFormatName
 from priorkit.evaluation.tasks.cells import Row
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.scoring.statistics.bootstrap import Floats, MetricFunction
@@ -18,6 +19,9 @@ AnswerMode = Literal["likelihood", "generation", "similarity"]
 
 ChoiceForm = Literal["letter", "text"]
 """Whether options are lettered in the prompt and their letters compared, or their texts."""
+
+BoxFormatChoice = BoxFormatName | Literal["auto"]
+"""The format in which boxes are asked for; auto: as the model was tuned."""
 
 BoxSpace = Literal["auto", "unit", "1000", "pixels"]
 """The coordinates of boxes in plain numbers; auto: those that are usual for the form."""
