@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from priorkit.core.artifact import open_artifact
 from priorkit.core.boxes import BoxWriter
 from priorkit.scoring.answers.box_formats import BOX_FORMATS
-from tests.conftest import FP32, SMALL_WORLD
+from tests.support.small_artifacts import FP32, SMALL_WORLD
 
 TOKENS = ("--box-format", "location-tokens", "--box-bins", 48)
 WRITER = BoxWriter("location-tokens", bins=48)
