@@ -141,10 +141,11 @@ def _decoded(ref: ImageRef, with_kinds: bool) -> tuple[Image.Image, tuple[str, .
         layout = f"{image.mode} {getattr(image, 'tile', '')}"
         if image.width * image.height > LARGE_PIXELS:
             with _LARGE_IMAGE:
-                converted = _reduced(image)
-        else:
-            image.load()
-            converted = _rgb(ImageOps.exif_transpose(image))
+                converted, kinds = _reduced(image), _kinds(image, layout) if with_kinds else ()
+                image.close()  # the next one needs its memory
+                return converted, kinds
+        image.load()
+        converted = _rgb(ImageOps.exif_transpose(image))
         # Last, as looking for a second frame may unload the first.
         return converted, _kinds(image, layout) if with_kinds else ()
 
