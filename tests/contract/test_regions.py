@@ -169,3 +169,27 @@ def test_broken_regions_are_rejected_by_row(cli, tmp_path: Path) -> None:
     # Without the term nobody reads them.
     off = cli("pretrain-encoder", file, *NEW, "--reject-limit", 0.0, "--out", tmp_path / "z")
     assert off.code == 0, off.err
+
+
+def test_align_warns_where_it_reads_another_layer(artifacts, pairs: Path, cli, tmp_path: Path) -> None:
+    encoder = cli("pretrain-encoder", pairs, *NEW, *BOTH, "--steps", 1, "--out", tmp_path / "encoder")
+    assert encoder.code == 0, encoder.err
+    for layer, warns in ((-1, True), (-2, False), (1, False), (0, True)):
+        found = cli(
+            "align", artifacts.llm, encoder.path, artifacts.captions, "--feature-layer", layer, "--check",
+            "--out", tmp_path / "x",
+        )  # fmt: skip
+        assert found.code == 0, found.err
+        assert ("use --feature-layer -2" in found.err) == warns
+    plain = cli(
+        "align",
+        artifacts.llm,
+        artifacts.encoder,
+        artifacts.captions,
+        "--feature-layer",
+        -1,
+        "--check",
+        "--out",
+        tmp_path / "x",
+    )
+    assert "--feature-layer -2" not in plain.err

@@ -53,8 +53,8 @@ class PatchGrid:
     def edges(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Edges of the patches as shares of the width, ``[columns + 1]``, and of the height, ``[rows + 1]``."""
         return (
-            np.arange(self.columns + 1) * (self.side / self.width),
-            np.arange(self.rows + 1) * (self.side / self.height),
+            np.linspace(0, self.columns * self.side / self.width, self.columns + 1),
+            np.linspace(0, self.rows * self.side / self.height, self.rows + 1),
         )
 
     def centers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priorkit.core.boxes import Corners
 from priorkit.data.images.augmentation import View
 from priorkit.data.images.decoding import ImageRef, image_key, upright_size
 from priorkit.data.images.region_views import PatchGrid, visible_regions
@@ -19,6 +18,7 @@ from priorkit.inference.images.batches import encode_batches
 from priorkit.models.vision.encoder import Encoder, l2_normalize
 from priorkit.models.vision.patch_features import normed_tokens, project_tokens
 from priorkit.models.vision.towers import patch_size
+from priorkit.scoring.answers.boxes import Box
 from priorkit.scoring.representations.pointing import pointing_hits
 
 
@@ -70,7 +70,7 @@ def point(
             item = items[place]
             assert item.image is not None
             assert item.box is not None
-            right = torch.from_numpy(_right_patches(item.image, tuple(item.box), encoder, grid))
+            right = torch.from_numpy(_right_patches(item.image, item.box, encoder, grid))
             patches = found[place_of[image_key(item.image)]]
             answers.append(pointing_hits(patches, features[row[item.text]], right))
         return answers
@@ -85,10 +85,11 @@ def point(
     return answers
 
 
-def _right_patches(image: ImageRef, box: Corners, encoder: Encoder, grid: PatchGrid) -> np.ndarray:
+def _right_patches(image: ImageRef, box: Box, encoder: Encoder, grid: PatchGrid) -> np.ndarray:
     """The patches that show a box of an image, bool ``[patches]``."""
     prepared = encoder.preprocessing.window(*upright_size(image))
+    corners = box.x1, box.y1, box.x2, box.y2
     right = np.zeros(len(grid), dtype=bool)
-    for region in visible_regions([ImageRegion("", box)], View(), prepared, grid):
+    for region in visible_regions([ImageRegion("", corners)], View(), prepared, grid):
         right[list(region.patches)] = True
     return right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.models.vision.preprocessing import prepared_side
 from priorkit.models.vision.towers import tower_config
 from priorkit.training.finetuning.align_settings import AlignSettings
+
+logger = logging.getLogger(__name__)
 
 FP32_BYTES = 4
 
@@ -65,6 +68,8 @@ def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
         check_encoder(source.path, text=False)
     towers: list[Any] = [tower_config(load_config(source.path)) for source in encoders]
     _check_layers(settings, towers)
+    for source, tower in zip(encoders, towers, strict=True):
+        _warn_of_untrained_layers(settings, source, tower)
     if settings.image_tokens and math.isqrt(settings.image_tokens) ** 2 != settings.image_tokens:
         raise UsageError(
             f"{settings.image_tokens} is not a square number; patches form a square grid",
@@ -111,6 +116,23 @@ def _patches(tower: Any, encoder: Input) -> int:
     side = patch_side(tower)
     size = prepared_side(encoder.path) or getattr(tower, "image_size", 0)
     return (size // side) ** 2 if side and isinstance(size, int) else 0
+
+
+def _warn_of_untrained_layers(settings: AlignSettings, source: Input, tower: Any) -> None:
+    """Warn if an encoder's patches were trained on regions in another layer than the projector reads."""
+    made = source.owner.manifest if source.owner is not None else None
+    if made is None or made.step != "pretrain-encoder":
+        return
+    values, states = made.settings, int(getattr(tower, "num_hidden_layers", 0)) + 1
+    if not (values.get("region_weight") or values.get("region_box_weight")):
+        return
+    trained = int(values["region_layer"])
+    if trained % states not in {layer % states for layer in settings.feature_layer}:
+        logger.warning(
+            f"{source.given}: its patches were trained on regions in hidden state {trained}, and the projector "
+            f"reads {', '.join(map(str, settings.feature_layer))}; to read what was trained, use "
+            f"--feature-layer {trained}"
+        )
 
 
 def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
