@@ -54,14 +54,28 @@ def missing_labels(claim: Claim, runs: Mapping[str, Runs]) -> list[str]:
     return [label for label in claim.labels() if label not in runs]
 
 
-def begun(claim: Claim, others: Sequence[Claim], runs: Mapping[str, Runs]) -> bool:
-    """Whether a claim was run at all: an artifact of it is there that no other claim uses.
+def not_begun(claim: Claim, others: Sequence[Claim], runs: Mapping[str, Runs]) -> str:
+    """Why a claim counts as not run; empty where it was: where an artifact is there that no other claim uses.
 
-    Without one of its own, all of them must be there: artifacts that claims share say nothing about each of them.
+    Artifacts that claims share say nothing about each of them: with only such, all must be there, with its benchmarks.
     """
     shared = {label for other in others if other.id != claim.id for label in other.labels()}
-    own = [label for label in claim.labels() if label not in shared]
-    return any(label in runs for label in own) if own else not missing_labels(claim, runs)
+    labels = claim.labels()
+    if any(label in runs and label not in shared for label in labels):
+        return ""
+    missing = missing_labels(claim, runs)
+    if len(missing) == len(labels):
+        return "none of its artifacts were given"
+    if missing:
+        return f"no artifacts of {', '.join(missing)}"
+    lacking = {
+        f"{term.label} was not evaluated on {benchmark}": None
+        for term in claim.terms()
+        for member in runs.get(term.label, {}).values()
+        for benchmark in term.benchmarks
+        if member.artifact.kind == "evaluation" and benchmark not in member.evaluation.benchmarks
+    }
+    return "; ".join(lacking)
 
 
 def arms_of(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from priorkit.analysis.claims.arms import Arms, Runs, arms_of, begun, missing_labels, runs_by_label
+from priorkit.analysis.claims.arms import Arms, Runs, arms_of, not_begun, runs_by_label
 from priorkit.analysis.claims.base import Measure, UnitScores
 from priorkit.analysis.claims.estimation import measure_effect
 from priorkit.analysis.claims.reading import Claim, read_claims
@@ -79,12 +79,9 @@ def _prepare(
         return PreparedClaim(
             claim, gate, f"gate: {gate.evaluation} reaches {gate.value:.3f} of the {gate.least:g} needed"
         )
-    if not begun(claim, claims, runs):
-        given = [label for label in claim.labels() if label in runs]
-        lacking = ", ".join(missing_labels(claim, runs))
-        return PreparedClaim(
-            claim, gate, f"no artifacts of {lacking}" if given else "none of its artifacts were given"
-        )
+    not_run = not_begun(claim, claims, runs)
+    if not_run:
+        return PreparedClaim(claim, gate, not_run)
     arms = arms_of(claim, runs, members, ignored)
     problems = Problems(InputError)
     scores: list[tuple[Measure, UnitScores]] = []

@@ -130,7 +130,14 @@ class _Reader:
             )
         if len(self.problems) > before or not isinstance(stated, Statement):
             return None
-        return Claim(name, stated, measures, controls)
+        claim = Claim(name, stated, measures, controls)
+        for label in claim.labels():
+            if "@" in label:
+                self.problems.add(
+                    f"'{label}' should be a label without its seed", where=self._place(name),
+                    hint=f"write '{label.partition('@')[0]}'; the artifacts are given as LABEL@SEED",
+                )  # fmt: skip
+        return claim
 
     def _effects(self, name: str, section: str, tables: Any) -> Iterator[Measure]:
         if not isinstance(tables, list) or not all(

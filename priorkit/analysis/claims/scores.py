@@ -42,6 +42,7 @@ class ScoreReader:
 
     def __init__(self, entities: NumberTable | None) -> None:
         self._entities = entities
+        self._skipped: dict[str, int] = {}
         self._items: dict[tuple[str, str], dict[str, ScoredItem]] = {}
 
     def read(self, measure: Measure, arms: Arms) -> UnitScores:
@@ -52,10 +53,13 @@ class ScoreReader:
                 selected; all problems at once.
         """
         terms = measure.terms()
+        self._skipped.clear()
         self._check_items(terms, arms)
         edges = self._edges(measure, terms, arms)
         chosen = [[self._choose(term, arms, seed, measure, edges) for term in terms] for seed in arms.seeds]
         scores = _arrays(measure, terms, arms.seeds, chosen)
+        skipped = [f"{count} answers without '{value}' left out" for value, count in self._skipped.items()]
+        scores = replace(scores, notes=[*scores.notes, *skipped])
         return _only_complete(scores, len(terms) + 2) if measure.needs_all_terms else scores
 
     def items_of(self, member: Member, benchmark: str) -> dict[str, ScoredItem]:
@@ -146,6 +150,7 @@ class ScoreReader:
             for item in self._selected(term, member, benchmark):
                 number = read(item)
                 if number is None:
+                    self._skipped[term.value] = self._skipped.get(term.value, 0) + 1
                     continue
                 place = int(np.searchsorted(edges[benchmark], _number(item, measure.balance))) if edges else 0
                 chosen.append(_Chosen(item.id, _unit(item, measure.unit), (benchmark, place), number))

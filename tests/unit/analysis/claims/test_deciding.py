@@ -107,6 +107,32 @@ def test_what_was_not_run_is_said_to_be_so(make, file) -> None:
     assert nothing["A"].reason == "none of its artifacts were given"
 
 
+def test_a_claim_without_artifacts_of_its_own_needs_its_benchmarks_too(make, file) -> None:
+    elsewhere = claim(DIFFERENCE, "B").replace('"naming"', '"grounding"')
+    made = arms(make, file(claim(DIFFERENCE)), after=0.9)
+    found = decide(file(claim(DIFFERENCE) + elsewhere), made)
+    # Both claims need the same labels: what is there decides.
+    assert found["A"].verdict == "supported"
+    assert found["B"].reason == "after was not evaluated on grounding; before was not evaluated on grounding"
+
+
+def test_answers_without_a_score_are_counted(make, file) -> None:
+    path = file(claim(DIFFERENCE))
+    made = arms(make, path, after=0.9)
+    rows = [answered(item("naming", number), True) for number in range(180)]
+    rows[5] = {**rows[5], "score": None}
+    folder = evaluation(
+        make,
+        "unscored",
+        [row for row in rows if row["score"] is not None],
+        settings={"seed": 2, "choices": "text"},
+    ).path
+    (folder / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    made["after@2"] = make.seal("unscored", "evaluation", "evaluate", settings={"seed": 2, "choices": "text"})
+    (measure,) = decide(path, made)["A"].measures
+    assert list(measure.notes) == ["1 answers without 'score' left out"]
+
+
 def test_a_gate_comes_first(make, file) -> None:
     path = file(claim(DIFFERENCE, gate=GATE))
     made = arms(make, path, after=0.9, base=0.2)
@@ -204,7 +230,6 @@ def test_arms_must_have_the_same_items(make, file) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (DIFFERENCE + 'benchmarks2 = ""', None),
         (DIFFERENCE + 'where = { priors = "weak" }', "have no column 'priors'"),
         (DIFFERENCE + 'where = { prior = "week" }', "no item of 'naming' has prior = week"),
         (DIFFERENCE + 'value = "iou"', "has the value 'iou'"),
@@ -212,9 +237,7 @@ def test_arms_must_have_the_same_items(make, file) -> None:
         (DIFFERENCE + 'balance = "entity"', "has no number in 'entity', got 'sign 00'"),
     ],
 )
-def test_what_samples_lack_is_named(make, file, body: str, message: str | None) -> None:
-    if message is None:
-        return
+def test_what_samples_lack_is_named(make, file, body: str, message: str) -> None:
     path = file(claim(body))
     text = refusal(path, arms(make, path))
     assert message in text

@@ -87,6 +87,7 @@ def test_the_shipped_claims_are_the_eleven() -> None:
         ("[[claims.A1.measures]]", "[[claims.A1.mesures]]", ":2 [claims.A1]", "no measure decides it"),
         ("[[claims.A1.measures]]", "[[claims.A1.mesures]]", ":7 [claims.A1]", "did you mean 'measures'"),
         ("[[claims.A1.measures]]", "[claims.A1.measures]", ":2 [claims.A1]", "a list of tables"),
+        ('evaluation = "a"', 'evaluation = "a@1"', ":2 [claims.A1]", "write 'a'"),
         ("[claims.A1]", "[tune]\nsteps = 3\n[claims.A1]", "claims.toml", "unknown table 'tune'"),
     ],
 )
