@@ -63,6 +63,7 @@ def _answer_in_chat(chat: ChatTokenizer, turn: tuple[str, str], prompt: str, ans
         raise InputError(
             "the chat template does not keep the question as it is before an answer, so that no option "
             "can be scored",
+            where=str(chat.tokenizer.name_or_path),
             hint="use --by generation, --prompt plain, or another chat template",
         )
     return rendered[len(prompt) : start + len(answer.strip())]

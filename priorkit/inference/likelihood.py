@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from priorkit.core.errors import GuardError
 from priorkit.inference.micro_batching import CACHED_BYTES, micro_batches
 from priorkit.inference.prefill import PrefillState, pad_left, prefill
 from priorkit.inference.prompt_inputs import PromptInputs
@@ -41,7 +43,22 @@ def score_batch(
 
     Returns:
         For each request, one number per continuation.
+
+    Raises:
+        GuardError: the model gives no numbers.
     """
+    scores = _score(model, requests, inputs)
+    if any(math.isnan(value) for values in scores for value in values):
+        raise GuardError(
+            "the model's log-probabilities are not numbers (NaN)",
+            hint="its weights are damaged or overflow: check them, or use --precision fp32",
+        )
+    return scores
+
+
+def _score(
+    model: ModelAdapter, requests: Sequence[LikelihoodRequest], inputs: Sequence[PromptInputs]
+) -> list[tuple[float, ...]]:
     if any(prompt.images for prompt in inputs) or model.capabilities.questions:
         return _shared(model, requests, inputs)
     single = all(len(request.continuations) == 1 for request in requests)

@@ -340,3 +340,18 @@ def test_two_lengths_are_one_too_many(refuses, artifacts) -> None:
         "the length is given more than once: steps, epochs",
         extra=("--epochs", 1),
     )
+
+
+def test_weights_that_are_no_numbers_stop_an_evaluation(cli, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    model = shutil.copytree(Path(__file__).parents[1] / "golden" / "tiny-llama", tmp_path / "llm")
+    tensors = load_file(model / "model.safetensors")
+    save_file({name: value * float("nan") for name, value in tensors.items()}, model / "model.safetensors")
+    (tmp_path / "x.txt").write_text("a heron stands in the water")
+    found = cli(
+        "evaluate", model, tmp_path / "x.txt", "--task", "perplexity", "--device", "cpu", "--out", tmp_path / "out"
+    )  # fmt: skip
+    assert found.code == 5, found.err
+    assert "log-probabilities are not numbers" in found.err
+    assert not (tmp_path / "out").exists()

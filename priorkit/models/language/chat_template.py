@@ -75,6 +75,7 @@ class ChatTokenizer:
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise InputError(
                 f"the chat template refuses the conversation: {error}",
+                where=str(self.tokenizer.name_or_path),
                 hint="change its turns, or give the tokenizer another template",
             ) from None
 

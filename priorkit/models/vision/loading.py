@@ -138,7 +138,11 @@ def load_encoder(folder: Path, text: bool = True) -> Encoder:
     dual = hasattr(model, "get_text_features")
     tokenizer = load_preprocessor(AutoTokenizer, folder) if dual else None
     model.eval()
-    return Encoder(model, processor, tokenizer)
+    encoder = Encoder(model, processor, tokenizer)
+    # One plain image shows what no header does: sizes, means or layers that do not go together.
+    with library_reads("its image processor and image tower do not work together", str(folder)):
+        _ = encoder.shape
+    return encoder
 
 
 def encoder_loader(folder: Path, device: torch.device, text: bool = True) -> Callable[[], Encoder]:
