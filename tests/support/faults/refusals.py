@@ -16,7 +16,7 @@ from tests.support.faults.inputs import Slot
 from tests.support.faults.malformed import malformed
 from tests.support.small_artifacts import Result, run_in_process
 
-LIMIT = 60
+LIMIT = 120
 """Seconds after which a command counts as hanging."""
 
 
