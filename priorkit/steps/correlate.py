@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,9 +63,29 @@ class CorrelateSettings(StepSettings):
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 
-def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[None]:
-    """Check that the scores are ranks, and that the benchmarks and the frequency column are there."""
-    from priorkit.analysis.correlation_inputs import check_evaluation, check_ranks, entity_frequencies
+@dataclass(frozen=True)
+class _Joined:
+    """What ``plan`` read.
+
+    Attributes:
+        benchmarks: evaluation -> the benchmarks of it that count.
+        data: ranks and accuracies by entity.
+    """
+
+    benchmarks: Mapping[str, tuple[str, ...]]
+    data: PriorAccuracy
+
+
+def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[_Joined]:
+    """Check that the scores are ranks, that benchmarks and frequencies are there, and join them by entity."""
+    from priorkit.analysis.correlation_inputs import (
+        check_evaluation,
+        check_ranks,
+        entity_frequencies,
+        read_entity_accuracy,
+    )
+    from priorkit.analysis.prior_accuracy import join_by_entity
+    from priorkit.data.io.tables import read_table
 
     problems = Problems(InputError)
     for label, item in inputs.items():
@@ -78,30 +99,33 @@ def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[None]:
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
+    answers = {
+        label: read_entity_accuracy(item, settings.benchmark)
+        for label, item in inputs.named("evaluations").items()
+    }
+    if (item := inputs.optional("blind_evaluation")) is not None:
+        read_entity_accuracy(item, settings.benchmark)
+    table = read_table(inputs.one("ranks").path / "table.parquet")
+    data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
     return Plan(
         [
             ("evaluations", ", ".join(settings.evaluations)),
             ("benchmarks", ", ".join(settings.benchmark) or "all whose items name an entity"),
             ("bins", str(settings.bins)),
-        ]
+        ],
+        payload=_Joined({label: names for label, (names, _) in answers.items()}, data),
     )
 
 
-def execute(settings: CorrelateSettings, work: Work[None]) -> None:
-    """Join by entity, correlate, bin, compare the models bin by bin; write tables, tensors and plots."""
+def execute(settings: CorrelateSettings, work: Work[_Joined]) -> None:
+    """Correlate, bin, compare the models bin by bin; write tables, tensors and plots."""
     import numpy as np
 
     from priorkit.analysis.correlation_inputs import read_entity_accuracy
     from priorkit.analysis.correlation_result import evaluation_results, result_content, save_result
-    from priorkit.analysis.prior_accuracy import join_by_entity, rank_bins
-    from priorkit.data.io.tables import read_table
+    from priorkit.analysis.prior_accuracy import rank_bins
 
-    answers = {
-        label: read_entity_accuracy(item, settings.benchmark)
-        for label, item in work.inputs.named("evaluations").items()
-    }
-    table = read_table(work.inputs["ranks"].path / "table.parquet")
-    data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
+    data = work.plan.payload.data
     if data.only_ranked or data.only_answered:
         logger.warning(
             f"{data.only_ranked} entities have a rank but no answers in every evaluation, "
@@ -115,8 +139,7 @@ def execute(settings: CorrelateSettings, work: Work[None]) -> None:
         controls["frequency"] = _frequencies(settings, item, data.entities)
     resampling = {"seed": settings.seed, "resamples": settings.resamples}
     bins = rank_bins(data, settings.bins, **resampling)
-    benchmarks = {label: names for label, (names, _) in answers.items()}
-    evaluations = evaluation_results(data, benchmarks, controls, **resampling)
+    evaluations = evaluation_results(data, work.plan.payload.benchmarks, controls, **resampling)
     _drop_undefined_partials(evaluations)
     content = result_content(data, bins, evaluations, **resampling)
     save_result(work.path, content, data, bins, controls)

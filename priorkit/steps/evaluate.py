@@ -42,7 +42,7 @@ def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
 def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
     """Ask, read, score, and put an interval on every number."""
     job = work.plan.payload
-    rejects = Rejects(settings.reject_limit)
+    rejects = job.predictions.rejects if job.predictions else Rejects(settings.reject_limit)
     begun = time.monotonic()
     done, about = _answers(settings, work, job, rejects)
     seconds = time.monotonic() - begun
@@ -68,9 +68,10 @@ def _answers(
     if settings.rescore:
         done = score_stored(settings, work)
         about = {**read_origin(work.inputs["rescore"].path), "rescored": settings.rescore}
-    elif job.model is None:
-        done = [score_predictions(settings, work, rejects)]
+    elif job.predictions is not None:
+        done = [score_predictions(settings, work, job.predictions)]
     else:
+        assert job.model is not None  # checked in the plan
         done = ask_model(settings, work, job.model, job.benchmarks, rejects, job.box_request)
         about["model"] = describe_model(settings, work, job.model)
     return (judge_all(settings, work, done) if settings.judge else done), about

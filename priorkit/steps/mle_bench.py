@@ -15,6 +15,7 @@ from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.mle_bench.annotations import AnnotatedImage, Annotations, find_annotations
+from priorkit.mle_bench.class_names import read_class_names
 from priorkit.mle_bench.questions import (
     OPTIONS,
     QUESTIONS,
@@ -79,6 +80,8 @@ def plan(settings: MleBenchSettings, inputs: Inputs) -> Plan[_Job]:
             model = check_synonym_model(model_folder)
     problems.raise_if_any()
     assert annotations is not None
+    if annotations.layout == "ade20k":
+        _refuse_letters(tuple(read_class_names(annotations.file).values()), annotations.file)
     facts = [("annotations", f"{annotations.layout}: {annotations.file}"), ("wordings", str(len(wordings)))]
     if settings.synonyms:
         facts.append(("synonyms", f"{synonyms.count:,} groups"))
@@ -113,15 +116,19 @@ def execute(settings: MleBenchSettings, work: Work[_Job]) -> None:
 
 def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:
     """Refuse names that cannot be distinguished from option letters; warn of synonyms without a category."""
+    _refuse_letters(vocabulary, job.annotations.file)
+    if job.synonyms.count and not job.synonyms.known(vocabulary):
+        logger.warning(f"no group of synonyms holds one of the {len(vocabulary)} categories")
+
+
+def _refuse_letters(vocabulary: Sequence[str], file: Path) -> None:
     letters = [name for name in vocabulary if len(name) == 1]
     if letters:
         raise InputError(
             f"the category '{letters[0]}' cannot be distinguished from the letter of an option",
-            where=str(job.annotations.file),
+            where=str(file),
             hint="give it a longer name",
         )
-    if job.synonyms.count and not job.synonyms.known(vocabulary):
-        logger.warning(f"no group of synonyms holds one of the {len(vocabulary)} categories")
 
 
 def _leave_out(

@@ -55,10 +55,11 @@ def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
     from priorkit.models.vision.tagger import check_tagger
 
     files = find_tables(inputs.one("images").path, settings.layout)
+    _refuse_equal_targets(files)
     file = inputs.optional("vocabulary")
     vocabulary = read_vocabulary(file.path) if file else ()
     model = inputs.optional("tagger")
-    tagger = check_tagger(model.path) if model else None
+    tagger = check_tagger(model.path, vocabulary) if model else None
     _check_options(settings, tagger, vocabulary)
     labelled = tuple(find_tables(inputs.one("labelled").path, settings.layout)) if settings.labelled else ()
     _check_tag_columns(settings.tags_column, () if tagger else files, labelled)
@@ -75,6 +76,19 @@ def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
         payload=TaggingPlan(tuple(files), tagger, vocabulary, labelled),
         kind="benchmark" if benchmark else "instructions",
     )
+
+
+def _target_of(file: Path) -> str:
+    """The name of the table that is written for one."""
+    return file.name.split(".")[0]
+
+
+def _refuse_equal_targets(files: Sequence[Path]) -> None:
+    problems = Problems(InputError)
+    for number, file in enumerate(files):
+        if _target_of(file) in map(_target_of, files[:number]):
+            problems.add(f"two tables are called '{_target_of(file)}'", where=str(file), hint="rename one")
+    problems.raise_if_any()
 
 
 def _check_options(
@@ -179,9 +193,7 @@ def execute(settings: TagImagesSettings, work: Work[TaggingPlan]) -> None:
     written = 0
     with progress_bar("tag-images", len(planned.files), unit="files") as progress:
         for file in planned.files:
-            target = work.path / f"{file.name.split('.')[0]}.parquet"
-            if target.exists():
-                raise InputError(f"two tables are called '{target.stem}'", where=str(file))
+            target = work.path / f"{_target_of(file)}.parquet"
             written += write_tagged(file, target, settings.tags_column, tag, rejects, settings.layout)
             progress.advance(1)
     rejects.raise_if_over_limit()

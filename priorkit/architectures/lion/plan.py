@@ -25,6 +25,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
 from priorkit.data.columns import check_image_folders
 from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
+from priorkit.data.corpus.mixing import check_weights
 from priorkit.models.folder import read_config
 from priorkit.models.language.tokenizer import check_location_tokens
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_fact
@@ -126,6 +127,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         )
     column = settings.tags_column if fields["tags"] != "off" else ""
     sources = source_paths(inputs)
+    check_weights(list(sources), settings.weight)
     check_image_folders(settings, sources)
     for source, path in sources.items():
         check_task_conversations(path, column, settings.layout(source))

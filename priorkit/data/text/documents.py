@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -54,24 +55,30 @@ def text_files(path: Path) -> list[Path]:
     return files_of(path, text_suffixes())
 
 
+_HEAD_BYTES = 4096
+"""Of a plain text file that a plan reads."""
+
+
 def check_text_source(path: Path, columns: Sequence[str] = TEXTS) -> list[Path]:
-    """The files of a text source, their type and column checked from headers.
+    """The files of a text source, their type and column checked from headers, and that there is a document.
 
     Args:
         path: a file or a folder of files.
         columns: names that the column or key of the text may have.
 
     Raises:
-        InputError: no readable file, an empty one, or no such column.
+        InputError: no readable file, an empty one, no such column, or no document.
     """
     files = text_files(path)
     for file in files:
         if file.stat().st_size == 0:
             raise InputError("the file is empty", where=str(file))
         if is_plain_text(file):
-            check_plain_text(file)
+            _check_beginning(file)
         else:
             require_column(file, "text", columns)
+    # Up to the first document.
+    next(read_documents(path, Rejects(1.0), columns), None)
     return files
 
 
@@ -225,6 +232,23 @@ def check_plain_text(file: Path) -> None:
             hint="split it into a folder of files, one document each (split -C 8m --additional-suffix=.txt), or "
             "write its documents as JSON Lines",
         )
+
+
+def _check_beginning(file: Path) -> None:
+    """Refuse a plain text file that is too large, not UTF-8 from its first bytes on, or blank.
+
+    Raises:
+        InputError: as :func:`read_documents`.
+    """
+    check_plain_text(file)
+    with file.open("rb") as stream:
+        head = stream.read(_HEAD_BYTES)
+    try:
+        blank = not codecs.getincrementaldecoder("utf-8-sig")().decode(head).strip()
+    except UnicodeDecodeError:
+        blank = True
+    if blank:
+        _plain_text(file, Rejects(1.0))
 
 
 def _plain_text(file: Path, rejects: Rejects) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from priorkit.evaluation.runner.compatibility import (
 )
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
+from priorkit.evaluation.runner.stored_answers import Predictions, read_predicted
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
@@ -43,11 +44,19 @@ COLUMN_OPTIONS = tuple(f"{kind}_column" for kind in ("image", "text", "question"
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What ``plan`` found: the model; for each benchmark, how it is to be asked; the sentence that asks for a box."""
+    """What ``plan`` found.
+
+    Attributes:
+        model: what is asked; None where answers were given earlier.
+        benchmarks: each with how it is to be asked.
+        box_request: the sentence that asks for a box.
+        predictions: the answers of ``--predictions``; None without.
+    """
 
     model: ModelInfo | None
     benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
     box_request: str = ""
+    predictions: Predictions | None = None
 
 
 def plan_evaluation(
@@ -137,7 +146,10 @@ def _plan_predictions(
         _refuse_columns(settings, "the columns of a harness's log are known")
     _check_columns(settings, path)
     _check_shared(settings, inputs, [stem_of(path)])
-    return _plan_without([("predictions", path.name), ("task", str(settings.task))], path, judges, settings)
+    facts = [("predictions", path.name), ("task", str(settings.task))]
+    planned = _plan_without(facts, path, judges, settings)
+    # A file of answers is small, and nothing else is read.
+    return replace(planned, payload=EvaluationPlan(None, (), predictions=read_predicted(settings, path)))
 
 
 def _plan_without(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from priorkit.core.work import Work
@@ -14,19 +16,42 @@ from priorkit.evaluation.results.rescore import StoredBenchmark, read_stored
 from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.settings import EvaluateSettings
+from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 
 
-def score_predictions(settings: EvaluateSettings, work: Work[Any], rejects: Rejects) -> ScoredBenchmark:
-    """The answers of ``--predictions``."""
-    given = work.inputs["predictions"]
+@dataclass(frozen=True)
+class Predictions:
+    """The items and answers of ``--predictions``, one answer per item, and its broken rows."""
+
+    items: list[Item]
+    answers: list[ModelAnswer]
+    rejects: Rejects
+
+
+def read_predicted(settings: EvaluateSettings, path: Path) -> Predictions:
+    """Read the file of ``--predictions``.
+
+    Raises:
+        InputError: the file is empty or damaged, or too many rows are broken.
+    """
+    rejects = Rejects(settings.reject_limit)
     task = TASKS[str(settings.task)]
     items, answers = read_answers(
-        given.path, task, rejects, settings.group_columns, settings.limit, layout_of(settings)
+        path, task, rejects, settings.group_columns, settings.limit, layout_of(settings)
     )
+    return Predictions(items, answers, rejects)
+
+
+def score_predictions(
+    settings: EvaluateSettings, work: Work[Any], predictions: Predictions
+) -> ScoredBenchmark:
+    """The answers of ``--predictions``."""
+    given, task = work.inputs["predictions"], TASKS[str(settings.task)]
+    items, answers = predictions.items, predictions.answers
     scored = score_answers(stem_of(given.path), task, items, answers, settings.scoring_options(None))
     return ScoredBenchmark(
-        stem_of(given.path), task, None, given.digest(), items, answers, scored, len(rejects)
+        stem_of(given.path), task, None, given.digest(), items, answers, scored, len(predictions.rejects)
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, nearest
 from priorkit.models.folder import read_json, tensor_files
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import zero_shot_head
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 TaggerKind = Literal["encoder", "classifier"]
 
 
-def check_tagger(folder: Path) -> TaggerKind:
+def check_tagger(folder: Path, vocabulary: Sequence[str] = ()) -> TaggerKind:
     """The kind of a tagger, from headers.
 
+    Args:
+        folder: of the model.
+        vocabulary: the tags, which must be among a classifier's labels.
+
     Raises:
-        InputError: neither an encoder with a text tower nor an image-classification model.
+        InputError: neither an encoder with a text tower nor an image-classification model, or it does not know a tag.
     """
     config = read_json(folder / "config.json")
     if "text_config" in config and "vision_config" in config:
@@ -36,6 +40,9 @@ def check_tagger(folder: Path) -> TaggerKind:
     architectures = " ".join(config.get("architectures") or [])
     if "ForImageClassification" in architectures or "architecture" in config:  # the latter in timm's layout
         tensor_files(folder)
+        # timm's layout has its labels in another form, which only loading the model reads.
+        if labels := config.get("id2label"):
+            _refuse_unknown_tags(vocabulary, [str(label) for label in labels.values()], folder)
         return "classifier"
     raise InputError(
         f"'{config.get('model_type', '?')}' cannot tag images; expected an encoder with a text tower, or an "
@@ -97,6 +104,17 @@ def _encoder_tagger(
     return Tagger(tuple(vocabulary), encoder.prepare, score)
 
 
+def _refuse_unknown_tags(vocabulary: Sequence[str], labels: Sequence[str], folder: Path) -> None:
+    known = set(labels)
+    unknown = [tag for tag in vocabulary if tag not in known]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} tags are not among the model's {len(labels)} labels, such as '{unknown[0]}'",
+            where=str(folder),
+            hint=nearest(unknown[0], labels, only_close=True),
+        )
+
+
 def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.device) -> Tagger:
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
@@ -106,11 +124,7 @@ def _classifier_tagger(folder: Path, vocabulary: Sequence[str], device: torch.de
     processor = load_preprocessor(AutoImageProcessor, folder)
     model.to(device).eval()
     labels = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
-    unknown = [tag for tag in vocabulary if tag not in labels]
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} tags are not among the model's {len(labels)} labels, such as '{unknown[0]}'"
-        )
+    _refuse_unknown_tags(vocabulary, labels, folder)
     columns = [labels.index(tag) for tag in vocabulary] if vocabulary else list(range(len(labels)))
     multi_label = model.config.problem_type == "multi_label_classification"
 

@@ -22,6 +22,7 @@ from priorkit.data.conversations.conversation import (
 )
 from priorkit.data.conversations.conversation_store import ConversationMixture, mix_conversations
 from priorkit.data.conversations.regions import REGION_COLUMNS, holds_regions, usable_regions
+from priorkit.data.corpus.mixing import check_weights
 from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
@@ -39,7 +40,7 @@ Reader = Callable[[Path, Rejects, RowLayout], Iterator[tuple[str, int, Conversat
 def check_sources(
     settings: FinetuningSettings, inputs: Mapping[str, Input], setting: str
 ) -> list[tuple[str, str]]:
-    """Check the conversations of a setting from headers, and the folders of images.
+    """Check the conversations of a setting from headers, the folders of images, and that the weights are theirs.
 
     Args:
         settings: of the step.
@@ -51,7 +52,8 @@ def check_sources(
 
     Raises:
         InputError: naming every source that holds none.
-        UsageError: naming every source that is known to write boxes in another format.
+        UsageError: naming every source that is known to write boxes in another format; weights of other sources,
+            or not of all.
     """
     check_box_format(inputs, setting, settings.box_writer)
     problems = Problems(InputError)
@@ -65,6 +67,7 @@ def check_sources(
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
+    check_weights(list(sources_of(inputs, setting)), settings.weight)
     return facts
 
 
