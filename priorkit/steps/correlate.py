@@ -107,6 +107,12 @@ def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[_Joined]:
         read_entity_accuracy(item, settings.benchmark)
     table = read_table(inputs.one("ranks").path / "table.parquet")
     data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
+    if len(data.entities) < settings.bins:
+        raise InputError(
+            f"{len(data.entities)} entities cannot be put into {settings.bins} bins",
+            where="--bins",
+            hint="ask for fewer bins",
+        )
     return Plan(
         [
             ("evaluations", ", ".join(settings.evaluations)),

@@ -25,13 +25,16 @@ from priorkit.core.inputs import Input
 from priorkit.core.work import Plan
 from priorkit.data.columns import check_image_folders
 from priorkit.data.conversations.task_conversations import REGION, check_task_conversations
-from priorkit.data.corpus.mixing import check_weights
 from priorkit.models.folder import read_config
 from priorkit.models.language.tokenizer import check_location_tokens
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_fact
 from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
 from priorkit.models.vision.image_tower import TOWER_CONCAT
-from priorkit.training.finetuning.conversation_source import check_box_format, sources_of
+from priorkit.training.finetuning.conversation_source import (
+    check_box_format,
+    check_source_weights,
+    sources_of,
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
         )
     column = settings.tags_column if fields["tags"] != "off" else ""
     sources = source_paths(inputs)
-    check_weights(list(sources), settings.weight)
+    check_source_weights(settings, inputs, "instructions")
     check_image_folders(settings, sources)
     for source, path in sources.items():
         check_task_conversations(path, column, settings.layout(source))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from priorkit.core.boxes import BOX_FORMAT_NAMES, DECIMAL_BOXES, BoxWriter
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
+from priorkit.core.options.settings import Settings
 from priorkit.core.options.specs import refuse_changed
 from priorkit.data.images.decoding import image_key, upright_size
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource
@@ -187,3 +188,18 @@ def warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:
     sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
     if text := misalignment_warning(misaligned, sizes):
         logger.warning(f"{name}: {text}")
+
+
+COLUMN_OPTIONS = tuple(f"{kind}_column" for kind in ("image", "text", "question", "answer", "choices"))
+"""Options that name columns."""
+
+
+def refuse_columns(settings: Settings, why: str) -> None:
+    """Refuse options that name columns where they have no effect.
+
+    Raises:
+        UsageError: naming each.
+    """
+    problems = Problems(UsageError)
+    refuse_changed(settings, COLUMN_OPTIONS, problems, f"{why}, so that this has no effect")
+    problems.raise_if_any()

@@ -13,7 +13,6 @@ from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs, Plan
 from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
-from priorkit.evaluation.results.predictions import answer_columns, is_log
 from priorkit.evaluation.results.rescore import check_versions, read_entries
 from priorkit.evaluation.runner.compatibility import (
     answer_mode_of,
@@ -21,10 +20,11 @@ from priorkit.evaluation.runner.compatibility import (
     check_patches,
     check_sight,
     choose_box_request,
+    refuse_columns,
 )
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
-from priorkit.evaluation.runner.stored_answers import Predictions, read_predicted
+from priorkit.evaluation.runner.stored_answers import Predictions, check_answer_columns, read_predicted
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
@@ -37,9 +37,6 @@ MODEL_OPTIONS = (
     "max_new_tokens", "region_layer", "box_format",
 )  # fmt: skip
 """Options that say how a model is asked."""
-
-COLUMN_OPTIONS = tuple(f"{kind}_column" for kind in ("image", "text", "question", "answer", "choices"))
-"""Options that name columns."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,12 @@ def plan_evaluation(
     _check_request(settings, inputs)
     sources = settings.benchmark_sources(inputs)
     if sources and all(source.preset for source in sources):
-        _refuse_columns(settings, "a preset names its columns itself")
+        refuse_columns(settings, "a preset names its columns itself")
     if settings.rescore:
-        _refuse_columns(settings, "--rescore reads the samples of an evaluation")
+        refuse_columns(settings, "--rescore reads the samples of an evaluation")
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
-        _check_columns(settings, inputs["rescore"].path / "samples.jsonl")
+        check_answer_columns(settings, inputs["rescore"].path / "samples.jsonl")
         _check_shared(settings, inputs, list(entries))
         facts = [(name, str(entry["task"])) for name, entry in entries.items()]
         return _plan_without(facts, inputs["rescore"].path / "samples.jsonl", judges, settings)
@@ -117,12 +114,6 @@ def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
     problems.raise_if_any()
 
 
-def _refuse_columns(settings: EvaluateSettings, why: str) -> None:
-    problems = Problems(UsageError)
-    refuse_changed(settings, COLUMN_OPTIONS, problems, f"{why}, so that this has no effect")
-    problems.raise_if_any()
-
-
 def _refuse_model_options(settings: EvaluateSettings, given: str, problems: Problems) -> None:
     refuse_changed(settings, MODEL_OPTIONS, problems, f"{given} asks no model, so that this has no effect")
 
@@ -142,9 +133,6 @@ def _plan_predictions(
     path = inputs["predictions"].path
     if not path.is_file():
         raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
-    if is_log(path):
-        _refuse_columns(settings, "the columns of a harness's log are known")
-    _check_columns(settings, path)
     _check_shared(settings, inputs, [stem_of(path)])
     facts = [("predictions", path.name), ("task", str(settings.task))]
     planned = _plan_without(facts, path, judges, settings)
@@ -169,9 +157,3 @@ def _check_shared(settings: EvaluateSettings, inputs: Inputs, names: Sequence[st
     if settings.compare:
         theirs = read_entries(inputs["compare"].path)
         shared_benchmarks(names, list(theirs), f"--compare {settings.compare}")
-
-
-def _check_columns(settings: EvaluateSettings, answers: Path) -> None:
-    """Check that a file of answers has the columns named by options; without such options it is not read."""
-    if settings.cluster or set(settings.group_by) - set(GROUP_BY):
-        check_groups(settings.group_by, GROUP_BY, settings.cluster, answer_columns(answers))

@@ -11,11 +11,12 @@ from priorkit.data.columns import layout_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.discovery import stem_of
 from priorkit.evaluation.benchmarks.items_io import GROUP_COLUMNS
-from priorkit.evaluation.results.predictions import read_answers
+from priorkit.evaluation.results.predictions import answer_columns, is_log, read_answers
 from priorkit.evaluation.results.rescore import StoredBenchmark, read_stored
 from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.results.scoring import score_answers
-from priorkit.evaluation.settings import EvaluateSettings
+from priorkit.evaluation.runner.compatibility import check_groups, refuse_columns
+from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.evaluation.tasks.registry import TASKS
 
@@ -34,7 +35,11 @@ def read_predicted(settings: EvaluateSettings, path: Path) -> Predictions:
 
     Raises:
         InputError: the file is empty or damaged, or too many rows are broken.
+        UsageError: options name columns that it does not have, or that have no effect.
     """
+    if is_log(path):
+        refuse_columns(settings, "the columns of a harness's log are known")
+    check_answer_columns(settings, path)
     rejects = Rejects(settings.reject_limit)
     task = TASKS[str(settings.task)]
     items, answers = read_answers(
@@ -71,3 +76,9 @@ def _rescored(settings: EvaluateSettings, stored: StoredBenchmark) -> ScoredBenc
         stored.name, stored.task, stored.mode, str(stored.entry["digest"]), stored.items, stored.answers, scored,
         int(stored.entry["rejected"]), stored.scoring, version,
     )  # fmt: skip
+
+
+def check_answer_columns(settings: EvaluateSettings, answers: Path) -> None:
+    """Check that a file of answers has the columns named by options; without such options it is not read."""
+    if settings.cluster or set(settings.group_by) - set(GROUP_BY):
+        check_groups(settings.group_by, GROUP_BY, settings.cluster, answer_columns(answers))

@@ -67,7 +67,7 @@ def check_sources(
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
-    check_weights(list(sources_of(inputs, setting)), settings.weight)
+    check_source_weights(settings, inputs, setting)
     return facts
 
 
@@ -94,6 +94,15 @@ def check_box_format(inputs: Mapping[str, Input], setting: str, boxes: BoxWriter
                 hint=f"give --box-bins {bins}",
             )
     problems.raise_if_any()
+
+
+def check_source_weights(settings: FinetuningSettings, inputs: Mapping[str, Input], setting: str) -> None:
+    """Check that the weights are those of the sources that a setting names.
+
+    Raises:
+        UsageError: weights of other sources, or not of all.
+    """
+    check_weights(list(sources_of(inputs, setting)), settings.weight)
 
 
 def sources_of(inputs: Mapping[str, Input], setting: str) -> dict[str, Input]:
