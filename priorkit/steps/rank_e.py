@@ -10,7 +10,13 @@ from priorkit.core.options.templates import check_templates
 from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
-from priorkit.data.images.entities import check_names_file, read_entities, read_names, warn_without_images
+from priorkit.data.images.entities import (
+    check_entities,
+    check_names_file,
+    read_entities,
+    read_names,
+    warn_without_images,
+)
 from priorkit.data.images.image_check import image_check
 from priorkit.data.io.rejects import Rejects
 from priorkit.inference.rank_e.settings import RankSettings
@@ -46,13 +52,23 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
             hint="put all templates into the file, one per line",
         )  # fmt: skip
     file = inputs.optional("template_file")
+    if file:
+        check_names_file(file.path, f"--template-file {settings.template_file}")
     templates = tuple(dict.fromkeys(read_names(file.path) if file else settings.template))
     check_templates(templates, problems)
     problems.raise_if_any()
     if candidates := inputs.optional("candidates"):
         check_names_file(candidates.path, f"--candidates {settings.candidates}")
         read_names(candidates.path)
-    settings.entity_layout(inputs)
+    entities = check_entities(
+        inputs.one("images").path, settings.reject_limit, settings.entity_layout(inputs)
+    )
+    if settings.by == "centroids" and entities is not None and entities.single:
+        raise InputError(
+            "every entity has a single image; none can be held out",
+            where=settings.images,
+            hint="--by centroids needs two images or more per entity",
+        )
     prompts = f"{len(templates)} templates" if len(templates) > 1 else "".join(templates)
     ranked_by = f"names, {prompts}" if settings.by == "names" else f"centroids, {settings.folds} folds"
     return Plan([("encoder", str(config["model_type"])), ("ranked by", ranked_by)], payload=templates)

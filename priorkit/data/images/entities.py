@@ -47,6 +47,11 @@ class EntityImages:
         """The name of each image's entity."""
         return [self.entities[index] for index in self.entity_of]
 
+    @property
+    def single(self) -> bool:
+        """Whether every entity has one image."""
+        return len(self.images) == len(self.entities)
+
     def keep(self, rows: Sequence[int]) -> EntityImages:
         """Only the images of these rows; entities that lose all of theirs go to ``without``."""
         return _gathered([(self.entities[self.entity_of[row]], self.images[row]) for row in rows],
@@ -94,8 +99,6 @@ def read_entities(
             rejects.accept()
             rejects.unusual.update(status.kinds)
         usable.append((entity, ref))
-    if verify:
-        rejects.raise_if_over_limit()
     if not usable and rejects.rows:
         first = rejects.rows[0]
         raise InputError(
@@ -110,8 +113,35 @@ def read_entities(
             hint=f"expected a folder per entity with images ({', '.join(IMAGE_SUFFIXES[:4])} ...), "
             "metadata.jsonl or .csv with file_name and entity, or parquet with image and entity",
         )
+    if verify:
+        rejects.raise_if_over_limit()
     check_names(sorted(set(listed)), str(path))
     return _gathered(usable, listed)
+
+
+def check_entities(path: Path, reject_limit: float, layout: EntityLayout = COMMON) -> EntityImages | None:
+    """Check entity images as far as folders and lists of files show: no image is decoded.
+
+    Args:
+        path: as for :func:`read_entities`.
+        reject_limit: share of rows without a name or an image that is tolerated.
+        layout: as for :func:`read_entities`.
+
+    Returns:
+        The images; None where tables embed them, of which only the columns and the first image are read.
+
+    Raises:
+        InputError: as :func:`read_entities`.
+    """
+    first = next(entity_references(path, Rejects(1.0), [], layout), None)
+    if first is not None and (first[1].path is None or first[1].span is not None):
+        return None
+    rejects = Rejects(reject_limit)
+    entities = read_entities(path, rejects, verify=False, layout=layout)
+    rejects.accept(len(entities.images))
+    if len(rejects) > reject_limit * rejects.total:
+        rejects.raise_if_over_limit()
+    return entities
 
 
 def _gathered(images: Sequence[tuple[str, ImageRef]], listed: Sequence[str]) -> EntityImages:

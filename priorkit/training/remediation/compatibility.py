@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from priorkit.core.errors import Problems, UsageError
 from priorkit.core.options.specs import flag_of, refuse_changed
 from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs
 from priorkit.data.columns import layout_of
+from priorkit.data.images.entities import check_entities, check_names_file, read_names
 from priorkit.data.images.pairs import check_pairs
 from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.models.vision.towers import depth
@@ -59,10 +60,28 @@ def check_run(settings: DistillEncoderSettings, inputs: Inputs) -> EncoderHeader
     for pairs in (inputs.optional("replay"), inputs.optional("off_domain")):
         if pairs is not None:
             check_pairs(pairs.path, layout_of(settings))
-    settings.entity_layout(inputs)
+    _check_entities(settings, inputs)
     for text in ineffective_options(settings, header.layers):
         logger.warning(text)
     return header
+
+
+def _check_entities(settings: DistillEncoderSettings, inputs: Inputs) -> None:
+    """Check the entity images and the file of names as far as lists and text files show.
+
+    Raises:
+        InputError: they hold no images, or no names.
+        UsageError: no image can be held out.
+    """
+    layout = settings.entity_layout(inputs)
+    entities = check_entities(inputs.one("images").path, settings.reject_limit, layout)
+    if held_out := inputs.optional("held_out"):
+        check_entities(held_out.path, settings.reject_limit, replace(layout, split=""))
+    elif settings.held_out_share and entities is not None and entities.single:
+        raise UsageError("every entity has a single image; none can be held out", where="--held-out-share")
+    if names := inputs.optional("names"):
+        check_names_file(names.path, f"--names {settings.names}")
+        read_names(names.path)
 
 
 def conflicts(settings: RemediationSettings, layers: int) -> Problems:
