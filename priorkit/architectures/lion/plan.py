@@ -128,12 +128,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
             f"{fields['aggregator_heads']} heads",
             where="--aggregator-heads",
         )
-    column = settings.tags_column if fields["tags"] != "off" else ""
-    sources = source_paths(inputs)
-    check_source_weights(settings, inputs, "instructions")
-    check_image_folders(settings, sources)
-    for source, path in sources.items():
-        check_task_conversations(path, column, settings.layout(source))
+    _check_instructions(settings, inputs, settings.tags_column if fields["tags"] != "off" else "")
     trained = trained_parts(settings.chosen_stage, fields)
     name = base.given if base.revision else str(base.path.resolve())
     return Plan(
@@ -202,6 +197,15 @@ def _continued(settings: LionTuneSettings, wanted: Mapping[str, Any], start: Pat
             hint="use --tags soft",
         )
     return {**held, "tags": wanted["tags"] if "tags" in settings.model_fields_set else held["tags"]}
+
+
+def _check_instructions(settings: LionTuneSettings, inputs: Mapping[str, Input], column: str) -> None:
+    """Check the sources' weights, folders of images and rows, the latter with a column of tags where one is named."""
+    sources = source_paths(inputs)
+    check_source_weights(settings, inputs, "instructions")
+    check_image_folders(settings, sources)
+    for source, path in sources.items():
+        check_task_conversations(path, column, settings.layout(source))
 
 
 def source_paths(inputs: Mapping[str, Input]) -> dict[str, Path]:
