@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -104,7 +105,11 @@ def number_of(cell: Any) -> float:
     odd = isinstance(cell, bool | bytes) or (isinstance(cell, str) and "_" in cell)
     try:
         number = math.nan if odd else float(cell)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        raise ValueError(
+            f"expected a number below {sys.float_info.max:.1e} in size, got {str(cell)[:12]}..."
+        ) from None
+    except (TypeError, ValueError):
         odd, number = True, math.nan
     if odd:
         hint = "; decimals are written with a point" if isinstance(cell, str) and _has_comma(cell) else ""

@@ -174,7 +174,7 @@ def find_annotations(
         raise InputError("expected a folder of annotated images", where=str(folder))
     images = folder / "images" if (folder / "images").is_dir() else folder
     file = annotations or _first(folder, ("instances.json", "panoptic.json"))
-    if file is not None and file.suffix == ".json":
+    if file is not None:
         rows = read_json(file).get("annotations")
         if not isinstance(rows, list) or not rows or not isinstance(rows[0], dict):
             raise InputError("no annotations in it", where=str(file))

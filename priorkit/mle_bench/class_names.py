@@ -75,8 +75,8 @@ def _from_one(names: Mapping[int, str]) -> dict[int, str]:
 
 def _from_json(text: str) -> list[tuple[int, str]]:
     try:
-        document: Any = parse_json(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        document: Any = parse_json(text, unique_keys=True)
+    except json.JSONDecodeError as error:
         raise ValueError(f"not readable as JSON: {error}") from None
     if isinstance(document, dict):
         table = cast("dict[str, Any]", document)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError
-from priorkit.core.json_text import parse_json
+from priorkit.core.errors import InputError, Problems
+from priorkit.core.json_text import UnusableJsonError, parse_json
 from priorkit.core.safetensors_header import TensorInfo, read_header
 
 
@@ -36,10 +36,34 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise InputError("a model is a directory in Hugging Face's layout", where=str(folder))
+    refuse_surrogates(folder)
     config = read_json(folder / "config.json")
     if "model_type" not in config:
         raise InputError("config.json has no model_type", where=str(folder))
     return config
+
+
+_LARGE_JSON = ("tokenizer.json", "vocab.json", "model.safetensors.index.json")
+"""Files that transformers does not keep as text: the tokenizers library refuses lone surrogates in them."""
+
+
+def refuse_surrogates(folder: Path) -> None:
+    """Refuse a model or tokenizer whose settings hold lone surrogates, which transformers loads and no file takes.
+
+    Raises:
+        InputError: naming the file and the text.
+    """
+    problems = Problems(InputError)
+    for path in sorted(folder.glob("*.json")):
+        if path.name in _LARGE_JSON or not path.is_file():
+            continue
+        try:
+            parse_json(path.read_bytes())
+        except UnusableJsonError as error:
+            problems.add(error.msg, where=str(path), hint="correct it")
+        except (OSError, ValueError):
+            continue  # whoever reads the file says so
+    problems.raise_if_any()
 
 
 def parameter_count(folder: Path, exclude: str = "") -> int:

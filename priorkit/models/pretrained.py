@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, library_reads
+from priorkit.models.folder import refuse_surrogates
 
 
 def load_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -59,5 +60,6 @@ def load_preprocessor(auto_class: Any, folder: Path) -> Any:
     Raises:
         InputError: it cannot be loaded.
     """
+    refuse_surrogates(folder)
     with library_reads("its processor cannot be loaded", str(folder)):
         return auto_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

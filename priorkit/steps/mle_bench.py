@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.options.specs import refuse_changed
 from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
@@ -80,6 +81,7 @@ def plan(settings: MleBenchSettings, inputs: Inputs) -> Plan[_Job]:
             model = check_synonym_model(model_folder)
     problems.raise_if_any()
     assert annotations is not None
+    _refuse_unused(settings, annotations)
     if annotations.layout == "ade20k":
         _refuse_letters(tuple(read_class_names(annotations.file).values()), annotations.file)
     facts = [("annotations", f"{annotations.layout}: {annotations.file}"), ("wordings", str(len(wordings)))]
@@ -112,6 +114,33 @@ def execute(settings: MleBenchSettings, work: Work[_Job]) -> None:
         left_out=len(without),
         rejected=len(rejects),
     )
+
+
+def _refuse_unused(settings: MleBenchSettings, annotations: Annotations) -> None:
+    """Refuse options that have no effect with what was found.
+
+    Raises:
+        UsageError: naming each of them.
+    """
+    usage = Problems(UsageError)
+    layout = annotations.layout
+    if layout != "ade20k":
+        refuse_changed(
+            settings, ("names",), usage,
+            f"has no effect with COCO {layout}, whose categories are named in {annotations.file}",
+            hint="leave it out; --synonyms says which names mean the same",
+        )  # fmt: skip
+    if layout == "instances":
+        refuse_changed(
+            settings, ("masks",), usage,
+            f"has no effect with COCO instances, whose masks are in {annotations.file}",
+            hint="leave it out",
+        )  # fmt: skip
+    if settings.synonym_model is None:
+        refuse_changed(
+            settings, ("synonym_threshold",), usage, "has no effect without --synonym-model", hint="leave it out"
+        )  # fmt: skip
+    usage.raise_if_any()
 
 
 def _check_vocabulary(vocabulary: Sequence[str], job: _Job) -> None:

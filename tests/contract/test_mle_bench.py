@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,42 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
     for size in BINS:
         places = Counter(row["choices"].index(row["answer"]) for row in found[0] if row["sub_task"] == size)
         assert places == dict.fromkeys(range(4), 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (instances, ("--names", "names.txt")),
+        (instances, ("--masks", "masks")),
+        (panoptic, ("--names", "names.txt")),
+        (ade20k, ("--synonym-threshold", "0.9")),
+    ],
+)
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_options_without_effect_are_refused(
+    make: Callable[[Path], Path],
+    options: tuple[str, str],
+    check: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = make(tmp_path / "data")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "00.png").write_bytes((root / "images" / "00.png").read_bytes())
+    (tmp_path / "names.txt").write_text("cat\ndog\n", encoding="utf-8")
+    flag, value = options
+    given = str(tmp_path / value) if (tmp_path / value).exists() else value
+    assert run(["mle-bench", str(root), flag, given, "--out", str(tmp_path / "out"), *check]) == 2
+    error = capsys.readouterr().err
+    assert f"{flag}: has no effect" in error
+    assert "leave it out" in error
+
+
+def test_annotations_are_read_whatever_their_suffix(tmp_path: Path) -> None:
+    root = instances(tmp_path / "data")
+    expected = build(root, tmp_path / "expected")
+    (root / "instances.json").rename(tmp_path / "instances_val.JSON")
+    assert build(root, tmp_path / "out", "--annotations", str(tmp_path / "instances_val.JSON")) == expected
 
 
 def test_masks_among_the_images_folders_are_no_images(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, nearest, rename_hint
+from priorkit.core.json_text import UnusableJsonError, parse_json
 from priorkit.data.columns import IMAGES, RowLayout, require_column
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, is_no_image
 from priorkit.data.io.rejects import Rejects
@@ -243,8 +244,10 @@ def _plain_turns(row: Mapping[str, Any], images: int, layout: RowLayout) -> Any:
 def _from_json(text: str) -> Any:
     """What a cell of a CSV holds, where it is JSON; else the text."""
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return parse_json(text, unique_keys=True)
+    except UnusableJsonError as error:
+        raise ValueError(error.msg) from None
+    except json.JSONDecodeError:
         return text
 
 

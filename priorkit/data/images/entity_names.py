@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError, Problems
+from priorkit.core.json_text import parse_json
 from priorkit.data.columns import NAMES
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
@@ -177,8 +178,8 @@ def _of_table(path: Path) -> Iterator[tuple[int, str, str]]:
 
 def _of_json(path: Path) -> Iterator[tuple[int, str, str]]:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        content: Any = parse_json(path.read_text(encoding="utf-8-sig"), unique_keys=True)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not valid JSON: {error}", where=str(path)) from None
     if not isinstance(content, dict):
         yield from _of_table(path)

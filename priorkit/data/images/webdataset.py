@@ -114,7 +114,7 @@ def json_member(path: Path, sample: ShardSample) -> dict[str, Any]:
         return {}
     content = ImageRef(sample.key, path, span=span).read() or b""
     try:
-        row: Any = parse_json(content.decode("utf-8-sig"))
+        row: Any = parse_json(content.decode("utf-8-sig"), unique_keys=True)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"its json cannot be read: {error}") from None
     return cast("dict[str, Any]", row) if isinstance(row, dict) else {}
@@ -129,7 +129,7 @@ def _text(path: Path, sample: ShardSample) -> str:
     try:
         text: Any = content.decode("utf-8-sig")
         if plain is None:
-            row: Any = parse_json(text)
+            row: Any = parse_json(text, unique_keys=True)
             values = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
             text = next((values[key] for key in JSON_KEYS if key in values), "")
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

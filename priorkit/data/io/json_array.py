@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
-from priorkit.core.json_text import parse_json
+from priorkit.core.json_text import UnusableJsonError, decode_row, parse_json
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import NumberedRow, RowFormat, json_type
 
@@ -41,7 +41,9 @@ class JsonArray(RowFormat):
 
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
         for number, row in enumerate(array_elements(path), start=1):
-            if isinstance(row, dict):
+            if isinstance(row, UnusableJsonError):
+                rejects.add(str(path), number, row.msg)
+            elif isinstance(row, dict):
                 yield number, cast("dict[str, Any]", row)
             else:
                 rejects.add(str(path), number, f"expected a JSON object, got {json_type(row)}")
@@ -101,7 +103,7 @@ class _Buffer:
 
 
 def array_elements(path: Path) -> Iterator[object]:
-    """Yield the elements of a file that holds one JSON array.
+    """Yield the elements of a file that holds one JSON array; for one that cannot be used, the error that says why.
 
     Raises:
         InputError: it is not JSON or not an array; elements before the fault are yielded first.
@@ -138,10 +140,9 @@ def _elements(buffer: _Buffer, path: Path) -> Iterator[object]:
 
 def _element(buffer: _Buffer, number: int, path: Path) -> object:
     """The element at the buffer's position; more is read until it ends there."""
-    decoder = json.JSONDecoder()
     while True:
         try:
-            value, end = decoder.raw_decode(buffer.text, buffer.position)
+            value, end, fault = decode_row(buffer.text, buffer.position)
         except RecursionError:
             raise buffer.error(buffer.position, f"in element {number}", "nested too deeply") from None
         except ValueError as error:
@@ -156,7 +157,7 @@ def _element(buffer: _Buffer, number: int, path: Path) -> object:
             complete = end < len(buffer.text) and buffer.text[end] in _AFTER_ELEMENT
             if complete or buffer.ended or end < len(buffer.text) - _LONGEST_WORD:
                 buffer.position = end
-                return cast("object", value)
+                return UnusableJsonError(fault, "", 0) if fault else cast("object", value)
         if len(buffer.text) - buffer.position > MAX_ELEMENT_CHARACTERS:
             raise InputError(
                 f"element {number} has more than {MAX_ELEMENT_CHARACTERS:,} characters", where=str(path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from priorkit.core.errors import InputError
-from priorkit.core.json_text import parse_json
+from priorkit.core.json_text import UnusableJsonError, parse_json
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat, json_type
 
@@ -116,11 +116,14 @@ def _parsed(lines: Iterable[tuple[int, bytes]], path: Path, rejects: Rejects) ->
         if not line.strip():
             continue
         try:
-            row: object = parse_json(line)
+            row: object = parse_json(line, unique_keys=True)
         except UnicodeDecodeError as error:
             rejects.add(str(path), number, f"not UTF-8 text: {error.reason} at byte {error.start}")
             continue
-        except (json.JSONDecodeError, RecursionError) as error:
+        except UnusableJsonError as error:
+            rejects.add(str(path), number, error.msg)
+            continue
+        except json.JSONDecodeError as error:
             rejects.add(str(path), number, f"not valid JSON: {error}")
             continue
         if not isinstance(row, dict):

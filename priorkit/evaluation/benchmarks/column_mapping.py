@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from priorkit.core.json_text import lone_surrogate, parse_json
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, image_reference, upright_size
 from priorkit.evaluation.presets.schema import Cell, Preset
 
@@ -189,12 +189,12 @@ def _read(cell: Cell, value: Any, row: Row, fields: Row, folder: Path) -> Any:
 def _as_list(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
-    for parse in (json.loads, ast.literal_eval):
+    for parse in (parse_json, ast.literal_eval):
         try:
             parsed = parse(str(value))
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(parsed, list | tuple):
+        if isinstance(parsed, list | tuple) and lone_surrogate(parsed) is None:
             return list(parsed)
     raise ValueError(f"expected a list, got {str(value)[:60]!r}")
 

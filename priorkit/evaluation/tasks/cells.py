@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any, cast
+
+from priorkit.core.json_text import lone_surrogate, parse_json
 
 Row = Mapping[str, Any]
 
@@ -65,12 +66,12 @@ def list_of_text(text: str) -> list[Any] | None:
     """
     if not text.lstrip().startswith(("[", "(")):
         return None
-    for parse in (json.loads, _python_list):
+    for parse in (parse_json, _python_list):
         try:
             parsed: Any = parse(text.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        if isinstance(parsed, list | tuple):
+        if isinstance(parsed, list | tuple) and lone_surrogate(parsed) is None:
             return list(cast("list[Any]", parsed))
     return None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from priorkit.core.boxes import LOCATION_TOKENS, BoxWriter
 from priorkit.core.errors import InputError, library_reads
+from priorkit.models.folder import refuse_surrogates
 from priorkit.models.language.content_parts import with_parts
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(folder))
+    refuse_surrogates(folder)
     with library_reads("the tokenizer cannot be loaded", str(folder)):
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 

@@ -101,6 +101,13 @@ def test_numbers_as_text_and_other_types() -> None:
         number_of(10**400)
 
 
+@pytest.mark.parametrize("cell", [10**400, -(10**400)])
+def test_an_integer_beyond_floats_is_named_in_short(cell: int) -> None:
+    with pytest.raises(ValueError, match=r"expected a number below 1\.8e\+308 in size, got -?1000") as raised:
+        number_of(cell)
+    assert len(str(raised.value)) < 80
+
+
 def test_many_bad_cells_are_counted() -> None:
     table = NumberTable("t.csv", {"y": ["x"] * 20, "z": [*["x"] * 7, 1]}, [])
     with pytest.raises(InputError, match=r"t.csv: the column 'y' holds no numbers") as caught:

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_config, read_json, tensor_files
+from priorkit.models.language.tokenizer import load_tokenizer
 
 
 def tensors(path: Path) -> Path:
@@ -41,6 +42,25 @@ def test_broken_json_is_an_input_error(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(InputError, match=r"config\.json"):
         read_json(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json"]
+)
+@pytest.mark.parametrize("key", [False, True])
+def test_lone_surrogates_in_settings_are_refused_by_file(name: str, key: bool, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    text = "a \ud800"
+    content = {"model_type": "llama", "x": [{text if key else "chat_template": 1 if key else text}]}
+    (tmp_path / name).write_text(json.dumps(content))
+    for read in (read_config, load_tokenizer):
+        (tmp_path / "tokenizer.json").write_text("{}")
+        with pytest.raises(InputError, match="lone surrogate") as raised:
+            read(tmp_path)
+        assert str(tmp_path / name) in str(raised.value)
+        str(raised.value).encode()
+    (tmp_path / name).write_text(json.dumps({"model_type": "llama", "x": "\U0001f600"}))
+    assert read_config(tmp_path)["model_type"] == "llama"
 
 
 def test_other_folders_are_input_errors(tmp_path: Path) -> None:

@@ -190,6 +190,35 @@ def test_a_fault_in_an_array_names_the_element(
         list(json_array.array_elements(path))
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".jsonl.gz", ".json"])
+@pytest.mark.parametrize("piece", [7, 1 << 20])
+def test_rows_with_a_key_twice_or_half_a_character_are_rejected(
+    suffix: str, piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_array, "PIECE_BYTES", piece)
+    rows = [
+        '{"text": "one"}',
+        '{"text": "first", "id": 1, "text": "second"}',
+        r'{"text": "\ud800"}',
+        r'{"text": "\ud83d\ude00", "meta": {"text": 1}}',
+        r'{"text": "x", "meta": [{"\udc00": 1}]}',
+        '{"text": "x", "meta": [{"a": 1, "a": 1}]}',
+    ]
+    content = f"[{', '.join(rows)}]" if suffix == ".json" else "\n".join(rows)
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(gzip.compress(content.encode()) if suffix.endswith(".gz") else content.encode())
+    rejects = Rejects(1.0)
+    found = list(read_rows(path, rejects))
+    assert found == [(1, {"text": "one"}), (4, {"text": "\U0001f600", "meta": {"text": 1}})]
+    reasons = {row["row"]: row["reason"] for row in rejects.rows}
+    assert {row: reason for row, reason in reasons.items() if "surrogate" not in str(reason)} == {
+        2: "the key 'text' is there twice in one object",
+        6: "the key 'a' is there twice in one object",
+    }
+    assert set(reasons) == {2, 3, 5, 6}
+    rejects.write(tmp_path)  # the reasons themselves are text
+
+
 def test_a_large_array_is_not_held_in_memory(tmp_path: Path) -> None:
     """Forty megabytes of elements: the peak of what Python holds stays at a few pieces."""
     import tracemalloc

@@ -124,7 +124,7 @@ GOOD: dict[str, dict[str, Any]] = {
         ("grounding", {"image_size": 4}, "list of 2 numbers"),
         ("gqa", {"prediction": 7}, "'prediction' must be text, got int 7"),
         ("gqa", {"prediction": None}, "'prediction' is null"),
-        ("gqa", {"prediction": "\ud800"}, "not valid Unicode"),
+        ("gqa", {"prediction": "\ud800"}, "lone surrogate"),
         ("gqa", {"id": 1.5}, "'id' must be text or a whole number"),
     ],
 )
