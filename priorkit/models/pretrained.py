@@ -54,6 +54,12 @@ def refuse_missing_tensors(report: dict[str, Any], folder: Path) -> None:
         )
 
 
+def model_name(model: Any) -> str:
+    """The folder that a model, or the model inside one of ours, was loaded from; its class where it was built."""
+    inner = getattr(model, "model", model)
+    return str(getattr(inner, "name_or_path", "")) or type(inner).__name__
+
+
 def load_preprocessor(auto_class: Any, folder: Path) -> Any:
     """``auto_class.from_pretrained`` from a local folder: a processor, an image processor or its tokenizer.
 

@@ -43,6 +43,17 @@ def table(root: Path, name: str, **columns: list[Any]) -> Path:
     return file
 
 
+def with_processor(model: Path, root: Path, **changes: Any) -> Path:
+    """A copy of a model with other values in its image processor's file."""
+    folder = shutil.copytree(model, root / "model", ignore=shutil.ignore_patterns("priorkit.json"))
+    for file in folder.glob("*processor_config.json"):
+        content = json.loads(file.read_text())
+        settings = content.get("image_processor", content)
+        settings.update(changes)
+        file.write_text(json.dumps(content))
+    return folder
+
+
 IMAGES: dict[str, Callable[[Path], Path]] = {
     "an empty folder": lambda t: (t / "images" / "heron").mkdir(parents=True) or t / "images",
     "no images": lambda t: written(t, "images/heron/a.txt", "x").parents[1],
@@ -99,6 +110,16 @@ for title, make in NAMES.items():
         "distill-encoder", a.encoder, a.images, "--names", make(t), *SHORT,
     )  # fmt: skip
 CASES |= {
+    "evaluate image means of two colors": lambda a, t: (
+        "evaluate", with_processor(a.mllm, t, image_mean=[0.5, 0.5]), a.world / "benchmarks",
+    ),
+    "tune sizes as text": lambda a, t: (
+        "tune", with_processor(a.mllm, t, size={"height": "32", "width": "32"}), a.instructions, *SHORT,
+    ),
+    "align negative sizes": lambda a, t: (
+        "align", a.llm, with_processor(a.encoder, t, crop_size=-3), a.captions, *SHORT,
+    ),
+    "rank-e deviations of 0": lambda a, t: ("rank-e", with_processor(a.encoder, t, image_std=[0, 0, 0]), a.images),
     "rank-e centroids of single images": lambda a, t: ("rank-e", a.encoder, entities(t, ("x", "y"), 1), "--by", "centroids"),
     "distill-encoder held-out share of single images": lambda a, t: (
         "distill-encoder", a.encoder, entities(t, ("x", "y"), 1), "--held-out-share", 0.5, *SHORT,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from priorkit.core.artifact import open_artifact
 
@@ -120,9 +122,7 @@ def test_cached_features_serve_other_names_and_change_nothing(
     fresh = cli(*more, "--features", tmp_path / "others", "--out", tmp_path / "fresh")
     from priorkit.models.vision.encoder import Encoder
 
-    monkeypatch.setattr(
-        Encoder, "forward_vision", lambda *_, **__: pytest.fail("an image was embedded again")
-    )
+    monkeypatch.setattr(Encoder, "encode_images", lambda *_, **__: pytest.fail("an image was embedded again"))
     second = cli(*more, "--features", kept, "--out", tmp_path / "second")
     assert second.code == 0, second.err
     assert "features from the cache" in second.err
@@ -250,3 +250,46 @@ def test_templates_from_a_file_and_names_in_another_order(
     one, other = (load_file(path / "scores.safetensors") for path in (ranked, found.path))
     for name in ("image_rank", "template_image_rank"):
         assert one[name].tolist() == other[name].tolist()
+
+
+def with_weights(folder: Path, name: str, change: Callable[[np.ndarray], None]) -> Path:
+    """The golden encoder with a changed tensor."""
+    shutil.copytree(GOLDEN / "tiny-clip", folder, ignore=shutil.ignore_patterns("images"))
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors[name])
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "words"),
+    [
+        ("visual_projection.weight", np.nan, "its features of black_arrow_0.png are not finite"),
+        ("visual_projection.weight", 0.0, "its features of .*png are zero .30 of 30 images"),
+        ("text_projection.weight", np.nan, "its features of the text 'a photo of a .*' are not finite"),
+    ],
+)
+def test_features_that_are_no_numbers_are_named_by_model_and_image_or_text(
+    tensor: str, value: float, words: str, birds: Path, cli, tmp_path: Path
+) -> None:
+    encoder = with_weights(tmp_path / "encoder", tensor, lambda weights: weights.fill(value))
+    kept = tmp_path / "features"
+    for attempt in range(2):
+        found = cli(
+            "rank-e", encoder, birds / "images", *CPU, "--features", kept, "--out", tmp_path / str(attempt)
+        )
+        assert found.code == 3
+        assert str(encoder) in found.err
+        assert re.search(words, found.err), found.err
+
+
+def test_names_of_the_same_features_are_one_warning(birds: Path, cli, tmp_path: Path) -> None:
+    # A tower that reads nothing but the length of a name; the last token is the end token.
+    def blind(weights: np.ndarray) -> None:
+        weights[:-1] = weights[0]
+
+    encoder = with_weights(tmp_path / "encoder", "text_model.embeddings.token_embedding.weight", blind)
+    found = cli("rank-e", encoder, birds / "images", "--candidates", birds / "names.txt", *CPU, "--out", tmp_path / "out")  # fmt: skip
+    assert found.code == 0, found.err
+    assert len(re.findall("cannot tell", found.err)) == 1
+    assert "they have the same features but for rounding (" in found.err

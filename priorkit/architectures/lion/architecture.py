@@ -14,6 +14,7 @@ from priorkit.core.work import Plan, Work
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.multimodal.base import MultimodalModel
+from priorkit.models.vision.processor_settings import check_processor
 from priorkit.training.finetuning.finetune import FinetuningRun
 
 
@@ -41,6 +42,7 @@ class Lion(Architecture[LionTuneSettings]):
     def check(self, folder: Path) -> ModelInfo:
         """Check that weights are there, and the base model of an adapter."""
         if not is_lion_adapter(folder):
+            check_processor(folder)
             tensor_files(folder)
             return ModelInfo("mllm", folder, format=self)
         from priorkit.models.multimodal.llava import check_llava

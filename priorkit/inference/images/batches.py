@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode_with_kinds
 from priorkit.data.io.threads import streamed_in_threads
+from priorkit.models.pretrained import model_name
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -64,6 +66,23 @@ class EncodedBatch(NamedTuple):
     broken: dict[int, str]
 
 
+def _check_finite(features: Tensor, items: Sequence[Any], rows: Sequence[int], model: Any) -> None:
+    """Refuse a model that makes no numbers of an image.
+
+    Raises:
+        InputError: naming the first such image and the model.
+    """
+    finite = features.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        index = int((~finite).nonzero()[0])
+        image = getattr(items[index], "name", None) or f"image {rows[index] + 1}"
+        raise InputError(
+            f"its features of {image} are not finite ({int((~finite).sum())} of {len(items)} images of this batch)",
+            where=model_name(model),
+            hint="weights that are not finite or of a damaged file give such features, as may --precision bf16",
+        )
+
+
 def encode_batches(
     items: Sequence[T],
     model: M,
@@ -92,6 +111,7 @@ def encode_batches(
 
     Raises:
         BrokenImageError: an image cannot be decoded, and ``skip_broken`` is off.
+        InputError: features are not finite.
     """
 
     def load_row(row: int) -> PreparedImage | BrokenImageError:
@@ -119,4 +139,5 @@ def encode_batches(
         if images:
             with torch.no_grad():
                 features = transform(model, [image.pixels for image in images.values()])
+            _check_finite(features, [items[row] for row in images], list(images), model)
         yield EncodedBatch(list(images), features, [image.kinds for image in images.values()], broken)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from priorkit.core.errors import InputError
 from priorkit.core.process.runtime import Runtime
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.io.rejects import Rejects
@@ -51,7 +52,7 @@ def encode_entities(
         threads: number of threads that decode.
 
     Raises:
-        InputError: too many broken images.
+        InputError: too many broken images, or features that are zero.
     """
     key: dict[str, Any] = {
         "encoder": input_digest(encoder),
@@ -67,6 +68,13 @@ def encode_entities(
         entities.images, load, pooled_features, cache, batch_size=batch_size, threads=threads,
         device=started.device, rejects=rejects, source=images.given,
     )  # fmt: skip
+    blank = (encoded.features == 0).all(1).nonzero()
+    if len(blank):
+        image = entities.images[encoded.rows[int(blank[0])]].name
+        raise InputError(
+            f"its features of {image} are zero ({len(blank)} of {len(encoded.rows)} images); they have no direction",
+            where=encoder.given,
+        )
     if encoded.cached:
         logger.info(f"  image features from the cache: {cache.path}")
     complete = len(encoded.rows) == len(entities.images)

@@ -15,7 +15,7 @@ from priorkit.core.process import distributed, runtime
 from priorkit.core.process.progress import track
 from priorkit.data.images.entities import EntityImages, candidate_names, folded_name
 from priorkit.models.vision.encoder import Encoder, l2_normalize
-from priorkit.models.vision.equal_names import warn_of_equal_names
+from priorkit.models.vision.equal_names import first_alike, warn_of_equal_names
 from priorkit.scoring.representations.centroids import assign_folds, centroid_ranks, centroids
 from priorkit.scoring.representations.ranks import NearestCandidates, RankCounter, most_similar, true_ranks
 
@@ -72,12 +72,12 @@ def rank_by_names(
         reverse: whether to rank images for names too.
     """
     names, counts = _candidate_names(entities, extra)
-    warn_of_equal_names(encoder, names, templates)
     device, count = features.device, len(entities.entities)
     truth = torch.tensor(entities.entity_of, device=device)
     entity_heads = _entity_heads(encoder, names[:count], templates, batch_size, device)
     counters = [RankCounter(features, heads, truth) for heads in entity_heads]
     nearest = NearestCandidates(centroids(features, truth, count), confusions + 1)
+    alike = torch.zeros(len(names), dtype=torch.int64, device=device)
     chunks = _chunks(len(names), count)
     chunks = chunks[runtime.rank() :: runtime.world_size()]
     for first, stop in track(chunks, "rank names", len(chunks), f"x {CHUNK} names"):
@@ -89,10 +89,13 @@ def rank_by_names(
             ]
         for counter, head in zip(counters, heads, strict=True):
             counter.add(head, first)
+        alike[first:stop] = first_alike(entity_heads[0], heads[0], first)
         if confusions:
             nearest.add(heads[0], first)
     for counter in counters:
         distributed.total(counter.counts)
+    pairs = [(names[one - 1], names[row]) for row, one in enumerate(distributed.total(alike).tolist()) if one]
+    warn_of_equal_names(encoder, names, templates, alike=pairs)
     return Ranking(
         counters[0].ranks,
         len(names),

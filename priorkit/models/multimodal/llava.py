@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.language.chat_template import ChatTokenizer, check_chat_template
 from priorkit.models.language.content_parts import accept_parts
@@ -22,6 +22,7 @@ from priorkit.models.multimodal.embeddings import replace_embeddings
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.image_tower import TOWER_CONCAT
 from priorkit.models.vision.preprocessing import Preprocessing
+from priorkit.models.vision.processor_settings import check_processor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -211,6 +212,7 @@ def check_llava(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if config["model_type"] != "llava":
         raise InputError(f"expected a LLaVA model, got '{config['model_type']}'", where=str(folder))
+    check_processor(folder)
     tensor_files(folder)
     if config.get("vision_config", {}).get("model_type") == TOWER_CONCAT:
         importlib.import_module("priorkit.models.vision.tower_concat")  # registers the type with transformers
@@ -262,9 +264,17 @@ def load_llava(folder: Path) -> LlavaMultimodal:
     Raises:
         InputError: it cannot be loaded.
     """
+    from PIL import Image
     from transformers import LlavaForConditionalGeneration
 
     check_llava(folder)
     model, info = load_pretrained(LlavaForConditionalGeneration, folder, dtype=torch.float32)
     refuse_missing_tensors(info, folder)
-    return LlavaMultimodal(model, load_processor(folder))
+    multimodal = LlavaMultimodal(model, load_processor(folder))
+    # One plain image shows what no header does: sizes or layers that do not go together.
+    with (
+        library_reads("its image processor and image tower do not work together", str(folder)),
+        torch.no_grad(),
+    ):
+        multimodal.patch_features(multimodal.prepare(Image.new("RGB", (64, 64)))[None])
+    return multimodal

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
+from priorkit.models.pretrained import model_name
 from priorkit.models.vision.preprocessing import Preprocessing
 from priorkit.models.vision.towers import ImageOutput, forward_vision
 
@@ -156,10 +157,22 @@ class Encoder:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Iterator[Tensor]:
-        """Yield L2-normalized fp32 features of the texts, ``[batch, dim]`` on the CPU."""
+        """Yield L2-normalized fp32 features of the texts, ``[batch, dim]`` on the CPU.
+
+        Raises:
+            InputError: the features of a text are not finite.
+        """
         for start in range(0, len(texts), batch_size):
-            tokens = self.tokenize(texts[start : start + batch_size])
-            yield l2_normalize(self.text_features({k: v.to(self.device) for k, v in tokens.items()})).cpu()
+            batch = texts[start : start + batch_size]
+            tokens = {name: value.to(self.device) for name, value in self.tokenize(batch).items()}
+            features = l2_normalize(self.text_features(tokens)).cpu()
+            finite = features.isfinite().all(1)
+            if not bool(finite.all()):
+                text = batch[int((~finite).nonzero()[0])]
+                raise InputError(
+                    f"its features of the text {text!r} are not finite", where=model_name(self.model)
+                )
+            yield features
 
     def save(self, folder: Path) -> None:
         """Save model, image processor and tokenizer, so that ``AutoProcessor`` finds them."""

@@ -13,6 +13,7 @@ from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import Encoder
+from priorkit.models.vision.processor_settings import PROCESSOR_FILES, check_processor
 
 TIMM = "timm_wrapper"
 """The model type of timm's models in transformers."""
@@ -53,10 +54,9 @@ def check_encoder(folder: Path, text: bool = True) -> dict[str, Any]:
         raise InputError(f"expected an encoder, got a multimodal model ('{kind}')", where=str(folder))
     if not dual and getattr(model_class, "main_input_name", "") != "pixel_values":
         raise InputError(f"expected an image encoder, got '{kind}'", where=str(folder))
-    if kind != TIMM and not any(
-        (folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")
-    ):
+    if kind != TIMM and not any((folder / name).is_file() for name in PROCESSOR_FILES):
         raise InputError("no image preprocessing (preprocessor_config.json is missing)", where=str(folder))
+    check_processor(folder)
     tensor_files(folder)
     if text:
         check_end_token(folder)

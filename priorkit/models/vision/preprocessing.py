@@ -16,6 +16,7 @@ from torch import Tensor
 from priorkit.core.boxes import FULL_IMAGE, Corners
 from priorkit.core.errors import InputError
 from priorkit.models.folder import read_json
+from priorkit.models.vision.processor_settings import PROCESSOR_FILES
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -72,7 +73,7 @@ def prepared_side(folder: Path) -> int:
     Returns:
         0 if the folder has no such file, or the file has no size.
     """
-    for name in ("preprocessor_config.json", "processor_config.json"):
+    for name in PROCESSOR_FILES:
         if (folder / name).is_file():
             config = read_json(folder / name)
             config = config.get("image_processor") or config

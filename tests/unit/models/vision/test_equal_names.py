@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from priorkit.models.vision.encoder import Encoder
-from priorkit.models.vision.equal_names import equal_names, warn_of_equal_names
+from priorkit.models.vision.equal_names import SAME_COSINE, equal_names, first_alike, warn_of_equal_names
 
 KNOWN = {
     word: number for number, word in enumerate(["a", "photo", "of", "the", "heron", "crane", "bird"], start=2)
@@ -75,3 +75,40 @@ def test_one_warning_counts_and_shows_a_few(caplog: pytest.LogCaptureFixture) ->
     text = record.getMessage()
     assert text.startswith("birds: the text tower cannot tell 3 of 4 names apart")
     assert "'serval' and 'ocelot'" in text
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 9))
+def test_the_first_name_with_the_same_features(seed: int, known: int, others: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.nn.functional.normalize(torch.randn(4, 64, generator=generator), dim=1)
+    rows = kinds[torch.randint(4, (known + others,), generator=generator)]
+    features = torch.nn.functional.normalize(
+        rows + 1e-6 * torch.randn(rows.shape, generator=generator), dim=1
+    )
+    cosines = features @ features.T
+    expected = [
+        next((1 + i for i in range(min(j, known)) if cosines[i, j] > SAME_COSINE), 0)
+        for j in range(known + others)
+    ]
+    assert first_alike(features[:known], features[:known], 0).tolist() == expected[:known]
+    assert first_alike(features[:known], features[known:], known).tolist() == expected[known:]
+
+
+def test_names_of_the_same_features_are_in_the_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="priorkit"):
+        warn_of_equal_names(encoder(), ["heron", "crane", "bird"], alike=[("heron", "crane")])
+        warn_of_equal_names(encoder(), ["serval", "ocelot", "crane"], alike=[("serval", "ocelot")])
+        warn_of_equal_names(
+            encoder(), ["serval", "ocelot", "crane"], alike=[("serval", "ocelot"), ("serval", "crane")]
+        )
+    features, tokens, both = (record.getMessage() for record in caplog.records)
+    assert features == (
+        "the text tower cannot tell 2 of 3 names apart: they have the same features but for rounding "
+        "('heron' and 'crane'), so they tie"
+    )
+    assert "2 of 3 names" in tokens
+    assert "features" not in tokens
+    assert "3 of 3 names" in both
+    assert (
+        "('serval' and 'ocelot'); they have the same features but for rounding ('serval' and 'crane')" in both
+    )
