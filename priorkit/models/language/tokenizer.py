@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 BOS, EOS, PAD, IMAGE = "<s>", "</s>", "<pad>", "<image>"
 
+LONGEST_WORD = 1024
+"""Bytes of a word, or of a run of punctuation or blanks, that a tokenizer is trained on in one piece."""
+
 CHAT_TEMPLATE = with_parts(
     """\
 {%- for message in messages -%}
@@ -66,11 +69,28 @@ def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(documents, trainer)
+    train_on_words(tokenizer, documents, trainer)
     if tokenizer.get_vocab_size() <= 4 + 256:
         raise InputError("the sources contain no text to train a tokenizer on")
     warn_of_small_vocabulary(tokenizer.get_vocab_size(), vocab_size)
     return tokenizer
+
+
+def train_on_words(tokenizer: Tokenizer, texts: Iterable[str], trainer: Any) -> None:
+    """Train a byte-level BPE tokenizer; words of more than :data:`LONGEST_WORD` bytes are cut for training only.
+
+    Each merge takes time in proportion to the words it occurs in, so that a single long one, such as base64 or a
+    line of dashes, would multiply the time of all merges.
+    """
+    from tokenizers import Regex, pre_tokenizers
+
+    words = tokenizer.pre_tokenizer
+    assert words is not None
+    # A character per byte: the words are byte-level already.
+    cut = pre_tokenizers.Split(Regex(f".{{{LONGEST_WORD}}}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = words
 
 
 def warn_of_small_vocabulary(size: int, wanted: int) -> None:

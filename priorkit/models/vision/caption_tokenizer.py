@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from priorkit.models.language.tokenizer import warn_of_small_vocabulary
+from priorkit.models.language.tokenizer import train_on_words, warn_of_small_vocabulary
 
 BOS, EOS, PAD = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 
@@ -32,7 +32,7 @@ def train_caption_tokenizer(texts: Iterable[str], vocab_size: int, length: int) 
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    train_on_words(tokenizer, texts, trainer)
     warn_of_small_vocabulary(tokenizer.get_vocab_size(), vocab_size)
     begin, end = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
     tokenizer.post_processor = processors.TemplateProcessing(
