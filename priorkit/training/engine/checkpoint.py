@@ -1,11 +1,13 @@
 """Checkpoints: the training state in safetensors and JSON, written atomically.
 
 A state folder holds ``step-00000250/`` folders with ``trained.safetensors`` (the trained parameters and
-all buffers), ``optimizer.safetensors`` and ``progress.json``. Nothing is pickled.
+all buffers), ``optimizer.safetensors`` and ``progress.json``, which holds a digest of all three, so that a
+changed bit is found on resume. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -19,12 +21,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from priorkit.core.artifact import replace_durably, sync
+from priorkit.core.artifact import hash_files, replace_durably, sync
+from priorkit.core.errors import InputError
 from priorkit.core.process import distributed
 from priorkit.core.process.runtime import rank
 from priorkit.training.engine.optimizer import Optimizer
 
 logger = logging.getLogger(__name__)
+
+_TENSORS = ("trained", "optimizer")
+_PROGRESS = "progress.json"
+_DIGEST = "sha256"
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ def _write(
         temporary.mkdir(parents=True)
         for name, values in tensors.items():
             save_file(values, temporary / f"{name}.safetensors")
-        (temporary / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        record = {**asdict(progress), _DIGEST: _digest(temporary, progress)}
+        (temporary / _PROGRESS).write_text(json.dumps(record), encoding="utf-8")
         for file in sorted(temporary.iterdir()):
             sync(file)
 
@@ -116,22 +124,47 @@ def _write(
         shutil.rmtree(old)
 
 
+def _digest(folder: Path, progress: TrainingProgress) -> str:
+    """The SHA-256 of a checkpoint: of the digests of its tensor files, and of how far the run had come."""
+    records = hash_files(folder, [f"{name}.safetensors" for name in _TENSORS])
+    content = {**asdict(progress), **{name: record.sha256 for name, record in records.items()}}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Tensor]], TrainingProgress]:
+    """Tensors and progress of a checkpoint.
+
+    Raises:
+        OSError, SafetensorError, ValueError, TypeError: it is damaged.
+    """
+    record = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+    # Checkpoints of earlier versions have none.
+    digest = record.pop(_DIGEST, None)
+    progress = TrainingProgress(**record)
+    if digest is not None and digest != _digest(folder, progress):
+        raise ValueError("its files changed after they were written")
+    return [load_file(folder / f"{name}.safetensors") for name in _TENSORS], progress
+
+
 def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> TrainingProgress | None:
-    """Load the newest readable checkpoint into module and optimizer.
+    """Load the newest undamaged checkpoint into module and optimizer.
 
     It is read into main memory and copied to the device tensor by tensor: all of it, moments included, would
     not fit on the device next to sharded weights.
 
     Returns:
         How far the run had come; None where there is no checkpoint.
+
+    Raises:
+        InputError: all checkpoints are damaged.
     """
+    damaged: list[str] = []
     for path in reversed(_saved(folder)):
         try:
-            trained = load_file(path / "trained.safetensors")
-            moments = load_file(path / "optimizer.safetensors")
-            progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
-        except (OSError, SafetensorError, ValueError, TypeError) as error:
-            logger.warning(f"the saved state {path.name} cannot be read and is skipped: {error}")
+            (trained, moments), progress = _read(path)
+        except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
+            logger.warning(f"the saved state {path.name} is damaged and is skipped: {error}")
+            damaged.append(f"{path.name}: {error}")
             continue
         current = _trained(module)
         if set(current) != set(trained):
@@ -142,6 +175,12 @@ def load_latest(folder: Path, module: nn.Module, optimizer: Optimizer) -> Traini
                 value.copy_(distribute_like(trained[name], value))
         _load_optimizer(module, optimizer, moments)
         return progress
+    if damaged:
+        raise InputError(
+            f"the saved state of the interrupted run is damaged ({damaged[0]})",
+            where=str(folder),
+            hint=f"remove {folder.parent} to start from the beginning; --keep 2 keeps another checkpoint for such a case",
+        )
     return None
 
 

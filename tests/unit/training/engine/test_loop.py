@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,6 +202,53 @@ def test_a_damaged_state_is_passed_over_for_the_one_before(
     assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
         tmp_path / "whole" / "metrics.jsonl"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["trained.safetensors", "optimizer.safetensors", "progress.json"])
+def test_a_flipped_bit_in_a_state_is_found(name: str, tmp_path: Path) -> None:
+    whole = Regression()
+    learn(tmp_path / "whole", whole)
+    with pytest.raises(Interrupted):
+        learn(tmp_path / "cut", Regression(stop_at=4 * 8), checkpoint_every=4, keep=2)
+    rng = random.Random(0)
+    for _ in range(12):
+        run = shutil.copytree(tmp_path / "cut", tmp_path / "again", dirs_exist_ok=True)
+        newest = run / "state" / "step-00000005"
+        content = bytearray((newest / name).read_bytes())
+        position = rng.randrange(len(content))
+        content[position] ^= 1 << rng.randrange(8)
+        (newest / name).write_bytes(content)
+        resumed = Regression()
+        learn(run, resumed)
+        assert len(resumed.seen) == 2 * 8  # from step 4
+        assert weights(resumed) == weights(whole)
+        shutil.rmtree(run)
+
+
+def test_a_run_whose_states_are_all_damaged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        learn(tmp_path, Regression(stop_at=4 * 8), checkpoint_every=4)
+    (newest,) = (tmp_path / "state").glob("step-*")
+    file = newest / "trained.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged \(step-00000005: its files changed") as caught:
+        learn(tmp_path, Regression())
+    assert f"remove {tmp_path}" in str(caught.value)
+    assert newest.is_dir()
+
+
+def test_a_state_of_an_earlier_version_without_a_digest_is_resumed(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        learn(tmp_path, Regression(stop_at=4 * 8))
+    (newest,) = (tmp_path / "state").glob("step-*")
+    record = json.loads((newest / "progress.json").read_text())
+    del record["sha256"]
+    (newest / "progress.json").write_text(json.dumps(record))
+    resumed = Regression()
+    learn(tmp_path, resumed)
+    assert len(resumed.seen) == 8
 
 
 def test_a_checkpoint_reads_back_bitwise(tmp_path: Path) -> None:
