@@ -326,7 +326,9 @@ def test_what_does_not_fit_together(
         [{"question": "?", "answer": "a"}, {"question": "?", "answer": "a", "image": "1.png"}],
     )
     assert "a language model cannot see the images of late" in fail(capsys, 3, llm, late, *out)
-    assert "an encoder answers only choice, retrieval with images" in fail(capsys, 3, encoder, boxes, *out)
+    assert "an encoder answers only choice, retrieval, pointing with images" in fail(
+        capsys, 3, encoder, boxes, *out
+    )
     assert "needs an encoder" in fail(capsys, 3, llava, pairs, *out)
     assert "cannot be evaluated by likelihood" in fail(capsys, 2, llava, boxes, "--by", "likelihood", *out)
     assert "missing: references" in fail(capsys, 3, llava, colours, "--task", "caption", *out)

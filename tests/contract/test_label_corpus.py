@@ -399,7 +399,8 @@ def test_options_that_do_not_apply_to_conversations(
         tmp_path / "x",
     )
     assert text.code == 3
-    assert "no key 'conversations'" in text.err
+    assert "neither 'conversations'" in text.err
+    assert "the columns are id, text" in text.err
 
 
 def test_each_conversation_has_the_ability_that_the_model_gives(

@@ -155,7 +155,7 @@ def check_parts(parts: Sequence[Input], inputs: Sequence[Input], options: Tokeni
             problems.add(f"part {content['shard']} is given twice", where=where)
         count = count or of
         shards[index] = item
-        for name, value in asdict(options).items():
+        for name, value in json.loads(json.dumps(asdict(options))).items():
             if content.get(name) != value:
                 problems.add(
                     f"it was made with {name} = {content.get(name)}, now {value}",

@@ -102,11 +102,13 @@ def _rows(file: Path, rejects: Rejects, layout: RowLayout) -> Iterator[Row]:
         return
     column = find_column(file, layout.image)[0]
     for number, row in read_rows(file, rejects):
-        yield number, row if column in ("image", None) else _renamed(row, column)
+        yield number, _renamed(row, column)
 
 
 def _renamed(row: dict[str, Any], column: str | None) -> dict[str, Any]:
     """A row with its image under ``image``."""
+    if column in ("image", None):
+        return row
     return {"image" if name == column else name: value for name, value in row.items() if name != "image"}
 
 

@@ -188,12 +188,12 @@ def _answer(item: Item, row: Mapping[str, Any], mode: AnswerMode | None, *, lett
         index = row["rotations"][by - 1] if compared else None
         turns.append(ModelAnswer(text, taken=None if index is None else (index - by) % len(item.choices)))
     return ModelAnswer(
-        str(row.get("prediction", "")),
-        str(row.get("prompt", "")),
-        taken,
-        values,
-        (tokens,) if isinstance(tokens, int) else tuple(tokens),
-        options if values and item.choices else (),
-        float(row.get("rank", 0.0)),
-        tuple(turns),
+        prediction=str(row.get("prediction", "")),
+        prompt=str(row.get("prompt", "")),
+        taken=taken,
+        loglikelihoods=values,
+        tokens=(tokens,) if isinstance(tokens, int) else tuple(tokens),
+        options=options if values and item.choices else (),
+        rank=float(row.get("rank", 0.0)),
+        turns=tuple(turns),
     )

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from priorkit.core.boxes import DECIMAL_BOXES
 from priorkit.core.errors import InputError
 from priorkit.core.input_files import list_files
 from priorkit.core.inputs import Input, resolve
@@ -84,7 +85,7 @@ Read = Callable[[StepSettings, Path], object]
 
 def _conversations(made: Any, path: Path) -> object:
     rejects = Rejects(1.0)
-    return list(drop_broken_images(read_usable(path, rejects, made.layout("x")), rejects))
+    return list(drop_broken_images(read_usable(path, rejects, made.layout("x"), DECIMAL_BOXES), rejects))
 
 
 def _items(made: Any, path: Path) -> object:

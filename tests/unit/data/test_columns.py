@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from priorkit.core.boxes import DECIMAL_BOXES
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
 from priorkit.data.columns import RowLayout, find_column, image_folders, require_column
@@ -97,7 +98,7 @@ def test_questions_and_captions_in_every_format(pictures: Path, tmp_path: Path, 
     shown = RowLayout(("pic",), text=("said",), image_folder=pictures)
     ((_, _, found),) = conversations_of(path, Rejects(0), shown)
     assert found.turns == (Turn("user", "<image>"), Turn("assistant", "A cat."))
-    ((_, _, found),) = task_conversations_of(path, Rejects(0), "task_type", "", (), asked)
+    ((_, _, found),) = task_conversations_of(path, Rejects(0), "task_type", "", DECIMAL_BOXES, layout=asked)
     assert found.payload["task_type"] == "image-level"
     with pytest.raises(InputError, match=r"the columns are pic, asked, said\n.*--question-column"):
         check_conversations(path)

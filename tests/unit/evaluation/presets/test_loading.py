@@ -13,9 +13,10 @@ from PIL import ExifTags, Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import resolve
+from priorkit.data.columns import image_folders
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.benchmarks.column_mapping import mapped
-from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks, image_folders
+from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.presets.loading import expand, preset, preset_names, read_preset, suite, suite_names
 from priorkit.evaluation.tasks.base import ScoringOptions

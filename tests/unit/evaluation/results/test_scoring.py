@@ -23,7 +23,7 @@ def test_over_half_unparsed_warns_with_an_example(
         score_answers("refcoco", GROUNDING, items, answers, ScoringOptions())
     assert bool(caplog.records) == warns
     if warns:
-        assert f"{broken} of 4 answers are unparsed (with --box-space unit)" in caplog.text
+        assert f"{broken} of 4 answers are unparsed (with --box-space auto)" in caplog.text
         assert "item i1: '[100,200,300,400]'" in caplog.text
 
 

@@ -47,4 +47,4 @@ def test_compiled_blocks_give_the_features_and_gradients_of_plain_ones() -> None
         assert all(block._compiled_call_impl is None for block in blocks)
         found.append([output.logits_per_image, *(parameter.grad for parameter in compiled.parameters())])
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=3e-5)
