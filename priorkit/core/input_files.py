@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, Problems
 
 MANIFEST = "priorkit.json"
 """The file that makes a folder an artifact."""
@@ -59,7 +59,7 @@ def list_files(root: Path) -> InputFiles:
     A linked folder that is one of those on the way to it is not entered again.
 
     Raises:
-        InputError: a folder may not be read.
+        InputError: a folder may not be read, or a name is not UTF-8.
     """
     names: list[str] = []
     dangling: list[str] = []
@@ -86,8 +86,18 @@ def list_files(root: Path) -> InputFiles:
                 continue
             search(entry.path, name + "/", entered | {identity})
 
+    def refuse_undecodable() -> None:
+        problems = Problems(InputError)
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                problems.add(f"a file name that is not UTF-8: {name!a}", where=str(root), hint="rename it")
+        problems.raise_if_any()
+
     status = root.stat()
     search(str(root), "", frozenset({(status.st_dev, status.st_ino)}))
+    refuse_undecodable()
     return InputFiles(tuple(sorted(names)), tuple(sorted(dangling)), tuple(sorted(artifacts)))
 
 

@@ -31,12 +31,36 @@ class ArrowTable(RowFormat):
             for batch in batches:
                 chosen = batch.select(names)
                 for start in range(0, batch.num_rows, _BATCH_ROWS):
-                    for row in cast("list[dict[str, Any]]", chosen.slice(start, _BATCH_ROWS).to_pylist()):
-                        number += 1
-                        yield number, row
+                    yield from rows_of_batch(chosen.slice(start, _BATCH_ROWS), number + start, path, rejects)
+                number += batch.num_rows
 
     def column_names(self, path: Path) -> list[str]:
         return [str(name) for name in stored_schema(path).names]
+
+
+def rows_of_batch(batch: Any, before: int, path: Path, rejects: Rejects) -> Iterator[NumberedRow]:
+    """The rows of a batch; those with texts that are not UTF-8, which Arrow does not check, are rejected.
+
+    Args:
+        batch: of pyarrow.
+        before: number of rows of the file before it.
+        path: the file.
+        rejects: takes the rows.
+    """
+    try:
+        rows = cast("list[dict[str, Any]]", batch.to_pylist())
+    except UnicodeDecodeError:
+        for index in range(batch.num_rows):
+            try:
+                (row,) = batch.slice(index, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                rejects.add(
+                    str(path), before + index + 1, f"not UTF-8 text: {error.reason} at byte {error.start}"
+                )
+            else:
+                yield before + index + 1, row
+        return
+    yield from enumerate(rows, start=before + 1)
 
 
 def stored_schema(path: Path) -> Any:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.core.json_text import parse_json
-from priorkit.data.io.arrow import stored_schema
+from priorkit.data.io.arrow import rows_of_batch, stored_schema
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import PART_BYTES, FilePart, NumberedRow, RowFormat
 
@@ -27,7 +27,7 @@ class Parquet(RowFormat):
     has_schema = True
 
     def read(self, path: Path, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
-        return _rows(FilePart(path, 0, 1), columns)
+        return _rows(FilePart(path, 0, 1), rejects, columns)
 
     def column_names(self, path: Path) -> list[str]:
         import pyarrow as pa
@@ -45,7 +45,7 @@ class Parquet(RowFormat):
     def read_part(
         self, part: FilePart, rejects: Rejects, columns: list[str] | None, count_line: Callable[[], None]
     ) -> Iterator[NumberedRow]:
-        return _rows(part, columns)
+        return _rows(part, rejects, columns)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -63,7 +63,7 @@ def _open(path: Path) -> Any:
         raise _unreadable(path, error) from None
 
 
-def _rows(part: FilePart, columns: list[str] | None) -> Iterator[NumberedRow]:
+def _rows(part: FilePart, rejects: Rejects, columns: list[str] | None) -> Iterator[NumberedRow]:
     """The rows of the part's row groups, numbered from the file's start."""
     import pyarrow as pa
 
@@ -75,9 +75,8 @@ def _rows(part: FilePart, columns: list[str] | None) -> Iterator[NumberedRow]:
         number = sum(int(file.metadata.row_group(group).num_rows) for group in range(first))
         chosen = list(range(first, last))
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, row_groups=chosen, columns=names):
-            for row in cast("list[dict[str, Any]]", batch.to_pylist()):
-                number += 1
-                yield number, row
+            yield from rows_of_batch(batch, number, part.path, rejects)
+            number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(part.path, error) from None
     finally:

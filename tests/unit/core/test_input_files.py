@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -141,3 +142,13 @@ def test_an_artifact_below_an_input_is_left_out_and_named(
     assert {"c.csv", "made", "dataset_infos.json"} <= set(caplog.text.replace(";", "").split())
     assert resolve(str(tmp_path), "x", ()).digest() != before  # the other two are parts of it
     assert not any("made" in name for name in list_files(tmp_path).names)
+
+
+def test_names_that_are_not_utf8_are_refused_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"h\xffron")
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"")
+    (tmp_path / "good.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a file name that is not UTF-8: 'h.+udcffron/a\.png'") as caught:
+        list_files(tmp_path)
+    str(caught.value).encode()

@@ -190,6 +190,29 @@ def test_a_fault_in_an_array_names_the_element(
         list(json_array.array_elements(path))
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
+def test_rows_of_tables_with_texts_that_are_not_utf8_are_rejected(suffix: str, tmp_path: Path) -> None:
+    texts = [b"row"] * 300
+    texts[7] = texts[290] = b"\xff\xfe"
+    raw = pa.array(texts)
+    column = pa.Array.from_buffers(pa.string(), len(texts), raw.buffers())
+    table = pa.table({"text": column, "meta": pa.StructArray.from_arrays([column], ["a"])})
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=100)
+    else:
+        with (pa.ipc.new_stream if suffix == ".arrow" else pa.ipc.new_file)(
+            str(path), table.schema
+        ) as writer:
+            writer.write_table(table, max_chunksize=70)
+    rejects = Rejects(1.0)
+    rows = list(read_rows(path, rejects))
+    assert [number for number, _ in rows] == [n for n in range(1, 301) if n not in (8, 291)]
+    assert all(row == {"text": "row", "meta": {"a": "row"}} for _, row in rows)
+    assert [row["row"] for row in rejects.rows] == [8, 291]
+    assert all(str(row["reason"]).startswith("not UTF-8 text") for row in rejects.rows)
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".jsonl.gz", ".json"])
 @pytest.mark.parametrize("piece", [7, 1 << 20])
 def test_rows_with_a_key_twice_or_half_a_character_are_rejected(
