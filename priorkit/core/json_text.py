@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 
 class UnusableJsonError(json.JSONDecodeError):
@@ -81,7 +81,7 @@ def _unusable(text: str | bytes, start: int, stop: int, value: Any, twice: Seque
 
 def lone_surrogate(value: Any) -> str | None:
     """The first text of a JSON value, keys included, that holds a lone surrogate; None where there is none."""
-    stack = [value]
+    stack: list[Any] = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
@@ -90,7 +90,8 @@ def lone_surrogate(value: Any) -> str | None:
             except UnicodeEncodeError as error:
                 return item[max(0, error.start - 20) : error.end + 20]
         elif isinstance(item, dict):
-            stack += [*reversed(item.values()), *reversed(item)]
+            table = cast("dict[str, Any]", item)
+            stack += [*reversed(table.values()), *reversed(table)]
         elif isinstance(item, list | tuple):
-            stack += reversed(item)
+            stack += reversed(cast("Sequence[Any]", item))
     return None
