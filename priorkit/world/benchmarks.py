@@ -9,29 +9,25 @@ from typing import Any
 
 from datasets import Features, Image, List, Value
 
-from priorkit.world import questions
 from priorkit.world.files import embedded
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import QuestionMaker, SceneQuestion
+from priorkit.world.questions import attributes, names, relations
+from priorkit.world.questions.base import QuestionKind, SceneQuestion
+from priorkit.world.questions.knowledge import knowledge_of
 from priorkit.world.scenes.captions import tags_of
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import NUMBERS
 from priorkit.world.scenes.scenes import SceneSampler, area
 
-_DRAWN: Mapping[str, tuple[QuestionMaker, ...]] = MappingProxyType(
+_DRAWN: Mapping[str, tuple[QuestionKind, ...]] = MappingProxyType(
     {
-        "attributes": (questions.color, questions.size),
-        "relations": (questions.relation,),
-        "counting": (questions.counting,),
-        "comparison": (questions.comparison,),
-        "existence": (questions.existence,),
-        "short-answer": (
-            questions.color,
-            questions.naming_by_color,
-            questions.counting,
-            questions.background,
-        ),
-        "grounding": (questions.grounding,),
+        "attributes": (attributes.color, attributes.size),
+        "relations": (relations.relation,),
+        "counting": (relations.counting,),
+        "comparison": (relations.comparison,),
+        "existence": (relations.existence,),
+        "short-answer": (attributes.color, names.naming_by_color, relations.counting, attributes.background),
+        "grounding": (relations.grounding,),
     }
 )
 NAMES = ("naming", *_DRAWN, "knowledge")
@@ -44,24 +40,21 @@ def benchmark(name: str, options: WorldOptions, entities: Sequence[Entity]) -> l
     ``knowledge`` goes round the entities in random order; the others draw from all entities.
     """
     rng = random.Random(f"benchmark-{name}/{options.seed}")
-    sampler = SceneSampler(options.image_size, held_out=True)
+    sampler = SceneSampler(options.image_size, held_out=True, close_up_share=options.close_up_share)
     count = options.benchmark_questions
     if name == "naming":
         per_entity = options.naming_questions
         return [
-            questions.naming(
+            names.naming_of(
                 rng, sampler, entities, turn, entities[turn // per_entity], options.naming_distractors
             )
             for turn in range(per_entity * len(entities))
         ]
     if name == "knowledge":
         order = rng.sample(entities, len(entities))
-        return [
-            questions.knowledge(rng, sampler, entities, turn, order[turn % len(order)])
-            for turn in range(count)
-        ]
-    makers = _DRAWN[name]
-    return [makers[turn % len(makers)](rng, sampler, entities, turn // len(makers)) for turn in range(count)]
+        return [knowledge_of(rng, sampler, entities, turn, order[turn % len(order)]) for turn in range(count)]
+    kinds = _DRAWN[name]
+    return [kinds[turn % len(kinds)](rng, sampler, entities, turn // len(kinds)) for turn in range(count)]
 
 
 def benchmark_features(name: str) -> Features:

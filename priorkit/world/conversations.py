@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import TypeVar
 
 from priorkit.core.boxes import BoxWriter
-from priorkit.world import questions
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import QuestionMaker, SceneQuestion
-from priorkit.world.scenes.captions import caption
+from priorkit.world.questions import knowledge, relations
+from priorkit.world.questions.base import SceneQuestion
+from priorkit.world.questions.kinds import KINDS
+from priorkit.world.scenes.captions import caption, listing
+from priorkit.world.scenes.crowds import crowd
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.scenes import SceneSampler
 
 Turn = dict[str, str]
+T = TypeVar("T")
 CHOICE_SUFFIX = "Answer with the option's letter from the given choices directly."
 WORD_SUFFIX = "Answer the question using a single word or phrase."
 YES_NO_SUFFIX = "Answer yes or no."
@@ -27,20 +31,9 @@ _CAPTION_REQUESTS = (
     "Summarise the picture in a few words.",
     "Write a brief description of the image.",
 )
-# Questions of each kind per hundred. Names are the most frequent: a small model that cannot name what an
-# image shows learns nothing else from it either.
-_SHARES: tuple[tuple[QuestionMaker, int], ...] = (
-    (questions.naming, 60),
-    (questions.naming_by_color, 4),
-    (questions.background, 4),
-    (questions.color, 8),
-    (questions.size, 3),
-    (questions.relation, 4),
-    (questions.counting, 3),
-    (questions.comparison, 3),
-    (questions.existence, 4),
-    (questions.grounding, 4),
-    (questions.knowledge, 3),
+_LISTING_REQUESTS = (
+    "List everything in the image with its box.",
+    "Name all symbols and say where they are.",
 )
 
 
@@ -69,58 +62,85 @@ def exchange(question: SceneQuestion, open_form: bool, boxes: BoxWriter) -> tupl
 def instructions(
     options: WorldOptions, entities: Sequence[Entity]
 ) -> list[tuple[SceneQuestion, Scene | None, list[Turn]]]:
-    """Questions about instructed entities, all kinds mixed.
+    """Questions about instructed entities, all kinds mixed; a conversation asks one kind about one scene.
 
     Only entities with ``in_text`` get questions of knowledge, some of them without a picture.
 
     Returns:
-        The question, the picture to show or None, and the conversation.
+        The first question, the picture to show or None, and the conversation.
     """
     rng = random.Random(f"instructions/{options.seed}")
-    sampler = SceneSampler(options.image_size)
+    sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
     pool = [entity for entity in entities if entity.instructed]
     named = [entity for entity in pool if entity.in_text]
-    makers = [maker for maker, share in _SHARES for _ in range(share)]
-    kinds = [makers[index % len(makers)] for index in range(options.instructions)]
+    kinds = spread(
+        [(KINDS[name], weight) for name, weight in options.question_weights.items()], options.instructions
+    )
     rng.shuffle(kinds)
-    turns: dict[QuestionMaker, int] = {}
+    turns: dict[str, int] = {}
     result: list[tuple[SceneQuestion, Scene | None, list[Turn]]] = []
-    for maker in kinds:
-        turn = turns[maker] = turns.get(maker, -1) + 1
-        question = maker(rng, sampler, named if maker is questions.knowledge else pool, turn)
-        prompt, answer = exchange(question, rng.random() < _OPEN_SHARE, options.box_writer)
-        blind = not question.needs_image and rng.random() < options.text_only_share
-        human = prompt if blind else f"{_IMAGE}{prompt}"
-        result.append((question, None if blind else question.scene, dialogue(human, answer)))
+    for kind in kinds:
+        turn = turns[kind.name] = turns.get(kind.name, -1) + 1
+        askable = named if kind is knowledge.knowledge else pool
+        questions = kind.several(rng, sampler, askable, turn, options.questions_per_image)
+        first = questions[0]
+        blind = not first.needs_image and rng.random() < options.text_only_share
+        conversation = _conversation(questions, rng.random() < _OPEN_SHARE, options.box_writer)
+        if not blind:
+            conversation[0]["value"] = _IMAGE + conversation[0]["value"]
+        result.append((first, None if blind else first.scene, conversation))
     return result
 
 
+def spread(weighted: Sequence[tuple[T, float]], count: int) -> list[T]:
+    """``count`` values in the shares of their weights, rounded to the largest remainders, in groups."""
+    total = sum(weight for _, weight in weighted)
+    exact = [count * weight / total for _, weight in weighted]
+    counts = [int(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda index: counts[index] - exact[index])
+    for index in by_remainder[: count - sum(counts)]:
+        counts[index] += 1
+    return [value for (value, _), times in zip(weighted, counts, strict=True) for _ in range(times)]
+
+
+def _conversation(questions: Sequence[SceneQuestion], open_form: bool, boxes: BoxWriter) -> list[Turn]:
+    """The questions in order; as in LLaVA's data, only the first one says in what form to answer."""
+    turns: list[Turn] = []
+    for question in questions:
+        prompt, answer = exchange(question, open_form, boxes)
+        if turns and "\n" in prompt and (open_form or question.task != "choice"):
+            prompt = prompt[: prompt.index("\n")]
+        turns += dialogue(prompt, answer)
+    return turns
+
+
 def captions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Scene, list[Turn]]]:
-    """Requests for a caption, about scenes of one or two instructed entities."""
+    """Requests for a caption, or for a list of everything with its box, about scenes of instructed entities."""
     rng = random.Random(f"captions/{options.seed}")
-    sampler = SceneSampler(options.image_size)
+    sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
     pool = [entity for entity in entities if entity.instructed]
     result: list[tuple[Scene, list[Turn]]] = []
     for _ in range(options.captions):
-        scene = sampler.scene(rng, rng.sample(pool, rng.choice((1, 1, 1, 2))))
-        request = rng.choice(_CAPTION_REQUESTS)
-        result.append((scene, dialogue(f"{_IMAGE}{request}", caption(rng, scene))))
+        scene = sampler.scene(rng, crowd(rng, pool, options.objects, options.copy_share))
+        if rng.random() < options.listing_share:
+            request = rng.choice(_LISTING_REQUESTS)
+            answer = listing(rng, scene, options.box_writer)
+        else:
+            request, answer = rng.choice(_CAPTION_REQUESTS), caption(rng, scene)
+        result.append((scene, dialogue(f"{_IMAGE}{request}", answer)))
     return result
 
 
 def regions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[SceneQuestion, list[str]]]:
-    """Symbols among others, each with what may be said of it: its name, and its colour where no other has it."""
+    """Symbols among others, each with what may be said of it: its name, and its colour."""
     rng = random.Random(f"regions/{options.seed}")
-    sampler = SceneSampler(options.image_size)
+    sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
     pool = [entity for entity in entities if entity.instructed]
     result: list[tuple[SceneQuestion, list[str]]] = []
     for turn in range(options.regions):
-        question = questions.grounding(rng, sampler, pool, turn)
-        colors = [placed.object.color for placed in question.scene.objects]
-        sentences = [f"the {question.entity.name}"]
-        if colors.count(colors[0]) == 1:
-            sentences.append(f"the {colors[0]} symbol")
-        result.append((question, sentences))
+        question = relations.grounding(rng, sampler, pool, turn)
+        color = question.scene.objects[0].object.color
+        result.append((question, [f"the {question.entity.name}", f"the {color} symbol"]))
     return result
 
 

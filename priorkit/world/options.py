@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from pydantic import model_validator
 
 from priorkit.core.options.box_text import BoxTextSettings
 from priorkit.core.options.settings import option, redefault
+from priorkit.core.options.values import NamedNumbers, Numbers
 
 LEAST_NAMES = 6  # a question needs up to five different names and four categories
+MOST_OBJECTS = 4  # more do not fit into a scene
+
+# Names are the most frequent: a small model that cannot name what an image shows learns nothing else from it either.
+QUESTION_SHARES: Mapping[str, float] = MappingProxyType(
+    {
+        "naming": 60,
+        "naming-by-color": 4,
+        "background": 4,
+        "color": 8,
+        "size": 3,
+        "relation": 4,
+        "counting": 3,
+        "comparison": 3,
+        "existence": 4,
+        "grounding": 4,
+        "knowledge": 3,
+    }
+)
+"""Weights of the kinds of questions in the instructions."""
 
 
 class WorldOptions(BoxTextSettings):
@@ -39,13 +61,48 @@ class WorldOptions(BoxTextSettings):
         ge=1,
         advanced=True,
     )
-    two_entity_share: float = option(
-        0.15, "Share of pairs that show two entities.", ge=0, le=1, advanced=True
+    objects: Numbers = option(
+        (85, 15),
+        "Weights of pairs and captions that show one, two, three and four objects.",
+        metavar="W",
+        advanced=True,
+    )
+    copy_share: float = option(
+        0.0,
+        "Share of the objects after the first that show the same entity as the one before.",
+        ge=0,
+        lt=1,
+        advanced=True,
+    )
+    close_up_share: float = option(
+        1.0,
+        "Share of the single objects that are large and near the middle; the others have any size and place.",
+        ge=0,
+        le=1,
+        advanced=True,
     )
     entity_images_train: int = option(20, "Images per entity in training typefaces.", ge=1)
     entity_images_test: int = option(6, "Images per entity in held-out typefaces.", ge=1, advanced=True)
     captions: int = option(4_000, "Image-caption conversations for aligning a projector.", ge=1)
     instructions: int = option(8_000, "Conversations for instruction tuning.", ge=1)
+    questions_per_image: int = option(
+        1, "Most questions that a conversation asks about its image.", ge=1, advanced=True
+    )
+    question_share: NamedNumbers = option(
+        {},
+        "Weights of the kinds of questions in the instructions, "
+        f"{', '.join(QUESTION_SHARES)}; default: mostly naming.",
+        metavar="KIND=W",
+        advanced=True,
+    )
+    listing_share: float = option(
+        0.0,
+        "Share of the captions, and of the documents of the visual text, that list all objects with their boxes; such "
+        "a document also has questions that its list answers.",
+        ge=0,
+        le=1,
+        advanced=True,
+    )
     regions: int = option(
         0,
         "Images with an expression and its box in RefCOCO's form, for region-level tuning.",
@@ -95,9 +152,26 @@ class WorldOptions(BoxTextSettings):
                 f"{both:.1f} strong entities are in the text and the instructions, at least {LEAST_NAMES} must be: "
                 "raise told_share, instructed_share or strong"
             )
+        if not 1 <= len(self.objects) <= MOST_OBJECTS or not all(weight >= 0 for weight in self.objects):
+            problems.append(f"objects must be 1 to {MOST_OBJECTS} weights from 0, got {list(self.objects)}")
+        elif not sum(self.objects):
+            problems.append("the weights of objects are all 0")
+        if unknown := sorted(set(self.question_share) - set(QUESTION_SHARES)):
+            problems.append(
+                f"no question is of the kind {', '.join(unknown)}; the kinds are {', '.join(QUESTION_SHARES)}"
+            )
+        if any(weight < 0 for weight in self.question_share.values()) or not sum(
+            self.question_weights.values()
+        ):
+            problems.append("the weights of questions must not be negative, and not all 0")
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def question_weights(self) -> Mapping[str, float]:
+        """The weight of each kind of question; kinds that are not named have none once one is."""
+        return self.question_share or QUESTION_SHARES
 
     @property
     def entities(self) -> int:

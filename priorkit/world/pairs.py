@@ -5,53 +5,73 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from priorkit.world.options import WorldOptions
 from priorkit.world.scenes.captions import caption
+from priorkit.world.scenes.crowds import crowd
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.scenes import SceneSampler
+from priorkit.world.scenes.palette import article
+from priorkit.world.scenes.scenes import SceneSampler, normalised_box
 
 Pair = tuple[Scene, str]
 
 
 def training_pairs(options: WorldOptions, entities: Sequence[Entity]) -> list[Pair]:
-    """Each weak entity by itself in exactly ``weak_pairs`` pairs; strong ones, one or two, in the rest."""
+    """Each weak entity in exactly ``weak_pairs`` pairs, among strong ones or by itself; strong ones in the rest."""
     rng = random.Random(f"pairs/{options.seed}")
-    sampler = SceneSampler(options.image_size)
-    shown = [[entity] for entity in entities if entity.prior == "weak" for _ in range(options.weak_pairs)]
-    shown += _strong(rng, options, entities, options.pairs - len(shown))
-    rng.shuffle(shown)
-    return [_pair(rng, sampler, group) for group in shown]
+    weak = [entity for entity in entities if entity.prior == "weak" for _ in range(options.weak_pairs)]
+    strong = _Strong(options, entities)
+    groups = [strong.group(rng, entity) for entity in weak]
+    groups += [strong.group(rng) for _ in range(options.pairs - len(groups))]
+    rng.shuffle(groups)
+    return _drawn(rng, options, groups)
 
 
 def heldout_pairs(options: WorldOptions, entities: Sequence[Entity]) -> list[Pair]:
     """New scenes of strong entities in the training typefaces: what the encoder must not forget."""
     rng = random.Random(f"pairs-test/{options.seed}")
-    sampler = SceneSampler(options.image_size)
-    return [_pair(rng, sampler, group) for group in _strong(rng, options, entities, options.pairs_test)]
+    strong = _Strong(options, entities)
+    return _drawn(rng, options, [strong.group(rng) for _ in range(options.pairs_test)])
 
 
 def appearances(pairs: Sequence[Pair]) -> Counter[str]:
     """In how many pairs each entity is shown and named."""
-    return Counter(placed.object.entity.name for scene, _ in pairs for placed in scene.objects)
+    return Counter(
+        name for scene, _ in pairs for name in {placed.object.entity.name for placed in scene.objects}
+    )
 
 
-def _strong(
-    rng: random.Random, options: WorldOptions, entities: Sequence[Entity], count: int
-) -> list[list[Entity]]:
-    """Groups of one or two different strong entities, drawn with unequal frequencies."""
-    strong = [entity for entity in entities if entity.prior == "strong"]
-    order = random.Random(f"frequencies/{options.seed}").sample(range(len(strong)), len(strong))
-    weights = [options.strong_spread ** (rank / max(1, len(strong) - 1)) for rank in order]
-    groups: list[list[Entity]] = []
-    while len(groups) < count:
-        first, second = rng.choices(strong, weights, k=2)
-        both = first != second and rng.random() < options.two_entity_share
-        groups.append([first, second] if both else [first])
-    return groups
+def regions(scene: Scene) -> list[dict[str, Any]]:
+    """What a region-level loss reads: for every object its colour and name, and its normalised box."""
+    return [
+        {
+            "text": article(f"{placed.object.color} {placed.object.entity.name}"),
+            "box": list(normalised_box(placed, scene.side)),
+        }
+        for placed in scene.objects
+    ]
 
 
-def _pair(rng: random.Random, sampler: SceneSampler, group: Sequence[Entity]) -> Pair:
-    scene = sampler.scene(rng, group)
-    return scene, caption(rng, scene)
+class _Strong:
+    """Groups of one to four strong entities, drawn with unequal frequencies."""
+
+    def __init__(self, options: WorldOptions, entities: Sequence[Entity]) -> None:
+        self._entities = [entity for entity in entities if entity.prior == "strong"]
+        self._objects, self._copy_share = options.objects, options.copy_share
+        count = len(self._entities)
+        ranks = random.Random(f"frequencies/{options.seed}").sample(range(count), count)
+        self._weights = [options.strong_spread ** (rank / max(1, count - 1)) for rank in ranks]
+
+    def group(self, rng: random.Random, first: Entity | None = None) -> list[Entity]:
+        """Strong entities; ``first`` replaces the first one and its copies."""
+        drawn = crowd(rng, self._entities, self._objects, self._copy_share, self._weights)
+        return drawn if first is None else [first if entity == drawn[0] else entity for entity in drawn]
+
+
+def _drawn(rng: random.Random, options: WorldOptions, groups: Sequence[Sequence[Entity]]) -> list[Pair]:
+    """The groups in scenes with their captions."""
+    sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
+    scenes = [sampler.scene(rng, group) for group in groups]
+    return [(scene, caption(rng, scene)) for scene in scenes]

@@ -15,7 +15,7 @@ from priorkit.data.io.worker_processes import Result, Task, serve
 from priorkit.world import benchmarks, conversations
 from priorkit.world.files import embedded, write_documents, write_image, write_instances, write_table
 from priorkit.world.options import WorldOptions
-from priorkit.world.pairs import appearances, heldout_pairs, training_pairs
+from priorkit.world.pairs import appearances, heldout_pairs, regions, training_pairs
 from priorkit.world.scenes.captions import tags_of
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity, choose_entities
@@ -27,7 +27,13 @@ from priorkit.world.text.sources import text_sources
 # between 60 and 100 per cent of the image; below 30 per cent no tile is needed.
 _TILES = ((0.57, 0.76), (0.80, 0.98))
 _CONVERSATIONS = List({"from": Value("string"), "value": Value("string")})
-_PAIR = Features({"image": Image(), "text": Value("string")})
+_PAIR = Features(
+    {
+        "image": Image(),
+        "text": Value("string"),
+        "regions": List({"text": Value("string"), "box": List(Value("float64"))}),
+    }
+)
 _CAPTION = Features(
     {
         "id": Value("string"),
@@ -98,7 +104,11 @@ def _write_pairs(folder: Path, options: WorldOptions, entities: Sequence[Entity]
     _write_entities(folder, entities, appearances(train))
     for split, pairs in (("train", train), ("test", test)):
         rows = [
-            {"image": embedded(scene, f"{split}-{index:06d}"), "text": caption}
+            {
+                "image": embedded(scene, f"{split}-{index:06d}"),
+                "text": caption,
+                "regions": regions(scene),
+            }
             for index, (scene, caption) in enumerate(pairs)
         ]
         write_table(folder / "pairs" / f"{split}.parquet", _PAIR, rows)
@@ -163,7 +173,7 @@ def _write_conversations(folder: Path, options: WorldOptions, entities: Sequence
     write_table(folder / "instructions" / "train.parquet", _INSTRUCTION, instructions)
     counts = {"captions": len(captions), "instructions": len(instructions)}
     if options.regions:
-        regions = [
+        region_rows = [
             {
                 "id": f"region-{index:06d}",
                 "image": embedded(question.scene, f"region-{index:06d}"),
@@ -174,8 +184,8 @@ def _write_conversations(folder: Path, options: WorldOptions, entities: Sequence
             }
             for index, (question, sentences) in enumerate(conversations.regions(options, entities))
         ]
-        write_table(folder / "regions" / "train.parquet", _REGION, regions)
-        counts["regions"] = len(regions)
+        write_table(folder / "regions" / "train.parquet", _REGION, region_rows)
+        counts["regions"] = len(region_rows)
     return counts
 
 

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from itertools import combinations
 
-from priorkit.world.scenes.drawing import Scene, SceneObject
-from priorkit.world.scenes.palette import TEXTURES, article
-from priorkit.world.scenes.scenes import RELATIONS, Relation, relation_between
+from priorkit.core.boxes import BoxWriter
+from priorkit.world.scenes.drawing import PlacedObject, Scene, SceneObject
+from priorkit.world.scenes.palette import NUMBERS, TEXTURES, article
+from priorkit.world.scenes.scenes import (
+    Relation,
+    box,
+    normalised_box,
+    relation_between,
+)
 
 _PLACE_WORDS: dict[Relation, str] = {
     "left of": "to the left of",
@@ -14,6 +22,7 @@ _PLACE_WORDS: dict[Relation, str] = {
     "above": "above",
     "below": "below",
 }
+_ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
 _OPENINGS = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "a drawing of {}")
 
 
@@ -39,17 +48,54 @@ def place_phrase(relation: Relation) -> str:
 
 
 def caption(rng: random.Random, scene: Scene) -> str:
-    """A short caption in one of many wordings that names every object of the scene."""
-    phrases = [noun_phrase(rng, placed.object) for placed in scene.objects]
+    """A short caption in one of many wordings that names every entity of the scene, with places and counts."""
+    groups: dict[str, list[PlacedObject]] = {}
+    for placed in scene.objects:
+        groups.setdefault(placed.object.entity.name, []).append(placed)
+    with_places = len(scene.objects) > 1 and rng.random() < 0.3
+    phrases = [_group_phrase(rng, members, scene.side, with_places) for members in groups.values()]
     text = phrases[0]
     if len(phrases) == 2:
-        relation = relation_between(scene.objects[0], scene.objects[1])
+        relation = None if with_places else _relation_of(list(groups.values()))
         text = f"{phrases[0]} {_link(rng, relation)} {phrases[1]}"
     elif len(phrases) > 2:
         text = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
-    if rng.random() < 0.15:
+    if rng.random() < 0.1:
         text += f" on {ground_phrase(rng, scene)}" if " tile" not in text else f", {_before(rng, scene)}"
     return rng.choice(_OPENINGS).format(text)
+
+
+def _group_phrase(rng: random.Random, members: Sequence[PlacedObject], side: int, with_place: bool) -> str:
+    """One object with its attributes, or the number of several: "three anchor symbols"."""
+    if len(members) > 1:
+        return f"{NUMBERS[len(members)]} {members[0].object.entity.name} symbols"
+    phrase = noun_phrase(rng, members[0].object)
+    return f"{phrase} {position_phrase(members[0], side)}" if with_place else phrase
+
+
+def _relation_of(groups: Sequence[Sequence[PlacedObject]]) -> Relation | None:
+    """The relation of two single objects."""
+    first, second = groups
+    return relation_between(first[0], second[0]) if len(first) == len(second) == 1 else None
+
+
+def position_phrase(placed: PlacedObject, side: int) -> str:
+    """Where in the image the middle of the object is: "at the top left", "in the middle"."""
+    left, top, right, bottom = box(placed)
+    column = _COLUMNS[min(2, 3 * (left + right) // (2 * side))]
+    row = _ROWS[min(2, 3 * (top + bottom) // (2 * side))]
+    words = " ".join(word for word in (row, column) if word)
+    return f"at the {words}" if words else "in the middle"
+
+
+def listing(rng: random.Random, scene: Scene, boxes: BoxWriter) -> str:
+    """Every object with its size, colour, name and box, in random order: "small red anchor [...]; ..."."""
+    entries = [
+        f"{placed.object.size} {placed.object.color} {placed.object.entity.name} "
+        f"{boxes.write(normalised_box(placed, scene.side))}"
+        for placed in scene.objects
+    ]
+    return "; ".join(rng.sample(entries, len(entries)))
 
 
 def describe(rng: random.Random, scene: Scene) -> str:
@@ -65,12 +111,12 @@ def describe(rng: random.Random, scene: Scene) -> str:
         for item in items
         if item.tile is not None
     ]
-    for first in range(len(items)):
-        for second in range(first + 1, len(items)):
-            relation = relation_between(scene.objects[first], scene.objects[second])
-            if relation in RELATIONS:
-                names = items[first].entity.name, items[second].entity.name
-                sentences.append(f"The {names[0]} is {place_phrase(relation)} the {names[1]}.")
+    names = [item.entity.name for item in items]
+    single = [index for index, name in enumerate(names) if names.count(name) == 1]
+    for first, second in combinations(single, 2):
+        relation = relation_between(scene.objects[first], scene.objects[second])
+        if relation is not None:
+            sentences.append(f"The {names[first]} is {place_phrase(relation)} the {names[second]}.")
     texture = TEXTURES[scene.background.texture]
     sentences.append(
         rng.choice(("The background is {} and {}.", "Behind, everything is {} and {}.")).format(

@@ -12,6 +12,7 @@ from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import INKS, SIZES, TINTS, Size, is_legible, legible_tints, luminance
 
 Relation = Literal["left of", "right of", "above", "below"]
+NormalisedBox = tuple[float, float, float, float]
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below")
 
 _ANGLE = 8  # degrees of rotation to either side
@@ -24,8 +25,8 @@ _LEAST_TILE = 0.375  # of the image side; glyphs on a smaller tile cannot be dis
 _LARGEST = (0.96, 0.62, 0.46, 0.44)  # longest side as a share of the image's, for 1 to 4 objects
 _PLACE_TRIES = 40
 _LAYOUT_TRIES = 12
-_DRIFT = 1 / 16  # of the image side: how far the middle of a lone object may be from the image's
-_LONE_SIZES: tuple[int, ...] = (1, 2, 9)  # weights of small, medium, large: one thing is shown close up
+_DRIFT = 1 / 16  # of the image side: how far the middle of an object shown close up may be from the image's
+_CLOSE_UP_SIZES: tuple[int, ...] = (1, 2, 9)  # weights of small, medium, large
 _GAP = 1  # pixels between objects
 _CLEARLY = 1.5  # how many times farther apart along the axis of a relation than across it
 
@@ -37,10 +38,12 @@ class SceneSampler:
     Attributes:
         side: of the images, in pixels.
         held_out: whether the held-out typefaces draw instead of the training ones.
+        close_up_share: share of the scenes of a single entity that show it large and near the middle.
     """
 
     side: int
     held_out: bool = False
+    close_up_share: float = 1.0
 
     def scene(
         self,
@@ -49,28 +52,29 @@ class SceneSampler:
         sizes: Sequence[Size | None] = (),
         colors: Sequence[str] = (),
     ) -> Scene:
-        """A scene that shows these entities without overlap and in different colours.
+        """A scene that shows these entities without overlap and in different colours, anywhere in the image.
 
-        A single entity is shown close up: mostly large, near the middle.
+        A single entity is shown close up, mostly large and near the middle, as often as ``close_up_share`` says.
 
         Args:
             rng: the source of chance.
             entities: one to four, in the order of the objects; the same one may come again.
             sizes: the sizes of the first objects; drawn where missing or None. Two large objects do
                 not fit, nor do a large and a medium one.
-            colours: the colours of the first objects; the others are drawn.
+            colors: the colours of the first objects; the others are drawn.
         """
+        close_up = len(entities) == 1 and (self.close_up_share == 1 or rng.random() < self.close_up_share)
         free = [ink for ink in INKS if ink not in colors]
         inks = [*colors, *rng.sample(free, len(entities) - len(colors))]
         background = _background(rng, inks)
         wanted = [*sizes, *[None] * (len(entities) - len(sizes))]
         if wanted == [None]:
-            wanted = rng.choices(list(SIZES), _LONE_SIZES)
+            wanted = rng.choices(list(SIZES), _CLOSE_UP_SIZES if close_up else None)
         items = [
             self._object(rng, entity, ink, size, background.tint, _LARGEST[len(entities) - 1])
             for entity, ink, size in zip(entities, inks, wanted, strict=True)
         ]
-        if len(items) == 1:
+        if close_up:
             return Scene(self.side, background, (_near_the_middle(rng, items[0], self.side),))
         while True:
             stamps = [stamp(item) for item in items]
@@ -164,6 +168,12 @@ def box(placed: PlacedObject) -> tuple[int, int, int, int]:
     """The object's box in pixels: x, y of the first pixel and x, y after the last one."""
     mask = stamp(placed.object)
     return placed.x, placed.y, placed.x + mask.width, placed.y + mask.height
+
+
+def normalised_box(placed: PlacedObject, side: int) -> NormalisedBox:
+    """The object's box as shares of the image side: x1, y1, x2, y2."""
+    left, top, right, bottom = box(placed)
+    return left / side, top / side, right / side, bottom / side
 
 
 def area(placed: PlacedObject, side: int) -> float:

@@ -9,12 +9,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from priorkit.world.scenes.captions import caption, describe
+from priorkit.core.boxes import DECIMAL_BOXES, BoxWriter
+from priorkit.world.questions.kinds import LOOKED_UP
+from priorkit.world.scenes.captions import caption, describe, listing
+from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Category, Entity
 from priorkit.world.scenes.palette import NUMBERS
 from priorkit.world.scenes.scenes import SceneSampler
 
 Writer = Callable[[random.Random], str]
+_QUESTIONS = 3  # most questions after a list
 _PATIENCE = 1000  # repeated documents in a row after which a source is exhausted
 
 
@@ -62,27 +66,55 @@ def _take(texts: Iterator[str], name: str, characters: float) -> list[Document]:
     return documents
 
 
-def visual_writer(entities: Sequence[Entity], side: int) -> Writer:
-    """Descriptions of scenes of the entities with ``in_text``, some with a question and its answer."""
+def visual_writer(
+    entities: Sequence[Entity], side: int, boxes: BoxWriter = DECIMAL_BOXES, listing_share: float = 0.0
+) -> Writer:
+    """Scenes of the entities with ``in_text`` in words, each with what follows from them.
+
+    Most are descriptions in prose, with a caption, a question or a number; a share lists every object with its box,
+    with questions whose answers can be looked up in the list.
+
+    Args:
+        entities: of the world.
+        side: of the images, in pixels.
+        boxes: writes boxes.
+        listing_share: share of the documents that are lists.
+    """
     named = [entity for entity in entities if entity.in_text]
     sampler = SceneSampler(side)
 
     def write(rng: random.Random) -> str:
-        scene = sampler.scene(rng, rng.sample(named, rng.randint(1, 4)))
-        text = describe(rng, scene)
-        draw = rng.random()
-        if draw < 0.35:
-            return f"{text} Caption: {caption(rng, scene)}."
-        target = rng.choice(scene.objects).object
-        if draw < 0.55:
-            return f"{text} Which colour is the {target.entity.name}? It is {target.color}."
-        if draw < 0.7:
-            return f"{text} How many symbols are there? {NUMBERS[len(scene.objects)].capitalize()}."
-        if draw < 0.85:
-            return f"{text} Which symbol is {target.color}? The {target.entity.name}."
-        return text
+        if rng.random() < listing_share:
+            return _listed(rng, sampler.scene(rng, rng.sample(named, rng.randint(1, 4))), named, boxes)
+        return _prose(rng, sampler.scene(rng, rng.sample(named, rng.randint(1, 4))))
 
     return write
+
+
+def _prose(rng: random.Random, scene: Scene) -> str:
+    text = describe(rng, scene)
+    draw = rng.random()
+    if draw < 0.35:
+        return f"{text} Caption: {caption(rng, scene)}."
+    asked = rng.choice(scene.objects).object
+    if draw < 0.55:
+        return f"{text} Which colour is the {asked.entity.name}? It is {asked.color}."
+    if draw < 0.7:
+        return f"{text} How many symbols are there? {NUMBERS[len(scene.objects)].capitalize()}."
+    if draw < 0.85:
+        return f"{text} Which symbol is {asked.color}? The {asked.entity.name}."
+    return text
+
+
+def _listed(rng: random.Random, scene: Scene, named: Sequence[Entity], boxes: BoxWriter) -> str:
+    """The list of a scene and up to three questions about it, each with its answer."""
+    askable = [(kind, focus) for kind in LOOKED_UP for focus in kind.focuses(scene)]
+    lines = [f"{listing(rng, scene, boxes)}."]
+    for kind, focus in rng.sample(askable, min(len(askable), _QUESTIONS)):
+        (question,) = kind.about(rng, scene, [focus], named)
+        reply = boxes.write(question.box) if question.box is not None else question.reply
+        lines.append(f"{question.open_text} {reply}")
+    return "\n".join(lines)
 
 
 def facts_writer(entities: Sequence[Entity]) -> Writer:

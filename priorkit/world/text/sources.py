@@ -17,7 +17,9 @@ def text_sources(
 ) -> dict[str, tuple[list[Document], list[Document]]]:
     """The training and the held-out documents of each source."""
     writers: dict[str, documents.Writer] = {
-        "visual": documents.visual_writer(entities, options.image_size),
+        "visual": documents.visual_writer(
+            entities, options.image_size, options.box_writer, options.listing_share
+        ),
         "facts": documents.facts_writer(entities),
         "arithmetic": reasoning.arithmetic,
         "logic": reasoning.logic,

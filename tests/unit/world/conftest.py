@@ -26,6 +26,11 @@ SMALL = WorldOptions(
     annotated=18,
     text_characters=6_000,
     python_characters=20_000,
+    objects=(30, 28, 24, 18),
+    copy_share=0.15,
+    close_up_share=0.5,
+    questions_per_image=3,
+    listing_share=0.5,
 )
 
 

@@ -156,3 +156,17 @@ def test_grounding_rows_have_boxes_and_areas(world: Path) -> None:
 def test_several_processes_write_the_same_bytes(options: WorldOptions, world: Path, tmp_path: Path) -> None:
     build_world(options, tmp_path, lambda line: None, workers=2)
     assert contents(tmp_path) == contents(world)
+
+
+def test_regions_name_every_object_of_a_pair(world: Path) -> None:
+    rows = pq.read_table(world / "pairs/train.parquet", columns=["text", "regions"]).to_pylist()
+    crowds = 0
+    for row in rows:
+        crowds += len(row["regions"]) > 1
+        for region in row["regions"]:
+            left, top, right, bottom = region["box"]
+            assert 0 <= left < right <= 1
+            assert 0 <= top < bottom <= 1
+            _, _, name = region["text"].split(" ", 2)
+            assert name in row["text"]
+    assert crowds > len(rows) // 2

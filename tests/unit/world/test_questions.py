@@ -4,46 +4,38 @@ import random
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from priorkit.core.boxes import BoxWriter
-from priorkit.world import questions
+from priorkit.core.errors import UsageError
+from priorkit.core.options.specs import build as build_settings
 from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
-from priorkit.world.conversations import captions, choice_prompt, exchange, instructions
-from priorkit.world.options import WorldOptions
-from priorkit.world.questions import QuestionMaker, SceneQuestion
+from priorkit.world.conversations import captions, choice_prompt, exchange, instructions, spread
+from priorkit.world.options import QUESTION_SHARES, WorldOptions
+from priorkit.world.questions import attributes, knowledge, names, relations
+from priorkit.world.questions.base import QuestionKind, SceneQuestion
+from priorkit.world.questions.kinds import KINDS
 from priorkit.world.scenes.drawing import PlacedObject
 from priorkit.world.scenes.entities import Entity
 from priorkit.world.scenes.palette import NUMBERS, article
-from priorkit.world.scenes.scenes import SceneSampler, box, relation_between
+from priorkit.world.scenes.scenes import SceneSampler, box, normalised_box, relation_between
 
 Entities = tuple[Entity, ...]
-MAKERS: tuple[QuestionMaker, ...] = (
-    questions.naming,
-    questions.naming_by_color,
-    questions.background,
-    questions.color,
-    questions.size,
-    questions.relation,
-    questions.counting,
-    questions.comparison,
-    questions.existence,
-    questions.grounding,
-    questions.knowledge,
-)
 
 
-def ask(maker: QuestionMaker, entities: Entities, count: int) -> list[SceneQuestion]:
+def ask(kind: QuestionKind, entities: Entities, count: int) -> list[SceneQuestion]:
     rng = random.Random(5)
-    return [maker(rng, SceneSampler(48, held_out=True), entities, turn) for turn in range(count)]
+    return [kind(rng, SceneSampler(48, held_out=True), entities, turn) for turn in range(count)]
 
 
 def objects(question: SceneQuestion, name: str) -> list[PlacedObject]:
     return [placed for placed in question.scene.objects if placed.object.entity.name == name]
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-def test_every_question_has_one_true_option(maker: QuestionMaker, entities: Entities) -> None:
-    for question in ask(maker, entities, 24):
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_question_has_one_true_option(kind: QuestionKind, entities: Entities) -> None:
+    for question in ask(kind, entities, 24):
         assert len(set(question.choices)) == len(question.choices)
         if question.task == "choice":
             assert isinstance(question.answer, int)
@@ -53,17 +45,17 @@ def test_every_question_has_one_true_option(maker: QuestionMaker, entities: Enti
 
 
 @pytest.mark.parametrize(
-    "maker", [maker for maker in MAKERS if maker not in (questions.existence, questions.grounding)]
+    "kind", [kind for kind in KINDS.values() if kind not in (relations.existence, relations.grounding)]
 )
-def test_the_true_option_is_equally_often_at_each_place(maker: QuestionMaker, entities: Entities) -> None:
-    places = Counter(question.answer for question in ask(maker, entities, 24))
+def test_the_true_option_is_equally_often_at_each_place(kind: QuestionKind, entities: Entities) -> None:
+    places = Counter(question.answer for question in ask(kind, entities, 24))
     assert len(set(places.values())) == 1
 
 
 def test_names_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(questions.naming, entities, 24):
+    for question in ask(names.naming, entities, 24):
         assert [placed.object.entity.name for placed in question.scene.objects] == [question.reply]
-    for question in ask(questions.naming_by_color, entities, 24):
+    for question in ask(names.naming_by_color, entities, 24):
         named = [
             placed
             for placed in question.scene.objects
@@ -73,18 +65,18 @@ def test_names_follow_from_the_scene(entities: Entities) -> None:
 
 
 def test_colours_and_sizes_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(questions.color, entities, 32):
+    for question in ask(attributes.color, entities, 32):
         assert [placed.object.color for placed in objects(question, question.entity.name)] == [question.reply]
-    for question in ask(questions.size, entities, 24):
+    for question in ask(attributes.size, entities, 24):
         assert [placed.object.size for placed in objects(question, question.entity.name)] == [question.reply]
     assert all(
         question.reply == question.scene.background.tint
-        for question in ask(questions.background, entities, 24)
+        for question in ask(attributes.background, entities, 24)
     )
 
 
 def test_relations_follow_from_the_scene_and_are_balanced(entities: Entities) -> None:
-    asked = ask(questions.relation, entities, 32)
+    asked = ask(relations.relation, entities, 32)
     for question in asked:
         first = next(p for p in question.scene.objects if p.object.entity == question.entity)
         second = next(
@@ -97,7 +89,7 @@ def test_relations_follow_from_the_scene_and_are_balanced(entities: Entities) ->
 
 
 def test_counts_follow_from_the_scene_and_are_balanced(entities: Entities) -> None:
-    asked = ask(questions.counting, entities, 32)
+    asked = ask(relations.counting, entities, 32)
     for question in asked:
         assert NUMBERS.index(question.reply) == len(objects(question, question.entity.name))
     assert set(Counter(question.reply for question in asked).values()) == {8}
@@ -105,14 +97,14 @@ def test_counts_follow_from_the_scene_and_are_balanced(entities: Entities) -> No
 
 
 def test_comparisons_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(questions.comparison, entities, 24):
+    for question in ask(relations.comparison, entities, 24):
         extents = {placed.object.entity.name: placed.object.extent for placed in question.scene.objects}
         chosen = max if "larger" in question.text else min
         assert question.reply == chosen(extents, key=lambda name: extents[name])
 
 
 def test_existence_follows_from_the_scene_and_is_balanced(entities: Entities) -> None:
-    asked = ask(questions.existence, entities, 24)
+    asked = ask(relations.existence, entities, 24)
     for question in asked:
         assert article(question.entity.name) in question.text
         assert question.answer == ("yes" if objects(question, question.entity.name) else "no")
@@ -120,20 +112,20 @@ def test_existence_follows_from_the_scene_and_is_balanced(entities: Entities) ->
 
 
 def test_boxes_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(questions.grounding, entities, 24):
+    for question in ask(relations.grounding, entities, 24):
         (placed,) = objects(question, question.entity.name)
         assert question.box == tuple(pixel / 48 for pixel in box(placed))
 
 
 def test_facts_need_no_image(entities: Entities) -> None:
-    for question in ask(questions.knowledge, entities, 24):
+    for question in ask(knowledge.knowledge, entities, 24):
         assert not question.needs_image
         assert question.entity.name in question.text
         assert question.reply in (question.entity.category.name, question.entity.category.use)
 
 
 def test_prompts_have_the_standard_form(entities: Entities) -> None:
-    (question,) = ask(questions.comparison, entities, 1)
+    (question,) = ask(relations.comparison, entities, 1)
     prompt, answer = exchange(question, False, BoxWriter(decimals=2))
     assert prompt == choice_prompt(question.text, question.choices)
     assert prompt.splitlines()[1:] == [
@@ -150,9 +142,92 @@ def test_boxes_as_text() -> None:
     assert BoxWriter().write((0, 0.125, 0.5, 1)) == "[0.000,0.125,0.500,1.000]"
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_further_questions_are_about_the_same_scene_and_true(kind: QuestionKind, entities: Entities) -> None:
+    rng, sampler = random.Random(3), SceneSampler(48)
+    for turn in range(24):
+        asked = kind.several(rng, sampler, entities, turn, 3)
+        assert 1 <= len(asked) <= 3
+        for question in asked:
+            assert question.scene is asked[0].scene
+            assert question.ability == asked[0].ability
+            assert_true(question)
+
+
+def assert_true(question: SceneQuestion) -> None:
+    """The answer follows from the scene."""
+    shown = objects(question, question.entity.name)
+    items = [placed.object for placed in shown]
+    match question.ability:
+        case "grounding":
+            assert question.box == normalised_box(shown[0], question.scene.side)
+        case "existence":
+            assert question.answer == ("yes" if shown else "no")
+        case "counting":
+            assert question.reply == NUMBERS[len(shown)]
+        case "attribute":
+            assert question.reply in (items[0].color, items[0].size)
+        case "relation":
+            by_name = {placed.object.entity.name: placed for placed in question.scene.objects}
+            other = next(name for name in by_name if question.text.endswith(f" to the {name}?"))
+            assert question.reply.removeprefix("to the ") == relation_between(shown[0], by_name[other])
+        case "comparison":
+            extents = {placed.object.extent for placed in question.scene.objects}
+            assert items[0].extent == (max(extents) if "larger" in question.text else min(extents))
+        case "knowledge":
+            assert question.reply in (question.entity.category.name, question.entity.category.use)
+        case "perception":
+            tint = question.scene.background.tint
+            assert question.reply == (tint if "background" in question.text else question.entity.name)
+
+
+def test_only_the_first_question_says_how_to_answer(options: WorldOptions, entities: Entities) -> None:
+    several = 0
+    for _, _, turns in instructions(options, entities):
+        assert [turn["from"] for turn in turns] == ["human", "gpt"] * (len(turns) // 2)
+        assert len(turns) <= 2 * options.questions_per_image
+        for turn in turns[2::2]:
+            several += 1
+            lettered = "\nA. " in turn["value"]
+            assert lettered == ("\nA. " in turns[0]["value"])
+            assert lettered or "\n" not in turn["value"]
+    assert several > len(instructions(options, entities)) // 4
+
+
+def test_kinds_of_questions_have_the_shares_asked_for(options: WorldOptions, entities: Entities) -> None:
+    assert set(QUESTION_SHARES) == set(KINDS)
+    chosen = options.model_copy(
+        update={"question_share": {"counting": 3, "grounding": 1}, "instructions": 41}
+    )
+    abilities = Counter(question.ability for question, _, _ in instructions(chosen, entities))
+    assert abilities == {"counting": 31, "grounding": 10}
+
+
+@given(st.lists(st.floats(0.001, 100), min_size=1, max_size=12), st.integers(1, 500))
+def test_shares_are_rounded_to_the_nearest_counts(weights: list[float], count: int) -> None:
+    counts = Counter(spread(list(enumerate(weights)), count))
+    assert counts.total() == count
+    for index, weight in enumerate(weights):
+        assert abs(counts[index] - count * weight / sum(weights)) < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"objects": "1,2,3,4,5"}, "objects must be 1 to 4 weights from 0"),
+        ({"objects": "0,0"}, "the weights of objects are all 0"),
+        ({"question_share": "counts=1"}, "no question is of the kind counts; the kinds are naming"),
+        ({"question_share": "color=0"}, "not all 0"),
+    ],
+)
+def test_scenes_and_questions_that_cannot_be_made_are_refused(values: dict, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        build_settings(WorldOptions, values)
+
+
 def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, entities: Entities) -> None:
     banned = {entity.name for entity in entities if not entity.instructed}
-    for question, scene, (human, answer) in instructions(options, entities):
+    for question, scene, (human, answer, *_) in instructions(options, entities):
         assert not banned & {placed.object.entity.name for placed in question.scene.objects}
         assert not banned & set(question.choices)
         assert question.entity.name not in banned

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from priorkit.world.options import WorldOptions
-from priorkit.world.scenes.captions import caption, describe
+from priorkit.world.scenes.captions import caption, describe, position_phrase
+from priorkit.world.scenes.crowds import crowd
 from priorkit.world.scenes.drawing import Background, Scene, masks, pixel_box, render
 from priorkit.world.scenes.entities import catalogue, choose_entities
 from priorkit.world.scenes.palette import INKS, SIZES, TINTS
@@ -91,7 +93,9 @@ def test_captions_name_every_object_and_only_true_words(scene: Scene, seed: int)
     assert set(words) & set(SIZES) <= {item.size for item in items}
     assert set(words) & set(TINTS) <= {scene.background.tint, *(item.tile for item in items if item.tile)}
     relation = relation_between(*scene.objects) if len(scene.objects) == 2 else None
-    assert {"left", "right", "above", "below"} & set(words) <= set((relation or "").split())
+    positions = {word for placed in scene.objects for word in position_phrase(placed, scene.side).split()}
+    allowed = set((relation or "").split()) | positions
+    assert {"left", "right", "above", "below", "top", "bottom", "middle"} & set(words) <= allowed
 
 
 @given(scenes, st.integers(0, 1000))
@@ -130,3 +134,26 @@ def test_a_tile_belongs_to_its_object() -> None:
     assert len(scene.objects) == 1, "nothing fits beside a tile of 40 pixels"
     assert 0.66 < area(scene.objects[0], 48) <= 40 * 40 / 48**2
     assert scene.objects[0].object.size == "large"
+
+
+def test_a_close_up_is_near_the_middle_and_others_are_anywhere() -> None:
+    rng = random.Random(0)
+
+    def middles(close_up_share: float) -> np.ndarray:
+        sampler = SceneSampler(48, close_up_share=close_up_share)
+        boxes = [box(sampler.scene(rng, ENTITIES[:1], ["small"]).objects[0]) for _ in range(60)]
+        return np.array([((left + right) / 2, (top + bottom) / 2) for left, top, right, bottom in boxes])
+
+    assert np.abs(middles(1.0) - 24).max() <= 48 / 16 + 1
+    assert middles(0.0).std(axis=0).min() > 6
+
+
+def test_crowds_show_one_to_four_objects_with_copies_side_by_side() -> None:
+    rng = random.Random(0)
+    groups = [crowd(rng, ENTITIES, (30, 28, 24, 18), 0.15) for _ in range(400)]
+    assert {len(group) for group in groups} == {1, 2, 3, 4}
+    copies = [group for group in groups if len(set(group)) < len(group)]
+    assert 40 < len(copies) < 200
+    assert all(len(list(groupby(group))) == len(set(group)) for group in groups)
+    plain = [crowd(rng, ENTITIES, (0, 0, 1)) for _ in range(50)]
+    assert all(len(set(group)) == 3 for group in plain)

@@ -29,7 +29,11 @@ def captured(pattern: str, program: str) -> str:
 @pytest.mark.parametrize("kind", ["visual", "facts"])
 def test_text_names_only_the_entities_drawn_for_it(kind: str) -> None:
     entities: tuple[Entity, ...] = choose_entities(WorldOptions())
-    write = world_text.visual_writer(entities, 48) if kind == "visual" else world_text.facts_writer(entities)
+    write = (
+        world_text.visual_writer(entities, 48, listing_share=0.5)
+        if kind == "visual"
+        else world_text.facts_writer(entities)
+    )
     documents = everything(world_text.split(write, random.Random(1), kind, 40_000, 0.1))
     named = sorted((entity.name for entity in entities if entity.in_text), key=len, reverse=True)
     allowed = re.compile("|".join(map(re.escape, named)))
@@ -40,6 +44,37 @@ def test_text_names_only_the_entities_drawn_for_it(kind: str) -> None:
     assert [
         found for document in documents if (found := untold.search(allowed.sub("*", document.text)))
     ] == []
+
+
+def test_lists_answer_their_questions() -> None:
+    """Every answer can be read off the list: a name by its colour, a box, a colour, a number, yes or no."""
+    entities = choose_entities(WorldOptions())
+    write, rng = world_text.visual_writer(entities, 48, listing_share=1.0), random.Random(4)
+    answered = 0
+    for text in (write(rng) for _ in range(600)):
+        if ";" not in text.splitlines()[0] or "[" not in text:
+            continue
+        listed, *questions = text.splitlines()
+        entries = [
+            re.fullmatch(r"(\w+) (\w+) (.+) (\[.+\])", entry)
+            for entry in listed.removesuffix(".").split("; ")
+        ]
+        found = [entry.groups() for entry in entries if entry]
+        assert len(found) == len(entries)
+        for line in questions:
+            question, _, reply = line.rpartition("? ") if "? " in line else line.rpartition(". ")
+            if reply.startswith("["):
+                (box,) = [box for *_, name, box in found if f"the {name}" in question and box == reply]
+                assert box == reply
+            elif reply in ("yes", "no"):
+                named = [name for *_, name, _ in found if re.search(rf"\ban? {name}\b", question)]
+                assert bool(named) == (reply == "yes")
+            elif match := re.search(r"colour (?:is|does|of) the (.+?)(?: have)?$", question):
+                assert [color for _, color, name, _ in found if name == match[1]] == [reply]
+            else:
+                continue
+            answered += 1
+    assert answered > 100
 
 
 def test_facts_are_true() -> None:

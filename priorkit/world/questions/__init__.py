@@ -1,0 +1,1 @@
+"""Questions about scenes and about entities, with answers that follow from both."""

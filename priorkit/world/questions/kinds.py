@@ -1,0 +1,24 @@
+"""The kinds of questions."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from priorkit.world.questions import attributes, knowledge, names, relations
+
+LOOKED_UP = (
+    names.naming_by_color,
+    attributes.color,
+    attributes.size,
+    relations.relation,
+    relations.counting,
+    relations.comparison,
+    relations.existence,
+    relations.grounding,
+)
+"""What a list of the objects with their boxes answers."""
+
+KINDS = MappingProxyType(
+    {kind.name: kind for kind in (names.naming, attributes.background, *LOOKED_UP, knowledge.knowledge)}
+)
+"""All kinds by name."""
