@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -166,7 +166,7 @@ def _reduced(image: Image.Image) -> Image.Image:
     image.draft(None, (image.width // factor, image.height // factor))  # JPEG decodes at 1/2, 1/4 or 1/8
     image.load()
     factor = _reduction(image)
-    largest = float(image.getextrema()[1]) if image.mode[0] in "IF" else 0.0
+    largest = float(cast("tuple[float, float]", image.getextrema())[1]) if image.mode[0] in "IF" else 0.0
     result = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     rows = factor * max(1, _STRIP_PIXELS // (image.width * factor))
     for top in range(0, image.height, rows):

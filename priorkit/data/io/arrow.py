@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -80,7 +80,7 @@ def stored_schema(path: Path) -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+def _opened(path: Path) -> Generator[tuple[Any, Iterator[Any]]]:
     """The schema and the batches of either format."""
     import pyarrow as pa
 

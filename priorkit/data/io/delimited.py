@@ -86,7 +86,8 @@ def _open(path: Path) -> _Table:
         if _damaged(first) or "\0" in first:
             raise InputError("not UTF-8 text", where=str(path), hint="save it as UTF-8")
         reader = csv.reader(_after(first, stream), delimiter=_separator(path, first), strict=True)
-        header = [name.strip() for name in next(reader, [])]
+        no_names: list[str] = []
+        header = [name.strip() for name in next(reader, no_names)]
         if not any(header):
             raise InputError("the first line names no columns", where=str(path))
     except csv.Error as error:

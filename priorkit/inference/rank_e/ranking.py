@@ -94,7 +94,8 @@ def rank_by_names(
             nearest.add(heads[0], first)
     for counter in counters:
         distributed.total(counter.counts)
-    pairs = [(names[one - 1], names[row]) for row, one in enumerate(distributed.total(alike).tolist()) if one]
+    firsts: list[int] = distributed.total(alike).tolist()
+    pairs = [(names[first - 1], names[row]) for row, first in enumerate(firsts) if first]
     warn_of_equal_names(encoder, names, templates, alike=pairs)
     return Ranking(
         counters[0].ranks,
