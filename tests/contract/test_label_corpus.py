@@ -85,7 +85,7 @@ def test_the_text_is_unchanged_and_has_its_labels(by_model, artifacts) -> None:
             expected = {label for label in CONCEPTS if row["scores"][label] >= 0.5}
             expected |= {label for label, parts in COMBINATIONS.items() if expected & set(parts)}
             assert row["labels"] == [label for label in LABELS if label in expected]
-    assert 0 < made.manifest.metrics["shares"]["facts"]["none"] < 1, "labels that say nothing"
+    assert 0 < made.manifest.metrics["shares"]["facts"]["visual"] < 1, "labels that say nothing"
 
 
 def test_the_table_holds_shares_of_tokens_and_of_segments(by_model) -> None:

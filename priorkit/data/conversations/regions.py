@@ -97,7 +97,8 @@ def conversations_of_regions(
     * RefCOCO: ``sentences`` (list of texts or of objects with ``sent`` or ``raw``) or ``expression``, and
       ``bbox`` ``[x, y, width, height]`` in pixels, or ``box``, normalised corners;
     * Visual Genome: ``phrase`` with ``x, y, width, height`` in pixels, or ``regions``, a list of such.
-      There ``width`` and ``height`` are the region's; the image's are ``image_width``, ``image_height``.
+      There ``width`` and ``height`` are the region's; the image's are ``image_width``, ``image_height``;
+    * as ``pretrain-encoder`` reads them: ``regions``, a list of ``text`` and ``box``, normalised corners.
 
     Args:
         row: its cells by column.
@@ -169,7 +170,7 @@ def _regions(
             size = size or image_size(row, "width", "height")
         size = size or upright_size(image)
         regions = _listed(row["regions"]) if listed else [row]
-        return regions, lambda region: (_phrase(region), scaled_box(_xywh(region), size))
+        return regions, lambda region: (_phrase(region), _region_box(region, size))
     given = row.get("sentences")
     cells = _expressions(row.get("expression") if given is None else given)
     if row.get("box") is not None:
@@ -196,14 +197,17 @@ def _text(cell: Any) -> str:
 
 
 def _phrase(region: Any) -> str:
-    text = region.get("phrase") if isinstance(region, Mapping) else None
+    text = (region.get("phrase") or region.get("text")) if isinstance(region, Mapping) else None
     if not isinstance(text, str) or not text.strip():
-        raise ValueError("a region has no phrase")
+        raise ValueError("a region has no phrase or text")
     return text.strip()
 
 
-def _xywh(region: Mapping[str, Any]) -> Corners:
-    return four_numbers([region.get(name) for name in ("x", "y", "width", "height")])
+def _region_box(region: Mapping[str, Any], size: tuple[int, int]) -> Corners:
+    """Normalized corners as they are given, or from Visual Genome's pixels."""
+    if region.get("box") is not None:
+        return four_numbers(region["box"])
+    return scaled_box(four_numbers([region.get(name) for name in ("x", "y", "width", "height")]), size)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -71,6 +71,14 @@ def test_refcoco_rows_ask_both_ways(folder: Path) -> None:
     assert all(text[0].startswith("<image>\n") for text in texts)
 
 
+def test_regions_with_normalized_boxes(folder: Path) -> None:
+    path = write(folder, {"image": "a.png", "regions": [{"text": "a red hat", "box": [0.1, 0.2, 0.6, 0.6]}]})
+    first, second = (row.conversation.turns for row in read(path, Rejects(0)))
+    assert "a red hat" in first[0].text
+    assert first[1].text == "[0.100,0.200,0.600,0.600]"
+    assert second[1].text == "a red hat"
+
+
 def test_visual_genome_rows(folder: Path) -> None:
     region = {"phrase": "a red hat", "x": 10, "y": 0, "width": 20, "height": 30.5}
     path = write(
