@@ -203,7 +203,7 @@ def _phrase(region: Any) -> str:
     return text.strip()
 
 
-def _region_box(region: Mapping[str, Any], size: tuple[int, int]) -> Corners:
+def _region_box(region: Mapping[str, Any], size: tuple[float, float]) -> Corners:
     """Normalized corners as they are given, or from Visual Genome's pixels."""
     if region.get("box") is not None:
         return four_numbers(region["box"])
