@@ -73,7 +73,7 @@ def instructions(
     sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
     pool = [entity for entity in entities if entity.instructed]
     named = [entity for entity in pool if entity.in_text]
-    kinds = spread(
+    kinds = apportioned(
         [(KINDS[name], weight) for name, weight in options.question_weights.items()], options.instructions
     )
     rng.shuffle(kinds)
@@ -92,7 +92,7 @@ def instructions(
     return result
 
 
-def spread(weighted: Sequence[tuple[T, float]], count: int) -> list[T]:
+def apportioned(weighted: Sequence[tuple[T, float]], count: int) -> list[T]:
     """``count`` values in the shares of their weights, rounded to the largest remainders, in groups."""
     total = sum(weight for _, weight in weighted)
     exact = [count * weight / total for _, weight in weighted]

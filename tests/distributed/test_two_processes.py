@@ -100,19 +100,19 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "pretrain",
-        "shard",
-        "pretrain-encoder",
-        "siglip",
-        "regions",
-        "regions-siglip",
-        "distill-encoder",
-        "tune",
-    ],
+RUNS = (
+    "pretrain",
+    "shard",
+    "pretrain-encoder",
+    "siglip",
+    "regions",
+    "regions-siglip",
+    "distill-encoder",
+    "tune",
 )
+
+
+@pytest.mark.parametrize("step", RUNS)
 def test_two_processes_give_the_losses_and_gradients_of_one(both: Path, step: str) -> None:
     one, two = rows(both / f"{step}-1"), rows(both / f"{step}-2")
     assert len(one) == len(two)
@@ -123,19 +123,7 @@ def test_two_processes_give_the_losses_and_gradients_of_one(both: Path, step: st
             assert b[name] == pytest.approx(value, rel=tolerance, abs=1e-7), (a["step"], name)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "pretrain",
-        "shard",
-        "pretrain-encoder",
-        "siglip",
-        "regions",
-        "regions-siglip",
-        "distill-encoder",
-        "tune",
-    ],
-)
+@pytest.mark.parametrize("step", RUNS)
 def test_two_processes_give_the_weights_of_one(both: Path, step: str) -> None:
     import torch
     from safetensors.torch import load_file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -175,7 +176,7 @@ class UnitScores:
         return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
-class Measure(Selection):
+class Measure(Selection, ABC):
     """How the effect that a claim predicts is computed. Each kind is a subclass, listed in ``registry.py``.
 
     Attributes:
@@ -200,9 +201,9 @@ class Measure(Selection):
     balance: str = ""
     bins: Annotated[int, Field(ge=2, le=20)] = 4
 
+    @abstractmethod
     def terms(self) -> list[Term]:
         """What is averaged."""
-        raise NotImplementedError
 
     def statistics(self, scores: UnitScores, weights: Floats) -> Floats:
         """What the effects are computed from, by seed.
@@ -216,6 +217,7 @@ class Measure(Selection):
         """
         return scores.means(weights)
 
+    @abstractmethod
     def effects(self, statistics: Floats) -> dict[str, Floats]:
         """The effect, and what it is made of, over all seeds given.
 
@@ -225,7 +227,6 @@ class Measure(Selection):
         Returns:
             name -> float64 ``[resamples]``, first :data:`EFFECT`; NaN where it is undefined.
         """
-        raise NotImplementedError
 
     def term(self, label: str, part: Selection) -> Term:
         """A term of this measure: what the part leaves out is the measure's."""

@@ -1,7 +1,7 @@
 """Kinds of values: true and false are not numbers, numbers are neither, and one value serves for a list.
 
 pydantic reads text as numbers, as the command line needs, and for the same reason ``true`` as 1 and ``1`` as true.
-In a file that has both kinds, such as TOML, one in place of the other is a mistake.
+In a file that has both kinds, such as TOML, one instead of the other is a mistake.
 """
 
 from __future__ import annotations

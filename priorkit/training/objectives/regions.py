@@ -15,7 +15,7 @@ patch and a text of another region that shows it are true and left out of both s
 *c*, each softmax becomes the sum of ``- log sigmoid(z (s f . g + c))`` over the same pairs, z = 1 for the true one
 and -1 for the others. ``b_p`` is the sigmoid of a linear map of the token after the final layer norm, center,
 width and height of the box in the view; loss and weights are DETR's (Carion et al. 2020, section 3.1 and appendix
-A.4). Matching regions with names follows RegionCLIP (Zhong et al. 2022), with patches in place of pooled boxes.
+A.4). Matching regions with names follows RegionCLIP (Zhong et al. 2022), with patches instead of pooled boxes.
 """
 
 from __future__ import annotations

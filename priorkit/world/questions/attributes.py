@@ -13,10 +13,9 @@ from priorkit.world.questions.base import (
     single_objects,
 )
 from priorkit.world.scenes.drawing import Scene
-from priorkit.world.scenes.palette import INKS, SIZES, TINTS, Size
+from priorkit.world.scenes.palette import INKS, SIZE_WORDS, TINTS, Size
 from priorkit.world.scenes.scenes import SceneSampler
 
-_SIZE_WORDS: tuple[Size, ...] = tuple(SIZES)
 _BACKGROUND = ("What is the colour of the background?", "Which colour does the background have?")
 _COLOR = ("What is the colour of the {}?", "Which colour is the {}?", "Which colour does the {} have?")
 _SIZE = ("How large is the {}?", "What is the size of the {}?", "Which size does the {} have?")
@@ -48,13 +47,13 @@ def _ask_color(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn:
 
 def _draw_size(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
     entities = rng.sample(pool, rng.randint(1, 2))
-    sizes: list[Size] = [_SIZE_WORDS[turn // 3 % len(_SIZE_WORDS)], "small"]
+    sizes: list[Size] = [SIZE_WORDS[turn // 3 % len(SIZE_WORDS)], "small"]
     return sampler.scene(rng, entities, sizes[: len(entities)]), (0,)
 
 
 def _ask_size(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
     item = scene.objects[focus[0]].object
-    others: list[str] = [word for word in _SIZE_WORDS if word != item.size]
+    others: list[str] = [word for word in SIZE_WORDS if word != item.size]
     rng.shuffle(others)
     choices, answer = options_at(item.size, others, turn)
     text = rng.choice(_SIZE).format(item.entity.name)

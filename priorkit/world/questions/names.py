@@ -13,10 +13,9 @@ from priorkit.world.questions.base import (
 )
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.palette import SIZES, Size
+from priorkit.world.scenes.palette import SIZE_WORDS
 from priorkit.world.scenes.scenes import SceneSampler
 
-_SIZE_WORDS: tuple[Size, ...] = tuple(SIZES)
 _WRONG = 3
 _NAMING = (
     "What is shown in the image?",
@@ -40,7 +39,7 @@ def naming_of(
 
 
 def _one(rng: random.Random, sampler: SceneSampler, entity: Entity, turn: int) -> Scene:
-    return sampler.scene(rng, [entity], [_SIZE_WORDS[turn % len(_SIZE_WORDS)]])
+    return sampler.scene(rng, [entity], [SIZE_WORDS[turn % len(SIZE_WORDS)]])
 
 
 def _ask_name(rng: random.Random, scene: Scene, pool: Pool, turn: int, wrong: int) -> SceneQuestion:

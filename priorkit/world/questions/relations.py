@@ -15,10 +15,9 @@ from priorkit.world.questions.base import (
 from priorkit.world.scenes.captions import place_phrase
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.palette import NUMBERS, SIZES, Size, article
+from priorkit.world.scenes.palette import NUMBERS, SIZE_WORDS, Size, article
 from priorkit.world.scenes.scenes import RELATIONS, SceneSampler, normalised_box, relation_between
 
-_SIZE_WORDS: tuple[Size, ...] = tuple(SIZES)
 _MOST_COPIES = 4
 _RELATION = ("Where is the {} relative to the {}?", "How does the {} stand relative to the {}?")
 _COUNTING = ("How many times does the {} appear?", "How often is the {} shown?", "Count the {}. How many?")
@@ -82,7 +81,7 @@ def _first_of_each_entity(scene: Scene) -> list[Focus]:
 
 def _draw_comparison(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
     shown = rng.sample(pool, 2)
-    sizes: list[Size] = [rng.choice(_SIZE_WORDS[1:]), _SIZE_WORDS[0]]
+    sizes: list[Size] = [rng.choice(SIZE_WORDS[1:]), SIZE_WORDS[0]]
     return sampler.scene(rng, shown, sizes), (0, 1) if turn // 2 % 2 == 0 else (1, 0)
 
 
@@ -99,7 +98,7 @@ def _ask_comparison(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, 
     """The true answer is the first of the focus; whether it is the larger one decides the question."""
     true, other = (scene.objects[index].object for index in focus)
     choices, answer = options_at(true.entity.name, [other.entity.name], turn)
-    larger = _SIZE_WORDS.index(true.size) > _SIZE_WORDS.index(other.size)
+    larger = SIZE_WORDS.index(true.size) > SIZE_WORDS.index(other.size)
     word = "larger" if larger else "smaller"
     text = rng.choice(_COMPARISON).format(word)
     wide = f"Which symbol is {word}, the {choices[0]} or the {choices[1]}?"

@@ -45,6 +45,9 @@ TEXTURES: MappingProxyType[str, str] = MappingProxyType(
 SIZES: MappingProxyType[Size, tuple[float, float]] = MappingProxyType(
     {"small": (0.30, 0.35), "medium": (0.42, 0.50), "large": (0.60, 0.96)}
 )
+SIZE_WORDS: tuple[Size, ...] = tuple(SIZES)
+"""From small to large."""
+
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _LEAST_CONTRAST = 40.0

@@ -11,7 +11,7 @@ from priorkit.core.boxes import BoxWriter
 from priorkit.core.errors import UsageError
 from priorkit.core.options.specs import build as build_settings
 from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
-from priorkit.world.conversations import captions, choice_prompt, exchange, instructions, spread
+from priorkit.world.conversations import apportioned, captions, choice_prompt, exchange, instructions
 from priorkit.world.options import QUESTION_SHARES, WorldOptions
 from priorkit.world.questions import attributes, knowledge, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
@@ -205,7 +205,7 @@ def test_kinds_of_questions_have_the_shares_asked_for(options: WorldOptions, ent
 
 @given(st.lists(st.floats(0.001, 100), min_size=1, max_size=12), st.integers(1, 500))
 def test_shares_are_rounded_to_the_nearest_counts(weights: list[float], count: int) -> None:
-    counts = Counter(spread(list(enumerate(weights)), count))
+    counts = Counter(apportioned(list(enumerate(weights)), count))
     assert counts.total() == count
     for index, weight in enumerate(weights):
         assert abs(counts[index] - count * weight / sum(weights)) < 1
