@@ -26,6 +26,7 @@ def glyph_world(
     none: int | str = ...,
     told_share: float | str = ...,
     instructed_share: float | str = ...,
+    captioned_share: float | str | None = ...,
     pairs: int | str = ...,
     pairs_test: int | str = ...,
     weak_pairs: int | str = ...,

@@ -15,7 +15,7 @@ from priorkit.world.questions import attributes, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
 from priorkit.world.questions.knowledge import knowledge_of
 from priorkit.world.scenes.captions import tags_of
-from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.entities import PRESENCE, Entity
 from priorkit.world.scenes.palette import NUMBERS
 from priorkit.world.scenes.scenes import SceneSampler, area
 
@@ -75,8 +75,7 @@ def benchmark_features(name: str) -> Features:
             "needs_image": Value("bool"),
             "entity": Value("string"),
             "prior": Value("string"),
-            "told": Value("bool"),
-            "instructed": Value("bool"),
+            **{column: Value("bool") for column in PRESENCE},
             "area": Value("float64"),
             "size": Value("string"),
             "tags": List(Value("string")),
@@ -117,8 +116,7 @@ def _row(identifier: str, name: str, question: SceneQuestion) -> dict[str, Any]:
         "needs_image": question.needs_image,
         "entity": question.entity.name,
         "prior": question.entity.prior,
-        "told": question.entity.in_text,
-        "instructed": question.entity.instructed,
+        **question.entity.presence,
         "area": None if target is None else area(target, question.scene.side),
         "size": None if target is None else target.object.size,
         "tags": tags_of(question.scene),

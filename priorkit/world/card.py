@@ -23,7 +23,7 @@ entity is known was decided by lot, so priors are known by construction.
 
 | where | what |
 |---|---|
-| `entities.parquet` | the entities: category, `prior` (`strong`, `weak`, `none`: frequency in the pairs), `told` (named in the text sources), `instructed` (shown and named in captions and instructions) |
+| `entities.parquet` | the entities: category, `prior` (`strong`, `weak`, `none`: frequency in the pairs), and whether it is in the training data: `in_pairs`, `in_text`, `in_instructions`, `in_captions` |
 | `pairs/` | image-text pairs for an encoder, with a text and a box for every object (`regions`); `test` shows strong entities in new scenes |
 | `entity_images/train`, `entity_images/test` | ImageFolder, one folder per entity; `test` in held-out typefaces |
 | `captions/`, `instructions/` | conversations in the LLaVA form; `image` is null where there is none; `tags` name what it shows; `regions/` (where asked for) expressions with boxes in RefCOCO's form |

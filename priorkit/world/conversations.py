@@ -62,7 +62,7 @@ def exchange(question: SceneQuestion, open_form: bool, boxes: BoxWriter) -> tupl
 def instructions(
     options: WorldOptions, entities: Sequence[Entity]
 ) -> list[tuple[SceneQuestion, Scene | None, list[Turn]]]:
-    """Questions about instructed entities, all kinds mixed; a conversation asks one kind about one scene.
+    """Questions about entities with ``in_instructions``, all kinds mixed; a conversation asks one kind about one scene.
 
     Only entities with ``in_text`` get questions of knowledge, some of them without a picture.
 
@@ -71,7 +71,7 @@ def instructions(
     """
     rng = random.Random(f"instructions/{options.seed}")
     sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
-    pool = [entity for entity in entities if entity.instructed]
+    pool = [entity for entity in entities if entity.in_instructions]
     named = [entity for entity in pool if entity.in_text]
     kinds = apportioned(
         [(KINDS[name], weight) for name, weight in options.question_weights.items()], options.instructions
@@ -115,10 +115,10 @@ def _conversation(questions: Sequence[SceneQuestion], open_form: bool, boxes: Bo
 
 
 def captions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Scene, list[Turn]]]:
-    """Requests for a caption, or for a list of everything with its box, about scenes of instructed entities."""
+    """Requests for a caption, or for a list of everything with its box, about scenes of entities with ``in_captions``."""
     rng = random.Random(f"captions/{options.seed}")
     sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
-    pool = [entity for entity in entities if entity.instructed]
+    pool = [entity for entity in entities if entity.in_captions]
     result: list[tuple[Scene, list[Turn]]] = []
     for _ in range(options.captions):
         scene = sampler.scene(rng, crowd(rng, pool, options.objects, options.copy_share))
@@ -135,7 +135,7 @@ def regions(options: WorldOptions, entities: Sequence[Entity]) -> list[tuple[Sce
     """Symbols among others, each with what may be said of it: its name, and its colour."""
     rng = random.Random(f"regions/{options.seed}")
     sampler = SceneSampler(options.image_size, close_up_share=options.close_up_share)
-    pool = [entity for entity in entities if entity.instructed]
+    pool = [entity for entity in entities if entity.in_instructions]
     result: list[tuple[SceneQuestion, list[str]]] = []
     for turn in range(options.regions):
         question = relations.grounding(rng, sampler, pool, turn)

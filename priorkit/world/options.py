@@ -47,7 +47,14 @@ class WorldOptions(BoxTextSettings):
     told_share: float = option(0.75, "Share of entities that the text sources name.", ge=0, le=1)
     instructed_share: float = option(
         0.85,
-        "Share of entities that captions and instructions show and name.",
+        "Share of entities that instructions show and name.",
+        ge=0,
+        le=1,
+        advanced=True,
+    )
+    captioned_share: float | None = option(
+        None,
+        "Share of entities that captions show and name, independent of the others; default: those of the instructions.",
         ge=0,
         le=1,
         advanced=True,
@@ -151,6 +158,11 @@ class WorldOptions(BoxTextSettings):
             problems.append(
                 f"{both:.1f} strong entities are in the text and the instructions, at least {LEAST_NAMES} must be: "
                 "raise told_share, instructed_share or strong"
+            )
+        if self.captioned_share is not None and self.captioned_share * self.entities < LEAST_NAMES:
+            problems.append(
+                f"captions show {self.captioned_share * self.entities:.1f} entities, at least {LEAST_NAMES} must be "
+                "shown: raise captioned_share"
             )
         if not 1 <= len(self.objects) <= MOST_OBJECTS or not all(weight >= 0 for weight in self.objects):
             problems.append(f"objects must be 1 to {MOST_OBJECTS} weights from 0, got {list(self.objects)}")

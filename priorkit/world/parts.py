@@ -18,7 +18,7 @@ from priorkit.world.options import WorldOptions
 from priorkit.world.pairs import appearances, heldout_pairs, regions, training_pairs
 from priorkit.world.scenes.captions import tags_of
 from priorkit.world.scenes.drawing import Scene
-from priorkit.world.scenes.entities import Entity, choose_entities
+from priorkit.world.scenes.entities import PRESENCE, Entity, choose_entities
 from priorkit.world.scenes.palette import Size
 from priorkit.world.scenes.scenes import SceneSampler
 from priorkit.world.text.sources import text_sources
@@ -69,8 +69,7 @@ _ENTITY = Features(
         "character": Value("string"),
         "category": Value("string"),
         "prior": Value("string"),
-        "told": Value("bool"),
-        "instructed": Value("bool"),
+        **{column: Value("bool") for column in PRESENCE},
         "pairs": Value("int64"),
         "typefaces_train": List(Value("string")),
         "typefaces_test": List(Value("string")),
@@ -123,8 +122,7 @@ def _write_entities(folder: Path, entities: Sequence[Entity], pairs: Mapping[str
             "character": entity.symbol.character,
             "category": entity.category.name,
             "prior": entity.prior,
-            "told": entity.in_text,
-            "instructed": entity.instructed,
+            **entity.presence,
             "pairs": pairs.get(entity.name, 0),
             "typefaces_train": list(entity.symbol.typefaces_train),
             "typefaces_test": list(entity.symbol.typefaces_test),

@@ -93,8 +93,8 @@ def ranks(make: Maker, name: str = "ranks") -> Artifact:
 def entities_table(make: Maker) -> Path:
     """A table of entities, as a world has it."""
     path = make.root / "entities.parquet"
-    told = [number % 3 > 0 for number in range(len(ENTITIES))]
-    write_table({"entity": ENTITIES, "prior": [PRIORS[name] for name in ENTITIES], "told": told}, path)
+    in_text = [number % 3 > 0 for number in range(len(ENTITIES))]
+    write_table({"entity": ENTITIES, "prior": [PRIORS[name] for name in ENTITIES], "in_text": in_text}, path)
     return path
 
 

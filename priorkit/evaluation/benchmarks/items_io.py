@@ -34,8 +34,8 @@ from priorkit.evaluation.tasks.item import Item
 logger = logging.getLogger(__name__)
 
 GROUP_COLUMNS = (
-    "ability", "prior", "size", "sub_task", "entity", "needs_image", "told", "instructed", "category",
-    "pair", "image_id", "dataset",
+    "ability", "prior", "size", "sub_task", "entity", "needs_image", "in_pairs", "in_text", "in_instructions",
+    "in_captions", "category", "pair", "image_id", "dataset",
 )  # fmt: skip
 """Columns that are kept with every sample, so that results can be grouped and joined."""
 

@@ -31,13 +31,14 @@ from priorkit.report.shared_items import (
 )
 from priorkit.scoring.answers.mcq.published import PARSERS, parser_metric
 
-COLUMNS = ("ability", "size", "prior", "told", "instructed", "needs_image")
+COLUMNS = ("ability", "size", "prior", "in_text", "in_instructions", "in_captions", "needs_image")
 """Groups that get a table, in this order, if items have them."""
 
 TITLES = {
     "size": "size of the object",
-    "told": "whether the text names the entity",
-    "instructed": "whether the instructions show the entity",
+    "in_text": "whether the text names the entity",
+    "in_instructions": "whether the instructions show the entity",
+    "in_captions": "whether the captions show the entity",
     "needs_image": "whether the question needs the image",
 }
 HEADLINE_COLUMNS = {"needs_image": "needs image: ", "ability": "", "size": "size: ", "prior": "prior: "}

@@ -1,8 +1,8 @@
 """The entities: their symbols and names, and how well each one is known.
 
-Three independent draws fix what a model can know about an entity by construction: its frequency in
-the encoder's pairs (``prior``), whether the text sources name it (``in_text``), and whether captions
-and instructions show it (``instructed``).
+Independent draws fix what a model can know about an entity by construction: its frequency in the encoder's
+pairs (``prior``), and whether the text sources name it (``in_text``), the instructions (``in_instructions``) and
+the captions (``in_captions``) show it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, has_gly
 from priorkit.world.scenes.palette import NUMBERS
 
 Prior = Literal["strong", "weak", "none"]
+PRESENCE = ("in_pairs", "in_text", "in_instructions", "in_captions")
+"""Columns of ``entities.parquet``: which training data an entity is in."""
+
 _T = TypeVar("_T")
 
 _LEAST_TYPEFACES = 3
@@ -57,14 +60,16 @@ class Entity:
     Attributes:
         symbol: what it is.
         prior: frequency in the encoder's pairs.
-        in_text: whether the text sources name it (the column ``told``).
-        instructed: whether captions and instructions show and name it.
+        in_text: whether the text sources name it.
+        in_instructions: whether instructions show and name it.
+        in_captions: whether captions for alignment show and name it.
     """
 
     symbol: Symbol
     prior: Prior
     in_text: bool
-    instructed: bool
+    in_instructions: bool
+    in_captions: bool
 
     @property
     def name(self) -> str:
@@ -75,6 +80,12 @@ class Entity:
     def category(self) -> Category:
         """The category of the symbol."""
         return self.symbol.category
+
+    @property
+    def presence(self) -> dict[str, bool]:
+        """Which training data it is in, by column of ``entities.parquet``."""
+        shown = (self.prior != "none", self.in_text, self.in_instructions, self.in_captions)
+        return dict(zip(PRESENCE, shown, strict=True))
 
 
 def readable_name(character: str, ending: str = "") -> str:
@@ -148,8 +159,9 @@ def _grey_mask(symbol: Symbol, faces: tuple[str, ...]) -> np.ndarray:
 def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
     """Draw the entities of a world, in the order of the catalogue.
 
-    The groups of prior are stratified over the categories. ``in_text`` is drawn within each group, and
-    ``instructed`` within both parts of it: the three are independent by construction.
+    The groups of prior are stratified over the categories. ``in_text`` is drawn within each group,
+    ``in_instructions`` within both parts of it, and ``in_captions`` within all four, unless it is the same: all are
+    independent by construction.
 
     Raises:
         UsageError: there are fewer symbols than entities.
@@ -175,9 +187,15 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
         cut = round(options.told_share * len(group))
         for in_text, members in ((True, group[:cut]), (False, group[cut:])):
             instructed = round(options.instructed_share * len(members))
-            drawn += [
-                Entity(symbol, prior, in_text, index < instructed) for index, symbol in enumerate(members)
-            ]
+            for in_instructions, cell in ((True, members[:instructed]), (False, members[instructed:])):
+                if options.captioned_share is None:
+                    captioned = len(cell) * in_instructions
+                else:
+                    captioned = round(options.captioned_share * len(cell))
+                drawn += [
+                    Entity(symbol, prior, in_text, in_instructions, index < captioned)
+                    for index, symbol in enumerate(cell)
+                ]
     rank_of = {symbol.name: index for index, symbol in enumerate(symbols)}
     return tuple(sorted(drawn, key=lambda entity: rank_of[entity.name]))
 

@@ -17,7 +17,7 @@ from priorkit.world.questions import attributes, knowledge, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
 from priorkit.world.questions.kinds import KINDS
 from priorkit.world.scenes.drawing import PlacedObject
-from priorkit.world.scenes.entities import Entity
+from priorkit.world.scenes.entities import Entity, choose_entities
 from priorkit.world.scenes.palette import NUMBERS, article
 from priorkit.world.scenes.scenes import SceneSampler, box, normalised_box, relation_between
 
@@ -226,7 +226,7 @@ def test_scenes_and_questions_that_cannot_be_made_are_refused(values: dict, word
 
 
 def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, entities: Entities) -> None:
-    banned = {entity.name for entity in entities if not entity.instructed}
+    banned = {entity.name for entity in entities if not entity.in_instructions}
     for question, scene, (human, answer, *_) in instructions(options, entities):
         assert not banned & {placed.object.entity.name for placed in question.scene.objects}
         assert not banned & set(question.choices)
@@ -239,6 +239,15 @@ def test_tuning_shows_and_names_instructed_entities_only(options: WorldOptions, 
             assert question.entity.in_text
     for scene, _ in captions(options, entities):
         assert not banned & {placed.object.entity.name for placed in scene.objects}
+
+
+def test_captions_show_only_their_entities_where_these_are_drawn(options: WorldOptions) -> None:
+    planted = options.model_copy(update={"captioned_share": 0.5})
+    entities = choose_entities(planted)
+    absent = {entity.name for entity in entities if not entity.in_captions}
+    assert any(entity.in_instructions for entity in entities if entity.name in absent)
+    for scene, _ in captions(planted, entities):
+        assert not absent & {placed.object.entity.name for placed in scene.objects}
 
 
 def test_naming_asks_for_every_entity_equally_often(entities: Entities) -> None:

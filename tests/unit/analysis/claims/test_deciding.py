@@ -255,13 +255,13 @@ def test_a_column_of_entities_needs_their_table(make, file) -> None:
     body = """kind = "partial-correlation"
 x = { ranks = "ranks", column = "mean_rank", weight = -1 }
 y = { evaluation = "after" }
-given = [{ column = "told" }]
+given = [{ column = "in_text" }]
 """
     path = file(claim(body))
     made = arms(make, path, after=0.5)
     assert "give --entities FILE" in refusal(path, made)
     table = entities_table(make)
-    assert "did you mean 'told'" in refusal(file(claim(body.replace("told", "tolds"))), made, table)
+    assert "did you mean 'in_text'" in refusal(file(claim(body.replace("in_text", "in_texts"))), made, table)
     found = decide(file(claim(body)), made, table)["A"]
     (measure,) = found.measures
     assert (measure.units, measure.unit) == (36, "entity")

@@ -21,7 +21,7 @@ name = "m"
 kind = "difference"
 smallest = 0.1
 benchmarks = "naming"
-where = { prior = "weak", told = true }
+where = { prior = "weak", in_text = true }
 contrast = [{ evaluation = "a" }, { evaluation = "b", where = { prior = ["weak", "none"] }, weight = -1 }]
 """
 
@@ -38,8 +38,8 @@ def test_parts_have_what_they_leave_out_from_the_measure(tmp_path: Path) -> None
     first, second = claim.terms()
     assert first.benchmarks == second.benchmarks == ("naming",)
     assert first.value == "score"
-    assert first.where == {"prior": ("weak",), "told": ("yes",)}
-    assert second.where == {"prior": ("weak", "none"), "told": ("yes",)}
+    assert first.where == {"prior": ("weak",), "in_text": ("yes",)}
+    assert second.where == {"prior": ("weak", "none"), "in_text": ("yes",)}
     assert claim.labels() == ["a", "b"]
 
 

@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from priorkit.core.errors import UsageError
 from priorkit.core.options.specs import build
 from priorkit.world.options import WorldOptions
-from priorkit.world.scenes.entities import catalogue, choose_entities, readable_name, similar_pairs
+from priorkit.world.scenes.entities import (
+    PRESENCE,
+    catalogue,
+    choose_entities,
+    readable_name,
+    similar_pairs,
+)
 from priorkit.world.scenes.fonts import TEST_TYPEFACES, TRAIN_TYPEFACES, glyph
 from priorkit.world.scenes.palette import NUMBERS
 
@@ -29,9 +37,33 @@ def test_text_and_instructions_are_independent_of_the_prior_and_of_each_other() 
         WorldOptions(strong=160, weak=48, none=48, told_share=0.75, instructed_share=0.75)
     )
     for prior, size in (("strong", 160), ("weak", 48), ("none", 48)):
-        table = Counter((entity.in_text, entity.instructed) for entity in entities if entity.prior == prior)
+        table = Counter(
+            (entity.in_text, entity.in_instructions) for entity in entities if entity.prior == prior
+        )
         assert table[True, True] == size * 9 / 16
         assert table[True, False] == table[False, True] == size * 3 / 16
+
+
+def test_presence_in_the_training_data_is_planted_in_all_combinations() -> None:
+    options = WorldOptions(
+        strong=160, weak=0, none=160, told_share=0.5, instructed_share=0.5, captioned_share=0.5
+    )
+    combinations = Counter(
+        tuple(entity.presence[column] for column in PRESENCE) for entity in choose_entities(options)
+    )
+    assert combinations == dict.fromkeys(product((True, False), repeat=4), 20)
+
+
+def test_captions_show_the_instructed_entities_unless_drawn_independently() -> None:
+    usual = choose_entities(WorldOptions())
+    assert all(entity.in_captions == entity.in_instructions for entity in usual)
+    drawn = choose_entities(WorldOptions(captioned_share=0.5))
+    assert [replace(entity, in_captions=entity.in_instructions) for entity in drawn] == list(usual)
+
+
+def test_too_few_entities_in_captions_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"captions show 2\.7 entities"):
+        build(WorldOptions, {"captioned_share": 0.01})
 
 
 def test_names_are_unique_and_ordinary_words() -> None:
