@@ -18,9 +18,9 @@ import numpy as np
 
 from priorkit.data.text.concepts import CONCEPTS
 from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.labelling.language_model import LanguageModelLabeller
+from priorkit.labelling.language_models.likelihood import LikelihoodLabeller
+from priorkit.labelling.language_models.prompts import read_prompts
 from priorkit.labelling.linear import fit_linear_labeller
-from priorkit.labelling.prompt import read_prompts
 from priorkit.models.language.causal_lm import build_config, build_llm
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 
@@ -51,8 +51,8 @@ def main() -> None:
         return tokenizer.decode(ids)
 
     texts = [segment() for _ in range(options.segments)]
-    shared = LanguageModelLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
-    separate = LanguageModelLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
+    shared = LikelihoodLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
+    separate = LikelihoodLabeller(subject, read_prompts()["plain"], "plain", batch_size=4)
     separate._shares_cache = False
     seconds: dict[str, list[float]] = {"text encoded once": [], "text encoded per question": []}
     for _ in range(options.rounds):

@@ -8,23 +8,31 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.process.progress import progress_bar
+from priorkit.data.images.decoding import ImageRef
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 from priorkit.data.text.labelled_text import label_column
 from priorkit.data.text.segments import SegmentStore
-from priorkit.labelling.base import Labeller, SegmentScores
+from priorkit.labelling.base import ModelLabeller, SegmentScores
 from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 from priorkit.scoring.statistics.agreement import agreement
+
+if TYPE_CHECKING:
+    from priorkit.labelling.linear import LinearLabeller
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 64
 """Segments whose scores are saved together: the most that an interruption costs."""
+
+
+ImagesOf = Callable[[NDArray[np.int64]], Iterator[tuple[ImageRef, ...]]]
+"""The images of the segments with these numbers, in order."""
 
 
 @dataclass
@@ -63,7 +71,7 @@ def decision_thresholds(
 
 
 def label_all(
-    labeller: Labeller, store: SegmentStore, count: int, thresholds: NDArray[np.float64]
+    labeller: LinearLabeller, store: SegmentStore, count: int, thresholds: NDArray[np.float64]
 ) -> SegmentLabels:
     """Label all segments with a linear labeller.
 
@@ -85,11 +93,12 @@ def label_all(
 
 
 def score_resumably(
-    load: Callable[[], Labeller],
+    load: Callable[[], ModelLabeller],
     store: SegmentStore,
     numbers: NDArray[np.int64],
     file: Path,
     labels: int,
+    images_of: ImagesOf | None = None,
 ) -> SegmentScores:
     """Score some segments with a language model; scores that an interrupted run saved are read back.
 
@@ -99,10 +108,12 @@ def score_resumably(
         load: loads the labeller; not called where everything is scored already.
         store: the segments.
         numbers: which segments, ascending.
-        file: keeps the scores, one row of float32 per segment: the labels', and 1 where it was truncated.
+        file: keeps the scores, one row of float32 per segment: the labels', then 1 where it was truncated, and 1
+            where its answer could not be parsed.
         labels: number of labels.
+        images_of: gives the images of segments, in order; None where the labeller reads only words.
     """
-    width = labels + 1
+    width = labels + 2
     row_bytes = 4 * width
     saved = file.stat().st_size // row_bytes if file.is_file() else 0
     done = len(numbers) if saved >= len(numbers) else saved // CHUNK * CHUNK
@@ -114,15 +125,19 @@ def score_resumably(
         ):
             stream.truncate(done * row_bytes)
             stream.seek(done * row_bytes)
-            for texts in _chunks(store.chosen(numbers[done:])):
-                scored = labeller.score(texts)
-                rows = np.concatenate([scored.scores, scored.truncated[:, None]], axis=1)
+            left = numbers[done:]
+            shown = images_of(left) if images_of else None
+            for texts in _chunks(store.chosen(left)):
+                images = None if shown is None else list(itertools.islice(shown, len(texts)))
+                scored = labeller.score(texts, images)
+                flags = np.stack([scored.truncated, scored.unparsed], axis=1)
+                rows = np.concatenate([scored.scores, flags], axis=1)
                 stream.write(rows.astype("<f4").tobytes())
                 stream.flush()
                 os.fsync(stream.fileno())
                 progress.advance(len(texts))
     rows = np.fromfile(file, dtype="<f4").reshape(-1, width)[: len(numbers)]
-    return SegmentScores(rows[:, :-1].astype(np.float32), rows[:, -1] > 0)
+    return SegmentScores(rows[:, :-2].astype(np.float32), rows[:, -2] > 0, rows[:, -1] > 0)
 
 
 def report_truncated(scored: SegmentScores) -> int:
@@ -131,6 +146,17 @@ def report_truncated(scored: SegmentScores) -> int:
     if truncated:
         logger.info(f"  {truncated:,} segments exceed the model's context; their middle was left out")
     return truncated
+
+
+def report_unparsed(scored: SegmentScores) -> int:
+    """Number of segments whose answer could not be parsed, also printed; they have no label."""
+    unparsed = int(scored.unparsed.sum())
+    if unparsed:
+        logger.warning(
+            f"the answers about {unparsed:,} of {len(scored.unparsed):,} segments name no label and do not say "
+            "none; these segments get no label (another --prompt or --labeller?)"
+        )
+    return unparsed
 
 
 def _chunks(texts: Iterator[str]) -> Iterator[list[str]]:

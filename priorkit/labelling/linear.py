@@ -74,7 +74,7 @@ class LinearLabeller:
             features = _features(texts[start : start + _BATCH_TEXTS], self.options)
             odds = np.asarray(features @ self.coefficients.T) + self.intercepts
             scores[start : start + _BATCH_TEXTS] = 1 / (1 + np.exp(-odds.astype(np.float64)))
-        return SegmentScores(scores, np.zeros(len(texts), dtype=np.bool_))
+        return SegmentScores(scores, *np.zeros((2, len(texts)), dtype=np.bool_))
 
     def save(self, folder: Path, about: dict[str, Any]) -> None:
         """Write a folder that :func:`load_linear_labeller` reads; ``about`` goes into its ``labeller.json``."""

@@ -42,7 +42,7 @@ class ParallelLinearLabeller(LinearLabeller):
             for start in range(0, len(texts), size)
         ]
         parts = [np.array(result["scores"], dtype=np.float32) for result in self.pool.map(tasks)]
-        return SegmentScores(np.concatenate(parts), np.zeros(len(texts), dtype=np.bool_))
+        return SegmentScores(np.concatenate(parts), *np.zeros((2, len(texts)), dtype=np.bool_))
 
 
 @contextmanager

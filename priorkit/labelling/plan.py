@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,8 +15,8 @@ from priorkit.data.text.documents import check_text_source
 from priorkit.labelling.settings import ALL_LABELS, LabelCorpusSettings
 
 if TYPE_CHECKING:
-    from priorkit.inference.model_info import ModelInfo
-    from priorkit.labelling.prompt import LabelPrompt
+    from priorkit.inference.model_info import ModelInfo, MultimodalFormat
+    from priorkit.labelling.language_models.prompts import Prompt
 
 LABELLER = "labeller"
 """Folder of an artifact that holds the linear labeller it was made with."""
@@ -34,19 +34,26 @@ class LabelPlan:
         model: the language model; None for a linear labeller.
         prompt: the language model's prompt; None for a linear labeller.
         form: form of the prompt; None for a linear labeller.
+        other_prompt: the prompt of the other way of ``--by``, for ``--compare``.
     """
 
     folder: Path
     tokenizer: Path
     model: ModelInfo | None = None
-    prompt: LabelPrompt | None = None
+    prompt: Prompt | None = None
     form: Literal["chat", "plain"] | None = None
+    other_prompt: Prompt | None = None
+
+    @property
+    def sees_images(self) -> bool:
+        """Whether the labeller is given the images of conversations."""
+        return self.model is not None and self.model.kind == "mllm"
 
     def describe(self, settings: LabelCorpusSettings) -> str:
         """The labeller in words."""
         if self.model is None:
             return "a linear labeller"
-        text = f"{self.model.kind}, {self.form} prompt"
+        text = f"{self.model.kind} by {settings.by}, {self.form} prompt"
         if settings.distil_labeller:
             text += f" for {settings.sample:,} segments, a linear labeller trained on them for the rest"
         return text
@@ -76,6 +83,15 @@ def check_usage(settings: LabelCorpusSettings) -> None:
             problems,
             "no effect on text, which has no images",
             hint="leave it out",
+        )
+    if settings.by == "generation":
+        refuse_changed(
+            settings, ("threshold", "calibrate"), problems, "no effect with --by generation: answers have no scores",
+            hint="leave it out, or use --by likelihood",
+        )  # fmt: skip
+    elif not settings.compare:
+        refuse_changed(
+            settings, ("max_new_tokens",), problems, "no effect with --by likelihood", hint="leave it out"
         )
     for name in settings.sources:
         if not re.fullmatch(r"\w[\w.-]*", name):
@@ -130,7 +146,11 @@ def check_sources(
 
 
 def plan_labeller(
-    settings: LabelCorpusSettings, labeller: Path, tokenizer: Path | None, prompt: Path | None
+    settings: LabelCorpusSettings,
+    labeller: Path,
+    tokenizer: Path | None,
+    prompt: Path | None,
+    formats: Sequence[MultimodalFormat],
 ) -> LabelPlan:
     """Check the labeller from its headers.
 
@@ -139,34 +159,43 @@ def plan_labeller(
         labeller: folder of a language model, a linear labeller, or an artifact that holds one.
         tokenizer: folder of the tokenizer; the labeller's own where None.
         prompt: the prompt file; the shipped one where None.
+        formats: those of multimodal models.
 
     Raises:
         UsageError: options that have no effect with a linear labeller.
         InputError: the labeller, the tokenizer or the prompt file cannot be used.
     """
-    from priorkit.inference.model_info import check_language_model
+    from priorkit.inference.model_info import check_language_model, check_model
+    from priorkit.labelling.language_models.prompts import read_prompts
     from priorkit.labelling.linear import is_linear_labeller
-    from priorkit.labelling.prompt import read_prompts
 
     folder = labeller / LABELLER if is_linear_labeller(labeller / LABELLER) else labeller
     if is_linear_labeller(folder):
         return _plan_linear(settings, folder, tokenizer or folder)
-    checked = check_language_model(folder, "--labeller")
+    if settings.labels == "abilities" and settings.by == "generation":
+        checked = check_model(folder, formats)
+        if checked.kind == "encoder":
+            raise InputError("an encoder cannot label", where=f"--labeller {folder}")
+        if checked.kind == "mllm" and settings.compare:
+            raise UsageError("the likelihood form takes no images", where="--compare", hint="leave it out")
+    else:
+        checked = check_language_model(folder, "--labeller")
     tokenizer = tokenizer or checked.folder
     _check_tokenizer(tokenizer)
     _check_tokenizer(checked.folder)
-    prompts = read_prompts(prompt, settings.label_set)
+    prompts = read_prompts(prompt, settings.by, settings.label_set)
+    other = read_prompts(None, settings.other_way.by, settings.label_set) if settings.compare else None
     form = settings.form
     if form == "auto":
         form = "chat" if _has_chat_template(checked.folder) else "plain"
-    return LabelPlan(folder, tokenizer, checked, prompts[form], form)
+    return LabelPlan(folder, tokenizer, checked, prompts[form], form, other[form] if other else None)
 
 
 def _plan_linear(settings: LabelCorpusSettings, folder: Path, tokenizer: Path) -> LabelPlan:
     from priorkit.labelling.linear import check_linear_labeller
 
     problems = Problems(UsageError)
-    options = ("distil_labeller", "prompt", "calibrate", "form")
+    options = ("distil_labeller", "prompt", "calibrate", "form", "by", "max_new_tokens", "compare")
     refuse_changed(settings, options, problems, "no effect with a linear labeller", hint="leave it out")
     problems.raise_if_any()
     check_linear_labeller(folder, settings.label_set)

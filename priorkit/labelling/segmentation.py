@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from priorkit.core.process.progress import track
+from priorkit.data.images.decoding import ImageRef
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.text.segments import Record, SegmentStore, read_records, segments_of
 from priorkit.labelling.settings import LabelCorpusSettings
@@ -84,6 +88,7 @@ def cut_sources(
     sources: Mapping[str, Path],
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
+    check_images: bool = False,
 ) -> None:
     """Cut all sources into segments, one file per source.
 
@@ -92,6 +97,7 @@ def cut_sources(
         sources: paths by name, in order.
         tokenizer: counts the tokens.
         folder: an existing folder for the segments and the counts.
+        check_images: whether the labeller sees images, so that conversations with a broken one are rejected.
 
     Raises:
         InputError: a source is empty or damaged, or too many rows are rejected.
@@ -106,7 +112,7 @@ def cut_sources(
         documents[name] = 0
 
         def counted(name: str = name, path: Path = path) -> Iterator[Record]:
-            records = _records(settings, name, path, rejects)
+            records = _records(settings, name, path, rejects, check_images)
             for record in itertools.islice(records, settings.max_documents or None):
                 documents[name] += 1
                 yield record
@@ -118,9 +124,27 @@ def cut_sources(
     (folder / SEGMENTATION).write_text(json.dumps(asdict(segmentation)), encoding="utf-8")
 
 
-def _records(settings: LabelCorpusSettings, name: str, path: Path, rejects: Rejects) -> Iterator[Record]:
+def _records(
+    settings: LabelCorpusSettings, name: str, path: Path, rejects: Rejects, check_images: bool
+) -> Iterator[Record]:
     from priorkit.data.conversations.labelled_conversations import conversation_records
 
     if settings.labels == "abilities":
-        return conversation_records(path, rejects, settings.layout(name))
+        return conversation_records(path, rejects, settings.layout(name), check_images)
     return read_records(path, rejects, settings.text_column)
+
+
+def segment_images(
+    settings: LabelCorpusSettings, sources: Mapping[str, Path], store: SegmentStore
+) -> Callable[[NDArray[np.int64]], Iterator[tuple[ImageRef, ...]]]:
+    """What gives the images of conversations by their numbers, ascending, counted over all sources."""
+    from priorkit.data.conversations.labelled_conversations import conversation_images
+
+    names, paths = list(sources), list(sources.values())
+
+    def images_of(numbers: NDArray[np.int64]) -> Iterator[tuple[ImageRef, ...]]:
+        for source, places in itertools.groupby(store.places(numbers), key=lambda place: place[0]):
+            ids = (document for _, document in places)
+            yield from conversation_images(paths[source], ids, settings.layout(names[source]))
+
+    return images_of

@@ -61,10 +61,23 @@ class LabelCorpusSettings(
     )
     labeller: str = option(
         ...,
-        "Language model, or the linear labeller of an earlier --distil-labeller (its folder or artifact).",
-        accepts=("llm", "adapter", "text", "instructions"),
+        "Language model; for abilities by generation also a multimodal model, which sees the images; or the linear "
+        "labeller of an earlier --distil-labeller (its folder or artifact).",
+        accepts=("llm", "mllm", "adapter", "text", "instructions"),
         hub="model",
         metavar="MODEL",
+    )
+    by: Literal["likelihood", "generation"] = option(
+        "likelihood",
+        "How the model labels: the likelihood of yes for each label, or one question for all labels whose written "
+        "answer is parsed, as in the paper.",
+    )
+    compare: Count = option(
+        0,
+        "Segments of those the model labels (held-out ones with --distil-labeller) that it also labels the other "
+        "way of --by, to report how far the two agree.",
+        metavar="N",
+        advanced=True,
     )
     distil_labeller: bool = option(
         False,
@@ -91,8 +104,8 @@ class LabelCorpusSettings(
     )
     prompt: str | None = option(
         None,
-        "Prompt of the language model: a TOML file like the shipped labelling/labelling.toml (abilities: "
-        "labelling/abilities.toml).",
+        "Prompt of the model: a TOML file like the shipped labelling/language_models/concepts-generation.toml "
+        "(or abilities-, -likelihood.toml).",
         accepts=("text",),
         metavar="FILE",
     )
@@ -102,11 +115,20 @@ class LabelCorpusSettings(
         advanced=True,
     )
     calibrate: bool = option(False, "Contextual calibration on content-free inputs.", advanced=True)
+    max_new_tokens: int = option(
+        64, "Longest answer in tokens with --by generation.", metavar="N", ge=1, advanced=True
+    )
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     batch_size: int = option(8, "Segments per forward pass of a model.", ge=1)
     images: tuple[str, ...] = redefault(ImageFolderSettings, "images", (), advanced=True)
     image_column: Words = redefault(ImageColumnSettings, "image_column", IMAGE_KEYS)
     reject_limit: float = reject_limit_option("rows")
+
+    @property
+    def other_way(self) -> LabelCorpusSettings:
+        """The same with the other way of labelling, its prompt the shipped one."""
+        by = "generation" if self.by == "likelihood" else "likelihood"
+        return self.model_copy(update={"by": by, "prompt": None, "calibrate": False})
 
     @property
     def label_set(self) -> LabelSet:

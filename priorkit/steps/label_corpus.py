@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.text.segments import SegmentStore
-from priorkit.labelling import distillation, label, output
+from priorkit.labelling import output
+from priorkit.labelling.model_labels import label_with_model
 from priorkit.labelling.parallel_linear import label_with_linear
-from priorkit.labelling.plan import LABELLER, LabelPlan, check_sources, check_usage, plan_labeller
+from priorkit.labelling.plan import LabelPlan, check_sources, check_usage, plan_labeller
 from priorkit.labelling.segmentation import cut_sources, read_segmentation
 from priorkit.labelling.settings import LabelCorpusSettings
 
@@ -30,11 +29,14 @@ def plan(settings: LabelCorpusSettings, inputs: Inputs) -> Plan[LabelPlan]:
     tokenizer, prompt = inputs.optional("tokenizer"), inputs.optional("prompt")
     labeller: LabelPlan | None = None
     with problems.collecting():
+        from priorkit.architectures.registry import ARCHITECTURES, architecture
+
         labeller = plan_labeller(
             settings,
             inputs.one("labeller").path,
             tokenizer.path if tokenizer else None,
             prompt.path if prompt else None,
+            [architecture(name) for name in ARCHITECTURES],
         )
     problems.raise_if_any()
     assert labeller is not None
@@ -55,13 +57,14 @@ def execute(settings: LabelCorpusSettings, work: Work[LabelPlan]) -> None:
     if not (resumable and work.state.exists()):
         folder = work.scratch / "cut"
         folder.mkdir()
-        cut_sources(settings, sources, load_tokenizer(labeller.tokenizer), folder)
+        counting = load_tokenizer(labeller.tokenizer)
+        cut_sources(settings, sources, counting, folder, labeller.sees_images)
         if resumable:
             folder.replace(work.state)
     folder = work.state if resumable else work.scratch / "cut"
     store, segmentation = SegmentStore(folder, len(sources)), read_segmentation(folder)
     if resumable:
-        labels = _label_with_model(settings, work, store, segmentation.segments)
+        labels = label_with_model(settings, work, sources, store, segmentation.segments)
     else:
         labels = label_with_linear(settings, labeller.folder, store, segmentation.segments)
     rejects = segmentation.rejects(settings.reject_limit)
@@ -85,42 +88,6 @@ def execute(settings: LabelCorpusSettings, work: Work[LabelPlan]) -> None:
 
 def _sources(inputs: Inputs) -> dict[str, Path]:
     return {name: source.path for name, source in inputs.named("sources").items()}
-
-
-def _label_with_model(
-    settings: LabelCorpusSettings,
-    work: Work[LabelPlan],
-    store: SegmentStore,
-    count: int,
-) -> label.SegmentLabels:
-    """Label all segments with the language model, or a sample and the rest with a linear labeller."""
-    from priorkit.labelling.language_model import load_language_model, read_calibration
-
-    labeller, thresholds = work.plan.payload, label.decision_thresholds(settings)
-    sample = distillation.draw_sample(settings, count) if settings.distil_labeller else None
-    numbers = np.arange(count) if sample is None else sample.numbers
-    scored = label.score_resumably(
-        lambda: load_language_model(settings, labeller, work.state),
-        store,
-        numbers,
-        work.state / "scores.f32",
-        len(thresholds),
-    )
-    work.metrics["truncated"] = label.report_truncated(scored)
-    if settings.calibrate:
-        work.metrics["leaning"] = read_calibration(work.state)
-    present = scored.scores >= thresholds
-    if sample is None:
-        by_model = np.ones(count, dtype=np.bool_)
-        return label.SegmentLabels(scored.scores, present, by_model, {"llm": thresholds})
-    agreement = distillation.distil(settings, store, sample, present, labeller.tokenizer, work.path)
-    work.metrics["agreement"] = {
-        row["label"]: {name: value for name, value in row.items() if name != "label"} for row in agreement
-    }
-    labels = label_with_linear(settings, work.path / LABELLER, store, count)
-    labels.scores[numbers], labels.present[numbers], labels.by_model[numbers] = scored.scores, present, True
-    labels.thresholds = {"llm": thresholds, **labels.thresholds}
-    return labels
 
 
 def _draw(settings: LabelCorpusSettings, shares: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from priorkit.core import artifact
 from priorkit.data.text.concepts import COMBINATIONS, CONCEPTS, LABELS
-from priorkit.labelling.language_model import LanguageModelLabeller
+from priorkit.labelling.language_models.likelihood import LikelihoodLabeller
 
 PROMPT = """
 [chat]
@@ -136,15 +136,15 @@ def test_the_same_inputs_give_the_same_bytes(cli, asked, by_model, tmp_path: Pat
 @pytest.mark.parametrize("torn", [0, 13])
 def test_an_interrupted_run_resumes(cli, asked, by_model, tmp_path: Path, monkeypatch, torn: int) -> None:
     out = tmp_path / "out"
-    score, calls = LanguageModelLabeller.score, []
+    score, calls = LikelihoodLabeller.score, []
 
-    def counted(self, texts):
+    def counted(self, texts, images=None):
         calls.append(len(texts))
         if len(calls) == 2 and len(calls) == interrupt:
             raise KeyboardInterrupt
-        return score(self, texts)
+        return score(self, texts, images)
 
-    monkeypatch.setattr(LanguageModelLabeller, "score", counted)
+    monkeypatch.setattr(LikelihoodLabeller, "score", counted)
     interrupt = 2
     stopped = cli(*asked, "--out", out)
     assert stopped.code == 130
@@ -207,6 +207,118 @@ def test_thresholds_decide(cli, asked, tmp_path: Path) -> None:
     assert (shares["math_reasoning"], shares["reasoning"], shares["visual"], shares["none"]) == (1, 1, 0, 0)
 
 
+def test_one_question_whose_answer_is_parsed(cli, artifacts, tmp_path: Path, monkeypatch) -> None:
+    """Labels are those that the answer names; what cannot be parsed is counted; both ways are compared."""
+    from priorkit.labelling.language_models import generation
+
+    def answers(self: generation.GenerationLabeller, rows: list, inputs: list) -> list[str]:
+        texts = [self._model.tokenizer.decode(row) for row in rows]
+        return ["Code reasoning" if "return" in t else "hm" if "def " in t else "None" for t in texts]
+
+    monkeypatch.setattr(generation.GenerationLabeller, "_answers", answers)
+    prompt = tmp_path / "prompt.toml"
+    shipped = Path(generation.__file__).with_name("concepts-generation.toml").read_text()
+    prompt.write_text(shipped.replace("{labels}", ""))
+    words = (
+        "label-corpus", *sources(artifacts), "--labeller", artifacts.llm, "--by", "generation", "--prompt", prompt,
+        "--form", "plain", "--segment-tokens", 48, "--max-documents", 40, *CPU,
+    )  # fmt: skip
+    score = lambda self, texts, images=None: _all_code(texts)  # noqa: E731
+    monkeypatch.setattr(LikelihoodLabeller, "score", score)
+    found = cli(*words, "--compare", 12, "--out", tmp_path / "out")
+    assert found.code == 0, found.err
+    metrics = artifact.open_artifact(found.path).manifest.metrics
+    rows = [
+        row for n in ("facts", "code") for row in pq.read_table(found.path / "text" / f"{n}.parquet").to_pylist()
+    ]  # fmt: skip
+    for row in rows:
+        assert row["labels"] == (["code_reasoning", "reasoning"] if "return" in row["text"] else [])
+        assert row["scores"]["code_reasoning"] == float("return" in row["text"])
+    unparsed = sum("return" not in row["text"] and "def " in row["text"] for row in rows)
+    assert metrics["unparsed"] == unparsed
+    assert (f"the answers about {unparsed:,} of" in found.err) == bool(unparsed)
+    compared = pq.read_table(found.path / "agreement-of-ways.parquet").to_pylist()
+    by_label = {row["label"]: row for row in compared}
+    assert {row["items"] for row in compared} == {12}
+    assert by_label["code_reasoning"]["predicted"] == 12
+    assert by_label["code_reasoning"]["given"] <= 12
+    assert metrics["agreement_of_ways"]["code_reasoning"]["predicted"] == 12
+
+
+def _all_code(texts: list[str]):
+    from priorkit.labelling.base import SegmentScores
+
+    scores = np.zeros((len(texts), len(CONCEPTS)), dtype=np.float32)
+    scores[:, CONCEPTS.index("code_reasoning")] = 0.9
+    return SegmentScores(scores, *np.zeros((2, len(texts)), dtype=np.bool_))
+
+
+def test_a_multimodal_labeller_sees_the_images(cli, artifacts, tmp_path: Path, monkeypatch) -> None:
+    """Each conversation is labelled with its own image, text-only ones without; broken images are rejected."""
+    from priorkit.labelling.language_models import generation
+
+    seen: dict[str, str] = {}
+
+    def answers(self: generation.GenerationLabeller, rows: list, inputs: list) -> list[str]:
+        for row, given in zip(rows, inputs, strict=True):
+            text = self._model.tokenizer.decode(row)
+            number = text.split("number ")[1].split()[0]
+            seen[number] = ",".join(image.name for image in given.images)
+        return ["Perception" if given.images else "others" for given in inputs]
+
+    monkeypatch.setattr(generation.GenerationLabeller, "_answers", answers)
+    from tests.support.evaluation_models import picture
+
+    rows = []
+    for number in range(12):
+        turns = [{"from": "human", "value": f"what is number {number} ?"}, {"from": "gpt", "value": "it ."}]
+        row = {"id": f"t{number}", "conversations": turns}
+        if number % 3:
+            (tmp_path / f"{number}.png").write_bytes(picture(number) if number != 4 else b"broken")
+            turns[0]["value"] = "<image>\n" + turns[0]["value"]
+            row["image"] = f"{number}.png"
+        rows.append(row)
+    source = tmp_path / "mix.json"
+    source.write_text(json.dumps(rows))
+    prompt = tmp_path / "prompt.toml"
+    prompt.write_text(
+        '[chat]\nuser = "{text}"\nnone = ["others"]\n[plain]\ntext = "{text}"\nnone = ["others"]\n'
+        + "".join(f'[labels.{n}]\nlabel = "{n}"\ndefinition = ""\n' for n in ("perception", "reasoning"))
+    )
+    found = cli(
+        "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", artifacts.mllm, "--by", "generation",
+        "--prompt", prompt, "--form", "plain", "--reject-limit", 0.2, *CPU, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    assert set(seen) == {str(number) for number in range(12)} - {"4"}
+    for number, image in seen.items():
+        assert image == (f"{number}.png" if int(number) % 3 else ""), (number, image)
+        assert bool(image) == bool(int(number) % 3)
+    kept = {
+        row["id"]: row["ability"]
+        for file in (found.path / "conversations" / "mix").rglob("*.parquet")
+        for row in pq.read_table(file).to_pylist()
+    }
+    assert kept == {f"t{n}": "perception" if n % 3 else "none" for n in range(12) if n != 4}
+    assert artifact.open_artifact(found.path).manifest.metrics["rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--by", "generation", "--calibrate"), "--calibrate: no effect with --by generation"),
+        (("--by", "generation", "--threshold", "all=0.2"), "--threshold: no effect with --by generation"),
+        (("--max-new-tokens", 9), "--max-new-tokens: no effect with --by likelihood"),
+    ],
+)
+def test_options_of_the_other_way(cli, artifacts, tmp_path: Path, extra: tuple, message: str) -> None:
+    found = cli(
+        "label-corpus", *sources(artifacts), "--labeller", artifacts.llm, *extra, "--out", tmp_path / "x"
+    )
+    assert found.code == 2, found.err
+    assert message in found.err
+
+
 def test_refusals(cli, artifacts, distilled, tmp_path: Path) -> None:
     base = ("label-corpus", *sources(artifacts), "--out", tmp_path / "out")
 
@@ -221,7 +333,7 @@ def test_refusals(cli, artifacts, distilled, tmp_path: Path) -> None:
     )
     refused(2, "unknown label 'math'", "set their thresholds instead", "between 0 and 1, got 2")
     found = cli(*base, "--labeller", artifacts.mllm)
-    refused(3, "LABELLER" if "LABELLER" in found.err else "--labeller", "mllm")
+    refused(3, "--labeller", "expected a language model, got 'llava'")
     found = cli(*base, "--labeller", artifacts.world)
     refused(3, "world")
     found = cli(*base, "--labeller", distilled.path, "--calibrate", "--distil-labeller")
@@ -409,15 +521,15 @@ def test_each_conversation_has_the_ability_that_the_model_gives(
     """A model that knows the answer: colors are perception, sums reasoning, multiples of five neither."""
     from priorkit.labelling.base import SegmentScores
 
-    def score(self: LanguageModelLabeller, texts: list[str]) -> SegmentScores:
+    def score(self: LikelihoodLabeller, texts: list[str], images: object = None) -> SegmentScores:
         assert all(text.startswith("Question: what") and "<image>" not in text for text in texts)
         found = [
             (0.1, 0.2) if int(t.split()[-1]) % 5 == 0 else (0.9, 0.6) if "colour" in t else (0.6, 0.9)
             for t in texts
         ]
-        return SegmentScores(np.array(found, dtype=np.float32), np.zeros(len(texts), dtype=np.bool_))
+        return SegmentScores(np.array(found, dtype=np.float32), *np.zeros((2, len(texts)), dtype=np.bool_))
 
-    monkeypatch.setattr(LanguageModelLabeller, "score", score)
+    monkeypatch.setattr(LikelihoodLabeller, "score", score)
     source = conversations(tmp_path, 30)
     found = cli(
         "label-corpus", f"mix={source}", "--labels", "abilities", "--labeller", artifacts.llm, "--reject-limit", 0.1, *CPU,

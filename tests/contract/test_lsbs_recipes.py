@@ -18,7 +18,7 @@ from priorkit.steps.tune import TuneSettings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lsbs"
 NAMES = [name for name in recipe.shipped() if name.startswith("lsbs/lsbs-")]
-TUNING = [name for name in recipe.shipped() if name.startswith("lsbs/sft-")]
+TUNING = [name for name in recipe.shipped() if name.startswith("lsbs/sft-") and name != "lsbs/sft-label"]
 MODELS = [name for name in NAMES if name != "lsbs/lsbs-label"]
 
 

@@ -16,8 +16,9 @@ from priorkit.data.conversations.conversation import (
     Conversation,
     check_conversations,
     conversation_of,
+    drop_broken_images,
 )
-from priorkit.data.images.decoding import BrokenImageError
+from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.images.tagged_tables import Row, write_rows
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
@@ -36,31 +37,63 @@ def as_text(conversation: Conversation) -> str:
     return "\n".join(f"{_SPEAKERS[turn.role]}: {turn.text.strip()}" for turn in turns)
 
 
-def conversation_records(path: Path, rejects: Rejects, layout: RowLayout = COMMON) -> Iterator[Record]:
+def conversation_records(
+    path: Path, rejects: Rejects, layout: RowLayout = COMMON, check_images: bool = False
+) -> Iterator[Record]:
     """Yield the conversations of a source in order as text; ids are ``number of the file:number of the row``.
 
     Args:
         path: a file or a folder of files.
         rejects: takes rows that are not conversations, or whose image is missing.
         layout: their columns, and where the images are.
+        check_images: decode the images, and reject rows with a broken one.
 
     Raises:
         InputError: a file is damaged, or there is no conversation at all.
     """
     count = 0
     for index, file in enumerate(check_conversations(path, layout)):
-        for number, row in read_rows(file, rejects):
-            try:
-                text = as_text(conversation_of(row, file, number, layout))
-                text.encode()
-            except (BrokenImageError, ValueError) as error:
-                rejects.add(str(file), number, str(error))
-                continue
-            rejects.accept()
+        conversations = _readable(file, rejects, layout)
+        if check_images:
+            conversations = drop_broken_images(conversations, rejects)
+        for _, number, conversation in conversations:
             count += 1
-            yield Record(f"{index}:{number}", text, "")
+            yield Record(f"{index}:{number}", as_text(conversation), "")
     if not count:
         raise InputError("no conversations here", where=str(path))
+
+
+def _readable(file: Path, rejects: Rejects, layout: RowLayout) -> Iterator[tuple[str, int, Conversation]]:
+    """Yield ``(file, row number, conversation)`` of a file; other rows go to ``rejects``."""
+    for number, row in read_rows(file, rejects):
+        try:
+            conversation = conversation_of(row, file, number, layout)
+            as_text(conversation).encode()
+        except (BrokenImageError, ValueError) as error:
+            rejects.add(str(file), number, str(error))
+            continue
+        rejects.accept()
+        yield str(file), number, conversation
+
+
+def conversation_images(
+    path: Path, ids: Iterable[str], layout: RowLayout = COMMON
+) -> Iterator[tuple[ImageRef, ...]]:
+    """Yield the images of conversations of a source.
+
+    Args:
+        path: the source.
+        ids: of :func:`conversation_records`, in its order.
+        layout: their columns, and where the images are.
+    """
+    ignored = Rejects(1.0)
+    rows = (
+        (f"{index}:{number}", conversation.images)
+        for index, file in enumerate(check_conversations(path, layout))
+        for _, number, conversation in _readable(file, ignored, layout)
+    )
+    for identifier in ids:
+        yield next(images for found, images in rows if found == identifier)
 
 
 def most_likely(scores: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.bool_]:

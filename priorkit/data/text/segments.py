@@ -233,6 +233,17 @@ class SegmentStore:
             for batch in self.batches(source):
                 yield batch.column("text").to_pylist()
 
+    def places(self, numbers: NDArray[np.int64]) -> Iterator[tuple[int, str]]:
+        """Yield source number and document id of the segments with these numbers, in ascending order."""
+        start = taken = 0
+        for source in range(self._sources):
+            for batch in self.batches(source):
+                stop = int(np.searchsorted(numbers, start + batch.num_rows))
+                documents = batch.column("document")
+                for number in numbers[taken:stop]:
+                    yield source, documents[int(number) - start].as_py()
+                start, taken = start + batch.num_rows, stop
+
     def chosen(self, numbers: NDArray[np.int64]) -> Iterator[str]:
         """Yield the texts of the segments with these numbers, in ascending order, counted over all sources."""
         start = taken = 0

@@ -22,8 +22,8 @@ from priorkit.inference import likelihood
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.labelling.language_model import LanguageModelLabeller
-from priorkit.labelling.prompt import LabelPrompt
+from priorkit.labelling.language_models.likelihood import LikelihoodLabeller
+from priorkit.labelling.language_models.prompts import LikelihoodPrompt
 from priorkit.mle_bench.synonym_model import SynonymModel, check_synonym_model
 from priorkit.training.engine.validation_loss import ValidationText
 
@@ -65,8 +65,8 @@ def test_prompts_begin_alike_in_evaluation_labelling_and_synonyms(
     cache = AnswerCache(tmp_path / "a", "b")
     run_requests(model, options, [item], TASKS["choice"], "likelihood", Rejects(0.0), "b", cache)
 
-    prompt = LabelPrompt("", "Text: ", {"a": "\na?\nAnswer:"}, (" yes",), (" no",))
-    asked.append(LanguageModelLabeller(model, prompt, kind, 2)._before)
+    prompt = LikelihoodPrompt("", "Text: ", {"a": "\na?\nAnswer:"}, (" yes",), (" no",))
+    asked.append(LikelihoodLabeller(model, prompt, kind, 2)._before)
 
     monkeypatch.setattr("priorkit.inference.loading.load_model_adapter", lambda *_: model)
     started = runtime.start_portable(1, "cpu", "fp32")

@@ -14,17 +14,17 @@ from priorkit.core.errors import InputError
 from priorkit.data.text.concepts import CONCEPTS
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.labelling import language_model
-from priorkit.labelling.base import SegmentScores
-from priorkit.labelling.language_model import LanguageModelLabeller
-from priorkit.labelling.prompt import LabelPrompt, read_prompts
+from priorkit.labelling.base import MIN_SEGMENT_TOKENS, SegmentScores
+from priorkit.labelling.language_models import likelihood
+from priorkit.labelling.language_models.likelihood import LikelihoodLabeller
+from priorkit.labelling.language_models.prompts import LikelihoodPrompt, read_prompts
 from priorkit.models.language.causal_lm import build_config, build_llm
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 
 TOLERANCE = 1e-5
 """fp32 against float64, on a model whose activations are large."""
 
-LEAST = language_model.MIN_SEGMENT_TOKENS
+LEAST = MIN_SEGMENT_TOKENS
 
 WORDS = [
     "the",
@@ -71,12 +71,12 @@ def subject(tokenizer) -> ModelAdapter:
     return subject_of(tokenizer)
 
 
-def prompt(yes: tuple[str, ...] = (" yes", " Yes"), no: tuple[str, ...] = (" no", " No")) -> LabelPrompt:
+def prompt(yes: tuple[str, ...] = (" yes", " Yes"), no: tuple[str, ...] = (" no", " No")) -> LikelihoodPrompt:
     after = {name: f"\n{name.replace('_', ' ')}?\nAnswer:" for name in CONCEPTS}
-    return LabelPrompt("Be sure.", "Text: ", after, yes, no)
+    return LikelihoodPrompt("Be sure.", "Text: ", after, yes, no)
 
 
-def score(labeller: LanguageModelLabeller, texts: list[str], batch_size: int) -> SegmentScores:
+def score(labeller: LikelihoodLabeller, texts: list[str], batch_size: int) -> SegmentScores:
     labeller.batch_size = batch_size
     return labeller.score(texts)
 
@@ -86,7 +86,7 @@ def texts(count: int = 23) -> list[str]:
     return [" ".join(draw.choice(WORDS) for _ in range(draw.randrange(1, 25))) for _ in range(count)]
 
 
-def oracle(subject: ModelAdapter, text: str, label_prompt: LabelPrompt) -> np.ndarray:
+def oracle(subject: ModelAdapter, text: str, label_prompt: LikelihoodPrompt) -> np.ndarray:
     """Each label, each spelling: the full sequence through the model in float64, one at a time."""
     model = subject.model.double()
     found = []
@@ -117,9 +117,9 @@ def oracle(subject: ModelAdapter, text: str, label_prompt: LabelPrompt) -> np.nd
     [prompt(), prompt((" yes", " the red cat"), (" no", " two small stars", " Zq"))],
     ids=["single tokens", "several tokens"],
 )
-def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, label_prompt: LabelPrompt) -> None:
+def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, label_prompt: LikelihoodPrompt) -> None:
     wanted = texts()
-    found = score(LanguageModelLabeller(subject, label_prompt, "plain"), wanted, 7)
+    found = score(LikelihoodLabeller(subject, label_prompt, "plain"), wanted, 7)
     expected = np.stack([oracle(subject, text, label_prompt) for text in wanted])
     np.testing.assert_allclose(found.scores, expected, atol=TOLERANCE)
     assert found.scores.dtype == np.float32
@@ -128,7 +128,7 @@ def test_scores_equal_a_plain_forward_pass(subject: ModelAdapter, label_prompt: 
 
 
 def test_scores_do_not_depend_on_batches_or_neighbours(subject: ModelAdapter) -> None:
-    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    labeller = LikelihoodLabeller(subject, prompt(), "plain")
     wanted = texts()
     once = score(labeller, wanted, 4).scores
     np.testing.assert_allclose(score(labeller, wanted, 1).scores, once, atol=TOLERANCE)
@@ -138,15 +138,15 @@ def test_scores_do_not_depend_on_batches_or_neighbours(subject: ModelAdapter) ->
 
 
 def test_without_a_cache_the_scores_are_the_same(subject: ModelAdapter, monkeypatch, caplog) -> None:
-    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    labeller = LikelihoodLabeller(subject, prompt(), "plain")
     wanted = texts(9)
     shared = score(labeller, wanted, 4).scores
 
     def refuse(self, contexts):
         raise NotImplementedError("no cache of that kind")
 
-    monkeypatch.setattr(LanguageModelLabeller, "_cached_logits", refuse)
-    apart = score(LanguageModelLabeller(subject, prompt(), "plain"), wanted, 4).scores
+    monkeypatch.setattr(LikelihoodLabeller, "_cached_logits", refuse)
+    apart = score(LikelihoodLabeller(subject, prompt(), "plain"), wanted, 4).scores
     np.testing.assert_allclose(apart, shared, atol=TOLERANCE)
     assert caplog.text.count("each question encodes the text again") == 1
 
@@ -161,7 +161,7 @@ def test_other_families_agree_with_themselves_without_cache(tokenizer, kind: str
         fields |= {"sliding_window": 16}
     own = subject_of(tokenizer, **fields)
     wanted = texts(9)
-    labeller = LanguageModelLabeller(own, prompt(), "plain")
+    labeller = LikelihoodLabeller(own, prompt(), "plain")
     shared = score(labeller, wanted, 4).scores
     monkeypatch.setattr(labeller, "_shares_cache", False)
     np.testing.assert_allclose(score(labeller, wanted, 1).scores, shared, atol=TOLERANCE)
@@ -169,7 +169,7 @@ def test_other_families_agree_with_themselves_without_cache(tokenizer, kind: str
 
 def test_a_long_segment_loses_its_middle(tokenizer) -> None:
     subject = subject_of(tokenizer, 120)
-    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    labeller = LikelihoodLabeller(subject, prompt(), "plain")
     ids = tokenizer(" ".join(texts(20)), add_special_tokens=False)["input_ids"]
     long = tokenizer.decode(ids)
     room = labeller._max_text
@@ -181,11 +181,11 @@ def test_a_long_segment_loses_its_middle(tokenizer) -> None:
     assert found.truncated.tolist() == [True, False]
     assert np.isfinite(found.scores).all()
     with pytest.raises(InputError, match="the model takes 40 with the text"):
-        LanguageModelLabeller(subject_of(tokenizer, 40), prompt(), "plain")
+        LikelihoodLabeller(subject_of(tokenizer, 40), prompt(), "plain")
 
 
 def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: ModelAdapter) -> None:
-    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    labeller = LikelihoodLabeller(subject, prompt(), "plain")
     ids, _ = labeller._text_ids("a</s>b")
     assert subject.tokenizer.eos_token_id not in ids
     assert subject.tokenizer.decode(ids) == "a</s>b"
@@ -193,7 +193,7 @@ def test_names_of_special_tokens_in_a_text_are_ordinary_text(subject: ModelAdapt
 
 
 def test_calibration_corrects_by_content_free_inputs(subject: ModelAdapter) -> None:
-    labeller = LanguageModelLabeller(subject, prompt(), "plain")
+    labeller = LikelihoodLabeller(subject, prompt(), "plain")
     plain = score(labeller, ["N/A", "", "[MASK]"], 3).scores.astype(np.float64)
     log_odds = labeller.calibrate()
     odds = np.log(plain / (1 - plain))
@@ -206,10 +206,10 @@ def test_calibration_corrects_by_content_free_inputs(subject: ModelAdapter) -> N
 def test_chat_form_is_the_template_around_text_and_question(subject: ModelAdapter) -> None:
     """The text's tokens are between those of the rendered template."""
     short = prompt((" yes",), (" no",))
-    labeller = LanguageModelLabeller(subject, short, "chat")
+    labeller = LikelihoodLabeller(subject, short, "chat")
     template = "Be sure.\nUSER: Text: {}" + short.after["visual_concept"] + "\nASSISTANT:"
     before, after = template.split("{}")
-    rendered = LabelPrompt(
+    rendered = LikelihoodPrompt(
         "",
         before,
         {name: after.replace("visual concept", name.replace("_", " ")) for name in CONCEPTS},
@@ -217,7 +217,7 @@ def test_chat_form_is_the_template_around_text_and_question(subject: ModelAdapte
         short.no,
     )
     wanted = texts(5)
-    plain = LanguageModelLabeller(subject, rendered, "plain")
+    plain = LikelihoodLabeller(subject, rendered, "plain")
     np.testing.assert_allclose(
         score(labeller, wanted, 2).scores, score(plain, wanted, 2).scores, atol=TOLERANCE
     )
@@ -233,26 +233,26 @@ def test_a_template_without_system_messages_gets_it_in_the_user_turn(
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
         "[{{ messages[0]['content'] }}]"
     )
-    before, after = language_model._render(other, prompt(), "chat")
+    before, after = likelihood._rendered(other, prompt(), "chat")
     assert before == "[Be sure.\n\nText: "
     assert after["math_reasoning"] == "\nmath reasoning?\nAnswer:]"
     other.chat_template = "{{ raise_exception('nothing here') }}"
     with pytest.raises(InputError, match="cannot be rendered"):
-        language_model._render(other, prompt(), "chat")
+        likelihood._rendered(other, prompt(), "chat")
 
 
 def test_yes_and_no_must_differ_in_tokens(subject: ModelAdapter) -> None:
     with pytest.raises(InputError, match="same tokens on both sides"):
-        LanguageModelLabeller(subject, prompt((" yes",), (" yes",)), "plain")
+        LikelihoodLabeller(subject, prompt((" yes",), (" yes",)), "plain")
 
 
 def test_a_model_with_weights_from_disk() -> None:
     """The golden model, one token per byte: every answer has several."""
     subject = load_model_adapter(
-        check_model(Path(__file__).parents[2] / "golden" / "tiny-llama"), torch.device("cpu")
+        check_model(Path(__file__).parents[3] / "golden" / "tiny-llama"), torch.device("cpu")
     )
-    label_prompt = LabelPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
-    found = score(LanguageModelLabeller(subject, label_prompt, "plain"), ["a cat", "1 + 1"], 2)
+    label_prompt = LikelihoodPrompt("", "Well: ", dict.fromkeys(CONCEPTS, " Is it?"), (" yes",), (" no",))
+    found = score(LikelihoodLabeller(subject, label_prompt, "plain"), ["a cat", "1 + 1"], 2)
     np.testing.assert_allclose(
         found.scores, np.stack([oracle(subject, t, label_prompt) for t in ["a cat", "1 + 1"]]), atol=TOLERANCE
     )
@@ -269,7 +269,7 @@ def test_the_shipped_prompt_is_complete() -> None:
 
 
 def test_a_prompt_file_is_refused_with_all_its_problems(tmp_path: Path) -> None:
-    shipped = Path(language_model.__file__).with_name("labelling.toml").read_text()
+    shipped = Path(likelihood.__file__).with_name("concepts-likelihood.toml").read_text()
     file = tmp_path / "p.toml"
     file.write_text(
         shipped.replace("[labels.code_reasoning]", "[labels.code_reasonin]").replace("system = ", "sistem = ")

@@ -6,11 +6,9 @@ encoded once: the questions that follow it share the keys and values of its text
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,31 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from priorkit.core.artifact import write_text
 from priorkit.core.errors import InputError
-from priorkit.core.process import runtime
-from priorkit.inference.loading import load_model_adapter
+from priorkit.data.images.decoding import ImageRef
 from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.labelling.base import SegmentScores
-from priorkit.labelling.plan import LabelPlan
-from priorkit.labelling.prompt import Form, LabelPrompt
-from priorkit.labelling.settings import LabelCorpusSettings
+from priorkit.labelling.base import MIN_SEGMENT_TOKENS, SegmentScores
+from priorkit.labelling.language_models.prompts import Form, LikelihoodPrompt
+from priorkit.labelling.language_models.rendering import ids_before_text, ids_of_text, render
 
 logger = logging.getLogger(__name__)
 
 Ids = list[int]
 
-MIN_SEGMENT_TOKENS = 16
-"""Fewest tokens of a segment that must fit in the context with the prompt."""
-
 CONTENT_FREE = ("", "N/A", "[MASK]")
 """Content-free inputs of contextual calibration (Zhao et al. 2021, "Calibrate Before Use")."""
-
-CALIBRATION = "leaning.json"
-"""File in the state folder with the log-odds of yes on content-free inputs, by label."""
-
-_TEXT_MARK = "\ue000"
-"""Placeholder for the text while a chat template is rendered, from Unicode's private use area."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +58,7 @@ class _Question:
     answers: tuple[_Answer, ...]
 
 
-class LanguageModelLabeller:
+class LikelihoodLabeller:
     """A language model that answers for each label whether it fits a segment.
 
     Args:
@@ -86,10 +72,12 @@ class LanguageModelLabeller:
             text.
     """
 
-    def __init__(self, model: ModelAdapter, prompt: LabelPrompt, form: Form, batch_size: int = 8) -> None:
+    def __init__(
+        self, model: ModelAdapter, prompt: LikelihoodPrompt, form: Form, batch_size: int = 8
+    ) -> None:
         self._model = model
-        before, after = _render(model.tokenizer, prompt, form)
-        self._before = _before_text(model, before)
+        before, after = _rendered(model.tokenizer, prompt, form)
+        self._before = ids_before_text(model, before)
         self._questions = _questions(model, after, prompt)
         longest = max(len(question.ids) + 1 for question in self._questions)
         # A longer segment loses its middle.
@@ -118,22 +106,26 @@ class LanguageModelLabeller:
         self._content_free = self._log_odds(texts, len(texts)).mean(0)
         return self._content_free
 
-    def score(self, texts: Sequence[str]) -> SegmentScores:
-        """Score segments, the longest first; scores do not depend on the batches, except for rounding."""
+    def score(
+        self, texts: Sequence[str], images: Sequence[tuple[ImageRef, ...]] | None = None
+    ) -> SegmentScores:
+        """Score segments, the longest first; scores do not depend on the batches, except for rounding.
+
+        Args:
+            texts: their texts.
+            images: not used: the questions are about the words.
+        """
         encoded = [self._text_ids(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda index: (-len(encoded[index][0]), index))
         scores = np.zeros((len(texts), len(self.labels)), dtype=np.float32)
         odds = self._log_odds([encoded[index][0] for index in order], self.batch_size)
         scores[order] = 1 / (1 + np.exp(-(odds - self._content_free)))
-        return SegmentScores(scores, np.array([truncated for _, truncated in encoded], dtype=np.bool_))
+        truncated = np.array([cut for _, cut in encoded], dtype=np.bool_)
+        return SegmentScores(scores, truncated, np.zeros(len(texts), dtype=np.bool_))
 
     def _text_ids(self, text: str) -> tuple[Ids, bool]:
         """Tokens of a segment, and whether its middle was left out because it is too long."""
-        (ids,) = self._model.document_encoder.ids([text])
-        if len(ids) <= self._max_text:
-            return ids, False
-        head = (self._max_text + 1) // 2
-        return [*ids[:head], *ids[len(ids) - (self._max_text - head) :]], True
+        return ids_of_text(self._model, text, self._max_text)
 
     def _log_odds(self, texts: Sequence[Ids], batch_size: int) -> NDArray[np.float64]:
         """Log-odds of yes, float64 ``[segments, labels]``."""
@@ -205,30 +197,6 @@ class LanguageModelLabeller:
         return sides[1] - sides[0]
 
 
-def load_language_model(settings: LabelCorpusSettings, plan: LabelPlan, state: Path) -> LanguageModelLabeller:
-    """Load the planned language model; with ``--calibrate`` calibrate it and keep the result in the state folder.
-
-    Raises:
-        InputError: the model cannot be loaded, or the prompt does not fit it.
-    """
-    started = runtime.start_portable(settings.seed, settings.device, settings.precision)
-    if plan.model is None or plan.prompt is None or plan.form is None:
-        raise TypeError("no language model was planned")
-    # Inference only, so the weights may be as narrow as the compute dtype.
-    dtype = torch.bfloat16 if started.precision == "bf16" else torch.float32
-    model = load_model_adapter(plan.model, started.device, dtype)
-    labeller = LanguageModelLabeller(model, plan.prompt, plan.form, settings.batch_size)
-    if settings.calibrate:
-        log_odds = dict(zip(labeller.labels, labeller.calibrate().tolist(), strict=True))
-        write_text(state / CALIBRATION, json.dumps(log_odds))
-    return labeller
-
-
-def read_calibration(state: Path) -> dict[str, float]:
-    """Log-odds of yes on content-free inputs, by label."""
-    return json.loads((state / CALIBRATION).read_text(encoding="utf-8"))
-
-
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, mask and positions ``[batch, time]`` (int64), padded on the left."""
     ids = [torch.tensor(row, dtype=torch.long) for row in rows]
@@ -237,46 +205,15 @@ def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
     return padded, mask, (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def _render(tokenizer: Any, prompt: LabelPrompt, form: Form) -> tuple[str, dict[str, str]]:
+def _rendered(tokenizer: Any, prompt: LikelihoodPrompt, form: Form) -> tuple[str, dict[str, str]]:
     """The prompt before the text, and after it for each label."""
-    if form == "plain":
-        return prompt.before, dict(prompt.after)
     before, after = "", dict[str, str]()
     for name, question in prompt.after.items():
-        user = f"{prompt.before}{_TEXT_MARK}{question}"
-        rendered = _render_chat(tokenizer, prompt.system, user)
-        before, mark, after[name] = rendered.partition(_TEXT_MARK)
-        if not mark:
-            raise InputError("the chat template drops the question", hint="use --form plain")
+        before, after[name] = render(tokenizer, form, prompt.system, prompt.before, question)
     return before, after
 
 
-def _render_chat(tokenizer: Any, system: str, user: str) -> str:
-    """Render a chat up to the answer; where the template has no system message, the user's begins with it."""
-    from jinja2 import TemplateError
-
-    turn = [{"role": "user", "content": user}]
-    joined = [{"role": "user", "content": f"{system}\n\n{user}" if system else user}]
-    variants = [[{"role": "system", "content": system}, *turn], joined] if system else [turn]
-    for messages in variants:
-        try:
-            # Templates of reasoning models know enable_thinking; others ignore it.
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-        except TemplateError:
-            continue
-        if not system or system.strip() in text:
-            return str(text)
-    raise InputError("the tokenizer's chat template cannot be rendered", hint="use --form plain")
-
-
-def _before_text(model: ModelAdapter, before: str) -> Ids:
-    """Tokens before the text; they begin as every prompt does (:mod:`priorkit.inference.bos`)."""
-    return model.prepend_bos(model.encode(before)) or [model.prefix]
-
-
-def _questions(model: ModelAdapter, after: Mapping[str, str], prompt: LabelPrompt) -> list[_Question]:
+def _questions(model: ModelAdapter, after: Mapping[str, str], prompt: LikelihoodPrompt) -> list[_Question]:
     grouped: dict[tuple[int, ...], list[_Answer]] = {}
     for label, name in enumerate(after):
         # Spaces at the end of the question belong to the answer's first token.

@@ -1,4 +1,4 @@
-"""The prompt of a labelling model, read from a TOML file that users can change."""
+"""The prompts of a labelling model, read from TOML files that users can change."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.text.concepts import CONCEPT_LABELS, LabelSet
 
 Form = Literal["chat", "plain"]
+AnswerMode = Literal["generation", "likelihood"]
 
 TEXT = "{text}"
+LABELS = "{labels}"
 _LABEL_FIELDS = ("{label}", "{definition}")
 
 
 @dataclass(frozen=True)
-class LabelPrompt:
-    """The prompt in one form.
+class LikelihoodPrompt:
+    """A question per label, in one form.
 
     Attributes:
         system: the system message of a chat; may be empty.
@@ -38,11 +40,40 @@ class LabelPrompt:
     no: tuple[str, ...]
 
 
-def read_prompts(path: Path | None = None, label_set: LabelSet = CONCEPT_LABELS) -> dict[Form, LabelPrompt]:
+@dataclass(frozen=True)
+class GenerationPrompt:
+    """One question for all labels, in one form.
+
+    Attributes:
+        system: the system message of a chat; may be empty.
+        before, after: the prompt before and after the segment's text.
+        names: the name of each label in an answer, by label.
+        none: spellings of the answer that gives no label.
+    """
+
+    system: str
+    before: str
+    after: str
+    names: Mapping[str, str]
+    none: tuple[str, ...]
+
+
+Prompt = LikelihoodPrompt | GenerationPrompt
+
+
+def shipped_prompt(by: AnswerMode, label_set: LabelSet) -> str:
+    """The name of the file that priorkit ships."""
+    return f"{'concepts' if label_set == CONCEPT_LABELS else 'abilities'}-{by}.toml"
+
+
+def read_prompts(
+    path: Path | None = None, by: AnswerMode = "likelihood", label_set: LabelSet = CONCEPT_LABELS
+) -> dict[Form, Prompt]:
     """Read a prompt file.
 
     Args:
         path: the file; the shipped one where None.
+        by: how the model answers.
         label_set: the labels that it must define.
 
     Raises:
@@ -50,8 +81,8 @@ def read_prompts(path: Path | None = None, label_set: LabelSet = CONCEPT_LABELS)
             problems are listed.
     """
     if path is None:
-        where = "labelling.toml" if label_set == CONCEPT_LABELS else "abilities.toml"
-        text = resources.files("priorkit.labelling").joinpath(where).read_text(encoding="utf-8")
+        where = shipped_prompt(by, label_set)
+        text = resources.files(__package__ or "").joinpath(where).read_text(encoding="utf-8")
     else:
         where = str(path)
         try:
@@ -71,9 +102,10 @@ def read_prompts(path: Path | None = None, label_set: LabelSet = CONCEPT_LABELS)
         _check_keys(labels.get(name, {}), keys, f"{where} [labels.{name}]", problems, "text")
     if len(problems):
         problems.fail()
-    prompts: dict[Form, LabelPrompt] = {
-        "chat": _prompt(document["chat"], "user", labels, f"{where} [chat]", problems),
-        "plain": _prompt(document["plain"], "text", labels, f"{where} [plain]", problems),
+    read = _likelihood_prompt if by == "likelihood" else _generation_prompt
+    prompts: dict[Form, Prompt] = {
+        "chat": read(document["chat"], "user", labels, f"{where} [chat]", problems),
+        "plain": read(document["plain"], "text", labels, f"{where} [plain]", problems),
     }
     problems.raise_if_any()
     return prompts
@@ -96,10 +128,11 @@ def _check_keys(
             problems.add(f"the key '{key}' is missing", where=where)
 
 
-def _prompt(
-    table: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: str, problems: Problems
-) -> LabelPrompt:
-    known = {key: True, "yes": True, "no": True, **({"system": False} if key == "user" else {})}
+def _template(
+    table: Mapping[str, Any], key: str, answers: tuple[str, ...], where: str, problems: Problems
+) -> tuple[str, str, str]:
+    """The system message and the prompt before and after the text, the table's keys checked."""
+    known = {key: True, **dict.fromkeys(answers, True), **({"system": False} if key == "user" else {})}
     _check_keys(table, known, where, problems)
     template, system = table.get(key, TEXT), table.get("system", "")
     if not isinstance(template, str) or not isinstance(system, str):
@@ -109,13 +142,20 @@ def _prompt(
     if template.count(TEXT) != 1:
         problems.add(f"{TEXT} must appear in '{key}' once, got {template.count(TEXT)}", where=where)
     before, _, after = template.partition(TEXT)
+    return system, before, after
+
+
+def _likelihood_prompt(
+    table: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: str, problems: Problems
+) -> LikelihoodPrompt:
+    system, before, after = _template(table, key, ("yes", "no"), where, problems)
     if any(name in before for name in _LABEL_FIELDS):
         problems.add(
             f"{' and '.join(_LABEL_FIELDS)} must come after {TEXT}",
             where=where,
             hint="what precedes the question is encoded once for all labels",
         )
-    if template.count(TEXT) == 1 and not any(name in after for name in _LABEL_FIELDS):
+    elif not any(name in after for name in _LABEL_FIELDS) and table.get(key, "").count(TEXT) == 1:
         problems.add(f"neither {' nor '.join(_LABEL_FIELDS)} appears in '{key}'", where=where)
     answers = {side: _spellings(table.get(side), side, where, problems) for side in ("yes", "no")}
     both = [spelling for spelling in answers["yes"] if spelling in answers["no"]]
@@ -127,7 +167,23 @@ def _prompt(
         )
         for name in labels
     }
-    return LabelPrompt(system, before, questions, answers["yes"], answers["no"])
+    return LikelihoodPrompt(system, before, questions, answers["yes"], answers["no"])
+
+
+def _generation_prompt(
+    table: Mapping[str, Any], key: str, labels: Mapping[str, Any], where: str, problems: Problems
+) -> GenerationPrompt:
+    system, before, after = _template(table, key, ("none",), where, problems)
+    none = _spellings(table.get("none"), "none", where, problems)
+    names = {name: str(labels[name]["label"]) for name in labels}
+    taken = [spelling.casefold() for spelling in (*names.values(), *none)]
+    twice = sorted({spelling for spelling in taken if taken.count(spelling) > 1})
+    if twice:
+        problems.add(f"'{twice[0]}' has two meanings in an answer", where=where)
+    listed = "\n".join(f"- {names[name]}: {labels[name]['definition']}" for name in labels)
+    return GenerationPrompt(
+        system, before.replace(LABELS, listed), after.replace(LABELS, listed), names, none
+    )
 
 
 def _spellings(value: Any, side: str, where: str, problems: Problems) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Labelling by a language model: one question whose answer is parsed, or a likelihood per label."""
