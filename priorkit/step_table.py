@@ -14,6 +14,7 @@ STEPS = {
     name: "priorkit.steps." + name.replace("-", "_")
     for name in (
         "glyph-world",
+        "convert",
         "tokenizer",
         "label-corpus",
         "mix",

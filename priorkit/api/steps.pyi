@@ -55,6 +55,20 @@ def glyph_world(
 ) -> Artifact:
     """Make the glyph world: text, image-text pairs, entity images, instructions and benchmarks."""
 
+def convert(
+    weights: str | PathLike[str],
+    *,
+    format: Literal["auto", "transformers", "gguf", "open-clip", "llava"] = ...,
+    config: str | PathLike[str] | None = ...,
+    encoder: str | PathLike[str] | None = ...,
+    tokenizer: str | PathLike[str] | None = ...,
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = ...,
+    chat_template: str | None = ...,
+    out: str | PathLike[str] | None = ...,
+    force: bool = ...,
+) -> Artifact:
+    """Convert weights in other formats to safetensors: PyTorch files, GGUF, open_clip, original LLaVA checkpoints."""
+
 def tokenizer(
     sources: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
     *,
@@ -204,6 +218,7 @@ def blind_tune(
     question_column: str | Sequence[str] | Mapping[str, str] = ...,
     answer_column: str | Sequence[str] | Mapping[str, str] = ...,
     images: str | Sequence[str] | Mapping[str, str] = ...,
+    chat_template: str | None = ...,
     weight: Mapping[str, float | str] = ...,
     subset: int | str | None = ...,
     max_epochs: float | str = ...,
@@ -377,6 +392,7 @@ def align(
     question_column: str | Sequence[str] | Mapping[str, str] = ...,
     answer_column: str | Sequence[str] | Mapping[str, str] = ...,
     images: str | Sequence[str] | Mapping[str, str] = ...,
+    chat_template: str | None = ...,
     weight: Mapping[str, float | str] = ...,
     subset: int | str | None = ...,
     max_epochs: float | str = ...,
@@ -462,6 +478,7 @@ def tune(
     question_column: str | Sequence[str] | Mapping[str, str] = ...,
     answer_column: str | Sequence[str] | Mapping[str, str] = ...,
     images: str | Sequence[str] | Mapping[str, str] = ...,
+    chat_template: str | None = ...,
     weight: Mapping[str, float | str] = ...,
     subset: int | str | None = ...,
     max_epochs: float | str = ...,
@@ -718,6 +735,7 @@ def evaluate(
     question_column: str | Sequence[str] | Mapping[str, str] = ...,
     answer_column: str | Sequence[str] | Mapping[str, str] = ...,
     images: str | Sequence[str] | Mapping[str, str] = ...,
+    chat_template: str | None = ...,
     seed: int | str = ...,
     device: Literal["auto", "cpu", "cuda"] = ...,
     precision: Literal["auto", "fp32", "bf16"] = ...,

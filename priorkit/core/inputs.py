@@ -22,11 +22,20 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.input_files import PARTIAL, list_files
 from priorkit.core.manifest import FileRecord, InputRecord
+from priorkit.core.remote_files import fetch, is_address
 
 logger = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+(?:/[\w.-]+)*)?(#\S+)?")
 """``owner/name``, a revision behind ``@`` (``refs/convert/parquet`` too), globs of the files wanted behind ``#``, separated by commas."""
+
+_SMALL_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+_FETCHED: dict[str, tuple[str, ...] | None] = {
+    "model": (*_SMALL_FILES, "*.safetensors"),
+    "weights": (*_SMALL_FILES, "*.bin", "*.pt", "*.pth", "*.ckpt", "*.gguf", "open_clip_*.safetensors"),
+    "dataset": None,
+}
+"""What is fetched of each kind of hub entry; all files where None."""
 
 IMAGES_OF = "images of "
 """Begins the label of the files that an input's rows name."""
@@ -43,10 +52,10 @@ class Input:
         setting: which setting named it.
         given: the text the user gave.
         path: where it is on this machine.
-        kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``; ``files`` for
-            some of a folder.
+        kind: the artifact's kind, ``part of KIND`` below one, or ``file``, ``directory``, ``hub``, ``remote``;
+            ``files`` for some of a folder.
         owner: the artifact it is or belongs to; None for the user's files.
-        revision: the hub revision (commit) where it came from the hub.
+        revision: the hub revision (commit) where it came from the hub; a digest of versions where it is remote.
         files: names below the path, where it is not all of a folder that counts: the images that a table names.
         named: the files that its rows name, where they are not among its own.
     """
@@ -126,7 +135,27 @@ def _stats(path: Path, names: Sequence[str] = ()) -> list[tuple[str, os.stat_res
     return [(name, (path / name).stat()) for name in names or list_files(path).names]
 
 
-def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", label: str = "") -> Input:
+@dataclass(frozen=True, slots=True)
+class HubSubset:
+    """Which part of a hub dataset is needed.
+
+    Attributes:
+        name: the subset (configuration); None for the only one, or the default.
+        option: what chooses it, for messages.
+    """
+
+    name: str | None
+    option: str
+
+
+def resolve(
+    given: str,
+    setting: str,
+    accepts: Sequence[str],
+    hub: str = "",
+    label: str = "",
+    subset: HubSubset | None = None,
+) -> Input:
     """Find out what an input is.
 
     Args:
@@ -134,8 +163,10 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
         setting: the setting that names it.
         accepts: the kinds of artifact that fit; the user's files always pass here and are
             checked by whoever reads them.
-        hub: ``model``, ``dataset`` or empty; ``owner/name#GLOB,...`` fetches some files only.
+        hub: ``model``, ``weights`` (a model in any format), ``dataset`` or empty; ``owner/name#GLOB,...`` fetches
+            some files only.
         label: how to name the setting in an error; the setting itself where empty.
+        subset: of a hub dataset, which is fetched without the rest; None fetches all.
 
     Raises:
         InputError: it is missing, incomplete, or of another kind.
@@ -147,10 +178,17 @@ def resolve(given: str, setting: str, accepts: Sequence[str], hub: str = "", lab
             where=where,
             hint="the step that should have printed it may have failed; see above",
         )
+    if is_address(given):
+        if hub != "dataset":
+            raise InputError(
+                "an address can be given for data only", where=f"{where} {given}", hint="copy it first"
+            )
+        copied, version = fetch(given, where)
+        return Input(setting, given, copied, "remote", revision=version)
     path = Path(given).expanduser()
     if not path.exists():
         if hub and _HUB_ID.fullmatch(given):
-            return _from_hub(given, setting, hub, where)
+            return _from_hub(given, setting, hub, where, subset)
         if path.is_symlink():
             raise InputError(f"the link {given} leads nowhere: {path.readlink()} is missing", where=where)
         raise InputError(f"no such file or directory: {given}", where=where, hint=_missing_hint(path))
@@ -216,7 +254,7 @@ def _hub_answers() -> bool:
     return True
 
 
-def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
+def _from_hub(given: str, setting: str, hub: str, where: str, subset: HubSubset | None = None) -> Input:
     """Fetch a hub snapshot, or take it from the cache when offline."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -225,16 +263,21 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
     repository, _, globs = given.partition("#")
     name, _, revision = repository.partition("@")
     logger.info(f"looking for {repository} on the hub")
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.jinja"] if hub == "model" else None
-    patterns = globs.split(",") if globs else patterns
+    patterns = list(_FETCHED[hub] or ()) or None
+    if globs:
+        patterns = [*globs.split(","), *(_SMALL_FILES if hub == "weights" else ())]
+    kind = "dataset" if hub == "dataset" else "model"
+    online = _hub_answers()
+    if subset is not None and online and not globs:
+        patterns = _files_of_subset(name, revision or None, subset, where)
     try:
         path = Path(
             fetch(
                 name,
-                repo_type=hub,
+                repo_type=kind,
                 revision=revision or None,
                 allow_patterns=patterns,
-                local_files_only=not _hub_answers(),
+                local_files_only=not online,
             )
         )
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
@@ -242,10 +285,42 @@ def _from_hub(given: str, setting: str, hub: str, where: str) -> Input:
         if isinstance(error, LocalEntryNotFoundError):  # Its own words advise on Python arguments.
             reason = "it cannot be reached, and its local cache does not have it"
         raise InputError(
-            f"'{repository}' is no local path, and the hub gave no such {hub} ({reason})",
+            f"'{repository}' is no local path, and the hub gave no such {kind} ({reason})",
             where=where,
             hint=_near_path(Path(given))
             or "check the name; offline, only what is in the hub's cache can be used",
         ) from None
     # A snapshot's folder is named by the commit it holds.
     return Input(setting, given, path, "hub", revision=path.name)
+
+
+def _files_of_subset(name: str, revision: str | None, subset: HubSubset, where: str) -> list[str]:
+    """The files of a subset, as the dataset's own description assigns them, and the description itself.
+
+    Raises:
+        InputError: several subsets and none chosen, or no such subset; nothing has been fetched then.
+    """
+    from datasets import get_dataset_config_names, load_dataset_builder
+
+    place = f"{where} {name}"
+    try:
+        builder: typing.Any = load_dataset_builder(name, name=subset.name, revision=revision)
+    except Exception as error:  # Of the hub, of the network, and of descriptions that cannot be read.
+        try:
+            names: list[str] = get_dataset_config_names(name, revision=revision)
+        except Exception:
+            return _EVERYTHING  # snapshot_download says what is wrong with the hub
+        if len(names) > 1 and subset.name not in names:
+            what = f"no subset '{subset.name}'" if subset.name else "the dataset has several subsets"
+            hint = f"choose with {subset.option}; {nearest(subset.name or '', names)}"
+            raise InputError(what, where=place, hint=hint) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the dataset cannot be read: {reason}", where=place) from None
+    files = [str(file) for split in (builder.config.data_files or {}).values() for file in split]
+    # hf://datasets/OWNER/NAME@COMMIT/PATH
+    paths = [file.partition("@")[2].partition("/")[2] for file in files if "@" in file]
+    return [*_DESCRIPTION, *paths] if paths else _EVERYTHING
+
+
+_DESCRIPTION = ("README.md", "*.json", "*.yaml", ".huggingface.yaml")
+_EVERYTHING = ["*"]

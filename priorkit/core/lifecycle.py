@@ -114,7 +114,7 @@ def resolve_inputs(settings: StepSettings) -> Inputs:
     for spec, label, value in input_values(settings):
         name = spec.name.upper() if spec.positional else spec.flag
         try:
-            by_label[label] = resolve(value, label, spec.accepts, spec.hub, name)
+            by_label[label] = resolve(value, label, spec.accepts, spec.hub, name, settings.hub_subset(label))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()

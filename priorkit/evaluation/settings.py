@@ -35,6 +35,7 @@ from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import BoxFormatChoice, BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
 from priorkit.inference.bos import BosRule
+from priorkit.models.language.conversation_formats import ChatTemplateSettings, named_template
 from priorkit.models.vision.patch_settings import PatchSettings
 from priorkit.scoring.answers.mcq.published import PARSERS
 
@@ -50,6 +51,7 @@ GROUP_BY = ("ability", "prior", "size", "sub_task")
 
 
 class EvaluateSettings(
+    ChatTemplateSettings,
     ImageFolderSettings,
     QuestionColumnSettings,
     TextColumnSettings,
@@ -216,13 +218,14 @@ class EvaluateSettings(
         return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """The image files that rows of benchmarks name."""
+        """The image files that rows of benchmarks name, and the file of a chat template."""
         try:
             sources = self.benchmark_sources(inputs)
         except PriorkitError:
-            return {}
+            return named_template(self)
         benchmarks = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
-        return {f"images of {name}": files for name, files in image_files(sources, benchmarks).items()}
+        images = {f"images of {name}": files for name, files in image_files(sources, benchmarks).items()}
+        return {**images, **named_template(self)}
 
     def benchmark_sources(self, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
         """The benchmarks that the inputs hold.

@@ -12,13 +12,18 @@ from priorkit.core.errors import InputError, library_reads
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.model_info import ModelInfo
 from priorkit.models.language.causal_lm import load_llm
+from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
 
 def load_model_adapter(
-    info: ModelInfo, device: torch.device, dtype: torch.dtype | None = None, workers: int = 0
+    info: ModelInfo,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    workers: int = 0,
+    template: str | None = None,
 ) -> ModelAdapter:
     """Load a language model or multimodal model with its adapter, and put it on a device.
 
@@ -27,6 +32,7 @@ def load_model_adapter(
         device: where to.
         dtype: of a language model's weights; fp32 where not given.
         workers: threads that decode and prepare images.
+        template: ``--chat-template``, which replaces the model's.
 
     Raises:
         InputError: it cannot be loaded.
@@ -34,10 +40,13 @@ def load_model_adapter(
     if info.format is not None:
         multimodal = info.format.load_for_inference(info)
         multimodal.model.to(device).eval()
+        use_template(multimodal.tokenizer, template, multimodal.image_token)
         limit = multimodal.max_length
         return ModelAdapter(multimodal.model, multimodal.tokenizer, limit, multimodal, workers)
     model = fold_adapter(load_llm(info.folder, dtype), info).to(device).eval()
-    return ModelAdapter(model, load_tokenizer(info.folder), _max_length(model.config))
+    tokenizer = load_tokenizer(info.folder)
+    use_template(tokenizer, template)
+    return ModelAdapter(model, tokenizer, _max_length(model.config))
 
 
 def fold_adapter(model: Any, info: ModelInfo) -> Any:

@@ -118,6 +118,12 @@ def _check_adapter(folder: Path, formats: Sequence[MultimodalFormat]) -> ModelIn
     known = {str(getattr(kind, "value", kind)) for kind in PEFT_TYPE_TO_CONFIG_MAPPING}
     if config.get("peft_type") not in known:
         raise InputError(f"PEFT knows no adapter type '{config.get('peft_type')}'", where=where)
+    if not (folder / ADAPTER_MODEL).is_file() and (folder / "adapter_model.bin").is_file():
+        raise InputError(
+            f"no {ADAPTER_MODEL} here",
+            where=str(folder),
+            hint=f"convert adapter_model.bin first: priorkit convert {folder} --out ADAPTER",
+        )
     read_header(folder / ADAPTER_MODEL)
     given = resolve(base, "base", ("llm", "mllm"), "model", f"{where} base_model_name_or_path")
     info = check_model(given.path, formats)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs]
 
 from priorkit.core.errors import InputError, Problem
 from priorkit.core.process.progress import progress_bar
+from priorkit.data.io.tensor_file import ShardWriter
 from priorkit.merging.deltas import Deltas
 from priorkit.merging.plan import MergePlan
 from priorkit.merging.tensors import (
     FLOATS,
-    ShardWriter,
     TensorReader,
     check_finite,
     chunks,
@@ -198,59 +197,6 @@ def _files(plan: MergePlan) -> Iterable[Path]:
 def open_inputs(plan: MergePlan, reader: TensorReader) -> None:
     """Open all files of a plan's inputs."""
     reader.open(_files(plan))
-
-
-_NOT_CARRIED = ("priorkit.json", "recipe.toml", "merge.json", "model.safetensors.index.json")
-_CARRIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-_ADAPTER_FILES = ("adapter_config.json",)
-
-
-def copy_companions(folders: Sequence[Path], target: Path, with_config: bool) -> list[str]:
-    """Copy what belongs to a model in addition to its weights: tokenizer, processor, chat template, generation.
-
-    Files of earlier folders win; later ones only fill gaps.
-
-    Args:
-        folders: where to take files from, the most important first.
-        target: where to put them.
-        with_config: whether ``config.json`` and ``generation_config.json`` belong to the result.
-
-    Returns:
-        The names copied.
-    """
-    copied: dict[str, Path] = {}
-    for folder in folders:
-        files = [*folder.iterdir(), *(folder / "additional_chat_templates").glob("*.jinja")]
-        for file in sorted(files):
-            name = file.relative_to(folder).as_posix()
-            if not file.is_file() or file.suffix not in _CARRIED or name in copied:
-                continue
-            if name in _NOT_CARRIED or name in _ADAPTER_FILES or name.endswith(".index.json"):
-                continue
-            if name in ("config.json", "generation_config.json") and not with_config:
-                continue
-            copied[name] = file
-    for name, file in copied.items():
-        (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(file, target / name)
-    return list(copied)
-
-
-def note_dtype(folder: Path, dtype: str) -> None:
-    """Note another type of the weights in ``config.json``, also for the parts of a multimodal model."""
-    config = read_json(folder / "config.json")
-
-    def note(table: dict[str, Any], top: bool) -> None:
-        for key in ("dtype", "torch_dtype"):
-            if key in table or (top and key == "dtype"):
-                table[key] = dtype
-        for value in table.values():
-            if isinstance(value, dict):
-                note(cast("dict[str, Any]", value), top=False)
-
-    note(config, top=True)
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def note_untied(folder: Path) -> None:

@@ -166,7 +166,7 @@ def read_adapter(folder: Path) -> LoraAdapter:
         raise InputError(
             "adapter_model.bin is a pickle, which is never opened here",
             where=str(folder),
-            hint="convert it to safetensors with save_pretrained(..., safe_serialization=True)",
+            hint=f"convert it first: priorkit convert {folder} --out ADAPTER",
         )
     return _collect(folder, config, read_header(folder / WEIGHTS), problems)
 

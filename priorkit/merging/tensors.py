@@ -1,4 +1,4 @@
-"""Tensors on disk as numpy arrays: positioned reads, widening to fp32 or fp64, one cast back, shards.
+"""Tensors on disk as numpy arrays: positioned reads, widening to fp32 or fp64, one cast back.
 
 numpy has no bfloat16, so bf16 travels as ``uint16`` bits: widening appends sixteen zero bits, narrowing
 rounds to the nearest even as IEEE 754 asks, so the bytes equal those of a cast in torch. Nothing is
@@ -7,8 +7,6 @@ memory-mapped: resident memory holds what is being worked on and no file pages.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import TensorInfo
+from priorkit.data.io.tensor_file import ShardWriter
 
 FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -176,61 +175,6 @@ def narrow(values: NDArray[Any], dtype: str) -> NDArray[Any]:
     if not fits:
         raise InputError(f"the merged values exceed the range of {dtype}", hint="choose --dtype float32")
     return stored
-
-
-class ShardWriter:
-    """Writes one safetensors file whose tensors arrive in any order, at their places.
-
-    The header is known before the first value, so the bytes do not depend on the order of arrival.
-    """
-
-    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        """Write the header and reserve the space.
-
-        Args:
-            path: the file to make.
-            tensors: name -> (dtype, shape), in their order in the file.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-        self._begin: dict[str, int] = {}
-        position = 0
-        for name, (dtype, shape) in tensors.items():
-            size = math.prod(shape) * item_size(dtype)
-            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
-            self._begin[name] = position
-            position += size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        # The format asks for a header padded with spaces, so that tensors are aligned to eight bytes.
-        text += b" " * (-len(text) % 8)
-        self._data = 8 + len(text)
-        self.size = position
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._write(len(text).to_bytes(8, "little") + text, 0)
-        os.truncate(self._descriptor, self._data + position)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._descriptor)
-
-    def write(self, name: str, values: NDArray[Any], start: int = 0) -> None:
-        """Write stored values of a tensor from value ``start`` on.
-
-        Raises:
-            OSError: the disk is full.
-        """
-        if values.size:
-            content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-            self._write(content.data, self._data + self._begin[name] + start * values.itemsize)
-
-    def _write(self, content: bytes | memoryview, offset: int) -> None:
-        done = 0
-        while done < len(content):
-            done += os.pwrite(self._descriptor, content[done:], offset + done)
 
 
 def write_file(path: Path, tensors: Mapping[str, NDArray[Any]], dtypes: Sequence[str]) -> None:

@@ -19,6 +19,7 @@ from priorkit.core.work import Inputs, Plan, Work
 from priorkit.merging.lineage import check_lineage, facts_of, log_summary, warn_of_other_base
 from priorkit.merging.plan import MergePlan, MergeRequest, plan_merge
 from priorkit.merging.settings import MIXTURE, MergeAdaptersSettings, MethodSettings
+from priorkit.models.folder import copy_companions, note_dtype
 
 if TYPE_CHECKING:
     from priorkit.architectures.lion.mixture import MixturePlan
@@ -68,8 +69,6 @@ def execute(settings: MergeAdaptersSettings, work: Work[AnyPlan]) -> None:
         return
     from priorkit.merging.deltas import Deltas, device_of
     from priorkit.merging.execute import (
-        copy_companions,
-        note_dtype,
         note_untied,
         open_inputs,
         summary,
@@ -140,7 +139,6 @@ def _plan_mixture(
 def _execute_mixture(merge: MixturePlan, work: Work[AnyPlan]) -> None:
     from priorkit.architectures.lion.loading import load_on_base
     from priorkit.architectures.lion.mixture import write_mixture
-    from priorkit.merging.execute import copy_companions
 
     base = work.inputs.optional("base")
     joined = merge.folders[0] if len(merge.folders) == 1 else (work.scratch if base else work.path)

@@ -94,26 +94,32 @@ def load_lion(folder: Path) -> LionMultimodal:
     return LionMultimodal(model, load_preprocessor(AutoProcessor, folder))
 
 
-def load_on_base(base: Path, adapter: Path, tags: str | None = None, seed: int = 0) -> LionMultimodal:
+def load_on_base(
+    base: Path, adapter: Path, tags: str | None = None, seed: int = 0, template: str | None = None
+) -> LionMultimodal:
     """Load a LLaVA model and put a LION adapter on it; see :func:`compose_adapter`."""
-    return compose_adapter(load_llava(base), adapter, tags, seed)
+    return compose_adapter(load_llava(base, template), adapter, tags, seed)
 
 
-def load_for_training(planned: LionPlan, seed: int, device: torch.device) -> LionMultimodal:
+def load_for_training(
+    planned: LionPlan, seed: int, device: torch.device, template: str | None = None
+) -> LionMultimodal:
     """The adapter that the stage continues, or new parts on the base, on a device.
 
     Args:
         planned: base, adapter and the parts to train.
         seed: initializes new parts.
         device: where the weights go.
+        template: ``--chat-template``, which replaces the model's.
 
     Raises:
         InputError: base or adapter cannot be loaded.
     """
     if planned.start is not None:
-        lion = load_on_base(planned.base.path, planned.start, tags=planned.fields["tags"], seed=seed)
+        tags = planned.fields["tags"]
+        lion = load_on_base(planned.base.path, planned.start, tags=tags, seed=seed, template=template)
     else:
-        lion = compose(load_llava(planned.base.path), planned.fields, seed)
+        lion = compose(load_llava(planned.base.path, template), planned.fields, seed)
         if planned.queries is not None:
             load_queries(lion.model.model.lion.qformer, planned.queries)
     lion.model.to(device)

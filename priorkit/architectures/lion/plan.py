@@ -95,7 +95,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
     given = inputs["mllm"]
     start = given.path if is_lion_adapter(given.path) else None
     base = base_of(given.path) if start is not None else given
-    check_llava_chat_template(base.path, check_llava(base.path))
+    check_llava_chat_template(base.path, check_llava(base.path), settings.chat_template)
     _check_boxes(settings, inputs, base)
     vision = _vision(base.path)
     layers = check_layers(settings.aggregator_layers, vision["num_hidden_layers"])

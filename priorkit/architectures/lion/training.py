@@ -41,7 +41,7 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Finetun
     rejects = Rejects(settings.reject_limit)
     conversations = read_task_conversations(settings, work, tags, rejects)
     indices, counts = select_task_types(conversations, planned.task_types)
-    lion = load_for_training(planned, settings.seed, runtime.device)
+    lion = load_for_training(planned, settings.seed, runtime.device, settings.chat_template)
     tokenizer = ConversationTokenizer(
         lion.chat_tokenizer(settings.max_length),
         tags,

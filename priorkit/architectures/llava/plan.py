@@ -45,7 +45,7 @@ def plan(settings: LlavaTuneSettings, inputs: Inputs) -> Plan[None]:
     folder = inputs.one("mllm").path
     _refuse_adapter(inputs.one("mllm"))
     config = check_llava(folder)
-    check_llava_chat_template(folder, config)
+    check_llava_chat_template(folder, config, settings.chat_template)
     facts = check_sources(settings, inputs, "instructions")
     check_location_tokens(folder, settings.box_writer, inputs.one("mllm").given)
     longest = settings.max_length or int(config["text_config"].get("max_position_embeddings") or 1 << 30)

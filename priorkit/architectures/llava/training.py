@@ -24,7 +24,7 @@ from priorkit.training.finetuning.vision_features import choose_features
 
 def prepare(settings: LlavaTuneSettings, work: Work[None], runtime: Runtime) -> FinetuningRun:
     """Load the model, set the trainable parameters, read the instructions, build the objective."""
-    multimodal = load_llava(work.inputs.one("mllm").path)
+    multimodal = load_llava(work.inputs.one("mllm").path, settings.chat_template)
     multimodal.model.to(runtime.device)
     choose_attention(multimodal.model, runtime.device.type)
     module = set_trainable(settings, multimodal)

@@ -21,7 +21,7 @@ from priorkit.core.options.value_kinds import CheckedValues
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from priorkit.core.inputs import Input
+    from priorkit.core.inputs import HubSubset, Input
 
 _EXTRA = "x-priorkit"
 
@@ -36,7 +36,7 @@ def argument(
         accepts: the kinds of artifact it may be; not empty means that it names an input.
         default: for an argument that may be left out.
         metavar: how the help shows it; derived from the field name where empty.
-        hub: ``"model"`` or ``"dataset"`` where a Hugging Face hub id is accepted too.
+        hub: ``"model"``, ``"weights"`` or ``"dataset"`` where a Hugging Face hub id is accepted too.
     """
     extra: dict[str, Any] = {"positional": True, "accepts": list(accepts), "metavar": metavar, "hub": hub}
     return Field(default, description=help, json_schema_extra={_EXTRA: extra})
@@ -61,7 +61,7 @@ def option(
         help: one sentence with the unit.
         accepts: the kinds of artifact it may be; not empty means that it names an input.
         metavar: how the help shows the value; derived from the type where empty.
-        hub: ``"model"`` or ``"dataset"`` where a hub id is accepted too.
+        hub: ``"model"``, ``"weights"`` or ``"dataset"`` where a hub id is accepted too.
         flag: its spelling on the command line (and, without dashes, in a recipe) where the field's
             name is a Python keyword.
         changes_result: False for options that do not change the artifact's bytes (progress, workers).
@@ -186,6 +186,14 @@ class StepSettings(OutputSettings):
             Paths or hub ids by what follows on the input's label: ``{"": given}`` as a rule.
         """
         return {"": given}
+
+    def hub_subset(self, label: str) -> HubSubset | None:
+        """Which part of an input is fetched where it is a hub dataset; None for all of it, as a rule.
+
+        Args:
+            label: of the input, such as ``sources.web``.
+        """
+        return None
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The user's files that rows of inputs name, such as images next to a table: they too decide the result.

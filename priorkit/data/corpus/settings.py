@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from priorkit.core.inputs import HubSubset
 from priorkit.core.options.settings import StepSettings, option, reject_limit_option
 from priorkit.core.options.values import Count, Named, NamedNumbers, Words, parse_count
 from priorkit.data.columns import TextColumnSettings
@@ -105,3 +106,8 @@ class MixSettings(TextColumnSettings, StepSettings):
     workers: int = option(
         0, "Tokenization processes, 0 for one per processor.", ge=0, changes_result=False, metavar="N"
     )
+
+    def hub_subset(self, label: str) -> HubSubset | None:
+        """The subset of a source."""
+        kind, _, name = label.partition(".")
+        return HubSubset(self.subset.get(name), "--subset NAME=SUBSET") if kind == "sources" else None

@@ -1,9 +1,10 @@
-"""Safetensors files larger than memory: written from raw files, memory-mapped tensor by tensor."""
+"""Safetensors files larger than memory: written from raw files or tensor by tensor, memory-mapped."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from priorkit.core.safetensors_header import TensorInfo
+from priorkit.core.safetensors_header import ITEM_BYTES, TensorInfo
 
 _NAMES = {"int64": "I64", "uint32": "U32", "uint16": "U16", "uint8": "U8"}
 _DTYPES = {short: np.dtype(name) for name, short in _NAMES.items()}
@@ -56,3 +57,58 @@ def map_tensor(tensor: TensorInfo) -> NDArray[Any]:
     if tensor.count == 0:
         return np.zeros(tensor.shape, dtype=dtype)
     return np.memmap(tensor.file, dtype=dtype, mode="r", offset=tensor.offset, shape=tensor.shape)
+
+
+class ShardWriter:
+    """Writes one safetensors file whose tensors arrive in any order, at their places.
+
+    The header is known before the first value, so the bytes do not depend on the order of arrival.
+    """
+
+    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        """Write the header and reserve the space.
+
+        Args:
+            path: the file to make.
+            tensors: name -> (dtype, shape), in their order in the file.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        self._begin: dict[str, int] = {}
+        position = 0
+        for name, (dtype, shape) in tensors.items():
+            size = math.prod(shape) * ITEM_BYTES[dtype]
+            header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+            self._begin[name] = position
+            position += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        # The format asks for a header padded with spaces, so that tensors are aligned to eight bytes.
+        text += b" " * (-len(text) % 8)
+        self._data = 8 + len(text)
+        self.size = position
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._write(len(text).to_bytes(8, "little") + text, 0)
+        os.truncate(self._descriptor, self._data + position)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, name: str, values: NDArray[Any], start: int = 0) -> None:
+        """Write stored values of a tensor from value ``start`` on.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if values.size:
+            content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            self._write(content.data, self._data + self._begin[name] + start * values.itemsize)
+
+    def _write(self, content: bytes | memoryview, offset: int) -> None:
+        done = 0
+        while done < len(content):
+            done += os.pwrite(self._descriptor, content[done:], offset + done)

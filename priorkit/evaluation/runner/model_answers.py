@@ -48,6 +48,7 @@ def ask_model(
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
         settings.workers, settings.bos_token, settings.region_layer, box_request,
+        settings.chat_template,
     )  # fmt: skip
     run = load_runner(model, options, started)
     done = [_answer_benchmark(settings, work, source, mode, rejects, run) for source, mode in benchmarks]

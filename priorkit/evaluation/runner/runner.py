@@ -41,6 +41,7 @@ class RunnerOptions:
         bos_token: whether prompts begin with the beginning-of-text token.
         region_layer: hidden state of an encoder whose patches are compared with texts.
         box_request: the sentence that asks for a box; empty for the usual one.
+        chat_template: ``--chat-template``, which replaces the model's.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -54,6 +55,7 @@ class RunnerOptions:
     bos_token: BosRule = "auto"
     region_layer: int = -2
     box_request: str = ""
+    chat_template: str | None = None
 
 
 class ModelRunner(Protocol):
@@ -84,7 +86,9 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
     from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
     from priorkit.inference.loading import load_model_adapter
 
-    subject = load_model_adapter(checked, started.device, workers=options.workers)
+    subject = load_model_adapter(
+        checked, started.device, workers=options.workers, template=options.chat_template
+    )
     subject.bos_token = options.bos_token
 
     def ask_subject(
@@ -98,7 +102,7 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
         preset: Any = source.preset
         kind = options.prompt
         if kind == "auto":
-            kind = "chat" if checked.kind == "mllm" else "plain"
+            kind = "chat" if checked.kind == "mllm" or options.chat_template else "plain"
         form = options.choices
         if form == "auto":
             form = preset.prompt.choices if preset is not None else "auto"

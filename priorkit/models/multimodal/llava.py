@@ -16,6 +16,7 @@ from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.language.chat_template import ChatTokenizer, check_chat_template
 from priorkit.models.language.content_parts import accept_parts
+from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import CHAT_TEMPLATE, IMAGE
 from priorkit.models.multimodal.base import Capabilities
 from priorkit.models.multimodal.embeddings import replace_embeddings
@@ -219,17 +220,18 @@ def check_llava(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_llava_chat_template(folder: Path, config: Mapping[str, Any]) -> None:
+def check_llava_chat_template(folder: Path, config: Mapping[str, Any], template: str | None = None) -> None:
     """Check that a LLaVA model can be trained on conversations about images with its chat template.
 
     Args:
         folder: the model's.
         config: its ``config.json``.
+        template: ``--chat-template``.
 
     Raises:
         InputError: it cannot, or its processor cannot be loaded.
     """
-    tokenizer = load_processor(folder).tokenizer
+    tokenizer = load_processor(folder, template).tokenizer
     check_chat_template(tokenizer, folder, image_token(tokenizer, _image_token_id(config)))
 
 
@@ -237,11 +239,15 @@ def _image_token_id(config: Mapping[str, Any]) -> int | None:
     return config.get("image_token_id", config.get("image_token_index"))
 
 
-def load_processor(folder: Path) -> Any:
+def load_processor(folder: Path, template: str | None = None) -> Any:
     """Load a LLaVA model's processor.
 
     It and its tokenizer get the same chat template, which takes lists of parts: the processor's, or else the
     tokenizer's, or priorkit's. So training and evaluation render what ``processor.apply_chat_template`` renders.
+
+    Args:
+        folder: of the model.
+        template: ``--chat-template``, which replaces the model's.
 
     Raises:
         InputError: it cannot be loaded.
@@ -253,13 +259,19 @@ def load_processor(folder: Path) -> Any:
     tokenizer.chat_template = (
         getattr(processor, "chat_template", None) or tokenizer.chat_template or CHAT_TEMPLATE
     )
-    accept_parts(tokenizer, image_token(tokenizer, _image_token_id(read_config(folder))))
+    token = image_token(tokenizer, _image_token_id(read_config(folder)))
+    accept_parts(tokenizer, token)
+    use_template(tokenizer, template, token)
     processor.chat_template = tokenizer.chat_template
     return processor
 
 
-def load_llava(folder: Path) -> LlavaMultimodal:
+def load_llava(folder: Path, template: str | None = None) -> LlavaMultimodal:
     """Load a LLaVA model in fp32 with its processor.
+
+    Args:
+        folder: of the model.
+        template: ``--chat-template``, which replaces the model's.
 
     Raises:
         InputError: it cannot be loaded.
@@ -270,7 +282,7 @@ def load_llava(folder: Path) -> LlavaMultimodal:
     check_llava(folder)
     model, info = load_pretrained(LlavaForConditionalGeneration, folder, dtype=torch.float32)
     refuse_missing_tensors(info, folder)
-    multimodal = LlavaMultimodal(model, load_processor(folder))
+    multimodal = LlavaMultimodal(model, load_processor(folder, template))
     # One plain image shows what no header does: sizes or layers that do not go together.
     with (
         library_reads("its image processor and image tower do not work together", str(folder)),

@@ -14,6 +14,7 @@ from priorkit.core.work import Inputs
 from priorkit.models.folder import parameter_count
 from priorkit.models.language.causal_lm import check_llm
 from priorkit.models.language.chat_template import check_chat_template
+from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, missing_location_tokens
 from priorkit.models.vision.image_tower import patch_side
 from priorkit.models.vision.loading import check_encoder, load_config
@@ -63,7 +64,7 @@ def check_alignment(settings: AlignSettings, inputs: Inputs) -> AlignmentSizes:
         UsageError: options that do not fit the models.
     """
     llm, encoders = inputs.one("llm"), [inputs.one("encoder"), *inputs.many("also_encoder")]
-    language = _check_language_model(llm)
+    language = _check_language_model(llm, settings.chat_template)
     for source in encoders:
         check_encoder(source.path, text=False)
     towers: list[Any] = [tower_config(load_config(source.path)) for source in encoders]
@@ -98,7 +99,7 @@ def added_tokens(settings: AlignSettings, inputs: Inputs) -> list[tuple[str, str
     return [("location tokens", f"{len(missing)} of {len(boxes.tokens)} added")] if missing else []
 
 
-def _check_language_model(llm: Input) -> dict[str, Any]:
+def _check_language_model(llm: Input, template: str | None) -> dict[str, Any]:
     """The language model's configuration."""
     config = check_llm(llm.path)
     if config["model_type"] in NOT_IN_LLAVA:
@@ -107,7 +108,9 @@ def _check_language_model(llm: Input) -> dict[str, Any]:
             where=llm.given,
             hint="use a Llama-shaped one",
         )
-    check_chat_template(load_tokenizer(llm.path), llm.path, IMAGE)
+    tokenizer = load_tokenizer(llm.path)
+    use_template(tokenizer, template)
+    check_chat_template(tokenizer, llm.path, IMAGE)
     return config
 
 

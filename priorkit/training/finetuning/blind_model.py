@@ -9,6 +9,7 @@ from typing import Any
 from priorkit.core.process.runtime import Runtime
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
+from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
 from priorkit.models.multimodal.base import TrainableModel
 from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
@@ -45,7 +46,9 @@ class BlindModel:
             self.tokenizer.save_pretrained(folder)
 
 
-def load_blind_model(folder: Path, multimodal: bool, image_token: bool, runtime: Runtime) -> BlindModel:
+def load_blind_model(
+    folder: Path, multimodal: bool, image_token: bool, runtime: Runtime, template: str | None = None
+) -> BlindModel:
     """Load a model onto the device, with all but its language model frozen.
 
     Args:
@@ -53,14 +56,16 @@ def load_blind_model(folder: Path, multimodal: bool, image_token: bool, runtime:
         multimodal: whether it takes images.
         image_token: whether a language model gets an image token if it has none.
         runtime: device and precision.
+        template: ``--chat-template``, which replaces the model's.
     """
     if multimodal:
-        llava = load_llava(folder)
+        llava = load_llava(folder, template)
         for name, parameter in llava.model.named_parameters():
             parameter.requires_grad_(llava.parameter_part(name) == "llm")
         blind = BlindModel(llava, llava.tokenizer, llava.image_token, llava.image_tokens, llava.max_length)
     else:
         llm, tokenizer = load_llm(folder), load_tokenizer(folder)
+        use_template(tokenizer, template)
         grown = ensure_image_token(llm, tokenizer) if image_token else 0
         longest = int(getattr(llm.config, "max_position_embeddings", None) or 2048)
         subject = TextOnlyModel(llm, tokenizer.get_vocab().get(IMAGE))

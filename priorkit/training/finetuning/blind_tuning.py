@@ -31,7 +31,7 @@ PLACEHOLDER_NOTE = "replaces images in this training only; evaluate --blind drop
 def prepare(settings: BlindTuneSettings, work: Work[None], runtime: Runtime) -> FinetuningRun:
     """Load the model, read or change the samples of the arm, build the objective."""
     folder, uses_token = work.inputs.one("llm").path, settings.placeholder != "drop"
-    blind = load_blind_model(folder, work.plan.kind == "mllm", uses_token, runtime)
+    blind = load_blind_model(folder, work.plan.kind == "mllm", uses_token, runtime, settings.chat_template)
     subject = blind.subject
     image_tokens = blind.image_tokens if settings.shows_images else 1
     if settings.placeholder == "learned":

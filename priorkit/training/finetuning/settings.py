@@ -24,6 +24,7 @@ from priorkit.data.columns import (
 from priorkit.data.conversations.conversation import IMAGE_KEYS
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.named_images import images_of_conversations, named_images
+from priorkit.models.language.conversation_formats import ChatTemplateSettings, named_template
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 
 UNNAMED = "all"
@@ -43,7 +44,9 @@ Sources = Annotated[Named, BeforeValidator(_sources)]
 """One path, or several ``NAME=PATH``."""
 
 
-class InstructionSettings(ImageFolderSettings, QuestionColumnSettings, ImageColumnSettings):
+class InstructionSettings(
+    ChatTemplateSettings, ImageFolderSettings, QuestionColumnSettings, ImageColumnSettings
+):
     """Which conversations are read, and how they are batched."""
 
     group: ClassVar[str] = "conversations"
@@ -97,8 +100,9 @@ class InstructionSettings(ImageFolderSettings, QuestionColumnSettings, ImageColu
         return found if isinstance(self, TextColumnSettings) else replace(found, text=())
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
-        """The images that rows name."""
-        return named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
+        """The images that rows name, and the file of a chat template."""
+        named = named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
+        return {**named, **named_template(self)}
 
 
 class FinetuningSettings(

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from priorkit.core.errors import InputError
 from priorkit.core.safetensors_header import read_header
-from priorkit.merging.tensors import ShardWriter, TensorReader, narrow, widen
+from priorkit.data.io.tensor_file import ShardWriter
+from priorkit.merging.tensors import TensorReader, narrow, widen
 
 TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 

@@ -1,0 +1,1 @@
+"""Converting weights in other formats to artifacts in safetensors: the one place that reads them."""
