@@ -3,44 +3,32 @@
     python examples/naming_instructions.py ENTITY_IMAGES OUT.parquet
 
 ENTITY_IMAGES is any path that ``priorkit rank-e`` reads: a folder per entity, metadata.jsonl, parquet. A hub
-id is not fetched here; give the folder it was downloaded to.
+id is not fetched here; give the folder it was downloaded to. Images are read one by one; ``priorkit convert-data
+ENTITY_IMAGES --format naming --out DIR`` makes the same rows as an artifact.
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from priorkit.data.images.entities import read_entities
+from priorkit.data.converters.base import ConverterOptions
+from priorkit.data.converters.naming import convert
+from priorkit.data.converters.writing import SplitWriter
 from priorkit.data.io.rejects import Rejects
-
-QUESTIONS = (
-    "What is shown here?",
-    "Name what you see.",
-    "What is this called?",
-)
 
 
 def main(images: Path, out: Path) -> None:
     """Write one conversation per image in LLaVA's format, with embedded images."""
-    dataset = read_entities(images, Rejects(0.01))
-    rows = []
-    for number, (ref, entity) in enumerate(zip(dataset.images, dataset.entity_of, strict=True)):
-        content = ref.read() or (ref.path.read_bytes() if ref.path else b"")
-        question = QUESTIONS[number % len(QUESTIONS)]
-        rows.append(
-            {
-                "id": f"naming-{number}",
-                "image": {"bytes": content, "path": Path(ref.name).name},
-                "conversations": [
-                    {"from": "human", "value": f"<image>\n{question}"},
-                    {"from": "gpt", "value": dataset.entities[entity]},
-                ],
-            }
-        )
     out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), out)
+    rejects = Rejects(0.01)
+    partial = out.with_name(out.name + ".partial")
+    with ExitStack() as stack:
+        writer = SplitWriter(partial, stack)
+        for _, row in convert(images, ConverterOptions(), rejects):
+            writer.add(row)
+        writer.flush()
+    rejects.raise_if_over_limit()
+    partial.rename(out)
 
 
 if __name__ == "__main__":

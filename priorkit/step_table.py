@@ -15,6 +15,7 @@ STEPS = {
     for name in (
         "glyph-world",
         "convert",
+        "convert-data",
         "tokenizer",
         "label-corpus",
         "mix",

@@ -69,6 +69,21 @@ def convert(
 ) -> Artifact:
     """Convert weights in other formats to safetensors: PyTorch files, GGUF, open_clip, original LLaVA checkpoints."""
 
+def convert_data(
+    data: str | PathLike[str],
+    *,
+    format: Literal["refcoco", "visual-genome", "naming", "inaturalist", "cub", "flowers", "oven"],
+    images: str | PathLike[str] | None = ...,
+    split: str = ...,
+    names: Literal["common", "scientific"] = ...,
+    entity_names: str | PathLike[str] | None = ...,
+    images_per_entity: int | str = ...,
+    reject_limit: float | str = ...,
+    out: str | PathLike[str] | None = ...,
+    force: bool = ...,
+) -> Artifact:
+    """Convert data in published layouts: regions and entity images become tables, row by row."""
+
 def tokenizer(
     sources: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
     *,
@@ -674,6 +689,7 @@ def evaluate(
     model: str | PathLike[str] | None = ...,
     benchmarks: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]] = ...,
     *,
+    bos_token: Literal["auto", "always", "never"] = ...,
     predictions: str | PathLike[str] | None = ...,
     rescore: str | PathLike[str] | None = ...,
     compare: str | PathLike[str] | None = ...,
@@ -702,7 +718,6 @@ def evaluate(
     by: Literal["auto", "likelihood", "generation"] = ...,
     prompt: Literal["auto", "chat", "plain"] = ...,
     choices: Literal["auto", "letter", "text"] = ...,
-    bos_token: Literal["auto", "always", "never"] = ...,
     explain: bool = ...,
     judge: str | PathLike[str] | None = ...,
     rubric: str | PathLike[str] | None = ...,

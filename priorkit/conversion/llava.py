@@ -24,7 +24,7 @@ from priorkit.models.folder import read_json
 from priorkit.models.language.content_parts import accept_parts
 from priorkit.models.language.conversation_formats import chat_template
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
-from priorkit.models.vision.image_tower import extract_image_tower, patch_side
+from priorkit.models.vision.image_tower import ImageTower, extract_image_tower, patch_side
 from priorkit.models.vision.loading import check_encoder, load_encoder
 from priorkit.models.vision.preprocessing import Resize
 
@@ -61,21 +61,8 @@ def plan_llava(
     """
     config = read_json(path / "config.json")
     projector = _projector(config, path)
-    if encoder is None:
-        raise InputError(
-            f"its encoder '{config['mm_vision_tower']}' is not part of the checkpoint",
-            where=str(path),
-            hint=f"name it: --encoder {config['mm_vision_tower']}",
-        )
-    check_encoder(encoder, text=False)
-    tower = extract_image_tower(
-        load_encoder(encoder, text=False), resize=_RESIZES[config.get("image_aspect_ratio")]
-    )
-    tokens = load_tokenizer(tokenizer or path)
-    if IMAGE not in tokens.get_vocab():
-        tokens.add_special_tokens({"additional_special_tokens": [IMAGE]})
-    tokens.chat_template = template or tokens.chat_template or chat_template(DEFAULT_TEMPLATE)
-    accept_parts(tokens, IMAGE)
+    tower = _image_tower(config, encoder, path)
+    tokens = _tokens(tokenizer or path, template)
     weights = read_weights(path)
     own = {name.removeprefix(_TOWER): tensor for name, tensor in weights.items() if name.startswith(_TOWER)}
     image = _tower_tensors(own, tower.model, path)
@@ -119,6 +106,33 @@ def plan_llava(
         sum(tensor.bytes for tensor in tensors.values()),
         write_rest,
     )
+
+
+def _image_tower(config: Mapping[str, Any], encoder: Path | None, path: Path) -> ImageTower:
+    """The image tower of the encoder that a checkpoint names.
+
+    Raises:
+        InputError: it is not given, or LLaVA cannot use it.
+    """
+    if encoder is None:
+        raise InputError(
+            f"its encoder '{config['mm_vision_tower']}' is not part of the checkpoint",
+            where=str(path),
+            hint=f"name it: --encoder {config['mm_vision_tower']}",
+        )
+    check_encoder(encoder, text=False)
+    resize = _RESIZES[config.get("image_aspect_ratio")]
+    return extract_image_tower(load_encoder(encoder, text=False), resize=resize)
+
+
+def _tokens(folder: Path, template: str | None) -> Any:
+    """The tokenizer with an image token and a chat template that takes lists of parts."""
+    tokens = load_tokenizer(folder)
+    if IMAGE not in tokens.get_vocab():
+        tokens.add_special_tokens({"additional_special_tokens": [IMAGE]})
+    tokens.chat_template = template or tokens.chat_template or chat_template(DEFAULT_TEMPLATE)
+    accept_parts(tokens, IMAGE)
+    return tokens
 
 
 def _projector(config: Mapping[str, Any], path: Path) -> str:

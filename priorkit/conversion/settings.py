@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import StepSettings, argument, option
-from priorkit.models.language.conversation_formats import ChatTemplateSettings, named_template
+from priorkit.models.language.conversation_formats import ChatTemplateSettings
 
 WeightFormat = Literal["auto", "transformers", "gguf", "open-clip", "llava"]
 
@@ -59,4 +59,4 @@ class ConvertSettings(ChatTemplateSettings, StepSettings):
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The file of a chat template."""
-        return named_template(self)
+        return self.template_files()

@@ -7,6 +7,7 @@ or an entry of the Hugging Face hub. Artifacts are checked against their manifes
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, nearest
 from priorkit.core.input_files import PARTIAL, list_files
 from priorkit.core.manifest import FileRecord, InputRecord
-from priorkit.core.remote_files import fetch, is_address
+from priorkit.core.remote_files import cache_folder, fetch, is_address
 
 logger = logging.getLogger(__name__)
 
@@ -268,8 +269,8 @@ def _from_hub(given: str, setting: str, hub: str, where: str, subset: HubSubset 
         patterns = [*globs.split(","), *(_SMALL_FILES if hub == "weights" else ())]
     kind = "dataset" if hub == "dataset" else "model"
     online = _hub_answers()
-    if subset is not None and online and not globs:
-        patterns = _files_of_subset(name, revision or None, subset, where)
+    if subset is not None and not globs:
+        patterns = _patterns_of_subset(name, revision or None, subset, where, online)
     try:
         path = Path(
             fetch(
@@ -292,6 +293,24 @@ def _from_hub(given: str, setting: str, hub: str, where: str, subset: HubSubset 
         ) from None
     # A snapshot's folder is named by the commit it holds.
     return Input(setting, given, path, "hub", revision=path.name)
+
+
+def _patterns_of_subset(
+    name: str, revision: str | None, subset: HubSubset, where: str, online: bool
+) -> list[str] | None:
+    """The files of a subset; offline those of its last fetching, all where there was none.
+
+    Raises:
+        InputError: as :func:`_files_of_subset`.
+    """
+    key = "\0".join((name, revision or "", subset.name or ""))
+    memory = cache_folder() / "subsets" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if not online:
+        return json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else None
+    patterns = _files_of_subset(name, revision, subset, where)
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(json.dumps(patterns), encoding="utf-8")
+    return patterns
 
 
 def _files_of_subset(name: str, revision: str | None, subset: HubSubset, where: str) -> list[str]:

@@ -34,8 +34,7 @@ from priorkit.evaluation.presets.loading import expand
 from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import BoxFormatChoice, BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
-from priorkit.inference.bos import BosRule
-from priorkit.models.language.conversation_formats import ChatTemplateSettings, named_template
+from priorkit.inference.bos import PromptSettings
 from priorkit.models.vision.patch_settings import PatchSettings
 from priorkit.scoring.answers.mcq.published import PARSERS
 
@@ -51,7 +50,7 @@ GROUP_BY = ("ability", "prior", "size", "sub_task")
 
 
 class EvaluateSettings(
-    ChatTemplateSettings,
+    PromptSettings,
     ImageFolderSettings,
     QuestionColumnSettings,
     TextColumnSettings,
@@ -122,12 +121,6 @@ class EvaluateSettings(
     choices: Literal["auto", "letter", "text"] = option(
         "auto",
         "Likelihood of the options' letters or of their texts; auto: letters in a chat, texts in plain.",
-    )
-    bos_token: BosRule = option(
-        "auto",
-        "Beginning-of-text token before prompts and documents: as the tokenizer puts it (auto, as in "
-        "lm-evaluation-harness), always, or never.",
-        advanced=True,
     )
     explain: bool = option(
         False, "Ask for a thinking process and read the answer from what is written.", advanced=True
@@ -222,10 +215,10 @@ class EvaluateSettings(
         try:
             sources = self.benchmark_sources(inputs)
         except PriorkitError:
-            return named_template(self)
+            return self.template_files()
         benchmarks = [item for label, item in inputs.items() if label.startswith("benchmarks.")]
         images = {f"images of {name}": files for name, files in image_files(sources, benchmarks).items()}
-        return {**images, **named_template(self)}
+        return {**images, **self.template_files()}
 
     def benchmark_sources(self, inputs: Mapping[str, Input]) -> list[BenchmarkSource]:
         """The benchmarks that the inputs hold.

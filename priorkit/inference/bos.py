@@ -8,11 +8,26 @@ without it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from priorkit.core.errors import InputError
+from priorkit.core.options.settings import option
+from priorkit.models.language.conversation_formats import ChatTemplateSettings
 
 BosRule = Literal["auto", "always", "never"]
+
+
+class PromptSettings(ChatTemplateSettings):
+    """How a language model is addressed."""
+
+    group: ClassVar[str] = "what to do"
+
+    bos_token: BosRule = option(
+        "auto",
+        "Beginning-of-text token before prompts and documents: as the tokenizer puts it (auto, as in "
+        "lm-evaluation-harness), always, or never.",
+        advanced=True,
+    )
 
 
 def bos_ids_of(tokenizer: Any, rule: BosRule) -> list[int]:

@@ -44,8 +44,7 @@ def load_model_adapter(
         limit = multimodal.max_length
         return ModelAdapter(multimodal.model, multimodal.tokenizer, limit, multimodal, workers)
     model = fold_adapter(load_llm(info.folder, dtype), info).to(device).eval()
-    tokenizer = load_tokenizer(info.folder)
-    use_template(tokenizer, template)
+    tokenizer = load_tokenizer(info.folder, template)
     return ModelAdapter(model, tokenizer, _max_length(model.config))
 
 

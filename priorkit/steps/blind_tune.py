@@ -14,7 +14,6 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
     from priorkit.models.folder import read_config, tensor_files
     from priorkit.models.language.causal_lm import check_llm
     from priorkit.models.language.chat_template import check_chat_template
-    from priorkit.models.language.conversation_formats import use_template
     from priorkit.models.language.tokenizer import check_location_tokens, load_tokenizer
     from priorkit.models.multimodal.llava import check_llava, check_llava_chat_template
     from priorkit.training.engine.resource_estimates import footprint
@@ -28,9 +27,7 @@ def plan(settings: BlindTuneSettings, inputs: Inputs) -> Plan[None]:
     if multimodal:
         check_llava_chat_template(folder, config, settings.chat_template)
     else:
-        tokenizer = load_tokenizer(folder)
-        use_template(tokenizer, settings.chat_template)
-        check_chat_template(tokenizer, folder)
+        check_chat_template(load_tokenizer(folder, settings.chat_template), folder)
     size = footprint(tensor_files(folder), ("llm",))
     facts = check_sources(settings, inputs, "instructions")
     check_location_tokens(folder, settings.box_writer, inputs.one("llm").given)

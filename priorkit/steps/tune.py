@@ -32,7 +32,7 @@ class TunedModelSettings(StepSettings):
     instructions: Sources = argument(
         "Instructions in LLaVA's format, or rows with a question and its answer (JSON, JSON Lines, parquet, CSV), "
         "with or without images; several as NAME=PATH.",
-        accepts=("world",),
+        accepts=("world", "instructions"),
         metavar="INSTRUCTIONS",
         hub="dataset",
     )

@@ -29,9 +29,9 @@ REGION, IMAGE_LEVEL = "region-level", "image-level"
 
 _ALIASES = {
     **dict.fromkeys((REGION, "region_level", "region", "ref", "grounding"), REGION),
-    **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa"), IMAGE_LEVEL),
+    **dict.fromkeys((IMAGE_LEVEL, "image_level", "image", "caption", "vqa", "norm"), IMAGE_LEVEL),
 }
-"""Spellings of the two task types, including those of the released code."""
+"""Spellings of the two task types, including those of the released code, whose training data says ``norm`` and ``ref``."""
 
 
 _UNMISTAKABLE: tuple[BoxFormatName, ...] = ("decimals", "location-tokens")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +22,7 @@ MAX_ELEMENT_CHARACTERS = 256 << 20
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TYPE_NAMES = {"{": "one object", '"': "a text", "t": "true", "f": "false", "n": "null"}
 
-_AFTER_ELEMENT = " \t\n\r,]"
+_AFTER_ELEMENT = " \t\n\r,]:}"
 
 _LONGEST_WORD = 16
 """An error within so many characters of the buffer's end may be a word or escape that is not read completely."""
@@ -111,11 +111,53 @@ def array_elements(path: Path) -> Iterator[object]:
     buffer = _Buffer(path)
     try:
         yield from _elements(buffer, path)
+        if buffer.next_character():
+            raise buffer.error(buffer.position, "at the end", "Extra data")
     finally:
         buffer.close()
 
 
+def object_elements(path: Path, keys: Collection[str]) -> Iterator[tuple[str, object]]:
+    """Yield key and element of the arrays under these keys of a file that holds one JSON object, in the file's order.
+
+    Values of other keys are skipped; of those that are arrays, memory holds one element too.
+
+    Raises:
+        InputError: it is not JSON or not an object, or one of the values is no array.
+    """
+    buffer = _Buffer(path)
+    try:
+        yield from _of_object(buffer, path, keys)
+    finally:
+        buffer.close()
+
+
+def _of_object(buffer: _Buffer, path: Path, keys: Collection[str]) -> Iterator[tuple[str, object]]:
+    if buffer.next_character() != "{":
+        raise InputError("expected one JSON object", where=str(path))
+    buffer.position += 1
+    while (sign := buffer.next_character()) != "}":
+        if sign == ",":
+            buffer.position += 1
+            buffer.next_character()
+        key = _element(buffer, 1, path)
+        if not isinstance(key, str) or buffer.next_character() != ":":
+            raise buffer.error(buffer.position, "in the object", "Expecting a key and ':'")
+        buffer.position += 1
+        if buffer.next_character() == "[":
+            for element in _elements(buffer, path):
+                if key in keys:
+                    yield key, element
+        elif key in keys:
+            raise InputError(f"'{key}' is no array", where=str(path))
+        else:
+            _element(buffer, 1, path)
+        if buffer.next_character() not in (",", "}"):
+            raise buffer.error(buffer.position, f"after '{key}'", "Expecting ',' delimiter")
+
+
 def _elements(buffer: _Buffer, path: Path) -> Iterator[object]:
+    """The elements of the array at the buffer's position, which is then behind it."""
     first = buffer.next_character()
     if first != "[":
         raise _not_an_array(buffer, first, path)
@@ -134,8 +176,6 @@ def _elements(buffer: _Buffer, path: Path) -> Iterator[object]:
             if sign == "]":
                 break
             buffer.next_character()
-    if buffer.next_character():
-        raise buffer.error(buffer.position, "at the end", "Extra data")
 
 
 def _element(buffer: _Buffer, number: int, path: Path) -> object:

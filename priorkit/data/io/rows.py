@@ -12,9 +12,9 @@ from functools import cache
 from pathlib import Path
 
 from priorkit.core.errors import InputError, Problems
-from priorkit.core.input_files import list_files
+from priorkit.core.input_files import MANIFEST, list_files
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
-from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rejects import REJECTS, Rejects
 from priorkit.data.io.row_format import FilePart, NumberedRow, RowFormat
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,9 @@ def files_of(path: Path, known: tuple[str, ...] | None = None) -> list[Path]:
                 "the link leads nowhere", where=str(path / name), hint="fetch its file, or remove it"
             )
     problems.raise_if_any()
-    files = sorted(path / name for name in listed.names if suffix_of(path / name, known))
+    # Of an artifact the manifest and the list of rejected rows are no data.
+    own = (MANIFEST, REJECTS) if MANIFEST in listed.names else ()
+    files = sorted(path / name for name in listed.names if name not in own and suffix_of(path / name, known))
     single = [file for file in files if _is_single_object(file)]
     files = [file for file in files if file not in single] or single
     lists = _secondary(files)

@@ -28,7 +28,6 @@ from priorkit.evaluation.runner.stored_answers import Predictions, check_answer_
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
-from priorkit.models.language.conversation_formats import resolve_template
 
 if TYPE_CHECKING:
     from priorkit.inference.model_info import ModelInfo
@@ -80,7 +79,13 @@ def plan_evaluation(
         return _plan_without(facts, inputs["rescore"].path / "samples.jsonl", judges, settings)
     _check_shared(settings, inputs, [source.name for source in sources])
     checked = check_model(inputs["model"].path)
-    _check_chat_template(settings, checked)
+    settings.check_template(
+        "an encoder has no conversations"
+        if checked.kind == "encoder"
+        else "--prompt plain uses none"
+        if settings.prompt == "plain"
+        else ""
+    )
     columns = {column for source in sources for column in source.columns}
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
@@ -98,23 +103,6 @@ def plan_evaluation(
         memory_bytes=memory_of([checked, *judges], sources, settings.device),
         payload=EvaluationPlan(checked, tuple(jobs), box_request),
     )
-
-
-def _check_chat_template(settings: EvaluateSettings, checked: ModelInfo) -> None:
-    """Check that a chat template can be read and has an effect.
-
-    Raises:
-        UsageError: it has none, or no format and no file has this name.
-        InputError: the file is no template.
-    """
-    if settings.chat_template is None:
-        return
-    if checked.kind == "encoder" or settings.prompt == "plain":
-        reason = (
-            "an encoder has no conversations" if checked.kind == "encoder" else "--prompt plain uses none"
-        )
-        raise UsageError(f"has no effect: {reason}", where="--chat-template")
-    resolve_template(settings.chat_template)
 
 
 def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:

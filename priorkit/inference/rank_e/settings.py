@@ -40,7 +40,7 @@ class RankSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     )
     images: str = argument(
         ENTITY_IMAGES,
-        accepts=("world",),
+        accepts=("world", "entity-images"),
         metavar="IMAGES",
         hub="dataset",
     )

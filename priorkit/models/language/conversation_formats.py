@@ -42,6 +42,25 @@ class ChatTemplateSettings(Settings):
         advanced=True,
     )
 
+    def check_template(self, unused: str = "") -> None:
+        """Check that the chat template can be read and has an effect.
+
+        Args:
+            unused: why it has none; empty where it has.
+
+        Raises:
+            UsageError: it has none, or no format and no file has this name.
+            InputError: the file is no template.
+        """
+        if self.chat_template is not None and unused:
+            raise UsageError(f"has no effect: {unused}", where=FLAG)
+        resolve_template(self.chat_template)
+
+    def template_files(self) -> dict[str, tuple[Path, tuple[str, ...]]]:
+        """The file of a chat template, as a step's ``named_files`` gives it; empty for a format's name."""
+        path = template_file(self.chat_template)
+        return {"chat template": (path.parent, (path.name,))} if path else {}
+
 
 def chat_template(name: str) -> str:
     """The chat template of a format."""
@@ -54,12 +73,6 @@ def template_file(given: str | None) -> Path | None:
         return None
     path = Path(given).expanduser()
     return path if path.is_file() else None
-
-
-def named_template(settings: ChatTemplateSettings) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """The file of a chat template, as a step's ``named_files`` gives it; empty for a format's name."""
-    path = template_file(settings.chat_template)
-    return {"chat template": (path.parent, (path.name,))} if path else {}
 
 
 def resolve_template(given: str | None) -> str | None:

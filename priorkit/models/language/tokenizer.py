@@ -11,6 +11,7 @@ from priorkit.core.boxes import LOCATION_TOKENS, BoxWriter
 from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import refuse_surrogates
 from priorkit.models.language.content_parts import with_parts
+from priorkit.models.language.conversation_formats import use_template
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -119,8 +120,12 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     wrapped.save_pretrained(folder)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: Path, template: str | None = None) -> PreTrainedTokenizerFast:
     """Load a tokenizer from a tokenizer, corpus or model directory.
+
+    Args:
+        folder: the directory.
+        template: ``--chat-template``, which replaces the tokenizer's.
 
     Raises:
         InputError: there is none, or it cannot be read.
@@ -131,7 +136,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=str(folder))
     refuse_surrogates(folder)
     with library_reads("the tokenizer cannot be loaded", str(folder)):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    use_template(tokenizer, template)
+    return tokenizer
 
 
 def missing_location_tokens(tokenizer: Any, boxes: BoxWriter) -> list[str]:

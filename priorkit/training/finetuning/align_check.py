@@ -14,7 +14,6 @@ from priorkit.core.work import Inputs
 from priorkit.models.folder import parameter_count
 from priorkit.models.language.causal_lm import check_llm
 from priorkit.models.language.chat_template import check_chat_template
-from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer, missing_location_tokens
 from priorkit.models.vision.image_tower import patch_side
 from priorkit.models.vision.loading import check_encoder, load_config
@@ -108,9 +107,7 @@ def _check_language_model(llm: Input, template: str | None) -> dict[str, Any]:
             where=llm.given,
             hint="use a Llama-shaped one",
         )
-    tokenizer = load_tokenizer(llm.path)
-    use_template(tokenizer, template)
-    check_chat_template(tokenizer, llm.path, IMAGE)
+    check_chat_template(load_tokenizer(llm.path, template), llm.path, IMAGE)
     return config
 
 

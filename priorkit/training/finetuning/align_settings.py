@@ -32,7 +32,7 @@ class AlignSettings(TextColumnSettings, FinetuningSettings):
     captions: Sources = argument(
         "Image captions: conversations in LLaVA's format, or rows with image and text (JSON, JSON Lines, parquet, "
         "CSV, TSV); several as NAME=PATH.",
-        accepts=("world",),
+        accepts=("world", "instructions"),
         metavar="CAPTIONS",
         hub="dataset",
     )

@@ -12,7 +12,6 @@ from priorkit.core.work import Work
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
-from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import add_location_tokens, load_tokenizer
 from priorkit.models.multimodal.llava import PARTS, LlavaMultimodal, has_linear_projector
 from priorkit.models.multimodal.llava_assembly import assemble_llava
@@ -62,11 +61,10 @@ def assemble(settings: AlignSettings, work: Work[Any]) -> tuple[LlavaMultimodal,
         The model, and metrics for the manifest: ``image_tokens``, ``vocabulary_grown_by``, ``chat_template``.
     """
     folder = work.inputs.one("llm").path
-    llm, tokenizer = load_llm(folder), load_tokenizer(folder)
+    llm, tokenizer = load_llm(folder), load_tokenizer(folder, settings.chat_template)
     add_location_tokens(tokenizer, settings.box_writer)
     rows = llm.get_input_embeddings().weight.shape[0]
     has_template = bool(tokenizer.chat_template)
-    use_template(tokenizer, settings.chat_template)
     encoder = load_encoder(work.inputs.one("encoder").path, text=False)
     further = [load_encoder(source.path, text=False) for source in work.inputs.many("also_encoder")]
     multimodal = assemble_llava(

@@ -9,7 +9,6 @@ from typing import Any
 from priorkit.core.process.runtime import Runtime
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.causal_lm import load_llm
-from priorkit.models.language.conversation_formats import use_template
 from priorkit.models.language.tokenizer import IMAGE, load_tokenizer
 from priorkit.models.multimodal.base import TrainableModel
 from priorkit.models.multimodal.llava import LlavaMultimodal, load_llava
@@ -64,8 +63,7 @@ def load_blind_model(
             parameter.requires_grad_(llava.parameter_part(name) == "llm")
         blind = BlindModel(llava, llava.tokenizer, llava.image_token, llava.image_tokens, llava.max_length)
     else:
-        llm, tokenizer = load_llm(folder), load_tokenizer(folder)
-        use_template(tokenizer, template)
+        llm, tokenizer = load_llm(folder), load_tokenizer(folder, template)
         grown = ensure_image_token(llm, tokenizer) if image_token else 0
         longest = int(getattr(llm.config, "max_position_embeddings", None) or 2048)
         subject = TextOnlyModel(llm, tokenizer.get_vocab().get(IMAGE))

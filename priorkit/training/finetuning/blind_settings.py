@@ -28,7 +28,7 @@ class BlindTuneSettings(FinetuningSettings):
     )
     instructions: Sources = argument(
         "Instructions in LLaVA's format (JSON, JSON Lines, parquet); their images are not read. Several as NAME=PATH.",
-        accepts=("world",),
+        accepts=("world", "instructions"),
         metavar="INSTRUCTIONS",
         hub="dataset",
     )

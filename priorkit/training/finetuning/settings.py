@@ -24,7 +24,7 @@ from priorkit.data.columns import (
 from priorkit.data.conversations.conversation import IMAGE_KEYS
 from priorkit.data.conversations.sample_packing import COARSE, FINE
 from priorkit.data.images.named_images import images_of_conversations, named_images
-from priorkit.models.language.conversation_formats import ChatTemplateSettings, named_template
+from priorkit.models.language.conversation_formats import ChatTemplateSettings
 from priorkit.training.engine.settings import MemorySettings, TrainingSettings
 
 UNNAMED = "all"
@@ -102,7 +102,7 @@ class InstructionSettings(
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name, and the file of a chat template."""
         named = named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
-        return {**named, **named_template(self)}
+        return {**named, **self.template_files()}
 
 
 class FinetuningSettings(

@@ -146,7 +146,7 @@ class TradeOffSettings(Settings):
     held_out: str | None = option(
         None,
         "Held-out entity images for Rank_e before and after.",
-        accepts=("world",),
+        accepts=("world", "entity-images"),
         hub="dataset",
         metavar="IMAGES",
         advanced=True,
@@ -236,7 +236,7 @@ class DistillEncoderSettings(
     encoder: str = argument("Encoder to remediate.", accepts=("encoder",), hub="model")
     images: str = argument(
         ENTITY_IMAGES,
-        accepts=("world",),
+        accepts=("world", "entity-images"),
         metavar="IMAGES",
         hub="dataset",
     )

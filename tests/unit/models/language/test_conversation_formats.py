@@ -13,7 +13,6 @@ from priorkit.models.language.content_parts import accept_parts
 from priorkit.models.language.conversation_formats import (
     ChatTemplateSettings,
     format_names,
-    named_template,
     resolve_template,
     use_template,
 )
@@ -78,10 +77,10 @@ def test_templates_come_from_files(tmp_path, tokenizer):
     path = tmp_path / "mine.jinja"
     path.write_text("{% for message in messages %}[{{ message['content'] }}]{% endfor %}")
     assert resolve_template(str(path)) == path.read_text()
-    assert named_template(ChatTemplateSettings(chat_template=str(path))) == {
+    assert ChatTemplateSettings(chat_template=str(path)).template_files() == {
         "chat template": (tmp_path, ("mine.jinja",))
     }
-    assert named_template(ChatTemplateSettings(chat_template="vicuna")) == {}
+    assert ChatTemplateSettings(chat_template="vicuna").template_files() == {}
     assert resolve_template(None) is None
     before = tokenizer.chat_template
     use_template(tokenizer, None)

@@ -1,0 +1,1 @@
+"""Data sets in the layouts they are published in, as rows that the steps read."""
