@@ -1,7 +1,8 @@
-"""Images with masks (COCO instances, COCO panoptic, ADE20K), reduced to each category's share of the pixels."""
+"""Images with masks (COCO instances, COCO panoptic, ADE20K), reduced to how much of the image each category covers and where."""
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +16,25 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 from priorkit.core.input_files import list_files
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, path_within
+from priorkit.data.images.masks import Mask
 from priorkit.mle_bench.class_names import NAMES_FILES
 from priorkit.models.folder import read_json
 
 Layout = Literal["instances", "panoptic", "ade20k"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How much of an image a category covers, and where.
+
+    Attributes:
+        area: the share of the image's pixels that its masks cover together.
+        center_distance: distance of the centroid of these pixels from the image's center, as a share of half the
+            image's diagonal: 0 at the center, 1 at a corner. The same however the image is rotated or mirrored.
+    """
+
+    area: float
+    center_distance: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +43,13 @@ class AnnotatedImage:
 
     Attributes:
         ref: the image.
-        areas: for each category with a mask, the share of the image's pixels its masks cover together.
+        measured: the categories with a mask.
         unmeasured: further categories present, whose masks are empty or missing.
         row: its number among all images, from 1.
     """
 
     ref: ImageRef
-    areas: Mapping[str, float]
+    measured: Mapping[str, Placement]
     unmeasured: tuple[str, ...] = ()
     row: int = 0
 
@@ -43,11 +59,11 @@ class Coverage:
     """The categories in an image.
 
     Attributes:
-        areas: as in :class:`AnnotatedImage`.
+        measured: as in :class:`AnnotatedImage`.
         unmeasured: further categories present, whose masks are empty or missing, each with an annotation of it.
     """
 
-    areas: Mapping[str, float]
+    measured: Mapping[str, Placement]
     unmeasured: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -81,7 +97,7 @@ def _proportional(one: tuple[int, int], other: tuple[int, int]) -> bool:
     )
 
 
-AreaOf = Callable[[ImageSize], Coverage]
+CoverageOf = Callable[[ImageSize], Coverage]
 """Measures the categories of one image; :class:`ValueError` says what is wrong with its annotations."""
 
 
@@ -204,21 +220,46 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def shares_of(numbers: NDArray[np.int64], names: Mapping[int, str]) -> dict[str, float]:
-    """Share of the pixels by category name; number 0 is unlabeled.
+def placement_of(mask: Mask) -> Placement | None:
+    """Where a mask ``[height, width]`` is; None where it is empty."""
+    counts = mask.sum(axis=0), mask.sum(axis=1)
+    columns, rows = (float(count @ np.arange(count.size)) for count in counts)
+    pixels = int(counts[0].sum())
+    return _placement(pixels, columns, rows, mask.shape) if pixels else None
+
+
+def placements_of(numbers: NDArray[np.int64], names: Mapping[int, str]) -> dict[str, Placement]:
+    """Where each category is, from the number of every pixel ``[height, width]``; number 0 is unlabeled.
 
     Raises:
         ValueError: a number without a category.
     """
-    shares: dict[str, float] = {}
-    for number, count in zip(*np.unique(numbers, return_counts=True), strict=True):
+    height, width = numbers.shape
+    present, index = np.unique(numbers, return_inverse=True)
+    index = index.reshape(-1)
+    row, column = np.divmod(np.arange(index.size), width)
+    # [present, 3]: pixels, and the sums of their columns and rows; integers, so exact.
+    sums = np.stack([np.bincount(index, weights) for weights in (None, column, row)], axis=1)
+    of_name: dict[str, NDArray[np.float64]] = {}
+    for number, values in zip(present.tolist(), sums, strict=True):
         if number == 0:
             continue
-        if int(number) not in names:
+        if number not in names:
             raise ValueError(f"the mask holds the number {number}, which has no category")
-        name = names[int(number)]
-        shares[name] = shares.get(name, 0.0) + float(count) / numbers.size
-    return shares
+        name = names[number]
+        of_name[name] = of_name[name] + values if name in of_name else values
+    return {
+        name: _placement(int(pixels), columns, rows, (height, width))
+        for name, (pixels, columns, rows) in of_name.items()
+    }
+
+
+def _placement(pixels: int, columns: float, rows: float, shape: tuple[int, ...]) -> Placement:
+    """From the number of pixels and the sums of their columns and rows, counted from 0."""
+    height, width = shape
+    # A pixel's center is half a pixel from its corner.
+    right, down = columns / pixels + 0.5 - width / 2, rows / pixels + 0.5 - height / 2
+    return Placement(pixels / (height * width), 2 * math.hypot(right, down) / math.hypot(height, width))
 
 
 def read_mask(path: Path, size: ImageSize) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""COCO's JSON files, instances and panoptic: the share of an image's pixels that each category covers."""
+"""COCO's JSON files, instances and panoptic: how much of an image each category covers, and where."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ import numpy as np
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import MAX_PIXELS
 from priorkit.data.images.masks import Mask, check_extent, decode_segmentation
-from priorkit.mle_bench.annotations import Annotations, AreaOf, Coverage, ImageSize, read_mask, shares_of
+from priorkit.mle_bench.annotations import (
+    Annotations,
+    Coverage,
+    CoverageOf,
+    ImageSize,
+    placement_of,
+    placements_of,
+    read_mask,
+)
 from priorkit.models.folder import read_json
 
 
@@ -33,7 +41,7 @@ class _Document:
     names: Mapping[int | str, str]
 
 
-def read_coco(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[str, None, AreaOf]]]:
+def read_coco(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[str, None, CoverageOf]]]:
     """The vocabulary, and for each image its file name and what measures its categories.
 
     Raises:
@@ -44,7 +52,7 @@ def read_coco(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[str,
     if source.layout == "panoptic":
         names = {key: _PANOPTIC_SUFFIX.sub("", name) for key, name in names.items()}
 
-    def rows() -> Iterator[tuple[str, None, AreaOf]]:
+    def rows() -> Iterator[tuple[str, None, CoverageOf]]:
         for identifier, image in document.images.items():
             annotations = document.annotations.get(identifier, [])
             measure = _panoptic if source.layout == "panoptic" else _instances
@@ -53,7 +61,7 @@ def read_coco(source: Annotations) -> tuple[tuple[str, ...], Iterator[tuple[str,
     return tuple(dict.fromkeys(names.values())), rows()
 
 
-def _bound(measure: Callable[..., Coverage], *given: Any) -> AreaOf:
+def _bound(measure: Callable[..., Coverage], *given: Any) -> CoverageOf:
     return lambda size: measure(*given, size)
 
 
@@ -82,8 +90,9 @@ def _instances(
         except ValueError as error:
             raise ValueError(f"{label}: {error}") from None
         union[name] = union[name] | mask if name in union else mask
-    areas = {name: float(mask.mean()) for name, mask in union.items() if mask.any()}
-    return Coverage(areas, {name: label for name, label in labels.items() if name not in areas})
+    placed = {name: placement_of(mask) for name, mask in union.items()}
+    measured = {name: placement for name, placement in placed.items() if placement is not None}
+    return Coverage(measured, {name: label for name, label in labels.items() if name not in measured})
 
 
 def _annotated_size(image: Mapping[str, Any], size: ImageSize) -> tuple[int, int]:
@@ -125,8 +134,8 @@ def _panoptic(
         if not isinstance(identifier, int):
             raise ValueError(f"{label}: a segment needs a number as its id, got {part!r}")
         category[identifier] = _category(names, part, label)
-    areas = shares_of(segments, category)
-    return Coverage(areas, {name: label for name in category.values() if name not in areas})
+    measured = placements_of(segments, category)
+    return Coverage(measured, {name: label for name in category.values() if name not in measured})
 
 
 def _read_document(file: Path) -> _Document:

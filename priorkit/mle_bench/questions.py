@@ -16,7 +16,7 @@ from typing import TypeVar
 from priorkit.core.errors import InputError, Problems
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import folded_name
-from priorkit.mle_bench.annotations import AnnotatedImage
+from priorkit.mle_bench.annotations import AnnotatedImage, Placement
 from priorkit.mle_bench.synonyms import Pair, Synonyms, pair_of
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Target:
     ref: ImageRef
     present: tuple[str, ...]
     name: str
-    area: float
+    placement: Placement
     size: str
 
 
@@ -74,14 +74,16 @@ def choose_targets(images: Sequence[AnnotatedImage], seed: int, per_bin: int) ->
     within it the category is drawn at random. The draw for an image depends only on the seed and its name,
     except for the filling of the bins.
     """
-    able = Counter(size for image in images for size in {size_of(area) for area in image.areas.values()})
+    able = Counter(size for image in images for size in {size_of(p.area) for p in image.measured.values()})
     targets: list[Target] = []
     for image in images:
-        sizes = {name: size_of(area) for name, area in image.areas.items()}
+        sizes = {name: size_of(placement.area) for name, placement in image.measured.items()}
         size = min(sizes.values(), key=lambda bin_name: (able[bin_name], list(BINS).index(bin_name)))
         names = sorted(name for name, bin_name in sizes.items() if bin_name == size)
         name = _generator(seed, "target", image.ref.name).choice(names)
-        targets.append(Target(image.ref, (*image.areas, *image.unmeasured), name, image.areas[name], size))
+        targets.append(
+            Target(image.ref, (*image.measured, *image.unmeasured), name, image.measured[name], size)
+        )
     if not per_bin:
         return targets
     chosen: set[int] = set()

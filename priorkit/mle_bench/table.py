@@ -16,7 +16,7 @@ _BATCH_ROWS = 100
 
 
 def write_table(path: Path, questions: Sequence[ExistenceQuestion]) -> None:
-    """lmms-eval's columns (image, question, choices, answer, sub_task), and id, entity, area."""
+    """lmms-eval's columns (image, question, choices, answer, sub_task), and id, entity, area, center_distance."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Features, Image, List, Value
@@ -32,6 +32,7 @@ def write_table(path: Path, questions: Sequence[ExistenceQuestion]) -> None:
             "sub_task": text,
             "entity": text,
             "area": Value("float64"),
+            "center_distance": Value("float64"),
         }
     )
     with pq.ParquetWriter(path, features.arrow_schema, compression="zstd") as writer:
@@ -51,7 +52,8 @@ def _row(question: ExistenceQuestion) -> dict[str, Any]:
         "answer": question.answer,
         "sub_task": target.size,
         "entity": target.name,
-        "area": target.area,
+        "area": target.placement.area,
+        "center_distance": target.placement.center_distance,
     }
 
 
@@ -75,7 +77,8 @@ Before Seeing" (arXiv 2509.26625). Made from {source.layout} annotations ({sourc
 the images stay under their own licence.
 
 `sub_task` is the share of the image's pixels that the target (`entity`) covers, exactly given by `area`:
-{bins}. `answer` is the text of the right option.
+{bins}. `center_distance` is how far the centroid of its mask is from the image's center, as a share of half
+the diagonal: 0 at the center, 1 at a corner. `answer` is the text of the right option.
 Wrong options are categories of the data set that are not in the image, nor synonyms of what is.
 
 The paper reports accuracy over all questions (`accuracy`), lmms-eval the mean over the three sizes

@@ -93,7 +93,7 @@ def plan(settings: MleBenchSettings, inputs: Inputs) -> Plan[_Job]:
 
 
 def execute(settings: MleBenchSettings, work: Work[_Job]) -> None:
-    """Measure areas, choose targets, draw wrong options, spread the right answers, write the table."""
+    """Measure masks, choose targets, draw wrong options, spread the right answers, write the table."""
     job = work.plan.payload
     rejects = Rejects(settings.reject_limit)
     images, vocabulary = read_annotated(job.annotations, rejects)

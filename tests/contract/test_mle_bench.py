@@ -27,11 +27,21 @@ def areas(number: int) -> list[tuple[int, int]]:
 
 
 def rows_of(number: int) -> list[tuple[int, slice]]:
-    start, found = 0, []
+    """Stripes across the image, one below the other, somewhere in it."""
+    free = SIDE - sum(height for _, height in areas(number))
+    start, found = number % (free + 1), []
     for category, height in areas(number):
         found.append((category, slice(start, start + height)))
         start += height
     return found
+
+
+def center_distances(number: int) -> dict[str, float]:
+    """Of stripes across the image only the height of their middle matters."""
+    return {
+        NAMES[category - 1]: abs((rows.start + rows.stop) / 2 - SIDE / 2) / (SIDE / 2**0.5)
+        for category, rows in rows_of(number)
+    }
 
 
 def save_images(folder: Path, count: int = 24) -> list[dict[str, Any]]:
@@ -118,6 +128,7 @@ def test_three_layouts_give_one_benchmark(tmp_path: Path) -> None:
     for number, row in enumerate(found[0]):
         names = {NAMES[category - 1]: height / SIDE for category, height in areas(number)}
         assert row["area"] == pytest.approx(names[row["entity"]])
+        assert row["center_distance"] == pytest.approx(center_distances(number)[row["entity"]])
         assert row["answer"] == row["entity"]
         assert row["choices"].count(row["answer"]) == 1
         assert set(row["choices"]) & set(names) == {row["entity"]}
@@ -207,6 +218,58 @@ def test_datasets_loads_it_and_evaluate_scores_it(tmp_path: Path) -> None:
     assert entry["metrics"]["macro_accuracy"]["value"] == pytest.approx(1 / 2)
     assert entry["unparsed"] == 2
     assert entry["groups"]["sub_task"][SMALL]["metrics"]["accuracy"]["value"] == 1.0
+
+
+CLAIM = """
+[claims.S4]
+paper = "LSBS"
+statement = "Small objects are easier than large ones."
+comparison = "At the same distances from the center."
+
+[[claims.S4.measures]]
+name = "accuracy on small over large"
+kind = "difference"
+smallest = 0.1
+benchmarks = "existence"
+balance = "center_distance"
+bins = 2
+contrast = [
+  { evaluation = "tuned", where = { sub_task = "existence_0-30" } },
+  { evaluation = "tuned", where = { sub_task = "existence_60-100" }, weight = -1 },
+]
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--group-by", "center_distance")], ids=["default", "grouped"])
+def test_claims_can_be_balanced_in_the_distance_from_the_center(
+    options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Through stored predictions; answers on small objects are right, others mostly wrong."""
+    rows = build(instances(tmp_path / "coco"), tmp_path / "bench", "--reject-limit", "1")
+    kept = ("id", "choices", "answer", "sub_task", "center_distance")
+    given: list[str] = []
+    for seed in range(1, 4):
+        lines = [
+            {**{key: row[key] for key in kept}, "prediction": row["answer"] if right else "I cannot tell."}
+            for number, row in enumerate(rows)
+            for right in [row["sub_task"] == SMALL or number % 9 == seed]
+        ]
+        file, out = tmp_path / str(seed) / "existence.jsonl", tmp_path / str(seed) / "scores"
+        file.parent.mkdir()
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        command = ["evaluate", "--predictions", str(file), "--task", "choice", "--out", str(out), "--quiet"]
+        assert run([*command, *options]) == 0
+        samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+        assert [sample["groups"]["center_distance"] for sample in samples] == [
+            str(row["center_distance"]) for row in rows
+        ]
+        given.append(f"tuned@{seed}={out}")
+    claims, page = tmp_path / "claims.toml", tmp_path / "page"
+    claims.write_text(CLAIM, encoding="utf-8")
+    assert run(["report", *given, "--claims", str(claims), "--out", str(page), "--quiet"]) == 0
+    claim = json.loads((page / "claims.json").read_text())["claims"]["S4"]
+    assert claim["verdict"] == "supported"
+    assert claim["measures"][0]["value"] > 0.5
 
 
 def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -14,6 +14,10 @@ from priorkit.data.results.artifact_graph import Member, owner_of, variant_of
 Runs = Mapping[str, Member]
 """The artifacts of one label by seed; the seed is empty for an artifact that serves for all seeds."""
 
+_ANSWERS = ("evaluate", "predictions")
+"""Step and input that hold a model's answers: an outcome of the seed. That seeds answer the same items is checked
+with their scores."""
+
 
 @dataclass(frozen=True)
 class Arms:
@@ -200,7 +204,7 @@ def _input_differences(
     step: str, record: InputRecord, other: InputRecord, members: Sequence[Member], ignored: Collection[str],
     seen: set[tuple[str, str]],
 ) -> Iterator[str]:  # fmt: skip
-    if record.digest == other.digest:
+    if record.digest == other.digest or (step, record.setting) == _ANSWERS:
         return
     owners = owner_of(record, members), owner_of(other, members)
     if owners[0] is not None and owners[1] is not None and owners[0].label != owners[1].label:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 GROUP_COLUMNS = (
     "ability", "prior", "size", "sub_task", "entity", "needs_image", "in_pairs", "in_text", "in_instructions",
-    "in_captions", "category", "pair", "image_id", "dataset",
+    "in_captions", "center_distance", "category", "pair", "image_id", "dataset",
 )  # fmt: skip
 """Columns that are kept with every sample, so that results can be grouped and joined."""
 

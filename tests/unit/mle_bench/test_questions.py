@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef
-from priorkit.mle_bench.annotations import AnnotatedImage
+from priorkit.mle_bench.annotations import AnnotatedImage, Placement
 from priorkit.mle_bench.questions import (
     BINS,
     QUESTIONS,
@@ -28,9 +29,13 @@ SMALL, MEDIUM, LARGE = BINS
 NAMES = [f"thing {number}" for number in range(12)]
 
 
+def annotated(name: str, areas: Mapping[str, float]) -> AnnotatedImage:
+    return AnnotatedImage(ImageRef(name), {key: Placement(area, 0.5) for key, area in areas.items()})
+
+
 def images() -> list[AnnotatedImage]:
     areas = [{"thing 0": 0.1, "thing 1": 0.5}, {"thing 2": 0.7, "thing 3": 0.05}, {"thing 4": 0.2}]
-    return [AnnotatedImage(ImageRef(f"{number}.png"), areas[number % 3]) for number in range(48)]
+    return [annotated(f"{number}.png", areas[number % 3]) for number in range(48)]
 
 
 def test_bins_hold_their_lower_edge() -> None:
@@ -75,7 +80,7 @@ def test_the_seed_decides() -> None:
 
 
 def test_synonyms_and_head_nouns_are_no_wrong_options() -> None:
-    shown = [AnnotatedImage(ImageRef("a.png"), {"coffee table": 0.4, "sofa": 0.1})]
+    shown = [annotated("a.png", {"coffee table": 0.4, "sofa": 0.1})]
     synonyms = Synonyms([["Sofa", "couch"], ["cat", "kitten"]])
     vocabulary = ["coffee table", "table", "sofa", "couch", "cat", "kitten", "dog", "stable"]
     (question,), _ = build(choose_targets(shown, 3, 0), vocabulary, synonyms, 3)
@@ -114,7 +119,7 @@ GROUPED = [
 @settings(max_examples=200, deadline=None)
 def test_no_wrong_option_is_a_synonym_of_anything_shown(groups, present, seed, upper) -> None:
     synonyms = Synonyms([[name.upper() for name in group] if upper else group for group in groups])
-    shown = [AnnotatedImage(ImageRef("a.png"), {name: 0.1 + 0.2 * n for n, name in enumerate(present)})]
+    shown = [annotated("a.png", {name: 0.1 + 0.2 * n for n, name in enumerate(present)})]
     questions, without = build(choose_targets(shown, seed, 0), GROUPED, synonyms, seed)
     assert len(questions) + len(without) == 1
 
@@ -139,10 +144,7 @@ def test_no_wrong_option_is_a_synonym_of_anything_shown(groups, present, seed, u
 @settings(max_examples=60, deadline=None)
 def test_judging_as_needed_gives_what_judging_all_pairs_gives(same, seed) -> None:
     truth = {pair_of(*pair) for pair in same}
-    shown = [
-        AnnotatedImage(ImageRef(f"{n}.png"), {GROUPED[n % 12]: 0.1, GROUPED[(5 * n + 1) % 12]: 0.5})
-        for n in range(8)
-    ]
+    shown = [annotated(f"{n}.png", {GROUPED[n % 12]: 0.1, GROUPED[(5 * n + 1) % 12]: 0.5}) for n in range(8)]
     targets = choose_targets(shown, seed, 0)
     lazy, complete = Synonyms(), Synonyms()
     asked: list[tuple[str, str]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ WIDTH, HEIGHT = 120, 80
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
 LEFT_THIRD = [[0, 0, 40, 0, 40, 80, 0, 80]]
 TOP_HALF = [[0, 0, 120, 0, 120, 40, 0, 40]]
+# Centroids at (20, 40) and (60, 20), the center at (60, 40).
+DISTANCES = {"cat": 40 / math.hypot(60, 40), "dog": 20 / math.hypot(60, 40)}
 
 
 def document() -> dict[str, Any]:
@@ -43,6 +46,14 @@ def save(folder: Path, content: dict[str, Any], size: tuple[int, int], orientati
     (folder / "instances.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+def areas(image: AnnotatedImage) -> dict[str, float]:
+    return {name: placement.area for name, placement in image.measured.items()}
+
+
+def distances(image: AnnotatedImage) -> dict[str, float]:
+    return {name: placement.center_distance for name, placement in image.measured.items()}
+
+
 def read(folder: Path, limit: float = 0.0) -> list[AnnotatedImage]:
     return read_annotated(find_annotations(folder, None, None, None), Rejects(limit))[0]
 
@@ -54,14 +65,16 @@ def test_shares_do_not_depend_on_resolution_or_rotation(
 ) -> None:
     save(tmp_path, document(), (round(WIDTH * scale), round(HEIGHT * scale)), orientation)
     (image,) = read(tmp_path)
-    assert image.areas == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
+    assert areas(image) == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
+    assert distances(image) == pytest.approx(DISTANCES)
 
 
 @pytest.mark.parametrize("orientation", [6, 8])
 def test_annotations_may_be_of_the_upright_image(orientation: int, tmp_path: Path) -> None:
     save(tmp_path, document(), (HEIGHT, WIDTH), orientation)
     (image,) = read(tmp_path)
-    assert image.areas == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
+    assert areas(image) == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
+    assert distances(image) == pytest.approx(DISTANCES)
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (WIDTH, WIDTH), (WIDTH, HEIGHT + 5)])
@@ -90,7 +103,7 @@ def test_ids_are_numbers_or_text(write: Any, place: str, tmp_path: Path) -> None
             row[key] = write(row[key])
     save(tmp_path, content, (WIDTH, HEIGHT))
     (image,) = read(tmp_path)
-    assert set(image.areas) == {"cat", "dog"}
+    assert set(image.measured) == {"cat", "dog"}
 
 
 @pytest.mark.parametrize("segmentation", [[], None, "absent"])
@@ -104,7 +117,7 @@ def test_an_object_without_a_mask_is_present_but_not_measured(
     save(tmp_path, content, (WIDTH, HEIGHT))
     with caplog.at_level(logging.WARNING, "priorkit"):
         (image,) = read(tmp_path)
-    assert set(image.areas) == {"dog"}
+    assert set(image.measured) == {"dog"}
     assert image.unmeasured == ("cat",)
     assert caplog.text.count("annotation 41 (cat) of a.jpg") == 1
 
@@ -184,7 +197,7 @@ def test_annotations_of_no_image_are_left_out(row: Any, tmp_path: Path) -> None:
     content["annotations"].append(row)
     save(tmp_path, content, (WIDTH, HEIGHT))
     (image,) = read(tmp_path)
-    assert image.areas == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
+    assert areas(image) == pytest.approx({"cat": 1 / 3, "dog": 1 / 2})
 
 
 def test_masks_of_another_resolution_have_the_same_shares(tmp_path: Path) -> None:
@@ -195,7 +208,7 @@ def test_masks_of_another_resolution_have_the_same_shares(tmp_path: Path) -> Non
     Image.new("RGB", (WIDTH // 2, HEIGHT // 2)).save(tmp_path / "images" / "a.png")
     Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
-    assert read(tmp_path)[0].areas == pytest.approx({"cat": 1 / 3})
+    assert areas(read(tmp_path)[0]) == pytest.approx({"cat": 1 / 3})
 
 
 def test_sizes_fit_up_to_rounding() -> None:
