@@ -23,18 +23,18 @@ class SectionBuilder(Protocol):
 
 SECTIONS = (
     "claims.claims_section",
-    "ranks.ranks_section",
-    "ranks.off_domain_section",
-    "seeds.seeds_section",
-    "trade_off.trade_off_section",
-    "accuracy.accuracy_section",
-    "mle.mle_section",
-    "grounding.grounding_section",
-    "comparison.differences_section",
-    "correlation.correlation_section",
-    "abilities.abilities_section",
-    "comparison.language_section",
-    "examples.examples_section",
+    "priors.ranks.ranks_section",
+    "priors.ranks.off_domain_section",
+    "evaluations.seeds.seeds_section",
+    "priors.trade_off.trade_off_section",
+    "evaluations.accuracy.accuracy_section",
+    "evaluations.mle.mle_section",
+    "evaluations.grounding.grounding_section",
+    "evaluations.comparison.differences_section",
+    "priors.correlation.correlation_section",
+    "evaluations.abilities.abilities_section",
+    "evaluations.comparison.language_section",
+    "evaluations.examples.examples_section",
     "runs.lineage_section",
     "runs.mixture_section",
     "runs.training_section",
@@ -49,7 +49,7 @@ _OF_CLAIMS_TOO = ("claims.claims_section", "runs.cost_section", "runs.versions_s
 
 def load_builder(name: str) -> SectionBuilder:
     """The builder with a name as in :data:`SECTIONS`."""
-    module, function = name.split(".")
+    module, _, function = name.rpartition(".")
     return getattr(import_module(f"priorkit.report.sections.{module}"), function)
 
 

@@ -24,12 +24,12 @@ from priorkit.report import figures, page
 from priorkit.report.blocks import Gallery, SignedInterval, Table
 from priorkit.report.plots.correlation import accuracy_scatter
 from priorkit.report.sections.base import build_sections
-from priorkit.report.sections.comparison import differences_section, language_section
-from priorkit.report.sections.examples import examples_section
-from priorkit.report.sections.mle import mle_section
-from priorkit.report.sections.ranks import off_domain_section, ranks_section, ratio_of_means
+from priorkit.report.sections.evaluations.comparison import differences_section, language_section
+from priorkit.report.sections.evaluations.examples import examples_section
+from priorkit.report.sections.evaluations.mle import mle_section
+from priorkit.report.sections.priors.ranks import off_domain_section, ranks_section, ratio_of_means
+from priorkit.report.sections.priors.trade_off import trade_off_section
 from priorkit.report.sections.runs import read_curve, smoothed
-from priorkit.report.sections.trade_off import trade_off_section
 from priorkit.report.shared_items import group_by_shared_items, mean_of_benchmarks
 
 BEFORE = [2.0, 3, 2, 4, 20, 25, 30, 18, 40, 55, 60, 48]

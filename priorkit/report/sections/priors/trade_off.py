@@ -13,7 +13,7 @@ from priorkit.data.io.tables import read_table
 from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.report.blocks import Block, Cell, Plot, Section, Table, numbered
 from priorkit.report.plots.trade_off import trade_off
-from priorkit.report.sections.ranks import prior_group_rows, ratio_of_means
+from priorkit.report.sections.priors.ranks import prior_group_rows, ratio_of_means
 from priorkit.scoring.statistics.intervals import bootstrap_mean
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ from priorkit.data.results.artifact_graph import Member, Members
 from priorkit.data.results.evaluations import ScoredItem
 from priorkit.report.blocks import Example, ExampleAnswer, Gallery, Section
 from priorkit.report.pictures import item_pictures
-from priorkit.report.sections.accuracy import asks_questions, question_evaluations
+from priorkit.report.sections.evaluations.accuracy import asks_questions, question_evaluations
 from priorkit.scoring.answers.boxes import Box
 
 PER_BENCHMARK = 3

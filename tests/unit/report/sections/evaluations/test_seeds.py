@@ -14,7 +14,7 @@ from priorkit.data.results.artifact_graph import Members, gather, variant_of
 from priorkit.report import page
 from priorkit.report.blocks import FormattedNumber
 from priorkit.report.sections.base import build_sections
-from priorkit.report.sections.seeds import seeds_section
+from priorkit.report.sections.evaluations.seeds import seeds_section
 from priorkit.scoring.statistics.intervals import student_mean
 
 

@@ -19,8 +19,8 @@ from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table, numbered
 from priorkit.report.metric_tables import metric_table
 from priorkit.report.plots.accuracy import intervals_by_group
-from priorkit.report.sections.confusions import confusion_tables
-from priorkit.report.sections.ranks import PRIOR_ORDER
+from priorkit.report.sections.evaluations.confusions import confusion_tables
+from priorkit.report.sections.priors.ranks import PRIOR_ORDER
 from priorkit.report.shared_items import (
     SharedItems,
     chance_level,

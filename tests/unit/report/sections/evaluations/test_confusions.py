@@ -7,9 +7,9 @@ import json
 from priorkit.data.results.artifact_graph import Members, gather
 from priorkit.report import page
 from priorkit.report.blocks import Plot, Table
-from priorkit.report.sections.accuracy import accuracy_section
-from priorkit.report.sections.confusions import UNPARSED, confusion_tables
-from priorkit.report.sections.grounding import grounding_section
+from priorkit.report.sections.evaluations.accuracy import accuracy_section
+from priorkit.report.sections.evaluations.confusions import UNPARSED, confusion_tables
+from priorkit.report.sections.evaluations.grounding import grounding_section
 
 
 def members_of(given: dict) -> Members:

@@ -8,7 +8,7 @@ import pytest
 
 from priorkit.data.results.artifact_graph import Members, gather, prior_groups
 from priorkit.report.blocks import Table
-from priorkit.report.sections.abilities import abilities_section
+from priorkit.report.sections.evaluations.abilities import abilities_section
 
 
 def members_of(given: dict) -> Members:

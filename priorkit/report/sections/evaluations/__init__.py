@@ -1,0 +1,1 @@
+"""Sections on evaluations: accuracy, differences between models, and examples."""
