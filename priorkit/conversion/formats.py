@@ -12,7 +12,7 @@ from priorkit.conversion.llava import is_llava, plan_llava
 from priorkit.conversion.open_clip import CONFIG_FILE, is_model_config, plan_open_clip
 from priorkit.conversion.settings import ConvertSettings, WeightFormat
 from priorkit.conversion.torch_files import SUFFIXES
-from priorkit.conversion.transformers_weights import plan_transformers
+from priorkit.conversion.transformers_weights import plan_image_tower, plan_transformers
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.options.specs import refuse_changed
 from priorkit.core.work import Inputs
@@ -64,6 +64,14 @@ def recognize(path: Path, config: Path | None) -> WeightFormat:
     raise InputError(f"no weights here ({', '.join((*SUFFIXES, SUFFIX))})", where=str(path))
 
 
+def _plan_part(settings: ConvertSettings, path: Path) -> Conversion:
+    problems = Problems(UsageError)
+    unused = ("format", "config", "encoder", "tokenizer", "chat_template")
+    refuse_changed(settings, unused, problems, "has no effect with --part vision")
+    problems.raise_if_any()
+    return plan_image_tower(path, None if settings.dtype == "auto" else getattr(torch, settings.dtype))
+
+
 def plan_conversion(settings: ConvertSettings, inputs: Inputs) -> Conversion:
     """Plan the conversion that the options ask for.
 
@@ -73,6 +81,8 @@ def plan_conversion(settings: ConvertSettings, inputs: Inputs) -> Conversion:
     """
     path, config = inputs.one("weights").path, inputs.optional("config")
     config_path = config.path if config else None
+    if settings.part == "vision":
+        return _plan_part(settings, path)
     chosen = recognize(path, config_path) if settings.format == "auto" else settings.format
     problems = Problems(UsageError)
     refuse_changed(settings, _UNUSED[chosen], problems, f"has no effect on weights in the format {chosen}")

@@ -30,6 +30,11 @@ class ConvertSettings(ChatTemplateSettings, StepSettings):
         hub="weights",
     )
     format: WeightFormat = option("auto", "Format of the weights; auto recognizes it by the files.")
+    part: Literal["all", "vision"] = option(
+        "all",
+        "What of a multimodal model of transformers to write: all of it, or its image tower as an encoder, such as "
+        "BLIP-2's EVA-ViT-g. The tower may be in safetensors.",
+    )
     config: str | None = option(
         None,
         "Model whose configuration, tokenizer and image processor belong to bare weights: a folder in Hugging Face's "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from priorkit.conversion.torch_files import SUFFIXES, read_state_dict
 from priorkit.core.errors import InputError, Problems, library_reads
 from priorkit.core.safetensors_header import read_header
 from priorkit.inference.model_info import ADAPTER_CONFIG, ADAPTER_MODEL
-from priorkit.models.folder import copy_companions, note_dtype, read_json
+from priorkit.models.folder import copy_companions, note_dtype, read_json, tensor_files
+from priorkit.models.vision.processor_settings import PROCESSOR_FILES, check_processor
+from priorkit.models.vision.towers import register_tower
 
 NOT_WEIGHTS = (
     "training_args.bin",
@@ -133,6 +136,66 @@ def plan_transformers(path: Path, config: Path | None, dtype: torch.dtype | None
         sum(tensor.bytes for tensor in kept.values()),
         write_rest,
     )
+
+
+_TOWERS = (
+    "vision_model.",
+    "model.vision_model.",
+    "vision_tower.",
+    "model.vision_tower.",
+    "vision_tower.vision_model.",
+)
+"""What multimodal models put before the names of their image tower's tensors."""
+
+
+def plan_image_tower(path: Path, dtype: torch.dtype | None) -> Conversion:
+    """Plan to write the image tower of a multimodal model as an encoder.
+
+    Args:
+        path: the model's folder; PyTorch files or safetensors.
+        dtype: of the result; None keeps the types.
+
+    Raises:
+        InputError: the model has no image tower, or no preprocessing.
+    """
+    if not (path / "config.json").is_file():
+        raise InputError("a model's folder is needed, with its config.json", where=str(path))
+    config = _read_config(path)
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        raise InputError(f"'{config.model_type}' has no image tower", where=str(path))
+    check_processor(path)
+    register_tower(vision.model_type)
+    kept = kind_of(vision, str(path))
+    every = _shards_of_safetensors(path) or read_weights(path)
+    for lead in sorted(_TOWERS, key=len, reverse=True):
+        found = {name.removeprefix(lead): tensor for name, tensor in every.items() if name.startswith(lead)}
+        if found:
+            break
+    else:
+        raise InputError("no tensors of an image tower here", where=str(path))
+    tensors = {name: tensor.as_dtype(dtype) for name, tensor in found.items()}
+    unused = check_fit(kept, vision, tensors, str(path))
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+
+    def write_rest(target: Path) -> None:
+        vision.dtype = next(iter(tensors.values())).dtype
+        vision.save_pretrained(target)
+        for name in PROCESSOR_FILES:
+            if (path / name).is_file():
+                shutil.copyfile(path / name, target / name)
+
+    size = sum(tensor.bytes for tensor in tensors.values())
+    source = f"image tower of {config.model_type} ({vision.model_type}), {len(tensors)} tensors"
+    return Conversion("encoder", source, lambda: tensors, size, write_rest)
+
+
+def _shards_of_safetensors(path: Path) -> dict[str, NewTensor]:
+    """The tensors of a folder's safetensors; none where it has other files only."""
+    files = (
+        sorted({info.file for info in tensor_files(path).values()}) if any(path.glob("*.safetensors")) else []
+    )
+    return {name: tensor for file in files for name, tensor in _from_safetensors(file).items()}
 
 
 def _plan_adapter(path: Path, folder: Path, dtype: torch.dtype | None) -> Conversion:

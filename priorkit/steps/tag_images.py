@@ -61,6 +61,8 @@ def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
     model = inputs.optional("tagger")
     tagger = check_tagger(model.path, vocabulary) if model else None
     _check_options(settings, tagger, vocabulary)
+    if vocabulary:
+        settings.tag_thresholds(inputs, vocabulary)
     labelled = tuple(find_tables(inputs.one("labelled").path, settings.layout)) if settings.labelled else ()
     _check_tag_columns(settings.tags_column, () if tagger else files, labelled)
     benchmark = any(not file.is_dir() and "question" in column_names(file) for file in files)
@@ -70,7 +72,10 @@ def plan(settings: TagImagesSettings, inputs: Inputs) -> Plan[TaggingPlan]:
             ("images", ", ".join(file.name for file in files)),
             ("tagger", tagger or "none; tags are kept"),
             ("vocabulary", source),
-            ("thresholds", "calibrated" if labelled else str(settings.threshold or "")),
+            (
+                "thresholds",
+                "calibrated" if labelled else settings.thresholds or str(settings.threshold or ""),
+            ),
             ("noise", f"drop {settings.drop:g}, corrupt {settings.corrupt:g}"),
         ],
         payload=TaggingPlan(tuple(files), tagger, vocabulary, labelled),
@@ -100,19 +105,19 @@ def _check_options(
     if tagger == "encoder":
         if not vocabulary:
             problems.add("an encoder needs tags to score", where="--vocabulary", hint=file)
-        if settings.threshold is None and not settings.labelled:
+        if settings.threshold is None and not settings.labelled and not settings.thresholds:
             problems.add(
                 "an encoder's cosines have no natural threshold",
                 where="--labelled",
                 hint="calibrate on a table with true tags, or give --threshold",
             )
     if tagger is None:
-        unused = ("labelled", "threshold")
+        unused = ("labelled", "threshold", "thresholds")
         refuse_changed(settings, unused, problems, "has no effect without a tagger", hint="name a TAGGER")
         if settings.corrupt and not vocabulary:
             problems.add("wrong tags are drawn from a vocabulary", where="--vocabulary", hint=file)
-    if settings.labelled and settings.threshold is not None:
-        problems.add("thresholds are either calibrated or given", where="--threshold")
+    if sum(given is not None for given in (settings.labelled, settings.threshold, settings.thresholds)) > 1:
+        problems.add("thresholds are calibrated, one for all tags, or read from a file", where="--threshold")
     check_templates(settings.template, problems, "tag")
     problems.raise_if_any()
 
@@ -222,6 +227,9 @@ def _thresholds(
     import numpy as np
 
     labelled = work.plan.payload.labelled
+    from_file = settings.tag_thresholds(work.inputs, tables.tagger.tags)
+    if from_file is not None:
+        return np.asarray(from_file)
     if not labelled:
         given = settings.threshold if settings.threshold is not None else 0.5
         return np.full(len(tables.tagger.tags), given)

@@ -431,3 +431,55 @@ def test_other_steps_name_the_command(tmp_path):
     shutil.copytree(LLAMA, cached, ignore=shutil.ignore_patterns("*.safetensors"))
     result = cli("align", cached, CLIP, CLIP / "images", "--out", tmp_path / "aligned")
     assert "priorkit convert lmsys/vicuna-7b-v1.5 --out MODEL" in result.err
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_the_image_tower_of_blip_2_becomes_an_encoder_that_align_takes(tmp_path, file):
+    from transformers import (
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2VisionConfig,
+        BlipImageProcessor,
+        OPTConfig,
+    )
+
+    torch.manual_seed(0)
+    vision = Blip2VisionConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14,
+    )
+    text = OPTConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=20,
+                     word_embed_proj_dim=16, max_position_embeddings=32)  # fmt: skip
+    qformer = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20,
+               "encoder_hidden_size": 24, "vocab_size": 30}  # fmt: skip
+    model = Blip2ForConditionalGeneration(
+        Blip2Config(vision_config=vision, qformer_config=qformer, text_config=text)
+    )
+    model.save_pretrained(tmp_path / "blip")
+    BlipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path / "blip")
+    if file.endswith(".bin"):
+        torch.save(load_file(tmp_path / "blip" / "model.safetensors"), tmp_path / "blip" / file)
+        (tmp_path / "blip" / "model.safetensors").unlink()
+    result = cli("convert", tmp_path / "blip", "--part", "vision", "--out", tmp_path / "new")
+    assert result.code == 0, result.err
+    assert kind(tmp_path / "new") == "encoder"
+    from priorkit.models.vision.loading import load_encoder
+
+    encoder = load_encoder(tmp_path / "new", text=False)
+    pixels = torch.randn(2, 3, 28, 28)
+    with torch.no_grad():
+        expected = model.vision_model(pixels, output_hidden_states=True).hidden_states
+        found = encoder.model(pixels, output_hidden_states=True).hidden_states
+    assert len(found) == 4
+    torch.testing.assert_close(found, expected)
+    assert "has no image tower" in cli("convert", LLAMA, "--part", "vision", "--out", tmp_path / "no").err
+    assert (
+        cli(
+            "convert", tmp_path / "blip", "--part", "vision", "--config", LLAMA, "--out", tmp_path / "no"
+        ).code
+        == 2
+    )

@@ -17,6 +17,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 WITH_RECIPE = [script for script in SCRIPTS if "make()" in script.read_text("utf-8")]
 
+OF_OTHERS = {"--no-deps", "--dest", "--packages"}
+"""Options of pip and of examples/fetch_open_emoji.py."""
+
 
 def test_there_are_scripts() -> None:
     assert {script.stem for script in WITH_RECIPE} == {"pocket", "vispre", "lsbs", "lion"}
@@ -48,5 +51,5 @@ def test_every_option_exists(script: Path) -> None:
         for spec in option_specs(step_table.load(step).settings).values()
         if not spec.positional
     }
-    known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe"}
+    known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe", "--help"} | OF_OTHERS
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= known

@@ -23,6 +23,7 @@ from priorkit.models.multimodal.llava import load_llava
 from priorkit.models.multimodal.llava_assembly import assemble_llava
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.image_tower import extract_image_tower, replace_image_tower
+from priorkit.models.vision.towers import register_tower
 
 SHAPE = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 32,
@@ -37,6 +38,9 @@ def clip_processor() -> Any:
 
 def vit_processor() -> Any:
     return ViTImageProcessor(size=SQUARE)
+
+
+register_tower("blip_2_vision_model")
 
 
 def single(name: str, processor: Any, **fields: Any) -> Encoder:
@@ -73,7 +77,11 @@ TOWERS = {
     "dinov2": (lambda: single("Dinov2", clip_processor(), image_size=64), 1),
     "registers": (lambda: single("Dinov2WithRegisters", clip_processor(), num_register_tokens=4), 5),
     "mae": (lambda: single("ViTMAE", vit_processor(), mask_ratio=0.75), 1),
+    "blip-2": (lambda: single("Blip2Vision", vit_processor()), 1),
     "timm": (timm_vit, 1),
+    "timm-eva": (lambda: timm_vit(name="eva_giant_patch14_224", patch_size=16, embed_dim=64, num_heads=4), 1),
+    "timm-eva02": (lambda: timm_vit(name="eva02_tiny_patch14_224", patch_size=16), 1),
+    "timm-registers": (lambda: timm_vit(name="vit_small_patch14_reg4_dinov2", patch_size=16), 5),
 }
 
 
@@ -99,7 +107,7 @@ def test_llava_reads_the_encoders_hidden_states(
     pixels = loaded.prepare(image)[None]
     # timm resizes with Pillow, transformers with torchvision: pixel values differ by at most one level.
     distance = (encoder.prepare(image).float() - pixels[0].float()).abs()
-    assert float(distance.max()) <= (3 if family == "timm" else 0)
+    assert float(distance.max()) <= (3 if family.startswith("timm") else 0)
     with torch.no_grad():
         seen = encoder.forward_vision(pixels, hidden_states=True)
     assert seen.hidden_states is not None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from priorkit.architectures.lion.modeling.configuration import TASK_TYPES
 from priorkit.architectures.lion.settings import LionTuneSettings
 from priorkit.core.errors import InputError
 from priorkit.core.work import Work
@@ -63,21 +65,24 @@ def read_task_conversations(
 
 def select_task_types(
     conversations: TaskConversations, task_types: Sequence[str]
-) -> tuple[list[int], dict[str, int]]:
+) -> tuple[Sequence[int], dict[str, int]]:
     """The indices of the conversations of some task types, and how many there are of each.
 
     Raises:
         InputError: a task type has no conversation.
     """
-    present = [conversations[index].task_type for index in range(len(conversations))]
-    counts = {task_type: present.count(task_type) for task_type in task_types}
+    present = array(
+        "b", (TASK_TYPES.index(conversations[index].task_type) for index in range(len(conversations)))
+    )
+    wanted = {TASK_TYPES.index(task_type) for task_type in task_types}
+    counts = {task_type: present.count(TASK_TYPES.index(task_type)) for task_type in task_types}
     absent = [task_type for task_type, count in counts.items() if not count]
     if absent:
         raise InputError(
             f"no {' and no '.join(absent)} sample among {len(present)}",
             hint="set the column task_type to region-level or image-level (--task-column)",
         )
-    selected = [index for index, task_type in enumerate(present) if task_type in task_types]
+    selected = array("q", (index for index, task in enumerate(present) if task in wanted))
     if len(selected) < len(present):
         logger.info(f"  {len(present) - len(selected)} samples of the other task type are left out")
     return selected, counts

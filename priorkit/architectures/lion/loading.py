@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorkit.architectures.lion.artifact import read_adapter_config
 from priorkit.architectures.lion.build import LionMultimodal, base_shape, compose
 from priorkit.architectures.lion.modeling.model import LionForConditionalGeneration, parameter_part
 from priorkit.architectures.lion.plan import LionPlan
 from priorkit.architectures.lion.pretrained_qformer import load_queries
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, UsageError
+from priorkit.core.process.runtime import Runtime
 from priorkit.inference.model_info import ADAPTER_MODEL
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.multimodal.llava import LlavaMultimodal, has_linear_projector, load_llava
@@ -121,7 +122,7 @@ def load_for_training(
     else:
         lion = compose(load_llava(planned.base.path, template), planned.fields, seed)
         if planned.queries is not None:
-            load_queries(lion.model.model.lion.qformer, planned.queries)
+            load_queries(lion.model.model.lion.qformer, planned.queries, lion.tokenizer)
     lion.model.to(device)
     choose_attention(lion.model, device.type)
     freeze(lion, planned.trained)
@@ -134,3 +135,20 @@ def freeze(lion: LionMultimodal, trained: Sequence[str]) -> None:
     for name, parameter in lion.model.named_parameters():
         identity = fixed and "multi_modal_projector.linear_2" in name
         parameter.requires_grad_(lion.parameter_part(name) in trained and not identity)
+
+
+def store_frozen(model: nn.Module, dtype: str, runtime: Runtime) -> None:
+    """Keep the frozen weights in a type; those that train stay in fp32.
+
+    Raises:
+        UsageError: bf16 weights without bf16 arithmetic.
+    """
+    if dtype == "fp32":
+        return
+    if runtime.precision != "bf16":
+        raise UsageError(
+            "needs --precision bf16: matrix products take operands of one type", where="--frozen-dtype"
+        )
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)

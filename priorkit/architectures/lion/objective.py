@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.build import LionMultimodal
 from priorkit.architectures.lion.modeling.configuration import TASK_TYPES
+from priorkit.architectures.lion.modeling.model import parameter_part
 from priorkit.architectures.lion.modeling.processing import pad_questions
 from priorkit.architectures.lion.samples import LionSample, LionSamples
 from priorkit.data.shuffling import sample_ids
@@ -34,6 +36,7 @@ class LionObjective(InstructionObjective):
             alternate.
         augmentation: draws a view each time an image is encoded; None for the images as they are.
         seed: the order of each type's samples in alternating batches.
+        router_decays: whether weight decay acts on the router.
     """
 
     def __init__(
@@ -46,14 +49,20 @@ class LionObjective(InstructionObjective):
         alternating: int = 0,
         augmentation: SampleAugmentation | None = None,
         seed: int = 0,
+        router_decays: bool = False,
     ) -> None:
         super().__init__(lion, cast("Any", samples), samples.tokenizer.chat, features, scales, packing)
         self._lion, self._lion_samples, self._augmentation, self._seed = lion, samples, augmentation, seed
         self._indices_of_task = [
-            [index for index, task in enumerate(samples.tasks) if task == number]
+            array("q", (index for index, task in enumerate(samples.tasks) if task == number))
             for number in range(len(TASK_TYPES))
         ]
+        self._router_decays = router_decays
         self._alternating = alternating if all(self._indices_of_task) else 0
+
+    def decays_vector(self, name: str) -> bool:
+        """Whether weight decay acts on a parameter that is a vector."""
+        return self._router_decays and parameter_part(name) == "router"
 
     def sample(self, index: int, position: int) -> LionSample:
         """A tokenized conversation; with alternating batches, one of the batch's task type.

@@ -120,7 +120,7 @@ def plan(settings: LionTuneSettings, inputs: Mapping[str, Input]) -> Plan:
             raise UsageError(
                 f"no Q-Former is initialized here: {why}", where="--qformer", hint="leave it out"
             )
-        queries = check_queries(inputs["qformer"].path, fields, vision["hidden_size"])
+        queries = check_queries(inputs["qformer"].path, fields, vision["hidden_size"], base.path)
         fields["qformer"] |= queries.fields
     if "aggregator" in fields["branches"] and vision["hidden_size"] % fields["aggregator_heads"]:
         raise UsageError(
@@ -154,7 +154,12 @@ def _check_boxes(settings: LionTuneSettings, inputs: Mapping[str, Input], base: 
 
 def _origin(source: Input, queries: PretrainedQueries) -> str:
     words = "word embeddings" if len(queries.fresh) == 1 else "all parameters for text"
-    return f"{source.given}, {len(queries.tensors)} tensors; {words} randomly initialized"
+    how = (
+        "from those of its vocabulary"
+        if queries.words and len(queries.fresh) == 1
+        else "randomly initialized"
+    )
+    return f"{source.given}, {len(queries.tensors)} tensors; {words} {how}"
 
 
 def _vision(folder: Path) -> dict[str, Any]:

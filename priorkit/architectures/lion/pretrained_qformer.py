@@ -5,6 +5,7 @@ Only these tensors are read, so of a sharded model the other shards need not be 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,25 @@ from torch import nn
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo, read_header
 from priorkit.models.folder import read_config, read_json, tensor_files
+from priorkit.models.pretrained import load_preprocessor
+
+logger = logging.getLogger(__name__)
 
 FAMILIES = ("instructblip", "instructblipvideo", "blip-2")
 """Model types of ``config.json`` whose Q-Former is known."""
 
 WORDS = "qformer.embeddings.word_embeddings.weight"
-"""Stays randomly initialized: LION's Q-Former reads the language model's tokens, a pretrained one BERT's."""
+"""LION's Q-Former reads the language model's tokens, a pretrained one BERT's. Where the checkpoint has its tokenizer,
+each of the language model's tokens starts as the mean of the embeddings of its text in BERT's; else at random."""
+
+TOKENIZER = "qformer_tokenizer"
+"""The folder of InstructBLIP's tokenizer for the Q-Former."""
+
+PATCHES = ("embeddings.patch_embedding.weight", "patch_embed.proj.weight")
+"""The tensor by which image towers are told apart: it does not depend on the resolution."""
+
+SAME_ENCODER = 0.02
+"""Relative difference up to which two patch embeddings are one, rounded to half precision."""
 
 POSITIONS = "qformer.embeddings.position_embeddings.weight"
 
@@ -41,23 +55,30 @@ class PretrainedQueries:
         tensors: which tensor of the checkpoint each tensor of :class:`QueryBranch` comes from.
         fresh: tensors of the branch's Q-Former that the checkpoint does not have.
         fields: arguments of ``InstructBlipQFormerConfig`` that it decides.
+        words: the checkpoint's word embeddings, where it has them with their tokenizer.
+        tokenizer: the folder of that tokenizer.
     """
 
     tensors: Mapping[str, tuple[str, TensorInfo]]
     fresh: tuple[str, ...]
     fields: Mapping[str, Any]
+    words: tuple[str, TensorInfo] | None = None
+    tokenizer: Path | None = None
 
 
-def check_queries(folder: Path, fields: Mapping[str, Any], encoder_width: int) -> PretrainedQueries:
+def check_queries(
+    folder: Path, fields: Mapping[str, Any], encoder_width: int, base: Path | None = None
+) -> PretrainedQueries:
     """Check from headers that a checkpoint's Q-Former is of the shape that is asked for.
 
     Args:
         folder: a BLIP-2 or InstructBLIP model in transformers' layout, safetensors.
         fields: of ``LionConfig``: ``queries``, ``qformer`` and ``instruction_length``.
         encoder_width: width of the encoder that the Q-Former will read.
+        base: the model whose encoder that is; None does not compare the encoders.
 
     Raises:
-        InputError: another model, tensors that are missing, and every size that differs.
+        InputError: another model, tensors that are missing, every size that differs, or another encoder.
     """
     from transformers import CONFIG_MAPPING, InstructBlipQFormerConfig, InstructBlipQFormerModel
 
@@ -105,7 +126,64 @@ def check_queries(folder: Path, fields: Mapping[str, Any], encoder_width: int) -
         else:
             sources[name] = source, held[source]
     problems.raise_if_any()
-    return PretrainedQueries(sources, tuple(fresh), decided)
+    if base is not None:
+        _refuse_other_encoder(folder, base)
+    words = _source(WORDS, held)
+    tokenizer = folder / TOKENIZER
+    if words is None or not tokenizer.is_dir():
+        return PretrainedQueries(sources, tuple(fresh), decided)
+    return PretrainedQueries(sources, tuple(fresh), decided, (words, held[words]), tokenizer)
+
+
+def _refuse_other_encoder(folder: Path, base: Path) -> None:
+    """Refuse a Q-Former that was trained on the features of another encoder than the base model's.
+
+    The encoders are compared by their patch embeddings; where a checkpoint does not hold its encoder, a warning
+    says that it could not be compared.
+
+    Raises:
+        InputError: they differ.
+    """
+    trained_on, read = (_patch_embedding(model) for model in (folder, base))
+    if trained_on is None or read is None:
+        logger.warning(
+            f"{folder}: it cannot be checked whether the Q-Former was trained on the base model's encoder, as "
+            f"{folder if trained_on is None else base} holds no patch embedding"
+        )
+        return
+    same = trained_on.shape == read.shape
+    difference = (
+        float((trained_on - read).norm() / trained_on.norm().clamp_min(1e-12)) if same else float("inf")
+    )
+    if difference > SAME_ENCODER:
+        raise InputError(
+            "the pretrained Q-Former reads the features of another encoder: the patch embeddings "
+            + (
+                f"differ by {difference:.0%}"
+                if same
+                else f"have the shapes {list(trained_on.shape)} and {list(read.shape)}"
+            ),
+            where=str(folder),
+            hint="use a LLaVA model on the checkpoint's own encoder (priorkit convert MODEL --part vision), or leave "
+            "--qformer out",
+        )
+
+
+def _patch_embedding(folder: Path) -> torch.Tensor | None:
+    """The weight of the first convolution of a model's image tower in fp32; None where it is not there."""
+    index = folder / "model.safetensors.index.json"
+    places: dict[str, str] = read_json(index).get("weight_map", {}) if index.is_file() else {}
+    files = {
+        folder / shard
+        for name, shard in places.items()
+        if name.endswith(PATCHES) and Path(shard).name == shard
+    }
+    for file in sorted(files) if index.is_file() else [folder / "model.safetensors"]:
+        for name in read_header(file) if file.is_file() else ():
+            if name.endswith(PATCHES):
+                with safe_open(file, framework="pt") as reader:
+                    return reader.get_tensor(name).float()
+    return None
 
 
 def _tensors(folder: Path) -> dict[str, TensorInfo]:
@@ -184,12 +262,16 @@ def _compare_sizes(
 
 
 @torch.no_grad()
-def load_queries(branch: nn.Module, pretrained: PretrainedQueries) -> None:
+def load_queries(branch: nn.Module, pretrained: PretrainedQueries, tokenizer: Any = None) -> None:
     """Put a pretrained Q-Former and its queries into a branch; of positions the first ones.
 
     Args:
         branch: a ``QueryBranch`` of the shape that was checked.
         pretrained: from :func:`check_queries`.
+        tokenizer: the language model's, for the word embeddings; None leaves them as they are.
+
+    Raises:
+        InputError: the Q-Former's tokenizer cannot be loaded.
     """
     state = branch.state_dict()
     for file in sorted({info.file for _, info in pretrained.tensors.values()}):
@@ -197,3 +279,35 @@ def load_queries(branch: nn.Module, pretrained: PretrainedQueries) -> None:
             for name, (source, info) in pretrained.tensors.items():
                 if info.file == file:
                     state[name].copy_(reader.get_tensor(source)[: len(state[name])])
+    if pretrained.words is not None and tokenizer is not None:
+        name, info = pretrained.words
+        with safe_open(info.file, framework="pt") as reader:
+            table = reader.get_tensor(name).float()
+        transfer_words(state[WORDS], table, tokenizer, pretrained.tokenizer)
+
+
+def transfer_words(target: torch.Tensor, table: torch.Tensor, tokenizer: Any, source: Path | None) -> None:
+    """Set a table of word embeddings from one of another vocabulary.
+
+    Each token becomes the mean of the embeddings of its text's tokens; tokens without text there, such as special
+    ones, stay as they are.
+
+    Args:
+        target: ``[tokens, width]`` of the language model's vocabulary; changed in place.
+        table: ``[words, width]`` of the Q-Former's vocabulary.
+        tokenizer: the language model's.
+        source: the folder of the Q-Former's tokenizer.
+
+    Raises:
+        InputError: that cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    assert source is not None
+    other: Any = load_preprocessor(AutoTokenizer, source)
+    special = set(tokenizer.all_special_ids)
+    for number in range(min(len(target), len(tokenizer))):
+        text = "" if number in special else tokenizer.decode([number])
+        ids = [index for index in other(text, add_special_tokens=False)["input_ids"] if index < len(table)]
+        if ids and other.unk_token_id not in ids:
+            target[number] = table[ids].mean(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +94,8 @@ class LionSamples:
         images: their images by number.
         indices: the index in ``conversations`` of each sample.
         tasks: index of each sample's task type.
-        image_numbers: numbers of each sample's images.
+        image_numbers: numbers of the images of all samples, one sample after another.
+        first_image: where each sample's images begin in ``image_numbers``, and where the last one's end.
         tokens: of all samples.
         truncated: how many samples lost the end of an answer.
         shortened: how many lists of tags were shortened.
@@ -102,9 +104,10 @@ class LionSamples:
     conversations: TaskConversations
     tokenizer: ConversationTokenizer
     images: DistinctImages
-    indices: list[int] = field(default_factory=list[int])
-    tasks: list[int] = field(default_factory=list[int])
-    image_numbers: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
+    indices: array[int] = field(default_factory=lambda: array("q"))
+    tasks: array[int] = field(default_factory=lambda: array("b"))
+    image_numbers: array[int] = field(default_factory=lambda: array("q"))
+    first_image: array[int] = field(default_factory=lambda: array("q", [0]))
     tokens: int = 0
     truncated: int = 0
     shortened: int = 0
@@ -117,17 +120,15 @@ class LionSamples:
         tokenized = self._cache.get(index)
         if tokenized is None:
             tokenized = self.tokenizer.tokenize(self.conversation(index))
-        return LionSample(
-            tokenized.encoded, self.image_numbers[index], self.tasks[index], tokenized.questions
-        )
+        return LionSample(tokenized.encoded, self.images_of(index), self.tasks[index], tokenized.questions)
 
     def conversation(self, index: int) -> TaskConversation:
         """The conversation of a sample."""
         return self.conversations[self.indices[index]]
 
-    def images_of(self, index: int) -> Sequence[int]:
+    def images_of(self, index: int) -> tuple[int, ...]:
         """The numbers of a sample's images."""
-        return self.image_numbers[index]
+        return tuple(self.image_numbers[self.first_image[index] : self.first_image[index + 1]])
 
     @property
     def mean_length(self) -> float:
@@ -148,9 +149,8 @@ class LionSamples:
         self.truncated += tokenized.encoded.truncated
         self.shortened += tokenized.shortened
         images = enumerate(sample.conversation.images)
-        self.image_numbers.append(
-            tuple(self.images.number(index, position, image) for position, image in images)
-        )
+        self.image_numbers.extend(self.images.number(index, position, image) for position, image in images)
+        self.first_image.append(len(self.image_numbers))
         self.tasks.append(task_index(sample.task_type))
         self.indices.append(index)
 
@@ -197,9 +197,9 @@ def warn_of_misaligned_boxes(base: Path, samples: LionSamples) -> None:
     region = task_index(REGION)
     numbers = {
         number
-        for task, images in zip(samples.tasks, samples.image_numbers, strict=True)
+        for index, task in enumerate(samples.tasks)
         if task == region
-        for number in images
+        for number in samples.images_of(index)
     }
     sizes = {number: upright_size(samples.images[number]) for number in sorted(numbers)}
     if text := misalignment_warning(misaligned, sizes):

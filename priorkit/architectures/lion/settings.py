@@ -89,6 +89,16 @@ class LionSettings(Settings):
         gt=0,
         advanced=True,
     )
+    frozen_dtype: Literal["fp32", "bf16"] = option(
+        "fp32",
+        "Type of the frozen weights, encoder and language model; bf16 halves their memory and needs --precision bf16.",
+        advanced=True,
+    )
+    router_weight_decay: bool = option(
+        False,
+        "Let --weight-decay act on the router too, as in the release, where a router is a matrix.",
+        advanced=True,
+    )
     tags: Literal["off", "hard", "soft"] = option(
         "off",
         "Image tags before the question: none, as text, or with the trained soft prompt.",
@@ -252,7 +262,6 @@ OPTIONS = TuneOptions(
         "dora": _ADAPTERS,
         "export_encoder": "LION leaves the encoder as it is",
         "shard": "LION is not sharded: its base is frozen and its parts are small",
-        "checkpoint_activations": "LION's hooks for adapters do not recompute activations",
         "compile": "LION's hooks for adapters are not compiled",
     },
 )

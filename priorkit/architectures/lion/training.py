@@ -9,7 +9,7 @@ import torch
 from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.build import LionMultimodal
 from priorkit.architectures.lion.conversations import read_task_conversations, select_task_types
-from priorkit.architectures.lion.loading import load_for_training
+from priorkit.architectures.lion.loading import load_for_training, store_frozen
 from priorkit.architectures.lion.objective import LionObjective
 from priorkit.architectures.lion.plan import LionPlan
 from priorkit.architectures.lion.samples import (
@@ -55,6 +55,7 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Finetun
     if planned.start is None and len(pixels):
         first = range(min(len(pixels), CALIBRATION_IMAGES))
         lion.calibrate(torch.stack([pixels[index] for index in first]))
+    store_frozen(lion.model, settings.frozen_dtype, runtime)
     augmentation = None
     if settings.augments:
         augmentation = SampleAugmentation(settings, pixels, tokenizer, settings.seed)
@@ -70,6 +71,7 @@ def prepare(settings: LionTuneSettings, work: Work, runtime: Runtime) -> Finetun
         alternating=settings.batch_size if settings.batches == "alternating" else 0,
         augmentation=augmentation,
         seed=settings.seed,
+        router_decays=settings.router_weight_decay,
     )
     figures: dict[str, Any] = {
         "rejected": len(rejects),
@@ -97,7 +99,7 @@ def vision_features(
         return PerStepFeatures(lion, pixels, trained=False)
     epochs = settings.total_steps(len(samples), samples.mean_length) * settings.batch_size / len(samples)
     # An image is encoded once for every sample that shows it.
-    epochs *= sum(map(len, samples.image_numbers)) / max(1, len(pixels))
+    epochs *= len(samples.image_numbers) / max(1, len(pixels))
     return choose_features(
         lion, pixels, trained=False, runtime=runtime, workers=settings.workers, epochs=epochs
     )

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -34,7 +35,7 @@ class ConversationStore(Sequence[Conversation]):
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
-        self._ends: list[int] = [0]
+        self._ends = array("q", [0])
         self._index: NDArray[np.int64] | None = None
         self._latest: list[tuple[bytes, int]] = []
 
@@ -79,7 +80,7 @@ class ConversationStore(Sequence[Conversation]):
         """Finish appending; from now on conversations can be read."""
         self._file.flush()
         self._index = np.asarray(self._ends, dtype=np.int64)
-        self._ends, self._latest = [0], []
+        self._ends, self._latest = array("q", [0]), []
 
     @overload
     def __getitem__(self, index: int) -> Conversation: ...
@@ -199,7 +200,7 @@ def mix_conversations(
         UsageError: weights of unknown sources, or more samples asked for than ``max_epochs`` allows.
     """
     store = ConversationStore(folder)
-    counts: list[int] = []
+    counts = array("q")
     sizes: dict[str, int] = {}
     for name, conversations in sources.items():
         before = len(store)

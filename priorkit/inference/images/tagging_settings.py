@@ -19,6 +19,7 @@ from priorkit.core.options.settings import (
 from priorkit.core.options.values import Count
 from priorkit.data.columns import IMAGE_FOLDER_HELP, ImageColumnSettings, RowLayout, layout_of
 from priorkit.data.images.named_images import images_of_tables, named_images
+from priorkit.inference.images.tag_thresholds import read_thresholds
 
 
 class TagImagesSettings(ImageColumnSettings, RuntimeSettings, StepSettings):
@@ -61,6 +62,14 @@ class TagImagesSettings(ImageColumnSettings, RuntimeSettings, StepSettings):
     threshold: float | None = option(
         None, "One decision threshold for all tags: cosine of an encoder, probability of a classifier (0.5)."
     )
+    thresholds: str | None = option(
+        None,
+        "File with a threshold per tag, a number per line in the order of the vocabulary, as RAM comes with one; or "
+        "a table with the columns tag and threshold.",
+        accepts=("thresholds",),
+        metavar="FILE",
+        advanced=True,
+    )
     template: tuple[str, ...] = option(
         ("a photo of a {}",), "An encoder's prompt template; {} is the tag; repeat to ensemble."
     )
@@ -91,6 +100,15 @@ class TagImagesSettings(ImageColumnSettings, RuntimeSettings, StepSettings):
         if folder is not None and not folder.is_dir():
             raise InputError("no such folder", where=f"--image-folder {self.image_folder}")
         return replace(layout_of(self), image_folder=folder)
+
+    def tag_thresholds(self, inputs: Mapping[str, Input], tags: Sequence[str]) -> list[float] | None:
+        """The thresholds of ``--thresholds`` in the tags' order; None without.
+
+        Raises:
+            InputError: as :func:`priorkit.inference.images.tag_thresholds.read_thresholds`.
+        """
+        file = inputs.get("thresholds")
+        return None if file is None else read_thresholds(file.path, tags)
 
     def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
         """The images that rows name."""

@@ -24,6 +24,7 @@ from priorkit.models.pretrained import load_preprocessor, load_pretrained, refus
 from priorkit.models.vision.image_tower import TOWER_CONCAT
 from priorkit.models.vision.preprocessing import Preprocessing
 from priorkit.models.vision.processor_settings import check_processor
+from priorkit.models.vision.towers import register_tower
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -215,6 +216,7 @@ def check_llava(folder: Path) -> dict[str, Any]:
         raise InputError(f"expected a LLaVA model, got '{config['model_type']}'", where=str(folder))
     check_processor(folder)
     tensor_files(folder)
+    register_tower(config.get("vision_config", {}).get("model_type"))
     if config.get("vision_config", {}).get("model_type") == TOWER_CONCAT:
         importlib.import_module("priorkit.models.vision.tower_concat")  # registers the type with transformers
     return config

@@ -20,7 +20,7 @@ from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.loading import TIMM
 from priorkit.models.vision.preprocessing import Resize, with_resize
 from priorkit.models.vision.timm_conversion import savable_processor, vit_from_timm
-from priorkit.models.vision.towers import tower_config
+from priorkit.models.vision.towers import register_tower, tower_config
 
 TOWER_CONCAT = "priorkit_several_towers"
 """The ``model_type`` of a tower concat, see :mod:`priorkit.models.vision.tower_concat`; artifacts store it."""
@@ -86,12 +86,18 @@ def patch_side(config: Any) -> int:
 
 
 def _separate_model(encoder: Encoder) -> tuple[Any, Any]:
-    """The image tower's model and configuration."""
+    """The image tower's model and configuration; of timm's those that are no plain ViT stay timm's."""
     from transformers import AutoModel
 
     source, config = encoder.model, tower_config(encoder.model.config)
+    register_tower(config.model_type)
     if config.model_type == TIMM:
-        return vit_from_timm(encoder)
+        try:
+            return vit_from_timm(encoder)
+        except InputError:
+            from priorkit.models.vision.registered_towers import timm_tower
+
+            return timm_tower(encoder)
     if config.model_type == "vit_mae":
         # An MAE encoder without masking is a ViT, tensor by tensor; MAE's class shuffles the patches.
         config = _vit_config(config)

@@ -14,6 +14,7 @@ from priorkit.models.folder import read_config, read_json, tensor_files
 from priorkit.models.pretrained import load_preprocessor, load_pretrained, refuse_missing_tensors
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.processor_settings import PROCESSOR_FILES, check_processor
+from priorkit.models.vision.towers import register_tower
 
 TIMM = "timm_wrapper"
 """The model type of timm's models in transformers."""
@@ -115,6 +116,7 @@ def _model_class(folder: Path) -> Any:
     from transformers import MODEL_MAPPING
 
     config = load_config(folder)
+    register_tower(config.model_type)
     classes = MODEL_MAPPING.get(type(config), None)
     return classes[0] if isinstance(classes, tuple | list) else classes
 

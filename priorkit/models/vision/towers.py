@@ -7,6 +7,7 @@ this module hides the differences.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+TIMM_TOWER = "priorkit_timm_tower"
+"""The ``model_type`` of a timm vision transformer as the image tower of a larger model; artifacts store it."""
+
+REGISTERED = (TIMM_TOWER, "blip_2_vision_model", "instructblip_vision_model")
+"""Model types that :mod:`priorkit.models.vision.registered_towers` makes known to ``AutoModel``."""
 
 Pooling = Literal["auto", "class", "mean"]
 """How tokens become one vector: class token, mean of the patches, or the first of them that exists (auto)."""
@@ -93,6 +100,12 @@ def forward_vision(
     features = _pool(last, prefix, mask) if pooled is None else pooled[:, 0] if pooled.ndim == 3 else pooled
     states = tuple(_tokens(state) for state in output.hidden_states) if hidden_states else None
     return ImageOutput(features.flatten(1), last, states, prefix, mask)
+
+
+def register_tower(model_type: str | None) -> None:
+    """Make a type of image tower known to ``AutoModel``, where transformers does not know it."""
+    if model_type in REGISTERED:
+        importlib.import_module("priorkit.models.vision.registered_towers")
 
 
 def tower_config(config: Any) -> Any:

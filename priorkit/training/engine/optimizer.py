@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -55,7 +55,7 @@ class Optimizer:
 def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimizer:
     """The optimizer of an objective's trainable parameters.
 
-    Matrices decay, vectors do not; one group per learning rate. With ``muon``, matrices that are neither
+    Matrices decay, and vectors whose names an objective's ``decays_vector`` accepts; one group per learning rate. With ``muon``, matrices that are neither
     embedding nor output head go to Muon, whose updates are scaled to the size of AdamW's
     (``match_rms_adamw``: 0.2 sqrt(max(rows, columns)), Liu et al. 2025), so that one learning rate fits both.
 
@@ -63,10 +63,11 @@ def build_optimizer(objective: Objective, settings: TrainingSettings) -> Optimiz
         ResourceError: this torch has no Muon.
     """
     by_muon = _hidden_matrices(objective.module) if settings.optimizer == "muon" else set[int]()
+    also: Callable[[str], bool] = getattr(objective, "decays_vector", lambda _: False)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for name, parameter in objective.module.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim >= 2
+            decays = parameter.ndim >= 2 or also(name)
             key = (id(parameter) in by_muon, objective.learning_rate_scale(name), decays)
             groups.setdefault(key, []).append(parameter)
 

@@ -315,3 +315,44 @@ def _language_model(folder: Path) -> Path:
     path.mkdir()
     (path / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
     return path
+
+
+def test_thresholds_come_from_a_file(artifacts, cli, tmp_path: Path) -> None:
+    names = (artifacts.world / "names.txt").read_text().splitlines()
+    vocabulary = tmp_path / "vocabulary.txt"
+    vocabulary.write_text("\n".join(names[:4]) + "\n")
+    lines = tmp_path / "ram_tag_list_threshold.txt"
+    lines.write_text("-1\n2\n-1\n2\n")
+    table = tmp_path / "thresholds.csv"
+    table.write_text(
+        "tag,threshold\n"
+        + "".join(f"{name},{number}\n" for name, number in zip(names[:4], (-1, 2, -1, 2), strict=True))
+    )
+    shared = (
+        "tag-images",
+        artifacts.captions,
+        artifacts.encoder,
+        "--vocabulary",
+        vocabulary,
+        "--device",
+        "cpu",
+    )
+    for number, file in enumerate((lines, table)):
+        done = cli(*shared, "--thresholds", file, "--out", tmp_path / str(number))
+        assert done.code == 0, done.err
+        tags = pq.read_table(tmp_path / str(number) / "train.parquet")["tags"].to_pylist()
+        assert {tuple(sorted(row)) for row in tags if row is not None} == {
+            tuple(sorted((names[0], names[2])))
+        }
+    for content, words in (
+        ("1\n2\n", "2 thresholds for 4 tags"),
+        ("1\nhigh\n2\n3\n", "ram_tag_list_threshold.txt:2: no threshold: high"),
+    ):
+        lines.write_text(content)
+        done = cli(*shared, "--thresholds", lines, "--out", tmp_path / "no")
+        assert (done.code, words in done.err) == (3, True), done.err
+    table.write_text("tag,threshold\nother,1\n")
+    done = cli(*shared, "--thresholds", table, "--out", tmp_path / "no")
+    assert (done.code, "4 tags have no threshold" in done.err) == (3, True)
+    done = cli(*shared, "--thresholds", table, "--threshold", 0.5, "--out", tmp_path / "no")
+    assert done.code == 2

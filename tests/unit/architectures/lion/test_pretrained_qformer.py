@@ -210,12 +210,13 @@ def test_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
         "--batch-size", 4, "--learning-rate", 1e-9, "--device", "cpu", "--precision", "fp32",
     )  # fmt: skip
     width = json.loads((Path(artifacts.mllm) / "config.json").read_text())["vision_config"]["hidden_size"]
-    folder = instructblip(tmp_path / "blip", width)
+    folder = without_encoder(instructblip(tmp_path / "blip", width))
     out = tmp_path / "out"
     given = ("tune", artifacts.mllm, artifacts.instructions, *common, "--qformer", folder, "--out", out)
     planned = cli(*given, "--check")
     assert planned.code == 0, planned.err
     assert "tensors; word embeddings randomly initialized" in planned.err
+    assert "it cannot be checked whether the Q-Former was trained on the base model's encoder" in planned.err
     done = cli(*given)
     assert done.code == 0, done.err
     written = load_file(out / "adapter_model.safetensors")
@@ -245,3 +246,56 @@ def test_from_the_command_line(artifacts, cli, tmp_path: Path) -> None:
     )  # fmt: skip
     assert none.code == 2
     assert "no Q-Former is initialized here" in none.err
+
+
+def without_encoder(folder: Path) -> Path:
+    """The same checkpoint without its image tower."""
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in tensors.items() if "vision_model" not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_q_former_of_another_encoder_is_refused(base, tmp_path: Path) -> None:
+    width = base.model.config.vision_config.hidden_size
+    base.save(tmp_path / "base")
+    folder = instructblip(tmp_path / "blip", width)
+    with pytest.raises(InputError, match="reads the features of another encoder"):
+        check_queries(folder, FIELDS, width, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = (name for name in tensors if name.endswith("embeddings.patch_embedding.weight"))
+    own = base.model.model.vision_tower.state_dict()["embeddings.patch_embedding.weight"]
+    # Checkpoints are published in half precision.
+    for weight, fits in ((own.half(), True), (own * 1.1, False), (own[..., :4], False)):
+        tensors[name] = weight.contiguous()
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        if fits:
+            check_queries(folder, FIELDS, width, tmp_path / "base")
+        else:
+            with pytest.raises(InputError, match="reads the features of another encoder"):
+                check_queries(folder, FIELDS, width, tmp_path / "base")
+
+
+def test_words_start_from_those_of_the_checkpoint(base, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    width = base.model.config.vision_config.hidden_size
+    folder = instructblip(tmp_path / "blip", width)
+    # Characters of BERT's vocabulary; all others are unknown.
+    inner = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2, "R": 3}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]").save_pretrained(
+        folder / "qformer_tokenizer"
+    )
+    own, pretrained = fields_of(base, folder)
+    branch = build_lion(base, **own).model.model.lion.qformer
+    before = branch.qformer.embeddings.word_embeddings.weight.clone()
+    load_queries(branch, pretrained, base.tokenizer)
+    words = branch.qformer.embeddings.word_embeddings.weight
+    source = load_file(folder / "model.safetensors")["qformer.embeddings.word_embeddings.weight"]
+    vocabulary = base.tokenizer.get_vocab()
+    torch.testing.assert_close(words[vocabulary["a"]], source[1])
+    torch.testing.assert_close(words[vocabulary["b"]], source[2])
+    for token in ("z", "<pad>", "<image>"):
+        assert torch.equal(words[vocabulary[token]], before[vocabulary[token]])

@@ -331,6 +331,35 @@ def test_equal_runs_give_equal_bytes(artifacts, cli, tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
+def test_recomputed_activations_give_the_same_adapters(artifacts, cli, tmp_path: Path) -> None:
+    found = {}
+    for name in ("none", "full", "selective"):
+        result = cli(
+            "tune", artifacts.mllm, artifacts.instructions, "--stage", "all", *SMALL, "--checkpoint-activations", name,
+            "--aggregator-dropout", 0, "--out", tmp_path / name,
+        )  # fmt: skip
+        assert result.code == 0, result.err
+        found[name] = load_file(tmp_path / name / "adapter_model.safetensors")
+    for name in ("full", "selective"):
+        for key, value in found["none"].items():
+            torch.testing.assert_close(found[name][key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_weights_in_half_precision_train_the_same_parts(artifacts, cli, tmp_path: Path) -> None:
+    call = ("tune", artifacts.mllm, artifacts.instructions, "--stage", "all", *SMALL[:-1])
+    refused = cli(*call, "fp32", "--frozen-dtype", "bf16", "--out", tmp_path / "no")
+    assert (refused.code, "--frozen-dtype: needs --precision bf16" in refused.err) == (2, True)
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    for out, dtype in ((whole, "fp32"), (half, "bf16")):
+        done = cli(*call, "bf16", "--frozen-dtype", dtype, "--out", out)
+        assert done.code == 0, done.err
+    first, second = (load_file(out / "adapter_model.safetensors") for out in (whole, half))
+    assert first.keys() == second.keys()
+    assert all(value.dtype == torch.float32 for value in second.values())
+    losses = [json.loads((out / "priorkit.json").read_text())["metrics"]["loss"] for out in (whole, half)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_sources_are_mixed_and_foreign_options_refused(artifacts, cli, tmp_path: Path) -> None:
     both = (f"a={artifacts.instructions}", f"b={artifacts.instructions}")
     done = cli(

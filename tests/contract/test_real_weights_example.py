@@ -1,0 +1,145 @@
+"""``examples/real_weights.sh`` and ``fetch_open_emoji.py``: on packages of the same layout, with a recorded command line."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+DRAWN = {
+    "1f41a": "SPIRAL SHELL",
+    "1f980": "CRAB",
+    "2600-fe0f": "BLACK SUN WITH RAYS",
+    "1f404": "COW",
+    "1f3fb": "SKIN TONE",
+}
+LAYOUTS = {
+    "emoji-datasource-google-16.0.0.tgz": ("package/img/google/64", ".png", "PNG"),
+    "lobehub-fluent-emoji-3d-1.1.0.tgz": ("package/assets", ".webp", "WEBP"),
+    "emoji-datasource-twitter-16.0.0.tgz": ("package/img/twitter/64", ".png", "PNG"),
+}
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.fixture
+def packages(tmp_path):
+    """A handful of pictures in packages as npm writes them; one designer writes no variation selectors."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    entries = [
+        {
+            "name": name,
+            "image": f"{code}.png",
+            "category": "Component" if "TONE" in name else "Animals & Nature",
+        }
+        for code, name in DRAWN.items()
+    ]
+    with tarfile.open(folder / "emoji-datasource-16.0.0.tgz", "w:gz") as archive:
+        add(archive, "package/emoji.json", json.dumps(entries).encode())
+    for number, (file, (inside, suffix, kind)) in enumerate(LAYOUTS.items()):
+        with tarfile.open(folder / file, "w:gz") as archive:
+            for shade, code in enumerate(DRAWN):
+                buffer = io.BytesIO()
+                Image.new("RGB", (8, 8), (40 * number, 40 * shade, 90)).save(buffer, kind)
+                stem = code.replace("-fe0f", "") if number == 1 else code
+                add(archive, f"{inside}/{stem}{suffix}", buffer.getvalue())
+    return folder
+
+
+def rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def fetch(out: Path, packages: Path, *more: str) -> None:
+    command = [
+        sys.executable,
+        str(EXAMPLES / "fetch_open_emoji.py"),
+        str(out),
+        "--packages",
+        str(packages),
+        *more,
+    ]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def test_the_world_of_emoji_has_pictures_pairs_and_questions(tmp_path, packages):
+    fetch(tmp_path / "data", packages)
+    data = tmp_path / "data"
+    entities = {row["entity"]: row["prior"] for row in rows(data / "entities.jsonl")}
+    assert set(entities) == {"spiral shell", "crab", "black sun with rays", "cow"}
+    assert sorted(entities.values()) == ["none", "strong", "strong", "weak"]
+    for name, files in (("train", {"noto.png", "fluent.webp"}), ("test", {"twemoji.png"})):
+        for entity in entities:
+            assert {path.name for path in (data / "entity_images" / name / entity).iterdir()} == files
+    shown = [row["text"] for row in rows(data / "pairs.jsonl")]
+    counts = {entity: sum(entity in text for text in shown) for entity in entities}
+    assert counts == {
+        entity: {"strong": 8, "weak": 1, "none": 0}[prior] for entity, prior in entities.items()
+    }
+    for row in rows(data / "naming.jsonl"):
+        assert row["choices"][row["answer"]] == row["entity"]
+        assert (data / row["image"]).is_file()
+        assert "test" in row["image"]
+    assert len(rows(data / "instructions.jsonl")) == 8
+    assert "CC-BY 4.0" in (data / "LICENCES.md").read_text()
+    fetch(tmp_path / "small", packages, "--limit", "2")
+    assert len(rows(tmp_path / "small" / "entities.jsonl")) == 2
+    assert len(list((tmp_path / "small" / "entity_images" / "train").iterdir())) == 2
+
+
+STAND_IN = """#!{python}
+import json, pathlib, sys
+words = sys.argv[1:]
+with open({log!r}, "a") as stream:
+    stream.write(json.dumps(words) + "\\n")
+if "--help" in words:
+    sys.exit(0)
+out = pathlib.Path(words[words.index("--out") + 1])
+out.mkdir(parents=True, exist_ok=True)
+print(out)
+"""
+
+
+def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
+    fetch(tmp_path / "data", packages)
+    (tmp_path / "bin").mkdir()
+    log, program = tmp_path / "log", tmp_path / "bin" / "priorkit"
+    program.write_text(STAND_IN.format(python=sys.executable, log=str(log)))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    given = {
+        "DATA": str(tmp_path / "data"),
+        "LLM": "some-llm",
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "real_weights.sh"), str(tmp_path / "home")],
+        env={**os.environ, **given}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    by_out = {Path(words[words.index("--out") + 1]).name: words for words in lines if "--out" in words}
+    assert done.stdout.strip().endswith("home/report/report.html")
+    assert by_out["aligned-before"][1:3] == ["some-llm", str(tmp_path / "home" / "encoder")]
+    assert by_out["aligned-after"][1:3] == ["some-llm", str(tmp_path / "home" / "remedied")]
+    lengths = {
+        name: [word for word in by_out[name] if word.isdigit()] for name in ("tuned-before", "tuned-after")
+    }
+    assert lengths["tuned-before"] == lengths["tuned-after"]
+    assert "--blind" in by_out["scores-blind"]
+    assert "generation" in by_out["scores-written"]
+    assert any(word.startswith("diagnosis=") for word in by_out["report"])
