@@ -45,6 +45,14 @@ def test_an_arm_is_the_shared_settings_and_a_few_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ARMS)
+def test_an_arm_at_the_published_sizes_has_the_same_parts(name: str) -> None:
+    arm, small, shared = tuning(f"lion-paper/{name}"), tuning(f"lion/{name}"), tuning("lion-paper")
+    own = ("stage", "branches", "adapters", "router", "tags")
+    assert [getattr(arm, key) for key in own] == [getattr(small, key) for key in own]
+    assert arm.model_dump(exclude={*own, "recipe"}) == shared.model_dump(exclude={*own, "recipe"})
+
+
+@pytest.mark.parametrize("name", ARMS)
 def test_an_arm_is_tuned_by_its_name(name: str, artifacts, cli, tmp_path: Path) -> None:
     found = cli(
         "tune",
@@ -77,5 +85,9 @@ def test_the_example_runs_them() -> None:
     assert found
     shipped = {name.removeprefix("lion/") for name in recipe.shipped() if name.startswith("lion/")}
     assert shipped == {*ARMS, "noisy-tags"}
+    published = {
+        name.removeprefix("lion-paper/") for name in recipe.shipped() if name.startswith("lion-paper/")
+    }
+    assert published == set(ARMS)
     variants = {name.removesuffix("-noisy") for name in found[1].split()}
     assert variants == {*ARMS, "three-stages"} - {"no-aggregator"}
