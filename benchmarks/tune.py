@@ -126,7 +126,15 @@ class _Subject:
             -1
         ][:, 1:]
 
-    def hidden(self, ids: Any, mask: Any, features: Any, placeholder: Any = None, **options: Any) -> Any:
+    def hidden(
+        self,
+        ids: Any,
+        mask: Any,
+        features: Any,
+        placeholder: Any = None,
+        image_positions: Any = None,
+        **options: Any,
+    ) -> Any:
         embedded = self.model.get_input_embeddings()(ids)
         projected = self.model.model.multi_modal_projector(features).to(embedded.dtype)
         embedded = embedded.masked_scatter((ids == IMAGE)[..., None].expand_as(embedded), projected)
@@ -169,9 +177,14 @@ class _Chat:
     """The part of a chat tokenizer that the objective needs when tokens are given."""
 
     max_length = 512
+    image_token = "<image>"
 
     class tokenizer:  # noqa: N801
         pad_token_id = PAD
+
+        @staticmethod
+        def convert_tokens_to_ids(_token: str) -> int:
+            return IMAGE
 
 
 def ours(

@@ -16,6 +16,7 @@ from priorkit import step_table
 from priorkit.cli import output
 from priorkit.cli.output import print_error, print_result
 from priorkit.core.errors import PriorkitError, ResourceError, UsageError, is_out_of_memory, nearest
+from priorkit.core.process.processors import prepare_threads
 
 if TYPE_CHECKING:
     from priorkit.core.artifact import Artifact
@@ -127,6 +128,7 @@ def main() -> NoReturn:
     """Run the command line and exit with the contract's code."""
     signal.signal(signal.SIGTERM, _terminate)
     output.open_standard_streams()
+    prepare_threads()
     # Our progress and messages replace those of the libraries below.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.input_files import MANIFEST, list_files
 from priorkit.core.manifest import SCHEMA, FileRecord, InputRecord, Manifest, parse, render
+from priorkit.core.process.processors import processors
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 RECIPE = "recipe.toml"
 
 _HASH_BLOCK = 1 << 20
-_HASH_THREADS = min(8, os.cpu_count() or 1)
+_HASH_THREADS = min(8, processors())
 
 _NAMED_FILES = 5
 """How many of the files added to an artifact a warning names."""

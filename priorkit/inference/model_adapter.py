@@ -194,7 +194,9 @@ class ModelAdapter:
             positions: ``[batch, time]`` where they do not simply count up.
             allowed: ``[batch, time, time]`` bool, what each position attends to, where that is not all before.
         """
-        ids, keep = ids.to(self.device), keep.to(self.device)
+        ids = ids.to(self.device)
+        # Places are found in main memory: a mask on a GPU must be waited for.
+        rows, columns = (index.to(self.device) for index in keep.nonzero(as_tuple=True))
         options: dict[str, Any] = {}
         if positions is not None and allowed is not None:
             dtype = next(self.model.parameters()).dtype
@@ -204,7 +206,7 @@ class ModelAdapter:
                 "attention_mask": bias[:, None].to(self.device),
             }
         hidden = self.model.base_model(input_ids=ids, use_cache=False, **options).last_hidden_state
-        return hidden[keep]
+        return hidden[rows, columns]
 
     @cached_property
     def plain_head(self) -> bool:

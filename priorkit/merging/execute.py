@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # pyright: ignore[reportMissingTypeStubs]
 
 from priorkit.core.errors import InputError, Problem
+from priorkit.core.process.processors import processors
 from priorkit.core.process.progress import progress_bar
 from priorkit.data.io.tensor_file import ShardWriter
 from priorkit.merging.deltas import Deltas
@@ -97,7 +97,7 @@ def map_tensors(
                     for p in error.problems
                 ) from None
 
-    pool = ThreadPoolExecutor(max_workers=workers or min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(max_workers=workers or min(8, processors()))
     try:
         with threadpool_limits(1), progress_bar(title, len(names), unit="tensors") as progress:
             futures = [pool.submit(job, name) for name in names]

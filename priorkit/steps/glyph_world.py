@@ -45,7 +45,7 @@ def plan(settings: GlyphWorldSettings, inputs: Mapping[str, Input]) -> Plan:
 
 def execute(settings: GlyphWorldSettings, work: Work) -> None:
     """Draw and write everything."""
-    from priorkit.data.io.worker_processes import processors
+    from priorkit.core.process.processors import processors
     from priorkit.world.build import build_world
 
     workers = settings.workers or processors()

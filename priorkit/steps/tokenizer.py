@@ -21,6 +21,7 @@ from priorkit.data.text.documents import (
     read_documents,
     sources_argument,
 )
+from priorkit.models.language.word_splitting import DEFAULT, WordSplitting
 
 LEAST_VOCABULARY = 300
 """Special tokens, the 256 bytes, and a few merges."""
@@ -47,6 +48,11 @@ class TokenizerSettings(TextColumnSettings, StepSettings):
         metavar="N",
         le=LOCATION_TOKENS,
         advanced=True,
+    )
+    words: WordSplitting = option(
+        DEFAULT,
+        "How text is split into words: as Qwen 2 does, with single digits; as Llama 3 does, with up to three digits; as "
+        "GPT-2 does; or as GPT-2 does with single digits, which only tokenizers encodes, not gigatoken.",
     )
     max_documents: Count = option(0, "Documents read of each source, 0 for all.", metavar="N", advanced=True)
     reject_limit: float = reject_limit_option("rows")
@@ -105,7 +111,7 @@ def execute(settings: TokenizerSettings, work: Work) -> None:
             yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
 
     try:
-        tokenizer = train_bpe(documents(), settings.trained_tokens)
+        tokenizer = train_bpe(documents(), settings.trained_tokens, settings.words)
     except InputError as error:
         rejects.raise_if_over_limit()  # why there is no text
         raise error.at(", ".join(item.given for item in work.inputs.values())) from None

@@ -51,13 +51,18 @@ class LionMultimodal(LlavaMultimodal):
         attention_mask: Tensor,
         features: Tensor | None,
         placeholder: Tensor | None = None,
+        image_positions: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output; ``options`` may hold ``task_types`` and the Q-Former's questions."""
         if placeholder is not None:
             raise ValueError("LION has no placeholder for images that are not shown")
         return self.model.model(
-            input_ids=input_ids, attention_mask=attention_mask, vision_states=features, **options
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            vision_states=features,
+            image_positions=image_positions,
+            **options,
         )
 
     @property

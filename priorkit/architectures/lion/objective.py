@@ -80,7 +80,7 @@ class LionObjective(InstructionObjective):
             return sample
         return self._augmentation.augment(sample, self._lion_samples.conversation(index), position)
 
-    def collate_images(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+    def collate_images(self, samples: Sequence[Any]) -> dict[str, Any]:
         """As :class:`InstructionObjective`; with augmentation, the pixels of the views."""
         numbers = [number for sample in samples for number in sample.images]
         if self._augmentation is None or not numbers:
@@ -88,7 +88,7 @@ class LionObjective(InstructionObjective):
         views = [view for sample in samples for view in sample.views]
         return {"pixels": self._augmentation.views_of(numbers, views)}
 
-    def collate(self, samples: Sequence[Any]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Any]) -> dict[str, Any]:
         """As :class:`InstructionObjective`, with ``task_types`` and the ``questions`` to the images.
 
         ``task_types`` are int64 ``[rows]``, or ``[rows, time]`` where samples share rows.
@@ -111,7 +111,7 @@ class LionObjective(InstructionObjective):
             batch["questions"], batch["questions_mask"] = pad_questions(questions, self._pad)
         return batch
 
-    def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def row_options(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Task types, and the questions for the Q-Former."""
         return {
             "task_types": batch["task_types"],
@@ -119,7 +119,7 @@ class LionObjective(InstructionObjective):
             "qformer_attention_mask": batch.get("questions_mask"),
         }
 
-    def loss(self, batch: Mapping[str, Tensor]) -> Loss:
+    def loss(self, batch: Mapping[str, Any]) -> Loss:
         """Summed cross-entropy of the supervised tokens, over the tokens that can be generated."""
         model = self._lion.model
         if model.config.soft_token_id >= model.lm_head.weight.shape[0]:
@@ -128,4 +128,4 @@ class LionObjective(InstructionObjective):
         def head(hidden: Tensor) -> Tensor:
             return model.never_soft(model.lm_head(hidden))
 
-        return Loss(token_loss(self.last_hidden(batch), batch["labels"], cast("Any", head)))
+        return Loss(token_loss(self.last_hidden(batch), batch["labels"], cast("Any", head), batch["labeled"]))

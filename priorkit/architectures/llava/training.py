@@ -26,7 +26,7 @@ def prepare(settings: LlavaTuneSettings, work: Work[None], runtime: Runtime) -> 
     """Load the model, set the trainable parameters, read the instructions, build the objective."""
     multimodal = load_llava(work.inputs.one("mllm").path, settings.chat_template)
     multimodal.model.to(runtime.device)
-    choose_attention(multimodal.model, runtime.device.type)
+    choose_attention(multimodal.model, runtime.device.type, runtime.precision)
     module = set_trainable(settings, multimodal)
     chat = multimodal.chat_tokenizer(settings.max_length)
     samples, metrics = read_samples(settings, work, "instructions", chat, settings.seed, images=True)

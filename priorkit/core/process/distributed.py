@@ -1,6 +1,9 @@
 """Processes under torchrun: start, wait for each other, sum numbers and gradients, exchange text.
 
 Everything works in a single process too. torch is imported where it is used, so that importing this costs nothing.
+
+With GPUs the process group has two backends: NCCL for tensors on the device, gloo for tensors in main memory.
+Counts, flags and texts that a process knows are exchanged in main memory, so that no process waits for its GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import TYPE_CHECKING, cast
 from priorkit.core.process.runtime import Runtime, rank, world_size
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
 BUCKET_BYTES = 64 << 20
@@ -32,7 +34,7 @@ def start(runtime: Runtime) -> None:
     if world_size() > 1 and not joined():
         import torch.distributed as dist
 
-        backend = "nccl" if runtime.device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if runtime.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
         atexit.register(stop)
 
@@ -60,7 +62,7 @@ def share(count: int) -> range:
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum a tensor over all processes, in place."""
+    """Sum a tensor over all processes, in place; of a tensor in main memory no process waits for its GPU."""
     if joined():
         import torch.distributed as dist
 
@@ -75,24 +77,24 @@ def all_texts(text: str) -> list[str]:
     import numpy as np
     import torch
 
-    content, device = np.frombuffer(text.encode(), dtype=np.uint8), _device()
-    lengths = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    content = np.frombuffer(text.encode(), dtype=np.uint8)
+    lengths = torch.zeros(world_size(), dtype=torch.int64)
     lengths[rank()] = len(content)
     longest = max(1, int(total(lengths).max()))
-    table = torch.zeros(world_size(), longest, dtype=torch.uint8, device=device)
-    table[rank(), : len(content)] = torch.from_numpy(content.copy()).to(device)  # pyright: ignore[reportUnknownMemberType]
-    rows = total(table).cpu().numpy()
+    table = torch.zeros(world_size(), longest, dtype=torch.uint8)
+    table[rank(), : len(content)] = torch.from_numpy(content.copy())  # pyright: ignore[reportUnknownMemberType]
+    rows = total(table).numpy()
     sizes = cast("list[int]", lengths.tolist())  # pyright: ignore[reportUnknownMemberType]
     return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process, so that all of them act alike."""
     if not joined():
         return flag
     import torch
 
-    return bool(total(torch.tensor([int(flag)], device=device)).item())
+    return bool(total(torch.tensor([int(flag)])).item())
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -105,7 +107,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     import torch
 
     parameters = [parameter for parameter in parameters if not is_sharded(parameter)]
-    flags = torch.tensor([int(parameter.grad is not None) for parameter in parameters], device=_device())
+    flags = torch.tensor([int(parameter.grad is not None) for parameter in parameters])
     used = cast("list[int]", total(flags).tolist())  # pyright: ignore[reportUnknownMemberType]
     bucket: list[Tensor] = []
     size = 0
@@ -188,14 +190,6 @@ def local(value: Tensor) -> Tensor:
 def gradient_scale(module: nn.Module) -> int:
     """What to multiply a loss by so that gradients come out as sums over the processes."""
     return world_size() if any(is_sharded(parameter) for parameter in module.parameters()) else 1
-
-
-def _device() -> torch.device:
-    """Where this process's messages must be."""
-    import torch
-    import torch.distributed as dist
-
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
 def _sum_bucket(gradients: list[Tensor]) -> None:

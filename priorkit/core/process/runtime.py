@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from priorkit.core.errors import ResourceError
+from priorkit.core.process.processors import limit_loaded_threads, prepare_threads
 
 if TYPE_CHECKING:
     import torch
@@ -61,11 +62,13 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
         ResourceError: a GPU is asked for and there is none, or it cannot do bf16.
     """
     keep_freed_memory()
+    prepare_threads()
     # Libraries warn each other of deprecated names; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
     import numpy as np
     import torch
 
+    limit_loaded_threads()
     chosen = choose_device(device)
     random.seed(seed)
     np.random.seed(seed % 2**32)

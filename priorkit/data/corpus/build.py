@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
+from priorkit.core.process.processors import processors
 from priorkit.core.process.progress import progress_bar, track
 from priorkit.data.corpus.mixing import draw, make_pools
 from priorkit.data.corpus.mixture_statistics import pool_budgets, realized_shares
@@ -18,9 +19,9 @@ from priorkit.data.corpus.selection import HeldOutDocuments, Marks, hold_out, ma
 from priorkit.data.corpus.settings import MixSettings
 from priorkit.data.corpus.token_store import SourceStatistics, TokenizedSource, collect, open_collected
 from priorkit.data.corpus.tokenization import Chunk, TokenizeOptions, copy_documents, tokenize_chunks
-from priorkit.data.corpus.tokenizer_files import TokenizerFiles
+from priorkit.data.corpus.tokenizer_files import TokenizerFiles, load_document_encoder
 from priorkit.data.corpus.writer import write_rows
-from priorkit.data.io.worker_processes import processors
+from priorkit.data.text.fast_encoder import FastEncodingDiffers
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,16 @@ class CorpusBuild:
 
     def tokenize(self, chunks: Sequence[Chunk]) -> SourceStatistics:
         """Tokenize chunks into one set of files per source in the scratch folder."""
-        results = tokenize_chunks(chunks, self.tokenizer, self.options, self.scratch, self.workers)
+        encoder = load_document_encoder(str(self.tokenizer.path))
+        logger.info(f"  text is encoded by {'gigatoken' if encoder.is_fast else 'tokenizers'}")
+        try:
+            return self._tokenize(chunks, fast=True)
+        except FastEncodingDiffers as difference:
+            logger.warning(f"{difference}; all sources are tokenized again, by tokenizers only")
+            return self._tokenize(chunks, fast=False)
+
+    def _tokenize(self, chunks: Sequence[Chunk], fast: bool) -> SourceStatistics:
+        results = tokenize_chunks(chunks, self.tokenizer, self.options, self.scratch, self.workers, fast)
         tracked = track(results, "tokenize", total=len(chunks), unit="chunks")
         return collect(tracked, self.names, self.options, self.scratch)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from priorkit.data.corpus.tokenizer_files import TokenizerFiles, load_document_encoder
 from priorkit.data.io.rejects import Rejects
@@ -25,6 +26,7 @@ from priorkit.data.io.row_format import PART_BYTES, FilePart
 from priorkit.data.io.rows import parts_of
 from priorkit.data.io.worker_processes import Result, Task, Workers, serve
 from priorkit.data.text.documents import DocumentReader
+from priorkit.data.text.fast_encoder import FastEncodingDiffers
 
 BATCH_DOCUMENTS = 64
 """Documents tokenized together; 64 was the fastest of 64 to 1,000 and needs the least memory."""
@@ -82,7 +84,12 @@ class TokenizeOptions:
 
 
 def tokenize_chunks(
-    chunks: Sequence[Chunk], tokenizer: TokenizerFiles, options: TokenizeOptions, folder: Path, workers: int
+    chunks: Sequence[Chunk],
+    tokenizer: TokenizerFiles,
+    options: TokenizeOptions,
+    folder: Path,
+    workers: int,
+    fast: bool = True,
 ) -> Iterator[tuple[Chunk, Result, Path]]:
     """Tokenize chunks, in order.
 
@@ -92,9 +99,13 @@ def tokenize_chunks(
         options: how documents are read.
         folder: takes the chunks' files; the consumer of a result removes them.
         workers: the number of processes; 1 works in this one.
+        fast: whether gigatoken may encode where it gives the same ids.
 
     Yields:
         The chunk, the result of :func:`work`, and the path of its files without suffix.
+
+    Raises:
+        FastEncodingDiffers: gigatoken gave other ids for a document; what was yielded before may be wrong too.
     """
     outputs = [folder / f"chunk-{number:08d}" for number in range(len(chunks))]
     tasks: Iterator[Task] = (
@@ -107,11 +118,16 @@ def tokenize_chunks(
             "columns": list(options.columns),
             "labelled": options.labelled,
             "hashed": options.hashed,
+            "fast": fast,
             "out": str(output),
         }
         for chunk, output in zip(chunks, outputs, strict=True)
     )
-    yield from zip(chunks, in_processes(tasks, min(workers, len(chunks))), outputs, strict=True)
+    results = in_processes(tasks, min(workers, len(chunks)))
+    for chunk, result, output in zip(chunks, results, outputs, strict=True):
+        if "differs" in result:
+            raise FastEncodingDiffers(result["differs"])
+        yield chunk, result, output
 
 
 def copy_documents(
@@ -179,12 +195,19 @@ def work(task: Task) -> Result:
 
     Returns:
         The numbers of documents and tokens, ``seen`` rows, ``lines`` of each part and broken rows
-        as ``[part, row, reason]``.
+        as ``[part, row, reason]``; ``differs`` where gigatoken gave other ids than tokenizers.
     """
     if task["task"] == "copy":
         return _copy(task)
+    try:
+        return _tokenize(task)
+    except FastEncodingDiffers as difference:
+        return {"differs": str(difference)}
+
+
+def _tokenize(task: Task) -> Result:
     rejects = Rejects(1.0)
-    encoder = load_document_encoder(task["tokenizer"])
+    encoder = load_document_encoder(task["tokenizer"], task["fast"])
     end, dtype = int(task["end"]), np.dtype(task["dtype"])
     out = Path(task["out"])
     documents = tokens = 0
@@ -197,15 +220,9 @@ def work(task: Task) -> Result:
         token_file, length_file = opened(".tokens"), opened(".lengths")
         hash_file, label_file = opened(".hashes", task["hashed"]), opened(".labels", task["labelled"])
         for batch in _batches(task, rejects, result):
-            ids: list[int] = []
-            lengths: list[int] = []
-            for own in encoder.ids([text for text, _ in batch]):
-                before = len(ids)
-                ids += own
-                ids.append(end)
-                lengths.append(len(ids) - before)
-            token_file.write(np.array(ids, dtype=dtype).tobytes())
-            length_file.write(np.array(lengths, dtype=np.int64).tobytes())
+            ids, lengths = with_ends(*encoder.flat_ids([text for text, _ in batch]), end, dtype)
+            token_file.write(ids.data)
+            length_file.write(lengths.data)
             if hash_file:
                 hash_file.write(b"".join(text_hash(text) for text, _ in batch))
             if label_file:
@@ -213,6 +230,20 @@ def work(task: Task) -> Result:
             documents += len(batch)
             tokens += len(ids)
     return {**result, "documents": documents, "tokens": tokens, "seen": rejects.total}
+
+
+def with_ends(
+    ids: NDArray[Any], lengths: NDArray[np.int64], end: int, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Documents one after the other with the end token after each, and the new lengths."""
+    lengths = lengths + 1
+    ends = np.cumsum(lengths) - 1
+    made = np.empty(len(ids) + len(lengths), dtype=dtype)
+    inside = np.ones(len(made), dtype=bool)
+    inside[ends] = False
+    made[inside] = ids
+    made[ends] = end
+    return made, lengths
 
 
 def text_hash(text: str) -> bytes:

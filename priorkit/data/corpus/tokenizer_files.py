@@ -108,8 +108,12 @@ def _tokenizer_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def load_document_encoder(path: str) -> DocumentEncoder:
+def load_document_encoder(path: str, fast: bool = True) -> DocumentEncoder:
     """The encoder of documents for a ``tokenizer.json``, with the special tokens that the files next to it name.
+
+    Args:
+        path: of the file.
+        fast: whether gigatoken may encode where it gives the same ids.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -119,17 +123,17 @@ def load_document_encoder(path: str) -> DocumentEncoder:
         stat = file.stat()
     except OSError:
         raise InputError("no tokenizer here (tokenizer.json is missing)", where=path) from None
-    return _encoder(file, stat.st_mtime_ns, stat.st_size)
+    return _encoder(file, stat.st_mtime_ns, stat.st_size, fast)
 
 
 @functools.lru_cache(maxsize=1)
-def _encoder(path: Path, time: int, size: int) -> DocumentEncoder:
+def _encoder(path: Path, time: int, size: int, fast: bool) -> DocumentEncoder:
     """The encoder for a file as it was at this time and of this size."""
     settings = _tokenizer_settings(path.parent)
     values = [settings[name] for name in settings if name.endswith("_token")]
     listed = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or ()
     values += listed.values() if isinstance(listed, dict) else listed
-    return DocumentEncoder(_load(path), {name for name in map(_content, values) if name})
+    return DocumentEncoder(_load(path), {name for name in map(_content, values) if name}, fast)
 
 
 def _content(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from priorkit.core.process.processors import processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +47,7 @@ def streamed_in_threads(
     Raises:
         Exception: the error of an item, when it is that item's turn.
     """
-    threads = min(8, os.cpu_count() or 1) if threads is None else threads
+    threads = min(8, processors()) if threads is None else threads
     if not threads:
         yield from ((item, work(item)) for item in items)
         return

@@ -30,11 +30,6 @@ AHEAD = 4
 """Tasks per worker that may be finished before their turn; bounds what waits."""
 
 
-def processors() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class Workers:
     """Processes that run a module's :func:`serve`; a context manager.
 

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from priorkit.data.text.fast_encoder import FastEncoder, fast_encoder
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -19,11 +25,24 @@ class DocumentEncoder:
     Args:
         tokenizer: a tokenizer of the tokenizers library; its truncation and padding are switched off.
         special: names of special tokens in addition to those that it marks as special.
+        fast: whether gigatoken may encode where it gives the same ids.
     """
 
-    def __init__(self, tokenizer: Tokenizer, special: Collection[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: Collection[str] = (), fast: bool = True) -> None:
         names = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-        self._tokenizer = _without_special_pieces(tokenizer, names | set(special))
+        self._special = sorted(names | set(special))
+        self._tokenizer = _without_special_pieces(tokenizer, self._special)
+        self._may_be_fast = fast
+
+    @cached_property
+    def _fast(self) -> FastEncoder | None:
+        self._prepare()
+        return fast_encoder(self._tokenizer, self._special) if self._may_be_fast else None
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether gigatoken encodes."""
+        return self._fast is not None
 
     def encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
         """Encodings with offsets, without tokens that the tokenizer adds."""
@@ -35,6 +54,19 @@ class DocumentEncoder:
         self._prepare()
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def flat_ids(self, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Token ids of all texts one after the other, as :meth:`ids`, and the number of each text's.
+
+        Raises:
+            FastEncodingDiffers: this and earlier ids may be wrong; start again with ``fast=False``.
+        """
+        if self._fast is not None:
+            self._prepare()
+            return self._fast.encode(texts)
+        ids = self.ids(texts)
+        lengths = np.array([len(own) for own in ids], dtype=np.int64)
+        return np.array([number for own in ids for number in own], dtype=np.int64), lengths
 
     def _prepare(self) -> None:
         # Each call: the tokenizer may be a transformers tokenizer's, which sets these before its own calls.

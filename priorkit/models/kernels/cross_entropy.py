@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,33 @@ IGNORE = -100
 """The label of positions without loss."""
 
 CHUNK_TOKENS = 1024
-"""Tokens whose logits are in memory at a time; fewer save memory, more save kernel launches."""
+"""Tokens whose logits are in memory at a time on a CPU; fewer save memory, more save kernel launches."""
+
+GPU_LOGITS_SHARE = 64
+"""On a GPU the fp32 logits of a chunk take at most its memory divided by this."""
+
+MOST_CHUNK_TOKENS = 1 << 14
+"""Largest chunk on a GPU; more tokens no longer make products faster."""
 
 
-def token_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> Tensor:
+Labeled = Tensor | Literal["all"]
+"""Where a batch has labels: int64 ``[labels]``, places among its ``batch * (time - 1)`` predicted positions, row by
+row; or ``all`` of them."""
+
+
+def labeled_positions(labels_BT: Tensor) -> Labeled:
+    """Where a batch has labels. Batches are collated with it: labels on a GPU must be waited for.
+
+    Args:
+        labels_BT: int64 ``[batch, time]``, ``IGNORE`` for no loss.
+    """
+    labeled = labels_BT[:, 1:].reshape(-1) != IGNORE
+    return "all" if bool(labeled.all()) else labeled.nonzero()[:, 0]
+
+
+def token_loss(
+    hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module, labeled: Labeled | None = None
+) -> Tensor:
     """Summed next-token cross-entropy.
 
     Args:
@@ -23,6 +47,7 @@ def token_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> Tensor
         labels_BT: int64 ``[batch, time]``; the label *of* a position, ``IGNORE`` for no loss.
             The shift by one is done here.
         head: maps width to vocabulary.
+        labeled: from :func:`labeled_positions`; found here where it is not given.
 
     Returns:
         Scalar fp32: the sum over labeled positions. The head is computed only there, in chunks. For a plain
@@ -30,18 +55,41 @@ def token_loss(hidden_BTC: Tensor, labels_BT: Tensor, head: nn.Module) -> Tensor
         twice; any other head's logits are recomputed in the backward pass.
     """
     targets = labels_BT[:, 1:].reshape(-1)
-    labeled = targets != IGNORE
     hidden_NC = hidden_BTC[:, :-1].reshape(-1, hidden_BTC.shape[-1])
-    if not bool(labeled.all()):
+    labeled = labeled_positions(labels_BT) if labeled is None else labeled
+    if isinstance(labeled, Tensor):
         hidden_NC, targets = hidden_NC[labeled], targets[labeled]
     if type(head) is nn.Linear and head.bias is None and torch.is_grad_enabled():
         return _LinearCrossEntropy.apply(hidden_NC, head.weight, targets)
     total = hidden_BTC.new_zeros((), dtype=torch.float32)
-    for start in range(0, max(1, len(targets)), CHUNK_TOKENS):
-        stop = start + CHUNK_TOKENS
+    size = chunk_tokens(hidden_BTC.device, getattr(head, "out_features", DEFAULT_VOCABULARY))
+    for start in range(0, max(1, len(targets)), size):
+        stop = start + size
         chunk = (hidden_NC[start:stop], targets[start:stop], head)
         total = total + checkpoint(_chunk_loss, *chunk, use_reentrant=False)
     return total
+
+
+DEFAULT_VOCABULARY = 1 << 17
+"""Vocabulary that is assumed where a head does not say its own."""
+
+
+def chunk_tokens(device: torch.device, vocabulary: int) -> int:
+    """Tokens whose logits are computed at a time.
+
+    Each chunk adds to an fp32 gradient of the head's size, which costs as much memory traffic as the product of a
+    thousand tokens; so a GPU with much memory takes more at a time.
+    """
+    if device.type != "cuda":
+        return CHUNK_TOKENS
+    share = _gpu_memory(device) // GPU_LOGITS_SHARE
+    return min(MOST_CHUNK_TOKENS, max(CHUNK_TOKENS, share // (4 * vocabulary)))
+
+
+@lru_cache(maxsize=8)
+def _gpu_memory(device: torch.device) -> int:
+    """Bytes of a GPU's memory."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def _chunk_loss(hidden_NC: Tensor, targets_N: Tensor, head: nn.Module) -> Tensor:
@@ -64,9 +112,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden_NC) if by_hidden else None
         grad_weight = torch.zeros_like(weight_VC, dtype=torch.float32) if by_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_NC.device)
-        for start in range(0, len(targets_N), CHUNK_TOKENS):
-            hidden = hidden_NC[start : start + CHUNK_TOKENS].to(precision)
-            targets = targets_N[start : start + CHUNK_TOKENS, None]
+        size = chunk_tokens(hidden_NC.device, len(weight_VC))
+        for start in range(0, len(targets_N), size):
+            hidden = hidden_NC[start : start + size].to(precision)
+            targets = targets_N[start : start + size, None]
             logits = (hidden @ weight.T).float()
             log_sums = logits.logsumexp(dim=-1, keepdim=True)
             total += (log_sums - logits.gather(1, targets)).sum()
@@ -74,7 +123,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_logits.scatter_add_(1, targets, torch.full_like(log_sums, -1.0))
             grad_logits = grad_logits.to(precision)
             if grad_hidden is not None:
-                grad_hidden[start : start + CHUNK_TOKENS] = grad_logits @ weight
+                grad_hidden[start : start + size] = grad_logits @ weight
             if grad_weight is not None:
                 grad_weight += grad_logits.T @ hidden
         ctx.save_for_backward(grad_hidden, None if grad_weight is None else grad_weight.to(weight_VC.dtype))
@@ -92,7 +141,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def count_targets(labels_BT: Tensor) -> int:
-    """The number of positions that the loss sums over."""
+    """The number of positions that the loss sums over; for labels in main memory."""
     return int((labels_BT[:, 1:] != IGNORE).sum())
 
 

@@ -12,6 +12,7 @@ from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import refuse_surrogates
 from priorkit.models.language.content_parts import with_parts
 from priorkit.models.language.conversation_formats import use_template
+from priorkit.models.language.word_splitting import DEFAULT, WordSplitting, word_splitter
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,25 +45,21 @@ called, as ``AutoProcessor`` does; see :func:`bos_ids`.
 """
 
 
-def train_bpe(documents: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE tokenizer; digits are single tokens, so that numbers stay readable.
+def train_bpe(documents: Iterable[str], vocab_size: int, words: WordSplitting = DEFAULT) -> Tokenizer:
+    """Train a byte-level BPE tokenizer.
 
     Args:
         documents: the texts.
         vocab_size: the vocabulary size, including the four special tokens and the 256 bytes.
+        words: how text is split into words.
 
     Raises:
         InputError: there is no text.
     """
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"\p{N}"), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = word_splitter(words)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

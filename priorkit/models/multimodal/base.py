@@ -54,6 +54,7 @@ class TrainableModel(Protocol):
         attention_mask: Tensor,
         features: Tensor | None,
         placeholder: Tensor | None = None,
+        image_positions: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output over text and images.
@@ -64,6 +65,8 @@ class TrainableModel(Protocol):
             features: what :meth:`MultimodalModel.patch_features` gave for the images, in order; None where
                 the batch has no image.
             placeholder: embeddings ``[placeholders, width]`` for images that are withheld.
+            image_positions: the placeholders' positions in the concatenated rows, int64, where they are known;
+                the backward pass then need not find them.
             **options: for the language model (cache, positions), and what :meth:`MultimodalModel.row_options`
                 gave.
         """

@@ -131,6 +131,7 @@ class LlavaMultimodal:
         attention_mask: Tensor,
         features: Tensor | None,
         placeholder: Tensor | None = None,
+        image_positions: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The language model's output over text and images.
@@ -141,15 +142,15 @@ class LlavaMultimodal:
             features: patch features of the images in order, ``[images, image_tokens, width]``; None
                 where the batch has no image.
             placeholder: embeddings ``[positions, width]`` of withheld images; of no effect with ``features``.
+            image_positions: the placeholders' positions in the concatenated rows, int64, where they are known.
             **options: for the language model (cache, positions).
         """
         embedded = self.model.get_input_embeddings()(input_ids)
         if features is not None:
             placeholder = self.model.model.multi_modal_projector(features)
         if placeholder is not None:
-            embedded = replace_embeddings(
-                embedded, input_ids == self.model.config.image_token_id, placeholder
-            )
+            places = input_ids == self.model.config.image_token_id
+            embedded = replace_embeddings(embedded, places, placeholder, image_positions)
         return self.model.model.language_model(
             inputs_embeds=embedded, attention_mask=attention_mask, **options
         )

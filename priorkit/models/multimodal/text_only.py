@@ -39,6 +39,7 @@ class TextOnlyModel:
         attention_mask: Tensor,
         features: Tensor | None,
         placeholder: Tensor | None = None,
+        image_positions: Tensor | None = None,
         **options: Any,
     ) -> Any:
         """The decoder's output; see :class:`priorkit.models.multimodal.base.TrainableModel`.
@@ -48,7 +49,8 @@ class TextOnlyModel:
         if placeholder is None:
             return self.decoder(input_ids=input_ids, attention_mask=attention_mask, **options)
         embedded = self.model.get_input_embeddings()(input_ids)
-        embedded = replace_embeddings(embedded, input_ids == self.image_token_id, placeholder)
+        places = input_ids == self.image_token_id
+        embedded = replace_embeddings(embedded, places, placeholder, image_positions)
         return self.decoder(inputs_embeds=embedded, attention_mask=attention_mask, **options)
 
     def parameter_part(self, name: str) -> str:

@@ -106,6 +106,7 @@ class Preprocessing:
         self._standard = all(hasattr(processor, name) for name in attributes) and not any(
             getattr(processor, name, False) for name in unusual
         )
+        self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.patchified = hasattr(processor, "max_num_patches")
         """Whether images keep their aspect ratio and become sequences of patches (SigLIP 2 NaFlex)."""
 
@@ -173,18 +174,29 @@ class Preprocessing:
             fp32 of the same shape on the same device.
         """
         processor, values = self._processor, pixels.float()
-
-        def per_channel(numbers: Any) -> Tensor:
-            return torch.as_tensor(numbers, dtype=torch.float32, device=values.device).view(-1, 1, 1)
-
         if not self._standard:
-            offset, scale = self._affine
-            return values * per_channel(scale) + per_channel(offset)
+            scale, offset = self._channel_constants(values.device)
+            return values * scale + offset
         if processor.do_rescale:
             values = values * float(processor.rescale_factor)
         if processor.do_normalize:
-            values = (values - per_channel(processor.image_mean)) / per_channel(processor.image_std)
+            mean, deviation = self._channel_constants(values.device)
+            values = (values - mean) / deviation
         return values
+
+    def _channel_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Two numbers per channel: mean and standard deviation, or scale and offset where the processor is unusual.
+
+        fp32 ``[3, 1, 1]``, kept on the device: copied in every forward pass, they would make it wait for the GPU.
+        """
+        if device not in self._constants:
+            processor = self._processor
+            pair = (processor.image_mean, processor.image_std) if self._standard else reversed(self._affine)
+            first, second = (
+                torch.as_tensor(numbers, dtype=torch.float32).view(-1, 1, 1).to(device) for numbers in pair
+            )
+            self._constants[device] = first, second
+        return self._constants[device]
 
     def _values(self, image: Image.Image) -> Tensor:
         """The processor's output for an image: fp32 ``[3, height, width]``."""

@@ -147,11 +147,11 @@ class RankCounter:
         self.counts[rows] += above.sum(1, dtype=torch.int32)
         pairs = _true_positions(unsure)
         i, j = pairs // len(part) + begin, pairs % len(part)
+        # The true candidate counts 0; taking it out by a mask would make the process wait for a GPU once more.
         others = j + first != self._true[i]
-        i, j = i[others], j[others]
         difference = self._cosines(i, part, lengths, j) - self._true_cosine[i]
         equal = difference.abs() <= _EQUAL_WITHIN
-        self.counts.index_add_(0, i, (difference > _EQUAL_WITHIN) + 0.5 * equal.double())
+        self.counts.index_add_(0, i, ((difference > _EQUAL_WITHIN) + 0.5 * equal.double()) * others)
 
     def _cosines(self, i: Tensor, candidates: Tensor, lengths: Tensor, j: Tensor) -> Tensor:
         """float64 cosines of pairs of rows."""

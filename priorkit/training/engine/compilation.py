@@ -1,10 +1,11 @@
-"""Encoders that are faster while they train: compiled blocks, a fused activation, the pooled token only."""
+"""Models that are faster while they train: compiled decoders and blocks, a fused activation, the pooled token only."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
+import torch
 from torch import nn
 
 from priorkit.models.blocks import IMAGE_TOWERS, transformer_blocks
@@ -26,6 +27,22 @@ def fast_encoders(*models: nn.Module, compiled: bool, pooled_only: bool) -> Gene
             stack.enter_context(pooled_token_only(*models))
         stack.enter_context(compiled_blocks(*models) if compiled else fused_quick_gelu(*models))
         yield
+
+
+def compile_decoder(decoder: nn.Module, by_block: bool, backend: str = "inductor") -> None:
+    """Compile a language model without its head, for good.
+
+    Args:
+        decoder: of transformers.
+        by_block: compile each layer, as sharding needs: its hooks gather a layer's parameters before the layer is
+            called, and would break a graph of all layers. Names of parameters stay; layers of one shape share code.
+        backend: of torch.compile.
+    """
+    if not by_block:
+        decoder.compile(backend=backend)
+        return
+    for block in transformer_blocks(decoder)[1]:
+        block.forward = torch.compile(block.forward, fullgraph=True, backend=backend)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def train(
     saved, weight_so_far = progress.step, progress.weight
     objective.module.train()
     steps = range(progress.step, total_steps)
-    batches_of = load_micro_batches(objective, settings, steps)
+    batches_of = load_micro_batches(objective, settings, steps, runtime.device.type == "cuda")
     with (
         _stop_signals() as stopping,
         checkpoint.CheckpointWriter(state, settings.keep) as saver,
@@ -128,11 +128,12 @@ def train(
             optimizer.set_learning_rate(rate)
             # Dropout is a function of the step, so that a resumed run repeats it.
             torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
-            sums = forward_backward(objective, batches, runtime)
+            accumulated = forward_backward(objective, batches, runtime)
             distributed.sum_gradients(trained)
             gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
             total_norm = nn.utils.get_total_norm(gradients)
-            loss, norm = sums["loss"], float(distributed.local(total_norm))
+            means, norm = accumulated.read(distributed.local(total_norm))
+            loss = means["loss"]
             problem = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
             finite = math.isfinite(loss) and math.isfinite(norm)
             if not finite:
@@ -146,11 +147,11 @@ def train(
             if settings.clip:
                 nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
             optimizer.step()
-            weight = int(sums.pop("weight"))
+            weight = int(accumulated.weight)
             weight_so_far += weight
             extra = after_step(step + 1, weight_so_far) if after_step else {}
             counts = {"step": step + 1, objective.unit: weight_so_far}
-            row = {**counts, "learning_rate": rate, "gradient_norm": norm, **sums, **extra}
+            row = {**counts, "learning_rate": rate, "gradient_norm": norm, **means, **extra}
             log.write(row, weight)
             speed = weight_so_far / clock.seconds
             if board is not None:
@@ -160,7 +161,7 @@ def train(
             bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
             bar.advance()
             last = step + 1 == total_steps
-            stop = distributed.any_process(bool(stopping), runtime.device)
+            stop = distributed.any_process(bool(stopping))
             if (step + 1) % settings.checkpoint_every == 0 or stop or last:
                 save(step + 1)
             if stop and not last:
@@ -235,19 +236,30 @@ def _check_trainable(objective: Objective, settings: TrainingSettings) -> None:
         )
 
 
-def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> dict[str, float]:
-    """Accumulate the gradient of a step over its micro-batches.
+@dataclass(frozen=True)
+class AccumulatedStep:
+    """What a step's micro-batches summed up to, still on the device.
 
-    Returns:
-        ``weight`` of the step over all processes, and the means of the loss and the metrics.
+    Attributes:
+        weight: tokens or samples of the step, over all processes; at least 1.
+        sums: fp32 scalars, sums over all processes of the loss and the metrics.
     """
+
+    weight: float
+    sums: dict[str, Tensor]
+
+    def read(self, norm: Tensor) -> tuple[dict[str, float], float]:
+        """The means of the loss and the metrics, and the gradient norm: the only read of the device in a step."""
+        sums = torch.stack(list(self.sums.values()))
+        *totals, norm_read = torch.cat([sums, norm.detach().to(sums)[None]]).tolist()
+        return {name: value / self.weight for name, value in zip(self.sums, totals, strict=True)}, norm_read
+
+
+def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runtime) -> AccumulatedStep:
+    """Accumulate the gradient of a step over its micro-batches."""
     local_weight = sum(objective.weight(batch) for batch in batches)
-    weight = max(
-        1.0,
-        distributed.total(
-            torch.tensor(float(local_weight), dtype=torch.float64, device=runtime.device)
-        ).item(),
-    )
+    # Weights are known in main memory, so that no process waits for its GPU here.
+    weight = max(1.0, distributed.total(torch.tensor(float(local_weight), dtype=torch.float64)).item())
     # Sharded parameters' gradients come back as means over the processes, not as sums.
     scale = distributed.gradient_scale(objective.module) / weight
     sums: dict[str, Tensor] = {}
@@ -259,8 +271,8 @@ def forward_backward(objective: Objective, batches: Sequence[Any], runtime: Runt
             (loss.total * scale).backward()
         for name, value in {"loss": loss.total, **loss.metrics}.items():
             sums[name] = sums.get(name, torch.zeros((), device=runtime.device)) + value.detach().float()
-    stacked = distributed.total(torch.stack(list(sums.values()))).tolist()
-    return {"weight": weight, **{name: value / weight for name, value in zip(sums, stacked, strict=True)}}
+    stacked = distributed.total(torch.stack(list(sums.values())))
+    return AccumulatedStep(weight, dict(zip(sums, stacked.unbind(), strict=True)))
 
 
 @contextmanager

@@ -20,8 +20,17 @@ def step_positions(step: int, batch_size: int) -> range:
     return range(step * batch_size, (step + 1) * batch_size)
 
 
-def load_micro_batches(objective: Objective, settings: TrainingSettings, steps: range) -> Iterator[list[Any]]:
-    """Yield this process's micro-batches of each step, prefetched by data-loading workers where there are any."""
+def load_micro_batches(
+    objective: Objective, settings: TrainingSettings, steps: range, pinned: bool = False
+) -> Iterator[list[Any]]:
+    """Yield this process's micro-batches of each step, prefetched by data-loading workers where there are any.
+
+    Args:
+        objective: gives samples and collates them.
+        settings: batch sizes, seed, workers.
+        steps: the steps, counted from 0.
+        pinned: whether batches are moved to page-locked memory, from which a GPU copies them while it computes.
+    """
     loader = DataLoader(
         _Steps(objective, settings, steps),
         batch_size=None,
@@ -29,6 +38,7 @@ def load_micro_batches(objective: Objective, settings: TrainingSettings, steps: 
         persistent_workers=False,
         prefetch_factor=4 if settings.workers else None,
         worker_init_fn=_start_worker,
+        pin_memory=pinned,
     )
     return iter(loader)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from priorkit.core.errors import UsageError
+from priorkit.core.errors import Problems, ResourceError, UsageError
 from priorkit.core.options.settings import RuntimeSettings, Settings, option
 from priorkit.core.options.values import Count
 from priorkit.core.process import runtime
@@ -186,3 +187,24 @@ def check_sharding(settings: TrainingSettings) -> None:
             where="--optimizer muon",
             hint="leave out --shard, or use adamw",
         )
+
+
+def check_fp8(fp8: bool, compiled: bool, device: str, precision: str) -> None:
+    """Check before a run that products can be made in fp8.
+
+    Raises:
+        UsageError: the options do not go together.
+        ResourceError: torchao is not installed.
+    """
+    if not fp8:
+        return
+    usage = Problems(UsageError)
+    if not compiled:
+        usage.add("without compilation fp8 is several times slower", where="--fp8", hint="add --compile")
+    if not runtime.may_use_gpu(device):
+        usage.add("fp8 needs a GPU", where="--fp8", hint="leave it out")
+    if precision == "fp32":
+        usage.add("fp8 and fp32 contradict each other", where="--fp8", hint="use --precision bf16")
+    usage.raise_if_any()
+    if importlib.util.find_spec("torchao") is None:
+        raise ResourceError("torchao is not installed", where="--fp8", hint="pip install torchao")

@@ -12,7 +12,9 @@ from torch import nn
 from priorkit.core.process import distributed
 from priorkit.core.process.runtime import Runtime, world_size
 from priorkit.data.text.document_encoder import document_encoder
-from priorkit.models.kernels.cross_entropy import IGNORE, count_targets
+from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, labeled_positions
+from priorkit.models.kernels.documents import document_boundaries
+from priorkit.training.objectives.base import to_device
 
 EVALUATED_TOKENS = 1 << 18
 """Tokens of a source that are evaluated: the first ones, so that all evaluations use the same."""
@@ -79,13 +81,11 @@ class ValidationText:
             documents = None if self._documents_RT is None else self._documents_RT[rows]
             if start >= local.stop:
                 labels = torch.full_like(labels, IGNORE)
+            batch = {"input_ids": ids, "labels": labels, "labeled": labeled_positions(labels)}
+            if documents is not None:
+                batch |= {"document_ids": documents, "boundaries": document_boundaries(documents)}
             with runtime.autocast():
-                loss = module(
-                    *(
-                        None if value is None else value.to(runtime.device)
-                        for value in (ids, labels, documents)
-                    )
-                )
+                loss = module(**to_device(batch, runtime.device))
             sums += torch.tensor([float(loss), count_targets(labels)], dtype=torch.float64)
         distributed.reshard(module)
         total, tokens = distributed.total(sums.to(runtime.device)).tolist()

@@ -30,7 +30,7 @@ def prepare(settings: AlignSettings, work: Work[Any], runtime: Runtime) -> Finet
     """Join the models, freeze all but the projector, read the captions and build the objective."""
     multimodal, metrics = assemble(settings, work)
     multimodal.model.to(runtime.device)
-    choose_attention(multimodal.model, runtime.device.type)
+    choose_attention(multimodal.model, runtime.device.type, runtime.precision)
     train_projector_only(multimodal.model)
     chat = multimodal.chat_tokenizer(settings.max_length)
     samples, reading = read_samples(settings, work, "captions", chat, settings.seed, images=True)

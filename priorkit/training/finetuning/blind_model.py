@@ -69,5 +69,5 @@ def load_blind_model(
         subject = TextOnlyModel(llm, tokenizer.get_vocab().get(IMAGE))
         blind = BlindModel(subject, tokenizer, IMAGE, 1, longest, grown)
     blind.subject.model.to(runtime.device)
-    choose_attention(blind.subject.model, runtime.device.type)
+    choose_attention(blind.subject.model, runtime.device.type, runtime.precision)
     return blind

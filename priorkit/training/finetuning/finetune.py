@@ -66,7 +66,7 @@ def train_and_save(
         logger.info(f"  {part:<12} {row.trained:>14,} of {row.total:>14,} parameters trained{rate}")
     objective = run.objective
     if settings.compile:
-        objective.compile_decoder()
+        objective.compile_decoder(by_block=settings.shard)
     objective.save_memory(settings.checkpoint_activations, settings.shard, runtime)
     samples = len(objective)
     steps = settings.total_steps(run.epoch_samples or samples, run.mean_length)

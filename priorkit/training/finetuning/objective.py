@@ -13,11 +13,22 @@ from priorkit.core.process import distributed
 from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.sample_packing import FINE, into_rows
 from priorkit.models.blocks import transformer_blocks
-from priorkit.models.kernels.attention import document_mask, document_positions
-from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
+from priorkit.models.kernels.cross_entropy import (
+    count_targets,
+    labeled_positions,
+    output_head,
+    token_loss,
+)
+from priorkit.models.kernels.documents import (
+    boundary_options,
+    document_boundaries,
+    document_options,
+    document_positions,
+)
 from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
 from priorkit.models.multimodal.base import TrainableModel
 from priorkit.training.engine.activation_checkpointing import Activations, checkpoint_activations
+from priorkit.training.engine.compilation import compile_decoder
 from priorkit.training.engine.resource_estimates import TuningCounts
 from priorkit.training.finetuning.batches import (
     ConversationSamples,
@@ -49,9 +60,7 @@ class ShardRoot(nn.Module):
         super().__init__()
         self.inner = inner
 
-    def forward(
-        self, function: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]
-    ) -> Tensor:
+    def forward(self, function: Callable[[Mapping[str, Any]], Tensor], batch: Mapping[str, Any]) -> Tensor:
         """The function's result for a batch."""
         return function(batch)
 
@@ -101,6 +110,9 @@ class InstructionObjective:
         self._cached_tokens = 0
         self.counted = TuningCounts()
         self._positions = 0
+        self._image_token_id: int | None = None
+        if features is not None or placeholder is not None:
+            self._image_token_id = chat.tokenizer.convert_tokens_to_ids(chat.image_token)
         self._shard_root: ShardRoot | None = None
 
     def __len__(self) -> int:
@@ -132,12 +144,16 @@ class InstructionObjective:
             self.module = self._shard_root = ShardRoot(self.module)
             distributed.shard(self._shard_root, transformer_blocks(self._subject.decoder)[1], runtime)
 
-    def compile_decoder(self) -> None:
-        """Compile the language model: one graph per row length, of which there are few."""
+    def compile_decoder(self, by_block: bool) -> None:
+        """Compile the language model: one graph per row length, of which there are few.
+
+        Args:
+            by_block: see :func:`priorkit.training.engine.compilation.compile_decoder`.
+        """
         for name in ("recompile_limit", "cache_size_limit"):
             if hasattr(torch._dynamo.config, name):
                 setattr(torch._dynamo.config, name, 64)
-        self._subject.decoder.compile()
+        compile_decoder(self._subject.decoder, by_block)
 
     def sample(self, index: int, position: int) -> TrainingSample:
         """A tokenized conversation with its images' numbers."""
@@ -156,49 +172,59 @@ class InstructionObjective:
             return into_rows(lengths, self._per_octave)
         return [[index] for index in range(len(samples))], max(lengths)
 
-    def collate(self, samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
-        """A micro-batch.
+    def collate(self, samples: Sequence[TrainingSample]) -> dict[str, Any]:
+        """A micro-batch, with everything that would have to be read from a GPU during the forward pass.
 
         Returns:
             ``input_ids``, ``labels`` and ``document_ids`` (the sample's number in its row, -1 for padding), int64
-            ``[rows, time]``; padded batches have ``attention_mask`` instead of ``document_ids``. In addition the
-            images in the order of the rows, as :meth:`VisionFeatures.collate` gives them.
+            ``[rows, time]``; padded batches have ``attention_mask`` instead of ``document_ids``. ``labeled``,
+            ``boundaries`` of the samples, ``image_positions`` int64 ``[positions]`` in the concatenated rows, and
+            the ``work`` that a forward pass is. In addition the images in the order of the rows, as
+            :meth:`VisionFeatures.collate` gives them.
         """
         rows, length = self.arrange(samples)
-        batch = collate_rows(samples, rows, length, self._pad)
+        batch: dict[str, Any] = collate_rows(samples, rows, length, self._pad)
+        documents = batch["document_ids"]
+        batch["labeled"], batch["boundaries"] = (
+            labeled_positions(batch["labels"]),
+            document_boundaries(documents),
+        )
+        batch["work"] = _work(documents, batch["labels"])
+        if self._image_token_id is not None:
+            batch["image_positions"] = (batch["input_ids"].view(-1) == self._image_token_id).nonzero()[:, 0]
         if not self._packs:
             batch["attention_mask"] = (batch.pop("document_ids") >= 0).long()
         return batch | self.collate_images([samples[index] for row in rows for index in row])
 
-    def collate_images(self, samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
+    def collate_images(self, samples: Sequence[TrainingSample]) -> dict[str, Any]:
         """The part of a batch that holds its samples' images, in their order."""
         images = [image for sample in samples for image in sample.images]
         return self._features.collate(images) if images and self._features is not None else {}
 
-    def weight(self, batch: Mapping[str, Tensor]) -> int:
+    def weight(self, batch: Mapping[str, Any]) -> int:
         """The number of supervised tokens."""
         return count_targets(batch["labels"])
 
-    def loss(self, batch: Mapping[str, Tensor]) -> Loss:
+    def loss(self, batch: Mapping[str, Any]) -> Loss:
         """Summed cross-entropy of the supervised tokens."""
         if self._shard_root is not None:
             return Loss(self._shard_root(self._sharded_loss, batch))
         return Loss(self._summed_loss(batch))
 
-    def _summed_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _summed_loss(self, batch: Mapping[str, Any]) -> Tensor:
         head = output_head(self._subject.model)
-        return token_loss(self.last_hidden(batch), batch["labels"], head)
+        return token_loss(self.last_hidden(batch), batch["labels"], head, batch["labeled"])
 
-    def _sharded_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _sharded_loss(self, batch: Mapping[str, Any]) -> Tensor:
         """The loss where parameters are sharded: all processes must have gradients of the same parameters.
 
         A process without images gets zero gradients for the projector or placeholder if another process has
         images; if none has, these parameters have no gradient, as in a single process.
         """
         total = self._summed_loss(batch)
-        placeholders = self._placeholder_embeddings(batch["input_ids"])
+        placeholders = self._placeholder_embeddings(batch)
         has_images = placeholders is not None or "pixels" in batch or "images" in batch
-        if distributed.any_process(has_images, total.device) and not has_images:
+        if distributed.any_process(has_images) and not has_images:
             if self._placeholder is not None:
                 unused = self._placeholder.weight
             elif self._features is not None:
@@ -208,38 +234,33 @@ class InstructionObjective:
             total = total + 0.0 * unused.float().sum()
         return total
 
-    def last_hidden(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def last_hidden(self, batch: Mapping[str, Any]) -> Tensor:
         """Last hidden states ``[rows, time, width]`` of a batch."""
-        ids = batch["input_ids"]
         options: dict[str, Any] = {"use_cache": False}
+        implementation = self._subject.model.config.get_text_config()._attn_implementation
         if "document_ids" in batch:
-            documents = batch["document_ids"]
-            used = documents >= 0
-            text = self._subject.model.config.get_text_config()
             dtype = self._subject.model.get_input_embeddings().weight.dtype
-            mask = document_mask(documents, text._attn_implementation, dtype)
-            positions = options["position_ids"] = document_positions(documents)
+            options |= document_options(batch["document_ids"], batch["boundaries"], implementation, dtype)
+            mask = options.pop("attention_mask")
         else:
             mask = batch["attention_mask"]
-            used = mask > 0
-            positions = mask.cumsum(1) - 1
+            options |= boundary_options(batch["boundaries"], implementation)
         features = self._features.of_batch(batch) if self._features is not None else None
-        self._count_work(batch, used, positions, features)
-        placeholder = self._placeholder_embeddings(ids)
+        self._count_work(batch, features)
+        if self._image_token_id is not None:
+            options["image_positions"] = batch["image_positions"]
+        placeholder = self._placeholder_embeddings(batch)
         options |= self.row_options(batch)
+        ids = batch["input_ids"]
         return self._subject.hidden(ids, mask, features, placeholder, **options).last_hidden_state
 
-    def _count_work(
-        self, batch: Mapping[str, Tensor], used: Tensor, positions: Tensor, features: Tensor | None
-    ) -> None:
+    def _count_work(self, batch: Mapping[str, Any], features: Tensor | None) -> None:
         """Count what a batch computes, for the estimate of FLOP/s."""
-        self._positions += used.numel()
-        # The first T odd numbers sum to T squared.
-        sums = (used.sum(), ((2 * positions + 1) * used).sum(), (batch["labels"][:, 1:] != IGNORE).sum())
-        tokens, squares, targets = torch.stack(sums).tolist()
-        self.counted.tokens += tokens
-        self.counted.squared_lengths += squares
-        self.counted.supervised_tokens += targets
+        work: dict[str, int] = batch["work"]
+        self._positions += work["positions"]
+        self.counted.tokens += work["tokens"]
+        self.counted.squared_lengths += work["squared_lengths"]
+        self.counted.supervised_tokens += work["supervised_tokens"]
         if features is not None:
             images, patches = features.shape[:2]
             self.counted.projected_patches += images * patches
@@ -247,18 +268,29 @@ class InstructionObjective:
                 self.counted.encoded_patches += images * patches
                 self.counted.encoded_squared_lengths += images * patches**2
 
-    def row_options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def row_options(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Further arguments of the model for a batch; none here."""
         return {}
 
-    def _placeholder_embeddings(self, ids: Tensor) -> Tensor | None:
+    def _placeholder_embeddings(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The learned placeholder, repeated for every withheld image; None where there is none."""
         if self._placeholder is None:
             return None
-        token = self._chat.tokenizer.convert_tokens_to_ids(self._chat.image_token)
-        count = int((ids == token).sum()) // self._placeholder.num_embeddings
+        count = len(batch["image_positions"]) // self._placeholder.num_embeddings
         return self._placeholder.weight.repeat(count, 1) if count else None
 
     def learning_rate_scale(self, name: str) -> float:
         """The multiplier of the part that a parameter belongs to."""
         return self._scales.get(self._subject.parameter_part(name), 1.0)
+
+
+def _work(document_ids_BT: Tensor, labels_BT: Tensor) -> dict[str, int]:
+    """What a forward pass of a batch is: positions, of them tokens, squares of the documents' lengths, targets."""
+    used, positions = document_ids_BT >= 0, document_positions(document_ids_BT)
+    return {
+        "positions": used.numel(),
+        "tokens": int(used.sum()),
+        # The first T odd numbers sum to T squared.
+        "squared_lengths": int(((2 * positions + 1) * used).sum()),
+        "supervised_tokens": count_targets(labels_BT),
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from priorkit.models.kernels.attention import PACKED
+from priorkit.models.kernels.documents import PACKED
 
 _TESTED_WITH_MASKS = frozenset({"gemma2", "olmo", "cohere", "stablelm"})
 """Families without packed attention that take a mask ``[batch, 1, time, time]`` and ``position_ids``; each tested."""

@@ -16,7 +16,7 @@ from priorkit.inference.images.encode import encode
 from priorkit.inference.images.features import patch_features
 
 CACHE_BYTES = 2 << 30
-"""Largest size in memory of the cached features of all images."""
+"""Largest size of the cached features of all images, in the memory of the device."""
 
 BATCH = 32
 """Images per forward pass when all are encoded before the first step."""
@@ -84,13 +84,13 @@ class CachedFeatures:
     """
 
     def __init__(self, multimodal: Any, pixels: Pixels, runtime: Runtime, workers: int) -> None:
-        self._device = runtime.device
         with runtime.autocast():
             encoded = encode(
                 range(len(pixels)), lambda: multimodal, patch_features, batch_size=BATCH, threads=workers,
                 load=lambda _, image: PreparedImage(pixels[image]), device=runtime.device,
             )  # fmt: skip
-        self._features = encoded.features
+        # Next to the model: read from main memory, every micro-batch would wait for its copy.
+        self._features = encoded.features.to(runtime.device)
 
     def collate(self, images: Sequence[int]) -> dict[str, Tensor]:
         """The images' numbers: batches may be collated in another process."""
@@ -98,13 +98,13 @@ class CachedFeatures:
 
     def example(self) -> Tensor:
         """The features of the first image, ``[1, tokens, width]``."""
-        return self._features[:1].to(self._device)
+        return self._features[:1]
 
     def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """``[images, tokens, width]``."""
         if "images" not in batch:
             return None
-        return self._features[batch["images"].cpu()].to(self._device, non_blocking=True)
+        return self._features[batch["images"]]
 
 
 def choose_features(

@@ -21,6 +21,7 @@ from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.multimodal.base import TrainableModel
 from priorkit.training.finetuning.batches import ConversationSamples
 from priorkit.training.finetuning.objective import InstructionObjective
+from priorkit.training.objectives.base import to_device
 
 LIKELIHOOD_BATCH = 32
 """Conversations per forward pass when likelihoods are computed."""
@@ -140,7 +141,7 @@ def mean_log_likelihoods(objective: InstructionObjective, subject: TrainableMode
     """Mean log-likelihood of the answer tokens of each sample, float64 ``[samples]`` on the device."""
     items = [objective.sample(index, index) for index in indices]
     rows, _ = objective.arrange(items)
-    batch = {name: value.to(subject.device) for name, value in objective.collate(items).items()}
+    batch = to_device(objective.collate(items), subject.device)
     labels = batch["labels"]
     hidden = objective.last_hidden(batch)
     # The index of the sample that each position belongs to.

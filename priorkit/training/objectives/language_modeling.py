@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from priorkit.data.corpus.reader import Corpus
-from priorkit.models.kernels.attention import document_mask, document_positions
-from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, output_head, token_loss
+from priorkit.models.kernels.cross_entropy import (
+    IGNORE,
+    Labeled,
+    count_targets,
+    labeled_positions,
+    output_head,
+    token_loss,
+)
+from priorkit.models.kernels.documents import Boundaries, document_boundaries, document_options
 from priorkit.training.objectives.base import Loss
 
 
@@ -43,21 +50,30 @@ class CausalLMWithLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, labels: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        labels: Tensor,
+        document_ids: Tensor | None = None,
+        boundaries: Boundaries | None = None,
+        labeled: Labeled | None = None,
+    ) -> Tensor:
         """Summed cross-entropy of the next token.
 
         Args:
             input_ids, labels: int64 ``[batch, time]``; ``IGNORE`` for positions without loss.
             document_ids: int64 ``[batch, time]``; attention stays within equal numbers; None for the full row.
+            boundaries: of the documents; found here where they are not given, which waits for a GPU.
+            labeled: where labels are; likewise.
         """
-        options: dict[str, Tensor] = {}
+        options: dict[str, Any] = {}
         if document_ids is not None:
+            boundaries = document_boundaries(document_ids) if boundaries is None else boundaries
             text = self.model.config.get_text_config()
-            mask = document_mask(document_ids, text._attn_implementation, self.model.dtype)
-            options = {"attention_mask": mask, "position_ids": document_positions(document_ids)}
+            options = document_options(document_ids, boundaries, text._attn_implementation, self.model.dtype)
         decoder = self.model.get_decoder()
         hidden = decoder(input_ids=input_ids, use_cache=False, **options).last_hidden_state
-        return token_loss(hidden, labels, output_head(self.model))
+        return token_loss(hidden, labels, output_head(self.model), labeled)
 
 
 class CausalLMObjective:
@@ -97,25 +113,34 @@ class CausalLMObjective:
 
     def collate(
         self, samples: Sequence[tuple[NDArray[np.int64], NDArray[np.int64] | None]]
-    ) -> dict[str, Tensor]:
-        """Token ids and labels ``[batch, time]``, and document numbers where attention stays within documents."""
+    ) -> dict[str, Any]:
+        """Token ids and labels ``[batch, time]``, and where the labels are.
+
+        Also document numbers and boundaries where attention stays within documents.
+        """
         ids = torch.from_numpy(np.stack([row for row, _ in samples]))
         labels = ids
         if self._pad_token_id is not None:
             labels = ids.masked_fill(padding_mask(ids, self._pad_token_id, self._pad_ends_documents), IGNORE)
         numbers = [documents for _, documents in samples if documents is not None]
         if not numbers:
-            return {"input_ids": ids, "labels": labels}
+            return {"input_ids": ids, "labels": labels, "labeled": labeled_positions(labels)}
         documents = torch.from_numpy(np.stack(numbers))
         labels = labels.clone()
         labels[:, 1:][documents[:, 1:] != documents[:, :-1]] = IGNORE
-        return {"input_ids": ids, "labels": labels, "document_ids": documents}
+        return {
+            "input_ids": ids,
+            "labels": labels,
+            "labeled": labeled_positions(labels),
+            "document_ids": documents,
+            "boundaries": document_boundaries(documents),
+        }
 
-    def weight(self, batch: dict[str, Tensor]) -> int:
+    def weight(self, batch: dict[str, Any]) -> int:
         """The number of predicted tokens."""
         return count_targets(batch["labels"])
 
-    def loss(self, batch: dict[str, Tensor]) -> Loss:
+    def loss(self, batch: dict[str, Any]) -> Loss:
         """Summed cross-entropy."""
         return Loss(self.module(**batch))
 

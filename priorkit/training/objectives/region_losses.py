@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
-from torchvision.ops import box_convert, generalized_box_iou_loss
+import json
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from priorkit.core.process import distributed
 from priorkit.training.objectives.contrastive_losses import all_gather
 
 L1_WEIGHT, GIOU_WEIGHT = 5.0, 2.0
@@ -56,33 +59,59 @@ def box_loss(predicted: Tensor, truth: Tensor) -> Tensor:
     """
     distance = (predicted - truth).abs().sum(dim=-1)
     corners = (box_convert(boxes, "cxcywh", "xyxy") for boxes in (predicted, truth))
-    return L1_WEIGHT * distance + GIOU_WEIGHT * generalized_box_iou_loss(*corners, reduction="none")
+    return L1_WEIGHT * distance + GIOU_WEIGHT * (1 - generalized_iou(*corners))
 
 
-def gathered_texts(features: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+NO_DIVISION_BY_ZERO = 1e-7
+
+
+def generalized_iou(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU less the share of the hull that neither box covers (Rezatofighi et al. 2019), of pairs of boxes.
+
+    The numbers are those of torchvision's ``generalized_box_iou_loss``, which picks overlapping pairs by a mask and
+    so waits for a GPU.
+
+    Args:
+        boxes, others: left, top, right, bottom, ``[..., 4]``.
+
+    Returns:
+        ``[...]``, between -1 and 1.
+    """
+    sizes, other_sizes = (corners[..., 2:] - corners[..., :2] for corners in (boxes, others))
+    inner = torch.min(boxes[..., 2:], others[..., 2:]) - torch.max(boxes[..., :2], others[..., :2])
+    hull = torch.max(boxes[..., 2:], others[..., 2:]) - torch.min(boxes[..., :2], others[..., :2])
+    overlap = torch.where((inner > 0).all(dim=-1), inner[..., 0] * inner[..., 1], 0.0)
+    union = sizes[..., 0] * sizes[..., 1] + other_sizes[..., 0] * other_sizes[..., 1] - overlap
+    area = hull[..., 0] * hull[..., 1]
+    return overlap / (union + NO_DIVISION_BY_ZERO) - (area - union) / (area + NO_DIVISION_BY_ZERO)
+
+
+def gathered_texts(features: Tensor, keys: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The distinct texts of all processes, each once, and where this process's are among them.
 
     Args:
         features: of this process's texts, ``[own, dim]``; gradients flow back to the first process that has a
             text.
-        keys: int64 ``[own]``, distinct; equal for equal texts in all processes.
+        keys: distinct numbers, increasing; equal for equal texts in all processes. They are in main memory, where
+            the processes exchange them, so that none waits for its GPU.
 
     Returns:
         Features ``[texts, dim]`` by increasing key; int64 ``[own]``, rows of them.
     """
-    all_keys = keys
-    if dist.is_initialized():
-        counts: list[int] = all_gather(torch.tensor([len(keys)], device=keys.device)).tolist()
-        most = max(counts)
-        if not most:
-            return features, keys
-        missing = most - len(keys)
-        features = all_gather(nn.functional.pad(features, (0, 0, 0, missing)))
-        all_keys = all_gather(nn.functional.pad(keys, (0, missing)))
-        places = torch.arange(most, device=keys.device)
-        real = torch.cat([places < count for count in counts])
-        features, all_keys = features[real], all_keys[real]
-    distinct, place = all_keys.unique(return_inverse=True)
-    numbers = torch.arange(len(all_keys), device=keys.device)
-    first = numbers.new_full((len(distinct),), len(all_keys)).scatter_reduce(0, place, numbers, "amin")
-    return features[first], torch.searchsorted(distinct, keys)
+    device = features.device
+    if not distributed.joined():
+        return features, torch.arange(len(keys), device=device)
+    lists: list[list[int]] = [json.loads(text) for text in distributed.all_texts(json.dumps(list(keys)))]
+    most = max(map(len, lists))
+    if not most:
+        return features, torch.arange(0, device=device)
+    features = all_gather(nn.functional.pad(features, (0, 0, 0, most - len(keys))))
+    first: dict[int, int] = {}
+    for number, own in enumerate(lists):
+        for place, key in enumerate(own):
+            first.setdefault(key, number * most + place)
+    distinct = sorted(first)
+    column = {key: row for row, key in enumerate(distinct)}
+    rows = torch.tensor([first[key] for key in distinct]).to(device, non_blocking=True)
+    own_rows = torch.tensor([column[key] for key in keys], dtype=torch.int64).to(device, non_blocking=True)
+    return features[rows], own_rows

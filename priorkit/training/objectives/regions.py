@@ -148,8 +148,8 @@ class RegionTerm:
             ``image`` int64 ``[images]``: those that show a region. For each of them, padded to the most
             patches: ``patch`` and ``text`` int64 ``[images, most]``, the latter rows of ``keys``; ``weight``
             fp32 ``[images, most]``, one over the region's patches, 0 for padding; ``box`` fp32
-            ``[images, most, 4]``, center, width and height. ``keys`` int64 ``[texts]``: numbers of the
-            distinct texts, the same in all processes; ``tokens`` of these texts; ``regions``, their number.
+            ``[images, most, 4]``, center, width and height. ``keys``: numbers of the distinct texts, the same in
+            all processes; ``tokens`` of these texts; ``regions``, their number.
         """
         shown: list[list[tuple[int, int, float, Corners]]] = []
         for index, regions in zip(indices, visible, strict=True):
@@ -183,7 +183,7 @@ class RegionTerm:
             "text": text,
             "weight": weight,
             "box": box_convert(corners, "xyxy", "cxcywh"),
-            "keys": torch.tensor(numbers, dtype=torch.long),
+            "keys": numbers,
             "tokens": self._texts.batch(numbers) if numbers and self.weights.names else {},
             "regions": sum(map(len, visible)),
         }
@@ -212,12 +212,12 @@ class RegionTerm:
             chunk: texts whose activations are in memory at a time, 0 for all.
         """
         regions = int(batch["regions"])
-        counts = torch.tensor([images, regions], dtype=torch.float64, device=tokens.device)
+        counts = torch.tensor([images, regions], dtype=torch.float64)
         all_images, all_regions = distributed.total(counts).tolist()
         share = all_images / max(all_regions, 1)
         normed = normed_tokens(self._encoder.model, tokens[batch["image"]])
         total = contrastive
-        number = torch.tensor(float(regions), device=tokens.device)
+        number = torch.full((), float(regions), device=tokens.device)
         metrics = {"contrastive": contrastive, "regions_per_image": number}
         if self.weights.names:
             metrics["region"] = share * self._name_loss(batch, normed, captions, chunk)

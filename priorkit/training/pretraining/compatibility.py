@@ -15,7 +15,7 @@ from priorkit.data.corpus.tokenizer_files import contains_vocabulary
 from priorkit.data.text.documents import check_text_source
 from priorkit.models.folder import read_json
 from priorkit.models.language import causal_lm
-from priorkit.training.engine.settings import check_sharding
+from priorkit.training.engine.settings import check_fp8, check_sharding
 from priorkit.training.pretraining.settings import PretrainSettings
 
 
@@ -85,6 +85,7 @@ def check_run(settings: PretrainSettings, inputs: Inputs) -> PretrainPlan:
         )
     steps = settings.total_steps(rows, context_length)
     check_sharding(settings)
+    check_fp8(settings.fp8, settings.compile, settings.device, settings.precision)
     _check_exports(settings, context_length, steps)
     for source in inputs.named("eval_sources").values():
         check_text_source(validation_text_path(source))

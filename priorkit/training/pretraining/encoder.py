@@ -51,7 +51,7 @@ def new_encoder(
     texts = chain(pairs.texts, region_texts(pairs.regions))
     encoder = build_encoder(shape, texts, sample, settings.vocab_size, settings.seed, settings.loss)
     encoder.model.to(runtime.device)
-    choose_attention(encoder.model, runtime.device.type)
+    choose_attention(encoder.model, runtime.device.type, runtime.precision)
     return encoder
 
 

@@ -16,6 +16,8 @@ from priorkit.models.language import causal_lm
 from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.training.engine.activation_checkpointing import checkpoint_activations
 from priorkit.training.engine.checkpoint import gather_to_cpu
+from priorkit.training.engine.compilation import compile_decoder
+from priorkit.training.engine.fp8 import use_fp8
 from priorkit.training.objectives.language_modeling import CausalLMWithLoss
 from priorkit.training.pretraining.compatibility import PretrainPlan, export_name
 from priorkit.training.pretraining.settings import PretrainSettings
@@ -82,12 +84,14 @@ def prepare_model(
         config = causal_lm.build_config(work.plan.payload.fields, tokenizer)
         model = causal_lm.build_llm(config, settings.seed)
     model.to(started.device)
-    choose_attention(model, started.device.type)
+    choose_attention(model, started.device.type, started.precision)
     checkpoint_activations(model, settings.checkpoint_activations)
     parameters = model.num_parameters()
     module = CausalLMWithLoss(model)
+    if settings.fp8:
+        logger.info(f"{use_fp8(model.get_decoder(), started)} linear layers multiply in fp8")
+    if settings.compile:
+        compile_decoder(model.get_decoder(), by_block=settings.shard)
     if settings.shard:
         distributed.shard(module, transformer_blocks(model.get_decoder())[1], started)
-    if settings.compile:
-        model.get_decoder().compile()
     return LanguageModel(model, tokenizer, module, parameters)

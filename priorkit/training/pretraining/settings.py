@@ -93,6 +93,12 @@ class PretrainSettings(
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)
     compile: bool = redefault(CompileSettings, "compile", False, advanced=False)
+    fp8: bool = option(
+        False,
+        "Multiply the layers' matrices in fp8 (torchao; Ada and Hopper GPUs, with --compile); slower below about a "
+        "billion parameters.",
+        advanced=True,
+    )
     spike_limit: float = redefault(TrainingSettings, "spike_limit", 3.0)
 
 

@@ -83,7 +83,7 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     Returns:
         Scalar, summed over this process's images; 0 where there are fewer than three images to compare.
     """
-    inverse = torch.tensor(1.0 / temperature, device=student.device)
+    inverse = torch.full((), 1.0 / temperature, device=student.device)
     student_logits = similarity_logits(student, all_gather(student), inverse)
     teacher_logits = similarity_logits(teacher, all_gather(teacher), inverse)
     rows, columns = student_logits.shape
@@ -91,10 +91,9 @@ def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Ten
         return student_logits.sum() * 0.0
     # This process's images come after those of the processes before it.
     self_column = torch.arange(rows, device=student_logits.device) + rank() * rows
-    others = torch.arange(columns, device=student_logits.device)[None, :] != self_column[:, None]
-    student_others, teacher_others = (
-        logits[others].view(rows, columns - 1) for logits in (student_logits, teacher_logits)
-    )
+    others = torch.arange(columns - 1, device=student_logits.device)[None, :]
+    others = others + (others >= self_column[:, None])
+    student_others, teacher_others = (logits.gather(1, others) for logits in (student_logits, teacher_logits))
     return nn.functional.kl_div(
         student_others.log_softmax(dim=-1),
         teacher_others.log_softmax(dim=-1),

@@ -76,10 +76,12 @@ class TrainableNameHead:
     def __call__(self) -> Tensor:
         """L2-normalized fp32 ``[names, dim]``, with gradients."""
         device, text_features = self._encoder.device, self._encoder.text_features
-        by_template: list[Tensor] = []
-        for tokens in self._tokens:
-            on_device = {name: value.to(device) for name, value in tokens.items()}
-            by_template.append(l2_normalize(gradient_cached_features(text_features, on_device, self._chunk)))
+        # They stay there: copied in every step, they would make it wait for the GPU.
+        self._tokens = [{name: value.to(device) for name, value in tokens.items()} for tokens in self._tokens]
+        by_template = [
+            l2_normalize(gradient_cached_features(text_features, tokens, self._chunk))
+            for tokens in self._tokens
+        ]
         return l2_normalize(torch.stack(by_template).sum(dim=0))
 
 

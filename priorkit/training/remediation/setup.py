@@ -51,7 +51,7 @@ def load_encoders(settings: DistillEncoderSettings, work: Work[Any], runtime: Ru
             where=settings.encoder,
         )
     student.model.to(runtime.device)
-    choose_attention(student.model, runtime.device.type)
+    choose_attention(student.model, runtime.device.type, runtime.precision)
     return Encoders(
         student, replace(student, model=copy.deepcopy(student.model).eval().requires_grad_(False))
     )

@@ -27,6 +27,7 @@ from priorkit.architectures.lion.modeling.aggregator import VisionAggregator, Ze
 from priorkit.architectures.lion.modeling.configuration import LionConfig
 from priorkit.architectures.lion.modeling.queries import QueryBranch
 from priorkit.core.errors import InputError
+from priorkit.models.multimodal.embeddings import replace_embeddings
 
 
 class LionParts(nn.Module):
@@ -154,6 +155,7 @@ class LionModel(LlavaModel):
         qformer_input_ids: Tensor | None = None,
         qformer_attention_mask: Tensor | None = None,
         vision_states: Tensor | None = None,
+        image_positions: Tensor | None = None,
         **kwargs: Any,
     ) -> LlavaModelOutputWithPast:
         """Hidden states of the language model over text and images.
@@ -167,6 +169,7 @@ class LionModel(LlavaModel):
             qformer_input_ids: the question to each image, ``[images, length]``.
             qformer_attention_mask: 0 at its padding.
             vision_states: what :meth:`vision_states` gave, instead of ``pixel_values``.
+            image_positions: the placeholders' positions in the concatenated rows, int64, where they are known.
             **kwargs: for the language model: attention mask, positions, cache.
 
         Raises:
@@ -182,10 +185,19 @@ class LionModel(LlavaModel):
         if vision_states is not None:
             tokens = self.visual_tokens(vision_states, qformer_input_ids, qformer_attention_mask)
             tokens = tokens.to(embedded.device, embedded.dtype)
-            places = self.get_placeholder_mask(
-                cast("Any", input_ids), inputs_embeds=embedded, image_features=tokens
-            )
-            embedded = embedded.masked_scatter(places.expand_as(embedded), tokens)
+            if image_positions is None:
+                places = self.get_placeholder_mask(
+                    cast("Any", input_ids), inputs_embeds=embedded, image_features=tokens
+                )
+                embedded = embedded.masked_scatter(places.expand_as(embedded), tokens)
+            else:
+                if len(image_positions) != tokens.shape[0] * tokens.shape[1]:
+                    raise ValueError(
+                        f"{tokens.shape[0] * tokens.shape[1]} visual tokens do not fit "
+                        f"{len(image_positions)} placeholders"
+                    )
+                places = cast("Any", input_ids) == self.config.image_token_id
+                embedded = replace_embeddings(embedded, places, tokens, image_positions)
         self.lion.routing.tasks = self._tasks(task_types, embedded)
         output = self.language_model(inputs_embeds=embedded, **kwargs)
         return LlavaModelOutputWithPast(

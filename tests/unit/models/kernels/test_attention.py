@@ -8,14 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from priorkit.models.kernels import attention
-from priorkit.models.kernels.attention import (
-    PACKED,
-    PACKED_MODEL_TYPES,
-    choose_attention,
-    document_mask,
-    document_positions,
-)
+from priorkit.models.kernels import attention, plain_attention
+from priorkit.models.kernels.attention import PACKED_MODEL_TYPES, choose_attention
+from priorkit.models.kernels.documents import PACKED, document_mask, document_positions
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2], [0, 0, 0, 0, 0, 3, 3, 3, 3, -1, -1, -1]])
 SIZES: dict[str, Any] = {
@@ -42,7 +37,7 @@ def build(family: str, **fields: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "BLOCK_ROWS", 5)
+    monkeypatch.setattr(plain_attention, "BLOCK_ROWS", 5)
 
 
 def logits(model: Any, documents: torch.Tensor | None, implementation: str) -> torch.Tensor:
@@ -89,13 +84,13 @@ def test_gradients_equal_those_of_plain_attention() -> None:
 def test_mixed_precision_computes_in_the_precision_of_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotary embeddings leave fp32 queries and keys with bf16 values, which kernels refuse or compute slowly."""
     seen: list[set[torch.dtype]] = []
-    whole = attention._in_blocks
+    whole = attention.attention_in_blocks
 
     def recording(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *others: Any) -> torch.Tensor:
         seen.append({query.dtype, key.dtype, value.dtype})
         return whole(query, key, value, *others)
 
-    monkeypatch.setattr(attention, "_in_blocks", recording)
+    monkeypatch.setattr(attention, "attention_in_blocks", recording)
     model = build("llama")
     choose_attention(model, "cpu")
     for documents in (None, DOCUMENTS):

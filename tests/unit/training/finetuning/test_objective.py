@@ -13,8 +13,9 @@ from torch import Tensor
 
 from priorkit.data.conversations.conversation import Conversation
 from priorkit.data.images.pixels import Pixels
-from priorkit.models.kernels.attention import PACKED, choose_attention
+from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.kernels.cross_entropy import IGNORE
+from priorkit.models.kernels.documents import PACKED
 from priorkit.models.language.chat_template import ChatTokenizer
 from priorkit.models.multimodal.text_only import TextOnlyModel
 from priorkit.training.finetuning.objective import InstructionObjective

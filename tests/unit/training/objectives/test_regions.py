@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
 
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pairs import Pairs, read_pairs
@@ -21,7 +22,7 @@ from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
 from priorkit.training.objectives import regions as region_module
 from priorkit.training.objectives.contrastive import ContrastiveObjective
-from priorkit.training.objectives.region_losses import box_loss, gathered_texts, name_loss
+from priorkit.training.objectives.region_losses import box_loss, gathered_texts, generalized_iou, name_loss
 from priorkit.training.objectives.regions import RegionTerm, RegionWeights
 from tests.support.region_pairs import region_rows, write_pairs
 
@@ -290,8 +291,22 @@ def test_boxes_in_closed_form() -> None:
     assert box_loss(one, two).tolist() == pytest.approx([5 * 1.0 + 2 * (1 + 0.5)], rel=1e-5)
 
 
+def test_the_generalized_iou_is_torchvisions_with_its_gradient() -> None:
+    corners = torch.rand(2, 400, 4, generator=torch.Generator().manual_seed(0))
+    boxes = torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:] * 0.6], dim=-1)
+    results: list[tuple[Tensor, Tensor]] = []
+    for loss in (lambda one, two: 1 - generalized_iou(one, two), generalized_box_iou_loss):
+        first = boxes[0].clone().requires_grad_()
+        values = loss(first, boxes[1])
+        values.sum().backward()
+        assert first.grad is not None
+        results.append((values.detach(), first.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-5, atol=1e-6)
+
+
 def test_in_one_process_texts_are_in_the_order_of_their_keys() -> None:
     features = torch.arange(6.0).view(3, 2)
-    texts, column = gathered_texts(features, torch.tensor([4, 7, 9]))
+    texts, column = gathered_texts(features, [4, 7, 9])
     assert torch.equal(texts, features)
     assert column.tolist() == [0, 1, 2]
