@@ -1,4 +1,4 @@
-"""What a section consists of: tables, plots, notes, galleries of examples, and the lineage graph."""
+"""What a section consists of: findings, tables, plots, notes, galleries of examples, and the lineage graph."""
 
 from __future__ import annotations
 
@@ -308,7 +308,31 @@ class ClaimList:
     kind = "claims"
 
 
-Block = Table | Plot | Note | Gallery | LineageGraph | ClaimList
+@dataclass(frozen=True)
+class Finding:
+    """What was found, in plain sentences.
+
+    Attributes:
+        text: the sentences; every figure that has an interval stands with it.
+        anchor: the section with the details, empty where there is none.
+        picture: a small plot of it.
+    """
+
+    text: str
+    anchor: str = ""
+    picture: Plot | None = None
+
+
+@dataclass(frozen=True)
+class FindingList:
+    """What was found, with which the page opens."""
+
+    findings: Sequence[Finding]
+
+    kind = "findings"
+
+
+Block = Table | Plot | Note | Gallery | LineageGraph | ClaimList | FindingList
 
 
 def plots_and_tables(block: Block) -> list[Plot | Table]:
@@ -316,6 +340,8 @@ def plots_and_tables(block: Block) -> list[Plot | Table]:
     if isinstance(block, ClaimList):
         figures: list[Plot | Table] = [effect.figure for card in block.cards for effect in card.effects]
         return [*figures, *(table for card in block.cards for table in card.details)]
+    if isinstance(block, FindingList):
+        return [finding.picture for finding in block.findings if finding.picture is not None]
     return [block] if isinstance(block, Plot | Table) else []
 
 
@@ -329,6 +355,7 @@ class Section:
         intro: a paragraph below the heading.
         blocks: its content.
         headline: its tables for the summary, on the page and in the terminal.
+        opening: whether it stands above the summary.
     """
 
     anchor: str
@@ -336,3 +363,4 @@ class Section:
     intro: str
     blocks: Sequence[Block]
     headline: Sequence[Table] = ()
+    opening: bool = False

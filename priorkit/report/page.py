@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from priorkit.core.interval import Interval
 from priorkit.report import figures
-from priorkit.report.blocks import Cell, Plot, Section, SignedInterval, Table, cell_text, plots_and_tables
+from priorkit.report.blocks import (
+    Cell,
+    FindingList,
+    Plot,
+    Section,
+    SignedInterval,
+    Table,
+    cell_text,
+    plots_and_tables,
+)
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 PAGE = "report.html"
 
@@ -16,6 +29,12 @@ PAGE = "report.html"
 def headline(sections: Sequence[Section]) -> list[Table]:
     """The tables of the summary."""
     return [table for section in sections for table in section.headline]
+
+
+def findings(sections: Sequence[Section]) -> list[str]:
+    """The sentences with which the page opens."""
+    lists = [block for section in sections for block in section.blocks if isinstance(block, FindingList)]
+    return [finding.text for block in lists for finding in block.findings]
 
 
 def write(sections: Sequence[Section], title: str, folder: Path) -> None:
@@ -60,15 +79,29 @@ def render(sections: Sequence[Section], title: str, svgs: dict[str, str]) -> str
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _cell
+    environment.filters["sentences"] = _sentences
     environment.tests["pictures"] = _has_pictures
     style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.jinja").render(
         title=title,
         sections=sections,
+        titles={section.anchor: section.title for section in sections},
         headline=headline(sections),
         svgs={name: Markup(svg) for name, svg in svgs.items()},
         style=Markup(style.replace("/* series */", figures.theme_css())),
     )
+
+
+def _sentences(text: str) -> Markup:
+    """Sentences as HTML: their intervals in a paler color and on one line with their values."""
+    from markupsafe import Markup, escape
+
+    space = "\N{NO-BREAK SPACE}"
+    pale = rf'{space}<span class="interval">[\1,{space}\2]</span>'
+    return Markup(re.sub(rf" \[({_NUMBER}), ({_NUMBER})\]", pale, str(escape(text))))
+
+
+_NUMBER = r"[+\N{MINUS SIGN}]?[\d.,]*\d"
 
 
 def _cell(cell: Cell) -> str:

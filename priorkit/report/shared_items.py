@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,13 +91,51 @@ def mean_of_benchmarks(pool: SharedItems, member: Member, members: Members) -> I
 
 def mean_score(samples: Sequence[ScoredItem], members: Members) -> Interval:
     """Mean score over items; resamples entities where every item names one, items else."""
+    return _mean([sample.score or 0.0 for sample in samples], samples, members)
+
+
+def mean_above_chance(samples: Sequence[ScoredItem], members: Members) -> Interval | None:
+    """Mean of score minus the share that guessing gets right, as :func:`mean_score`; None where one is not known."""
+    chances = [chance for sample in samples if (chance := sample.chance) is not None]
+    if not samples or len(chances) < len(samples):
+        return None
+    above = [(sample.score or 0.0) - chance for sample, chance in zip(samples, chances, strict=True)]
+    return _mean(above, samples, members)
+
+
+def mean_difference(first: Sequence[ScoredItem], second: Sequence[ScoredItem], members: Members) -> Interval:
+    """Mean of ``second - first`` over two answers to the same items, as :func:`mean_score`."""
+    changes = [
+        (after.score or 0.0) - (before.score or 0.0) for before, after in zip(first, second, strict=True)
+    ]
+    return _mean(changes, first, members)
+
+
+def _mean(values: Sequence[float], samples: Sequence[ScoredItem], members: Members) -> Interval:
     entities = [sample.groups.get("entity") or "" for sample in samples]
     return bootstrap_mean(
-        [sample.score or 0.0 for sample in samples],
+        values,
         seed=members.seed,
         clusters=entities if all(entities) else None,
         resamples=members.resamples,
     )
+
+
+def by_value(samples: Sequence[ScoredItem], column: str) -> dict[str, list[ScoredItem]]:
+    """Items by their value in a column; those without one are left out."""
+    parts: dict[str, list[ScoredItem]] = {}
+    for sample in samples:
+        value = sample.groups.get(column)
+        if value:
+            parts.setdefault(value, []).append(sample)
+    return parts
+
+
+def mean_chance(pool: SharedItems) -> float | None:
+    """Mean over benchmarks of what guessing gets, where it is known for all of them."""
+    levels = [chance_level([member.evaluation for member in pool.members], name) for name in pool.items]
+    known = [level for level in levels if level is not None]
+    return math.fsum(known) / len(levels) if len(known) == len(levels) else None
 
 
 def chance_level(evaluations: Sequence[Evaluation], benchmark: str) -> float | None:

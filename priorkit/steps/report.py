@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -154,6 +155,8 @@ def execute(settings: ReportSettings, work: Work[ReportPlan]) -> None:
         found_behind_them=len(members.all) - given,
         sections=[section.anchor for section in sections],
     )
+    for sentences in page.findings(sections):
+        logger.info(f"\n{textwrap.fill(sentences, 100)}")
     for table in page.headline(sections):
         logger.info(f"\n{table.text()}")
     logger.info("")

@@ -44,8 +44,8 @@ def test_the_page_shows_its_inputs_and_their_inputs(reported) -> None:
     manifest = artifact.open_artifact(reported.path).manifest
     assert manifest.kind == "report"
     assert manifest.metrics["sections"] == [
-        *("rank-e", "accuracy", "correlation", "examples", "lineage", "mixtures", "training", "cost"),
-        "provenance",
+        *("findings", "rank-e", "accuracy", "correlation", "examples", "lineage", "mixtures", "training"),
+        *("cost", "provenance"),
     ]
     # What they were made from: the world, the encoder, the language model, its corpus and tokenizer.
     assert manifest.metrics["found_behind_them"] == 5
@@ -57,8 +57,18 @@ def test_the_page_shows_its_inputs_and_their_inputs(reported) -> None:
     assert "https://" not in text
 
 
+def test_the_page_opens_with_what_was_found(reported) -> None:
+    text = (reported.path / "report.html").read_text(encoding="utf-8")
+    opening = text[text.index('<section id="findings">') : text.index('<section id="summary">')]
+    assert 2 <= opening.count("<li>") <= 4
+    assert "right (" in opening
+    assert "Rank_e in ranks is" in opening
+    assert 'href="#rank-e"' in opening
+
+
 def test_the_headline_is_printed_only_on_standard_error(reported) -> None:
     assert reported.out.count("\n") == 1
+    assert "Rank_e in ranks is" in reported.err
     for word in ("Rank_e on", "strong prior", "Accuracy", "naming", "Spearman"):
         assert word in reported.err
 

@@ -35,6 +35,7 @@ def intervals_by_group(
     chance: Sequence[float | None] = (),
     log: bool = False,
     colors: Sequence[int] = (),
+    width: float = WIDTH * 0.86,
 ) -> Figure:
     """Values with intervals: a row per group, a dot per artifact.
 
@@ -45,9 +46,10 @@ def intervals_by_group(
         chance: the score of guessing, per group.
         log: whether the axis is logarithmic.
         colors: the artifacts' series numbers; default: from 0.
+        width: in inches.
     """
     height = 0.9 + len(groups) * max(0.28, 0.13 * len(values) + 0.1)
-    with drawing(height, width=WIDTH * 0.86) as (figure, (axis,)):
+    with drawing(height, width=width) as (figure, (axis,)):
         numbers = colors or range(len(values))
         for position, (number, label, intervals) in enumerate(
             zip(numbers, values, values.values(), strict=True)

@@ -22,6 +22,7 @@ class SectionBuilder(Protocol):
 
 
 SECTIONS = (
+    "findings.opening.findings_section",
     "claims.claims_section",
     "priors.ranks.ranks_section",
     "priors.ranks.off_domain_section",
@@ -41,9 +42,14 @@ SECTIONS = (
     "runs.cost_section",
     "runs.versions_section",
 )
-"""Builders as ``MODULE.FUNCTION`` of this package: first the findings, then how they were made."""
+"""Builders as ``MODULE.FUNCTION`` of this package: first what was found, then how it was made."""
 
-_OF_CLAIMS_TOO = ("claims.claims_section", "runs.cost_section", "runs.versions_section")
+_OF_CLAIMS_TOO = (
+    "findings.opening.findings_section",
+    "claims.claims_section",
+    "runs.cost_section",
+    "runs.versions_section",
+)
 """Builders that are given the artifacts of claims too: comparing dozens of arms with each other would say nothing."""
 
 

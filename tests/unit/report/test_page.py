@@ -91,13 +91,14 @@ class Resources(HTMLParser):
 
 def test_sections_appear_with_their_artifacts(make, everything: Members) -> None:
     assert [section.anchor for section in build_sections(everything)] == [
-        *("rank-e", "off-domain", "accuracy", "mle-bench", "differences", "language", "examples"),
+        *("findings", "rank-e", "off-domain", "accuracy", "mle-bench", "differences", "language", "examples"),
         *("lineage", "mixtures", "training", "cost", "provenance"),
     ]
     only_corpus = members_of(
         {"corpus": next(m.artifact for m in everything.all if m.artifact.kind == "corpus")}
     )
     assert [section.anchor for section in build_sections(only_corpus)] == [
+        "findings",
         "lineage",
         "mixtures",
         "cost",
@@ -349,7 +350,7 @@ def test_the_trade_off_is_found_behind_what_was_given(make, tmp_path: Path) -> N
     folder = tmp_path / "out"
     folder.mkdir()
     sections = build_sections(members_of({"aligned": aligned}))
-    assert sections[0].anchor == "trade-off"
+    assert [section.anchor for section in sections][:2] == ["findings", "trade-off"]
     page.write(sections, "Title", folder)
     assert {"plots/trade-off.svg", "plots/trade-off.png", "tables/trade-off.csv"} <= {
         file.relative_to(folder).as_posix() for file in folder.rglob("*.*")

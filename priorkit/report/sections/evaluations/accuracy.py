@@ -13,7 +13,6 @@ from priorkit.data.results.evaluations import (
     RETRIEVAL,
     BenchmarkResult,
     Evaluation,
-    ScoredItem,
 )
 from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, Table, numbered
@@ -23,9 +22,11 @@ from priorkit.report.sections.evaluations.confusions import confusion_tables
 from priorkit.report.sections.priors.ranks import PRIOR_ORDER
 from priorkit.report.shared_items import (
     SharedItems,
+    by_value,
     chance_level,
     colors_of,
     group_by_shared_items,
+    mean_chance,
     mean_of_benchmarks,
     mean_score,
 )
@@ -164,10 +165,7 @@ def _headline(pool: SharedItems, members: Members) -> Table:
     rows: list[list[Cell]] = []
     count = len(pool.items)
     title = f"mean of {count} benchmarks" if count > 1 else next(iter(pool.items))
-    first = [member.evaluation for member in pool.members]
-    levels = [chance_level(first, name) for name in pool.items]
-    known = [level for level in levels if level is not None]
-    chance = math.fsum(known) / count if len(known) == count else None
+    chance = mean_chance(pool)
     rows.append(
         [
             title,
@@ -193,7 +191,7 @@ def _groups(
     pool: SharedItems, column: str, members: Members
 ) -> list[tuple[str, int, FormattedNumber | None, list[Interval | None]]]:
     """A group's value, its number of items, its chance level, and each evaluation's accuracy on it."""
-    by_member = [_split(pool.all_samples(member), column) for member in pool.members]
+    by_member = [by_value(pool.all_samples(member), column) for member in pool.members]
     values = sorted({value for parts in by_member for value in parts}, key=_reading_order)
     groups: list[tuple[str, int, FormattedNumber | None, list[Interval | None]]] = []
     for value in values:
@@ -210,15 +208,6 @@ def _groups(
             )
         )
     return groups
-
-
-def _split(samples: Sequence[ScoredItem], column: str) -> dict[str, list[ScoredItem]]:
-    parts: dict[str, list[ScoredItem]] = {}
-    for sample in samples:
-        value = sample.groups.get(column)
-        if value:
-            parts.setdefault(value, []).append(sample)
-    return parts
 
 
 def _reading_order(value: str) -> tuple[int, str]:

@@ -14,7 +14,8 @@ from priorkit.data.results.evaluations import LANGUAGE, ScoredItem
 from priorkit.report import numbers
 from priorkit.report.blocks import Block, Cell, FormattedNumber, Plot, Section, SignedInterval, Table
 from priorkit.report.plots.accuracy import intervals_by_group
-from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
+from priorkit.report.shared_items import mean_difference
+from priorkit.scoring.statistics.intervals import mcnemar_exact, permutation_test
 
 ALL_PAIRS_UP_TO = 4
 """With more evaluations, each is compared with the first only."""
@@ -25,9 +26,8 @@ def differences_section(members: Members) -> Section | None:
     overall: list[list[Cell]] = []
     apart: list[list[Cell]] = []
     evaluated = [member for member in members.evaluations() if member.evaluation.countable]
-    for first, second in _pairs(evaluated):
-        shared = [name for name in first.evaluation.countable if name in second.evaluation.countable]
-        paired = {name: items for name in shared if (items := _paired(first, second, name))}
+    for first, second in compared_pairs(evaluated):
+        paired = paired_items(first, second)
         title = f"{second.label} \N{MINUS SIGN} {first.label}"
         if paired:
             overall.append(_row(title, "", [item for items in paired.values() for item in items], members))
@@ -56,10 +56,17 @@ def differences_section(members: Members) -> Section | None:
     return Section("differences", "Paired differences", intro, [table, by_benchmark], [table])
 
 
-def _pairs(evaluated: Sequence[Member]) -> list[tuple[Member, Member]]:
+def compared_pairs(evaluated: Sequence[Member]) -> list[tuple[Member, Member]]:
+    """Which evaluations are compared: all with each other, or of more than a few each with the first."""
     if len(evaluated) <= ALL_PAIRS_UP_TO:
         return list(combinations(evaluated, 2))
     return [(evaluated[0], other) for other in evaluated[1:]]
+
+
+def paired_items(first: Member, second: Member) -> dict[str, list[tuple[ScoredItem, ScoredItem]]]:
+    """Both answers to the items that both evaluations have, by benchmark."""
+    shared = [name for name in first.evaluation.countable if name in second.evaluation.countable]
+    return {name: items for name in shared if (items := _paired(first, second, name))}
 
 
 def _paired(first: Member, second: Member, benchmark: str) -> list[tuple[ScoredItem, ScoredItem]]:
@@ -72,14 +79,7 @@ def _row(
 ) -> list[Cell]:
     first = np.array([one.score for one, _ in items], dtype=np.float64)
     second = np.array([other.score for _, other in items], dtype=np.float64)
-    entities = [one.groups.get("entity") or "" for one, _ in items]
-    interval = bootstrap_difference(
-        second,
-        first,
-        seed=members.seed,
-        clusters=entities if all(entities) else None,
-        resamples=members.resamples,
-    )
+    interval = mean_difference([one for one, _ in items], [other for _, other in items], members)
     exact = bool(np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all())
     p = mcnemar_exact(second, first) if exact else permutation_test(second, first, seed=members.seed)
     return [

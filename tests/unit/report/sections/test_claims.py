@@ -103,7 +103,12 @@ def test_the_rest_of_the_page_leaves_their_artifacts_out(members: Members) -> No
 
 def test_a_report_of_claims_only_has_no_empty_sections(members: Members) -> None:
     only = replace(members, all=[member for member in members.all if member.label == "seen@1"])
-    assert [section.anchor for section in build_sections(only)] == ["claims", "cost", "provenance"]
+    assert [section.anchor for section in build_sections(only)] == [
+        "findings",
+        "claims",
+        "cost",
+        "provenance",
+    ]
 
 
 def test_undefined_effects_can_be_drawn(members: Members, tmp_path: Path) -> None:
