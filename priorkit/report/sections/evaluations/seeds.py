@@ -22,7 +22,7 @@ def seeds_section(members: Members) -> Section | None:
     variants = members.repeats()
     if not variants:
         return None
-    columns = _columns(variants)
+    columns = shared_metrics(variants)
     means = {
         name: [_over_seeds(runs, benchmark, metric) for benchmark, metric in columns]
         for name, runs in variants.items()
@@ -54,9 +54,11 @@ def seeds_section(members: Members) -> Section | None:
     return Section("seeds", "Over several seeds", intro, blocks, [table])
 
 
-def _columns(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
+def shared_metrics(variants: Mapping[str, Sequence[Member]]) -> list[tuple[str, str]]:
     """Benchmarks with the metrics that are shown, those that every run has."""
     runs = [member.evaluation.benchmarks for repeated in variants.values() for member in repeated]
+    if not runs:
+        return []
     return [
         (name, metric)
         for name, benchmark in runs[0].items()

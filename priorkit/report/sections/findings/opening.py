@@ -12,6 +12,7 @@ from priorkit.report.sections.findings.comparison import comparison_finding
 from priorkit.report.sections.findings.measures import measures_finding
 from priorkit.report.sections.findings.priors import correlation_finding, rank_finding, trade_off_finding
 from priorkit.report.sections.findings.runs import corpora_finding, no_measurements, training_finding
+from priorkit.report.sections.findings.seeds import seeds_finding
 from priorkit.report.sections.findings.seeing import seeing_finding
 
 MOST = 4
@@ -22,6 +23,7 @@ MOST_PICTURES = 2
 
 BUILDERS: tuple[Callable[[Members], Finding | None], ...] = (
     claims_finding,
+    seeds_finding,
     seeing_finding,
     rank_finding,
     correlation_finding,
@@ -47,7 +49,5 @@ def findings_section(members: Members) -> Section | None:
         found = no_measurements(members)
     pictured = [finding for finding in found if finding.picture is not None][:MOST_PICTURES]
     kept = [finding if finding in pictured else replace(finding, picture=None) for finding in found]
-    intro = (
-        "Figures in brackets are 95 % intervals. Nothing is called a difference whose interval includes none."
-    )
+    intro = "Figures in brackets are 95 % intervals. What an interval does not decide is called undecided."
     return Section("findings", "What was found", intro, [FindingList(kept)], opening=True) if kept else None

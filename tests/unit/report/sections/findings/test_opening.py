@@ -194,7 +194,7 @@ def test_a_correlation_is_what_its_interval_allows(make: Maker, low: float, high
     (make.root / "c").mkdir()
     entry = {"value": (low + high) / 2, "low": low, "high": high}
     partial = {"in_text": {"value": -0.1, "low": -0.3, "high": 0.1, "entities": 12}}
-    measures = {"mean_rank": {"spearman": entry, "kendall": entry}}
+    measures: dict[str, Any] = {"mean_rank": {"spearman": entry, "kendall": entry}}
     content = {"evaluations": {"model": {"measures": measures, "entities": 12, "partial": partial}}}
     (make.root / "c" / "correlation.json").write_text(json.dumps(content))
     write_table({"entity": ENTITIES}, make.root / "c" / "table.parquet")
@@ -308,6 +308,26 @@ def test_the_page_opens_with_at_most_four_findings_and_two_pictures(
     assert (folder / "plots" / "finding-accuracy.svg").is_file()
     space = "\N{NO-BREAK SPACE}"
     assert f'1.00{space}<span class="interval">[1.00,{space}1.00]</span>' in opening
+
+
+def test_seeds_are_averaged_and_compared_seed_by_seed(make: Maker) -> None:
+    """Student's t with two degrees of freedom: 4.302653 deviations of the mean."""
+    rights = {"a@1": 4, "a@2": 5, "a@3": 6, "b@1": 8, "b@2": 9, "b@3": 10, "c@1": 4, "c@2": 7, "c@3": 5}
+    given = {
+        label: make.evaluation(label, {"naming": [number < right for number in range(12)]})
+        for label, right in rights.items()
+    }
+    finding = found_in(members_of(given))[0]
+    assert finding.anchor == "seeds"
+    half = 4.302653 * (1 / 12) / 3**0.5
+    low, high = (f"{5 / 12 + sign * half:.3f}" for sign in (-1, 1))
+    assert finding.text.startswith(
+        f"Over seeds, accuracy (naming) is 0.417 [{low}, {high}] for a (3 seeds), "
+    )
+    assert "the difference is b \N{MINUS SIGN} a +0.333 [+0.333, +0.333]." in finding.text
+    assert "It cannot be decided over seeds: c \N{MINUS SIGN} a +0.028 [\N{MINUS SIGN}" in finding.text
+    alone = found_in(members_of({"a@1": given["a@1"]}))[0]
+    assert alone.anchor == "accuracy"
 
 
 def test_words_for_directions() -> None:
