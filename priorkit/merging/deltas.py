@@ -115,9 +115,12 @@ class Deltas:
 
     def _difference(self, info: TensorInfo, name: str) -> Delta:
         def block(start: int, count: int, base: Values | None = None) -> Values:
-            values = self._reader.values(info, self._precision, start, count)
-            values -= self.base(name, start, count) if base is None else base
-            return values
+            # A language model may have fewer tokens than the multimodal one; the others' rows do not change.
+            held = max(0, min(count, info.count - start))
+            known = self.base(name, start, count) if base is None else base
+            values = self._reader.values(info, self._precision, start, held)
+            values -= known[:held]
+            return values if held == count else np.concatenate([values, np.zeros(count - held, values.dtype)])
 
         return block
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.core.safetensors_header import TensorInfo
 from priorkit.merging.layouts import orient_loras
 from priorkit.merging.lora import Lora, LoraAdapter, is_adapter, listed, read_adapter
+from priorkit.merging.multimodal.language_part import is_grown
 from priorkit.merging.names import NameMap
 from priorkit.merging.tensors import BUFFERS, FLOATS, item_size
 from priorkit.merging.tied_embeddings import ResolvedModels, TiedPair, place_adapter
@@ -92,6 +93,7 @@ def match_inputs(
     reference: Mapping[str, TensorInfo],
     config: Mapping[str, Any],
     problems: Problems,
+    language: Collection[str] = (),
 ) -> list[MergeInput]:
     """Bring every input's tensors to the reference's names, listing all that does not fit.
 
@@ -102,6 +104,7 @@ def match_inputs(
         reference: tensors of the reference; empty where only adapters are merged.
         config: the reference's configuration.
         problems: collects what does not fit.
+        language: labels of language models that are merged into the reference's language part.
     """
     names = NameMap(reference)
     sources: list[MergeInput] = []
@@ -114,7 +117,7 @@ def match_inputs(
             source = MergeInput(label, folder, adapter.saved, adapter.modules, adapter)
         else:
             source = _adapter_input(label, adapters[label], resolved.pair, reference, config, problems)
-        _check_shapes(source, reference, problems)
+        _check_shapes(source, reference, problems, grown=label in language)
         sources.append(source)
     if not reference:
         _check_between(sources, problems)
@@ -167,14 +170,18 @@ def _model_input(
     return MergeInput(label, folder, matched)
 
 
-def _check_shapes(source: MergeInput, reference: Mapping[str, TensorInfo], problems: Problems) -> None:
+def _check_shapes(
+    source: MergeInput, reference: Mapping[str, TensorInfo], problems: Problems, *, grown: bool
+) -> None:
     wrong = [
         f"{name} {list(reference[name].shape)} expected, got {list(shape)}"
         for name, shape in (
             *((name, info.shape) for name, info in source.full.items()),
             *((name, lora.shape) for name, lora in source.loras.items()),
         )
-        if name in reference and reference[name].shape != tuple(shape)
+        if name in reference
+        and reference[name].shape != tuple(shape)
+        and not (grown and is_grown(name, tuple(shape), reference[name].shape))
     ]
     if wrong:
         words = any("embed" in text or "lm_head" in text for text in wrong)

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 def check_lineage(labels: Sequence[str], inputs: Sequence[Input], base: Input | None) -> None:
     """Refuse adapters whose manifest names a base of another digest.
 
+    Those of a language model may be merged into a multimodal one, with a warning where its manifest does not name it.
+
     Raises:
         InputError: naming them all.
     """
@@ -29,6 +31,13 @@ def check_lineage(labels: Sequence[str], inputs: Sequence[Input], base: Input | 
         if item.kind != "adapter" or item.owner is None:
             continue
         trained = [record for record in item.owner.manifest.inputs if record.kind in MODELS]
+        if base.kind == "mllm" and trained and all(record.kind == "llm" for record in trained):
+            known = {record.digest for record in base.owner.manifest.inputs}
+            if not known & {record.digest for record in trained}:
+                logger.warning(
+                    f"{label} was trained on the language model {trained[0].path}; its shapes are compared"
+                )
+            continue
         if trained and all(record.digest != digest for record in trained):
             problems.add(
                 f"the adapter was trained on {trained[0].path} ({trained[0].digest[:12]}...), "

@@ -20,6 +20,7 @@ _WRAPPERS: tuple[frozenset[str], ...] = (
     frozenset({"model"}),
     frozenset({"model", "vision_model"}),
     frozenset({"model", "vision_model", "language_model"}),
+    frozenset({"model", "vision_model", "language_model", "text_model"}),
 )
 """Parts of a name left out in turn, the fewest first, until a name is found and is unique."""
 

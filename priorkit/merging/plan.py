@@ -18,6 +18,7 @@ from priorkit.merging.inputs import MergeInput, check_types, match_inputs, read_
 from priorkit.merging.layouts import has_transposed_layers
 from priorkit.merging.lora import LoraAdapter
 from priorkit.merging.methods.registry import METHODS, PARAMETERS, PEFT_FACTOR_LINEAR, MergeMethod
+from priorkit.merging.multimodal.language_part import see_as_multimodal
 from priorkit.merging.tensors import FLOATS, item_size
 from priorkit.merging.tied_embeddings import resolve_models
 from priorkit.merging.weights import Weights, parse_rules
@@ -159,6 +160,7 @@ def plan_merge(
     problems.raise_if_any()
     _check_usage(request, method, adapters, models, base is not None)
     reference_label = base[0] if base else next(iter(models), None)
+    language = see_as_multimodal(models, configs, reference_label, problems)
     resolved = folder = None
     if reference_label:
         extracts = request.extract and not request.analyse
@@ -166,14 +168,14 @@ def plan_merge(
         check_types(models[reference_label], reference_label, problems)
     reference = resolved.models[reference_label] if resolved and reference_label else {}
     config = configs[reference_label] if reference_label else {}
-    inputs = match_inputs(folders, adapters, resolved, reference, config, problems)
+    inputs = match_inputs(folders, adapters, resolved, reference, config, problems, language)
     if reference_label:
         check_architectures(configs, reference_label, problems)
         check_configs(configs, reference_label, problems)
         folder = dict([*folders, *([base] if base else [])])[reference_label]
         check_complete(reference_label, folder, models[reference_label], config, problems)
     check_named_bases(adapters, base, problems)
-    check_tokenizers([*([base] if base else []), *folders], problems)
+    check_tokenizers([*([base] if base else []), *folders], problems, language)
     problems.raise_if_any()
     to_adapter = not request.analyse and (request.extract or not reference)
     names = list(reference) if reference else list(dict.fromkeys(n for item in inputs for n in item.loras))

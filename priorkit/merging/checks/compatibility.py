@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,10 +35,17 @@ def check_named_bases(
         )
 
 
-def check_tokenizers(folders: Sequence[tuple[str, Path]], problems: Problems) -> None:
+def check_tokenizers(
+    folders: Sequence[tuple[str, Path]], problems: Problems, language: Collection[str] = ()
+) -> None:
     """Refuse tokenizers that give one id to different tokens; rows of embeddings would be mixed up.
 
     Vocabularies are compared where folders carry a ``tokenizer.json``.
+
+    Args:
+        folders: the inputs, ``(label, folder)``; the first with a tokenizer is compared with the others.
+        problems: collects those that differ.
+        language: labels of language models merged into a multimodal one, which may have more tokens than they.
     """
     first: tuple[str, bytes, dict[str, int] | None] | None = None
     for label, folder in folders:
@@ -53,7 +60,10 @@ def check_tokenizers(folders: Sequence[tuple[str, Path]], problems: Problems) ->
             first = (first[0], first[1], known)
             vocabulary = _vocabulary(content)
             differing = sorted(
-                token for token in {**known, **vocabulary} if known.get(token) != vocabulary.get(token)
+                token
+                for token in {**known, **vocabulary}
+                if known.get(token) != vocabulary.get(token)
+                and not (label in language and token not in vocabulary)
             )
             if differing:
                 examples = "; ".join(

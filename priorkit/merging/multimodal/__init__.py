@@ -1,0 +1,1 @@
+"""Language models merged into the language part of multimodal models."""
