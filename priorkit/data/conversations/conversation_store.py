@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from priorkit.core.errors import InputError, Problem, UsageError
 from priorkit.data.conversations.conversation import Conversation, Turn
+from priorkit.data.conversations.token_mixture import draw_by_tokens
 from priorkit.data.corpus.mixing import budgets
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.shuffling import sample_ids
@@ -118,6 +119,7 @@ class ConversationMixture:
         first_image: int64 ``[conversations + 1]``, the number of each stored conversation's first image.
         names: the sources.
         origin: int64 ``[samples]``, the index in ``names`` of each sample's source.
+        tokens: int64 ``[conversations]``, supervised tokens of each stored conversation, where they were counted.
     """
 
     store: ConversationStore
@@ -125,6 +127,7 @@ class ConversationMixture:
     first_image: NDArray[np.int64]
     names: tuple[str, ...]
     origin: NDArray[np.int64]
+    tokens: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.drawn)
@@ -147,6 +150,17 @@ class ConversationMixture:
         """How many samples are of each source."""
         counts = np.bincount(self.origin, minlength=len(self.names))
         return dict(zip(self.names, counts.tolist(), strict=True))
+
+    @property
+    def token_shares(self) -> dict[str, dict[str, float]]:
+        """Supervised tokens of each source and its share of all; empty where they were not counted."""
+        if self.tokens is None:
+            return {}
+        sums = np.bincount(self.origin, weights=self.tokens[self.drawn], minlength=len(self.names))
+        return {
+            name: {"supervised_tokens": int(count), "share": float(count / sums.sum())}
+            for name, count in zip(self.names, sums.tolist(), strict=True)
+        }
 
     @property
     def images(self) -> StoredImages:
@@ -183,6 +197,7 @@ def mix_conversations(
     subset: int | None,
     max_epochs: float,
     seed: int,
+    tokens_of: Callable[[Conversation], int] | None = None,
 ) -> ConversationMixture:
     """Store the conversations of all sources and draw the mixture.
 
@@ -194,6 +209,7 @@ def mix_conversations(
         max_epochs: how often a source's samples may be repeated in the mixture.
         seed: chooses which samples are drawn. Without weights and subset there is nothing to choose, and
             the samples keep the order of their files.
+        tokens_of: the supervised tokens of a conversation; weights and ``subset`` count these where given.
 
     Raises:
         InputError: a source is empty.
@@ -201,12 +217,15 @@ def mix_conversations(
     """
     store = ConversationStore(folder)
     counts = array("q")
+    tokens = array("q")
     sizes: dict[str, int] = {}
     for name, conversations in sources.items():
         before = len(store)
         for conversation in conversations:
             store.append(conversation)
             counts.append(len(conversation.images))
+            if tokens_of is not None:
+                tokens.append(tokens_of(conversation))
         sizes[name] = len(store) - before
     empty = [name for name, size in sizes.items() if size == 0]
     if empty:
@@ -214,10 +233,28 @@ def mix_conversations(
     store.seal()
     first_image = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     drawn = np.arange(len(store), dtype=np.int64)
-    if weights or subset is not None:
-        drawn, _ = draw_mixture(sizes, weights, subset, max_epochs, seed)
+    counted = np.frombuffer(tokens, dtype=np.int64) if tokens_of is not None else None
     owners = np.repeat(np.arange(len(sizes)), list(sizes.values()))
-    return ConversationMixture(store, drawn, first_image, tuple(sizes), owners[drawn])
+    if weights or subset is not None:
+        if counted is None:
+            drawn, _ = draw_mixture(sizes, weights, subset, max_epochs, seed)
+        else:
+            by_source = {name: counted[owners == index] for index, name in enumerate(sizes)}
+            drawn = _drawn_by_tokens(by_source, weights, subset, max_epochs, seed)
+    return ConversationMixture(store, drawn, first_image, tuple(sizes), owners[drawn], counted)
+
+
+def _drawn_by_tokens(
+    tokens: Mapping[str, NDArray[np.int64]],
+    weights: Mapping[str, float],
+    subset: int | None,
+    max_epochs: float,
+    seed: int,
+) -> NDArray[np.int64]:
+    try:
+        return draw_by_tokens(tokens, weights, subset, max_epochs, seed)
+    except UsageError as error:
+        raise UsageError(_as_subset(problem) for problem in error.problems) from None
 
 
 def draw_mixture(

@@ -30,6 +30,11 @@ class TokenizedConversation:
     labels: list[int]
     truncated: bool
 
+    @property
+    def supervised(self) -> int:
+        """How many tokens the loss is computed on."""
+        return sum(label != IGNORE for label in self.labels)
+
 
 Turns = Sequence[tuple[str, str]]
 """Role and text of each turn."""
@@ -48,16 +53,26 @@ class ChatTokenizer:
         image_tokens: number of positions of an image.
         max_length: longer conversations are truncated, but not before the end of an image.
         image_token: the model's token for an image; conversations write ``<image>``.
+        parts: give the template lists of parts also where it takes strings: a multimodal model's template writes
+            more around an image than its token.
     """
 
-    def __init__(self, tokenizer: Any, image_tokens: int, max_length: int, image_token: str = IMAGE) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        image_tokens: int,
+        max_length: int,
+        image_token: str = IMAGE,
+        *,
+        parts: bool = False,
+    ) -> None:
         self.tokenizer = tokenizer
         if not tokenizer.chat_template:
             tokenizer.chat_template = CHAT_TEMPLATE
         self.image_tokens = image_tokens
         self.max_length = max_length
         self.image_token = image_token
-        self._content_as_parts = not renders_strings(tokenizer)
+        self._content_as_parts = parts or not renders_strings(tokenizer)
         self._bos_ids = bos_ids(tokenizer)
         self._problems: dict[tuple[tuple[str, int], ...], str] = {}
 

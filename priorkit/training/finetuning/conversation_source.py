@@ -152,6 +152,7 @@ def read_mixture(
     read: Reader | None = None,
     unfit: Callable[[Conversation], str] = lambda conversation: "",
     change: Callable[[Conversation], Conversation | None] | None = None,
+    tokens_of: Callable[[Conversation], int] | None = None,
 ) -> ConversationMixture:
     """Read the conversations that a setting names and draw the mixture.
 
@@ -165,6 +166,7 @@ def read_mixture(
         read: reads a source in another way than :func:`read_usable`, in another format or with a payload.
         unfit: why a conversation cannot be trained on; empty where it can.
         change: applied to every conversation as read; None leaves it out.
+        tokens_of: the supervised tokens of a conversation, where the mixture counts these.
 
     Raises:
         InputError: broken samples beyond the limit, or nothing left.
@@ -198,6 +200,7 @@ def read_mixture(
             settings.subset,
             settings.max_epochs,
             seed,
+            tokens_of,
         )
     except InputError as error:
         unknown = [name for name in settings.ability if name not in abilities]
@@ -234,7 +237,7 @@ def read_samples(
         fits: what the model reads of a conversation, where that is not all of it.
 
     Returns:
-        The samples, and metrics for the manifest: ``rejected``, ``truncated``, ``sources``.
+        The samples, and metrics for the manifest: ``rejected``, ``truncated``, ``sources``, ``mixture``.
 
     Raises:
         InputError: broken samples beyond the limit, or nothing left.
@@ -248,11 +251,19 @@ def read_samples(
         truncated += cut
         return reason
 
-    samples = read_mixture(settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change)
+    def supervised(conversation: Conversation) -> int:
+        return tokenize_conversation(chat, fits(conversation) if fits else conversation).supervised
+
+    samples = read_mixture(
+        settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change,
+        tokens_of=supervised if settings.unit == "tokens" else None,
+    )  # fmt: skip
     rejects.write(work.path)
     metrics: dict[str, Any] = {"rejected": len(rejects), "truncated": truncated}
     if set(samples.names) != {UNNAMED}:
         metrics["sources"] = samples.sources
+    if samples.tokens is not None:
+        metrics["mixture"] = samples.token_shares
     return samples, metrics
 
 

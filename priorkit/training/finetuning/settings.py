@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
@@ -53,13 +53,18 @@ class InstructionSettings(
 
     weight: NamedNumbers = option(
         {},
-        "A source's share of the samples, on any scale; default: by size.",
+        "A source's share of the mixture, on any scale; default: by size.",
         metavar="NAME=W",
+        advanced=True,
+    )
+    unit: Literal["samples", "tokens"] = option(
+        "samples",
+        "What weights and --subset count: samples, or supervised tokens, which the loss is computed on.",
         advanced=True,
     )
     subset: Count | None = option(
         None,
-        "Number of samples in the mixture, such as 1M; default: as many as use no sample twice.",
+        "Size of the mixture, such as 1M; default: as many as use no sample twice.",
         metavar="N",
         ge=1,
         advanced=True,
