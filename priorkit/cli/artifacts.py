@@ -21,7 +21,12 @@ ArtifactPath = Annotated[str, typer.Argument(metavar="ARTIFACT", help="Directory
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-def _open(path: str) -> Artifact:
+def open_finished(path: str) -> Artifact:
+    """An artifact by its path.
+
+    Raises:
+        InputError: there is none.
+    """
     if not Path(path).exists():
         raise InputError(f"no such directory: {path}")
     return artifact.open_artifact(Path(path))
@@ -29,7 +34,7 @@ def _open(path: str) -> Artifact:
 
 def inspect(path: ArtifactPath, as_json: Json = False) -> None:
     """Show what an artifact is, what it was made from, and its figures."""
-    opened = _open(path)
+    opened = open_finished(path)
     if as_json:
         print_result(json.dumps(opened.to_json(), ensure_ascii=False))
         return
@@ -91,7 +96,7 @@ def verify(path: ArtifactPath) -> None:
 
     Files that were added later are named in a warning; they are not checked.
     """
-    opened = _open(path)
+    opened = open_finished(path)
     artifact.verify_files(opened.path, opened.manifest.files)
     artifact.warn_of_added_files(opened)
     manifest = "and the manifest"
@@ -110,7 +115,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Show how two artifacts differ: settings, inputs, files, metrics."""
-    one, other = _open(left), _open(right)
+    one, other = open_finished(left), open_finished(right)
     tables = {
         "kind": ({"kind": one.kind}, {"kind": other.kind}),
         "settings": (one.manifest.settings, other.manifest.settings),

@@ -87,7 +87,7 @@ class StepGroup(TyperGroup):
 
 def application() -> typer.Typer:
     """The Typer application."""
-    from priorkit.cli import artifacts, recipes
+    from priorkit.cli import artifacts, hub, recipes
 
     app = typer.Typer(
         name="priorkit",
@@ -111,7 +111,7 @@ def application() -> typer.Typer:
             raise UsageError("no step is given", hint="priorkit --help lists the steps")
 
     app.add_typer(recipes.app, name="recipe")
-    for command in (artifacts.inspect, artifacts.verify, artifacts.diff):
+    for command in (artifacts.inspect, artifacts.verify, artifacts.diff, hub.push):
         app.command()(command)
     return app
 

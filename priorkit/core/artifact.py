@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from priorkit.core.errors import InputError, Problems, nearest
-from priorkit.core.input_files import MANIFEST, list_files
+from priorkit.core.input_files import CARD, MANIFEST, list_files
 from priorkit.core.manifest import SCHEMA, FileRecord, InputRecord, Manifest, parse, render
 from priorkit.core.process.processors import processors
 
@@ -196,11 +196,14 @@ def verify_files(root: Path, files: dict[str, FileRecord], hash_up_to: int | Non
 
 
 def warn_of_added_files(opened: Artifact) -> None:
-    """Warn of files in an artifact that are not its own: a reader of its folder may read them too."""
+    """Warn of files in an artifact that are not its own: a reader of its folder may read them too.
+
+    The card, which is the user's to edit, is none of them.
+    """
     added = [
         name
         for name in list_files(opened.path).names
-        if name != MANIFEST and name not in opened.manifest.files
+        if name not in (MANIFEST, CARD) and name not in opened.manifest.files
     ]
     if added:
         shown = ", ".join(added[:_NAMED_FILES]) + (", ..." if len(added) > _NAMED_FILES else "")

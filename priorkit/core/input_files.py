@@ -17,6 +17,9 @@ from priorkit.core.errors import InputError, Problems
 MANIFEST = "priorkit.json"
 """The file that makes a folder an artifact."""
 
+CARD = "README.md"
+"""The card of an artifact, for people: no part of its content."""
+
 PARTIAL = ".partial"
 """Suffix of the folder of an unfinished artifact."""
 

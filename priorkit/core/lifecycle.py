@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from priorkit.core import artifact
 from priorkit.core.artifact import Artifact
+from priorkit.core.card import write_card
 from priorkit.core.errors import InputError, Problems, ResourceError, UsageError
 from priorkit.core.inputs import IMAGES_OF, Input, resolve
 from priorkit.core.manifest import SCHEMA, Manifest
@@ -217,6 +218,7 @@ def _make(
             work.cost.update(energy_joules=round(joules, 1))
         manifest = _complete(settings, work, partial, work.metrics)
         _remove_state(partial)
+        write_card(partial, manifest, inputs, out.name)
         move_into_place(partial, out)
     return Artifact(out, manifest)
 
@@ -231,6 +233,7 @@ def _put_in_place(settings: StepSettings, out: Path, inputs: Mapping[str, Input]
         claimed(partial, settings, [item.record() for item in inputs.values()], complete=True),
     ):
         _remove_state(partial)
+        write_card(partial, artifact.open_artifact(partial).manifest, inputs, out.name)
         move_into_place(partial, out)
     logger.info(f"{settings.step}: was complete and is now in place")
     return artifact.open_artifact(out)
@@ -281,7 +284,7 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
-    _complete(settings, work, partial, metrics)
+    write_card(partial, _complete(settings, work, partial, metrics), work.inputs, target.name)
     move_into_place(partial, target)
     return target
 

@@ -232,6 +232,60 @@ def test_missing_tensorboard_is_reported(
     assert "pip install tensorboard" in found.err
 
 
+class Project:
+    """A module with the interface of wandb and trackio."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def init(self, project: str, name: str, config: dict[str, Any]) -> None:
+        self.calls.append(("init", project, Path(name).name, config["steps"]))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.calls.append((step, values["loss"]))
+
+    def finish(self) -> None:
+        self.calls.append("finish")
+
+
+def test_other_trackers_get_it_too_and_the_result_is_the_same(
+    artifacts, cli, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    projects = {name: Project() for name in ("wandb", "trackio")}
+    for name, project in projects.items():
+        monkeypatch.setitem(sys.modules, name, project)
+    words = ("--steps", 6, "--log", "wandb=glyphs", "--log", "trackio=symbols", "--out", tmp_path / "llm")
+    found = cli("pretrain", artifacts.corpus, *COMMON, *words)
+    assert found.code == 0, found.err
+    losses = [(number, row["loss"]) for number, row in enumerate(rows(plain), start=1)]
+    assert projects["wandb"].calls == [("init", "glyphs", "llm", 6), *losses, "finish"]
+    assert projects["trackio"].calls == [("init", "symbols", "llm", 6), *losses, "finish"]
+    assert cli("pretrain", artifacts.corpus, *COMMON, "--steps", 6, "--out", tmp_path / "llm").code == 0
+
+
+@pytest.mark.parametrize(
+    ("log", "code", "message"),
+    [
+        (("wandb=glyphs",), 4, "the package wandb is not installed"),
+        (("comet=glyphs",), 2, "expected tensorboard, wandb, trackio, got 'comet'"),
+        (("tensorboard=a", "--tensorboard", "b"), 2, "tensorboard is given twice"),
+    ],
+)
+def test_trackers_that_cannot_be_used(
+    artifacts,
+    cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    log: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    found = cli("pretrain", artifacts.corpus, *COMMON, "--steps", 1, "--log", *log, "--out", tmp_path / "llm")
+    assert found.code == code
+    assert message in found.err
+
+
 def test_a_corpus_of_another_tokenizer_is_refused(artifacts, cli, plain: Path, tmp_path: Path) -> None:
     """Also where its vocabulary is no larger than the model's; one that has more tokens knows the corpus's."""
     other = tmp_path / "other"

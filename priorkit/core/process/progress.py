@@ -85,15 +85,42 @@ class Progress:
         elif not self._hidden and time.monotonic() - self._printed >= LINE_EVERY_SECONDS:
             self._printed = time.monotonic()
             rate = (self._done - self._start) / max(self._printed - self._begun, 1e-9)
-            left = (self._total - self._done) / max(rate, 1e-9)
-            text = f"  {self._text}" if self._text else ""
-            write_line(f"{self._title}: {self._done}/{self._total} {self._unit}{text}  ({left:.0f} s left)")
+            write_line(progress_line(self._title, self._done, self._total, self._unit, rate, self._text))
 
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             with suppress(OSError):
                 self._bar.close()
+
+
+def progress_line(title: str, done: int, total: int, unit: str, rate: float, text: str = "") -> str:
+    """What is done, how much of it, how fast, and the time left.
+
+    Args:
+        title: what is being done.
+        done: units so far.
+        total: units in all; 0 where that is not known.
+        unit: what is counted.
+        rate: units per second.
+        text: further words, such as the loss.
+    """
+    counted = f"{done}/{total}" if total else str(done)
+    speed = f"{rate:.3g} {unit}/s" if rate >= 0.1 else f"{_duration(1 / max(rate, 1e-9))} per {unit}"
+    left = f", {_duration((total - done) / max(rate, 1e-9))} left" if total else ""
+    return f"{title}: {counted} {unit}{f'  {text}' if text else ''}  ({speed}{left})"
+
+
+def _duration(seconds: float) -> str:
+    """A time in its two largest units."""
+    whole = round(max(0.0, seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def _bar(title: str, total: int, start: int, unit: str) -> tqdm[Any] | None:

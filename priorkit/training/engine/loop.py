@@ -25,10 +25,11 @@ from priorkit.core.process import distributed
 from priorkit.core.process.progress import progress_bar
 from priorkit.core.process.runtime import Runtime, rank, world_size
 from priorkit.training.engine import checkpoint, guard
-from priorkit.training.engine.metrics_log import METRICS, MetricsLog, open_tensorboard
+from priorkit.training.engine.metrics_log import METRICS, MetricsLog
 from priorkit.training.engine.micro_batches import load_micro_batches
 from priorkit.training.engine.optimizer import build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.engine.trackers import open_trackers
 from priorkit.training.objectives.base import Objective, to_device
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def train(
     if progress.step:
         logger.info(f"resuming at step {progress.step} of {total_steps}")
     log = MetricsLog(state / METRICS, progress.metrics_bytes)
-    board = open_tensorboard(settings.tensorboard)
+    trackers = open_trackers(settings, title)
     clock = _Clock(progress.seconds)
     saved, weight_so_far = progress.step, progress.weight
     objective.module.train()
@@ -154,10 +155,9 @@ def train(
             row = {**counts, "learning_rate": rate, "gradient_norm": norm, **means, **extra}
             log.write(row, weight)
             speed = weight_so_far / clock.seconds
-            if board is not None:
-                timing = {f"{objective.unit}_per_second": speed, "data_wait_share": clock.share("data")}
-                for name, value in {**row, **timing, **_gpu_memory(runtime)}.items():
-                    board.add_scalar(name, value, step + 1)
+            timing = {f"{objective.unit}_per_second": speed, "data_wait_share": clock.share("data")}
+            for tracker in trackers:
+                tracker.log({**row, **timing, **_gpu_memory(runtime)}, step + 1)
             bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
             bar.advance()
             last = step + 1 == total_steps
@@ -175,8 +175,8 @@ def train(
             saver.wait()
     distributed.barrier()
     objective.module.eval()
-    if board is not None:
-        board.close()
+    for tracker in trackers:
+        tracker.close()
     if rank() == 0:
         shutil.copyfile(state / METRICS, folder / METRICS)
     cost = {

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import ResourceError
 from priorkit.core.json_text import parse_json
 from priorkit.core.process.runtime import rank
 
@@ -75,22 +74,3 @@ def _final_mean(values: Sequence[tuple[float, float]], steps: int) -> float:
     tail = values[-max(1, steps // 10) :]
     weight = sum(w for _, w in tail)
     return sum(value * w for value, w in tail) / weight if weight else math.nan
-
-
-def open_tensorboard(folder: str | None) -> Any:
-    """TensorBoard's writer, in the first process; None where no folder is given.
-
-    Raises:
-        ResourceError: the package is not installed.
-    """
-    if folder is None or rank() != 0:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ResourceError(
-            "the package tensorboard is not installed",
-            where="--tensorboard",
-            hint="pip install tensorboard, or leave the option out; metrics.jsonl has all figures",
-        ) from None
-    return SummaryWriter(folder)

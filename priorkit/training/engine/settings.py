@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from priorkit.core.errors import Problems, ResourceError, UsageError
 from priorkit.core.options.settings import RuntimeSettings, Settings, option
-from priorkit.core.options.values import Count
+from priorkit.core.options.values import Count, Named
 from priorkit.core.process import runtime
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,10 @@ class CheckpointSettings(Settings):
     )
 
 
+TRACKERS = ("tensorboard", "wandb", "trackio")
+"""Programs that show metrics of a run."""
+
+
 class MonitorSettings(Settings):
     """Where else metrics are logged."""
 
@@ -95,11 +99,28 @@ class MonitorSettings(Settings):
 
     tensorboard: str | None = option(
         None,
-        "Folder for TensorBoard logs of losses and throughput (needs the package tensorboard).",
+        "Folder for TensorBoard logs of losses and throughput; the same as --log tensorboard=DIR.",
         metavar="DIR",
         changes_result=False,
         advanced=True,
     )
+    log: Named = option(
+        {},
+        "Show losses and throughput elsewhere, where its package is installed: tensorboard=DIR, wandb=PROJECT, "
+        "trackio=PROJECT.",
+        metavar="NAME=WHERE",
+        changes_result=False,
+        advanced=True,
+    )
+
+    @model_validator(mode="after")
+    def _check_trackers(self) -> MonitorSettings:
+        unknown = [name for name in self.log if name not in TRACKERS]
+        if unknown:
+            raise ValueError(f"expected {', '.join(TRACKERS)}, got '{unknown[0]}'")
+        if self.tensorboard and "tensorboard" in self.log:
+            raise ValueError("tensorboard is given twice: --tensorboard and --log")
+        return self
 
 
 class CompileSettings(Settings):

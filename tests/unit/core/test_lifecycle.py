@@ -80,7 +80,12 @@ def test_a_step_makes_an_artifact_with_manifest_and_recipe(bench: Bench) -> None
     assert made is not None
     assert (bench.out / "result.txt").read_text() == "sx"
     assert set(made.manifest.files) == {"result.txt", "recipe.toml"}
-    assert sorted(item.name for item in bench.out.iterdir()) == ["priorkit.json", "recipe.toml", "result.txt"]
+    assert sorted(item.name for item in bench.out.iterdir()) == [
+        "README.md",
+        "priorkit.json",
+        "recipe.toml",
+        "result.txt",
+    ]
     assert made.manifest.metrics == {"length": 3}
     assert not bench.partial.exists()
     assert str(bench.source) in (bench.out / "recipe.toml").read_text()
