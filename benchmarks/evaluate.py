@@ -182,8 +182,8 @@ def load_runner(path: Path, kind: Any = "plain", form: Any = "text") -> Any:
     import torch
 
     from priorkit.architectures.registry import check_model
+    from priorkit.evaluation.runner.asking import RequestOptions
     from priorkit.evaluation.runner.prompts import PromptBuilder
-    from priorkit.evaluation.runner.request_runner import RequestOptions
     from priorkit.inference.loading import load_model_adapter
 
     if path not in LOADED:

@@ -32,6 +32,7 @@ STEPS = {
         "representation-alignment",
         "mle-bench",
         "evaluate",
+        "stress-test",
         "correlate",
         "report",
     )

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from priorkit.analysis.disagreements import (
+    Disagreement,
+    changed_conditions,
+    reason_of,
+    sentences,
+)
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval, finite
-from priorkit.data.results.evaluation_files import read_samples, shared_benchmarks
+from priorkit.data.results.evaluation_files import read_document, read_samples, shared_benchmarks
 from priorkit.scoring.statistics.intervals import bootstrap_difference, mcnemar_exact, permutation_test
 
 EXAMPLES = 20
@@ -35,6 +42,8 @@ class Paired:
         detectable: differences under this are not detectable with these items.
         gained: ids of items on which the first scores more.
         lost: ids of items on which it scores less.
+        same_answers: items whose written answers are the same.
+        disagreements: the items whose scores differ, each with its reason.
     """
 
     name: str
@@ -48,21 +57,45 @@ class Paired:
     detectable: float
     gained: tuple[str, ...]
     lost: tuple[str, ...]
+    same_answers: int
+    disagreements: tuple[Disagreement, ...]
+
+    @property
+    def reasons(self) -> dict[str, dict[str, int]]:
+        """By reason, the most frequent first: how many items the first scores more and less on."""
+        counts = Counter(found.reason for found in self.disagreements)
+        gained = set(self.gained)
+        return {
+            reason: {
+                "items": count,
+                "gained": sum(found.reason == reason and found.id in gained for found in self.disagreements),
+            }
+            for reason, count in counts.most_common()
+        }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evaluations."""
+    """Two evaluations.
+
+    Attributes:
+        first: the one.
+        second: the other.
+        benchmarks: those of both.
+        changed: what was different when they were asked, by name: the two values.
+    """
 
     first: str
     second: str
     benchmarks: tuple[Paired, ...]
+    changed: Mapping[str, Sequence[Any]]
 
     def to_json(self) -> dict[str, Any]:
         """As ``comparison.json`` holds it."""
         return {
             "first": self.first,
             "second": self.second,
+            "changed": dict(self.changed),
             "benchmarks": {
                 benchmark.name: {
                     "items": benchmark.items,
@@ -77,14 +110,22 @@ class Comparison:
                     "lost": len(benchmark.lost),
                     "gained_items": list(benchmark.gained[:EXAMPLES]),
                     "lost_items": list(benchmark.lost[:EXAMPLES]),
+                    "same_answers": benchmark.same_answers,
+                    "reasons": benchmark.reasons,
                 }
                 for benchmark in self.benchmarks
             },
         }
 
-    def write(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_text(json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    def write(self, folder: Path) -> None:
+        """Write ``comparison.json``, and ``comparison.jsonl`` with a line per item whose scores differ."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        with (folder / "comparison.jsonl").open("w", encoding="utf-8") as stream:
+            for benchmark in self.benchmarks:
+                for found in benchmark.disagreements:
+                    row = {"benchmark": benchmark.name, **found.to_json()}
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) -> Comparison:
@@ -103,11 +144,12 @@ def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) ->
         InputError: they have no benchmark in common, or its items have another truth.
     """
     ours, theirs = _samples(first), _samples(second)
+    changed = changed_conditions(read_document(first), read_document(second))
     benchmarks = tuple(
-        _paired(name, ours[name], theirs[other], second, seed, resamples)
+        _paired(name, ours[name], theirs[other], second, seed, resamples, changed)
         for name, other in shared_benchmarks(list(ours), list(theirs), str(second))
     )
-    return Comparison(_shown(first), str(second), benchmarks)
+    return Comparison(_shown(first), str(second), benchmarks, changed)
 
 
 def _shown(path: Path) -> str:
@@ -129,6 +171,7 @@ def _paired(
     where: Path,
     seed: int,
     resamples: int,
+    changed: Mapping[str, Sequence[Any]],
 ) -> Paired:
     ids = [item for item in ours if item in theirs]
     if not ids:
@@ -160,6 +203,12 @@ def _paired(
         (interval.high - interval.low) / 2,
         tuple(item for item, a, b in zip(ids, one, other, strict=True) if a > b),
         tuple(item for item, a, b in zip(ids, one, other, strict=True) if a < b),
+        sum(ours[item].get("prediction") == theirs[item].get("prediction") for item in ids),
+        tuple(
+            Disagreement(item, reason_of(ours[item], theirs[item], changed), ours[item], theirs[item])
+            for item, a, b in zip(ids, one, other, strict=True)
+            if a != b
+        ),
     )
 
 
@@ -178,6 +227,8 @@ def _bare(truth: Any) -> Any:
 def lines_of(comparison: Comparison) -> Sequence[str]:
     """A line per benchmark for people."""
     lines = [f"against {comparison.second}, on the items of both"]
+    if comparison.changed:
+        lines.append(f"  asked differently: {', '.join(comparison.changed)}")
     for benchmark in comparison.benchmarks:
         verdict = (
             "differs"
@@ -193,4 +244,6 @@ def lines_of(comparison: Comparison) -> Sequence[str]:
             lines.append(
                 f"  differences under about {benchmark.detectable:.3g} cannot be told apart with these {benchmark.items} items"
             )
+        for reason, sentence in zip(benchmark.reasons, sentences(list(benchmark.reasons)), strict=True):
+            lines.append(f"  {benchmark.reasons[reason]['items']} items: {sentence} ({reason})")
     return lines

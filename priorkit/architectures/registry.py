@@ -58,6 +58,7 @@ def check_model(folder: Path) -> ModelInfo:
     Raises:
         InputError: no model, or a broken one.
     """
+    from priorkit.architectures.image_text.architecture import FORMAT
     from priorkit.inference import model_info
 
-    return model_info.check_model(folder, [architecture(name) for name in ARCHITECTURES])
+    return model_info.check_model(folder, [*map(architecture, ARCHITECTURES), FORMAT])

@@ -34,7 +34,7 @@ from priorkit.evaluation.presets.loading import expand
 from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import BoxFormatChoice, BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
-from priorkit.inference.bos import PromptSettings
+from priorkit.inference.backends.settings import BackendSettings
 from priorkit.models.vision.patch_settings import PatchSettings
 from priorkit.scoring.answers.mcq.published import PARSERS
 
@@ -50,12 +50,12 @@ GROUP_BY = ("ability", "prior", "size", "sub_task")
 
 
 class EvaluateSettings(
-    PromptSettings,
     ImageFolderSettings,
     QuestionColumnSettings,
     TextColumnSettings,
     ImageColumnSettings,
     PatchSettings,
+    BackendSettings,
     RuntimeSettings,
     StepSettings,
 ):
@@ -98,9 +98,24 @@ class EvaluateSettings(
     )
     compare: str | None = option(
         None,
-        "Compare with another evaluation item by item, and write comparison.json.",
+        "Compare with another evaluation item by item, with the reason of each difference: comparison.json and "
+        "comparison.jsonl. With --rescore the comparison is the result.",
         accepts=("evaluation",),
         metavar="EVALUATION",
+    )
+    blind_scores: str | None = option(
+        None,
+        "The same model's evaluation without images: write the gain by images to leakage.json (MMStar).",
+        accepts=("evaluation",),
+        metavar="EVALUATION",
+        advanced=True,
+    )
+    base_scores: str | None = option(
+        None,
+        "Evaluation of the language model that the model was built on; with --blind-scores leakage is written too.",
+        accepts=("evaluation",),
+        metavar="EVALUATION",
+        advanced=True,
     )
     task: TaskName | None = option(
         None,

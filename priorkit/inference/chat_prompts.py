@@ -26,7 +26,7 @@ def remove_special_text(text: str, image_token: str = IMAGE) -> str:
 
 
 def chat_prompt(
-    tokenizer: Any, text: str, answers: Sequence[str] = (), image_token: str = IMAGE
+    tokenizer: Any, text: str, answers: Sequence[str] = (), image_token: str = IMAGE, *, parts: bool = False
 ) -> tuple[str, list[str]]:
     """A user's turn up to where the assistant answers, and answers as they follow on it.
 
@@ -35,11 +35,12 @@ def chat_prompt(
         text: of the user; ``<image>`` for an image.
         answers: the assistant's texts.
         image_token: the model's token for an image.
+        parts: give the template lists of parts in any case; see :class:`ChatTokenizer`.
 
     Raises:
         InputError: the template refuses the turn, or rewrites it when an answer follows.
     """
-    chat = ChatTokenizer(tokenizer, 1, 0, image_token)
+    chat = ChatTokenizer(tokenizer, 1, 0, image_token, parts=parts)
     turn = ("user", text)
     prompt = chat.render([turn], add_generation_prompt=True)
     return prompt, [_answer_in_chat(chat, turn, prompt, answer) for answer in answers]

@@ -45,7 +45,7 @@ def load_model_adapter(
         return ModelAdapter(multimodal.model, multimodal.tokenizer, limit, multimodal, workers)
     model = fold_adapter(load_llm(info.folder, dtype), info).to(device).eval()
     tokenizer = load_tokenizer(info.folder, template)
-    return ModelAdapter(model, tokenizer, _max_length(model.config))
+    return ModelAdapter(model, tokenizer, max_length_of(model.config))
 
 
 def fold_adapter(model: Any, info: ModelInfo) -> Any:
@@ -69,7 +69,8 @@ def fold_adapter(model: Any, info: ModelInfo) -> Any:
     return adapted.merge_and_unload()
 
 
-def _max_length(config: Any) -> int:
+def max_length_of(config: Any) -> int:
+    """The most positions a language model takes, by its configuration."""
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         value = getattr(config, name, None)
         if isinstance(value, int):

@@ -20,6 +20,7 @@ from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
+from priorkit.models.language.end_tokens import end_tokens_of
 from priorkit.models.language.tokenizer import IMAGE, prepend_bos
 from priorkit.models.multimodal.base import Capabilities, MultimodalModel
 
@@ -86,9 +87,7 @@ class ModelAdapter:
     @property
     def end_tokens(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        configured = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        end_tokens = configured if isinstance(configured, list) else [configured]
-        return frozenset(int(end) for end in (*end_tokens, self.tokenizer.eos_token_id) if end is not None)
+        return end_tokens_of(getattr(self.model, "generation_config", None), self.tokenizer)
 
     @cached_property
     def bos_ids(self) -> list[int]:

@@ -20,7 +20,7 @@ ModelKind = Literal["llm", "mllm", "encoder"]
 ADAPTER_CONFIG, ADAPTER_MODEL = "adapter_config.json", "adapter_model.safetensors"
 
 
-class MultimodalFormat(Protocol):
+class ModelFormat(Protocol):
     """How the multimodal models of one architecture are stored."""
 
     def recognizes(self, folder: Path) -> bool:
@@ -34,6 +34,10 @@ class MultimodalFormat(Protocol):
             InputError: files are missing or broken.
         """
         ...
+
+
+class MultimodalFormat(ModelFormat, Protocol):
+    """How an architecture's multimodal models are stored, and how they are loaded for priorkit's own loops."""
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
         """Load a checked model with its adapter.
@@ -53,7 +57,9 @@ class ModelInfo:
         folder: its directory, or the base model's.
         adapter: the directory of an adapter on it.
         base: the base model of an adapter as an input, for its digest.
-        format: loads it, if it is a multimodal model.
+        format: loads it, if it is a multimodal model of an architecture that priorkit trains.
+        native: whether priorkit's own loops run it; any other model is run by transformers' ``generate``.
+        portable: whether transformers' ``generate`` and vLLM run it too: not where images need the question.
     """
 
     kind: ModelKind
@@ -61,9 +67,11 @@ class ModelInfo:
     adapter: Path | None = None
     base: Input | None = None
     format: MultimodalFormat | None = None
+    native: bool = True
+    portable: bool = True
 
 
-def check_model(folder: Path, formats: Sequence[MultimodalFormat]) -> ModelInfo:
+def check_model(folder: Path, formats: Sequence[ModelFormat]) -> ModelInfo:
     """Find out from headers what a model directory holds.
 
     Args:
@@ -107,7 +115,7 @@ def check_language_model(folder: Path, option: str) -> ModelInfo:
     return check_model(folder, ())
 
 
-def _check_adapter(folder: Path, formats: Sequence[MultimodalFormat]) -> ModelInfo:
+def _check_adapter(folder: Path, formats: Sequence[ModelFormat]) -> ModelInfo:
     config = read_json(folder / ADAPTER_CONFIG)
     where = str(folder / ADAPTER_CONFIG)
     base = config.get("base_model_name_or_path")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from priorkit.analysis.evaluation_comparison import compare, lines_of
+from priorkit.analysis.paired_results import write_paired_results
 from priorkit.architectures.registry import check_model
 from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.io.rejects import Rejects
 from priorkit.evaluation.presets.loading import suite, suite_names
-from priorkit.evaluation.results.model_entry import describe_model
+from priorkit.evaluation.results.model_entry import describe_model, describe_request
 from priorkit.evaluation.results.rescore import read_origin, read_suites
 from priorkit.evaluation.results.scored_benchmarks import (
     ScoredBenchmark,
@@ -27,11 +26,6 @@ from priorkit.evaluation.runner.model_answers import ask_model, judge_all
 from priorkit.evaluation.runner.plan import EvaluationPlan, plan_evaluation
 from priorkit.evaluation.runner.stored_answers import score_predictions, score_stored
 from priorkit.evaluation.settings import EvaluateSettings
-
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
 
 
 def plan(settings: EvaluateSettings, inputs: Inputs) -> Plan[EvaluationPlan]:
@@ -49,11 +43,9 @@ def execute(settings: EvaluateSettings, work: Work[EvaluationPlan]) -> None:
     if runtime.rank() != 0:
         return
     _summarise(settings, work, done, about)
-    if settings.compare:
-        compared = compare(work.path, work.inputs["compare"].path, settings.seed, settings.resamples)
-        compared.write(work.path / "comparison.json")
-        for line in lines_of(compared):
-            logger.info(f"  {line}")
+    given = [work.inputs.optional(name) for name in ("compare", "blind_scores", "base_scores")]
+    other, blind, base = (item.path if item else None for item in given)
+    write_paired_results(work.path, other, blind, base, settings.seed, settings.resamples)
     rejects.write(work.path)
     items = sum(len(benchmark.items) for benchmark in done)
     work.metrics.update(items=items, rejected=len(rejects))
@@ -72,8 +64,9 @@ def _answers(
         done = [score_predictions(settings, work, job.predictions)]
     else:
         assert job.model is not None  # checked in the plan
-        done = ask_model(settings, work, job.model, job.benchmarks, rejects, job.box_request)
+        done = ask_model(settings, work, job.model, job.benchmarks, rejects, job.box_request, job.backend)
         about["model"] = describe_model(settings, work, job.model)
+        about["asked"] = describe_request(settings, job.model, job.backend)
     return (judge_all(settings, work, done) if settings.judge else done), about
 
 

@@ -44,12 +44,12 @@ class Lion(Architecture[LionTuneSettings]):
         if not is_lion_adapter(folder):
             check_processor(folder)
             tensor_files(folder)
-            return ModelInfo("mllm", folder, format=self)
+            return ModelInfo("mllm", folder, format=self, portable=False)
         from priorkit.models.multimodal.llava import check_llava
 
         base = base_of(folder)
         check_llava(base.path)
-        return ModelInfo("mllm", base.path, folder, base, self)
+        return ModelInfo("mllm", base.path, folder, base, self, portable=False)
 
     def load_for_inference(self, info: ModelInfo) -> MultimodalModel:
         """Load a full model, or an adapter on its base."""

@@ -31,12 +31,13 @@ class Llava(Architecture[LlavaTuneSettings]):
         return prepare(settings, work, runtime)
 
     def recognizes(self, folder: Path) -> bool:
-        """By the model type; PEFT adapters are not recognized here."""
-        return (
-            not (folder / ADAPTER_CONFIG).is_file()
-            and (folder / "config.json").is_file()
-            and read_config(folder)["model_type"] == "llava"
-        )
+        """By the model type; PEFT adapters are not recognized here, nor towers whose images differ in positions."""
+        if (folder / ADAPTER_CONFIG).is_file() or not (folder / "config.json").is_file():
+            return False
+        config = read_config(folder)
+        tower = config.get("vision_config")
+        pixtral = isinstance(tower, dict) and tower.get("model_type") == "pixtral"
+        return config["model_type"] == "llava" and not pixtral
 
     def check(self, folder: Path) -> ModelInfo:
         """Check the model type and that there are weights."""

@@ -82,7 +82,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
         torch.cuda.set_device(chosen)
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
-    return Runtime(chosen, _precision(precision, chosen), seed)
+    return Runtime(chosen, resolve_precision(precision, chosen), seed)
 
 
 def start_portable(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Runtime:
@@ -114,7 +114,12 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def _precision(name: PRECISIONS, device: torch.device) -> Literal["fp32", "bf16"]:
+def resolve_precision(name: PRECISIONS, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The compute dtype that a setting means on a device.
+
+    Raises:
+        ResourceError: the device cannot compute in it.
+    """
     import torch
 
     if device.type == "cuda":

@@ -151,9 +151,22 @@ def _from_log(
         taken = max(range(len(values)), key=lambda index: values[index])
         options = tuple(fields["choices"])
         item = predicted(task, {**fields, "prediction": options[taken]}, columns)
-        return item, ModelAnswer(options[taken], "", taken, tuple(values), (1,) * len(values), options)
+        prompt = _prompt(row)
+        return item, ModelAnswer(options[taken], prompt, taken, tuple(values), (1,) * len(values), options)
     item = predicted(task, {**fields, "prediction": prediction}, columns)
-    return item, ModelAnswer(prediction)
+    return item, ModelAnswer(prediction, _prompt(row))
+
+
+def _prompt(row: Mapping[str, Any]) -> str:
+    """The text that the model was given; empty where the log has none."""
+    arguments = row.get("arguments")
+    calls = list(arguments.values()) if isinstance(arguments, dict) else arguments
+    first = calls[0] if isinstance(calls, list) and calls else None
+    if isinstance(first, dict):
+        first = first.get("arg_0")
+    elif isinstance(first, list):
+        first = first[0] if first else None
+    return first if isinstance(first, str) else ""
 
 
 def _loglikelihoods(responses: Any) -> list[float] | None:

@@ -44,9 +44,10 @@ class StoredBenchmark:
 
 
 def read_origin(folder: Path) -> dict[str, Any]:
-    """What ``results.json`` says of the model that answered: its digest, whether it saw the images."""
+    """What ``results.json`` says of the model that answered, and of how it was asked."""
     document = read_document(folder)
-    return {"model": document.get("model")}
+    asked = {"asked": document["asked"]} if "asked" in document else {}
+    return {"model": document.get("model"), **asked}
 
 
 def read_suites(folder: Path) -> dict[str, Mapping[str, Sequence[str]]]:

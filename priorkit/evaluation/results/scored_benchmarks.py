@@ -221,6 +221,7 @@ def sample(done: ScoredBenchmark, index: int) -> dict[str, Any]:
         **({"question": item.question} if item.question else {}),
         **({"cluster": item.cluster} if item.cluster else {}),
         **({"image_size": list(item.image_size)} if item.image_size else {}),
+        **({"image_tokens": answer.image_tokens} if answer.image_tokens else {}),
         **({"withheld": True} if item.withheld else {}),
     }
 

@@ -15,7 +15,7 @@ from priorkit.evaluation.results.scored_benchmarks import ScoredBenchmark
 from priorkit.evaluation.results.scoring import score_answers
 from priorkit.evaluation.runner.image_shuffling import shuffle_images
 from priorkit.evaluation.runner.judging import load_judge, read_rubric
-from priorkit.evaluation.runner.runner import ModelRunner, RunnerOptions, load_runner
+from priorkit.evaluation.runner.runner import BackendName, ModelRunner, RunnerOptions, load_runner
 from priorkit.evaluation.settings import EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.inference.answer_cache import AnswerCache
@@ -36,6 +36,7 @@ def ask_model(
     benchmarks: Sequence[tuple[BenchmarkSource, AnswerMode]],
     rejects: Rejects,
     box_request: str,
+    backend: BackendName,
 ) -> list[ScoredBenchmark]:
     """All benchmarks in order; under torchrun the processes share the items of each."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
@@ -48,7 +49,7 @@ def ask_model(
         settings.max_new_tokens or (EXPLANATION_TOKENS if settings.explain else None), settings.circular,
         read_rubric(work.inputs["rubric"].path if settings.rubric else None).instruction if settings.explain else "",
         settings.workers, settings.bos_token, settings.region_layer, box_request,
-        settings.chat_template,
+        settings.chat_template, backend, settings.max_image_pixels,
     )  # fmt: skip
     run = load_runner(model, options, started)
     done = [_answer_benchmark(settings, work, source, mode, rejects, run) for source, mode in benchmarks]

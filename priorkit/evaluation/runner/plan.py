@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from priorkit.core.errors import InputError, Problems, UsageError
-from priorkit.core.options.specs import refuse_changed
-from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs, Plan
-from priorkit.data.results.evaluation_files import shared_benchmarks
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, stem_of
 from priorkit.evaluation.results.rescore import check_versions, read_entries
+from priorkit.evaluation.runner.backends.checks import check_backend
 from priorkit.evaluation.runner.compatibility import (
     answer_mode_of,
     check_groups,
@@ -24,19 +22,15 @@ from priorkit.evaluation.runner.compatibility import (
 )
 from priorkit.evaluation.runner.judging import check_judge, read_rubric
 from priorkit.evaluation.runner.memory_estimate import disk_of, memory_of
+from priorkit.evaluation.runner.request_checks import check_paired, check_request, refuse_model_options
 from priorkit.evaluation.runner.stored_answers import Predictions, check_answer_columns, read_predicted
 from priorkit.evaluation.settings import GROUP_BY, EvaluateSettings
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.registry import TASKS
 
 if TYPE_CHECKING:
+    from priorkit.inference.backends.settings import BackendName
     from priorkit.inference.model_info import ModelInfo
-
-MODEL_OPTIONS = (
-    "blind", "shuffle_images", "circular", "by", "prompt", "choices", "bos_token", "explain", "template",
-    "max_new_tokens", "region_layer", "box_format", "chat_template",
-)  # fmt: skip
-"""Options that say how a model is asked."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,14 @@ class EvaluationPlan:
         benchmarks: each with how it is to be asked.
         box_request: the sentence that asks for a box.
         predictions: the answers of ``--predictions``; None without.
+        backend: what runs the model.
     """
 
     model: ModelInfo | None
     benchmarks: tuple[tuple[BenchmarkSource, AnswerMode], ...]
     box_request: str = ""
     predictions: Predictions | None = None
+    backend: BackendName = "priorkit"
 
 
 def plan_evaluation(
@@ -65,7 +61,7 @@ def plan_evaluation(
         read_rubric(inputs["rubric"].path)
     if settings.predictions:
         return _plan_predictions(settings, inputs, judges)
-    _check_request(settings, inputs)
+    check_request(settings, inputs)
     sources = settings.benchmark_sources(inputs)
     if sources and all(source.preset for source in sources):
         refuse_columns(settings, "a preset names its columns itself")
@@ -74,10 +70,10 @@ def plan_evaluation(
         entries = read_entries(inputs["rescore"].path)
         check_versions(entries, sources, settings.rescore)
         check_answer_columns(settings, inputs["rescore"].path / "samples.jsonl")
-        _check_shared(settings, inputs, list(entries))
+        check_paired(settings, inputs, list(entries))
         facts = [(name, str(entry["task"])) for name, entry in entries.items()]
         return _plan_without(facts, inputs["rescore"].path / "samples.jsonl", judges, settings)
-    _check_shared(settings, inputs, [source.name for source in sources])
+    check_paired(settings, inputs, [source.name for source in sources])
     checked = check_model(inputs["model"].path)
     settings.check_template(
         "an encoder has no conversations"
@@ -90,10 +86,12 @@ def plan_evaluation(
     check_groups(settings.group_by, GROUP_BY, settings.cluster, columns)
     check_sight(str(settings.model), checked, sources, blind=settings.blind, shuffle=settings.shuffle_images)
     check_patches(settings, str(settings.model), checked, sources)
+    backend = check_backend(settings, checked)
     jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
         (source, answer_mode_of(source.task, checked.kind, settings.mode)) for source in sources
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
+    facts += [("back end", backend)] if backend != "priorkit" else []
     facts += [(source.name, f"{source.task.name} by {mode}") for source, mode in jobs]
     box_format, box_request = choose_box_request(settings.box_format, inputs["model"], checked, sources)
     facts += [("boxes", f"asked for in {box_format}")] if box_format else []
@@ -101,28 +99,8 @@ def plan_evaluation(
         facts,
         disk_bytes=disk_of(sources, settings.limit),
         memory_bytes=memory_of([checked, *judges], sources, settings.device),
-        payload=EvaluationPlan(checked, tuple(jobs), box_request),
+        payload=EvaluationPlan(checked, tuple(jobs), box_request, backend=backend),
     )
-
-
-def _check_request(settings: EvaluateSettings, inputs: Inputs) -> None:
-    problems = Problems(UsageError)
-    if settings.rescore:
-        _refuse_model_options(settings, "--rescore", problems)
-    if "model" not in inputs and not settings.rescore:
-        problems.add(
-            "MODEL is missing", hint="name a model and benchmarks, or --predictions FILE with --task TASK"
-        )
-    if not (settings.benchmarks or settings.rescore):
-        problems.add("BENCHMARK is missing", hint="name at least one file, folder or artifact")
-    check_templates(settings.template, problems, "option")
-    if settings.blind and settings.shuffle_images:
-        problems.add("images are withheld or shuffled, not both", where="--blind, --shuffle-images")
-    problems.raise_if_any()
-
-
-def _refuse_model_options(settings: EvaluateSettings, given: str, problems: Problems) -> None:
-    refuse_changed(settings, MODEL_OPTIONS, problems, f"{given} asks no model, so that this has no effect")
 
 
 def _plan_predictions(
@@ -135,12 +113,12 @@ def _plan_predictions(
         problems.add("--predictions needs --task", where="--task", hint=f"one of {', '.join(TASKS)}")
     elif not TASKS[settings.task].from_predictions:
         problems.add(f"'{settings.task}' cannot be scored from written answers", where="--task")
-    _refuse_model_options(settings, "--predictions", problems)
+    refuse_model_options(settings, "--predictions", problems)
     problems.raise_if_any()
     path = inputs["predictions"].path
     if not path.is_file():
         raise InputError("expected a JSON Lines file", where=f"--predictions {settings.predictions}")
-    _check_shared(settings, inputs, [stem_of(path)])
+    check_paired(settings, inputs, [stem_of(path)])
     facts = [("predictions", path.name), ("task", str(settings.task))]
     planned = _plan_without(facts, path, judges, settings)
     # A file of answers is small, and nothing else is read.
@@ -157,10 +135,3 @@ def _plan_without(
         memory_bytes=memory_of(judges, (), settings.device),
         payload=EvaluationPlan(None, ()),
     )
-
-
-def _check_shared(settings: EvaluateSettings, inputs: Inputs, names: Sequence[str]) -> None:
-    """Look before anything is asked whether there will be something to compare."""
-    if settings.compare:
-        theirs = read_entries(inputs["compare"].path)
-        shared_benchmarks(names, list(theirs), f"--compare {settings.compare}")

@@ -73,6 +73,7 @@ class PromptBuilder:
         wording: the benchmark's wording.
         image_token: the model's token for an image.
         box_request: the sentence that asks for a box; empty for the usual one.
+        parts: give the chat template lists of text and images in any case.
     """
 
     tokenizer: Any
@@ -82,21 +83,18 @@ class PromptBuilder:
     wording: PromptWording = PromptWording()
     image_token: str = IMAGE
     box_request: str = ""
+    parts: bool = False
 
     def __call__(self, item: Item, task: Task, mode: AnswerMode) -> ItemPrompt:
         """The prompt of an item."""
-        key = self._key(item, task, mode)
-        options = "\n".join(lettered_options(item))
-        worded = self.wording.chat if self.kind == "chat" else self.wording.plain
-        form = worded or instructions()[self.kind][key]
-        form = form.replace("{box_request}", self.box_request or DECIMAL_BOXES.request)
         placeholder = (IMAGE + "\n") * len(item.images)
         if self.kind == "chat":
-            question_text = form.format(question=item.question.strip(), options=options)
-            text = remove_special_text(question_text.strip("\n"), self.image_token)
+            text = self.user_text(item, task, mode)
             sentence = "" if item.tags is None else tag_sentence(item.tags, self.tags)
             prompt = self._chat(placeholder + sentence + text, self.options(item, task, mode))
             return replace(prompt, user_text=text)
+        options = "\n".join(lettered_options(item))
+        form = self._form(self.wording.plain, item, task, mode)
         joiner = self.wording.joiner
         spelled = tuple(tuple(joiner + text for text in group) for group in self.options(item, task, mode))
         if item.contexts and mode == "likelihood":
@@ -111,6 +109,17 @@ class PromptBuilder:
         question = item.question if bare else item.question.strip()
         question_text = remove_special_text(form.format(question=question, options=options), self.image_token)
         return ItemPrompt(placeholder + (question_text if bare else question_text.lstrip("\n")), spelled)
+
+    def user_text(self, item: Item, task: Task, mode: AnswerMode) -> str:
+        """The user's words in a chat: question, options and instruction, without images and tags."""
+        form = self._form(self.wording.chat, item, task, mode)
+        options = "\n".join(lettered_options(item))
+        text = form.format(question=item.question.strip(), options=options)
+        return remove_special_text(text.strip("\n"), self.image_token)
+
+    def _form(self, worded: str, item: Item, task: Task, mode: AnswerMode) -> str:
+        form = worded or instructions()[self.kind][self._key(item, task, mode)]
+        return form.replace("{box_request}", self.box_request or DECIMAL_BOXES.request)
 
     def _key(self, item: Item, task: Task, mode: AnswerMode) -> str:
         """Which instruction of ``prompts.toml`` asks an item."""
@@ -127,6 +136,6 @@ class PromptBuilder:
 
     def _chat(self, text: str, options: tuple[tuple[str, ...], ...]) -> ItemPrompt:
         flat = [option for group in options for option in group]
-        before, continuations = chat_prompt(self.tokenizer, text, flat, self.image_token)
+        before, continuations = chat_prompt(self.tokenizer, text, flat, self.image_token, parts=self.parts)
         remaining = iter(continuations)
         return ItemPrompt(before, tuple(tuple(next(remaining) for _ in group) for group in options))

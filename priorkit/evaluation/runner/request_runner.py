@@ -1,19 +1,18 @@
-"""Putting a benchmark's items to a language model or multimodal model."""
+"""Putting prompts to a language model or multimodal model by priorkit's own loops: token ids and images."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.runner.asking import RequestOptions, ask, first_line, option_answer
 from priorkit.evaluation.runner.item_inputs import inputs_of
-from priorkit.evaluation.runner.prompts import ItemPrompt, PromptBuilder
+from priorkit.evaluation.runner.prompts import ItemPrompt
 from priorkit.evaluation.runner.rejected_items import reject_items
 from priorkit.evaluation.tasks.base import AnswerMode, Task
-from priorkit.evaluation.tasks.choice import rotated
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference import generation, likelihood
 from priorkit.inference.answer_cache import AnswerCache
@@ -35,23 +34,6 @@ TokenPairs = list[tuple[list[int], list[int]]]
 """Token ids of context and continuation for each spelling of each of an item's options."""
 
 
-@dataclass(frozen=True)
-class RequestOptions:
-    """How a model is asked.
-
-    Attributes:
-        prompter: makes the prompts.
-        batch_size: contexts or prompts per forward pass.
-        max_new_tokens: most tokens of a written answer.
-        circular: whether choices are asked in all rotations of their options.
-    """
-
-    prompter: PromptBuilder
-    batch_size: int
-    max_new_tokens: int
-    circular: bool = False
-
-
 def run_requests(
     subject: ModelAdapter,
     options: RequestOptions,
@@ -62,43 +44,47 @@ def run_requests(
     name: str,
     answer_cache: AnswerCache,
 ) -> tuple[list[Item], list[ModelAnswer]]:
-    """All answers of a model; items whose image and question exceed its length go to ``rejects``.
-
-    Returns:
-        The items that could be asked, and their answers, in order.
-
-    Raises:
-        InputError: too many items do not fit.
-    """
+    """:func:`ask`, or the likelihood of documents, by priorkit's own loops."""
     if task.documents:
         return _read_documents(subject, options, items, rejects, name, answer_cache)
-    turns = [len(item.choices) if options.circular and item.choices else 1 for item in items]
-    units = [
-        (index, rotated(item, by) if by else item)
-        for index, (item, count) in enumerate(zip(items, turns, strict=True))
-        for by in range(count)
-    ]
-    prompts = [options.prompter(item, task, mode) for _, item in units]
-    encode = _encoder(subject)
-    pairs = [_pairs(subject, encode, prompt) for prompt in prompts]
-    problems = _problems(subject, encode, units, prompts, pairs)
-    reject_items(items, problems, rejects, name)
-    usable = [unit for unit, (index, _) in enumerate(units) if index not in problems]
-    if not usable:
-        raise InputError(f"no item can be asked; the first: {next(iter(problems.values()))}", where=name)
-    chosen, prompts = [units[unit][1] for unit in usable], [prompts[unit] for unit in usable]
-    inputs = inputs_of(subject.capabilities, chosen, prompts, task)
-    if mode == "likelihood":
-        kept_pairs = [pairs[unit] for unit in usable]
-        answers = _compare(subject, options, chosen, prompts, kept_pairs, inputs, task, name, answer_cache)
-    else:
-        answers = _write(subject, options, chosen, prompts, inputs, name, answer_cache)
-    collected: dict[int, list[ModelAnswer]] = {}
-    for unit, answer in zip(usable, answers, strict=True):
-        collected.setdefault(units[unit][0], []).append(answer)
-    return [items[index] for index in collected], [
-        replace(turns[0], turns=tuple(turns[1:])) for turns in collected.values()
-    ]
+    return ask(_TokenResponder(subject, options), options, items, task, mode, rejects, name, answer_cache)
+
+
+@dataclass
+class _TokenResponder:
+    """A model whose prompts are token ids, with as many positions for every image."""
+
+    subject: ModelAdapter
+    options: RequestOptions
+    _pairs_of: dict[int, TokenPairs] = field(default_factory=dict[int, TokenPairs])
+
+    def problems(self, units: Sequence[tuple[int, Item]], prompts: Sequence[ItemPrompt]) -> dict[int, str]:
+        encode = _encoder(self.subject)
+        pairs = [_pairs(self.subject, encode, prompt) for prompt in prompts]
+        self._pairs_of = dict(zip(map(id, prompts), pairs, strict=True))
+        return _problems(self.subject, encode, units, prompts, pairs)
+
+    def answers(
+        self,
+        items: Sequence[Item],
+        prompts: Sequence[ItemPrompt],
+        task: Task,
+        mode: AnswerMode,
+        name: str,
+        answer_cache: AnswerCache,
+    ) -> list[ModelAnswer | str]:
+        subject, options = self.subject, self.options
+        inputs = inputs_of(subject.capabilities, items, prompts, task)
+        if mode == "likelihood":
+            pairs = [self._pairs_of[id(prompt)] for prompt in prompts]
+            answers = _compare(subject, options, items, prompts, pairs, inputs, task, name, answer_cache)
+        else:
+            answers = _write(subject, options, items, prompts, inputs, name, answer_cache)
+        each = subject.multimodal.image_tokens if subject.multimodal is not None else 0
+        return [
+            replace(answer, image_tokens=each * len(item.images))
+            for item, answer in zip(items, answers, strict=True)
+        ]
 
 
 def _encoder(subject: ModelAdapter) -> Callable[[str], list[int]]:
@@ -165,7 +151,7 @@ def _compare(
         for index, score, ids in zip(request.places, likelihoods, request.continuations, strict=True):
             values[request.item][index] = (score, len(ids))
     return [
-        _answer(item, prompt, option_scores, task, options.prompter)
+        option_answer(item, prompt, option_scores, task, options.prompter)
         for item, prompt, option_scores in zip(items, prompts, values, strict=True)
     ]
 
@@ -186,35 +172,6 @@ def _scored(
     return answer_cache.get_or_compute(
         likelihood.batches(subject, requests, inputs, options.batch_size), score, name
     )
-
-
-def _answer(
-    item: Item, prompt: ItemPrompt, scores: dict[int, tuple[float, int]], task: Task, prompter: PromptBuilder
-) -> ModelAnswer:
-    """Take the best option: the first of the largest value.
-
-    Probabilities of an option's spellings are added. Options are compared by the log-likelihood of their
-    full text, as ``acc`` of lm-evaluation-harness; ``acc_norm`` divides by length.
-    """
-    sums: list[float] = []
-    tokens: list[int] = []
-    position = 0
-    for group in prompt.options:
-        option_scores = [scores[position + number] for number in range(len(group))]
-        position += len(group)
-        sums.append(_log_sum([value for value, _ in option_scores]))
-        tokens.append(max(count for _, count in option_scores))
-    taken = max(range(len(sums)), key=lambda index: sums[index])
-    options = tuple(group[0] for group in prompter.options(item, task, "likelihood"))
-    prediction = item.choices[taken] if item.choices else options[taken]
-    return ModelAnswer(prediction, prompt.text, taken, tuple(sums), tuple(tokens), options)
-
-
-def _log_sum(values: Sequence[float]) -> float:
-    largest = max(values)
-    if len(values) == 1 or math.isinf(largest):
-        return largest
-    return largest + math.log(math.fsum(math.exp(value - largest) for value in values))
 
 
 def _write(
@@ -249,14 +206,9 @@ def _write(
 
     texts = answer_cache.get_or_compute(generation.batches(rows, inputs, options.batch_size), write, name)
     return [
-        ModelAnswer(_first_line(text) if plain else text.strip(), prompt.text)
+        ModelAnswer(first_line(text) if plain else text.strip(), prompt.text)
         for text, prompt in zip(texts, prompts, strict=True)
     ]
-
-
-def _first_line(text: str) -> str:
-    """A language model without a chat template continues with the next question; its answer is one line."""
-    return text.strip().split("\n", 1)[0].strip()
 
 
 def _read_documents(

@@ -13,6 +13,7 @@ from priorkit.evaluation.runner.compatibility import warn_of_misaligned_boxes
 from priorkit.evaluation.tasks.base import AnswerMode
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache
+from priorkit.inference.backends.settings import BackendName
 from priorkit.inference.bos import BosRule
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class RunnerOptions:
         region_layer: hidden state of an encoder whose patches are compared with texts.
         box_request: the sentence that asks for a box; empty for the usual one.
         chat_template: ``--chat-template``, which replaces the model's.
+        backend: what runs the model.
+        max_image_pixels: larger images are scaled down to this; 0 leaves it to the processor.
     """
 
     prompt: Literal["auto", "chat", "plain"] = "auto"
@@ -56,6 +59,8 @@ class RunnerOptions:
     region_layer: int = -2
     box_request: str = ""
     chat_template: str | None = None
+    backend: BackendName = "priorkit"
+    max_image_pixels: int = 0
 
 
 class ModelRunner(Protocol):
@@ -82,14 +87,17 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
     """
     if checked.kind == "encoder":
         return _encoder(checked.folder, options, started)
+    from priorkit.evaluation.runner.backends.subjects import BackendOptions, RequestOptions, load_subject
     from priorkit.evaluation.runner.prompts import PromptBuilder, PromptWording
-    from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
-    from priorkit.inference.loading import load_model_adapter
 
-    subject = load_model_adapter(
-        checked, started.device, workers=options.workers, template=options.chat_template
+    chosen = BackendOptions(
+        options.bos_token,
+        options.max_image_pixels,
+        options.workers,
+        options.batch_size,
+        options.chat_template,
     )
-    subject.bos_token = options.bos_token
+    subject = load_subject(checked, options.backend, chosen, started)
 
     def ask_subject(
         items: list[Item],
@@ -121,10 +129,11 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
                 subject.tokenizer,
                 kind,
                 form,
-                subject.capabilities.tags,
+                subject.tags,
                 wording,
                 subject.image_token,
                 options.box_request,
+                subject.parts,
             ),
             options.batch_size,
             options.max_new_tokens
@@ -135,18 +144,14 @@ def load_runner(checked: ModelInfo, options: RunnerOptions, started: Runtime) ->
         if checked.kind == "mllm" and source.task.boxes:
             warn_of_misaligned_boxes(checked.folder, items, source.name)
         with started.autocast():
-            answered = run_requests(
-                subject, request_options, items, source.task, mode, rejects, source.name, answer_cache
-            )
-        subject.forget()
-        return answered
+            return subject.ask(request_options, items, source.task, mode, rejects, source.name, answer_cache)
 
     return ask_subject
 
 
 def _encoder(folder: Path, options: RunnerOptions, started: Runtime) -> ModelRunner:
+    from priorkit.evaluation.runner.encoders.zero_shot import compare, load_for_ranking
     from priorkit.evaluation.runner.rejected_items import reject_items
-    from priorkit.evaluation.runner.zero_shot import compare, load_for_ranking
 
     encoder = load_for_ranking(folder, started.device)
 

@@ -94,6 +94,7 @@ class ModelAnswer:
         rank: rank of the right text, for retrieval.
         hit: whether the most similar patch is a right one, for pointing; ``taken`` is its number.
         chance: the share of right patches, for pointing.
+        image_tokens: positions that the images took in the prompt.
         turns: the answers with the options rotated by one, two and so on, for circular choices.
         text: the prediction without reasoning blocks, which is what tasks score.
     """
@@ -107,6 +108,7 @@ class ModelAnswer:
     rank: float = 0.0
     hit: bool = False
     chance: float = 0.0
+    image_tokens: int = 0
     turns: tuple[ModelAnswer, ...] = ()
     text: str = field(init=False, repr=False, compare=False)
 

@@ -14,8 +14,9 @@ from tokenizers import processors
 from priorkit.architectures.registry import check_model
 from priorkit.core.process import runtime
 from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.runner.asking import RequestOptions
 from priorkit.evaluation.runner.prompts import PromptBuilder
-from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
+from priorkit.evaluation.runner.request_runner import run_requests
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.inference import likelihood

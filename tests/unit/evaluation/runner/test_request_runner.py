@@ -8,8 +8,9 @@ import pytest
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
+from priorkit.evaluation.runner.asking import RequestOptions
 from priorkit.evaluation.runner.prompts import PromptBuilder
-from priorkit.evaluation.runner.request_runner import RequestOptions, run_requests
+from priorkit.evaluation.runner.request_runner import run_requests
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
 from priorkit.inference.answer_cache import AnswerCache

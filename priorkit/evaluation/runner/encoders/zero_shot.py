@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from priorkit.data.images.decoding import image_key
-from priorkit.evaluation.runner.pointing import point
+from priorkit.evaluation.runner.encoders.pointing import point
 from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 from priorkit.inference.answer_cache import AnswerCache

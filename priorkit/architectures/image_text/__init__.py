@@ -1,0 +1,1 @@
+"""Image-text-to-text models of any family of transformers, as their own processors use them."""

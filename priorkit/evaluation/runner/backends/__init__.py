@@ -1,0 +1,1 @@
+"""Putting prompts to a back end, and which one a model gets."""

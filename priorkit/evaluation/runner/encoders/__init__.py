@@ -1,0 +1,1 @@
+"""Putting a benchmark's items to an encoder."""

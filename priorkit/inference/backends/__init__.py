@@ -1,0 +1,1 @@
+"""Programs that run a model on prompts of text and images: transformers, vLLM."""
