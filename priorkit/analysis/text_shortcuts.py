@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from priorkit.core.errors import InputError
 from priorkit.core.interval import Interval
 from priorkit.data.io.tables import write_table
+from priorkit.data.results.evaluation_files import read_samples
 from priorkit.scoring.statistics.intervals import bootstrap_difference, bootstrap_mean
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,13 @@ class Shortcuts:
             "gain": self.gain.to_dict(),
             "by_fold": self.by_fold,
         }
+
+
+def scores_of(folder: Path) -> dict[str, float]:
+    """Scores of an evaluation by item; items without one are left out."""
+    return {
+        str(row["id"]): float(row["score"]) for _, row in read_samples(folder) if row["score"] is not None
+    }
 
 
 def summarise(

@@ -7,12 +7,15 @@ better than before tuning are patterns of the benchmark itself, which any model 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import ResourceError
+from priorkit.core.options.specs import result_settings
 from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
@@ -62,6 +65,7 @@ def execute(settings: StressTestSettings, work: Work[list[BenchmarkSource]]) -> 
     from priorkit.evaluation.runner.text_folds import write_folds
 
     found: dict[str, Any] = {}
+    kept = _kept_folder(settings, work)
     rejects = Rejects(settings.reject_limit)
     for number, source in enumerate(work.plan.payload):
         rejected = Rejects(settings.reject_limit)
@@ -69,7 +73,7 @@ def execute(settings: StressTestSettings, work: Work[list[BenchmarkSource]]) -> 
         for row in rejected.rows:
             rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
         rejects.accept(len(items))
-        folder = work.state / f"benchmark-{number}"
+        folder = kept / f"benchmark-{number}"
         folds = write_folds(items, source.task, folder, settings.folds, settings.seed, source.name)
         untuned = _answers(settings, work.inputs.one("llm").path, folder / "all.jsonl", folder / "untuned")
         tuned: dict[str, float] = {}
@@ -84,6 +88,18 @@ def execute(settings: StressTestSettings, work: Work[list[BenchmarkSource]]) -> 
         rejected=len(rejects),
         tensors=TENSORS,
     )
+    shutil.rmtree(kept.parent, ignore_errors=True)
+
+
+def _kept_folder(settings: StressTestSettings, work: Work[Any]) -> Path:
+    """Where finished folds are kept: next to ``--out``, as models in an unfinished artifact are no inputs.
+
+    Its name follows from settings and inputs, so that a run with others begins anew.
+    """
+    request = [result_settings(settings), [item.digest() for item in work.inputs.values()]]
+    digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    out = Path(settings.out or "").expanduser()
+    return out.with_name(f"{out.name}.folds") / digest
 
 
 def _fold(settings: StressTestSettings, llm: Path, folder: Path) -> dict[str, float]:
@@ -112,7 +128,7 @@ def _fold(settings: StressTestSettings, llm: Path, folder: Path) -> dict[str, fl
 
 def _answers(settings: StressTestSettings, model: Path, benchmark: Path, out: Path) -> dict[str, float]:
     """Scores of all items by id; read again where the evaluation is complete."""
-    from priorkit.data.results.evaluation_files import read_samples
+    from priorkit.analysis.text_shortcuts import scores_of
 
     if not (out / "priorkit.json").is_file():
         evaluate.run(
@@ -131,7 +147,7 @@ def _answers(settings: StressTestSettings, model: Path, benchmark: Path, out: Pa
                 reject_limit=settings.reject_limit,
             )
         )
-    return {str(row["id"]): float(row["score"]) for _, row in read_samples(out) if row["score"] is not None}
+    return scores_of(out)
 
 
 STEP = Step(StressTestSettings, plan, execute)
