@@ -287,7 +287,8 @@ def _reason_against(kernel: Kernel, heads: Heads, dtype: torch.dtype, device: to
     ) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     for found, expected in zip(*results, strict=True):
-        difference = float((found.float() - expected.float()).abs().max() / expected.float().abs().max())
+        apart = (found.detach().float() - expected.detach()).abs().max()
+        difference = float(apart / expected.detach().abs().max())
         if not difference <= TOLERANCE[dtype]:
             return f"it differs from plain attention by {difference:.3g}"
     return ""
