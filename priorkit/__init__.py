@@ -4,7 +4,7 @@
 
 - ``pk.rank_e``: Rank_e of features at hand.
 - ``pk.load_encoder``: features of images and texts.
-- ``pk.evaluate``, ``pk.merge``: models on benchmarks, models merged.
+- ``pk.evaluate``, ``pk.diagnose``, ``pk.merge``: models on benchmarks, what holds them back, models merged.
 - ``pk.steps.NAME``: every step as a function; ``pk.check`` returns a step's plan.
 - ``pk.Error`` and its subclasses: what a caller can handle.
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from priorkit.api import steps as steps
     from priorkit.api.encoders import load_encoder
-    from priorkit.api.models import evaluate, merge
+    from priorkit.api.models import diagnose, evaluate, merge
     from priorkit.api.rank_e import rank_e
     from priorkit.api.steps import check
     from priorkit.core.errors import (
@@ -40,6 +40,7 @@ __all__ = [
     "ResourceError",
     "UsageError",
     "check",
+    "diagnose",
     "evaluate",
     "load_encoder",
     "merge",
@@ -49,6 +50,7 @@ __all__ = [
 
 _MODULES = {
     "check": "priorkit.api.steps",
+    "diagnose": "priorkit.api.models",
     "evaluate": "priorkit.api.models",
     "load_encoder": "priorkit.api.encoders",
     "merge": "priorkit.api.models",

@@ -34,6 +34,7 @@ STEPS = {
         "evaluate",
         "stress-test",
         "correlate",
+        "diagnose",
         "report",
     )
 }

@@ -1,4 +1,4 @@
-"""Evaluating and merging models, with a folder for the result where none is named."""
+"""Evaluating, diagnosing and merging models, with a folder for the result where none is named."""
 
 from __future__ import annotations
 
@@ -70,6 +70,50 @@ def evaluate(
         for benchmark, entry in content["benchmarks"].items()
     }
     return EvaluationResult(made, metrics)
+
+
+@dataclass(frozen=True)
+class DiagnosisResult:
+    """Why a multimodal model fails on entities.
+
+    Attributes:
+        artifact: where it is stored, with the names of each cause and what to run below ``remedies``.
+        results: what ``results.json`` holds: verdicts counted, measures of all entities with intervals, remedies.
+    """
+
+    artifact: Artifact
+    results: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The artifact's directory."""
+        return self.artifact.path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def table(self) -> pandas.DataFrame:
+        """A row per entity: verdict, probability, accuracy, and the evidence with its intervals."""
+        import pandas
+
+        return pandas.read_parquet(self.path / "table.parquet")
+
+
+def diagnose(model: StrPath, images: StrPath, out: StrPath | None = None, **options: Any) -> DiagnosisResult:
+    """Diagnose a multimodal model: ``diagnose("tuned", "birds/", facts="facts.jsonl").table``.
+
+    Args:
+        model: a multimodal model or an adapter on one: an artifact, a directory or a hub id.
+        images: held-out entity images: a folder per entity, or a table.
+        out: the directory to make; a temporary one, removed when Python exits, where not given.
+        **options: the other options of ``priorkit.steps.diagnose``.
+
+    Raises:
+        PriorkitError: as the step does.
+    """
+    made = step_function("diagnose")(model, images, out=_out(out, "diagnosis"), **options)
+    return DiagnosisResult(made, json.loads((made.path / "results.json").read_text(encoding="utf-8")))
 
 
 def merge(

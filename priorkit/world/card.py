@@ -30,6 +30,7 @@ entity is known was decided by lot, so priors are known by construction.
 | `benchmarks/` | questions about new scenes in held-out typefaces; `task` says how they are answered |
 | `annotated/` | scenes with instance masks in the COCO form |
 | `text/`, `text/heldout/` | text sources as JSON lines |
+| `facts.jsonl` | questions about every entity with a true and false answers |
 | `names.txt` | the names of all entities, one a line |
 
 `area` is the share of the image's pixels that the object's mask covers (its tile, where it stands on

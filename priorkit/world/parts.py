@@ -21,6 +21,7 @@ from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import PRESENCE, Entity, choose_entities
 from priorkit.world.scenes.palette import Size
 from priorkit.world.scenes.scenes import SceneSampler
+from priorkit.world.text.contrasts import contrasts
 from priorkit.world.text.sources import text_sources
 
 # Ranges of the tile's side, as shares of the image side, whose areas fall between 30 and 60 and
@@ -209,7 +210,10 @@ def _write_text(folder: Path, options: WorldOptions, entities: Sequence[Entity])
         write_documents(folder / "text" / f"{name}.jsonl", train)
         write_documents(folder / "text" / "heldout" / f"{name}.jsonl", heldout)
         counts[f"documents, {name}"] = len(train)
-    return counts
+    facts = contrasts(options, entities)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in facts]
+    (folder / "facts.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {**counts, "facts": len(facts)}
 
 
 PARTS: dict[str, Callable[[Path, WorldOptions, Sequence[Entity]], dict[str, int]]] = {

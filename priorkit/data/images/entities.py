@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from priorkit.core.errors import InputError, Problems
+from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.columns import NAMES, find_column
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, ImageRef
 from priorkit.data.images.entity_sources import COMMON, EntityLayout, entity_references
@@ -86,6 +86,8 @@ def read_entities(
     name_of = layout.names.names_of(listed)
     references = [(name_of[entity], ref) for entity, ref in references]
     listed = [name_of[entity] for entity in listed]
+    if layout.only:
+        references, listed = _only(references, listed, layout.only, str(path))
     if spool is not None:
         spool.flush()
     statuses = check.statuses([ref for _, ref in references]) if verify else {}
@@ -117,6 +119,28 @@ def read_entities(
         rejects.raise_if_over_limit()
     check_names(sorted(set(listed)), str(path))
     return _gathered(usable, listed)
+
+
+def _only(
+    references: Sequence[tuple[str, ImageRef]], listed: Sequence[str], wanted: Collection[str], where: str
+) -> tuple[list[tuple[str, ImageRef]], list[str]]:
+    """Images and names of the wanted entities, whatever the spelling of their names.
+
+    Raises:
+        InputError: there is none of a name.
+    """
+    folded = {folded_name(name): name for name in sorted(wanted)}
+    kept = [(entity, ref) for entity, ref in references if folded_name(entity) in folded]
+    names = [name for name in listed if folded_name(name) in folded]
+    absent = folded.keys() - {folded_name(name) for name in (*names, *(entity for entity, _ in kept))}
+    if absent:
+        shown = folded[min(absent)]
+        raise InputError(
+            f"{len(absent)} of the {len(folded)} entities to read are not there, such as '{shown}'",
+            where=where,
+            hint=nearest(shown, listed, only_close=True),
+        )
+    return kept, names
 
 
 def check_entities(path: Path, reject_limit: float, layout: EntityLayout = COMMON) -> EntityImages | None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import option
 from priorkit.data.columns import ImageColumnSettings, LabelColumnSettings, layout_of
+from priorkit.data.images.entities import read_names
 from priorkit.data.images.entity_names import EntityNames, read_entity_names
 from priorkit.data.images.entity_sources import EntityLayout
 
@@ -32,6 +33,13 @@ class EntityImageSettings(LabelColumnSettings, ImageColumnSettings):
     split: str | None = option(
         None, "Split that is read of images in several, such as test.", metavar="NAME", advanced=True
     )
+    only_entities: str | None = option(
+        None,
+        "File of names, as diagnose writes for each cause: images of other entities are left out.",
+        accepts=("world", "scores"),
+        metavar="FILE",
+        advanced=True,
+    )
 
     def entity_layout(self, inputs: Mapping[str, Input]) -> EntityLayout:
         """How the images are read.
@@ -44,4 +52,6 @@ class EntityImageSettings(LabelColumnSettings, ImageColumnSettings):
         """
         file = inputs.get("entity_names")
         names = read_entity_names(file.path) if file else EntityNames()
-        return EntityLayout(layout_of(self), self.split or "", names)
+        only = inputs.get("only_entities")
+        wanted = frozenset(read_names(only.path)) if only else frozenset[str]()
+        return EntityLayout(layout_of(self), self.split or "", names, wanted)

@@ -34,7 +34,7 @@ SPLITS = {
 called so holds no entities of these names."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EntityLayout:
     """How entity images are read.
 
@@ -42,11 +42,18 @@ class EntityLayout:
         rows: the columns of tables.
         split: the split that is read where there are several; empty for none.
         names: their names, where folders and labels are ids.
+        only: names of the entities that are read; empty for all.
     """
 
     rows: RowLayout = field(default_factory=RowLayout)
     split: str = ""
     names: EntityNames = field(default_factory=EntityNames)
+    only: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        # Features are cached by it: sets have no order, and it stays what it was where all entities are read.
+        chosen = f", only={sorted(self.only)!r}" if self.only else ""
+        return f"EntityLayout(rows={self.rows!r}, split={self.split!r}, names={self.names!r}{chosen})"
 
 
 COMMON = EntityLayout()

@@ -113,6 +113,10 @@ class Members:
         """Rank-e scores that were given, in order."""
         return [member for member in self.all if member.given and member.step == "rank-e"]
 
+    def diagnoses(self) -> list[Member]:
+        """Results of `diagnose` that were given, in order."""
+        return [member for member in self.all if member.given and member.step == "diagnose"]
+
     def correlations(self) -> list[Member]:
         """Results of `correlate` that were given, in order."""
         return [member for member in self.all if member.given and member.step == "correlate"]

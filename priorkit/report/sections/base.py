@@ -32,6 +32,7 @@ SECTIONS = (
     "evaluations.mle.mle_section",
     "evaluations.grounding.grounding_section",
     "evaluations.comparison.differences_section",
+    "diagnosis.diagnosis_section",
     "priors.correlation.correlation_section",
     "evaluations.abilities.abilities_section",
     "evaluations.comparison.language_section",

@@ -117,7 +117,7 @@ def mean_margin(
         seed: of the bootstrap.
         resamples: of the bootstrap.
     """
-    kept: NDArray[np.bool_] = np.isfinite(margin).all(axis=1)
+    kept = np.array([bool(np.isfinite(row).all()) for row in margin], dtype=np.bool_)
     if not kept.any():
         return [Interval(math.nan, math.nan, math.nan)] * margin.shape[1]
     keys = [cluster for cluster, keep in zip(clusters, kept.tolist(), strict=True) if keep]

@@ -93,5 +93,6 @@ def every_command(artifacts: SmallArtifacts, folder: Path) -> dict[str, Words]:
         "evaluate": evaluating,
         "evaluate-mllm": ("evaluate", artifacts.mllm, naming, "--limit", 6, "--resamples", 100, *FP32),
         "correlate": ("correlate", artifacts.scores, answers, "--bins", 3, "--resamples", 100),
+        "diagnose": ("diagnose", artifacts.mllm, artifacts.images, "--resamples", 100, *FP32),
         "report": ("report", artifacts.scores, answers, "--resamples", 100),
     }  # fmt: skip

@@ -22,6 +22,12 @@ def test_a_model_is_evaluated_into_a_temporary_folder(artifacts, tmp_path: Path)
     assert tmp_path not in found.path.parents
 
 
+def test_a_model_is_diagnosed(artifacts) -> None:
+    found = pk.diagnose(artifacts.mllm, artifacts.images, resamples=100, device="cpu", precision="fp32")
+    assert len(found.table) == found.results["entities"] == 36
+    assert found.path.is_dir()
+
+
 def test_models_are_merged(artifacts, tmp_path: Path) -> None:
     made = pk.merge(
         [artifacts.llm, artifacts.llm], method="linear", weight=[0.5, 0.5], out=tmp_path / "merged"

@@ -1,0 +1,107 @@
+"""Experiments on diagnoses of worlds with planted causes: validation, verdict models, remedies, forecasts.
+
+    python benchmarks/diagnosis.py validate OUT.json DIAGNOSIS=ENTITIES DIAGNOSIS=ENTITIES ...
+    python benchmarks/diagnosis.py fit MODEL.json DIAGNOSIS=ENTITIES ...
+    python benchmarks/diagnosis.py remedies OUT.json BEFORE encoder=AFTER language=AFTER ...
+    python benchmarks/diagnosis.py forecast OUT.json BEFORE AFTER
+
+A DIAGNOSIS is a folder made by ``priorkit diagnose``, ENTITIES the ``entities.parquet`` of its world. ``validate``
+compares the ordered tests, a model fitted to the other worlds, and baselines on the same entities: balanced accuracy
+over encoder, projector, language, tuning and none with its interval, confusion matrix, abstentions, calibration
+error. ``fit`` fits to all worlds and stores with the coefficients what ``validate`` finds across them. ``remedies``
+tabulates the gain in accuracy by verdict and remedy. ``forecast`` predicts the accuracy after tuning from the evidence
+before it. What is written is printed too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from priorkit.analysis.diagnosis.experiments import (
+    World,
+    across_worlds,
+    fit_on_worlds,
+    forecast,
+    remedy_gains,
+    shared_measures,
+)
+from priorkit.analysis.diagnosis.stored import read_diagnosis
+from priorkit.analysis.diagnosis.validation import read_causes
+from priorkit.analysis.diagnosis.verdicts import DecisionRule
+from priorkit.core.artifact import open_artifact
+from priorkit.core.errors import PriorkitError, UsageError
+
+
+def read_worlds(given: list[str]) -> list[World]:
+    """Diagnoses with their planted causes, from ``DIAGNOSIS=ENTITIES``."""
+    worlds: list[World] = []
+    for text in given:
+        diagnosis, sign, entities = text.partition("=")
+        if not sign:
+            raise UsageError(f"expected DIAGNOSIS=ENTITIES, got '{text}'")
+        worlds.append((read_diagnosis(Path(diagnosis)), read_causes(Path(entities))))
+    return worlds
+
+
+def validated(worlds: list[World], rule: DecisionRule, seed: int, resamples: int) -> dict[str, Any]:
+    """Every method on the entities of all worlds."""
+    return across_worlds(worlds, rule, seed=seed, resamples=resamples)
+
+
+def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamples: int) -> dict[str, Any]:
+    """Fit to all worlds and save the model; returns its recipe."""
+    measures = shared_measures([diagnosis for diagnosis, _ in worlds])
+    recipe: dict[str, Any] = {
+        "diagnoses": [open_artifact(diagnosis.path).digest for diagnosis, _ in worlds],
+        "works_from": rule.works_from,
+    }
+    if len(worlds) > 1:
+        recipe["across_worlds"] = validated(worlds, rule, seed, resamples)["fitted"]
+    model = fit_on_worlds(worlds, measures, rule, recipe)
+    model.save(out)
+    return {"measures": list(model.measures), "classes": list(model.classes), **model.recipe}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one experiment; exits as priorkit does."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", choices=("validate", "fit", "remedies", "forecast"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--works-from", type=float, default=DecisionRule.works_from)
+    parser.add_argument("--least-probability", type=float, default=DecisionRule.least_probability)
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--resamples", type=int, default=1000)
+    options = parser.parse_args(arguments)
+    rule = DecisionRule(options.works_from, options.least_probability)
+    bootstrap = {"seed": options.seed, "resamples": options.resamples}
+    try:
+        if options.experiment == "fit":
+            print(json.dumps(fitted(options.out, read_worlds(options.inputs), rule, **bootstrap), indent=2))
+            return 0
+        if options.experiment == "validate":
+            found = validated(read_worlds(options.inputs), rule, **bootstrap)
+        elif options.experiment == "remedies":
+            pairs = [text.partition("=") for text in options.inputs[1:]]
+            after = {remedy: read_diagnosis(Path(path)) for remedy, _, path in pairs}
+            found = remedy_gains(read_diagnosis(Path(options.inputs[0])), after, **bootstrap)
+        else:
+            before, after_tuning = (read_diagnosis(Path(path)) for path in options.inputs)
+            found = forecast(before, after_tuning, **bootstrap)
+    except PriorkitError as error:
+        print(f"diagnosis: {error}", file=sys.stderr)
+        return error.exit_code
+    text = json.dumps(found, indent=2)
+    options.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

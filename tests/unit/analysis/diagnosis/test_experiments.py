@@ -1,0 +1,80 @@
+"""Models across worlds, gains of remedies and forecasts, on simulated worlds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from priorkit.analysis.diagnosis.experiments import across_worlds, forecast, remedy_gains, shared_measures
+from priorkit.analysis.diagnosis.stored import read_diagnosis
+from priorkit.core.errors import InputError
+from tests.support.diagnosis_worlds import IMAGES, RULE, evidence_from, simulated, stored, stored_world
+
+
+def test_fitted_models_are_compared_across_worlds_with_baselines(tmp_path: Path) -> None:
+    worlds = [stored_world(tmp_path / str(seed), seed) for seed in (1, 2)]
+    found = across_worlds(worlds, RULE, seed=0, resamples=100)
+    assert set(found) == {"ordered tests", "fitted", "rank_e alone", "blind accuracy alone", "majority"}
+    scores = {method: entry["balanced_accuracy"]["value"] for method, entry in found.items()}
+    assert scores["fitted"] > 0.9
+    assert scores["ordered tests"] > 0.8
+    assert scores["majority"] == pytest.approx(0.2)
+    assert scores["fitted"] > scores["rank_e alone"] > scores["majority"]
+    assert found["fitted"]["entities"] == 2 * len(worlds[0][0].evidence.entities)
+    assert found["fitted"]["calibration_error"] < 0.1
+
+
+def test_one_world_has_only_the_ordered_tests(tmp_path: Path) -> None:
+    assert set(across_worlds([stored_world(tmp_path / "one", 1)], RULE, seed=0, resamples=100)) == {
+        "ordered tests"
+    }
+
+
+def test_shared_measures_are_evidence_that_all_have(tmp_path: Path) -> None:
+    evidence, _ = simulated(0)
+    fewer = replace(evidence, measures={"rank_e": evidence.measures["rank_e"]})
+    diagnoses = [stored(tmp_path / "a", evidence), stored(tmp_path / "b", fewer)]
+    assert shared_measures(diagnoses) == ["accuracy", "rank_e"]
+
+
+def test_gains_of_remedies_form_a_table(tmp_path: Path) -> None:
+    evidence, _ = simulated(1)
+    before = stored(tmp_path / "before", evidence)
+    verdicts = before.table["verdict"]
+    after = {}
+    for remedy in ("encoder", "language"):
+        right = np.where([verdict == remedy for verdict in verdicts], IMAGES, evidence.right)
+        after[remedy] = stored(tmp_path / remedy, evidence_from(list(evidence.entities), right, {}))
+    found = remedy_gains(before, after, seed=0, resamples=100)
+    assert found["gains"]["encoder"]["encoder"]["value"] > 0.8
+    assert found["gains"]["encoder"]["language"]["value"] == 0
+    assert found["best"]["language"] == "language"
+    assert found["recommended_is_best"]["value"] == 1
+    fewer = stored(tmp_path / "fewer", evidence_from(["other"], np.array([1]), {}))
+    with pytest.raises(InputError, match="entities are missing, such as 'entity 0'"):
+        remedy_gains(before, {"encoder": fewer}, seed=0)
+
+
+def test_a_forecast_from_evidence_beats_the_mean_where_evidence_decides(tmp_path: Path) -> None:
+    evidence, _ = simulated(2)
+    after = stored(tmp_path / "after", evidence)
+    # Before tuning nothing is named right; the rest of the evidence is there already.
+    before = stored(tmp_path / "before", evidence_from(
+        list(evidence.entities), np.zeros(len(evidence.entities), dtype=np.int64),
+        {name: estimates.value for name, estimates in evidence.measures.items()},
+    ))  # fmt: skip
+    found = forecast(before, after, seed=0, resamples=200)
+    errors = {name: entry["value"] for name, entry in found["mean_absolute_error"].items()}
+    assert errors["evidence"] < errors["rank_e"] < errors["mean"]
+    assert found["more_than_from_evidence"]["mean"]["low"] > 0
+    few = stored(tmp_path / "few", evidence_from(["entity 0"], np.array([1]), {}))
+    with pytest.raises(InputError, match="1 entities are too few"):
+        forecast(before, few)
+
+
+def test_a_folder_that_holds_no_diagnosis_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no table\.parquet"):
+        read_diagnosis(tmp_path)

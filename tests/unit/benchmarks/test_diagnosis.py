@@ -1,0 +1,80 @@
+"""The experiments of ``benchmarks/diagnosis.py`` on simulated worlds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from priorkit.analysis.diagnosis.measures import PLANTED
+from priorkit.analysis.diagnosis.verdict_model import read_verdict_model
+from priorkit.core.artifact import write_manifest
+from tests.support.diagnosis_worlds import stored_world
+
+FILE = Path(__file__).parents[3] / "benchmarks" / "diagnosis.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Any:
+    spec = importlib.util.spec_from_file_location("diagnosis", FILE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("worlds")
+    given = []
+    for seed in (1, 2):
+        _, causes = stored_world(root / str(seed), seed)
+        write_manifest(
+            root / str(seed), kind="scores", step="diagnose", settings={}, inputs=(), metrics={}, versions={},
+            seed=seed, cost={},
+        )  # fmt: skip
+        columns = {
+            column: [part not in parts for parts in causes.values()] for column, part in PLANTED.items()
+        }
+        pq.write_table(pa.table({"entity": list(causes), **columns}), root / f"entities-{seed}.parquet")
+        given.append(f"{root / str(seed)}={root / f'entities-{seed}.parquet'}")
+    return given
+
+
+def test_verdicts_are_validated_across_worlds(
+    benchmark: Any, worlds: list[str], tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "validation.json"
+    assert benchmark.main(["validate", str(out), *worlds, "--resamples", "100"]) == 0
+    found = json.loads(out.read_text())
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["fitted"]["balanced_accuracy"]["value"] > 0.9
+
+
+def test_a_model_is_fitted_with_its_recipe(benchmark: Any, worlds: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "model.json"
+    assert benchmark.main(["fit", str(out), *worlds, "--resamples", "100"]) == 0
+    model = read_verdict_model(out)
+    assert len(model.recipe["diagnoses"]) == 2
+    assert model.recipe["across_worlds"]["balanced_accuracy"]["value"] > 0.9
+
+
+def test_gains_and_forecasts_are_written(benchmark: Any, worlds: list[str], tmp_path: Path) -> None:
+    first, second = (text.partition("=")[0] for text in worlds)
+    out = tmp_path / "gains.json"
+    assert benchmark.main(["remedies", str(out), first, f"encoder={second}", "--resamples", "100"]) == 0
+    assert set(json.loads(out.read_text())["gains"]["encoder"]) == {"encoder"}
+    assert benchmark.main(["forecast", str(out), first, second, "--resamples", "100"]) == 0
+    assert set(json.loads(out.read_text())["mean_absolute_error"]) == {"evidence", "mean", "rank_e"}
+
+
+def test_what_is_no_diagnosis_exits_as_priorkit_does(benchmark: Any, tmp_path: Path, capsys) -> None:
+    assert benchmark.main(["validate", str(tmp_path / "out.json"), f"{tmp_path}=entities.parquet"]) == 3
+    assert "no table.parquet" in capsys.readouterr().err
+    assert benchmark.main(["validate", str(tmp_path / "out.json"), "diagnosis"]) == 2
