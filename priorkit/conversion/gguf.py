@@ -6,8 +6,10 @@ table of the architectures that it can read.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def plan_gguf(path: Path, dtype: torch.dtype | None) -> Conversion:
         from transformers import AutoModelForCausalLM, GgufConfig
 
         with library_reads("transformers cannot read its weights", str(file)), _without_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 file.parent,
                 gguf_file=file.name,
                 dtype=target,
@@ -60,6 +62,7 @@ def plan_gguf(path: Path, dtype: torch.dtype | None) -> Conversion:
                 local_files_only=True,
                 output_loading_info=True,
             )
+            model, info = loaded
         missing = sorted(info["missing_keys"])
         if missing:
             raise InputError(f"{len(missing)} tensors are missing, such as {missing[0]}", where=str(file))
@@ -87,13 +90,14 @@ def plan_gguf(path: Path, dtype: torch.dtype | None) -> Conversion:
 
 @contextmanager
 def _without_bars() -> Generator[None, None, None]:
-    """Progress is this step's own, and none where standard error is no terminal."""
+    """Progress is this step's own, and none where standard error is no terminal; one of the bars ignores the switch."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
@@ -129,8 +133,7 @@ def _check_complete(file: Path) -> int:
     Raises:
         InputError: it is truncated or damaged.
     """
-    import gguf
-
+    gguf: Any = import_module("gguf")
     with library_reads("truncated or damaged", str(file)):
         reader = gguf.GGUFReader(file)
         ends = [int(tensor.data_offset) + int(tensor.n_bytes) for tensor in reader.tensors]
@@ -142,4 +145,5 @@ def _check_complete(file: Path) -> int:
 def _class_name(config: Any) -> str:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return found.__name__

@@ -254,7 +254,7 @@ def _clip_tokenizer(source: Path, length: int, vocabulary: int) -> Any:
     with library_reads("the tokenizer cannot be read", str(source)):
         if source.is_file():
             words, merges = _read_merges(source)
-            tokenizer: Any = CLIPTokenizer(vocab=words, merges=merges)
+            tokenizer: Any = CLIPTokenizer(vocab=words, merges=cast("Any", merges))
         elif (source / "config.json").is_file() or (source / "tokenizer_config.json").is_file():
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         else:

@@ -15,6 +15,7 @@ import socket
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -319,14 +320,13 @@ def _files_of_subset(name: str, revision: str | None, subset: HubSubset, where: 
     Raises:
         InputError: several subsets and none chosen, or no such subset; nothing has been fetched then.
     """
-    from datasets import get_dataset_config_names, load_dataset_builder
-
+    library: typing.Any = import_module("datasets")
     place = f"{where} {name}"
     try:
-        builder: typing.Any = load_dataset_builder(name, name=subset.name, revision=revision)
+        builder: typing.Any = library.load_dataset_builder(name, name=subset.name, revision=revision)
     except Exception as error:  # Of the hub, of the network, and of descriptions that cannot be read.
         try:
-            names: list[str] = get_dataset_config_names(name, revision=revision)
+            names: list[str] = library.get_dataset_config_names(name, revision=revision)
         except Exception:
             return _EVERYTHING  # snapshot_download says what is wrong with the hub
         if len(names) > 1 and subset.name not in names:

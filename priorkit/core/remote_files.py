@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -100,10 +101,9 @@ def fetch(address: str, where: str) -> tuple[Path, str]:
 
 
 def _find(address: str, where: str) -> tuple[Any, list[RemoteFile]]:
-    from fsspec.core import url_to_fs
-
+    fsspec: Any = import_module("fsspec.core")
     try:
-        storage, path = cast("tuple[Any, str]", url_to_fs(address))
+        storage, path = cast("tuple[Any, str]", fsspec.url_to_fs(address))
     except ImportError as error:
         raise ResourceError(str(error).splitlines()[0], where=f"{where} {address}") from None
     except ValueError as error:

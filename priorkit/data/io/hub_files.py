@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from priorkit.core.errors import InputError, nearest
 
@@ -64,7 +65,7 @@ def _described_files(folder: Path, subset: str, where: str) -> dict[str, list[Pa
     if not card.is_file():
         return {}
     try:
-        configs = MetadataConfigs.from_dataset_card_data(DatasetCard.load(card).data)
+        configs = MetadataConfigs.from_dataset_card_data(cast("Any", DatasetCard.load(card).data))
     except ValueError as error:
         raise InputError(f"the dataset's card cannot be read: {error}", where=where) from None
     config = configs.get(subset)

@@ -58,7 +58,6 @@ class TimmTower(PreTrainedModel):
     config_class = TimmTowerConfig
     main_input_name = "pixel_values"
     input_modalities = "image"
-    supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -77,13 +76,6 @@ class TimmTower(PreTrainedModel):
         """Fill the buffers that are not stored: rotary tables, zero biases of keys. All else is loaded."""
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
-    ) -> None:
-        """timm recomputes its blocks itself."""
-        inner: Any = self.timm_model
-        inner.set_grad_checkpointing(True)
 
     def forward(self, pixel_values: Tensor, output_hidden_states: bool = True, **_: Any) -> Any:
         """Hidden states ``[images, tokens, width]`` and the pooled feature ``[images, width]``.
