@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from priorkit.core.errors import InputError
@@ -27,12 +28,14 @@ from priorkit.models.language.hidden_states import TextPooling, pooled_hidden_st
 from priorkit.models.language.tokenizer import load_tokenizer
 from priorkit.models.vision.loading import load_encoder
 from priorkit.scoring.representations.cka import cka_interval
-from priorkit.scoring.representations.neighbors import (
-    magnitude_quantile,
-    nearest_neighbors,
-    neighbor_overlap,
+from priorkit.scoring.representations.layer_selection import (
+    SelectedMaximum,
+    layer_overlaps,
+    permuted_maxima,
+    resampled_maxima,
+    selected_maximum,
 )
-from priorkit.scoring.statistics.intervals import bootstrap_mean
+from priorkit.scoring.representations.neighbors import magnitude_quantile, nearest_neighbors
 
 logger = logging.getLogger(__name__)
 
@@ -187,33 +190,69 @@ class Alignment:
         scores: float64 ``[layers of the first, layers of the second]``, mean overlap of every pair of layers.
         overlap: float64 ``[pairs]``, share of common neighbours of each pair at the best pair of layers.
         best: indices of the best pair of layers.
+        resampled: float64 ``[resamples]``, the maximum over pairs of layers in bootstrap samples of the pairs.
     """
 
     scores: Tensor
     overlap: Tensor
     best: tuple[int, int]
+    resampled: NDArray[np.float64]
+
+    @property
+    def value(self) -> float:
+        """The score of the best pair of layers."""
+        return float(self.scores[self.best])
 
 
-def align(first: Representation, second: Representation) -> Alignment:
-    """Compare the nearest neighbours of every pair of layers."""
-    scores = torch.stack(
-        [
-            torch.stack([neighbor_overlap(one, other).mean() for other in second.neighbours])
-            for one in first.neighbours
-        ]
-    )
+def align(first: Representation, second: Representation, seed: int, resamples: int) -> Alignment:
+    """Compare the nearest neighbours of every pair of layers.
+
+    Args:
+        first, second: of the same pairs.
+        seed: of the resampling.
+        resamples: bootstrap samples of the pairs.
+    """
+    k = first.neighbours[0].shape[1]
+    overlaps = layer_overlaps(first.neighbours, second.neighbours)
+    scores = overlaps.double().mean(0) / k
     row, column = divmod(int(scores.flatten().argmax()), len(second.layers))
-    overlap = neighbor_overlap(first.neighbours[row], second.neighbours[column])
-    return Alignment(scores, overlap, (row, column))
+    maxima = resampled_maxima(overlaps, k, seed=seed, resamples=resamples)
+    return Alignment(scores, overlaps[:, row, column].double() / k, (row, column), maxima)
 
 
-def overlap_interval(overlaps: Sequence[Tensor], seed: int, resamples: int) -> Interval:
-    """Mutual k-NN with a bootstrap interval over pairs: the mean over encoders of their overlaps ``[pairs]``."""
-    return bootstrap_mean(torch.stack(list(overlaps)).mean(0).numpy(), seed=seed, resamples=resamples)
+def judge_alignments(
+    texts: Representation,
+    images: Sequence[Representation],
+    alignments: Sequence[Alignment],
+    seed: int,
+    permutations: int,
+) -> tuple[list[SelectedMaximum], SelectedMaximum]:
+    """Intervals and null distributions of mutual k-NN that choose the layers as the measurement does.
+
+    Args:
+        texts: of the language model.
+        images: of the encoders.
+        alignments: of each encoder.
+        seed: of the permutations.
+        permutations: of the pairs.
+
+    Returns:
+        Those of each encoder, and of their mean.
+    """
+    permuted = permuted_maxima(
+        texts.neighbours, [one.neighbours for one in images], seed=seed, permutations=permutations
+    )  # [permutations, encoders]
+    each = [
+        selected_maximum(alignment.value, alignment.resampled, permuted[:, number])
+        for number, alignment in enumerate(alignments)
+    ]
+    value = float(np.mean([alignment.value for alignment in alignments]))
+    resampled = np.mean([alignment.resampled for alignment in alignments], axis=0)
+    return each, selected_maximum(value, resampled, permuted.mean(1))
 
 
 def table_columns(
-    alignment: Alignment, texts: Representation, images: Representation, interval: Interval, cka: bool
+    alignment: Alignment, texts: Representation, images: Representation, judged: SelectedMaximum, cka: bool
 ) -> dict[str, int | float]:
     """An encoder's columns of ``table.parquet``.
 
@@ -221,17 +260,27 @@ def table_columns(
         alignment: of the two representations.
         texts: of the language model.
         images: of the encoder.
-        interval: mutual k-NN at the best pair of layers.
+        judged: mutual k-NN at the best pair of layers, with its interval and null.
         cka: whether to add linear CKA of these layers, plain and unbiased.
     """
     row, column = alignment.best
     columns: dict[str, int | float] = {"llm_layer": texts.layers[row], "encoder_layer": images.layers[column]}
-    columns |= _interval_columns("mutual_knn", interval)
+    columns |= _interval_columns("mutual_knn", judged.interval) | selection_columns(judged)
     if cka:
         first, second = texts.layer(row), images.layer(column)
         columns |= _interval_columns("cka", cka_interval(first, second, unbiased=False))
         columns |= _interval_columns("cka_unbiased", cka_interval(first, second, unbiased=True))
     return columns
+
+
+def selection_columns(judged: SelectedMaximum) -> dict[str, float]:
+    """What choosing the layers adds, and the null distribution."""
+    return {
+        "selection_bias": judged.selection_bias,
+        "null_mean": judged.null_mean,
+        "null_high": judged.null_high,
+        "p_value": judged.p_value,
+    }
 
 
 def _interval_columns(name: str, interval: Interval) -> dict[str, float]:

@@ -77,6 +77,9 @@ class AlignmentSettings(
     max_length: int = option(512, "Longest text in tokens; longer ones are truncated.", ge=1, advanced=True)
     batch_size: int = option(16, "Images or texts per forward pass.", ge=1)
     resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100, advanced=True)
+    permutations: int = option(
+        200, "Random matchings of texts and images that give the null distribution.", ge=20, advanced=True
+    )
     reject_limit: float = reject_limit_option("pairs")
     text_column: Words = redefault(TextColumnSettings, "text_column", CAPTIONS)
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.process import runtime
@@ -16,6 +16,10 @@ from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
 from priorkit.inference.alignment_settings import AlignmentSettings
 from priorkit.inference.images.feature_cache import image_status_folder
+
+if TYPE_CHECKING:
+    from priorkit.inference.alignment import Alignment, Representation
+    from priorkit.scoring.representations.layer_selection import SelectedMaximum
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +98,13 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
     import torch
     from safetensors.numpy import save_file
 
-    from priorkit.inference.alignment import RepresentationReader, align, overlap_interval, table_columns
+    from priorkit.inference.alignment import (
+        RepresentationReader,
+        align,
+        judge_alignments,
+        selection_columns,
+        table_columns,
+    )
 
     rejects = Rejects(settings.reject_limit)
     pairs, repeated = _pairs(settings, work, rejects, started)
@@ -109,26 +119,28 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
         settings.max_length,
     )
     tensors: dict[str, torch.Tensor] = {"llm_layers": torch.tensor(texts.layers)}
-    rows: list[dict[str, Any]] = []
-    overlaps: list[torch.Tensor] = []
+    seen: list[Representation] = []
+    alignments: list[Alignment] = []
     for number, encoder in enumerate(work.inputs.many("encoder")):
-        given = settings.encoder[number]
         images = reader.images(
-            encoder.path, number, given, pairs.images, settings.encoder_layers, settings.encoder_pooling,
+            encoder.path, number, settings.encoder[number], pairs.images, settings.encoder_layers, settings.encoder_pooling,
             settings.workers,
         )  # fmt: skip
-        alignment = align(texts, images)
-        interval = overlap_interval([alignment.overlap], settings.seed, settings.resamples)
-        columns = table_columns(alignment, texts, images, interval, settings.cka)
-        rows.append({"encoder": given, **columns})
-        overlaps.append(alignment.overlap)
+        alignment = align(texts, images, settings.seed, settings.resamples)
+        seen.append(images)
+        alignments.append(alignment)
         tensors |= {
             f"mutual_knn.{number}": alignment.scores,
             f"overlap.{number}": alignment.overlap,
             f"encoder_layers.{number}": torch.tensor(images.layers),
         }
-        logger.info(f"  {given}: mutual k-NN {interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]")
-    mean = overlap_interval(overlaps, settings.seed, settings.resamples)
+    each, mean = judge_alignments(texts, seen, alignments, settings.seed, settings.permutations)
+    rows: list[dict[str, Any]] = []
+    for given, images, alignment, judged in zip(settings.encoder, seen, alignments, each, strict=True):
+        rows.append({"encoder": given, **table_columns(alignment, texts, images, judged, settings.cka)})
+        _report(given, judged)
+    if len(each) > 1:
+        _report("mean", mean)
     if runtime.rank() == 0:
         write_table({name: [row[name] for row in rows] for name in rows[0]}, work.path / "table.parquet")
         save_file({name: value.numpy() for name, value in tensors.items()}, work.path / "scores.safetensors")
@@ -138,13 +150,23 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
         unusual_images=rejects.unusual_images(),
         repeated_texts=repeated,
         neighbours=settings.neighbours,
-        # Expected overlap of k neighbours drawn at random among the others.
+        # Expected overlap of k neighbours drawn at random among the others, for one pair of layers; the null
+        # takes the maximum over pairs of layers.
         chance=settings.neighbours / (len(pairs) - 1),
-        mutual_knn=mean.to_dict(),
+        mutual_knn=mean.interval.to_dict(),
+        **selection_columns(mean),
         encoders={
             row["encoder"]: {name: value for name, value in row.items() if name != "encoder"} for row in rows
         },
         tensors=TENSORS,
+    )
+
+
+def _report(name: str, judged: SelectedMaximum) -> None:
+    value = judged.interval
+    logger.info(
+        f"  {name}: mutual k-NN {value.value:.4f} [{value.low:.4f}, {value.high:.4f}], unrelated ones up to "
+        f"{judged.null_high:.4f} (p = {judged.p_value:.3g})"
     )
 
 

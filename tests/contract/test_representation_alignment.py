@@ -107,7 +107,10 @@ def test_scores_are_those_of_transformers_hidden_states(aligned, pairs: Path) ->
     assert tensors["mutual_knn.0"][first, second] == rows[0]["mutual_knn"]
     assert tensors["overlap.0"].mean() == pytest.approx(rows[0]["mutual_knn"])
     for row in rows:
-        for name in ("mutual_knn", "cka", "cka_unbiased"):
+        assert row["mutual_knn_low"] < row["mutual_knn_high"]
+        assert 1 / 201 <= row["p_value"] <= 1
+        assert K / 29 - 0.05 < row["null_mean"] <= row["null_high"]
+        for name in ("cka", "cka_unbiased"):
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
     assert (rows[1]["encoder_layer"], tensors["encoder_layers.1"].tolist()) == (-1, [-1])
 
@@ -116,6 +119,8 @@ def test_the_manifest_describes_the_measurement(aligned) -> None:
     metrics = open_artifact(aligned.path).manifest.metrics
     assert (metrics["pairs"], metrics["rejected"], metrics["neighbours"]) == (30, 1, K)
     assert metrics["chance"] == K / 29
+    assert metrics["null_mean"] > metrics["chance"], "the maximum over layers lies above chance"
+    assert metrics["null_mean"] <= metrics["null_high"]
     rows = pq.read_table(aligned.path / "table.parquet").to_pylist()
     assert metrics["mutual_knn"]["value"] == pytest.approx(np.mean([row["mutual_knn"] for row in rows]))
     assert set(metrics["tensors"]) == set(TENSORS)
