@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,15 +49,20 @@ class Suggestion:
         next: the mix with the highest acquisition, float64 ``[components]``.
         acquisition: that value.
         optima: the best mix of each resampled surface, float64 ``[resamples, components]``.
+        fitted: of the mixes that were tried, each at its own scale, mean and deviation float64 ``[mixes]``.
+        scale: the scale that the mixes are suggested for, with the tests of extrapolating to it; empty for surfaces
+            without scale.
     """
 
     mixes: ScoredMixes
     surface: rs.Surface
-    validation: Mapping[rs.SurfaceKind, rs.CrossValidation]
+    validation: Mapping[str, rs.CrossValidation]
     best: Floats
     next: Floats
     acquisition: float
     optima: Floats
+    fitted: tuple[Floats, Floats]
+    scale: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def sign(self) -> float:
@@ -83,6 +88,7 @@ class Suggestion:
             "goal": "minimise" if self.mixes.lower_is_better else "maximise",
             "surface": self.surface.kind,
             "fit": self.surface.parameters,
+            **({"scale": dict(self.scale)} if self.scale else {}),
             "cross_validation": {kind: _quality(result) for kind, result in self.validation.items()},
             "best": {
                 "shares": rounded_shares(self.mixes, self.best),
@@ -126,25 +132,38 @@ def suggest(
     """
     scores = -mixes.scores if mixes.lower_is_better else mixes.scores
     kinds: tuple[rs.SurfaceKind, ...] = rs.SURFACE_KINDS if surface == "auto" else (surface,)
-    validation: dict[rs.SurfaceKind, rs.CrossValidation] = {
+    validation: dict[str, rs.CrossValidation] = {
         kind: rs.cross_validate(kind, mixes.shares, scores, seed=seed) for kind in kinds
     }
     kind = min(kinds, key=lambda name: validation[name].rmse)
     fitted = rs.fit_surface(kind, mixes.shares, scores, seed=seed, resamples=resamples)
     searched = searched_region(mixes, region, minimum, maximum)
-    best, _ = mix_search.maximize(lambda points: fitted.predict(points)[0], searched, mixes.shares, seed=seed)
-    best_tried = float(fitted.predict(mixes.shares)[0].max())
+    return search(mixes, fitted, fitted.predict(mixes.shares), validation, searched, acquisition, seed)
+
+
+def search(
+    mixes: ScoredMixes,
+    surface: rs.Surface,
+    fitted: tuple[Floats, Floats],
+    validation: Mapping[str, rs.CrossValidation],
+    region: mix_search.Region,
+    acquisition: Acquisition,
+    seed: int,
+) -> Suggestion:
+    """Search a fitted surface for the best mix and the next one; see :class:`Suggestion` for the arguments."""
+    best, _ = mix_search.maximize(lambda points: surface.predict(points)[0], region, mixes.shares, seed=seed)
+    best_tried = float(surface.predict(mixes.shares)[0].max())
 
     def acquisition_value(points: Floats) -> Floats:
-        mean, deviation = fitted.predict(points)
+        mean, deviation = surface.predict(points)
         if acquisition == "variance":
             return deviation
-        return mix_search.expected_improvement(mean, deviation, best_tried, validation[kind].rmse)
+        return mix_search.expected_improvement(mean, deviation, best_tried, validation[surface.kind].rmse)
 
-    next_mix, value = mix_search.maximize(acquisition_value, searched, mixes.shares, seed=seed)
-    points = mix_search.random_mixes(searched, mixes.shares, seed, count=_CANDIDATES)
-    optima = mix_search.best_mix_draws(fitted, points, best)
-    return Suggestion(mixes, fitted, validation, best, next_mix, value, optima)
+    next_mix, value = mix_search.maximize(acquisition_value, region, mixes.shares, seed=seed)
+    points = mix_search.random_mixes(region, mixes.shares, seed, count=_CANDIDATES)
+    optima = mix_search.best_mix_draws(surface, points, best)
+    return Suggestion(mixes, surface, validation, best, next_mix, value, optima, fitted)
 
 
 def searched_region(
@@ -208,9 +227,11 @@ def save_suggestion(folder: Path, suggestion: Suggestion, content: Mapping[str, 
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (folder / "suggestion.json").write_text(text, encoding="utf-8")
     mixes, sign = suggestion.mixes, suggestion.sign
-    mean, deviation = suggestion.surface.predict(mixes.shares)
+    mean, deviation = suggestion.fitted
     columns: dict[str, Any] = {"mix": mixes.names}
     columns |= {f"share.{name}": mixes.shares[:, number] for number, name in enumerate(mixes.components)}
+    scales = {"parameters": mixes.parameters, "tokens": mixes.tokens}
+    columns |= {name: values for name, values in scales.items() if values is not None}
     columns |= {"score": mixes.scores, "fitted": sign * mean, "deviation": deviation}
     columns |= {f"left_out.{kind}": sign * cv.predicted for kind, cv in suggestion.validation.items()}
     write_table(columns, folder / "table.parquet")

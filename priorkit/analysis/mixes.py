@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.analysis.pretraining_data import pretraining_shares
+from priorkit.analysis.pretraining_data import pretraining_scale, pretraining_shares
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
 from priorkit.core.inputs import Input
-from priorkit.data.number_table import check_columns, is_empty, read_number_table
+from priorkit.data.number_table import NumberTable, check_columns, is_empty, read_number_table
 from priorkit.data.results.evaluations import ACCURACIES, LANGUAGE, read_results
 
 Floats = NDArray[np.float64]
@@ -35,12 +35,17 @@ class MixSelection:
         remainder: name of an additional component: 1 minus the sum of the shares.
         score: columns, or ``BENCHMARK`` or ``BENCHMARK.METRIC``; several are averaged.
         goal: whether higher is better; ``auto``: by the score's name.
+        scale: whether model sizes and tokens are read too.
+        parameters_column, tokens_column: their columns in a table; one of them may be missing there.
     """
 
     shares: tuple[str, ...] = ()
     remainder: str | None = None
     score: tuple[str, ...] = ()
     goal: Goal = "auto"
+    scale: bool = False
+    parameters_column: str = "parameters"
+    tokens_column: str = "tokens"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class ScoredMixes:
         scores: float64 ``[mixes]``.
         score: name of the score.
         lower_is_better: whether lower scores are better.
+        parameters: of the models, float64 ``[mixes]``; None where not read.
+        tokens: that they were trained on, likewise.
     """
 
     names: list[str]
@@ -62,6 +69,8 @@ class ScoredMixes:
     scores: Floats
     score: str
     lower_is_better: bool
+    parameters: Floats | None = None
+    tokens: Floats | None = None
 
 
 def mixes_from_table(item: Input, selection: MixSelection) -> ScoredMixes:
@@ -101,7 +110,37 @@ def mixes_from_table(item: Input, selection: MixSelection) -> ScoredMixes:
         for row in rows
     ]
     places = [table.place(row) for row in rows]
-    return _checked_mixes(selection, names, places, list(selection.shares), shares, scores, selection.score)
+    mixes = _checked_mixes(selection, names, places, list(selection.shares), shares, scores, selection.score)
+    return replace(mixes, **_table_scales(table, selection)) if selection.scale else mixes
+
+
+def _table_scales(table: NumberTable, selection: MixSelection) -> dict[str, Floats]:
+    """Model sizes and tokens of a table's rows, those of them that it has.
+
+    Raises:
+        UsageError: it has neither column.
+        InputError: a cell is no positive number.
+    """
+    columns = {"parameters": selection.parameters_column, "tokens": selection.tokens_column}
+    found = {name: column for name, column in columns.items() if column in table.columns}
+    if not found:
+        raise UsageError(
+            f"the table has neither '{columns['parameters']}' nor '{columns['tokens']}'",
+            where="--scale",
+            hint=f"name them with --parameters-column and --tokens-column; the columns are {', '.join(table.columns)}",
+        )
+    problems = Problems(InputError)
+    scales: dict[str, Floats] = {}
+    for name, column in found.items():
+        with problems.collecting():
+            scales[name] = table.numbers(column)
+            for row in np.flatnonzero(scales[name] <= 0):
+                problems.add(
+                    f"expected a number above 0, got {scales[name][row]:g}",
+                    where=table.place(int(row), column),
+                )
+    problems.raise_if_any()
+    return scales
 
 
 def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) -> ScoredMixes:
@@ -112,6 +151,7 @@ def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) 
     """
     problems = Problems(InputError)
     read: list[dict[str, float]] = []
+    scales: list[tuple[float, float]] = []
     scores: list[float] = []
     chosen = selection.score
     for item in items.values():
@@ -129,6 +169,8 @@ def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) 
                 raise InputError(f"no finite value of {', '.join(chosen)}", where=item.given)
             scores.append(score)
             read.append(pretraining_shares(item.owner, selection.shares))
+            if selection.scale:
+                scales.append(pretraining_scale(item.owner))
         except InputError as error:
             problems.extend(error)
     problems.raise_if_any()
@@ -136,7 +178,11 @@ def mixes_from_evaluations(items: Mapping[str, Input], selection: MixSelection) 
     shares = np.array([[row.get(name, 0.0) for name in components] for row in read])
     names = list(items)
     places = [f"mix {name}" for name in names]
-    return _checked_mixes(selection, names, places, components, shares, np.array(scores), chosen)
+    mixes = _checked_mixes(selection, names, places, components, shares, np.array(scores), chosen)
+    if not selection.scale:
+        return mixes
+    parameters, tokens = np.array(scales, dtype=np.float64).T
+    return replace(mixes, parameters=parameters, tokens=tokens)
 
 
 def _scores_of(item: Input) -> tuple[dict[str, float], dict[str, str]]:

@@ -22,11 +22,13 @@ class PretrainingRun:
         corpus: the header of its corpus (``corpus.json``).
         where: the corpus's path.
         tokens: number of tokens trained on.
+        parameters: of the model; 0 where the run does not say.
     """
 
     corpus: Mapping[str, Any]
     where: str
     tokens: float
+    parameters: float
 
 
 def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
@@ -54,7 +56,10 @@ def pretraining_runs(evaluation: Artifact) -> list[PretrainingRun]:
                 continue
             if record.setting == "corpus" and artifact.manifest.step == PRETRAINING:
                 tokens = float(artifact.manifest.metrics.get("tokens", 1))
-                runs.append(PretrainingRun(read_corpus_header(owner.path), str(owner.path), tokens))
+                parameters = float(artifact.manifest.metrics.get("parameters", 0))
+                runs.append(
+                    PretrainingRun(read_corpus_header(owner.path), str(owner.path), tokens, parameters)
+                )
             elif wanted and owner.digest not in seen:
                 seen.add(owner.digest)
                 queue.append(owner)
@@ -81,7 +86,7 @@ def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dic
         InputError: a corpus is missing, or none has a source or label with a name.
     """
     runs = pretraining_runs(evaluation)
-    total = sum(run.tokens for run in runs)
+    total = sum(run.tokens for run in runs) or 1.0  # a model of zero tokens has no shares
     shares: dict[str, float] = {}
     for run in runs:
         known = {**run.corpus.get("labels", {}), **run.corpus["shares"]}
@@ -94,3 +99,27 @@ def pretraining_shares(evaluation: Artifact, names: tuple[str, ...] = ()) -> dic
                 f"no corpus behind it has a source or label '{name}'", where=str(evaluation.path)
             )
     return shares
+
+
+def pretraining_scale(evaluation: Artifact) -> tuple[float, float]:
+    """Parameters of an evaluation's model, and tokens that it was pretrained on in all its runs.
+
+    Raises:
+        InputError: a corpus is missing, or no run says how large the model is.
+    """
+    runs = pretraining_runs(evaluation)
+    parameters = max(run.parameters for run in runs)
+    if not parameters:
+        raise InputError(
+            "no run behind it says how many parameters its model has",
+            where=str(evaluation.path),
+            hint="leave out --scale, or give a table with --table",
+        )
+    tokens = sum(run.tokens for run in runs)
+    if not tokens:
+        raise InputError(
+            "its model was trained on no token; laws are about trained ones",
+            where=str(evaluation.path),
+            hint="leave it out",
+        )
+    return parameters, tokens

@@ -10,9 +10,9 @@ import typer
 from priorkit import step_table
 from priorkit.analysis.claims.reading import CLAIMS_TABLE, read_claims
 from priorkit.cli.output import print_result
+from priorkit.cli.recipe_cost import cost_table, table_settings
 from priorkit.core.errors import PriorkitError, Problems, UsageError, nearest
 from priorkit.core.options import recipe
-from priorkit.core.options.specs import build, key_of, option_specs
 
 app = typer.Typer(help="List, show and check recipes, or print the JSON schema of a step's table.")
 
@@ -30,11 +30,28 @@ def list_recipes() -> None:
 @app.command()
 def show(
     name: Annotated[str, typer.Argument(metavar="RECIPE|STEP", help="A recipe, or a step for all its keys.")],
+    cost: Annotated[
+        bool,
+        typer.Option(
+            "--cost", help="Steps, tokens, FLOPs and memory per GPU of its training stages instead."
+        ),
+    ] = False,
+    gpus: Annotated[int, typer.Option(min=1, metavar="N", help="GPUs that --cost counts with.")] = 8,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="PRESET", help="Language model of --cost, where the recipe does not name one."),
+    ] = None,
+    text_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Mean tokens of a sample's text in --cost.")
+    ] = 200,
 ) -> None:
     """Print a recipe, or every key of a step with its default and meaning."""
+    if cost:
+        path = recipe.find(name)
+        print_result(cost_table(path, recipe.read_toml(path), gpus, model, text_tokens))
+        return
     if name in step_table.STEPS:
-        model = step_table.load(name).settings
-        print_result(recipe.template(model).rstrip())
+        print_result(recipe.template(step_table.load(name).settings).rstrip())
         return
     print_result(recipe.find(name).read_text(encoding="utf-8").rstrip())
 
@@ -64,20 +81,8 @@ def check(
         elif not isinstance(content, dict):
             problems.add(f"'{step}' must be a table", where=str(path))
     for step in steps:
-        model = step_table.load(step).settings
         try:
-            values = recipe.step_values(path, model, list(document))
-            # Required keys may come from the command line; any value serves for them here.
-            missing = {
-                spec.name: ["name=value"] if spec.multiple else "value"
-                for spec in option_specs(model).values()
-                if spec.required and spec.name not in values
-            }
-            build(
-                model,
-                {**missing, **values},
-                lambda name, step=step, model=model: recipe.key_location(path, step, key_of(model, name)),
-            )
+            table_settings(path, step, document)
         except PriorkitError as error:
             problems.extend(error)
     problems.raise_if_any()

@@ -30,7 +30,7 @@ from priorkit.data.columns import (
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks
 from priorkit.evaluation.benchmarks.image_files import image_files
 from priorkit.evaluation.benchmarks.rows import COMMON
-from priorkit.evaluation.presets.loading import expand
+from priorkit.evaluation.presets.loading import Suite, expand, suite, suite_names
 from priorkit.evaluation.presets.schema import PresetScoring
 from priorkit.evaluation.tasks.base import BoxFormatChoice, BoxSpace, ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS, task_help
@@ -261,12 +261,38 @@ class EvaluateSettings(
             raise UsageError("an explanation is written, not compared", where="--explain, --by likelihood")
         return "generation" if self.explain else self.by
 
-    def scoring_options(self, scoring: PresetScoring | None) -> ScoringOptions:
-        """How a benchmark's answers are parsed: by these settings, or else by its preset.
+    def _suite_of(self, benchmark: str) -> Suite | None:
+        """The suite among the arguments that a benchmark belongs to."""
+        suites = (suite(word) for word in self.benchmarks if word in suite_names())
+        return next((found for found in suites if benchmark in found.members), None)
 
-        The careful parser and the preset's are the first and the second, or the other way around.
+    def mode_of(self, benchmark: str, kind: str) -> str:
+        """How a model is asked about a benchmark: as these settings say, or else as its suite does.
+
+        Args:
+            benchmark: its name.
+            kind: of the model; encoders write nothing.
+
+        Raises:
+            UsageError: settings disagree.
+        """
+        found = self._suite_of(benchmark)
+        by_suite = found.by if found is not None and kind != "encoder" else ""
+        return by_suite if self.mode == "auto" and by_suite else self.mode
+
+    def scoring_options(self, scoring: PresetScoring | None, benchmark: str = "") -> ScoringOptions:
+        """How a benchmark's answers are parsed: by these settings, or else by its suite, or else by its preset.
+
+        The careful parser and the published one are the first and the second, or the other way around.
+
+        Args:
+            scoring: of its preset.
+            benchmark: its name, for a benchmark that was named as a part of a suite.
         """
         published = scoring.parser if scoring is not None else "careful"
+        found = self._suite_of(benchmark)
+        if found is not None and found.parser:
+            published = found.parser
         parser = published if self.parser == "auto" else self.parser
         second = published if parser == "careful" else "careful"
         reading, box_space = self.reading, self.box_space

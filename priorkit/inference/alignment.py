@@ -273,6 +273,15 @@ def table_columns(
     return columns
 
 
+def log_alignment(name: str, judged: SelectedMaximum) -> None:
+    """Print mutual k-NN next to what unrelated representations reach."""
+    value = judged.interval
+    logger.info(
+        f"  {name}: mutual k-NN {value.value:.4f} [{value.low:.4f}, {value.high:.4f}], unrelated ones up to "
+        f"{judged.null_high:.4f} (p = {judged.p_value:.3g})"
+    )
+
+
 def selection_columns(judged: SelectedMaximum) -> dict[str, float]:
     """What choosing the layers adds, and the null distribution."""
     return {

@@ -52,8 +52,8 @@ def execute(settings: DistillEncoderSettings, work: Work[EncoderHeader]) -> None
     # Stage I.
     set_trainable(student.model, settings.trainable_parameters)
     steps = settings.total_steps(len(data.entities.images), 1)
-    # The keep term reads an earlier layer's tokens, unless it is set to read the last one's.
-    pooled_only = work.plan.payload.reads_earlier_layer(settings.feature_layer)
+    # The loss reads earlier layers' tokens, unless it is set to read the last one's.
+    pooled_only = work.plan.payload.reads_earlier_layers(settings.read_layers)
     with fast_encoders(student.model, original.model, compiled=settings.compile, pooled_only=pooled_only):
         summary = train(objective, settings, started, work.path, work.state, steps, settings.step)
     merge_lora(student.model, settings.trainable_parameters)

@@ -19,7 +19,6 @@ from priorkit.inference.images.feature_cache import image_status_folder
 
 if TYPE_CHECKING:
     from priorkit.inference.alignment import Alignment, Representation
-    from priorkit.scoring.representations.layer_selection import SelectedMaximum
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +101,7 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
         RepresentationReader,
         align,
         judge_alignments,
+        log_alignment,
         selection_columns,
         table_columns,
     )
@@ -138,9 +138,9 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
     rows: list[dict[str, Any]] = []
     for given, images, alignment, judged in zip(settings.encoder, seen, alignments, each, strict=True):
         rows.append({"encoder": given, **table_columns(alignment, texts, images, judged, settings.cka)})
-        _report(given, judged)
+        log_alignment(given, judged)
     if len(each) > 1:
-        _report("mean", mean)
+        log_alignment("mean", mean)
     if runtime.rank() == 0:
         write_table({name: [row[name] for row in rows] for name in rows[0]}, work.path / "table.parquet")
         save_file({name: value.numpy() for name, value in tensors.items()}, work.path / "scores.safetensors")
@@ -159,14 +159,6 @@ def execute(settings: AlignmentSettings, work: Work[None]) -> None:
             row["encoder"]: {name: value for name, value in row.items() if name != "encoder"} for row in rows
         },
         tensors=TENSORS,
-    )
-
-
-def _report(name: str, judged: SelectedMaximum) -> None:
-    value = judged.interval
-    logger.info(
-        f"  {name}: mutual k-NN {value.value:.4f} [{value.low:.4f}, {value.high:.4f}], unrelated ones up to "
-        f"{judged.null_high:.4f} (p = {judged.p_value:.3g})"
     )
 
 

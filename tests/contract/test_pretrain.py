@@ -59,13 +59,81 @@ def test_exports_are_artifacts_of_the_run_so_far(artifacts, cli, plain: Path, tm
     assert cli(*words[:-3], 3, "--schedule", "constant", "--out", three).code == 0
     early = tmp_path / "llm-at-300"
     assert (early / "model.safetensors").read_bytes() == (three / "model.safetensors").read_bytes()
-    assert artifact.open_artifact(early).manifest.metrics == {"tokens": 300}
+    metrics = artifact.open_artifact(early).manifest.metrics
+    assert metrics == {
+        "tokens": 300, "annealed": False, "decay_steps": 0,
+        "parameters": artifact.open_artifact(out).manifest.metrics["parameters"],
+    }  # fmt: skip
     assert cli("verify", early).code == 0
     AutoModelForCausalLM.from_pretrained(early)
     AutoTokenizer.from_pretrained(early)
     again = cli(*words, "--export-at", "300,0.5k", "--out", out)
     assert again.code == 0
     assert "up to date" in again.err or not again.err
+
+
+def test_annealed_exports_are_short_runs_that_decay(artifacts, cli, tmp_path: Path, monkeypatch) -> None:
+    """Six steps constant; the export after four of them decays over its last two: a wsd run of four steps.
+
+    The run itself is as without exports, and a run killed in the branch resumes there.
+    """
+    words = ("pretrain", artifacts.corpus, *COMMON, "--schedule", "constant")
+    assert cli(*words, "--steps", 6, "--out", tmp_path / "plain").code == 0
+    branch = ("--steps", 6, "--export-at", "512,256", "--export-decay", "0.5,0", "--out", tmp_path / "llm")
+    from priorkit.training.pretraining import annealing
+
+    original = annealing.train
+
+    def killed(*given: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(annealing, "train", killed)
+    assert cli(*words, *branch).code == 130
+    assert not (tmp_path / "llm").exists()
+    assert not (tmp_path / "llm-at-512").exists()
+    monkeypatch.setattr(annealing, "train", original)
+    found = cli(*words, *branch)
+    assert found.code == 0, found.err
+    wsd = (*words[:-1], "wsd", "--decay-share", 0.5, "--steps", 4, "--out", tmp_path / "wsd")
+    assert cli(*wsd).code == 0
+
+    def weights(name: str) -> bytes:
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    assert weights("llm") == weights("plain")
+    assert weights("llm-at-512") == weights("wsd")
+    metrics = artifact.open_artifact(tmp_path / "llm-at-512").manifest.metrics
+    assert (metrics["tokens"], metrics["annealed"], metrics["decay_steps"]) == (512, True, 2)
+    assert not artifact.open_artifact(tmp_path / "llm-at-256").manifest.metrics["annealed"]
+    assert rows(tmp_path / "llm") == rows(tmp_path / "plain")
+
+
+def test_a_model_of_zero_tokens(artifacts, cli, tmp_path: Path) -> None:
+    """What training begins with, bit by bit, as an artifact that later steps take."""
+    words = (
+        "pretrain",
+        artifacts.corpus,
+        "--preset",
+        "pocket-tiny",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    )
+    assert cli(*words, "--random-init", "--out", tmp_path / "zero").code == 0
+    # One step with a learning rate that moves nothing: warm-up begins below what fp32 weights can show.
+    still = ("--steps", 1, "--batch-size", 2, "--learning-rate", 1e-30, "--weight-decay", 0)
+    assert cli(*words, *still, "--out", tmp_path / "still").code == 0
+    zero, other = (load_file(tmp_path / name / "model.safetensors") for name in ("zero", "still"))
+    assert all(torch.allclose(value, other[name], rtol=0, atol=1e-20) for name, value in zero.items())
+    metrics = artifact.open_artifact(tmp_path / "zero").manifest.metrics
+    assert (metrics["steps"], metrics["tokens"]) == (0, 0)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "zero")
+    AutoTokenizer.from_pretrained(tmp_path / "zero")
+    found = cli(*words, "--random-init", "--steps", 3, "--export-at", "1k", "--out", tmp_path / "x")
+    assert found.code == 2
+    assert "--steps: no effect with --random-init" in found.err
+    assert "--export-at: no effect with --random-init" in found.err
 
 
 def test_held_out_loss_equals_transformers(artifacts, cli, tmp_path: Path) -> None:
@@ -162,6 +230,10 @@ def test_document_masks_and_muon_run_to_the_end(artifacts, cli, plain: Path, tmp
     [
         (("--shard",), 2, "start with torchrun"),
         (("--export-at", "100"), 2, "less than one step's 128"),
+        (("--export-decay", "0.1"), 2, "no effect without --export-at"),
+        (("--export-at", "128,256", "--export-decay", "0.1,0.2,0.3"), 2, "3 shares for 2 exports"),
+        (("--export-at", "256", "--export-decay", "1.5"), 2, "at least 0 and below 1"),
+        (("--export-at", "256", "--export-decay", "0.9"), 2, "begins after 0 steps"),
         (("--eval", "mine=no.jsonl"), 3, "no.jsonl"),
         (("--checkpoint-activations", "some"), 2, "checkpoint-activations"),
         (("--eval-every", "0"), 2, "eval-every"),

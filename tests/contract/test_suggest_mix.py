@@ -252,3 +252,85 @@ def test_a_corpus_that_is_gone_is_named(cli, evaluations, tmp_path: Path) -> Non
     assert found.code == 3
     assert "is missing or has changed" in found.err
     assert "--table" in found.err
+
+
+def scaled_table(path: Path, sizes=(1e8, 3e8, 1e9), tokens=(1e9, 5e9, 2e10), noise: float = 0.004) -> Path:
+    """Runs of seven mixes at several scales by an additive law whose best mix is known: half a, half b."""
+    generator = np.random.default_rng(0)
+    lines = ["a,b,n,d,loss"]
+    for share in np.linspace(0.1, 0.9, 7):
+        for n in sizes:
+            for d in tokens:
+                loss = 1.5 + 1 / (share**0.5 + (1 - share) ** 0.5) + 400 / n**0.34 + 410 / d**0.28
+                lines.append(f"{share},{1 - share},{n},{d},{loss + generator.normal(0, noise)}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+SCALED = ("--shares", "a,b", "--score", "loss", "--goal", "minimise", "--scale", "--parameters-column", "n",
+          "--tokens-column", "d", *SMALL)  # fmt: skip
+
+
+def test_laws_over_scale_suggest_a_mix_for_a_larger_model(cli, tmp_path: Path) -> None:
+    table = scaled_table(tmp_path / "runs.csv")
+    found = cli(
+        "suggest-mix", "--table", table, *SCALED, "--at-parameters", "3B", "--at-tokens", "60B", "--out", tmp_path / "out"
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    content = json.loads((found.path / "suggestion.json").read_text())
+    assert content["surface"].endswith("-law")
+    assert content["best"]["shares"]["a"] == pytest.approx(0.5, abs=0.08)
+    expected = 1.5 + 1 / 2**0.5 + 400 / 3e9**0.34 + 410 / 6e10**0.28
+    score = content["best"]["score"]
+    assert score["low"] <= expected <= score["high"]
+    assert score["value"] == pytest.approx(expected, abs=0.03)
+    scale = content["scale"]
+    assert (scale["parameters"], scale["tokens"]) == (3e9, 6e10)
+    assert scale["extrapolates"] == ["parameters", "tokens"]
+    for test in scale["left_out_largest"].values():
+        assert test["rmse"] < test["baseline_rmse"]
+    columns = pq.read_table(found.path / "table.parquet").to_pydict()
+    assert {"parameters", "tokens", "fitted"} <= set(columns)
+    np.testing.assert_allclose(columns["fitted"], columns["score"], atol=0.05)
+    assert tomli.loads((found.path / "best-mix.toml").read_text())["mix"]["weight"].keys() == {"a", "b"}
+    inside = cli("suggest-mix", "--table", table, *SCALED, "--out", tmp_path / "inside")
+    assert inside.code == 0, inside.err
+    scale = json.loads((inside.path / "suggestion.json").read_text())["scale"]
+    assert (scale["parameters"], scale["tokens"], scale["extrapolates"]) == (1e9, 2e10, [])
+
+
+@pytest.mark.parametrize(
+    ("design", "extra", "code", "message"),
+    [
+        ({}, ("--at-parameters", "100B"), 3, "the runs span a factor of 10 in parameters"),
+        ({"sizes": (1e8, 1e9)}, ("--at-parameters", "3B"), 3, "needs 3 different numbers of parameters, got 2"),
+        ({"sizes": (1e8,)}, ("--at-parameters", "3B"), 3, "the runs say nothing about other numbers of parameters"),
+        ({"sizes": (1e8,), "tokens": (1e9,)}, (), 3, "all runs have the same number of parameters and of tokens"),
+        ({"noise": 1.0}, ("--at-parameters", "3B"), 3, "the runs do not carry an extrapolation"),
+        ({}, ("--at-tokens", "1M"), 3, "below all runs"),
+        ({}, ("--surface", "quadratic"), 2, "a surface without scale"),
+    ],
+)  # fmt: skip
+def test_what_runs_do_not_carry_is_refused(
+    cli, tmp_path: Path, design: dict, extra: tuple, code: int, message: str
+) -> None:
+    table = scaled_table(tmp_path / "runs.csv", **design)
+    found = cli("suggest-mix", "--table", table, *SCALED, *extra, "--out", tmp_path / "out")
+    assert found.code == code, found.err
+    assert message in found.err
+    assert "Traceback" not in found.err
+
+
+def test_options_of_scale(cli, evaluations, tmp_path: Path) -> None:
+    table = scaled_table(tmp_path / "runs.csv")
+    words = ("suggest-mix", "--table", table, "--shares", "a,b", "--score", "loss", "--out", tmp_path / "out")
+    found = cli(*words, "--at-tokens", "1B", "--surface", "joint-law")
+    assert found.code == 2
+    assert "--at-tokens: no effect without --scale" in found.err
+    assert "a law needs --scale" in found.err
+    found = cli(*words, "--scale")
+    assert found.code == 2
+    assert "the table has neither 'parameters' nor 'tokens'" in found.err
+    found = cli("suggest-mix", *evaluations, "--score", "facts", "--scale", *SMALL, "--out", tmp_path / "e")
+    assert found.code == 3
+    assert "runs, got 4" in found.err, "sizes and tokens are read from the runs; four are too few"

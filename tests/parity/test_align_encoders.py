@@ -16,7 +16,7 @@ from transformers import (
     ViTImageProcessor,
 )
 
-from priorkit.core.errors import InputError
+from priorkit.core.errors import InputError, UsageError
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import load_llava
@@ -261,6 +261,52 @@ def test_more_image_tokens_by_a_finer_grid(family: str, tokenizer: Any, tmp_path
     with torch.no_grad():
         states = tower.model(pixel_values=resized.normalize(pixels), output_hidden_states=True).hidden_states
     assert states[-2].shape == (1, 36 + tower.prefix, 32)
+
+
+@pytest.mark.parametrize("family", ["clip", "mae", "registers"])
+def test_more_image_tokens_by_interpolated_features(family: str, tokenizer: Any, tmp_path: Path) -> None:
+    """The encoder sees its own resolution; its patch features are interpolated, which LLaVA's own code does too."""
+    encoder = TOWERS[family][0]()
+    own = extract_image_tower(encoder)
+    llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
+    made = assemble_llava(llm, tokenizer, encoder, -2, False, seed=4, image_tokens=36, resample="features")
+    made.save(tmp_path)
+    loaded = load_llava(tmp_path)
+    image = Image.radial_gradient("L").convert("RGB").resize((50, 40))
+    pixels = loaded.prepare(image)[None]
+    assert pixels.shape[-2:] == (32, 32), "the encoder's own resolution"
+    with torch.no_grad():
+        inputs = Encoder(own.model.eval(), own.image_processor).normalize(pixels)
+        patches = own.model(pixel_values=inputs, output_hidden_states=True).hidden_states[-2][:, own.prefix :]
+        square = patches.transpose(1, 2).unflatten(2, (4, 4))
+        square = torch.nn.functional.interpolate(square, (6, 6), mode="bilinear", align_corners=False)
+        features = loaded.patch_features(pixels)
+    assert loaded.image_tokens == features.shape[1] == 36
+    torch.testing.assert_close(features, square.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
+    model = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
+    batch = AutoProcessor.from_pretrained(tmp_path)(text="<image> what", images=image, return_tensors="pt")
+    assert int((batch["input_ids"] == model.config.image_token_id).sum()) == 36
+    with torch.no_grad():
+        theirs = model(**batch).logits
+        ids = batch["input_ids"]
+        ours = loaded.hidden(ids, torch.ones_like(ids), features).last_hidden_state
+    torch.testing.assert_close(loaded.model.lm_head(ours), theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_grid_that_no_processor_counts_is_refused(tokenizer: Any) -> None:
+    llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 3)
+    for tokens in (15, 400, 35 * 35):
+        with pytest.raises(UsageError, match=f"cannot be counted as {tokens} features"):
+            assemble_llava(
+                llm,
+                tokenizer,
+                TOWERS["clip"][0](),
+                -2,
+                False,
+                seed=4,
+                image_tokens=tokens,
+                resample="features",
+            )
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "vit", "dinov2", "registers"])

@@ -6,7 +6,6 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -14,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from priorkit.analysis.claims.base import ClaimTable, Measure, Term
 from priorkit.analysis.claims.registry import KINDS
 from priorkit.core.errors import Problems, UsageError, nearest
-from priorkit.core.options.recipe import read_toml
+from priorkit.core.options.recipe import RecipeFile, read_toml
 from priorkit.core.options.specs import plain_message
 from priorkit.core.options.value_kinds import inner_type, shown, value_type
 
@@ -82,7 +81,7 @@ class Claim:
         return list(dict.fromkeys([*gate, *(term.label for term in self.terms() if term.label)]))
 
 
-def read_claims(path: Path) -> list[Claim]:
+def read_claims(path: RecipeFile) -> list[Claim]:
     """Read a file of claims.
 
     Raises:
@@ -108,7 +107,7 @@ def read_claims(path: Path) -> list[Claim]:
 class _Reader:
     """Reads claims, collecting problems with their places in the file."""
 
-    def __init__(self, path: Path, problems: Problems) -> None:
+    def __init__(self, path: RecipeFile, problems: Problems) -> None:
         self.path = path
         self.problems = problems
         self._lines = path.read_text(encoding="utf-8-sig").splitlines()

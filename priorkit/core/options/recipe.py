@@ -13,13 +13,17 @@ import tomli
 import tomli_w
 
 from priorkit.core.errors import InputError, Problems, UsageError, nearest
+from priorkit.core.options.recipe_families import GeneratedRecipe, expand
 from priorkit.core.options.settings import Settings, StepSettings
 from priorkit.core.options.specs import OptionSpec, option_specs
 from priorkit.core.options.value_kinds import shown
 
+RecipeFile = Path | GeneratedRecipe
+"""Where a recipe's text is: a file, or a member of a family."""
 
-def shipped() -> dict[str, Path]:
-    """The recipes that priorkit ships, by name: ``merge/ties`` for ``recipes/merge/ties.toml``.
+
+def shipped() -> dict[str, RecipeFile]:
+    """The recipes that priorkit ships, by name: ``merge/ties`` for ``recipes/merge/ties.toml``, and those of families.
 
     A wheel holds them inside the package; in a checkout or an editable install they are next to it.
     """
@@ -28,12 +32,10 @@ def shipped() -> dict[str, Path]:
         (candidate for candidate in (package / "recipes", package.parent / "recipes") if candidate.is_dir()),
         package,
     )
-    return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))
-    }
+    return expand(sorted(folder.rglob("*.toml")), folder)
 
 
-def find(name: str) -> Path:
+def find(name: str) -> RecipeFile:
     """A recipe by path, or by name if priorkit ships it.
 
     Raises:
@@ -53,8 +55,8 @@ def find(name: str) -> Path:
     )
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
+def read_toml(path: RecipeFile) -> dict[str, Any]:
+    """Read a TOML file, or a recipe of a family.
 
     Raises:
         InputError: it cannot be read.
@@ -64,10 +66,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         # Some editors begin UTF-8 with a byte order mark.
         return tomli.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        folder = path.parent
+        folder = Path(str(path)).parent
         names = sorted(item.name for item in folder.glob("*.toml")) if folder.is_dir() else []
         raise InputError(
-            "no such recipe", where=str(path), hint=nearest(path.name, names, only_close=True)
+            "no such recipe", where=str(path), hint=nearest(Path(str(path)).name, names, only_close=True)
         ) from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", where=str(path)) from None
@@ -79,7 +81,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
 
 
-def _line_of(path: Path, table: str, key: str) -> int:
+def _line_of(path: RecipeFile, table: str, key: str) -> int:
     """The line of a key of a table, 0 where it is not found (dotted or inline keys)."""
     current = ""
     spelling = re.sub(r"_|\\-", "[_-]", re.escape(key))
@@ -94,18 +96,18 @@ def _line_of(path: Path, table: str, key: str) -> int:
     return 0
 
 
-def key_location(path: Path, step: str, key: str) -> str:
+def key_location(path: RecipeFile, step: str, key: str) -> str:
     """The location of a key, for error messages: ``file.toml:12 [pretrain] learning_rate``."""
     return f"{_place(path, step, key)} [{step}] {key}"
 
 
-def _place(path: Path, table: str, key: str) -> str:
+def _place(path: RecipeFile, table: str, key: str) -> str:
     """File and line of a key of a table, the file alone where the line is not found."""
     line = _line_of(path, table, key)
     return f"{path}:{line}" if line else str(path)
 
 
-def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[str]) -> dict[str, Any]:
+def step_values(path: RecipeFile, model: type[StepSettings], steps: typing.Iterable[str]) -> dict[str, Any]:
     """Read a step's own table from a recipe, its sub-tables flattened, its keys checked.
 
     Args:
@@ -145,7 +147,7 @@ def step_values(path: Path, model: type[StepSettings], steps: typing.Iterable[st
 
 
 def _flatten(
-    path: Path, model: type[StepSettings], table: Mapping[str, Any], problems: Problems
+    path: RecipeFile, model: type[StepSettings], table: Mapping[str, Any], problems: Problems
 ) -> dict[str, Any]:
     specs = option_specs(model)
     groups = {_table_name(spec.group) for spec in specs.values()}

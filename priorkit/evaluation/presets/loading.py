@@ -25,11 +25,15 @@ class Suite:
         name: its file's name.
         about: one sentence.
         groups: the benchmarks of each ability group, in order; suites within are resolved.
+        by: how its paper asks models (``--by auto``); empty where that is left to the task type.
+        parser: its paper's parser of written choices (``--parser auto``); empty for each benchmark's own.
     """
 
     name: str
     about: str
     groups: Mapping[str, tuple[str, ...]]
+    by: str = ""
+    parser: str = ""
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ def suite(name: str) -> Suite:
     """
     table = _table(_package() / "suites" / f"{name}.toml")
     groups = {group: tuple(_members(names)) for group, names in table["groups"].items()}
-    return Suite(name, str(table["about"]), groups)
+    return Suite(name, str(table["about"]), groups, str(table.get("by", "")), str(table.get("parser", "")))
 
 
 def _members(names: Sequence[str]) -> Iterator[str]:

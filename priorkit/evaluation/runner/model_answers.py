@@ -86,7 +86,9 @@ def _answer_benchmark(
     for row in rejected.rows:
         rejects.add(str(row["file"]), int(row["row"]), str(row["reason"]))
     scoring = source.preset.scoring if source.preset else None
-    scored = score_answers(source.name, source.task, items, answers, settings.scoring_options(scoring))
+    scored = score_answers(
+        source.name, source.task, items, answers, settings.scoring_options(scoring, source.name)
+    )
     return ScoredBenchmark(
         source.name, source.task, mode, source.digest(), items, answers, scored, len(rejected),
         scoring, source.preset.version if source.preset else 0,

@@ -88,7 +88,8 @@ def plan_evaluation(
     check_patches(settings, str(settings.model), checked, sources)
     backend = check_backend(settings, checked)
     jobs: list[tuple[BenchmarkSource, AnswerMode]] = [
-        (source, answer_mode_of(source.task, checked.kind, settings.mode)) for source in sources
+        (source, answer_mode_of(source.task, checked.kind, settings.mode_of(source.name, checked.kind)))
+        for source in sources
     ]
     facts = [("model", checked.kind + (" with adapter" if checked.adapter else ""))]
     facts += [("back end", backend)] if backend != "priorkit" else []

@@ -17,6 +17,9 @@ from priorkit.models.vision.preprocessing import Resize
 ProjectorType = Literal["mlp", "linear"]
 """LLaVA 1.5's two layers with GELU, or one linear map (LLaVA 1.0)."""
 
+Resample = Literal["positions", "features"]
+"""What is interpolated for another number of image tokens."""
+
 
 def assemble_llava(
     llm: Any,
@@ -29,6 +32,7 @@ def assemble_llava(
     image_tokens: int | None = None,
     further_encoders: Sequence[Encoder] = (),
     resize: Resize | None = None,
+    resample: Resample = "positions",
 ) -> LlavaMultimodal:
     """Join a language model and an encoder's image tower by a fresh projector.
 
@@ -45,10 +49,13 @@ def assemble_llava(
         seed: draws the projector's weights.
         projector: its type. LLaVA's class has two matrices in any case; the second is the identity in a
             linear projector and must stay frozen.
-        image_tokens: patches of an image; see :func:`priorkit.models.vision.image_tower.extract_image_tower`.
+        image_tokens: features of an image; None for the encoder's patches.
         further_encoders: encoders whose features are concatenated to the first one's; see
             :mod:`priorkit.models.vision.tower_concat`.
         resize: how images become square; see :func:`priorkit.models.vision.preprocessing.with_resize`.
+        resample: how there come to be so many features: from another resolution with interpolated position
+            embeddings (:func:`priorkit.models.vision.image_tower.extract_image_tower`), or by interpolating the
+            features of the encoder's own (:func:`priorkit.models.vision.tower_concat.concat_towers`).
 
     Raises:
         InputError: LLaVA cannot use the image tower.
@@ -56,7 +63,9 @@ def assemble_llava(
     from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
     torch.manual_seed(seed)
-    tower = _concatenated(extract_image_tower(encoder, image_tokens, resize), further_encoders)
+    by_positions = resample == "positions"
+    tower = extract_image_tower(encoder, image_tokens if by_positions else None, resize)
+    tower = _concatenated(tower, further_encoders, None if by_positions else image_tokens)
     ensure_image_token(llm, tokenizer)
     accept_parts(tokenizer, IMAGE)
     config = _llava_config(llm, tokenizer, tower, feature_layer, class_token, projector)
@@ -108,12 +117,14 @@ def _llava_config(
     )
 
 
-def _concatenated(tower: ImageTower, further_encoders: Sequence[Encoder]) -> ImageTower:
-    if not further_encoders:
+def _concatenated(
+    tower: ImageTower, further_encoders: Sequence[Encoder], image_tokens: int | None
+) -> ImageTower:
+    if not further_encoders and image_tokens in (None, tower.patches):
         return tower
     from priorkit.models.vision.tower_concat import concat_towers
 
-    return concat_towers([tower, *map(extract_image_tower, further_encoders)])
+    return concat_towers([tower, *map(extract_image_tower, further_encoders)], image_tokens)
 
 
 def ensure_image_token(llm: Any, tokenizer: Any) -> int:

@@ -7,6 +7,7 @@ transformers; without it, ``from_pretrained`` does not know ``priorkit_several_t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from priorkit.core.errors import UsageError
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.image_tower import TOWER_CONCAT, ImageTower, patch_side
 from priorkit.models.vision.preprocessing import Preprocessing
@@ -29,7 +31,9 @@ class TowerConcatConfig(PreTrainedConfig):
             ``mean`` and ``std`` (normalization of values from 0 to 1, per channel), ``prefix`` (tokens before
             its patches).
         image_size: side of the input images, which is the first tower's.
-        patch_size: side of the first tower's patches; its grid is the grid of the features.
+        patch_size: side of the square of an image that a feature stands for: the first tower's patches, or where the
+            features have another grid the number by which a processor counts them.
+        grid: rows and columns of the features; empty for the first tower's.
         hidden_size: sum of the towers' widths.
         num_hidden_layers: of the shallowest tower; hidden states are counted from the end.
     """
@@ -42,11 +46,14 @@ class TowerConcatConfig(PreTrainedConfig):
     hidden_size: int = 0
     num_hidden_layers: int = 0
     num_channels: int = 3
+    grid: Any = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.towers is None:
             self.towers = []
+        if self.grid is None:
+            self.grid = []
 
     def tower_configs(self) -> list[Any]:
         """The towers' configurations as objects."""
@@ -59,7 +66,7 @@ class TowerConcatModel(PreTrainedModel):
 
     The input is normalized for the first tower. For each further tower it is scaled back to 0..1, resized
     (bicubic, antialiased) and normalized as in that tower's training. Class tokens and registers are dropped,
-    and features are interpolated to the first tower's grid (bilinear).
+    and features are interpolated to the first tower's grid, or that of the configuration (bilinear).
     """
 
     config_class = TowerConcatConfig
@@ -146,14 +153,15 @@ class TowerConcatModel(PreTrainedModel):
     def _concatenated(self, states: Sequence[Tensor | None]) -> Tensor | None:
         """One state ``[images, tokens, width]`` of each tower, on one grid: ``[images, patches, sum of widths]``."""
         grids = [self._grid(index) for index in range(len(states))]
+        wanted = tuple(self.config.grid) or grids[0]
         on_grid: list[Tensor] = []
         for state, grid, tower in zip(states, grids, self.config.towers, strict=True):
             if state is None:
                 return None
             patches = state[:, tower["prefix"] :]
-            if grid != grids[0]:
+            if grid != wanted:
                 map_BCHW = patches.transpose(1, 2).unflatten(2, grid)
-                map_BCHW = functional.interpolate(map_BCHW, grids[0], mode="bilinear", align_corners=False)
+                map_BCHW = functional.interpolate(map_BCHW, wanted, mode="bilinear", align_corners=False)
                 patches = map_BCHW.flatten(2).transpose(1, 2)
             on_grid.append(patches)
         return torch.cat(on_grid, dim=-1)
@@ -174,11 +182,16 @@ def _counted_from_end(selection: bool | int | list[int], count: int) -> Any:
     return [number if number < 0 else number - count for number in selection]
 
 
-def concat_towers(towers: Sequence[ImageTower]) -> ImageTower:
+def concat_towers(towers: Sequence[ImageTower], image_tokens: int | None = None) -> ImageTower:
     """Combine image towers into one; the first one's processor prepares the images.
 
     Args:
-        towers: two or more, from ``extract_image_tower``.
+        towers: one or more, from ``extract_image_tower``.
+        image_tokens: features of an image, a square number, to which they are interpolated; None for the first
+            tower's patches.
+
+    Raises:
+        UsageError: a processor cannot count that many.
     """
     entries: list[dict[str, Any]] = []
     for tower in towers:
@@ -200,10 +213,15 @@ def concat_towers(towers: Sequence[ImageTower]) -> ImageTower:
             }
         )
     first = towers[0]
+    side = patch_side(first.config)
+    grid: list[int] = []
+    if image_tokens is not None:
+        grid, side = _other_grid(entries[0]["size"], image_tokens)
     config = TowerConcatConfig(
         towers=entries,
+        grid=grid,
         image_size=entries[0]["size"][0],
-        patch_size=patch_side(first.config),
+        patch_size=side,
         hidden_size=sum(int(tower.config.hidden_size) for tower in towers),
         num_hidden_layers=min(int(tower.config.num_hidden_layers) for tower in towers),
     )
@@ -211,7 +229,23 @@ def concat_towers(towers: Sequence[ImageTower]) -> ImageTower:
     for module, tower in zip(model.towers, towers, strict=True):
         # A ViT's pooler may lack weights; nothing reads it.
         module.load_state_dict(tower.model.state_dict(), strict=False)
-    return ImageTower(model.eval(), config, first.image_processor, first.patches, 0)
+    return ImageTower(model.eval(), config, first.image_processor, image_tokens or first.patches, 0)
+
+
+def _other_grid(size: Sequence[int], image_tokens: int) -> tuple[list[int], int]:
+    """A square grid of features, and the patch side by which LLaVA's processor counts as many.
+
+    The processor divides the image's sides by it and rounds down: 224 pixels by 9 give 24.
+    """
+    side = math.isqrt(image_tokens)
+    counted = min(size) // side
+    if side * side != image_tokens or not counted or any(length // counted != side for length in size):
+        raise UsageError(
+            f"an image of {' x '.join(map(str, size))} pixels cannot be counted as {image_tokens} features",
+            where="--image-tokens",
+            hint="choose another square number, or --resample positions",
+        )
+    return [side, side], counted
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -53,7 +53,7 @@ class Surface:
     """A fitted surface.
 
     Attributes:
-        kind: its family.
+        kind: its family, or that of the law that it is a section of.
         predict: shares float64 ``[points, components]`` -> mean and standard deviation, float64 ``[points]``
             each; the deviation is that of the mean, without observation noise.
         resample: shares -> the mean under bootstrap samples of the mixes (quadratic) or draws of
@@ -61,7 +61,7 @@ class Surface:
         parameters: what fitting chose.
     """
 
-    kind: SurfaceKind
+    kind: str
     predict: Callable[[Floats], tuple[Floats, Floats]]
     resample: Callable[[Floats], Floats]
     parameters: dict[str, Any]
@@ -184,8 +184,6 @@ def _fit_process(shares: Floats, scores: Floats, seed: int, resamples: int) -> S
 
 def cross_validate(kind: SurfaceKind, shares: Floats, scores: Floats, *, seed: int) -> CrossValidation:
     """Predict each mix from the others, repeating all choices that fitting makes."""
-    from scipy.stats import spearmanr
-
     predicted = np.zeros(len(scores))
     for left_out in range(len(scores)):
         rest = np.arange(len(scores)) != left_out
@@ -196,6 +194,13 @@ def cross_validate(kind: SurfaceKind, shares: Floats, scores: Floats, *, seed: i
         else:
             model = _process_model(shares[rest], scores[rest], seed)
             predicted[left_out] = model.predict(shares[[left_out]] / _spread(shares[rest]))[0]
+    return judge_predictions(predicted, scores)
+
+
+def judge_predictions(predicted: Floats, scores: Floats) -> CrossValidation:
+    """How well predictions of left-out scores fit, both float64 ``[mixes]``."""
+    from scipy.stats import spearmanr
+
     errors = float(((predicted - scores) ** 2).sum())
     total = float(((scores - scores.mean()) ** 2).sum())
     constant = np.ptp(predicted) == 0 or np.ptp(scores) == 0

@@ -90,6 +90,42 @@ class CheckpointWriter:
             self._writing = None
 
 
+def save_branch(
+    folder: Path, module: nn.Module, optimizer: Optimizer, progress: TrainingProgress, metrics: Path
+) -> None:
+    """Write a checkpoint into another state folder, with the metrics so far; another training can go on from it.
+
+    Every process calls this.
+
+    Args:
+        folder: the other state folder; an earlier checkpoint of the step is replaced.
+        module, optimizer: of the run.
+        progress: how far it has come.
+        metrics: its metrics file.
+    """
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        with metrics.open("rb") as stream:
+            (folder / metrics.name).write_bytes(stream.read(progress.metrics_bytes))
+    with CheckpointWriter(folder, keep=1) as writer:
+        writer.save(module, optimizer, progress)
+        writer.wait()
+
+
+def require_checkpoint(folder: Path) -> None:
+    """Check that a state folder holds a checkpoint.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not _saved(folder):
+        raise InputError(
+            "the checkpoint where an export branches off is missing",
+            where=str(folder),
+            hint=f"remove {folder.parents[2]} to start from the beginning",
+        )
+
+
 def gather_to_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies in the first process's main memory; sharded tensors are gathered from all processes.
 

@@ -71,6 +71,8 @@ def train(
     total_steps: int,
     title: str,
     after_step: AfterStep | None = None,
+    branches: Sequence[tuple[int, Path]] = (),
+    learning_rate_at: Callable[[int], float] | None = None,
 ) -> TrainingSummary:
     """Train an objective's module to the end, resuming from a saved state where there is one.
 
@@ -83,6 +85,9 @@ def train(
         total_steps: the number of optimizer steps.
         title: of the progress bar.
         after_step: called after every step, for example to measure the validation loss.
+        branches: finished steps with a state folder each, where a checkpoint is written from which another training
+            can go on.
+        learning_rate_at: the learning rate of a step, counted from 0; the settings' schedule where None.
 
     Raises:
         GuardError: the loss or a gradient is not finite, or the loss spikes.
@@ -122,10 +127,18 @@ def train(
                 reached = checkpoint.TrainingProgress(finished, size, weight_so_far, clock.seconds)
                 saver.save(objective.module, optimizer, reached)
 
+        def branch_off(folder: Path) -> None:
+            with clock.spent("checkpoint"):
+                size = log.flush() if rank() == 0 else 0
+                reached = checkpoint.TrainingProgress(step + 1, size, weight_so_far, clock.seconds)
+                checkpoint.save_branch(folder, objective.module, optimizer, reached, state / METRICS)
+
         for step in steps:
             with clock.spent("data"):
                 batches = next(batches_of)
-            rate = settings.learning_rate_at(step, total_steps)
+            rate = (
+                learning_rate_at(step) if learning_rate_at else settings.learning_rate_at(step, total_steps)
+            )
             optimizer.set_learning_rate(rate)
             # Dropout is a function of the step, so that a resumed run repeats it.
             torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
@@ -160,6 +173,9 @@ def train(
                 tracker.log({**row, **timing, **_gpu_memory(runtime)}, step + 1)
             bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
             bar.advance()
+            for finished, branch in branches:
+                if finished == step + 1:
+                    branch_off(branch)
             last = step + 1 == total_steps
             stop = distributed.any_process(bool(stopping))
             if (step + 1) % settings.checkpoint_every == 0 or stop or last:

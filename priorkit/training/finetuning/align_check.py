@@ -150,6 +150,17 @@ def _check_layers(settings: AlignSettings, towers: Sequence[Any]) -> None:
                 where="--feature-layer",
                 hint=f"{layer} is {layer - depths[0] - 1} in the first",
             )
+    if settings.resample == "features":
+        if not settings.image_tokens:
+            raise UsageError(
+                "no effect without --image-tokens", where="--resample features", hint="leave it out"
+            )
+        if settings.class_token:
+            raise UsageError("features on another grid have no place for class tokens", where="--class-token")
+        if any(layer >= 0 for layer in settings.feature_layer):
+            raise UsageError(
+                "with --resample features, layers are numbered from the last", where="--feature-layer"
+            )
     if len(towers) > 1 and settings.class_token:
         raise UsageError(
             "several encoders share a grid of patches, which has no place for class tokens",

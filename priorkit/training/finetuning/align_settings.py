@@ -60,10 +60,15 @@ class AlignSettings(TextColumnSettings, FinetuningSettings):
     )
     image_tokens: int | None = option(
         None,
-        "Patches of an image, a square number such as 576; the encoder's resolution changes, with its position "
-        "embeddings interpolated. Default: the encoder's.",
+        "Features of an image, a square number such as 576; see --resample. Default: the encoder's patches.",
         metavar="N",
         ge=1,
+    )
+    resample: Literal["positions", "features"] = option(
+        "positions",
+        "What is interpolated for --image-tokens: position embeddings, with the encoder at another resolution; or the "
+        "features of its own resolution, as in the paper (the model then loads only where priorkit is installed).",
+        advanced=True,
     )
     resize: Literal["crop", "squash", "pad"] | None = option(
         None,

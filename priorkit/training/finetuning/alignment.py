@@ -78,6 +78,7 @@ def assemble(settings: AlignSettings, work: Work[Any]) -> tuple[LlavaMultimodal,
         settings.image_tokens,
         further,
         settings.resize,
+        settings.resample,
     )
     return multimodal, {
         "image_tokens": multimodal.image_tokens,

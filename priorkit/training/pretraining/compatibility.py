@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, UsageError
+from priorkit.core.errors import InputError, Problems, UsageError
 from priorkit.core.inputs import Input
 from priorkit.core.lifecycle import sibling
+from priorkit.core.options.specs import refuse_changed
 from priorkit.core.work import Inputs
 from priorkit.data.corpus.reader import read_corpus_header
 from priorkit.data.corpus.tokenizer_files import contains_vocabulary
@@ -16,6 +17,7 @@ from priorkit.data.text.documents import check_text_source
 from priorkit.models.folder import read_json
 from priorkit.models.language import causal_lm
 from priorkit.training.engine.settings import check_fp8, check_sharding
+from priorkit.training.pretraining.exports import check_exports, exports_of
 from priorkit.training.pretraining.settings import PretrainSettings
 
 
@@ -83,10 +85,16 @@ def check_run(settings: PretrainSettings, inputs: Inputs) -> PretrainPlan:
             where=corpus.given,
             hint=f"mix it with --tokenizer {settings.from_llm}",
         )
+    if settings.random_init:
+        _check_untrained(settings)
+        parameters = causal_lm.parameter_count(fields, vocabulary)
+        return PretrainPlan(fields, parameters, rows, context_length, 0)
     steps = settings.total_steps(rows, context_length)
     check_sharding(settings)
     check_fp8(settings.fp8, settings.compile, settings.device, settings.precision)
-    _check_exports(settings, context_length, steps)
+    check_exports(settings, context_length, steps)
+    for export in exports_of(settings, context_length):
+        sibling(settings, export.name)
     for source in inputs.named("eval_sources").values():
         check_text_source(validation_text_path(source))
     return PretrainPlan(fields, causal_lm.parameter_count(fields, vocabulary), rows, context_length, steps)
@@ -98,12 +106,16 @@ def validation_text_path(source: Input) -> Path:
     return held_out if held_out.is_dir() else source.path
 
 
-def export_name(tokens: int) -> str:
-    """The suffix of an artifact that is exported after a number of tokens: ``at-5B``."""
-    for scale, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if tokens % scale == 0:
-            return f"at-{tokens // scale}{letter}"
-    return f"at-{tokens}"
+def _check_untrained(settings: PretrainSettings) -> None:
+    """Check that nothing asks for training.
+
+    Raises:
+        UsageError: options that have no effect; all of them are named.
+    """
+    problems = Problems(UsageError)
+    names = ("from_llm", "steps", "tokens", "epochs", "export_at", "export_decay", "eval_sources", "shard")
+    refuse_changed(settings, names, problems, "no effect with --random-init", hint="leave it out")
+    problems.raise_if_any()
 
 
 def _config_fields(settings: PretrainSettings, inputs: Inputs) -> dict[str, Any]:
@@ -112,15 +124,3 @@ def _config_fields(settings: PretrainSettings, inputs: Inputs) -> dict[str, Any]
     if settings.from_llm:
         return causal_lm.check_llm(inputs.one("from_llm").path)
     return read_json(inputs.one("config").path)
-
-
-def _check_exports(settings: PretrainSettings, context_length: int, steps: int) -> None:
-    step_tokens = settings.batch_size * context_length
-    for tokens in settings.export_at:
-        if tokens < step_tokens:
-            raise UsageError(f"{tokens} tokens are less than one step's {step_tokens}", where="--export-at")
-        if tokens > steps * step_tokens:
-            raise UsageError(
-                f"{tokens} tokens are more than the run's {steps * step_tokens}", where="--export-at"
-            )
-        sibling(settings, export_name(tokens))

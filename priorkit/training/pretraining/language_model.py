@@ -19,7 +19,7 @@ from priorkit.training.engine.checkpoint import gather_to_cpu
 from priorkit.training.engine.compilation import compile_decoder
 from priorkit.training.engine.fp8 import use_fp8
 from priorkit.training.objectives.language_modeling import CausalLMWithLoss
-from priorkit.training.pretraining.compatibility import PretrainPlan, export_name
+from priorkit.training.pretraining.compatibility import PretrainPlan
 from priorkit.training.pretraining.settings import PretrainSettings
 
 logger = logging.getLogger(__name__)
@@ -47,15 +47,24 @@ class LanguageModel:
         if runtime.rank() == 0:
             self._write(folder, weights)
 
-    def export(self, settings: PretrainSettings, work: Work[PretrainPlan], tokens: int) -> None:
-        """Write the model as it is now as a separate artifact. Every process calls this."""
+    def export(
+        self, settings: PretrainSettings, work: Work[PretrainPlan], name: str, metrics: dict[str, Any]
+    ) -> None:
+        """Write the model as it is now as a separate artifact. Every process calls this.
+
+        Args:
+            settings: of the run.
+            work: of the run.
+            name: what is added to the name of ``--out``.
+            metrics: figures for its manifest.
+        """
         weights = self._gathered_weights()
         if runtime.rank() == 0:
 
             def write(folder: Path) -> None:
                 self._write(folder, weights)
 
-            path = export(settings, work, export_name(tokens), {"tokens": tokens}, write)
+            path = export(settings, work, name, metrics, write)
             logger.info(f"wrote {path}")
 
     def _gathered_weights(self) -> dict[str, Any] | None:

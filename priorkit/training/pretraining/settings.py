@@ -15,7 +15,7 @@ from priorkit.core.options.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.options.values import Count, Counts, Named, Words
+from priorkit.core.options.values import Count, Counts, Named, Numbers, Words
 from priorkit.data.columns import (
     CAPTIONS,
     ImageColumnSettings,
@@ -51,6 +51,12 @@ class ProgressSettings(Settings):
 
     export_at: Counts = option(
         (), "Token counts at which to export the model as a separate artifact, OUT-at-N.", metavar="N"
+    )
+    export_decay: Numbers = option(
+        (),
+        "Share of an export's steps over which its learning rate decays to the final one, on a branch that the run "
+        "does not follow: one for all exports or one each, 0 for none; by default none is annealed.",
+        advanced=True,
     )
     eval_sources: Named = option(
         {},
@@ -89,6 +95,11 @@ class PretrainSettings(
         accepts=("llm",),
         hub="model",
         flag="--from",
+    )
+    random_init: bool = option(
+        False,
+        "Write the new model with random weights, without training: zero tokens; the corpus gives the tokenizer.",
+        advanced=True,
     )
     batch_size: int = redefault(TrainingSettings, "batch_size", 32)
     learning_rate: float = redefault(TrainingSettings, "learning_rate", 3e-4)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from priorkit.core.errors import Problems, UsageError
+from priorkit.core.inputs import Input
 from priorkit.core.options.specs import flag_of, refuse_changed
 from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs
@@ -33,9 +34,9 @@ class EncoderHeader:
     model_type: str
     layers: int
 
-    def reads_earlier_layer(self, feature_layer: int) -> bool:
-        """Whether a hidden state comes before the last layer's output."""
-        return feature_layer not in (-1, self.layers)
+    def reads_earlier_layers(self, layers: Sequence[int]) -> bool:
+        """Whether hidden states come before the last layer's output."""
+        return all(layer not in (-1, self.layers) for layer in layers)
 
 
 def check_run(settings: DistillEncoderSettings, inputs: Inputs) -> EncoderHeader:
@@ -52,7 +53,7 @@ def check_run(settings: DistillEncoderSettings, inputs: Inputs) -> EncoderHeader
     check_templates(settings.template, problems)
     problems.raise_if_any()
     for teacher in inputs.many("teacher"):
-        check_encoder(teacher.path, text=False)
+        _check_teacher(settings, teacher)
         if teacher.path.resolve() == encoder.path.resolve():
             logger.warning(
                 "a teacher is the encoder itself; --keep-weight does the same without a projection"
@@ -64,6 +65,24 @@ def check_run(settings: DistillEncoderSettings, inputs: Inputs) -> EncoderHeader
     for text in ineffective_options(settings, header.layers):
         logger.warning(text)
     return header
+
+
+def _check_teacher(settings: DistillEncoderSettings, teacher: Input) -> None:
+    """Check a teacher for the terms that are computed for it.
+
+    Raises:
+        InputError: it is no encoder, or has no text tower where its distribution over names is matched.
+        UsageError: it has no such layer.
+    """
+    number = int(teacher.setting.rpartition(".")[2]) if "." in teacher.setting else 0
+    weights = next(term for term in TERMS if term.weight == "teacher_logit_weight").weights(settings)
+    check_encoder(teacher.path, text=bool(weights[min(number, len(weights) - 1)]))
+    layers = depth(load_config(teacher.path))
+    if settings.matches_patches and layers and not -layers - 1 <= settings.teacher_layer <= layers:
+        raise UsageError(
+            f"the teacher has {layers} layers; hidden states are numbered {-layers - 1} to {layers}",
+            where=f"--teacher-layer {settings.teacher_layer}",
+        )
 
 
 def _check_entities(settings: DistillEncoderSettings, inputs: Inputs) -> None:
@@ -92,11 +111,15 @@ def conflicts(settings: RemediationSettings, layers: int) -> Problems:
         layers: number of layers of the image tower; 0 where it has none that are numbered.
     """
     problems = Problems(UsageError)
-    if layers and not -layers - 1 <= settings.feature_layer <= layers:
-        problems.add(
-            f"the image tower has {layers} layers; hidden states are numbered {-layers - 1} to {layers}",
-            where="--feature-layer",
-        )
+    for flag, number in (
+        ("--feature-layer", settings.feature_layer),
+        *(("--keep-layer", layer) for layer in settings.keep_layer),
+    ):
+        if layers and not -layers - 1 <= number <= layers:
+            problems.add(
+                f"the image tower has {layers} layers; hidden states are numbered {-layers - 1} to {layers}",
+                where=flag if flag == "--feature-layer" else f"{flag} {number}",
+            )
     teachers, weights = len(settings.teacher), len(settings.teacher_weight)
     if weights not in (0, teachers):
         problems.add(
@@ -104,10 +127,34 @@ def conflicts(settings: RemediationSettings, layers: int) -> Problems:
             where="--teacher-weight",
             hint="give one per --teacher, in order",
         )
+    _check_teacher_terms(settings, problems)
     _check_terms(settings, problems)
     _check_trainable(settings, problems)
     _check_trade_off(settings, problems)
     return problems
+
+
+def _check_teacher_terms(settings: RemediationSettings, problems: Problems) -> None:
+    """Check the weights of the terms of each teacher."""
+    teachers = len(settings.teacher)
+    for flag, weights in (
+        ("--teacher-patch-weight", settings.teacher_patch_weight),
+        ("--teacher-logit-weight", settings.teacher_logit_weight),
+    ):
+        if any(weight < 0 for weight in weights):
+            problems.add("a weight must not be negative", where=flag)
+        if teachers and len(weights) not in (1, teachers):
+            problems.add(
+                f"{len(weights)} weights for {teachers} teachers",
+                where=flag,
+                hint="give one for all, or one per --teacher, in order",
+            )
+    if settings.keep_layer and not settings.kept_layers:
+        problems.add(
+            "no tokens are kept", where="--keep-layer", hint="give --keep-weight or --keep-class-weight"
+        )
+    if settings.teacher_layer != -2 and not settings.matches_patches:
+        problems.add("no effect without --teacher-patch-weight", where="--teacher-layer", hint="leave it out")
 
 
 def _check_terms(settings: RemediationSettings, problems: Problems) -> None:
@@ -115,7 +162,9 @@ def _check_terms(settings: RemediationSettings, problems: Problems) -> None:
     model, active = type(settings), active_terms(settings)
     for term in TERMS:
         # A weight that is on by default does not ask for anything.
-        chosen = model.model_fields[term.weight].default == 0 and getattr(settings, term.weight)
+        weight = getattr(settings, term.weight)
+        off = model.model_fields[term.weight].default in (0, (0.0,))
+        chosen = off and (any(weight) if isinstance(weight, tuple) else weight)
         if chosen and term.requires and not getattr(settings, term.requires):
             problems.add(f"requires a {flag_of(model, term.requires)}", where=flag_of(model, term.weight))
     if all(row.term.regularizes for row in active):

@@ -68,6 +68,22 @@ def feature_distillation_loss(mapped: Tensor, teacher: Tensor) -> Tensor:
     return (l2_normalize(mapped) - teacher).square().sum()
 
 
+def logit_distillation_loss(images: Tensor, names: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
+    """Divergence of the student's distribution over names from a teacher's, summed over the batch.
+
+    ``sum_i KL(softmax(teacher_i) || softmax(student_i))``: cross-entropy with the teacher's distribution as target,
+    less its entropy, so that it is 0 where they agree (Hinton et al. 2015, at temperature 1).
+
+    Args:
+        images: L2-normalized ``[batch, dim]``.
+        names: L2-normalized ``[names, dim]``.
+        scale: the student's inverse temperature.
+        teacher: the teacher's logits, fp32 ``[batch, names]``.
+    """
+    student = similarity_logits(images, names, scale).log_softmax(dim=-1)
+    return nn.functional.kl_div(student, teacher.log_softmax(dim=-1), reduction="sum", log_target=True)
+
+
 def relational_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Divergence of the student's similarities between the images of the batch from the teacher's.
 

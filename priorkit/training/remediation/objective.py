@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.vision.encoder import Encoder, l2_normalize
+from priorkit.models.vision.towers import ImageOutput
 from priorkit.training.objectives.base import Loss
 from priorkit.training.objectives.captions import Captions
 from priorkit.training.objectives.contrastive_losses import MAX_LOGIT_SCALE, similarity_logits
 from priorkit.training.objectives.gradient_cache import gradient_cached_features, gradient_cached_forward
 from priorkit.training.remediation import losses
 from priorkit.training.remediation.settings import RemediationSettings
-from priorkit.training.remediation.teachers import ViewSchedule
-from priorkit.training.remediation.terms import TermInputs, active_terms
+from priorkit.training.remediation.teachers import TeacherTargets
+from priorkit.training.remediation.terms import KEPT, TermInputs, active_terms
+from priorkit.training.remediation.views import ViewSchedule
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class RemediationObjective:
         entity_of: for each image the index of its entity's name.
         names: text features of all names.
         settings: the terms, their weights, the seed.
-        teachers: each teacher's features, L2-normalized fp32 ``[views, images, teacher width]``.
+        teachers: what is distilled from each teacher.
         replay: general pairs; None without.
-        original: a frozen copy of the original encoder; needed for the keep term.
+        original: a frozen copy of the original encoder; needed for keep terms.
     """
 
     unit = "images"
@@ -108,7 +110,7 @@ class RemediationObjective:
         entity_of: Sequence[int],
         names: NameFeatures,
         settings: RemediationSettings,
-        teachers: Sequence[Tensor] = (),
+        teachers: Sequence[TeacherTargets] = (),
         replay: Replay | None = None,
         original: Encoder | None = None,
     ) -> None:
@@ -117,9 +119,23 @@ class RemediationObjective:
         self._teachers, self._replay, self._original = teachers, replay, original
         width = names.original.shape[1]
         torch.manual_seed(settings.seed)
-        self._projections = nn.ModuleList(nn.Linear(width, features.shape[-1]) for features in teachers)
+        self._projections = nn.ModuleList(
+            nn.Linear(width, teacher.features.shape[-1]) for teacher in teachers
+        )
         self._projections.to(names.original.device)
         parts: dict[str, nn.Module] = {"encoder": encoder.model, "projections": self._projections}
+        self._patch_projections: dict[int, nn.Module] = {}
+        if any(teacher.patches for teacher in teachers):
+            token_width = encoder.shape.widths[settings.feature_layer]
+            self._patch_projections = {
+                number: nn.Linear(token_width, teacher.patches[0].shape[-1]).to(names.original.device)
+                for number, teacher in enumerate(teachers)
+                if teacher.patches
+            }
+            parts["patch_projections"] = nn.ModuleList(self._patch_projections.values())
+        names_of_terms = {active.term.name for active in self._terms}
+        self._kept = [kind for kind, term in KEPT.items() if term in names_of_terms]
+        self._needs_patches = "teacher_patches" in names_of_terms
         self._bias: nn.Parameter | None = None
         if settings.contrastive == "sigmoid":
             self._bias = nn.Parameter(self._initial_bias())
@@ -160,7 +176,12 @@ class RemediationObjective:
         batch: dict[str, Any] = {
             "pixels": torch.stack([sample["pixels"] for sample in samples] + [pixels for pixels, _ in pairs]),
             "entity": torch.tensor([self._entity_of[sample["index"]] for sample in samples]),
-            "teachers": [features[view, index] for features in self._teachers],
+            "teachers": [teacher.features[view, index] for teacher in self._teachers],
+            "patches": {
+                str(number): self._teachers[number].patches_of(view, index)
+                for number in self._patch_projections
+            },
+            "logits": [teacher.logits(view, index) for teacher in self._teachers],
         }
         if self._replay is not None:
             captions = [caption for _, caption in pairs]
@@ -180,7 +201,10 @@ class RemediationObjective:
             term_inputs = inputs
             if active.teacher is not None:
                 number = active.teacher
-                term_inputs = inputs.for_teacher(batch["teachers"][number], self._projections[number])
+                term_inputs = inputs.for_teacher(
+                    batch["teachers"][number], self._projections[number], batch["patches"].get(str(number)),
+                    self._patch_projections.get(number), batch["logits"][number],
+                )  # fmt: skip
             values[active.name] = active.term.loss(term_inputs, self._settings)
         weighted = [active.weight * values[active.name] for active in self._terms]
         return Loss(torch.stack(weighted).sum(), values)
@@ -188,9 +212,10 @@ class RemediationObjective:
     def _term_inputs(self, batch: dict[str, Any]) -> TermInputs:
         count, names = self.weight(batch), self._names
         # Entity images first, replayed ones after.
-        features, *distances = gradient_cached_forward(
+        features, *others = gradient_cached_forward(
             self._forward_images, {"pixels": batch["pixels"]}, self._settings.gradient_cache
         )
+        patches = others.pop()[:count] if self._needs_patches else None
         inputs = TermInputs(
             images=features[:count],
             entity=batch["entity"],
@@ -198,7 +223,8 @@ class RemediationObjective:
             scale=self._scale(),
             bias=self._bias,
             original_names=None if names.head is None else names.original,
-            distances=distances[0] if distances else None,
+            distances=dict(zip(self._kept, others, strict=True)),
+            patches=patches,
         )
         if self._replay is None:
             return inputs
@@ -206,25 +232,42 @@ class RemediationObjective:
         return inputs.with_replay(features[count:], texts, batch["keys"])
 
     def _forward_images(self, batch: dict[str, Tensor]) -> tuple[Tensor, ...]:
-        """The student's L2-normalized features ``[images, dim]``; with a keep term also the distances
-        ``[images]`` to the original, on the patch tokens of the layer that the multimodal model reads (without
-        the class token, as LLaVA reads them) and on the feature."""
-        pixels, original, layer = batch["pixels"], self._original, self._settings.feature_layer
-        output = self._encoder.forward_vision(pixels, hidden_states=original is not None)
-        features = l2_normalize(output.features)
-        if original is None:
-            return (features,)
+        """The student's L2-normalized features ``[images, dim]``, the distances ``[images]`` to the original in the
+        order of the keep terms, and where a teacher's patches are matched the student's ``[images, patches, width]``."""
+        pixels, settings = batch["pixels"], self._settings
+        output = self._encoder.forward_vision(pixels, hidden_states=bool(settings.read_layers))
+        found = [l2_normalize(output.features)]
+        if self._kept:
+            found += self._distances(pixels, output)
+        if self._needs_patches:
+            found.append(output.layer(settings.feature_layer))
+        return tuple(found)
+
+    def _distances(self, pixels: Tensor, output: ImageOutput) -> list[Tensor]:
+        """Distances ``[images]`` to the original encoder, of what each keep term keeps."""
+        if self._original is None:
+            raise ValueError("a keep term needs the original encoder")
+        layers = self._settings.kept_layers
         with torch.no_grad():
-            before = original.forward_vision(pixels, hidden_states=True)
-        tokens = losses.keep_loss(output.layer(layer), before.layer(layer))
-        return features, tokens + losses.keep_loss(output.features, before.features)
+            before = self._original.forward_vision(pixels, hidden_states=bool(layers))
+
+        def mean_over_layers(tokens: Callable[[ImageOutput, int], Tensor]) -> Tensor:
+            each = [losses.keep_loss(tokens(output, layer), tokens(before, layer)) for layer in layers]
+            return torch.stack(each).mean(0)
+
+        found: list[Tensor] = []
+        for kind in self._kept:
+            if kind == "patches":
+                found.append(mean_over_layers(lambda seen, layer: seen.layer(layer)))
+            elif kind == "class":
+                found.append(mean_over_layers(lambda seen, layer: seen.layer(layer, prefix=True)[:, 0]))
+            else:
+                found.append(losses.keep_loss(output.features, before.features))
+        return found
 
     def _scale(self) -> Tensor:
         """The encoder's own inverse temperature, which is not trained."""
-        model = self._encoder.model
-        # ALIGN has a temperature instead of the logarithm of its inverse.
-        scale = model.logit_scale.exp() if hasattr(model, "logit_scale") else 1 / model.temperature
-        return scale.clamp(max=MAX_LOGIT_SCALE).detach()
+        return inverse_temperature(self._encoder.model)
 
     def _caption_features(self, tokens: dict[str, Tensor]) -> Tensor:
         with torch.set_grad_enabled(self._names.head is not None and torch.is_grad_enabled()):
@@ -251,6 +294,13 @@ class RemediationObjective:
     def learning_rate_scale(self, name: str) -> float:
         """All parameters have the same learning rate."""
         return 1.0
+
+
+def inverse_temperature(model: Any) -> Tensor:
+    """The factor of an encoder's cosines between images and texts, as trained."""
+    # ALIGN has a temperature instead of the logarithm of its inverse.
+    scale = model.logit_scale.exp() if hasattr(model, "logit_scale") else 1 / model.temperature
+    return scale.clamp(max=MAX_LOGIT_SCALE).detach()
 
 
 _BLOCK = 4096

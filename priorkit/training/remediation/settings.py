@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
 
 from priorkit.core.inputs import Input
 from priorkit.core.options.settings import (
@@ -17,13 +19,15 @@ from priorkit.core.options.settings import (
     redefault,
     reject_limit_option,
 )
-from priorkit.core.options.values import Count, Numbers, Words
+from priorkit.core.options.values import Count, Numbers, Words, split_commas
 from priorkit.data.columns import CAPTIONS, TextColumnSettings, layout_of
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
 from priorkit.data.images.named_images import images_of_entities, images_of_pairs, named_images
 from priorkit.training.engine.settings import CompileSettings, TrainingSettings
 from priorkit.training.objectives.settings import GradientCacheSettings
+
+Layers = Annotated[tuple[int, ...], BeforeValidator(split_commas)]
 
 CONTRASTIVE = Literal["cross-entropy", "infonce", "sigmoid"]
 """Cross-entropy over all names; InfoNCE within the batch, in both directions; a sigmoid for every name."""
@@ -92,10 +96,42 @@ class TermSettings(Settings):
         gt=0,
         advanced=True,
     )
+    teacher_patch_weight: Numbers = option(
+        (0.0,),
+        "Weight of matching the teachers' patch tokens, resampled where grids differ: one for all, or one per teacher.",
+        advanced=True,
+    )
+    teacher_logit_weight: Numbers = option(
+        (0.0,),
+        "Weight of matching the teachers' distributions over the names, for teachers with a text tower: one for all, "
+        "or one per teacher.",
+        advanced=True,
+    )
+    teacher_layer: int = option(
+        -2,
+        "Hidden state of the teachers whose patch tokens are matched by those of --feature-layer.",
+        advanced=True,
+    )
     keep_weight: float = option(
-        1.0,
-        "Weight of the keep term: distance to the original encoder's patch tokens and pooled feature.",
+        1.0, "Weight of keeping the patch tokens close to the original encoder's.", ge=0
+    )
+    keep_class_weight: float = option(
+        0.0,
+        "Weight of keeping the class token too, for multimodal models that read it (align --class-token).",
         ge=0,
+        advanced=True,
+    )
+    keep_pooled_weight: float | None = option(
+        None,
+        "Weight of keeping the pooled feature, which the alignment with names must move; default: --keep-weight.",
+        ge=0,
+        advanced=True,
+    )
+    keep_layer: Layers = option(
+        (),
+        "Hidden states whose tokens are kept, averaged over them; default: --feature-layer.",
+        metavar="N",
+        advanced=True,
     )
     feature_layer: int = option(-2, "Hidden state that the multimodal model reads, as in LLaVA.")
     replay: str | None = option(
@@ -109,6 +145,28 @@ class TermSettings(Settings):
         1.0, "Weight of the contrastive loss on the replayed pairs.", ge=0, advanced=True
     )
     replay_per_image: int = option(1, "Replayed pairs per entity image.", ge=1, advanced=True)
+
+    @property
+    def kept_layers(self) -> tuple[int, ...]:
+        """The hidden states whose tokens the keep term compares; empty where it compares none."""
+        return (
+            (self.keep_layer or (self.feature_layer,)) if self.keep_weight or self.keep_class_weight else ()
+        )
+
+    @property
+    def matches_patches(self) -> bool:
+        """Whether patch tokens of a teacher are part of the loss."""
+        return bool(self.teacher) and any(self.teacher_patch_weight)
+
+    @property
+    def matches_logits(self) -> bool:
+        """Whether a teacher's distribution over names is part of the loss."""
+        return bool(self.teacher) and any(self.teacher_logit_weight)
+
+    @property
+    def read_layers(self) -> tuple[int, ...]:
+        """The hidden states of the student that the loss reads."""
+        return (*self.kept_layers, *((self.feature_layer,) if self.matches_patches else ()))
 
     @property
     def replays(self) -> bool:

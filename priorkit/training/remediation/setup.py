@@ -6,12 +6,12 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
 from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
-from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.pixels import Pixels
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.encoder import Encoder, zero_shot_head
@@ -24,9 +24,11 @@ from priorkit.training.remediation.objective import (
     RemediationObjective,
     Replay,
     TrainableNameHead,
+    inverse_temperature,
 )
 from priorkit.training.remediation.settings import DistillEncoderSettings
-from priorkit.training.remediation.teachers import teacher_features
+from priorkit.training.remediation.teachers import PatchTokens, TeacherTargets, teacher_features
+from priorkit.training.remediation.terms import TERMS
 from priorkit.training.remediation.views import ViewSchedule
 
 
@@ -66,6 +68,10 @@ def build_objective(
 ) -> RemediationObjective:
     """Compute the features of names and teachers and put the objective together."""
     student = encoders.student
+    if settings.keep_class_weight and not student.shape.prefix:
+        raise InputError(
+            "has no class token to keep", where=settings.encoder, hint="leave --keep-class-weight out"
+        )
     fixed_views = settings.teacher_views if settings.augments else 1
     views = ViewSchedule(
         Pixels(data.entities.images, student.prepare),
@@ -74,7 +80,7 @@ def build_objective(
         fixed_views if settings.teacher else 0,
     )
     with runtime.autocast():
-        teachers = _teachers(settings, work, data, views, runtime)
+        teachers = _teachers(settings, work, data, views, student, runtime)
     return RemediationObjective(
         student,
         views,
@@ -83,7 +89,7 @@ def build_objective(
         settings,
         teachers,
         _replay(settings, data, student),
-        encoders.original if settings.keep_weight else None,
+        encoders.original,
     )
 
 
@@ -92,13 +98,17 @@ def _teachers(
     work: Work[Any],
     data: RemediationData,
     views: ViewSchedule,
+    student: Encoder,
     runtime: Runtime,
-) -> list[Tensor]:
-    """The teachers' features of the student's views, each teacher at its own resolution."""
+) -> list[TeacherTargets]:
+    """What the teachers say of the student's views, each teacher at its own resolution."""
     images, refs = work.inputs.one("images"), data.entities.images
-    features: list[Tensor] = []
-    for number, source in enumerate(work.inputs.many("teacher"), start=1):
-        teacher = load_encoder(source.path, text=False)
+    weights = {term.weight: term.weights(settings) for term in TERMS if term.requires == "teacher"}
+    patch_weights, logit_weights = weights["teacher_patch_weight"], weights["teacher_logit_weight"]
+    found: list[TeacherTargets] = []
+    for number, source in enumerate(work.inputs.many("teacher")):
+        with_names = bool(logit_weights[number])
+        teacher = load_encoder(source.path, text=with_names)
         teacher.model.to(runtime.device)
         key: dict[str, Any] = {
             "teacher": source.stamp() or source.digest(),
@@ -106,14 +116,23 @@ def _teachers(
             "layout": repr(settings.entity_layout(work.inputs)),
             "used": [ref.name for ref in refs],
             "views": [views.fixed, settings.seed, list(views.pixels.size)] if settings.augments else [],
-            "augmentation": settings.model_dump(include=set(AugmentationSettings.model_fields)),
+            "augmentation": views.augmentation_values(),
             "precision": runtime.precision,
             "device": runtime.device.type,
         }
         pixels = Pixels(refs, teacher.prepare)
-        title = f"teacher {number}"
-        features.append(teacher_features(teacher, pixels, views, title, key, settings.workers))
-    return features
+        title = f"teacher {number + 1}"
+        features = torch.stack(teacher_features(teacher, pixels, views, title, key, settings.workers))
+        patches: list[Tensor] = []
+        if patch_weights[number]:
+            wanted = PatchTokens(settings.teacher_layer, student.shape.patches[settings.feature_layer])
+            patches = teacher_features(
+                teacher, pixels, views, f"{title}, patches", key, settings.workers, wanted
+            )
+        names = zero_shot_head(teacher, data.names, settings.template) if with_names else None
+        scale = float(inverse_temperature(teacher.model)) if with_names else 1.0
+        found.append(TeacherTargets(features, patches, names, scale))
+    return found
 
 
 def _name_features(

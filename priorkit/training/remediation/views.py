@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from priorkit.core.process.seeds import stream_seed
 from priorkit.data.images.augmentation import AugmentationSettings, View
@@ -27,6 +28,10 @@ class ViewSchedule:
     augmentation: AugmentationSettings
     seed: int
     fixed: int
+
+    def augmentation_values(self) -> dict[str, Any]:
+        """The augmentation's settings by name, for the key of a cache."""
+        return self.augmentation.model_dump(include=set(AugmentationSettings.model_fields))
 
     def view_number(self, position: int) -> int:
         """The number of the fixed view due at a position of the stream; 0 where views are not fixed."""

@@ -411,3 +411,19 @@ def test_cleanups_and_templates() -> None:
     row = {"a": {"b": "Do [step] it"}, "c": "now [title] Go.", "w": "a @-@ b , c ( d ) 's"}
     (found,) = mapped(changed, row, Path())
     assert found == {"question": "Do it now. Go", "text": "a-b, c (d)'s"}
+
+
+def test_a_suite_asks_and_parses_as_its_paper_unless_told_otherwise() -> None:
+    """Members of LSBS's vision suite are answered in writing and read by its rule; alone they are not."""
+    from priorkit.evaluation.settings import EvaluateSettings
+
+    def rule(**given: object) -> tuple[str, str]:
+        settings = EvaluateSettings(model="m", out="x", **given)  # pyright: ignore[reportArgumentType]
+        scoring = preset("mmmu").scoring
+        return settings.mode_of("mmmu", "mllm"), settings.scoring_options(scoring, "mmmu").parser
+
+    assert rule(benchmarks=("lsbs-vision",)) == ("generation", "lsbs")
+    assert rule(benchmarks=("mmmu",)) == ("auto", preset("mmmu").scoring.parser)
+    assert rule(benchmarks=("lsbs-vision",), by="likelihood", parser="careful") == ("likelihood", "careful")
+    encoder = EvaluateSettings(model="m", out="x", benchmarks=("lsbs-vision",))
+    assert encoder.mode_of("mmmu", "encoder") == "auto"

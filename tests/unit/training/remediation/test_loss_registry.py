@@ -85,6 +85,7 @@ def test_terms_come_in_the_order_alignment_teachers_regularizers() -> None:
         ("teacher_1", 2.0),
         ("relational_1", 0.5),
         ("keep", 1.0),
+        ("keep_pooled", 1.0),
         ("replay", 1.0),
     ]
 

@@ -24,6 +24,7 @@ from priorkit.training.remediation.objective import (
     TrainableNameHead,
 )
 from priorkit.training.remediation.settings import RemediationSettings
+from priorkit.training.remediation.teachers import TeacherTargets
 from priorkit.training.remediation.views import ViewSchedule
 
 ENTITY_OF = (0, 0, 1, 1, 2, 2)
@@ -37,11 +38,10 @@ def features(rows: int, seed: int, width: int = 5) -> Tensor:
 def remediation(
     encoder: Encoder, images: list[ImageRef], settings: RemediationSettings, **changes: Any
 ) -> RemediationObjective:
-    options: dict[str, Any] = {
-        "names": NameFeatures(features(3, 6, 32)),
-        "teachers": [],
-        **changes,
-    }
+    options: dict[str, Any] = {"names": NameFeatures(features(3, 6, 32)), "teachers": [], **changes}
+    options["teachers"] = [
+        TeacherTargets(each) if isinstance(each, Tensor) else each for each in options["teachers"]
+    ]
     views = ViewSchedule(Pixels(images, encoder.prepare), STILL, 3, 1 if options["teachers"] else 0)
     return RemediationObjective(encoder, views, ENTITY_OF, settings=settings, **options)
 
@@ -126,10 +126,75 @@ def test_the_keep_term_is_zero_at_the_start_and_grows(encoder: Encoder, images: 
             normalize(m.get_image_features(pixel_values=values).pooler_output, dim=-1)
             for m in (changed.model, original)
         ]
-        expected = (tokens - before).square().sum(-1).mean(-1) + (pooled[0] - pooled[1]).square().sum(-1)
+        patches, feature = (
+            (tokens - before).square().sum(-1).mean(-1),
+            (pooled[0] - pooled[1]).square().sum(-1),
+        )
     assert float(loss.total) > 0
-    torch.testing.assert_close(loss.metrics["keep"], expected.sum(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(loss.total, 0.5 * expected.sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.metrics["keep"], patches.sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.metrics["keep_pooled"], feature.sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.total, 0.5 * (patches + feature).sum(), rtol=1e-4, atol=1e-5)
+
+
+def test_each_keep_term_has_its_own_weight_and_layers(encoder: Encoder, images: list[ImageRef]) -> None:
+    """Patches and class token of two layers, averaged; the pooled feature left free."""
+    original = copy.deepcopy(encoder.model)
+    changed = Encoder(copy.deepcopy(encoder.model), encoder.image_processor, encoder.tokenizer)
+    settings = weighted(keep=0.5, keep_class_weight=2.0, keep_pooled_weight=0.0, keep_layer=(-2, -1))
+    objective = remediation(changed, images, settings, original=replace(encoder, model=original))
+    batch = batch_of(objective, range(6))
+    with torch.no_grad():
+        changed.model.vision_model.encoder.layers[0].mlp.fc2.weight.add_(0.3)
+        loss = objective.loss(batch)
+        values = encoder.normalize(batch["pixels"])
+        states = [
+            m.vision_model(pixel_values=values, output_hidden_states=True).hidden_states
+            for m in (changed.model, original)
+        ]
+        distances = [
+            (normalize(states[0][layer], dim=-1) - normalize(states[1][layer], dim=-1)).square().sum(-1)
+            for layer in (-2, -1)
+        ]  # [images, tokens] each
+        patches = sum(distance[:, 1:].mean(1).sum() for distance in distances) / 2
+        class_token = sum(distance[:, 0].sum() for distance in distances) / 2
+    assert set(loss.metrics) == {"keep", "keep_class"}
+    torch.testing.assert_close(loss.metrics["keep"], patches, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.metrics["keep_class"], class_token, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loss.total, 0.5 * patches + 2 * class_token, rtol=1e-4, atol=1e-5)
+
+
+def test_teachers_patches_and_distributions_are_matched(encoder: Encoder, images: list[ImageRef]) -> None:
+    """Patches through a projection of their own; names by the teacher's own features and temperature."""
+    count = encoder.shape.patches[-2]
+    generator = torch.Generator().manual_seed(8)
+    taught, names = features(6, 9, 7), features(3, 10, 7)
+    patches = torch.randn(6, count, 11, generator=generator).half()
+    teacher = TeacherTargets(taught[None], [patches], names, 20.0)
+    settings = weighted(
+        teacher=("a",), teacher_weight=(0.0,), teacher_patch_weight=(0.3,), teacher_logit_weight=(2.0,)
+    )
+    objective = remediation(encoder, images, settings, teachers=[teacher])
+    batch = batch_of(objective, range(6))
+    loss = objective.loss(batch)
+    projection = objective.module.get_submodule("patch_projections.0")
+    with torch.no_grad():
+        tokens = encoder.forward_vision(batch["pixels"], hidden_states=True).layer(-2)
+        mapped, wanted = normalize(projection(tokens), dim=-1), normalize(patches.float(), dim=-1)
+        expected = (mapped - wanted).square().sum(-1).mean(-1).sum()
+        seen = student_features(encoder, objective, batch)
+        student = (encoder.model.logit_scale.exp() * seen @ features(3, 6, 32).T).log_softmax(-1)
+        target = (20.0 * taught @ names.T).softmax(-1)
+        divergence = (target * (target.log() - student)).sum()
+    assert set(loss.metrics) == {"teacher_patches_0", "teacher_logits_0"}
+    torch.testing.assert_close(loss.metrics["teacher_patches_0"], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(loss.metrics["teacher_logits_0"], divergence, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(loss.total, 0.3 * expected + 2 * divergence, rtol=1e-3, atol=1e-3)
+    loss.total.backward()
+    assert next(projection.parameters()).grad is not None
+    torch.testing.assert_close(
+        losses.logit_distillation_loss(taught, names, torch.tensor(20.0), 20.0 * taught @ names.T),
+        torch.tensor(0.0), atol=1e-5, rtol=0,
+    )  # fmt: skip
 
 
 def test_a_last_layers_update_is_invisible_at_the_layer_that_llava_reads(
@@ -244,7 +309,7 @@ def test_gradient_caching_gives_the_loss_and_gradients_of_the_full_batch(
     (whole, terms_of, slopes, _), (cached, cached_terms, cached_slopes, largest) = found
     assert largest == part
     torch.testing.assert_close(cached, whole, rtol=1e-5, atol=1e-5)
-    assert set(cached_terms) == {"contrastive", "teacher_0", "relational_0", "keep", "replay"}
+    assert set(cached_terms) == {"contrastive", "teacher_0", "relational_0", "keep", "keep_pooled", "replay"}
     for name, value in terms_of.items():
         torch.testing.assert_close(cached_terms[name], value, rtol=1e-5, atol=1e-5)
     assert len(slopes) == len(cached_slopes) > 40
@@ -284,7 +349,7 @@ def test_the_student_gets_the_view_of_its_teachers_features(encoder: Encoder, im
     views = ViewSchedule(Pixels(images, encoder.prepare), moving, 3, 2)
     taught = features(12, 9).view(2, 6, 5)
     objective = RemediationObjective(
-        encoder, views, ENTITY_OF, NameFeatures(features(3, 6, 32)), weighted(teacher=("a",)), [taught]
+        encoder, views, ENTITY_OF, NameFeatures(features(3, 6, 32)), weighted(teacher=("a",)), [TeacherTargets(taught)]
     )  # fmt: skip
     for position, number in ((2, 0), (8, 1), (14, 0)):
         batch = objective.collate([objective.sample(4, position)])
