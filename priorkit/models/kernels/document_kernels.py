@@ -92,7 +92,8 @@ def by_varlen(query: Tensor, key: Tensor, value: Tensor, layout: BatchDocuments,
     # FlashAttention groups heads by itself; later versions want to be asked for it.
     options = {name: option for name, option in options.items() if name in _VARLEN_OPTIONS}
     flat = [_concatenated(part) for part in (query, key, value)]
-    output: Any = varlen_attn(*flat, layout.starts, layout.starts, layout.longest, layout.longest, **options)
+    function: Any = varlen_attn  # its arguments differ between versions of torch
+    output = function(*flat, layout.starts, layout.starts, layout.longest, layout.longest, **options)
     return output.view(query.shape[0], query.shape[2], heads.queries, -1)
 
 
