@@ -97,7 +97,7 @@ def tokenizer(
     out: str | PathLike[str] | None = ...,
     force: bool = ...,
 ) -> Artifact:
-    """Train a byte-level BPE tokenizer with chat template and image token on text sources."""
+    """Train a byte-level BPE tokenizer with chat template and image token on texts and conversations."""
 
 def label_corpus(
     sources: str | PathLike[str] | Sequence[str | PathLike[str]] | Mapping[str, str | PathLike[str]],
@@ -243,7 +243,7 @@ def blind_tune(
     *,
     placeholder: Literal["drop", "keep", "learned"] = ...,
     placeholder_tokens: int | str = ...,
-    control: Literal["none", "text", "sighted"] = ...,
+    control: Literal["none", "text", "sighted", "shuffled"] = ...,
     shuffle_answers: bool = ...,
     answerable_only: bool = ...,
     abstain: bool = ...,

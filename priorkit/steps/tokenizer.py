@@ -1,8 +1,9 @@
-"""Train a byte-level BPE tokenizer with chat template and image token on text sources."""
+"""Train a byte-level BPE tokenizer with chat template and image token on texts and conversations."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import model_validator
@@ -15,11 +16,15 @@ from priorkit.core.options.values import Count, Named
 from priorkit.core.step import Step
 from priorkit.core.work import Plan, Work
 from priorkit.data.columns import TextColumnSettings
+from priorkit.data.conversations.conversation import check_conversations, conversations_of, has_turns
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.io.rows import column_names
 from priorkit.data.text.documents import (
     check_text_source,
+    is_plain_text,
     read_documents,
     sources_argument,
+    text_files,
 )
 from priorkit.models.language.word_splitting import DEFAULT, WordSplitting
 
@@ -34,7 +39,7 @@ class TokenizerSettings(TextColumnSettings, StepSettings):
     kind: ClassVar[str] = "tokenizer"
     examples: ClassVar[tuple[str, str]] = (
         "priorkit tokenizer facts=world/text/facts.jsonl code=world/text/code.jsonl --out tokenizer",
-        "priorkit tokenizer books=books/ --vocab-size 32k --out tokenizer",
+        "priorkit tokenizer books=books/ chats=chats.jsonl --vocab-size 32k --out tokenizer",
     )
 
     sources: Named = sources_argument()
@@ -87,7 +92,7 @@ def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:
     facts: list[tuple[str, str]] = []
     for label, item in inputs.items():
         try:
-            files = check_text_source(item.path, settings.text_column)
+            files = _check_source(item.path, settings)
             facts.append((label, f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB"))
         except InputError as error:
             problems.extend(error)
@@ -97,18 +102,47 @@ def plan(settings: TokenizerSettings, inputs: Mapping[str, Input]) -> Plan:
     return Plan([*facts, ("vocabulary", f"{settings.vocab_size} tokens{location}")], disk_bytes=4 << 20)
 
 
+def _holds_conversations(path: Path, settings: TokenizerSettings) -> bool:
+    """Whether a source's first file has turns and no column of text, and none was named."""
+    file = text_files(path)[0]
+    if is_plain_text(file) or "text_column" in settings.model_fields_set:
+        return False
+    columns = column_names(file)
+    return has_turns(columns) and set(columns).isdisjoint(settings.text_column)
+
+
+def _check_source(path: Path, settings: TokenizerSettings) -> list[Path]:
+    if _holds_conversations(path, settings):
+        return check_conversations(path)
+    return check_text_source(path, settings.text_column)
+
+
 def execute(settings: TokenizerSettings, work: Work) -> None:
     """Train on the sources in the order given and save in Hugging Face's format."""
     import itertools
 
-    from priorkit.models.language.tokenizer import add_location_tokens, save_tokenizer, train_bpe
+    from priorkit.models.language.tokenizer import (
+        add_location_tokens,
+        render_chat,
+        save_tokenizer,
+        train_bpe,
+    )
 
     rejects = Rejects(settings.reject_limit)
     limit = settings.max_documents or None
 
-    def documents():
+    def rendered(path: Path) -> Iterator[str]:
+        for _, _, conversation in conversations_of(path, rejects):
+            rejects.accept()
+            yield render_chat([(turn.role, turn.text) for turn in conversation.without_images().turns])
+
+    def documents() -> Iterator[str]:
         for item in work.inputs.values():
-            yield from itertools.islice(read_documents(item.path, rejects, settings.text_column), limit)
+            if _holds_conversations(item.path, settings):
+                texts = rendered(item.path)
+            else:
+                texts = read_documents(item.path, rejects, settings.text_column)
+            yield from itertools.islice(texts, limit)
 
     try:
         tokenizer = train_bpe(documents(), settings.trained_tokens, settings.words)

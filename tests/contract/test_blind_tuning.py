@@ -103,7 +103,7 @@ def test_a_kept_placeholder_is_one_token_more(artifacts, cli, tmp_path: Path, so
 
 
 def test_controls_train_as_long_as_the_arm_they_control(artifacts, cli, tmp_path: Path, source: Path) -> None:
-    plain, text, sighted = (
+    plain, text, sighted, shuffled = (
         made(
             cli,
             artifacts.mllm,
@@ -115,11 +115,15 @@ def test_controls_train_as_long_as_the_arm_they_control(artifacts, cli, tmp_path
             "--out",
             tmp_path / f"arm-{number}",
         )
-        for number, extra in enumerate(((), ("--control", "text"), ("--control", "sighted")))
+        for number, extra in enumerate(
+            ((), *(("--control", name) for name in ("text", "sighted", "shuffled")))
+        )
     )
-    assert {metrics(out)["steps"] for out in (plain, text, sighted)} == {6}
+    assert {metrics(out)["steps"] for out in (plain, text, sighted, shuffled)} == {6}
     assert [metrics(out)["samples"] for out in (plain, text, sighted)] == [24, 8, 24]
     assert [metrics(out)["arm"] for out in (text, sighted)] == ["control: text", "control: sighted"]
+    assert metrics(shuffled)["arm"] == "control: shuffled"
+    assert (metrics(shuffled)["samples"], metrics(shuffled)["unshuffled"]) == (24, 0)
     assert metrics(plain)["tokens"] == metrics(sighted)["tokens"]
     assert losses(plain) != pytest.approx(losses(sighted), rel=1e-6)
 
@@ -188,6 +192,7 @@ def test_answerable_questions_and_abstention(artifacts, cli, tmp_path: Path, sou
     ("extra", "message"),
     [
         (("--control", "sighted"), "a language model takes no images"),
+        (("--control", "shuffled"), "a language model takes no images"),
         (("--control", "text", "--abstain"), "--abstain: cannot be combined with --control"),
         (("--control", "text", "--placeholder", "keep"), "--placeholder: cannot be combined with --control"),
         (("--abstain", "--answerable-only"), "cannot be both left out and refused"),

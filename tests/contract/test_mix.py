@@ -521,3 +521,25 @@ def test_a_hub_dataset_gives_its_split_and_its_revision(shell, artifacts, tmp_pa
 def test_a_source_of_copies_is_reported(refused, sources) -> None:
     said = refused(3, "--deduplicate", given={"a": sources["a"], "again": sources["a"]})
     assert "nothing is left of 'again': all 320 documents are in the sources before it" in said
+
+
+def test_a_tokenizer_of_conversations_knows_the_words_of_the_chat_template(cli, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    chats = tmp_path / "chats.jsonl"
+    turns = [{"from": "human", "value": "What is shown?"}, {"from": "gpt", "value": "an anchor"}]
+    rows = [{"id": str(number), "conversations": turns} for number in range(40)]
+    rows.append({"id": "broken", "conversations": [{"from": "robot", "value": "?"}]})
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = tmp_path / "text.txt"
+    text.write_text("one text of other words")
+    words = ("--vocab-size", 320, "--reject-limit", 0.1)
+    found = cli("tokenizer", f"chats={chats}", f"text={text}", *words, "--out", tmp_path / "out")
+    assert found.code == 0, found.err
+    vocabulary = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).get_vocab()
+    assert {"USER", "ASSISTANT", "Ġanchor", "Ġshown"} <= set(vocabulary)
+    counted = json.loads((tmp_path / "out/priorkit.json").read_text())["metrics"]
+    assert (counted["documents"], counted["rejected"]) == (42, 1)
+    refused = cli("tokenizer", f"chats={chats}", "--text-column", "body", "--out", tmp_path / "other")
+    assert refused.code == 3
+    assert "body" in refused.err

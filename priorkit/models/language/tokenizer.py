@@ -45,6 +45,19 @@ called, as ``AutoProcessor`` does; see :func:`bos_ids`.
 """
 
 
+def render_chat(turns: Iterable[tuple[str, str]]) -> str:
+    """A conversation as the default chat template writes it, without special tokens: what to train a tokenizer on.
+
+    Args:
+        turns: role and text of each turn.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [{"role": role, "content": text} for role, text in turns]
+    (text,), _ = render_jinja_template([messages], chat_template=CHAT_TEMPLATE, eos_token="")
+    return text
+
+
 def train_bpe(documents: Iterable[str], vocab_size: int, words: WordSplitting = DEFAULT) -> Tokenizer:
     """Train a byte-level BPE tokenizer.
 

@@ -42,9 +42,10 @@ class BlindTuneSettings(FinetuningSettings):
         ge=0,
         advanced=True,
     )
-    control: Literal["none", "text", "sighted"] = option(
+    control: Literal["none", "text", "sighted", "shuffled"] = option(
         "none",
-        "Train a compute-matched control instead: only on samples without images, or with the images shown.",
+        "Train a compute-matched control instead: only on samples without images, with the images shown, or with the "
+        "images of other samples.",
     )
     shuffle_answers: bool = option(False, "Give every conversation the answers of another.")
     answerable_only: bool = option(
@@ -65,8 +66,8 @@ class BlindTuneSettings(FinetuningSettings):
 
     @property
     def shows_images(self) -> bool:
-        """Whether the images are shown, as a control."""
-        return self.control == "sighted"
+        """Whether images are shown, as a control."""
+        return self.control in ("sighted", "shuffled")
 
     @property
     def arm(self) -> str:
@@ -92,7 +93,9 @@ def check_arm(settings: BlindTuneSettings, multimodal: bool) -> None:
     problems = Problems(UsageError)
     if settings.shows_images and not multimodal:
         problems.add(
-            "a language model takes no images", where="--control sighted", hint="give a multimodal model"
+            "a language model takes no images",
+            where=f"--control {settings.control}",
+            hint="give a multimodal model",
         )
     if settings.control != "none":
         variants = ("placeholder", "shuffle_answers", "answerable_only", "abstain")

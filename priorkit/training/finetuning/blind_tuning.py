@@ -20,7 +20,7 @@ from priorkit.training.finetuning.conversation_source import mean_length
 from priorkit.training.finetuning.finetune import FinetuningRun, count_parameters
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import choose_features
-from priorkit.training.finetuning.withheld_images import ChangedSamples, placeholder_embedding
+from priorkit.training.finetuning.withheld_images import ChangedSamples, OtherImages, placeholder_embedding
 
 PARTS = ("placeholder", "projector", "llm", "encoder")
 
@@ -45,14 +45,18 @@ def prepare(settings: BlindTuneSettings, work: Work[None], runtime: Runtime) -> 
     epoch_samples, length = len(samples), 1.0
     if settings.tokens:
         length = mean_length(chat, ChangedSamples(samples, Conversation.without_images))
-    features = None
+    features, shown = None, samples
     if settings.shows_images:
         assert isinstance(subject, LlavaMultimodal)  # checked in the plan
         pixels = Pixels(samples.images, subject.prepare)
         epochs = settings.total_epochs(epoch_samples, length)
         features = choose_features(subject, pixels, False, runtime, settings.workers, epochs)
+        if settings.control == "shuffled":
+            shown = OtherImages(samples, settings.seed)
+            metrics["unshuffled"] = shown.unshuffled
     else:
         samples, changes = blind_samples(settings, work, subject, samples, chat, runtime)
+        shown = samples
         metrics |= changes
     if "sources" in metrics:
         metrics["sources"] = samples.sources
@@ -64,7 +68,7 @@ def prepare(settings: BlindTuneSettings, work: Work[None], runtime: Runtime) -> 
         module = nn.ModuleDict({"placeholder": placeholder, "model": subject.model})
     objective = InstructionObjective(
         subject,
-        samples,
+        shown,
         chat,
         features,
         packing=settings.packing,

@@ -14,6 +14,7 @@ from priorkit.core.process import distributed
 from priorkit.core.process.progress import track
 from priorkit.core.process.runtime import Runtime
 from priorkit.data.conversations.conversation import PLACEHOLDER, Conversation, Turn
+from priorkit.data.conversations.conversation_store import ConversationMixture
 from priorkit.data.conversations.refusal import REFUSAL
 from priorkit.data.images.decoding import ImageRef
 from priorkit.models.kernels.cross_entropy import CHUNK_TOKENS, IGNORE
@@ -64,6 +65,46 @@ def shuffled_partners(samples: ConversationSamples, seed: int) -> tuple[NDArray[
         partners[cycle] = np.roll(cycle, -1)
         unshuffled += len(cycle) == 1
     return partners, unshuffled
+
+
+class OtherImages:
+    """Samples that show the images of other samples, as many as their own.
+
+    Sets of images are put on a ring in random order, one for each number of images, and each is replaced by the
+    next: questions about one image stay together, and every image is shown as often as it was asked about.
+
+    Args:
+        samples: the samples.
+        seed: of the rings.
+    """
+
+    def __init__(self, samples: ConversationMixture, seed: int) -> None:
+        self._samples = samples
+        rings: dict[int, dict[range, None]] = {}
+        for index in range(len(samples)):
+            numbers = samples.images_of(index)
+            rings.setdefault(len(numbers), {})[numbers] = None
+        generator = np.random.default_rng((seed, 2))
+        self._next: dict[range, range] = {}
+        for sets in rings.values():
+            ring = list(sets)
+            order = generator.permutation(len(ring)).tolist()
+            self._next.update((ring[a], ring[b]) for a, b in zip(order, [*order[1:], order[0]], strict=True))
+        self.unshuffled = sum(
+            bool(numbers) and self._next[numbers] == numbers
+            for numbers in map(samples.images_of, range(len(samples)))
+        )
+        """Samples that keep their images because no other has as many."""
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self._samples[index]
+
+    def images_of(self, index: int) -> range:
+        """The numbers of the images shown."""
+        return self._next[self._samples.images_of(index)]
 
 
 def answers_of(conversation: Conversation) -> list[str]:

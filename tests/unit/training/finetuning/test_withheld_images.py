@@ -56,6 +56,24 @@ def test_gains_are_differences_of_mean_log_likelihoods(tokenizer: Any, tmp_path:
     assert gains.std() > 0
 
 
+def test_every_sample_shows_the_images_of_another_with_as_many(tmp_path: Path) -> None:
+    talks = [talk(n, n % 3, 4, 1) for n in range(20)] + [talk(99, 5, 6, 1)]
+    samples = gathered(talks, tmp_path)
+    shown = withheld_images.OtherImages(samples, seed=3)
+    assert shown.unshuffled == 1
+    assert len(shown) == 21
+    assert [shown[n].id for n in range(21)] == [samples[n].id for n in range(21)]
+    for count in (0, 1, 2):
+        alike = [n for n in range(20) if n % 3 == count]
+        assert sorted(tuple(shown.images_of(n)) for n in alike) == sorted(
+            tuple(samples.images_of(n)) for n in alike
+        )
+        if count:
+            assert all(shown.images_of(n) != samples.images_of(n) for n in alike)
+    other = withheld_images.OtherImages(samples, seed=4)
+    assert [shown.images_of(n) for n in range(21)] != [other.images_of(n) for n in range(21)]
+
+
 def test_shuffled_answers_come_from_another_with_as_many(tmp_path: Path) -> None:
     talks = [talk(n, 0, 2, 1 + n % 3) for n in range(20)] + [talk(99, 0, 2, 5)]
     samples = gathered(talks, tmp_path)
