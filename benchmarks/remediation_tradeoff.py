@@ -6,7 +6,7 @@ and scenes at several shares of the tuned weights (WiSE-FT). Printed per variant
 Rank_e of each prior group and off-domain retrieval, as means over the seeds with Student's 95 % interval of
 the mean (the seeds being the sample) and the lowest and highest seed.
 
-    python benchmarks/remediation_tradeoff.py OUT [--seeds 1,2,3] [--recipe vispre] [--scale 1.0]
+    python benchmarks/remediation_tradeoff.py OUT [--seeds 1,2,3] [--recipe pocket] [--scale 1.0]
         [--variants keep-replay,keep,replay,neither]
 
 The claim under test: the mean rank of weak and of no priors falls by at least 60 % while that of strong ones
@@ -145,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--recipe", default="vispre")
+    parser.add_argument("--recipe", default="pocket")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--variants", default=",".join(VARIANTS))
     args = parser.parse_args()

@@ -3,29 +3,32 @@
 #
 # Every variant is tuned with several seeds on the same frozen LLaVA model and evaluated on boxes (grounding)
 # and names (naming). Finished steps are up to date and return at once: kill the script anywhere, run it again.
-# SEEDS="1" gives a quick run, STEPS changes the length of every tuning run. Shared settings are in the recipe
-# 'lion', each variant's in a recipe of its name (priorkit recipe show lion/baseline).
+# SEEDS="1" gives a quick run, STEPS changes the length of every tuning run. The world and the base model are those of
+# the recipe 'pocket'; each variant's settings are in a recipe of its name (priorkit recipe show lion/baseline).
 set -euo pipefail
 
 home=${1:-lion}
 seeds=${SEEDS:-1 2 3}
-steps=${STEPS:-270}
-batch=4 # as in the recipes
+steps=${STEPS:-300}
+batch=8 # as in the recipes
+boxes=(--box-format location-tokens --box-bins 24) # as in the recipe 'pocket'
 mkdir -p "$home/scores"
-make() { priorkit "$@" --recipe lion; }
+make() { priorkit "$@" --recipe pocket; }
 
 source "$(dirname "${BASH_SOURCE[0]}")/parallel.sh"
 
 # The world, a language model and an encoder.
-world=$(make glyph-world --out "$home/world")
+world=$(make glyph-world --regions 6000 --out "$home/world")
+instructions=$world/instructions/train.parquet
+captions=$world/captions/train.parquet
 benchmarks=("$world/benchmarks/grounding.parquet" "$world/benchmarks/naming.parquet")
 
 language_model() {
   local sources=()
-  for name in visual facts arithmetic logic code python-docs; do
+  for name in visual facts arithmetic logic code python-source python-docs; do
     sources+=("$name=$world/text/$name.jsonl")
   done
-  make tokenizer "${sources[@]}" --out "$home/tokenizer"
+  make tokenizer "${sources[@]}" instructions="$instructions" --out "$home/tokenizer"
   make mix "${sources[@]}" --tokenizer "$home/tokenizer" --out "$home/corpus"
   make pretrain "$home/corpus" --out "$home/llm"
 }
@@ -40,8 +43,8 @@ run_in_parallel language_model encoder
 # projector, which no variant keeps.
 llava=$home/llava
 base() {
-  make align "$home/llm" "$home/encoder" "$world/captions/train.parquet" --out "$home/aligned" |
-    priorkit tune - "$world/instructions/train.parquet" --steps 1500 --batch-size 8 --learning-rate 1e-3 --out "$llava"
+  make align "$home/llm" "$home/encoder" "$captions" --out "$home/aligned" |
+    make tune - instructions="$instructions" captions="$captions" --steps 2000 --out "$llava"
 }
 
 # The world has true tags; noise on them simulates a tagger that misses three tags in ten and gets three in ten
@@ -51,26 +54,26 @@ noisy_tags_of() { # FILE NAME
   priorkit tag-images "$1" --vocabulary "$world/names.txt" --recipe lion/noisy-tags --out "$home/noisy-$2"
 }
 taggers() {
-  noisy_tags_of "$world/instructions/train.parquet" image
+  noisy_tags_of "$instructions" image
   noisy_tags_of "$world/regions/train.parquet" region
   noisy_tags_of "${benchmarks[0]}" grounding
   noisy_tags_of "${benchmarks[1]}" naming
   priorkit tag-images "${benchmarks[0]}" "$home/encoder" --vocabulary "$world/names.txt" \
-    --labelled "$world/captions/train.parquet" --most 8 --out "$home/encoder-tags"
+    --labelled "$captions" --most 8 --out "$home/encoder-tags"
 }
 
 run_in_parallel base taggers
 
 # Image-level and region-level data, as they are and with noisy tags.
-clean=(image="$world/instructions/train.parquet" region="$world/regions/train.parquet")
+clean=(image="$instructions" region="$world/regions/train.parquet")
 noisy=(image="$home/noisy-image/train.parquet" region="$home/noisy-region/train.parquet")
 noisy_benchmarks=("$home/noisy-grounding/grounding.parquet" "$home/noisy-naming/naming.parquet")
 
 tune_variant() { # RECIPE STEPS SEED MODEL DATA... OPTIONS: reads only as many samples as the run needs
-  priorkit tune "${@:4}" --recipe "$1" --steps "$2" --subset $(($2 * batch)) --seed "$3"
+  priorkit tune "${@:4}" "${boxes[@]}" --recipe "$1" --steps "$2" --subset $(($2 * batch)) --seed "$3"
 }
-score() { # MODEL NAME BENCHMARK...; a box takes 25 tokens
-  priorkit evaluate "$1" "${@:3}" --choices text --max-new-tokens 32 --out "$home/scores/$2"
+score() { # MODEL NAME BENCHMARK...
+  priorkit evaluate "$1" "${@:3}" --choices text --out "$home/scores/$2"
 }
 clean_data() { # VARIANT SEED
   tune_variant "lion/$1" "$steps" "$2" "$llava" "${clean[@]}" --out "$home/$1-$2"

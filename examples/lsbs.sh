@@ -5,22 +5,22 @@
 #   examples/lsbs.sh [FOLDER] [RECIPE]
 #
 # Every step prints the path of its output. Finished steps are up to date and return at once: kill the script
-# anywhere, run it again. The settings are in the recipe 'pocket-lsbs' (priorkit recipe show pocket-lsbs).
+# anywhere, run it again. The settings are in the recipe 'pocket' (priorkit recipe show pocket).
 set -euo pipefail
 
 home=${1:-lsbs}
-recipe=${2:-pocket-lsbs}
+recipe=${2:-pocket}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe "$recipe"; }
 
-world=$(priorkit glyph-world --out "$home/world")
+world=$(make glyph-world --out "$home/world")
 captions=$world/captions/train.parquet
 instructions=$world/instructions/train.parquet
 sources=()
 for name in visual facts arithmetic logic code python-source python-docs; do
   sources+=("$name=$world/text/$name.jsonl")
 done
-tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
+tokenizer=$(make tokenizer "${sources[@]}" instructions="$instructions" --out "$home/tokenizer")
 encoder=$(make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder")
 
 # Shares of tokens: one mix rich in visual descriptions, one rich in reasoning.
@@ -37,7 +37,7 @@ for mix in visual reasoning; do
     start=$llm
     if [ "$arm" = blind ]; then start=$blind; fi
     tuned=$(make align "$start" "$encoder" "$captions" --out "$home/$mix-$arm-aligned" |
-      make tune - "$instructions" --out "$home/$mix-$arm-tuned")
+      make tune - instructions="$instructions" captions="$captions" --out "$home/$mix-$arm-tuned")
     scores+=("$mix-$arm=$(priorkit evaluate "$tuned" "$world/benchmarks" --choices text --out "$home/$mix-$arm-scores")")
   done
   scores+=("$mix-unseen=$(priorkit evaluate "$home/$mix-blind-tuned" "$world/benchmarks" --choices text --blind \

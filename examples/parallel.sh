@@ -15,3 +15,16 @@ run_in_parallel() { # FUNCTION FUNCTION
     trap - EXIT
   } 2>&1 | cat >&2
 }
+
+# Commands one after the other, every second one in a process of its own.
+share_out() { # COMMAND...: each a function with its arguments in one word
+  if [ $# -eq 0 ]; then return; fi
+  shared=("$@")
+  run_in_parallel every_first_of_two every_second_of_two
+}
+every_first_of_two() { every_other 0; }
+every_second_of_two() { every_other 1; }
+every_other() { # START
+  local number
+  for ((number = $1; number < ${#shared[@]}; number += 2)); do ${shared[number]}; done
+}

@@ -13,15 +13,16 @@ make() { priorkit "$@" --recipe pocket; }
 source "$(dirname "${BASH_SOURCE[0]}")/parallel.sh"
 
 # A world whose priors are known: entities that are frequent, rare or absent in the encoder's pairs.
-world=$(priorkit glyph-world --out "$home/world")
+world=$(make glyph-world --out "$home/world")
 instructions=$world/instructions/train.parquet
+captions=$world/captions/train.parquet
 
 language_model() { # pretrained on text about the world
   local sources=()
   for name in visual facts arithmetic logic code python-source python-docs; do
     sources+=("$name=$world/text/$name.jsonl")
   done
-  tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
+  tokenizer=$(make tokenizer "${sources[@]}" instructions="$instructions" --out "$home/tokenizer")
   make mix "${sources[@]}" --tokenizer "$tokenizer" --out "$home/corpus" | make pretrain - --out "$home/llm"
   priorkit mle-bench "$world/annotated" --out "$home/mle-bench"
 }
@@ -37,8 +38,8 @@ run_in_parallel language_model encoder
 measure() { # ENCODER SUFFIX
   priorkit rank-e "$1" "$world/entity_images/test" --out "$home/ranks$2"
   priorkit evaluate "$1" "$world/pairs/test.parquet" --task retrieval --out "$home/general$2"
-  tuned=$(make align "$home/llm" "$1" "$world/captions/train.parquet" --out "$home/aligned$2" |
-    make tune - "$instructions" --out "$home/tuned$2")
+  tuned=$(make align "$home/llm" "$1" "$captions" --out "$home/aligned$2" |
+    make tune - instructions="$instructions" captions="$captions" --out "$home/tuned$2")
   evaluate_model "$tuned" --out "$home/scores$2"
 }
 

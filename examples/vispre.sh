@@ -39,16 +39,18 @@ encoder_rate=${ENCODER_RATE:-1e-4}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe "$recipe"; }
 
+pocket() { priorkit "$@" --recipe pocket; }
 if [ -z "${LLM:-}" ]; then
-  # The glyph world, a language model pretrained on text about it, and an encoder with strong, weak and no priors.
-  world=$(make glyph-world --out "$home/world")
+  # The glyph world, a language model pretrained on text about it, and an encoder with strong, weak and no priors, as
+  # in pocket.sh.
+  world=$(pocket glyph-world --out "$home/world")
   sources=()
   for name in visual facts arithmetic logic code python-source python-docs; do
     sources+=("$name=$world/text/$name.jsonl")
   done
-  tokenizer=$(make tokenizer "${sources[@]}" --out "$home/tokenizer")
-  LLM=$(make mix "${sources[@]}" --tokenizer "$tokenizer" --out "$home/corpus" | make pretrain - --out "$home/llm")
-  ENCODER=$(make pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder")
+  tokenizer=$(pocket tokenizer "${sources[@]}" instructions="$world/instructions/train.parquet" --out "$home/tokenizer")
+  LLM=$(pocket mix "${sources[@]}" --tokenizer "$tokenizer" --out "$home/corpus" | pocket pretrain - --out "$home/llm")
+  ENCODER=$(pocket pretrain-encoder "$world/pairs/train.parquet" --out "$home/encoder")
   CAPTIONS=$world/captions/train.parquet
   QUESTIONS=$world/instructions/train.parquet
   IMAGES=$world/entity_images/train

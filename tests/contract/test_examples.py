@@ -22,7 +22,14 @@ OF_OTHERS = {"--no-deps", "--dest", "--packages"}
 
 
 def test_there_are_scripts() -> None:
-    assert {script.stem for script in WITH_RECIPE} == {"pocket", "vispre", "lsbs", "lion", "diagnose"}
+    assert {script.stem for script in WITH_RECIPE} == {
+        "pocket",
+        "vispre",
+        "lsbs",
+        "lion",
+        "diagnose",
+        "claims",
+    }
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

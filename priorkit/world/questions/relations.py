@@ -21,7 +21,7 @@ from priorkit.world.scenes.scenes import RELATIONS, SceneSampler, normalised_box
 _MOST_COPIES = 4
 _RELATION = ("Where is the {} relative to the {}?", "How does the {} stand relative to the {}?")
 _COUNTING = ("How many times does the {} appear?", "How often is the {} shown?", "Count the {}. How many?")
-_COMPARISON = ("Which symbol is {}?", "Which of the two symbols is {}?")
+_COMPARISON = ("Which symbol is {}, the {} or the {}?", "Which of the two is {}, the {} or the {}?")
 _EXISTENCE = ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
 _GROUNDING = ("Where is the {}?", "Find the {}.", "Locate the {} in the image.")
 
@@ -100,9 +100,8 @@ def _ask_comparison(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, 
     choices, answer = options_at(true.entity.name, [other.entity.name], turn)
     larger = SIZE_WORDS.index(true.size) > SIZE_WORDS.index(other.size)
     word = "larger" if larger else "smaller"
-    text = rng.choice(_COMPARISON).format(word)
-    wide = f"Which symbol is {word}, the {choices[0]} or the {choices[1]}?"
-    return SceneQuestion("comparison", "choice", text, wide, scene, focus[0], true.entity, choices, answer)
+    text = rng.choice(_COMPARISON).format(word, *choices)
+    return SceneQuestion("comparison", "choice", text, text, scene, focus[0], true.entity, choices, answer)
 
 
 def _draw_existence(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
