@@ -76,7 +76,7 @@ def usable_laws(mixes: ScoredMixes) -> tuple[LawKind, ...]:
         )
     scaled = (runs.parameters is not None, runs.tokens is not None)
     needed = {kind: coefficients_of(kind, len(mixes.components), *scaled) + SPARE_RUNS for kind in LAW_KINDS}
-    usable = tuple(kind for kind in LAW_KINDS if needed[kind] <= len(runs))
+    usable: tuple[LawKind, ...] = tuple(kind for kind in LAW_KINDS if needed[kind] <= len(runs))
     if not usable:
         raise InputError(
             f"the smallest law over {len(mixes.components)} components needs {min(needed.values())} runs, got {len(runs)}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from priorkit.core.input_files import CARD
 from priorkit.core.inputs import Input
@@ -122,14 +122,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
     """Names and values of a nested table; what is empty or a long list is left out."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(cast("dict[str, Any]", value), f"{prefix}{name}.")
         elif value is None or value in ((), [], ""):
             continue
         elif isinstance(value, float):
             yield prefix + name, f"{value:.6g}"
         elif isinstance(value, list):
-            if len(value) <= 8:
-                yield prefix + name, ", ".join(map(str, value))
+            listed = cast("list[Any]", value)
+            if len(listed) <= 8:
+                yield prefix + name, ", ".join(map(str, listed))
         else:
             yield prefix + name, str(value)
 

@@ -335,7 +335,8 @@ def _files_of_subset(name: str, revision: str | None, subset: HubSubset, where: 
             raise InputError(what, where=place, hint=hint) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the dataset cannot be read: {reason}", where=place) from None
-    files = [str(file) for split in (builder.config.data_files or {}).values() for file in split]
+    splits: dict[str, list[typing.Any]] = builder.config.data_files or {}
+    files = [str(file) for split in splits.values() for file in split]
     # hf://datasets/OWNER/NAME@COMMIT/PATH
     paths = [file.partition("@")[2].partition("/")[2] for file in files if "@" in file]
     return [*_DESCRIPTION, *paths] if paths else _EVERYTHING

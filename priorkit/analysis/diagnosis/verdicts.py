@@ -125,7 +125,7 @@ def ordered_verdicts(evidence: Evidence, controls: NDArray[np.bool_], rule: Deci
     probability = np.full(len(works), np.nan)
     weak_parts: list[list[Part]] = []
     for entity, chance in enumerate(works):
-        weak = [part for part in PARTS if adjusted[part][entity] <= rule.false_discovery_rate]
+        weak: list[Part] = [part for part in PARTS if adjusted[part][entity] <= rule.false_discovery_rate]
         weak_parts.append(weak)
         if chance >= rule.least_probability:
             verdict.append(NONE)

@@ -50,7 +50,11 @@ class Backend(Protocol):
     image_token: str
     max_length: int
     bos_ids: list[int]
-    joins_lines: bool
+
+    @property
+    def joins_lines(self) -> bool:
+        """Whether the processor ends every prompt with a line break of its own."""
+        ...
 
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Reply]:
         """Answer prompts by the most probable token, one after the other.

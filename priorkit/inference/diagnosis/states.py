@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ def final_norm(decoder: Any) -> Callable[[Tensor], Tensor] | None:
     for name in _NORMS:
         norm: Any = getattr(decoder, name, None)
         if callable(norm):
-            return norm
+            return cast("Callable[[Tensor], Tensor]", norm)
     return None
 
 

@@ -73,10 +73,10 @@ def _verdicts(member: Member, results: dict[str, Any]) -> Table:
 
 def _map(member: Member, results: dict[str, Any]) -> list[Plot]:
     table = member.table
-    axes = [next((pair for pair in choices if pair[0] in table), None) for choices in _STRENGTHS]
-    if axes[0] is None or axes[1] is None:
+    across, up = (next((pair for pair in choices if pair[0] in table), None) for choices in _STRENGTHS)
+    if across is None or up is None:
         return []
-    (first, x_title), (second, y_title) = axes
+    (first, x_title), (second, y_title) = across, up
     shown = [
         row
         for row in range(len(table["entity"]))

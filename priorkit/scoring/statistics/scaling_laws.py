@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,7 +267,8 @@ def _least_squares(
         return np.concatenate([form.value(x, runs.shares, n, d)[1], np.diag(strength)])
 
     inside = np.clip(start, form.low + 1e-6 * width, form.high - 1e-6 * width)
-    found = least_squares(
+    solve: Any = least_squares
+    found: Any = solve(
         residuals, inside, slopes, bounds=(form.low, form.high), x_scale=width, ftol=1e-7, xtol=1e-7, gtol=1e-7,
         max_nfev=most,
     )  # fmt: skip
