@@ -71,9 +71,13 @@ class GenerateBackend:
             do_sample=False, num_beams=1, use_cache=True, pad_token_id=int(pad)
         )
 
-    @cached_property
+    @property
     def joins_lines(self) -> bool:
         """Whether the processor ends every prompt with a line break of its own."""
+        return self._ends_prompts_with_line_break
+
+    @cached_property
+    def _ends_prompts_with_line_break(self) -> bool:
         if self.processor is None:
             return False
         ids = self._inputs([Prompt(f"{self.image_token}a", (blank_image(28),))])["input_ids"][0].tolist()
