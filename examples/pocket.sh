@@ -54,7 +54,8 @@ original() { # in addition: evaluation without the images, blind tuning, an adap
   heldout=("$world"/text/heldout/*.jsonl)
   priorkit evaluate "$home/llm" "${heldout[@]}" --task perplexity --out "$home/text"
   priorkit evaluate "$blind_llm" "${heldout[@]}" --task perplexity --out "$home/text-blind"
-  adapter=$(priorkit tune "$tuned" "$instructions" --train llm --lora-rank 8 --steps 30 --out "$home/adapter")
+  adapter=$(make tune "$tuned" instructions="$instructions" --weight instructions=1 --train llm --lora-rank 8 \
+    --steps 30 --out "$home/adapter")
   priorkit merge-adapters "$adapter" --base "$tuned" --method linear --out "$home/merged"
 }
 
