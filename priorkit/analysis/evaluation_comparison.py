@@ -233,7 +233,7 @@ def lines_of(comparison: Comparison) -> Sequence[str]:
         verdict = (
             "differs"
             if benchmark.difference.low > 0 or benchmark.difference.high < 0
-            else "cannot be told apart"
+            else "cannot be distinguished"
         )
         lines.append(
             f"{benchmark.name}: {benchmark.second:.4g} -> {benchmark.first:.4g}, {benchmark.difference.value:+.4g} "
@@ -242,7 +242,7 @@ def lines_of(comparison: Comparison) -> Sequence[str]:
         )
         if verdict != "differs":
             lines.append(
-                f"  differences under about {benchmark.detectable:.3g} cannot be told apart with these {benchmark.items} items"
+                f"  differences under about {benchmark.detectable:.3g} cannot be distinguished with these {benchmark.items} items"
             )
         for reason, sentence in zip(benchmark.reasons, sentences(list(benchmark.reasons)), strict=True):
             lines.append(f"  {benchmark.reasons[reason]['items']} items: {sentence} ({reason})")

@@ -94,7 +94,7 @@ def execute(settings: StressTestSettings, work: Work[list[BenchmarkSource]]) -> 
 def _kept_folder(settings: StressTestSettings, work: Work[Any]) -> Path:
     """Where finished folds are kept: next to ``--out``, as models in an unfinished artifact are no inputs.
 
-    Its name follows from settings and inputs, so that a run with others begins anew.
+    Its name follows from settings and inputs, so that a run with others starts over.
     """
     request = [result_settings(settings), [item.digest() for item in work.inputs.values()]]
     digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]

@@ -24,7 +24,7 @@ def draw_by_tokens(
 ) -> Numbers:
     """Which conversations of the concatenated sources are drawn, interleaved evenly by tokens.
 
-    Conversations are drawn in random order, a source anew once it is used up, as long as they fit its budget; what is
+    Conversations are drawn in random order, a source again from its start once it is used up, as long as they fit its budget; what is
     left is filled with the largest of those not yet drawn that still fit. So a source has at most its budget, and
     less than the smallest conversation left is missing.
 

@@ -131,7 +131,7 @@ def _correlation(label: str, spearman: Interval, correlation: Mapping[str, Any])
     for name, entry in partial:
         given = Interval.from_dict(entry)
         if known(given):
-            decided = "" if direction(given) else ", which cannot be told from 0"
+            decided = "" if direction(given) else ", whose interval holds 0"
             text += f"; given {name} it is {signed(given)}{decided}"
     return f"{text}."
 

@@ -202,7 +202,7 @@ def test_a_correlation_is_what_its_interval_allows(make: Maker, low: float, high
     (finding,) = [found for build in BUILDERS if (found := build(members)) is not None]
     assert finding.text.startswith(said)
     assert f"[{low:+.3f}, {high:+.3f}] over 12 entities".replace("-", "\N{MINUS SIGN}") in finding.text
-    assert finding.text.endswith("given in_text it is −0.100 [−0.300, +0.100], which cannot be told from 0.")
+    assert finding.text.endswith("given in_text it is −0.100 [−0.300, +0.100], whose interval holds 0.")
     unknown = {"value": None, "low": None, "high": None}
     measures["mean_rank"]["spearman"] = unknown
     (make.root / "c" / "correlation.json").write_text(json.dumps(content))
