@@ -234,7 +234,7 @@ def test_truncated_weights_without_a_manifest(step: str, cli, artifacts, tmp_pat
     (copied / "pytorch_model.bin").write_bytes(b"")
     found = cli(*words, "--out", tmp_path / "out")
     assert found.code == 3
-    assert "a pickle, which is never opened" in found.err
+    assert "convert pytorch_model.bin first: priorkit convert" in found.err
 
 
 def test_a_vocabulary_that_does_not_fit(cli, artifacts, tmp_path: Path) -> None:

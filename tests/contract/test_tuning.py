@@ -197,10 +197,6 @@ def test_activations_computed_again_change_nothing(artifacts, cli, tmp_path: Pat
     ("extra", "message"),
     [
         (("--shard",), "--shard: there is only one process; nothing to shard"),
-        (
-            ("--architecture", "lion", "--stage", "all", "--checkpoint-activations", "full"),
-            "do not recompute activations",
-        ),
     ],
 )
 def test_memory_that_cannot_be_saved(

@@ -46,6 +46,7 @@ from priorkit.training.remediation.objective import (
     TrainableNameHead,
 )
 from priorkit.training.remediation.settings import RemediationSettings
+from priorkit.training.remediation.teachers import TeacherTargets
 from priorkit.training.remediation.views import ViewSchedule
 from tests.support.chat_models import gathered, make_llava, make_llm, make_tokenizer, talk
 from tests.support.cuda_dry import BF16, CUDA, DeviceRecord, check_count, dry_cuda
@@ -204,7 +205,7 @@ def test_remediation_with_all_terms(counted: str, pairs: Pairs, form: Any, train
         [number % len(texts) for number in range(8)],
         names,
         settings,
-        [teacher],
+        [TeacherTargets(teacher)],
         replay,
         original,
     )

@@ -323,10 +323,6 @@ def test_a_tuned_tower_replaces_the_encoders(family: str) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda: timm_vit(name="vit_tiny_patch16_224", init_values=0.5),
-            "LLaVA cannot use timm's VisionTransformer",
-        ),
         (lambda: timm_vit(name="resnet18", img_size=None, depth=None), "LLaVA cannot use timm's ResNet"),
         (
             lambda: single(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tests.support.small_artifacts import FP32, SmallArtifacts, run_in_process
@@ -37,6 +38,17 @@ _LION = (
 _PROMPT = '[chat]\nuser = "{text}\\n{label}?"\nyes = ["Yes"]\nno = ["No"]\n[plain]\ntext = "{text}\\n{label}?"\nyes = [" yes"]\nno = [" no"]\n'
 
 
+def _as_pickle(llm: Path, folder: Path) -> Path:
+    """A language model with its weights in PyTorch's format."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not folder.exists():
+        shutil.copytree(llm, folder, ignore=shutil.ignore_patterns("*.safetensors", "priorkit.json"))
+        torch.save(load_file(llm / "model.safetensors"), folder / "pytorch_model.bin")
+    return folder
+
+
 def every_command(artifacts: SmallArtifacts, folder: Path) -> dict[str, Words]:
     """Commands without ``--out``, by name; what they need besides the artifacts is made in a folder."""
     from priorkit.data.text.concepts import CONCEPTS
@@ -46,6 +58,7 @@ def every_command(artifacts: SmallArtifacts, folder: Path) -> dict[str, Words]:
     prompt.write_text(_PROMPT + "".join(labels), encoding="utf-8")
     world = artifacts.world
     naming = world / "benchmarks" / "naming.parquet"
+    pickled = _as_pickle(artifacts.llm, folder / "pickled")
     training = ("--steps", 5, "--batch-size", 4, "--warmup-steps", 1, "--checkpoint-every", 2, *FP32)
     tuning = ("tune", artifacts.mllm, artifacts.instructions, *training)
     labelling = (
@@ -93,6 +106,11 @@ def every_command(artifacts: SmallArtifacts, folder: Path) -> dict[str, Words]:
         "evaluate": evaluating,
         "evaluate-mllm": ("evaluate", artifacts.mllm, naming, "--limit", 6, "--resamples", 100, *FP32),
         "correlate": ("correlate", artifacts.scores, answers, "--bins", 3, "--resamples", 100),
+        "convert": ("convert", pickled),
+        "convert-data": ("convert-data", artifacts.images, "--format", "naming"),
+        "stress-test": (
+            "stress-test", artifacts.llm, naming, "--folds", 2, "--batch-size", 4, "--resamples", 100, *FP32,
+        ),
         "diagnose": ("diagnose", artifacts.mllm, artifacts.images, "--resamples", 100, *FP32),
         "report": ("report", artifacts.scores, answers, "--resamples", 100),
     }  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from priorkit.core.input_files import CARD
 from tests.support.small_artifacts import Result, run_in_process
 
 
@@ -33,9 +34,13 @@ class Flip:
 def flip_bits(artifacts: Sequence[Path], count: int, random_: random.Random) -> Iterator[Flip]:
     """Flip one bit after the other, each of a random artifact's random file at a random place, and back again.
 
-    Every other bit is of a file drawn by its size, so that small and large files are both hit often.
+    Every other bit is of a file drawn by its size, so that small and large files are both hit often. Cards are left
+    out: users may edit them.
     """
-    files = {root: sorted(path for path in root.rglob("*") if path.is_file()) for root in artifacts}
+    files = {
+        root: sorted(path for path in root.rglob("*") if path.is_file() and path.name != CARD)
+        for root in artifacts
+    }
     for number in range(count):
         root = artifacts[number % len(artifacts)]
         candidates = [path for path in files[root] if path.stat().st_size]

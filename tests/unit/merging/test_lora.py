@@ -148,4 +148,4 @@ def test_a_pickled_adapter_is_never_opened(tmp_path):
     (tmp_path / "adapter_model.bin").write_bytes(b"\x80\x04anything")
     with pytest.raises(InputError, match="pickle") as caught:
         read_adapter(tmp_path)
-    assert "safe_serialization" in caught.value.problems[0].hint
+    assert f"priorkit convert {tmp_path}" in caught.value.problems[0].hint

@@ -32,7 +32,7 @@ def test_sharded_models_and_missing_shards(tmp_path: Path) -> None:
 
 def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
-    with pytest.raises(InputError, match="which is never opened here"):
+    with pytest.raises(InputError, match=r"convert pytorch_model\.bin first: priorkit convert"):
         tensor_files(tmp_path)
 
 

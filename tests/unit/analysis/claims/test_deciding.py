@@ -277,7 +277,7 @@ def world(label: str, row: Mapping[str, Any]) -> float:
         "remediated": {"strong": 0.85, "weak": 0.85},
         "tuned-longer": {"strong": 0.75, "weak": 0.35},
     }
-    if label == "tuned" and row["benchmark"] == "mle-bench":
+    if label == "tuned-mle-bench":
         return 0.9 if groups["sub_task"] == "existence_30-60" else 0.5
     if label == "blind-tuned":
         return 0.25 if row["answer"] == "no" else 0.9

@@ -258,6 +258,7 @@ def test_sample_logs_of_the_harnesses(tmp_path: Path) -> None:
 
 def evaluation(folder: Path, scores: Sequence[float | None], **more: Any) -> Path:
     folder.mkdir()
+    (folder / "results.json").write_text('{"model": {"digest": "0"}, "benchmarks": {}}')
     log(
         folder / "samples.jsonl",
         [
