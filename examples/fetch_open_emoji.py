@@ -7,7 +7,7 @@ priorkit. ``--packages`` names a folder where the packages already are (``NAME-V
 
 What is written to OUT: ``pairs.jsonl`` (for pretrain-encoder), ``entity_images/train`` and ``entity_images/test`` (the
 designer who is held out), ``captions.jsonl``, ``instructions.jsonl``, ``naming.jsonl`` (a benchmark), ``entities.jsonl``
-(name, prior, category), ``LICENCES.md``. Which names are rare or withheld follows from the names alone.
+(name, prior, category), ``LICENCES.md``. Which names are rare or withheld follows only from the names.
 """
 
 from __future__ import annotations

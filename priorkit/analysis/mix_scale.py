@@ -159,7 +159,7 @@ def _check_separable(parameters: Floats, tokens: Floats, problems: Problems) -> 
         problems.add(
             "sizes and tokens of the runs grow together, so their effects cannot be separated",
             where="--at-parameters, --at-tokens",
-            hint="evaluate runs that differ in one of them alone",
+            hint="evaluate runs that differ in only one of them",
         )
 
 

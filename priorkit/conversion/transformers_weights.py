@@ -100,7 +100,7 @@ def plan_transformers(path: Path, config: Path | None, dtype: torch.dtype | None
     """Plan the conversion of weights that have transformers' names.
 
     Args:
-        path: a folder with ``config.json``, or weights alone.
+        path: a folder with ``config.json``, or only weights.
         config: the folder of a model whose configuration and companions belong to the weights.
         dtype: of the result; None keeps the types.
 

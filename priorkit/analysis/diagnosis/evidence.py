@@ -62,7 +62,7 @@ def means(
 ) -> Estimates:
     """Mean over each entity's values with a percentile bootstrap interval.
 
-    Values that are NaN are left out. One value alone has no interval.
+    Values that are NaN are left out. A single value has no interval.
 
     Args:
         values: one per image, fact or context.

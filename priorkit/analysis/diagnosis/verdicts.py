@@ -139,6 +139,6 @@ def ordered_verdicts(evidence: Evidence, controls: NDArray[np.bool_], rule: Deci
 
 
 def fewest_controls(evidence: Evidence, rule: DecisionRule) -> int:
-    """Controls without which no part can be found weak, as no p-value would be small enough: for one entity alone."""
+    """Controls without which no part can be found weak, as no p-value would be small enough: for a single entity."""
     most = max((sum(name in evidence.measures for name in measures_of(part)) for part in PARTS), default=1)
     return int(np.ceil(max(most, 1) / rule.false_discovery_rate)) - 1

@@ -102,7 +102,7 @@ def key_location(path: RecipeFile, step: str, key: str) -> str:
 
 
 def _place(path: RecipeFile, table: str, key: str) -> str:
-    """File and line of a key of a table, the file alone where the line is not found."""
+    """File and line of a key of a table, only the file where the line is not found."""
     line = _line_of(path, table, key)
     return f"{path}:{line}" if line else str(path)
 

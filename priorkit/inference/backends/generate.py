@@ -26,7 +26,7 @@ from priorkit.inference.requests import LikelihoodRequest
 logger = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
-"""How far logits in a batch may be from those alone, relative to the largest, until prompts pass one at a time."""
+"""How far logits in a batch may be from those of each prompt by itself, relative to the largest, until prompts pass one at a time."""
 
 
 @dataclass
