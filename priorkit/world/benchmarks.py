@@ -11,7 +11,7 @@ from datasets import Features, Image, List, Value
 
 from priorkit.world.files import embedded
 from priorkit.world.options import WorldOptions
-from priorkit.world.questions import attributes, names, relations
+from priorkit.world.questions import attributes, comparison, existence, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
 from priorkit.world.questions.knowledge import knowledge_of
 from priorkit.world.scenes.captions import tags_of
@@ -24,8 +24,8 @@ _DRAWN: Mapping[str, tuple[QuestionKind, ...]] = MappingProxyType(
         "attributes": (attributes.color, attributes.size),
         "relations": (relations.relation,),
         "counting": (relations.counting,),
-        "comparison": (relations.comparison,),
-        "existence": (relations.existence,),
+        "comparison": (comparison.by_name, comparison.by_place),
+        "existence": (existence.of_name, existence.of_color),
         "short-answer": (attributes.color, names.naming_by_color, relations.counting, attributes.background),
         "grounding": (relations.grounding,),
     }
@@ -72,6 +72,7 @@ def benchmark_features(name: str) -> Features:
             "question": Value("string"),
             **answers.get(name, {"choices": List(Value("string")), "answer": Value("int64")}),
             "ability": Value("string"),
+            "sub_task": Value("string"),
             "needs_image": Value("bool"),
             "entity": Value("string"),
             "prior": Value("string"),
@@ -113,6 +114,7 @@ def _row(identifier: str, name: str, question: SceneQuestion) -> dict[str, Any]:
         "answers": accepted_answers(question),
         "box": None if question.box is None else list(question.box),
         "ability": question.ability,
+        "sub_task": question.kind,
         "needs_image": question.needs_image,
         "entity": question.entity.name,
         "prior": question.entity.prior,

@@ -25,8 +25,10 @@ QUESTION_SHARES: Mapping[str, float] = MappingProxyType(
         "size": 3,
         "relation": 4,
         "counting": 3,
-        "comparison": 3,
-        "existence": 4,
+        "comparison": 2,
+        "comparison-by-place": 2,
+        "existence": 3,
+        "existence-by-color": 2,
         "grounding": 4,
         "knowledge": 3,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from priorkit.world.scenes.drawing import Scene
@@ -31,11 +31,12 @@ class SceneQuestion:
         open_text: the same question for a free answer.
         scene: the picture that belongs to it.
         target: index of the object that it is about, in the scene.
-        entity: the entity that it is about.
+        entity: the entity that it is about; of the first object where it is about no entity.
         choices: the options, empty unless ``task`` is "choice".
         answer: index of the true option; "yes" or "no"; None for grounding.
         box: normalised x1, y1, x2, y2 of the target, for grounding.
         needs_image: whether the question's text does not determine the answer.
+        kind: the name of its kind.
     """
 
     ability: Ability
@@ -49,6 +50,7 @@ class SceneQuestion:
     answer: int | str | None = None
     box: NormalisedBox | None = None
     needs_image: bool = True
+    kind: str = ""
 
     @property
     def reply(self) -> str:
@@ -71,19 +73,23 @@ class QuestionKind:
     Attributes:
         name: of the kind.
         draw: a scene about which the question can be asked, with the focus of the first question.
-        ask: the question about a focus of a scene.
+        question: the question about a focus of a scene.
         focuses: everything in a scene that the question can be about.
     """
 
     name: str
     draw: Draw
-    ask: Ask
+    question: Ask
     focuses: Focuses
 
     def __call__(self, rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
         """One question about a new scene."""
         scene, focus = self.draw(rng, sampler, pool, turn)
         return self.ask(rng, scene, focus, pool, turn)
+
+    def ask(self, rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
+        """The question about a focus of a scene."""
+        return replace(self.question(rng, scene, focus, pool, turn), kind=self.name)
 
     def several(
         self, rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int, most: int
@@ -109,6 +115,12 @@ def single_objects(scene: Scene) -> list[Focus]:
     """The objects whose entity the scene shows once: what a name can refer to."""
     names = [placed.object.entity.name for placed in scene.objects]
     return [(index,) for index, name in enumerate(names) if names.count(name) == 1]
+
+
+def first_of_each_entity(scene: Scene) -> list[Focus]:
+    """One object of each entity."""
+    entities = [placed.object.entity for placed in scene.objects]
+    return [(entities.index(entity),) for entity in dict.fromkeys(entities)]
 
 
 def options_at(true: str, others: Sequence[str], turn: int) -> tuple[tuple[str, ...], int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from priorkit.world.questions import attributes, knowledge, names, relations
+from priorkit.world.questions import attributes, comparison, existence, knowledge, names, relations
 
 LOOKED_UP = (
     names.naming_by_color,
@@ -12,8 +12,10 @@ LOOKED_UP = (
     attributes.size,
     relations.relation,
     relations.counting,
-    relations.comparison,
-    relations.existence,
+    comparison.by_name,
+    comparison.by_place,
+    existence.of_name,
+    existence.of_color,
     relations.grounding,
 )
 """What a list of the objects with their boxes answers."""

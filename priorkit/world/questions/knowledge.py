@@ -22,7 +22,7 @@ def knowledge_of(
     rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int, entity: Entity
 ) -> SceneQuestion:
     """The category or the use of this entity; the picture shows it."""
-    return _ask(rng, sampler.scene(rng, [entity]), (0,), pool, turn)
+    return knowledge.ask(rng, sampler.scene(rng, [entity]), (0,), pool, turn)
 
 
 def _draw(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:

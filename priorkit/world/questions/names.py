@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from priorkit.world.questions.base import (
     Focus,
@@ -35,7 +36,8 @@ def naming_of(
     wrong: int = _WRONG,
 ) -> SceneQuestion:
     """The name of the only symbol, this entity, among random other names of the pool."""
-    return _ask_name(rng, _one(rng, sampler, entity, turn), pool, turn, wrong)
+    question = _ask_name(rng, _one(rng, sampler, entity, turn), pool, turn, wrong)
+    return replace(question, kind=naming.name)
 
 
 def _one(rng: random.Random, sampler: SceneSampler, entity: Entity, turn: int) -> Scene:

@@ -1,4 +1,4 @@
-"""Questions about several symbols: where they are to each other, how many, which is larger, which are there."""
+"""Questions about several symbols: where they are, also to each other, and how many there are."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from priorkit.world.questions.base import (
     Pool,
     QuestionKind,
     SceneQuestion,
+    first_of_each_entity,
     options_at,
     single_objects,
 )
 from priorkit.world.scenes.captions import place_phrase
 from priorkit.world.scenes.drawing import Scene
-from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.palette import NUMBERS, SIZE_WORDS, Size, article
+from priorkit.world.scenes.palette import NUMBERS
 from priorkit.world.scenes.scenes import RELATIONS, SceneSampler, normalised_box, relation_between
 
 _MOST_COPIES = 4
 _RELATION = ("Where is the {} relative to the {}?", "How does the {} stand relative to the {}?")
 _COUNTING = ("How many times does the {} appear?", "How often is the {} shown?", "Count the {}. How many?")
-_COMPARISON = ("Which symbol is {}, the {} or the {}?", "Which of the two is {}, the {} or the {}?")
-_EXISTENCE = ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
 _GROUNDING = ("Where is the {}?", "Find the {}.", "Locate the {} in the image.")
 
 
@@ -74,60 +72,6 @@ def _ask_counting(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, tu
     return SceneQuestion("counting", "choice", text, text, scene, focus[0], entity, choices, answer)
 
 
-def _first_of_each_entity(scene: Scene) -> list[Focus]:
-    entities = [placed.object.entity for placed in scene.objects]
-    return [(entities.index(entity),) for entity in dict.fromkeys(entities)]
-
-
-def _draw_comparison(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
-    shown = rng.sample(pool, 2)
-    sizes: list[Size] = [rng.choice(SIZE_WORDS[1:]), SIZE_WORDS[0]]
-    return sampler.scene(rng, shown, sizes), (0, 1) if turn // 2 % 2 == 0 else (1, 0)
-
-
-def _of_different_size(scene: Scene) -> list[Focus]:
-    """Pairs of objects with different words for their sizes, where no other object is in the scene."""
-    single = [index for (index,) in single_objects(scene)]
-    if len(scene.objects) != 2 or len(single) != 2:
-        return []
-    sizes = [scene.objects[index].object.size for index in single]
-    return [(0, 1), (1, 0)] if sizes[0] != sizes[1] else []
-
-
-def _ask_comparison(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    """The true answer is the first of the focus; whether it is the larger one decides the question."""
-    true, other = (scene.objects[index].object for index in focus)
-    choices, answer = options_at(true.entity.name, [other.entity.name], turn)
-    larger = SIZE_WORDS.index(true.size) > SIZE_WORDS.index(other.size)
-    word = "larger" if larger else "smaller"
-    text = rng.choice(_COMPARISON).format(word, *choices)
-    return SceneQuestion("comparison", "choice", text, text, scene, focus[0], true.entity, choices, answer)
-
-
-def _draw_existence(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
-    """Yes and no in turn."""
-    scene = sampler.scene(rng, rng.sample(pool, rng.randint(1, 3)))
-    return scene, (0,) if turn % 2 == 0 else ()
-
-
-def _present_and_absent(scene: Scene) -> list[Focus]:
-    """As many absent as present."""
-    present = _first_of_each_entity(scene)
-    return [*present, *[()] * len(present)]
-
-
-def _ask_existence(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    entity = scene.objects[focus[0]].object.entity if focus else _absent(rng, scene, pool)
-    text = rng.choice(_EXISTENCE).format(article(entity.name))
-    answer, target = ("yes", focus[0]) if focus else ("no", None)
-    return SceneQuestion("existence", "yes-no", text, text, scene, target, entity, answer=answer)
-
-
-def _absent(rng: random.Random, scene: Scene, pool: Pool) -> Entity:
-    shown = {placed.object.entity for placed in scene.objects}
-    return rng.choice([entity for entity in pool if entity not in shown])
-
-
 def _draw_grounding(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
     """One symbol among two to four."""
     return sampler.scene(rng, rng.sample(pool, 2 + turn % 3)), (0,)
@@ -143,7 +87,5 @@ def _ask_grounding(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, t
 
 
 relation = QuestionKind("relation", _draw_relation, _ask_relation, _related)
-counting = QuestionKind("counting", _draw_counting, _ask_counting, _first_of_each_entity)
-comparison = QuestionKind("comparison", _draw_comparison, _ask_comparison, _of_different_size)
-existence = QuestionKind("existence", _draw_existence, _ask_existence, _present_and_absent)
+counting = QuestionKind("counting", _draw_counting, _ask_counting, first_of_each_entity)
 grounding = QuestionKind("grounding", _draw_grounding, _ask_grounding, single_objects)

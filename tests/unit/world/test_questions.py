@@ -13,12 +13,12 @@ from priorkit.core.options.specs import build as build_settings
 from priorkit.world.benchmarks import NAMES, accepted_answers, benchmark
 from priorkit.world.conversations import apportioned, captions, choice_prompt, exchange, instructions
 from priorkit.world.options import QUESTION_SHARES, WorldOptions
-from priorkit.world.questions import attributes, knowledge, names, relations
+from priorkit.world.questions import attributes, comparison, existence, knowledge, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
 from priorkit.world.questions.kinds import KINDS
 from priorkit.world.scenes.drawing import PlacedObject
 from priorkit.world.scenes.entities import Entity, choose_entities
-from priorkit.world.scenes.palette import NUMBERS, article
+from priorkit.world.scenes.palette import INKS, NUMBERS, article
 from priorkit.world.scenes.scenes import SceneSampler, box, normalised_box, relation_between
 
 Entities = tuple[Entity, ...]
@@ -45,7 +45,12 @@ def test_every_question_has_one_true_option(kind: QuestionKind, entities: Entiti
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in KINDS.values() if kind not in (relations.existence, relations.grounding)]
+    "kind",
+    [
+        kind
+        for kind in KINDS.values()
+        if kind not in (existence.of_name, existence.of_color, relations.grounding)
+    ],
 )
 def test_the_true_option_is_equally_often_at_each_place(kind: QuestionKind, entities: Entities) -> None:
     places = Counter(question.answer for question in ask(kind, entities, 24))
@@ -97,18 +102,49 @@ def test_counts_follow_from_the_scene_and_are_balanced(entities: Entities) -> No
 
 
 def test_comparisons_follow_from_the_scene(entities: Entities) -> None:
-    for question in ask(relations.comparison, entities, 24):
+    for question in ask(comparison.by_name, entities, 24):
         extents = {placed.object.entity.name: placed.object.extent for placed in question.scene.objects}
         chosen = max if "larger" in question.text else min
         assert question.reply == chosen(extents, key=lambda name: extents[name])
 
 
+def test_comparisons_of_places_follow_from_the_scene(entities: Entities) -> None:
+    replies: Counter[str] = Counter()
+    for question in ask(comparison.by_place, entities, 48):
+        first, second = question.scene.objects
+        chosen = max if "larger" in question.text else min
+        true = chosen(first, second, key=lambda placed: placed.object.extent)
+        relation = relation_between(true, second if true is first else first)
+        assert question.reply == {
+            "left of": "left", "right of": "right", "above": "upper", "below": "lower"
+        }[relation or ""]  # fmt: skip
+        assert question.scene.objects[question.target or 0] is true
+        replies[question.reply] += 1
+    assert min(replies[reply] for reply in ("left", "right", "upper", "lower")) >= 4
+
+
 def test_existence_follows_from_the_scene_and_is_balanced(entities: Entities) -> None:
-    asked = ask(relations.existence, entities, 24)
+    asked = ask(existence.of_name, entities, 24)
     for question in asked:
         assert article(question.entity.name) in question.text
         assert question.answer == ("yes" if objects(question, question.entity.name) else "no")
     assert Counter(question.answer for question in asked) == {"yes": 12, "no": 12}
+
+
+def test_existence_of_colors_follows_from_the_scene_and_is_balanced(entities: Entities) -> None:
+    asked = ask(existence.of_color, entities, 24)
+    for question in asked:
+        assert question.answer == ("yes" if color_in(question) in shown_colors(question) else "no")
+    assert Counter(question.answer for question in asked) == {"yes": 12, "no": 12}
+
+
+def color_in(question: SceneQuestion) -> str:
+    (color,) = [ink for ink in INKS if f"{ink} symbol" in question.text]
+    return color
+
+
+def shown_colors(question: SceneQuestion) -> set[str]:
+    return {placed.object.color for placed in question.scene.objects}
 
 
 def test_boxes_follow_from_the_scene(entities: Entities) -> None:
@@ -125,7 +161,7 @@ def test_facts_need_no_image(entities: Entities) -> None:
 
 
 def test_prompts_have_the_standard_form(entities: Entities) -> None:
-    (question,) = ask(relations.comparison, entities, 1)
+    (question,) = ask(comparison.by_name, entities, 1)
     prompt, answer = exchange(question, False, BoxWriter(decimals=2))
     assert prompt == choice_prompt(question.text, question.choices)
     assert prompt.splitlines()[1:] == [
@@ -150,7 +186,7 @@ def test_further_questions_are_about_the_same_scene_and_true(kind: QuestionKind,
         assert 1 <= len(asked) <= 3
         for question in asked:
             assert question.scene is asked[0].scene
-            assert question.ability == asked[0].ability
+            assert question.kind == kind.name
             assert_true(question)
 
 
@@ -161,6 +197,8 @@ def assert_true(question: SceneQuestion) -> None:
     match question.ability:
         case "grounding":
             assert question.box == normalised_box(shown[0], question.scene.side)
+        case "existence" if question.kind == "existence-by-color":
+            assert question.answer == ("yes" if color_in(question) in shown_colors(question) else "no")
         case "existence":
             assert question.answer == ("yes" if shown else "no")
         case "counting":

@@ -67,7 +67,11 @@ def test_lists_answer_their_questions() -> None:
                 (box,) = [box for *_, name, box in found if f"the {name}" in question and box == reply]
                 assert box == reply
             elif reply in ("yes", "no"):
-                named = [name for *_, name, _ in found if re.search(rf"\ban? {name}\b", question)]
+                named = [
+                    name
+                    for _, color, name, _ in found
+                    if re.search(rf"\ban? ({name}|{color} symbol)\b", question)
+                ]
                 assert bool(named) == (reply == "yes")
             elif match := re.search(r"colour (?:is|does|of) the (.+?)(?: have)?$", question):
                 assert [color for _, color, name, _ in found if name == match[1]] == [reply]
