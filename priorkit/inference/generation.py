@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from priorkit.inference.prefill import PrefillState, can_join, join, prefill
+from priorkit.inference.decoding.growing_cache import DecodingBatch, GrowingBatch
+from priorkit.inference.prefill import PrefillState, can_join, prefill
 from priorkit.inference.prompt_inputs import PromptInputs
 
 if TYPE_CHECKING:
@@ -69,23 +70,23 @@ def generate_batch(
     places = at_once or len(rows)
     answers: list[list[int]] = [[] for _ in rows]
     room = [min(max_new_tokens, model.max_length - len(row)) for row in rows]
-    filled: PrefillState | None = None
+    batch: DecodingBatch | None = None
     alive: list[int] = []
     begun = 0
     while begun < len(rows) or alive:
         free = places - len(alive)
-        if begun < len(rows) and (
-            filled is None or (2 * free >= places and can_join(filled.cache)) or not alive
-        ):
+        if begun < len(rows) and (batch is None or (2 * free >= places and batch.takes_rows) or not alive):
             taken = list(range(begun, min(begun + free, len(rows))))
             fresh = prefill(model, [rows[row] for row in taken], [inputs[row] for row in taken], cached=True)
-            filled = join(filled, fresh) if filled is not None and alive else fresh
+            if batch is not None and batch.takes_rows:
+                batch.add(fresh)
+            else:
+                batch = decoding_batch(model, fresh, min(places, len(rows)), max_new_tokens)
             alive += taken
             begun += len(taken)
-        assert filled is not None
-        tokens = filled.logits.argmax(-1).tolist()
+        assert batch is not None
         going: list[int] = []
-        for index, (row, token) in enumerate(zip(alive, tokens, strict=True)):
+        for index, (row, token) in enumerate(zip(alive, batch.next_tokens(), strict=True)):
             if token in stop:
                 continue
             answers[row].append(token)
@@ -93,17 +94,25 @@ def generate_batch(
                 going.append(index)
         if len(going) < len(alive):
             alive = [alive[index] for index in going]
-            if alive:
-                filled.select(going, model.device)
+            batch.keep(going)
         if alive:
-            filled = _step(model, filled, [answers[row][-1] for row in alive])
+            batch.step([answers[row][-1] for row in alive])
     return answers
 
 
-def _step(model: ModelAdapter, filled: PrefillState, tokens: Sequence[int]) -> PrefillState:
-    """Feed one token per row."""
-    fed = torch.tensor(tokens)[:, None]
-    positions = filled.mask.sum(1, keepdim=True)
-    mask = torch.cat([filled.mask, torch.ones_like(fed)], dim=1)
-    logits, cache = model.forward(fed, mask, positions, keep=1, cache=filled.cache, use_cache=True)
-    return PrefillState(logits[:, -1], cache, mask)
+def decoding_batch(model: ModelAdapter, filled: PrefillState, rows: int, new_tokens: int) -> DecodingBatch:
+    """The first rows of a batch: on a GPU with a cache of fixed size where the model allows it.
+
+    Args:
+        model: the model.
+        filled: the rows after their prompts.
+        rows: most rows at a time.
+        new_tokens: most tokens of an answer.
+    """
+    if model.device.type == "cuda" and can_join(filled.cache) and model.fixed_cache is not False:
+        from priorkit.inference.decoding.fixed_cache import FixedBatch, can_fix
+
+        model.fixed_cache = model.fixed_cache or can_fix(model)
+        if model.fixed_cache:
+            return FixedBatch(model, filled, rows, new_tokens)
+    return GrowingBatch(model, filled)

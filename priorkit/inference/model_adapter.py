@@ -39,6 +39,7 @@ class ModelAdapter:
         multimodal: the same model with its image part; None for a language model.
         workers: how many threads decode and prepare images; 0 leaves it to the calling one.
         bos_token: whether prompts begin with the beginning-of-text token.
+        fixed_cache: whether it can decode with a cache of fixed size; None until that is tried.
     """
 
     model: Any
@@ -47,6 +48,7 @@ class ModelAdapter:
     multimodal: MultimodalModel | None = None
     workers: int = 0
     bos_token: BosRule = "auto"
+    fixed_cache: bool | None = None
     _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     _kept_bytes: int = 0
 
@@ -54,6 +56,11 @@ class ModelAdapter:
     def _known(self) -> frozenset[str]:
         """Arguments of the model's forward pass."""
         return frozenset(inspect.signature(self.model.forward).parameters)
+
+    @property
+    def takes_positions(self) -> bool:
+        """Whether positions can be given to it; otherwise it counts them itself."""
+        return self.multimodal is not None or "position_ids" in self._known
 
     @property
     def device(self) -> torch.device:
@@ -154,7 +161,7 @@ class ModelAdapter:
             with self._sliced(keep):
                 output = self.multimodal.hidden(ids, mask, features, position_ids=positions, **options)
             return self.multimodal.logits(output.last_hidden_state[:, -keep:]), output.past_key_values
-        if "position_ids" in self._known:
+        if self.takes_positions:
             options["position_ids"] = positions
         if "logits_to_keep" in self._known:
             options["logits_to_keep"] = keep

@@ -10,14 +10,16 @@ import torch
 
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference import generation, likelihood
+from priorkit.inference.decoding.fixed_cache import FixedBatch
 from priorkit.inference.model_adapter import ModelAdapter
+from priorkit.inference.prefill import prefill
 from priorkit.inference.prompt_inputs import PromptInputs
 from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.vision.encoder import Encoder
 from priorkit.scoring.representations.neighbors import nearest_neighbors
 from priorkit.scoring.representations.ranks import RankCounter, most_similar
 from tests.support.chat_models import make_encoder, make_llm, make_tokenizer
-from tests.support.cuda_dry import BF16, CUDA, DeviceRecord, dry_cuda
+from tests.support.cuda_dry import BF16, CUDA, DeviceRecord, check_count, dry_cuda
 from tests.support.evaluation_models import build_llava, picture
 from tests.support.lion_models import build_base, build_lion
 
@@ -61,6 +63,33 @@ def test_questions_about_images_and_generated_answers(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path / "tokenizer")
     llava = build_llava(tokenizer)
     check_multimodal(ModelAdapter(llava.model, tokenizer, llava.max_length, llava), [1, 2])
+
+
+@pytest.mark.parametrize("multimodal", [False, True])
+def test_a_step_that_is_recorded_waits_for_nothing(tokenizer: Any, tmp_path: Path, multimodal: bool) -> None:
+    """A CUDA graph takes no reads, no copies from main memory; the cache of fixed size is the one chosen."""
+    if multimodal:
+        llava = build_llava(tokenizer)
+        subject = ModelAdapter(llava.model, tokenizer, llava.max_length, llava)
+    else:
+        subject = ModelAdapter(make_llm(tokenizer).eval(), tokenizer, 128)
+    rows = [[1, 2, 3], [2, 1]]
+    with dry_cuda() as record, torch.no_grad(), BF16.autocast():
+        subject.model.to(CUDA)
+        filled = prefill(subject, rows, [NO_IMAGE] * 2, cached=True)
+        batch = generation.decoding_batch(subject, filled, 4, 20)
+        assert isinstance(batch, FixedBatch)
+        batch._graphs = False
+        record.clear()
+        for _ in range(3):
+            batch.step([4, 5])
+        assert record.waits == []
+        assert {"index_copy_", "argmax"} <= set(record.kernels)
+        assert record.products == {torch.bfloat16}
+        assert not {"index_put_", "sort"} & set(record.kernels)
+        check_count(f"decoding[{'llava' if multimodal else 'llm'}]", sum(record.kernels.values()) // 3)
+        assert len(batch.next_tokens()) == 2
+    assert len(set(reads(record))) == 1
 
 
 def test_lion(tmp_path: Path) -> None:
