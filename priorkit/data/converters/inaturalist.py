@@ -6,8 +6,9 @@ names of all classes are held.
 
 from __future__ import annotations
 
+import logging
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ from priorkit.core.errors import InputError
 from priorkit.data.converters.base import ConverterOptions, PerEntity, Row, entity_row, inside, text_of
 from priorkit.data.io.json_array import array_elements, object_elements
 from priorkit.data.io.rejects import Rejects
+
+logger = logging.getLogger(__name__)
 
 CATEGORIES = "categories.json"
 """Classes of the years that publish them apart."""
@@ -33,7 +36,7 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
         if source.is_file()
         else [file for file in sorted(source.glob("*.json")) if file.name != CATEGORIES]
     )
-    chosen = [file for file in files if not options.split or file.stem.startswith(options.split)]
+    chosen = _of_split(files, options.split)
     if not chosen:
         raise InputError("no file of annotations here (train.json, val.json)", where=str(source))
     root = options.images or (source if source.is_dir() else source.parent)
@@ -41,6 +44,11 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
     for file in chosen:
         names = _names(file, options.names)
         images, classes = _classes(file)
+        if not len(images):
+            if len(chosen) == 1:
+                raise InputError("no annotations here; the test images have none", where=str(file))
+            logger.info(f"  {file.name} has no annotations and is left out")
+            continue
         for number, (_, item) in enumerate(object_elements(file, ("images",)), start=1):
             try:
                 image = cast("Mapping[str, Any]", item)
@@ -55,6 +63,12 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
                 continue
             rejects.accept()
             yield file.stem, row
+
+
+def _of_split(files: Sequence[Path], split: str) -> list[Path]:
+    """The files of a split: ``train.json``, not also ``train_mini.json``; or else ``train2018.json``."""
+    named = [file for file in files if file.stem == split]
+    return named or [file for file in files if file.stem.startswith(split)]
 
 
 def _names(file: Path, wanted: str) -> dict[int, str]:

@@ -1,6 +1,8 @@
-"""OVEN as published: ``oven_entity_SPLIT.jsonl`` with Wikipedia's names, and ``ovenid_impath.csv`` or image files by id.
+"""OVEN as published: ``oven_entity_SPLIT.jsonl`` with Wikipedia's names, and its images.
 
-Lines are read one by one. With ``ovenid_impath.csv``, as the release's scripts make it, the path of each image is held.
+A line has ``data_id, image_id, question, entity_id, entity_text, data_split``. The snapshot of the images is
+``oven_images/NN/oven_NNNNNNNN.jpg``, by the first two digits of the id; ``ovenid2impath.csv`` says where each image is
+in the data sets that it was taken from. Lines are read one by one; the paths of the list are held.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from priorkit.data.images.decoding import IMAGE_SUFFIXES
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
 
-PATHS = "ovenid_impath.csv"
+PATHS = "ovenid2impath.csv"
+SNAPSHOT = "oven_images"
 _SPLIT = re.compile(r"(?:oven_)?(?:entity|query)_([a-z]+)\.jsonl")
 
 
@@ -32,7 +35,8 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
     if not by_split:
         raise InputError("no file of questions here (oven_entity_*.jsonl)", where=str(source))
     folder = source if source.is_dir() else source.parent
-    root = options.images or folder
+    snapshot = folder / SNAPSHOT
+    root = options.images or (snapshot if snapshot.is_dir() else folder)
     paths = dict(_paths(folder / PATHS)) if (folder / PATHS).is_file() else {}
     wanted = PerEntity(options.images_per_entity)
     for split, file in by_split.items():
@@ -42,7 +46,8 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
                 if not wanted.takes(split, entity):
                     continue
                 path = _image(root, identifier, paths)
-                row = entity_row(path, path.name, entity, entity_id=str(item.get("entity_id") or ""))
+                about = {key: str(item.get(key) or "") for key in ("entity_id", "data_split")}
+                row = entity_row(path, path.name, entity, **about)
             except ValueError as error:
                 rejects.add(str(file), number, str(error))
                 continue
@@ -51,7 +56,7 @@ def convert(source: Path, options: ConverterOptions, rejects: Rejects) -> Iterat
 
 
 def _paths(file: Path) -> Iterator[tuple[str, str]]:
-    """Path of each image by its id: two columns, with or without a header."""
+    """Path of each image by its id: two columns without a header."""
     with file.open(encoding="utf-8") as stream:
         for line in stream:
             identifier, _, path = line.strip().partition(",")
@@ -60,13 +65,13 @@ def _paths(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _image(root: Path, identifier: str, paths: Mapping[str, str]) -> Path:
-    """The file of an image: listed, or named by its id in the folder or in one named by its first digits."""
-    if identifier in paths:
-        return inside(root, paths[identifier])
-    digits = re.sub(r"\D", "", identifier)
-    for folder in ("", digits[:2], digits[:3]):
+    """The file of an image: named by its id, in the folder of its first two digits or without; or else as listed."""
+    digits = identifier.rpartition("_")[2]
+    for folder in (digits[:2], ""):
         for suffix in (*IMAGE_SUFFIXES, ".JPEG"):
             path = inside(root, f"{folder}/{identifier}{suffix}".lstrip("/"))
             if path.is_file():
                 return path
+    if identifier in paths:
+        return inside(root, paths[identifier])
     raise ValueError(f"the image {identifier} is missing")

@@ -56,7 +56,7 @@ LAYOUTS: dict[str, Layout] = {
         ("images", "split", "entity_names", "images_per_entity"),
     ),
     "oven": Layout(
-        _ROOM + "oven", "entity-images", "OVEN: oven_entity_*.jsonl with ovenid_impath.csv",
+        _ROOM + "oven", "entity-images", "OVEN: oven_entity_*.jsonl with oven_images/ or ovenid2impath.csv",
         ("images", "split", "images_per_entity"),
     ),
 }  # fmt: skip

@@ -179,7 +179,7 @@ def species(**changes: Any) -> dict[str, Any]:
             {"id": 2, "name": "Canis rufus", "common_name": "Wolf"},
             {"id": 3, "name": "Musca domestica"},
         ],
-        "images": [{"id": 10 + number, "file_name": f"val/{number}.png", "width": 40, "height": 30} for number in range(6)],
+        "images": [{"id": 10 + number, "file_name": f"val/{number}.png", "width": 40, "height": 30, "latitude": float("nan")} for number in range(6)],
         "annotations": [{"id": number, "image_id": 15 - number, "category_id": number % 4} for number in range(6)],
     }  # fmt: skip
     return {**content, **changes}
@@ -222,6 +222,20 @@ def test_inaturalist_names_species(tmp_path):
         "the path ../../x.png leaves its folder",
         "'file_name' is no text: None",
     ]
+
+
+def test_inaturalist_splits_are_files(tmp_path):
+    """``train_mini.json`` repeats images of ``train.json``; ``test.json`` has no annotations."""
+    for name in ("train", "train_mini", "test"):
+        content = species()
+        if name == "test":
+            del content["annotations"]
+        write(tmp_path / f"{name}.json", content)
+    picture(tmp_path / "val" / "0.png")
+    assert [split for split, _ in converted("inaturalist", tmp_path, split="train")[0]] == ["train"]
+    assert {split for split, _ in converted("inaturalist", tmp_path)[0]} == {"train", "train_mini"}
+    with pytest.raises(InputError, match=r"test\.json: no annotations here"):
+        converted("inaturalist", tmp_path, split="test")
 
 
 def test_inaturalist_of_years_with_classes_apart(tmp_path):
@@ -294,25 +308,33 @@ def test_oxford_flowers_have_numbers_and_names(tmp_path):
 
 
 def test_oven_finds_images_by_id(tmp_path):
+    """Fields, ids, shards and the list of paths as the release has them."""
+    names = ("Eiffel Tower", "Eiffel Tower", "Big Ben", None, "Big Ben")
     lines = [
-        {"data_id": f"d{number}", "image_id": f"oven_0{number}", "question": "what?", "entity_id": "Q1", "entity_text": name}
-        for number, name in ((11, "Eiffel Tower"), (12, "Eiffel Tower"), (13, "Big Ben"), (14, None), (15, "Big Ben"))
+        {
+            "data_id": f"oven_entity_train_{number:08}", "image_id": f"oven_0{number}000000",
+            "question": "what is the name of this building?", "entity_id": "Q1", "entity_text": name,
+            "data_split": "entity_train",
+        }
+        for number, name in enumerate(names, start=1)
     ]  # fmt: skip
     path = tmp_path / "oven_entity_train.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "no json\n")
-    for name in ("images/oven_011.jpg", "images/01/oven_012.jpg", "elsewhere/x.jpg"):
+    for name in ("oven_images/01/oven_01000000.jpg", "flat/oven_02000000.JPEG", "inat/train/x.jpg"):
         picture(tmp_path / name)
-    rows, rejects = converted("oven", tmp_path, images=tmp_path / "images")
-    assert [(split, row["entity"], row["entity_id"]) for split, row in rows] == [
-        ("train", "Eiffel Tower", "Q1")
-    ] * 2
-    assert reasons(rejects)[:3] == [
-        "the image oven_013 is missing", "'entity_text' is no text: None", "the image oven_015 is missing",
-    ]  # fmt: skip
-    (tmp_path / "ovenid_impath.csv").write_text(
-        "image_id,path\noven_013,elsewhere/x.jpg\noven_015,../secret.jpg\n"
-    )
     rows, rejects = converted("oven", tmp_path)
+    assert [(split, row["entity"], row["entity_id"], row["data_split"]) for split, row in rows] == [
+        ("train", "Eiffel Tower", "Q1", "entity_train")
+    ]
+    assert reasons(rejects)[:4] == [
+        "the image oven_02000000 is missing", "the image oven_03000000 is missing", "'entity_text' is no text: None",
+        "the image oven_05000000 is missing",
+    ]  # fmt: skip
+    assert len(converted("oven", tmp_path, images=tmp_path / "flat")[0]) == 1
+    (tmp_path / "ovenid2impath.csv").write_text(
+        "oven_03000000,inat/train/x.jpg\noven_05000000,../secret.jpg\n"
+    )
+    rows, rejects = converted("oven", tmp_path, images=tmp_path)
     assert [row["entity"] for _, row in rows] == ["Big Ben"]
     assert "the path ../secret.jpg leaves its folder" in reasons(rejects)
 
