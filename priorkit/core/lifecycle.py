@@ -30,6 +30,7 @@ from priorkit.core.partial import (
     REQUEST,
     STATE,
     claimed,
+    is_waiting,
     move_into_place,
     partial_of,
     refuse_other_run,
@@ -100,7 +101,9 @@ def produce(
     planned = plan(settings, inputs)
     check_capacity(out, planned.disk_bytes, planned.memory_bytes)
     if settings.check:
-        refuse_other_run(partial_of(out), settings, [item.record() for item in inputs.values()])
+        # Only an interrupted run has digests to compare with; reading a large model for its own takes minutes.
+        if is_waiting(partial_of(out)):
+            refuse_other_run(partial_of(out), settings, [item.record() for item in inputs.values()])
         (show_plan or log_plan)(_plan_rows(settings, out, planned))
         return None
     if unrenamed is not None and not _differences(settings, inputs, unrenamed):

@@ -95,6 +95,11 @@ def _waiting(partial: Path) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() and (partial / STATE).exists() else ""
 
 
+def is_waiting(partial: Path) -> bool:
+    """Whether an interrupted run can resume here."""
+    return bool(_waiting(partial))
+
+
 def refuse_other_run(partial: Path, settings: StepSettings, records: list[InputRecord]) -> None:
     known, request = _waiting(partial), _request(settings, records)
     if known and known != request and not settings.force:

@@ -27,6 +27,7 @@ from priorkit.steps.tune import TuneSettings
 from priorkit.training.finetuning.align_check import check_alignment
 from priorkit.training.finetuning.align_settings import AlignSettings
 from priorkit.training.pretraining.compatibility import check_run
+from tests.support.recipe_stand_ins import save_header
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "lsbs"
 NAMES = [name for name in recipe.shipped() if name.startswith("lsbs/lsbs-")]
@@ -144,21 +145,6 @@ def test_plans_of_full_size_pass_on_stand_ins(
     assert run.steps == (0 if own.random_init else own.total_steps(1, 2048))
 
 
-def sparse_weights(model: torch.nn.Module, file: Path) -> None:
-    """A safetensors file with the header of a model on the meta device, and a hole where its weights would be."""
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, value in model.state_dict().items():
-        size = 4 * value.numel()
-        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with file.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        stream.truncate(8 + len(text) + end)
-
-
 @pytest.mark.parametrize("name", ["lsbs/lsbs-3b-mix6", "lsbs/lsbs-7b-mix6-1t", "lsbs/lsbs-13b-scaling"])
 def test_plans_of_alignment_pass_on_meta_models(
     name: str, artifacts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -181,8 +167,8 @@ def test_plans_of_alignment_pass_on_meta_models(
     vision.save_pretrained(encoder)
     CLIPImageProcessor().save_pretrained(encoder)
     with torch.device("meta"):
-        sparse_weights(LlamaForCausalLM(config), llm / "model.safetensors")
-        sparse_weights(CLIPModel(vision), encoder / "model.safetensors")
+        save_header(LlamaForCausalLM(config).state_dict(), llm / "model.safetensors")
+        save_header(CLIPModel(vision).state_dict(), encoder / "model.safetensors")
     words = {"llm": str(llm), "encoder": str(encoder), "captions": ["c=c"]}
     own = settings(name, AlignSettings, **words)
     assert isinstance(own, AlignSettings)

@@ -195,11 +195,13 @@ def concat_towers(towers: Sequence[ImageTower], image_tokens: int | None = None)
     """
     entries: list[dict[str, Any]] = []
     for tower in towers:
-        preprocessing = Preprocessing(tower.image_processor)
-        black, white = (
-            preprocessing.normalize(torch.full((3, 1, 1), level, dtype=torch.uint8)).double().flatten()
-            for level in (0, 255)
-        )
+        # These are values, also where models are built on the meta device.
+        with torch.device("cpu"):
+            preprocessing = Preprocessing(tower.image_processor)
+            black, white = (
+                preprocessing.normalize(torch.full((3, 1, 1), level, dtype=torch.uint8)).double().flatten()
+                for level in (0, 255)
+            )
         values = tower.config.to_dict()
         for name in ("transformers_version", "_name_or_path"):  # equal models give equal bytes
             values.pop(name, None)

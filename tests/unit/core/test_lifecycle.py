@@ -197,6 +197,17 @@ def test_no_out_is_a_usage_error(bench: Bench) -> None:
         bench.run(out=None)
 
 
+def test_check_reads_no_file_for_its_digest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest of a model of 50 GB takes minutes; there is nothing to compare it with."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(artifact, "hash_file", read)
+    monkeypatch.setattr(artifact, "hash_files", read)
+    assert bench.run(refuse, check=True) is None
+
+
 def test_check_writes_nothing_and_logs_the_plan(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "priorkit"):
         assert bench.run(refuse, check=True) is None
