@@ -129,7 +129,7 @@ class Comparison:
 
 
 def compare(first: Path, second: Path, seed: int = 42, resamples: int = 1000) -> Comparison:
-    """Pair the items of two evaluations by benchmark and id.
+    """Pair the items of two evaluations by benchmark and id; by place where one has places for ids.
 
     Intervals resample images (clusters) where the samples name them. Tests are those of
     :mod:`priorkit.scoring.statistics.intervals`; nothing is corrected for the number of comparisons.
@@ -173,6 +173,10 @@ def _paired(
     resamples: int,
     changed: Mapping[str, Sequence[Any]],
 ) -> Paired:
+    by_place = not ours.keys() & theirs.keys()
+    if by_place:
+        theirs = _by_place(theirs, list(ours)) or theirs
+        ours = ours if ours.keys() & theirs.keys() else _by_place(ours, list(theirs)) or ours
     ids = [item for item in ours if item in theirs]
     if not ids:
         raise InputError(f"no item of '{name}' in common", where=str(where), hint="are the ids the same?")
@@ -181,6 +185,12 @@ def _paired(
     if not ids:
         raise InputError(f"no item of '{name}' has a score in both", where=str(where))
     for item in ids:
+        if by_place and not _same_question(ours[item], theirs[item]):
+            raise InputError(
+                f"no item of '{name}' in common by id, and the item at the place of '{item}' asks another question",
+                where=str(where),
+                hint="are they the same items in the same order?",
+            )
         if not _same_truth(ours[item], theirs[item]):
             raise InputError(
                 f"the item '{item}' of '{name}' has another truth", where=str(where), hint="another version?"
@@ -209,6 +219,28 @@ def _paired(
             for item, a, b in zip(ids, one, other, strict=True)
             if a != b
         ),
+    )
+
+
+def _by_place(samples: dict[str, dict[str, Any]], ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Samples that have places in the data set for ids, as lmms-eval's logs do, by the ids at these places.
+
+    Returns:
+        Nothing where an id is no place.
+    """
+    places = {str(place): item for place, item in enumerate(ids)}
+    if not samples.keys() <= places.keys():
+        return {}
+    return {places[place]: row for place, row in samples.items()}
+
+
+def _same_question(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Whether what one was asked holds the other's question; true where a question or a prompt is not recorded."""
+    pairs = [(ours.get("question"), theirs.get("prompt")), (theirs.get("question"), ours.get("prompt"))]
+    return all(
+        " ".join(question.split()) in " ".join(prompt.split())
+        for question, prompt in pairs
+        if isinstance(question, str) and isinstance(prompt, str) and prompt
     )
 
 

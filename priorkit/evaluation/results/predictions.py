@@ -4,15 +4,18 @@ lm-evaluation-harness and lmms-eval write ``*_samples_TASK_*.jsonl`` (``--log_sa
 ``doc_id``, ``doc``, ``target``, ``resps``, ``filtered_resps``. They are read here so that an evaluation can be
 scored by other rules, and compared item by item with one of ours. The id is the document's own (``id``,
 ``question_id``, ``index``) where it has one, else ``doc_id``, its place in the data set; documents that share an id,
-such as MME's two questions about an image, are distinguished by their question.
+such as MME's two questions about an image, are distinguished by their question. Logs of lmms-eval 0.7 hold no
+document: their samples have places for ids, and options are read from the text that was asked (``input``).
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, cast
 
 from priorkit.core.errors import InputError
@@ -28,6 +31,8 @@ from priorkit.evaluation.tasks.base import Task
 from priorkit.evaluation.tasks.choice import published_options
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
 
+_OPTION = re.compile(r"\(?([A-Z])[.):]\s*(\S.*)")
+"""A line with a lettered option."""
 _IDS = ("id", "question_id", "questionId", "index", "pid")
 
 
@@ -159,6 +164,8 @@ def _from_log(
 
 def _prompt(row: Mapping[str, Any]) -> str:
     """The text that the model was given; empty where the log has none."""
+    if isinstance(given := row.get("input"), str):
+        return given
     arguments = row.get("arguments")
     calls = list(arguments.values()) if isinstance(arguments, dict) else arguments
     first = calls[0] if isinstance(calls, list) and calls else None
@@ -186,7 +193,28 @@ def _choices(row: Mapping[str, Any], document: Mapping[str, Any], *, compared: b
     options = published_options(document)
     if options is not None:
         return options
+    if not document and (written := options_in(_prompt(row))):
+        return written
     raise ValueError(f"no choices in the document; it has {', '.join(document) or 'nothing'}")
+
+
+def options_in(text: str) -> list[str]:
+    """The lettered options of a question, a line each and in the order of the letters; none where there is no list.
+
+    >>> options_in("Which one? A. Is it B. or C.?\\nA. a dog\\n(B) a cat\\nAnswer with the letter.")
+    ['a dog', 'a cat']
+    """
+    found: list[str] = []
+    for line in text.splitlines():
+        match = _OPTION.fullmatch(line.strip())
+        if match is None:
+            continue
+        letter = ascii_uppercase.index(match[1])
+        if letter == 0:
+            found = [match[2]]
+        elif letter == len(found):
+            found.append(match[2])
+    return found if len(found) > 1 else []
 
 
 def _target_index(target: Any, choices: Sequence[str]) -> int | str:

@@ -11,7 +11,7 @@ import pytest
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
-from priorkit.evaluation.results.predictions import read_answers
+from priorkit.evaluation.results.predictions import options_in, read_answers
 from priorkit.evaluation.tasks.base import ScoringOptions
 from priorkit.evaluation.tasks.registry import TASKS
 
@@ -112,3 +112,33 @@ def test_a_log_with_a_byte_order_mark_and_blank_lines(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b"\n\n")
     items, _ = read_answers(path, TASKS["yes-no"], Rejects(0.0), ())
     assert [item.id for item in items] == ["a"]
+
+
+def test_a_log_without_documents(tmp_path: Path) -> None:
+    """As lmms-eval 0.7.3 writes it: ``doc`` and ``arguments`` are removed, the text that was asked is ``input``."""
+    rows = [
+        {
+            "doc_id": place, "target": "B", "filtered_resps": answer,
+            "input": "Which one? A. Is it this?\nA. a dog\nB. a cat\nAnswer with the option's letter.",
+        }
+        for place, answer in enumerate(("B. a cat", "A", "cat"))
+    ]  # fmt: skip
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    items, answers = read_answers(path, TASKS["choice"], Rejects(0.0), ())
+    assert [item.choices for item in items] == [("a dog", "a cat")] * 3
+    assert answers[0].prompt == rows[0]["input"]
+    assert TASKS["choice"].score(items, answers, ScoringOptions()).scores == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("A. one\n(B) two\nC: three", ["one", "two", "three"]),
+        ("What is B. here?\nB. two\nC. three", []),
+        ("A. only one", []),
+        ("As such.\nA. an example\nB. of it\nNow:\nA. one\nB. two", ["one", "two"]),
+    ],
+)
+def test_options_in_the_text_that_was_asked(text: str, options: list[str]) -> None:
+    assert options_in(text) == options

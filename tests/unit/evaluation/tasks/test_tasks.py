@@ -297,6 +297,30 @@ def test_comparison_leaves_out_what_has_no_score_and_refuses_other_options(tmp_p
         compare(first, evaluation(tmp_path / "d", [None], choices=["x", "y"]))
 
 
+def test_comparison_pairs_by_place_where_ids_are_places(tmp_path: Path) -> None:
+    """As in logs of lmms-eval 0.7, whose samples name no document."""
+    rows = [
+        {"id": f"q{n}", "benchmark": "b", "score": 1.0, "answer": "x", "question": f"Which {n}?"}
+        for n in range(4)
+    ]
+    asked = [
+        {"id": n, "benchmark": "b", "score": float(n != 2), "answer": "x", "prompt": f"Which  {n}?\nBriefly."}
+        for n in range(4)
+    ]
+    for folder, samples in (("ours", rows), ("theirs", asked), ("moved", asked[::-1])):
+        evaluation(tmp_path / folder, [])
+        log(tmp_path / folder / "samples.jsonl", [{**row, "id": row["id"]} for row in samples])
+    (benchmark,) = compare(tmp_path / "ours", tmp_path / "theirs").benchmarks
+    assert (benchmark.items, benchmark.gained) == (4, ("q2",))
+    (benchmark,) = compare(tmp_path / "theirs", tmp_path / "ours").benchmarks
+    assert (benchmark.items, benchmark.lost) == (4, ("q2",))
+    (benchmark,) = compare(tmp_path / "ours", tmp_path / "moved").benchmarks  # ids, not lines, are places
+    assert benchmark.gained == ("q2",)
+    log(tmp_path / "moved" / "samples.jsonl", [{**row, "prompt": "Which else?"} for row in asked])
+    with pytest.raises(InputError, match="at the place of 'q0' asks another question"):
+        compare(tmp_path / "ours", tmp_path / "moved")
+
+
 def test_the_accuracy_under_a_second_parser_is_reported_where_it_differs() -> None:
     items = [Item(n, choices=("a bus", "a tree"), answer=1) for n in range(2)]
     differing = [ModelAnswer("B"), ModelAnswer("Because it is a bus")]
