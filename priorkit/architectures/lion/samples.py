@@ -22,7 +22,7 @@ from priorkit.data.images.augmentation import View
 from priorkit.data.images.decoding import ImageRef, upright_size
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
-from priorkit.training.finetuning.batches import TrainingSample
+from priorkit.training.finetuning.batches import TrainingSample, use_fast_encoding
 from priorkit.training.finetuning.objective import TOKEN_CACHE
 
 logger = logging.getLogger(__name__)
@@ -172,6 +172,7 @@ def tokenize_samples(
     Raises:
         InputError: more than the limit do not fit, or all.
     """
+    use_fast_encoding(tokenizer.chat, conversations)
     samples = LionSamples(conversations, tokenizer, DistinctImages(conversations))
     for number, index in enumerate(indices, start=1):
         try:

@@ -68,6 +68,10 @@ class DocumentEncoder:
         lengths = np.array([len(own) for own in ids], dtype=np.int64)
         return np.array([number for own in ids for number in own], dtype=np.int64), lengths
 
+    def leave_fast(self) -> None:
+        """Encode with tokenizers from here on."""
+        self.__dict__["_fast"] = None
+
     def _prepare(self) -> None:
         # Each call: the tokenizer may be a transformers tokenizer's, which sets these before its own calls.
         self._tokenizer.encode_special_tokens = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -40,12 +40,19 @@ Turns = Sequence[tuple[str, str]]
 """Role and text of each turn."""
 
 
+TextEncoding = tuple[Sequence[int], Sequence[tuple[int, int]]]
+"""Token ids of a text, and first and last character (exclusive) of each."""
+
+
 class TooLongError(InputError):
     """A conversation without a supervised token, or with an image cut, within the maximum length."""
 
 
 class ChatTokenizer:
     """Applies a tokenizer's chat template.
+
+    Attributes:
+        encode_text: tokens of a rendered text; may be replaced by a faster function that gives the same.
 
     Args:
         tokenizer: a fast tokenizer; if it has no chat template, priorkit's default is set on it, so that the
@@ -72,6 +79,7 @@ class ChatTokenizer:
         self.image_tokens = image_tokens
         self.max_length = max_length
         self.image_token = image_token
+        self.encode_text: Callable[[str], TextEncoding] = self.tokenizer_encoding
         self._content_as_parts = parts or not renders_strings(tokenizer)
         self._bos_ids = bos_ids(tokenizer)
         self._problems: dict[tuple[tuple[str, int], ...], str] = {}
@@ -144,11 +152,25 @@ class ChatTokenizer:
             TooLongError: the maximum length would cut an image or leaves no supervised token.
         """
         text, spans = self._spans(turns)
-        expanded = [(len(self._expand(text[:start])), len(self._expand(text[:end]))) for start, end in spans]
-        encoded = self.tokenizer(self._expand(text), add_special_tokens=False, return_offsets_mapping=True)
-        labels = _labels(encoded["input_ids"], encoded["offset_mapping"], expanded)
-        ids = prepend_bos(encoded["input_ids"], self._bos_ids)
+        tokens, offsets = self.encode_text(text)
+        tokens, labels = self._repeat_images(tokens, _labels(tokens, offsets, spans))
+        ids = prepend_bos(tokens, self._bos_ids)
         return self._truncate(ids, [IGNORE] * (len(ids) - len(labels)) + labels)
+
+    def tokenizer_encoding(self, text: str) -> TextEncoding:
+        """Token ids of a rendered text and the characters of each, by the tokenizer itself."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded["input_ids"], encoded["offset_mapping"]
+
+    def _repeat_images(self, tokens: Sequence[int], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Tokens and labels with each image token repeated for the positions of its image."""
+        if self.image_tokens == 1:
+            return list(tokens), list(labels)
+        image = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        counts = [self.image_tokens if token == image else 1 for token in tokens]
+        repeated = [value for value, count in zip(tokens, counts, strict=True) for _ in range(count)]
+        targets = [value for value, count in zip(labels, counts, strict=True) for _ in range(count)]
+        return repeated, targets
 
     def _spans(self, turns: Turns) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text, and the character spans of answers with their end tokens."""
@@ -160,7 +182,8 @@ class ChatTokenizer:
         for turn, (role, content) in enumerate(turns):
             if role == "assistant":
                 before = self.render(turns[:turn], add_generation_prompt=True)
-                after = self.render(turns[: turn + 1], add_generation_prompt=False)
+                last = turn + 1 == len(turns)
+                after = text if last else self.render(turns[: turn + 1], add_generation_prompt=False)
                 if not text.startswith(before) or not text.startswith(after):
                     return text, self._marked_spans(turns, text)
                 spans.append((len(before), _end_of_answer(after, len(before), content)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,9 +14,12 @@ from torch import nn
 from priorkit.core.process import distributed
 from priorkit.core.process.runtime import Runtime, world_size
 from priorkit.data.text.document_encoder import document_encoder
+from priorkit.data.text.fast_encoder import FastEncodingDiffers
 from priorkit.models.kernels.cross_entropy import IGNORE, count_targets, labeled_positions
 from priorkit.models.kernels.documents import document_boundaries
 from priorkit.training.objectives.base import to_device
+
+logger = logging.getLogger(__name__)
 
 EVALUATED_TOKENS = 1 << 18
 """Tokens of a source that are evaluated: the first ones, so that all evaluations use the same."""
@@ -40,16 +45,7 @@ class ValidationText:
         batch_size: int,
         within_documents: bool = False,
     ) -> None:
-        ids: list[int] = []
-        starts: list[int] = []
-        self._bytes = 0
-        encoder = document_encoder(tokenizer)
-        for text in documents:
-            starts.append(len(ids))
-            ids.extend([*encoder.ids([text])[0], tokenizer.eos_token_id])
-            self._bytes += len(text.encode())
-            if len(ids) >= EVALUATED_TOKENS:
-                break
+        ids, starts, self._bytes = _first_tokens(documents, tokenizer)
         rows = -(-len(ids) // length)
         self._ids_RT = torch.full((rows, length), tokenizer.eos_token_id)
         self._ids_RT.view(-1)[: len(ids)] = torch.tensor(ids)
@@ -93,6 +89,34 @@ class ValidationText:
         # The first token of a row or document is not predicted; its share of the bytes is left out as well.
         predicted_bytes = self._bytes * tokens / self._tokens
         return {"loss": total / tokens, "bits_per_byte": total / predicted_bytes / math.log(2)}
+
+
+def _first_tokens(documents: Iterable[str], tokenizer: Any) -> tuple[list[int], list[int], int]:
+    """The first :data:`EVALUATED_TOKENS` ids, where documents start in them, and the documents' bytes."""
+    encoder, stream = document_encoder(tokenizer), iter(documents)
+    read: list[str] = []
+
+    def encoded(texts: Iterable[str]) -> tuple[list[int], list[int], int]:
+        ids: list[int] = []
+        starts: list[int] = []
+        for text in texts:
+            starts.append(len(ids))
+            ids += [*encoder.flat_ids([text])[0].tolist(), tokenizer.eos_token_id]
+            if len(ids) >= EVALUATED_TOKENS:
+                break
+        return ids, starts, sum(len(text.encode()) for text in read[: len(starts)])
+
+    def remembered() -> Iterator[str]:
+        for text in stream:
+            read.append(text)
+            yield text
+
+    try:
+        return encoded(remembered())
+    except FastEncodingDiffers as difference:
+        logger.info(f"  {difference}: not used")
+        encoder.leave_fast()
+        return encoded(chain(read[:], remembered()))
 
 
 def validation_metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
-from priorkit.data.conversations.conversation import Conversation
+from priorkit.data.conversations.conversation import Conversation, Turn
+from priorkit.data.text.fast_encoder import COMPARED_DOCUMENTS, FastEncodingDiffers
+from priorkit.data.text.rendered_text import RenderedTextEncoder
 from priorkit.models.kernels.cross_entropy import IGNORE
-from priorkit.models.language.chat_template import ChatTokenizer, TokenizedConversation
+from priorkit.models.language.chat_template import ChatTokenizer, TextEncoding, TokenizedConversation
+
+logger = logging.getLogger(__name__)
 
 
 class ConversationSamples(Protocol):
@@ -43,6 +48,51 @@ def tokenize_conversation(chat: ChatTokenizer, conversation: Conversation) -> To
         return chat.encode([(turn.role, turn.text) for turn in conversation.turns])
     except InputError as error:
         raise error.at(f"conversation {conversation.id}") from None
+
+
+class _WithTurns(Protocol):
+    @property
+    def turns(self) -> Sequence[Turn]: ...
+
+
+class Conversations(Protocol):
+    """Anything that has conversations by number."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> _WithTurns: ...
+
+
+def use_fast_encoding(chat: ChatTokenizer, conversations: Conversations) -> bool:
+    """Let gigatoken encode conversations where it gives what the tokenizer gives for one of every 256.
+
+    What a run trains on does not depend on it: the comparison is made before the first step, and a difference that is
+    found later ends its use.
+
+    Args:
+        chat: the tokenizer of the conversations.
+        conversations: those of the run.
+    """
+    try:
+        encoder = RenderedTextEncoder(chat.tokenizer)
+    except ValueError as error:
+        logger.debug(f"conversations are encoded without gigatoken: {error}")
+        return False
+    for index in range(0, len(conversations), COMPARED_DOCUMENTS):
+        turns = [(turn.role, turn.text) for turn in conversations[index].turns]
+        if not encoder.agrees(chat.render(turns, add_generation_prompt=False)):
+            logger.info("  gigatoken's tokens are not those of tokenizers: not used")
+            return False
+
+    def encode(text: str) -> TextEncoding:
+        try:
+            return encoder.encode(text)
+        except FastEncodingDiffers as difference:
+            logger.warning(f"{difference}: not used from here on")
+            chat.encode_text = chat.tokenizer_encoding
+            return chat.tokenizer_encoding(text)
+
+    chat.encode_text = encode
+    return True
 
 
 def collate_rows(

@@ -27,7 +27,7 @@ from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
 from priorkit.models.language.chat_template import ChatTokenizer, TooLongError
-from priorkit.training.finetuning.batches import ConversationSamples, tokenize_conversation
+from priorkit.training.finetuning.batches import ConversationSamples, tokenize_conversation, use_fast_encoding
 from priorkit.training.finetuning.settings import UNNAMED, FinetuningSettings
 
 TEMPLATE_TOKENS = 32
@@ -258,6 +258,7 @@ def read_samples(
         settings, work, setting, rejects, seed, images=images, unfit=unfit, change=change,
         tokens_of=supervised if settings.unit == "tokens" else None,
     )  # fmt: skip
+    use_fast_encoding(chat, samples)
     rejects.write(work.path)
     metrics: dict[str, Any] = {"rejected": len(rejects), "truncated": truncated}
     if set(samples.names) != {UNNAMED}:

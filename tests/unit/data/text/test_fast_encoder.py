@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from priorkit.data.text.document_encoder import DocumentEncoder
 from priorkit.data.text.fast_encoder import FastEncoder, FastEncodingDiffers, fast_encoder
 from priorkit.models.language.tokenizer import save_tokenizer, train_bpe
 from priorkit.models.language.word_splitting import PATTERNS, WordSplitting
+from tests.support.gigatoken import StandIn, stand_in  # noqa: F401
 
 TEXTS = ["The heron's 12 wings, in 2024.", "def f(x):\n    return x ** 2\n", "über  naïve\u2019s é"] * 4
 installed = importlib.util.find_spec("gigatoken") is not None
@@ -30,37 +30,6 @@ def trained(words: WordSplitting = "qwen2") -> Tokenizer:
     tokenizer = train_bpe(TEXTS, 320, words)
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-class StandIn:
-    """gigatoken's interface on top of tokenizers, with an error in documents that contain a mark."""
-
-    made = 0
-
-    def __init__(self, content: str) -> None:
-        StandIn.made += 1
-        self._tokenizer = Tokenizer.from_str(content)
-
-    @classmethod
-    def from_json(cls, content: str) -> StandIn:
-        return cls(content)
-
-    def encode_batch(self, texts: Sequence[str], parallel: bool) -> Any:
-        assert not parallel
-        rows = [
-            encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        ]
-        rows = [[*row, 5] if "WRONG" in text else row for row, text in zip(rows, texts, strict=True)]
-        # Rows of a larger array, as slices of awkward arrays are.
-        content = np.array([7, *(number for row in rows for number in row)], dtype=np.uint32)
-        offsets = np.cumsum([1, *map(len, rows)])
-        layout = types.SimpleNamespace(offsets=offsets, content=types.SimpleNamespace(data=content))
-        return types.SimpleNamespace(layout=layout)
-
-
-@pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gigatoken", types.SimpleNamespace(Tokenizer=StandIn))  # type: ignore[arg-type]
 
 
 def encoded(encoder: FastEncoder | DocumentEncoder, texts: Sequence[str]) -> list[list[int]]:
