@@ -29,23 +29,25 @@ read -r -a seeds <<<"${SEEDS:-1 2 3}"
 
 source "$examples/parallel.sh"
 
-# Optimizer steps of 16 samples: the base model, an arm, blind tuning or a control of it, questions on names, LION.
-base_steps=${BASE_STEPS:-2000}
-tune_steps=${TUNE_STEPS:-500}
-blind_steps=${BLIND_STEPS:-150}
-naming_steps=${NAMING_STEPS:-150}
-lion_steps=${LION_STEPS:-300}
+# Optimizer steps of 16 samples: alignment, the base model, an arm, blind tuning or a control of it, questions on
+# names, LION (of 8).
+align_steps=${ALIGN_STEPS:-150}
+base_steps=${BASE_STEPS:-1200}
+tune_steps=${TUNE_STEPS:-350}
+blind_steps=${BLIND_STEPS:-120}
+naming_steps=${NAMING_STEPS:-120}
+lion_steps=${LION_STEPS:-210}
 # Stage I of VisPRE in steps of tuning of the same FLOPs, at an encoder of 0.3B and a language model of 7B that
 # reads 576 patches and 100 tokens of text. An image costs stage I 6 * 0.3B * 577 FLOPs, twice with its replayed
-# pair, and tuning 6 * 7B * 676 + 2 * 0.3B * 577: 0.073 samples. 400 steps of 128 images are 234 steps of 16.
-stage_one_steps=${STAGE_ONE_STEPS:-234}
+# pair, and tuning 6 * 7B * 676 + 2 * 0.3B * 577: 0.073 samples. The recipe's 250 steps of 96 images are 110 steps of 16.
+stage_one_steps=${STAGE_ONE_STEPS:-110}
 
 # ------------------------------------------------------------------------------------------------------------------
 # Data, encoders, language models
 
 case ${SCALE:-world} in
   world)
-    data=$(make glyph-world --regions 6000 --out "$home/world")
+    data=$(make glyph-world --regions 6000 --naming-questions 10 --out "$home/world")
     regions=$data/regions/train.parquet
     ;;
   real)
@@ -94,7 +96,8 @@ language_models() {
   fi
   local text
   for text in "${texts[@]}"; do
-    make mix "${sources[@]}" --tokenizer "$home/tokenizer" --weight "$(weights_of "$text")" --out "$home/corpus-$text"
+    make mix "${sources[@]}" --tokenizer "$home/tokenizer" --weight "$(weights_of "$text")" \
+      --tokens "${TEXT_TOKENS:-900k}" --out "$home/corpus-$text"
   done
   if wanted S4; then priorkit mle-bench "$data/annotated" --out "$home/mle-bench"; fi
 }
@@ -117,7 +120,7 @@ run_in_parallel language_models encoders
 # Arms
 
 align() { # NAME SEED LLM ENCODER
-  make align "$3" "$4" "$captions" --seed "$2" --out "$home/aligned-$1-$2"
+  make align "$3" "$4" "$captions" --steps "$align_steps" --seed "$2" --out "$home/aligned-$1-$2"
 }
 tune() { # NAME SEED MODEL STEPS OPTIONS...
   make tune "$3" "${questions[@]}" --seed "$2" --steps "$4" --out "$home/tuned-$1-$2" "${@:5}"

@@ -24,6 +24,7 @@ def glyph_world(
     strong: int | str = ...,
     weak: int | str = ...,
     none: int | str = ...,
+    name_words: int | str = ...,
     told_share: float | str = ...,
     instructed_share: float | str = ...,
     captioned_share: float | str | None = ...,

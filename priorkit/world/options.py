@@ -46,6 +46,12 @@ class WorldOptions(BoxTextSettings):
     strong: int = option(170, "Entities that are frequent in the encoder's pairs.", ge=LEAST_NAMES)
     weak: int = option(45, "Entities that are rare in the encoder's pairs.", ge=0)
     none: int = option(55, "Entities that are absent from the encoder's pairs.", ge=0)
+    name_words: int = option(
+        6,
+        "Most words in a name; short names take fewer tokens, and fewer symbols have one.",
+        ge=1,
+        advanced=True,
+    )
     told_share: float = option(0.75, "Share of entities that the text sources name.", ge=0, le=1)
     instructed_share: float = option(
         0.85,

@@ -61,6 +61,12 @@ class SceneQuestion:
 Draw = Callable[[random.Random, SceneSampler, Pool, int], tuple[Scene, Focus]]
 Ask = Callable[[random.Random, Scene, Focus, Pool, int], SceneQuestion]
 Focuses = Callable[[Scene], list[Focus]]
+Further = Callable[[random.Random, list[Focus], int], list[Focus]]
+
+
+def in_random_order(rng: random.Random, focuses: list[Focus], count: int) -> list[Focus]:
+    """Up to this many of the focuses."""
+    return rng.sample(focuses, min(count, len(focuses)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,14 @@ class QuestionKind:
         draw: a scene about which the question can be asked, with the focus of the first question.
         question: the question about a focus of a scene.
         focuses: everything in a scene that the question can be about.
+        further: chooses among the focuses that the first question leaves.
     """
 
     name: str
     draw: Draw
     question: Ask
     focuses: Focuses
+    further: Further = in_random_order
 
     def __call__(self, rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> SceneQuestion:
         """One question about a new scene."""
@@ -100,9 +108,8 @@ class QuestionKind:
         others = self.focuses(scene)
         if focus in others:
             others.remove(focus)
-        rng.shuffle(others)
         asked = [self.ask(rng, scene, focus, pool, turn)]
-        return asked + self.about(rng, scene, others[: most - 1], pool)
+        return asked + self.about(rng, scene, self.further(rng, others, most - 1), pool)
 
     def about(
         self, rng: random.Random, scene: Scene, focuses: Sequence[Focus], pool: Pool

@@ -1,7 +1,6 @@
-"""Questions for the larger or smaller one of two symbols, which are named or said to be left, right, above or below.
+"""Questions for the larger or smaller one of two symbols, by their names, or for the larger one by their places.
 
-Which of two places has the larger symbol can be seen without knowing a name; to compare two names, both must be
-found first.
+Which place has the larger symbol can be seen without a name; to compare two names, both must be found first.
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ from priorkit.world.questions.base import (
     options_at,
     single_objects,
 )
-from priorkit.world.scenes.drawing import Scene, SceneObject
+from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.palette import SIZE_WORDS, Size
 from priorkit.world.scenes.scenes import Relation, SceneSampler, relation_between
 
 _BY_NAME = ("Which symbol is {}, the {} or the {}?", "Which of the two is {}, the {} or the {}?")
-_BY_PLACE = ("Which symbol is {}, the {} or the {} one?", "Which of the two is {}, the {} or the {} one?")
+_BY_PLACE = (
+    "Which symbol is larger, the {} or the {} one?",
+    "Which of the two is larger, the {} or the {} one?",
+)
 _PLACES: MappingProxyType[Relation, tuple[str, str]] = MappingProxyType(
     {
         "left of": ("left", "right"),
@@ -43,9 +45,9 @@ def _draw_by_name(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: i
 
 def _draw_by_place(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
     while True:
-        scene, focus = _draw_by_name(rng, sampler, pool, turn)
-        if _relation(scene, focus) is not None:
-            return scene, focus
+        scene, _ = _draw_by_name(rng, sampler, pool, turn)
+        if _relation(scene, (0, 1)) is not None:
+            return scene, (0, 1)
 
 
 def _relation(scene: Scene, pair: Focus) -> Relation | None:
@@ -62,30 +64,37 @@ def _of_different_size(scene: Scene) -> list[Focus]:
 
 
 def _at_clear_places(scene: Scene) -> list[Focus]:
-    return [pair for pair in _of_different_size(scene) if _relation(scene, pair) is not None]
+    """The larger object and the smaller one."""
+    return [
+        pair
+        for pair in _of_different_size(scene)
+        if _is_larger(scene, pair) and _relation(scene, pair) is not None
+    ]
 
 
-def _word(true: SceneObject, other: SceneObject) -> str:
-    return "larger" if SIZE_WORDS.index(true.size) > SIZE_WORDS.index(other.size) else "smaller"
+def _is_larger(scene: Scene, pair: Focus) -> bool:
+    first, second = (SIZE_WORDS.index(scene.objects[index].object.size) for index in pair)
+    return first > second
 
 
 def _ask_by_name(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
     """The true answer is the first of the focus; whether it is the larger one decides the question."""
     true, other = (scene.objects[index].object for index in focus)
     choices, answer = options_at(true.entity.name, [other.entity.name], turn)
-    text = rng.choice(_BY_NAME).format(_word(true, other), *choices)
+    word = "larger" if _is_larger(scene, focus) else "smaller"
+    text = rng.choice(_BY_NAME).format(word, *choices)
     return SceneQuestion("comparison", "choice", text, text, scene, focus[0], true.entity, choices, answer)
 
 
 def _ask_by_place(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    """As :func:`_ask_by_name`, with places for the names."""
-    true, other = (scene.objects[index].object for index in focus)
+    """For the larger one, the first of the focus."""
+    true = scene.objects[focus[0]].object
     relation = _relation(scene, focus)
     if relation is None:
         raise ValueError(f"the relation of the objects {focus} is not clear")
     place, other_place = _PLACES[relation]
     choices, answer = options_at(place, [other_place], turn)
-    text = rng.choice(_BY_PLACE).format(_word(true, other), *choices)
+    text = rng.choice(_BY_PLACE).format(*choices)
     return SceneQuestion("comparison", "choice", text, text, scene, focus[0], true.entity, choices, answer)
 
 

@@ -19,40 +19,50 @@ def _draw(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> t
     return scene, (0,) if turn % 2 == 0 else ()
 
 
-def _names_and_absent(scene: Scene) -> list[Focus]:
-    """As many absent as present."""
-    present = first_of_each_entity(scene)
-    return [*present, *[()] * len(present)]
+def _colors(scene: Scene) -> list[Focus]:
+    """Every object: it has a color of its own."""
+    return [(index,) for index in range(len(scene.objects))]
 
 
-def _colors_and_absent(scene: Scene) -> list[Focus]:
-    """As many absent as present: every object has a color of its own."""
-    return [*[(index,) for index in range(len(scene.objects))], *[()] * len(scene.objects)]
+def _present_or_absent(rng: random.Random, focuses: list[Focus], count: int) -> list[Focus]:
+    """What is there and what is not, by lot: earlier answers must not give away later ones."""
+    present = rng.sample(focuses, len(focuses))
+    return [present.pop() if present and rng.random() < 0.5 else () for _ in range(count)]
 
 
-def _ask_for_name(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    entity = scene.objects[focus[0]].object.entity if focus else _absent(rng, scene, pool)
-    return _question(rng, scene, focus, entity.name, entity)
-
-
-def _ask_for_color(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    shown = [placed.object for placed in scene.objects]
-    item = shown[focus[0] if focus else 0]
-    colors = {shown_item.color for shown_item in shown}
-    color = item.color if focus else rng.choice([ink for ink in INKS if ink not in colors])
-    return _question(rng, scene, focus, f"{color} symbol", item.entity)
-
-
-def _question(rng: random.Random, scene: Scene, focus: Focus, phrase: str, entity: Entity) -> SceneQuestion:
-    text = rng.choice(_EXISTENCE).format(article(phrase))
-    answer, target = ("yes", focus[0]) if focus else ("no", None)
-    return SceneQuestion("existence", "yes-no", text, text, scene, target, entity, answer=answer)
-
-
-def _absent(rng: random.Random, scene: Scene, pool: Pool) -> Entity:
+def _entity(rng: random.Random, scene: Scene, focus: Focus, pool: Pool) -> Entity:
+    if focus:
+        return scene.objects[focus[0]].object.entity
     shown = {placed.object.entity for placed in scene.objects}
     return rng.choice([entity for entity in pool if entity not in shown])
 
 
-of_name = QuestionKind("existence", _draw, _ask_for_name, _names_and_absent)
-of_color = QuestionKind("existence-by-color", _draw, _ask_for_color, _colors_and_absent)
+def _colored(rng: random.Random, scene: Scene, focus: Focus) -> str:
+    shown = [placed.object.color for placed in scene.objects]
+    color = shown[focus[0]] if focus else rng.choice([ink for ink in INKS if ink not in shown])
+    return f"{color} symbol"
+
+
+def _answer(focus: Focus) -> str:
+    return "yes" if focus else "no"
+
+
+def _ask_for_name(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
+    entity = _entity(rng, scene, focus, pool)
+    return _question(rng, scene, focus, entity.name, entity)
+
+
+def _ask_for_color(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
+    return _question(
+        rng, scene, focus, _colored(rng, scene, focus), scene.objects[focus[0] if focus else 0].object.entity
+    )
+
+
+def _question(rng: random.Random, scene: Scene, focus: Focus, phrase: str, entity: Entity) -> SceneQuestion:
+    text = rng.choice(_EXISTENCE).format(article(phrase))
+    target = focus[0] if focus else None
+    return SceneQuestion("existence", "yes-no", text, text, scene, target, entity, answer=_answer(focus))
+
+
+of_name = QuestionKind("existence", _draw, _ask_for_name, first_of_each_entity, _present_or_absent)
+of_color = QuestionKind("existence-by-color", _draw, _ask_for_color, _colors, _present_or_absent)

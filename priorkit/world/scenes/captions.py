@@ -90,12 +90,28 @@ def position_phrase(placed: PlacedObject, side: int) -> str:
 
 def listing(rng: random.Random, scene: Scene, boxes: BoxWriter) -> str:
     """Every object with its size, colour, name and box, in random order: "small red anchor [...]; ..."."""
-    entries = [
+    return list_of(rng.sample(scene.objects, len(scene.objects)), scene.side, boxes)
+
+
+def sorted_listing(rng: random.Random, scene: Scene, boxes: BoxWriter) -> str:
+    """As :func:`listing`, by place or size, which it says: "From left to right: ..."."""
+    words, key = rng.choice(
+        (
+            ("From left to right", lambda placed: box(placed)[0]),
+            ("From top to bottom", lambda placed: box(placed)[1]),
+            ("From small to large", lambda placed: placed.object.extent),
+        )
+    )
+    return f"{words}: {list_of(sorted(scene.objects, key=key), scene.side, boxes)}"
+
+
+def list_of(objects: Sequence[PlacedObject], side: int, boxes: BoxWriter) -> str:
+    """The objects in this order, each with its size, color, name and box."""
+    return "; ".join(
         f"{placed.object.size} {placed.object.color} {placed.object.entity.name} "
-        f"{boxes.write(normalised_box(placed, scene.side))}"
-        for placed in scene.objects
-    ]
-    return "; ".join(rng.sample(entries, len(entries)))
+        f"{boxes.write(normalised_box(placed, side))}"
+        for placed in objects
+    )
 
 
 def describe(rng: random.Random, scene: Scene) -> str:

@@ -164,12 +164,13 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
     independent by construction.
 
     Raises:
-        UsageError: there are fewer symbols than entities.
+        UsageError: there are fewer symbols with names this short than entities.
     """
-    symbols = catalogue()
+    symbols = tuple(symbol for symbol in catalogue() if len(symbol.name.split()) <= options.name_words)
     if options.entities > len(symbols):
         raise UsageError(
-            f"expected at most {len(symbols)} entities, the symbols of the catalogue, got {options.entities}",
+            f"expected at most {len(symbols)} entities, the symbols of the catalogue with names of up to "
+            f"{options.name_words} words, got {options.entities}",
             where="strong + weak + none",
         )
     rng = random.Random(f"entities/{options.seed}")

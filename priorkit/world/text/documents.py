@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from priorkit.core.boxes import DECIMAL_BOXES, BoxWriter
 from priorkit.world.questions.kinds import LOOKED_UP
-from priorkit.world.scenes.captions import caption, describe, listing
+from priorkit.world.scenes.captions import caption, describe, listing, sorted_listing
 from priorkit.world.scenes.drawing import Scene
 from priorkit.world.scenes.entities import Category, Entity
 from priorkit.world.scenes.palette import NUMBERS
@@ -107,9 +107,18 @@ def _prose(rng: random.Random, scene: Scene) -> str:
 
 
 def _listed(rng: random.Random, scene: Scene, named: Sequence[Entity], boxes: BoxWriter) -> str:
-    """The list of a scene and up to three questions about it, each with its answer."""
-    askable = [(kind, focus) for kind in LOOKED_UP for focus in kind.focuses(scene)]
-    lines = [f"{listing(rng, scene, boxes)}."]
+    """The list of a scene, the same list sorted, and up to three questions about it, each with its answer.
+
+    Copying what came before is learned from the sorted list: nearly all of its tokens follow from the first one, where
+    a question has one or four such tokens.
+    """
+    askable = [
+        (kind, focus) for kind in LOOKED_UP for focus in kind.further(rng, kind.focuses(scene), _QUESTIONS)
+    ]
+    lines = [
+        f"{listing(rng, scene, boxes)}.",
+        f"{sorted_listing(rng, scene, boxes)}.",
+    ]
     for kind, focus in rng.sample(askable, min(len(askable), _QUESTIONS)):
         (question,) = kind.about(rng, scene, [focus], named)
         reply = boxes.write(question.box) if question.box is not None else question.reply

@@ -112,8 +112,7 @@ def test_comparisons_of_places_follow_from_the_scene(entities: Entities) -> None
     replies: Counter[str] = Counter()
     for question in ask(comparison.by_place, entities, 48):
         first, second = question.scene.objects
-        chosen = max if "larger" in question.text else min
-        true = chosen(first, second, key=lambda placed: placed.object.extent)
+        true = max(first, second, key=lambda placed: placed.object.extent)
         relation = relation_between(true, second if true is first else first)
         assert question.reply == {
             "left of": "left", "right of": "right", "above": "upper", "below": "lower"

@@ -54,13 +54,16 @@ def test_lists_answer_their_questions() -> None:
     for text in (write(rng) for _ in range(600)):
         if ";" not in text.splitlines()[0] or "[" not in text:
             continue
-        listed, *questions = text.splitlines()
+        listed, again, *questions = text.splitlines()
         entries = [
             re.fullmatch(r"(\w+) (\w+) (.+) (\[.+\])", entry)
             for entry in listed.removesuffix(".").split("; ")
         ]
         found = [entry.groups() for entry in entries if entry]
         assert len(found) == len(entries)
+        order, _, relisted = again.removesuffix(".").partition(": ")
+        assert sorted(relisted.split("; ")) == sorted(listed.removesuffix(".").split("; "))
+        assert order in ("From left to right", "From top to bottom", "From small to large")
         for line in questions:
             question, _, reply = line.rpartition("? ") if "? " in line else line.rpartition(". ")
             if reply.startswith("["):
