@@ -253,13 +253,17 @@ COUNTS = Path(__file__).parents[1] / "cuda_dry" / "kernels.json"
 """Kernels launched by the forward pass and loss of each objective of the dry tests."""
 
 
-def check_count(name: str, kernels: int) -> None:
-    """Compare a number of kernels with the table; more of them are a regression.
+BREAKS = COUNTS.with_name("breaks.json")
+"""Graph breaks of each compiled part."""
+
+
+def check_count(name: str, found: int, path: Path = COUNTS) -> None:
+    """Compare a number with its table; more is a regression.
 
     With ``PRIORKIT_WRITE_COUNTS`` set the table is written instead.
     """
-    table: dict[str, int] = json.loads(COUNTS.read_text(encoding="utf-8")) if COUNTS.is_file() else {}
+    table: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if os.environ.get("PRIORKIT_WRITE_COUNTS"):
-        table[name] = kernels
-        COUNTS.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    assert kernels <= table[name], f"{kernels} kernels instead of {table[name]}: is that meant?"
+        table[name] = found
+        path.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    assert found <= table[name], f"{found} {path.stem} instead of {table[name]}: is that meant?"
