@@ -296,6 +296,8 @@ def expected(points: Sequence[Point], size: float) -> float:
 
 def draw(points: Sequence[Point], out: Path) -> None:
     """Time with the line of the fit, and peak memory, of every curve."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     from priorkit.report import figures
 
     curves = [name for name in CURVES if any(point.curve == name for point in points)]
@@ -309,13 +311,15 @@ def draw(points: Sequence[Point], out: Path) -> None:
                 start, slope, error = fit(own)
                 time_axis.plot(sizes, [start + slope * size for size in sizes], color=figures.series_color(1))
                 time_axis.set_title(f"linear within {error:.0%}", fontsize=9, loc="left")
-            time_axis.set_yscale("log")
             time_axis.set_ylabel("processor seconds")
             memory_axis.plot(sizes, [point.megabytes for point in own], "o-", color=figures.series_color(0))
-            memory_axis.set_ylim(bottom=0)
             memory_axis.set_ylabel("peak memory, MB")
             for axis in (time_axis, memory_axis):
-                axis.set_xscale("log")
+                axis.margins(0.08)
+                axis.set_ylim(bottom=0)
+                axis.set_xlim(left=0)
+                axis.xaxis.set_major_locator(MaxNLocator(4))
+                axis.xaxis.set_major_formatter(EngFormatter(sep=""))
                 axis.set_xlabel(CURVES[name].unit)
     (out / "growth.svg").write_bytes(figures.to_svg(figure))
 
