@@ -79,7 +79,7 @@ def reference(images: Path, out: Path) -> None:
     )
     settings = {"model_cfg": CONFIG, "preprocess_cfg": {"mean": mean, "std": deviation}}
     (folder / "open_clip_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    shutil.copy(Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz", folder)
+    shutil.copy(Path(str(open_clip.__file__)).parent / "bpe_simple_vocab_16e6.txt.gz", folder)
     prepare = open_clip.image_transform(64, is_train=False, mean=mean, std=deviation)
     files = entity_files(images)
     names = sorted({name for name, _ in files})

@@ -30,19 +30,17 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
     Returns:
         A plan with the prompt templates.
     """
-    from priorkit.models.vision.loading import check_encoder, check_end_token
+    from priorkit.inference.images.encoders import check_any_encoder
 
     problems = Problems(UsageError)
     encoder = inputs.one("encoder").path
-    config = check_encoder(encoder, text=False)
-    if settings.by == "names" and "text_config" not in config:
+    config, text_tower = check_any_encoder(encoder, names=settings.by == "names")
+    if settings.by == "names" and not text_tower:
         raise InputError(
             f"'{config['model_type']}' has no text tower; names cannot be ranked",
             where=str(encoder),
             hint="--by centroids ranks the nearest class centroid of held-out images instead of names",
         )
-    if settings.by == "names":
-        check_end_token(encoder)
     if settings.by == "centroids":
         unused = ("candidates", "template", "template_file", "reverse")
         refuse_changed(settings, unused, problems, "has no effect with --by centroids, which uses no names")
@@ -77,10 +75,10 @@ def plan(settings: RankSettings, inputs: Inputs) -> Plan[tuple[str, ...]]:
 def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
     """Encode images and names; count for each image how many names come before the true one."""
     started = runtime.start(settings.seed, settings.device, settings.precision)
+    from priorkit.inference.images.encoders import any_encoder_loader
     from priorkit.inference.rank_e.features import encode_entities
     from priorkit.inference.rank_e.ranking import rank_by_centroids, rank_by_names
     from priorkit.inference.rank_e.tables import RankTables
-    from priorkit.models.vision.loading import encoder_loader
 
     rejects = Rejects(settings.reject_limit)
     images = work.inputs.one("images")
@@ -88,7 +86,7 @@ def execute(settings: RankSettings, work: Work[tuple[str, ...]]) -> None:
     check = image_check(work, images, started, None, layout)
     entities = read_entities(images.path, rejects, verify=False, check=check, layout=layout)
 
-    encoder = encoder_loader(work.inputs.one("encoder").path, started.device, text=settings.by == "names")
+    encoder = any_encoder_loader(work.inputs.one("encoder").path, started.device, text=settings.by == "names")
     with started.autocast():
         entities, encoded = encode_entities(
             encoder, entities, rejects, encoder=work.inputs.one("encoder"), images=images, layout=layout,

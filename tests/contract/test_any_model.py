@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from priorkit.inference.backends.generate import GenerateBackend
 from tests.support.evaluation_models import picture
@@ -157,6 +158,68 @@ def test_back_ends_agree_on_a_language_model_and_on_llava(
             assert one == pytest.approx(other, abs=1e-3)
 
 
+def test_in_bf16_weights_and_inputs_have_that_type_and_every_item_a_record(
+    cli, qwen: Path, benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    run = GenerateBackend._run
+
+    def noted(self: GenerateBackend, inputs: Any, **options: Any) -> Any:
+        seen.update(parameter.dtype for parameter in self.model.parameters())
+        seen.add(inputs["pixel_values"].dtype)
+        return run(self, inputs, **options)
+
+    monkeypatch.setattr(GenerateBackend, "_run", noted)
+    for by in ("generation", "likelihood"):
+        out = tmp_path / by
+        done = cli("evaluate", qwen, benchmark, *FAST, "--precision", "bf16", "--by", by, "--out", out)
+        assert done.code == 0, done.err
+        assert seen == {torch.bfloat16}
+        assert [row["id"] for row in samples(out)] == [f"q{n}" for n in range(8)]
+        assert json.loads((out / "results.json").read_text("utf-8"))["asked"]["precision"] == "bf16"
+    assert all(len(row["loglikelihoods"]) == 3 for row in samples(out))
+
+
+def test_the_encoder_inside_a_model_has_ranks_by_centroids_and_a_probe(
+    cli, artifacts, qwen: Path, tmp_path: Path
+) -> None:
+    refused = cli("rank-e", qwen, artifacts.images, "--device", "cpu", "--out", tmp_path / "out")
+    assert refused.code == 3
+    assert "'qwen2_vl' has no text tower; names cannot be ranked" in refused.err
+    for model in (qwen, artifacts.mllm):
+        out = tmp_path / f"{Path(model).name}-ranks"
+        ranked = cli(
+            "rank-e",
+            model,
+            artifacts.images,
+            "--by",
+            "centroids",
+            "--folds",
+            2,
+            "--device",
+            "cpu",
+            "--out",
+            out,
+        )
+        assert ranked.code == 0, ranked.err
+        assert (out / "table.parquet").is_file()
+    out = tmp_path / "diagnosis"
+    checked = cli(
+        "diagnose",
+        artifacts.mllm,
+        artifacts.images,
+        "--encoder",
+        qwen,
+        "--device",
+        "cpu",
+        "--check",
+        "--out",
+        out,
+    )
+    assert checked.code == 0, checked.err
+    assert "the probe alone" in checked.err
+
+
 def changed(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads((folder / name).read_text("utf-8"))
     change(content)
@@ -175,6 +238,16 @@ def audio(folder: Path) -> None:
 
 def encoder_decoder(folder: Path) -> None:
     changed(folder, "config.json", lambda c: c.update(model_type="florence2"))
+
+
+def phi4(folder: Path) -> None:
+    changed(folder, "config.json", lambda c: c.update(model_type="phi4_multimodal"))
+
+
+def blip2_with_t5(folder: Path) -> None:
+    from transformers import Blip2Config, T5Config
+
+    Blip2Config(text_config=T5Config(d_model=32, num_layers=1, num_heads=2).to_dict()).save_pretrained(folder)
 
 
 def no_template(folder: Path) -> None:
@@ -197,7 +270,9 @@ def no_weights(folder: Path) -> None:
             "a model of type 'my_vlm' needs its own code (auto_map in config.json), which is never run",
         ),
         (audio, "a model of type 'qwen2_audio' takes sound or video, not images"),
-        (encoder_decoder, "a model of type 'florence2' is an encoder-decoder"),
+        (encoder_decoder, "a model of type 'florence2' is an encoder-decoder: its answer does not continue"),
+        (blip2_with_t5, "a model of type 'blip-2' is an encoder-decoder"),
+        (phi4, "does not load a model of type 'phi4_multimodal' as an image-text-to-text model"),
         (no_template, "the model has no chat template"),
         (no_image_token, "cannot prepare a picture"),
         (no_weights, "no model.safetensors here"),
@@ -253,6 +328,23 @@ def test_back_ends_that_do_not_run_a_model(
     done = cli("evaluate", qwen, benchmark, *options, "--out", tmp_path / "out")
     assert done.code == code
     assert message in done.err
+
+
+def test_more_images_than_the_engine_takes_are_counted(
+    cli, qwen: Path, benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_vllm(monkeypatch)
+    rows = [json.loads(line) for line in benchmark.read_text("utf-8").splitlines()]
+    rows[3]["image"] = [rows[3]["image"]] * 9
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    arguments = ("evaluate", qwen, many, *FAST, "--backend", "vllm", "--out", tmp_path / "out")
+    stopped = cli(*arguments, "--reject-limit", 0)
+    assert stopped.code == 3
+    assert "it has 9 images, the engine takes 8" in stopped.err
+    done = cli(*arguments, "--reject-limit", 0.5, "--force")
+    assert done.code == 0, done.err
+    assert [row["id"] for row in samples(tmp_path / "out")] == [f"q{n}" for n in range(8) if n != 3]
 
 
 def test_options_without_effect_are_refused(cli, artifacts, benchmark: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import socket
@@ -16,6 +17,8 @@ from priorkit.cli.main import run
 from priorkit.evaluation.runner import request_runner
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
+from tests.support.evaluation_models import picture
+from tests.support.image_text_models import save_image_text_model
 
 FILES = ("results.json", "samples.jsonl", "scores.safetensors")
 
@@ -62,10 +65,10 @@ def alone(given: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return content(out)
 
 
-def test_two_processes_share_the_items(tmp_path: Path, given: list[str], alone: dict[str, bytes]) -> None:
+def in_two_processes(given: list[str], out: Path) -> None:
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port()),
-        "-m", "priorkit", "evaluate", *given, "--out", str(tmp_path / "out"), "--quiet",
+        "-m", "priorkit", "evaluate", *given, "--out", str(out), "--quiet",
     ]  # fmt: skip
     done = subprocess.run(
         command,
@@ -76,7 +79,33 @@ def test_two_processes_share_the_items(tmp_path: Path, given: list[str], alone: 
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_two_processes_share_the_items(tmp_path: Path, given: list[str], alone: dict[str, bytes]) -> None:
+    in_two_processes(given, tmp_path / "out")
     assert content(tmp_path / "out") == alone
+
+
+def test_two_processes_share_the_images_of_any_model(tmp_path: Path) -> None:
+    """A model that transformers' ``generate`` runs: written answers and likelihoods, as of one process."""
+    save_image_text_model("qwen2_5_vl", tmp_path / "model")
+    rows: list[dict[str, Any]] = [
+        {
+            "question": "Which " + "one " * (n % 3), "choices": ["a red circle", "it"], "answer": n % 2,
+            "image": "data:image/png;base64," + base64.b64encode(picture(n, 40 + 30 * (n % 2))).decode(),
+        }
+        for n in range(7)
+    ]  # fmt: skip
+    (tmp_path / "choices.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [
+        {"question": row["question"], "image": row["image"], "answer": "red", "task": "exact"} for row in rows
+    ]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    given = [str(tmp_path / name) for name in ("model", "choices.jsonl", "asked.jsonl")]
+    given += ["--device", "cpu", "--batch-size", "2", "--max-new-tokens", "4", "--resamples", "100"]
+    assert run(["evaluate", *given, "--out", str(tmp_path / "one"), "--quiet"]) == 0
+    in_two_processes(given, tmp_path / "two")
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 def test_resumes_after_a_kill_without_answering_again(

@@ -149,13 +149,10 @@ def _check_entities(settings: DiagnoseSettings, entities: EntityImages | None) -
 
 def _text_tower(inputs: Inputs) -> bool:
     """Whether there is an encoder with a text tower."""
-    from priorkit.models.vision.loading import check_encoder, check_end_token
+    from priorkit.inference.images.encoders import check_any_encoder
 
     item = inputs.optional("encoder")
-    if item is None or "text_config" not in check_encoder(item.path, text=False):
-        return False
-    check_end_token(item.path)
-    return True
+    return item is not None and check_any_encoder(item.path)[1]
 
 
 def _check_measures(settings: DiagnoseSettings, model: VerdictModel) -> None:

@@ -56,8 +56,9 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     )
     encoder: str | None = option(
         None,
-        "The model's encoder before it was put in, with its text tower: adds Rank_e to the evidence.",
-        accepts=("encoder",),
+        "The model's encoder before it was put in, with its text tower: adds Rank_e to the evidence. The encoder inside "
+        "an image-text-to-text model has no text tower and leaves the probe.",
+        accepts=("encoder", "mllm"),
         hub="model",
     )
     instructions: str | None = option(

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from priorkit.models.multimodal.base import MultimodalModel
+    from priorkit.models.multimodal.image_part import ImagePart
     from priorkit.models.vision.encoder import Encoder
     from priorkit.models.vision.towers import Pooling
 
 
-def pooled_features(encoder: Encoder, prepared: list[Tensor]) -> Tensor:
+def pooled_features(encoder: Encoder | ImagePart, prepared: list[Any]) -> Tensor:
     """L2-normalized pooled features, fp32 ``[batch, dim]`` on the CPU."""
-    return encoder.encode_images(encoder.batch(prepared))
+    batch: Any = encoder.batch(prepared)
+    return encoder.encode_images(batch)
 
 
 def patch_features(multimodal: MultimodalModel, prepared: list[Tensor]) -> Tensor:

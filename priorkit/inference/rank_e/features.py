@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from priorkit.core.inputs import Input
     from priorkit.data.images.entity_sources import EntityLayout
+    from priorkit.models.multimodal.image_part import ImagePart
     from priorkit.models.vision.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
 
 def encode_entities(
-    load: Callable[[], Encoder],
+    load: Callable[[], Encoder | ImagePart],
     entities: EntityImages,
     rejects: Rejects,
     *,

@@ -34,8 +34,9 @@ class RankSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     )
 
     encoder: str = argument(
-        "Image encoder; ranking names needs a text tower (CLIP, SigLIP ...).",
-        accepts=("encoder",),
+        "Image encoder, or an image-text-to-text model for the encoder inside it; ranking names needs a text tower "
+        "(CLIP, SigLIP ...).",
+        accepts=("encoder", "mllm"),
         hub="model",
     )
     images: str = argument(

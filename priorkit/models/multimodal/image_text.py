@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import InputError, ResourceError
+from priorkit.core.errors import InputError, ResourceError, library_reads
 from priorkit.models.folder import read_config, tensor_files
 from priorkit.models.language.content_parts import accept_parts
 from priorkit.models.pretrained import load_preprocessor
@@ -48,17 +48,43 @@ def check_image_text(folder: Path) -> dict[str, Any]:
             hint="use a copy that transformers has a class for, or score its answers with --predictions",
         )
     if kind not in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise InputError(f"a model of type '{kind}' takes sound or video, not images", where=where)
-    config_class: Any = configuration_auto.CONFIG_MAPPING[kind]
-    if config.get("is_encoder_decoder", getattr(config_class(), "is_encoder_decoder", False)):
+        parts: Any = getattr(configuration_auto.CONFIG_MAPPING[kind], "sub_configs", {})
+        if not {"vision_config", "thinker_config"} & set(parts):
+            raise InputError(f"a model of type '{kind}' takes sound or video, not images", where=where)
         raise InputError(
-            f"a model of type '{kind}' is an encoder-decoder, which is not supported",
+            f"transformers does not load a model of type '{kind}' as an image-text-to-text model "
+            "(AutoModelForImageTextToText), although it takes images",
+            where=where,
+            hint="score its answers with --predictions",
+        )
+    if _is_encoder_decoder(folder, config):
+        raise InputError(
+            f"a model of type '{kind}' is an encoder-decoder: its answer does not continue the question, so that "
+            "prompts, likelihoods and lengths mean something else",
             where=where,
             hint="score its answers with --predictions",
         )
     check_processor(folder)
     tensor_files(folder)
     return config
+
+
+def _is_encoder_decoder(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the model, or the language model inside it (BLIP-2 with T5), is an encoder-decoder.
+
+    Raises:
+        InputError: the configuration cannot be read.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto import configuration_auto
+
+    # By the type's own default first: its other settings need not be readable then.
+    config_class: Any = configuration_auto.CONFIG_MAPPING[config["model_type"]]
+    if config.get("is_encoder_decoder", getattr(config_class(), "is_encoder_decoder", False)):
+        return True
+    with library_reads("its configuration cannot be read", str(folder / "config.json")):
+        read = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return bool(getattr(getattr(read, "text_config", None), "is_encoder_decoder", False))
 
 
 def load_image_text_processor(folder: Path) -> tuple[Any, str]:
