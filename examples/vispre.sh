@@ -12,7 +12,8 @@
 # stage I are also among the questions, which ask for their names. B to E get about equal compute: B and C are
 # tuned longer, by the time of E's stage I and its new projector, converted to steps of E's tuning (B's steps are
 # cheaper, since its encoder is frozen; it gets the same number). The length is computed once from the times
-# measured on this machine and stored in the file tuning-length; LONGER="--steps 3000" sets it.
+# measured on this machine and stored in the file tuning-length; MATCH=flops converts by FLOPs, LONGER="--steps 3000"
+# sets it. SEED is that of every training; STAGE_ONE is the folder of what depends on the encoder only, if not the same.
 #
 # The bins of Rank_e are those of the original encoder. Finished steps are up to date and return at once: kill
 # the script anywhere, run it again.
@@ -36,8 +37,9 @@ home=${1:-vispre}
 examples=$(dirname "$0")
 recipe=${RECIPE:-vispre}
 encoder_rate=${ENCODER_RATE:-1e-4}
-mkdir -p "$home"
-make() { priorkit "$@" --recipe "$recipe"; }
+shared=${STAGE_ONE:-$home}
+mkdir -p "$home" "$shared"
+make() { priorkit "$@" --recipe "$recipe" ${SEED:+--seed "$SEED"}; }
 
 pocket() { priorkit "$@" --recipe pocket; }
 if [ -z "${LLM:-}" ]; then
@@ -67,14 +69,14 @@ read -r -a benchmarks <<<"$BENCHMARKS"
 questions=("questions=$QUESTIONS" "naming=$home/naming.parquet")
 
 # Rank_e of the original encoder, which defines the bins.
-ranks=$(priorkit rank-e "$ENCODER" "$HELD_OUT" --out "$home/ranks")
+ranks=$(priorkit rank-e "$ENCODER" "$HELD_OUT" --out "$shared/ranks")
 
 # Stage I without and with the keep term, and the trade-off along the interpolation to the original weights.
 stage_one() {
   make distill-encoder "$ENCODER" "$IMAGES" --replay "$PAIRS" --held-out "$HELD_OUT" --off-domain "$PAIRS_TEST" "$@"
 }
-bare=$(stage_one --keep-weight 0 --out "$home/encoder-bare")
-kept=$(stage_one --out "$home/encoder-kept")
+bare=$(stage_one --keep-weight 0 --out "$shared/encoder-bare")
+kept=$(stage_one --out "$shared/encoder-kept")
 
 # The models before stage II: the original encoder, and the two remediated ones, each with a new projector.
 base=${BASE:-$(make align "$LLM" "$ENCODER" "$CAPTIONS" --out "$home/aligned")}
@@ -89,7 +91,7 @@ d=$(make tune "$base_bare" "${questions[@]}" "${all[@]}" --out "$home/tuned-bare
 e=$(make tune "$base_kept" "${questions[@]}" "${all[@]}" --out "$home/tuned-kept")
 # Stored in a file: running one arm again must not change the length of the others.
 [ -f "$home/tuning-length" ] ||
-  { echo "${LONGER:-$(python "$examples/tuning_length.py" "$e" "$kept" "$base_kept")}" >"$home/tuning-length.new" &&
+  { echo "${LONGER:-$(python "$examples/tuning_length.py" "$e" "$kept" "$base_kept" --by "${MATCH:-time}")}" >"$home/tuning-length.new" &&
     mv "$home/tuning-length.new" "$home/tuning-length"; }
 read -r -a longer <"$home/tuning-length"
 b=$(make tune "$base" "${questions[@]}" "${frozen[@]}" "${longer[@]}" --out "$home/tuned-frozen")

@@ -17,8 +17,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 WITH_RECIPE = [script for script in SCRIPTS if "make()" in script.read_text("utf-8")]
 
-OF_OTHERS = {"--no-deps", "--dest", "--packages"}
-"""Options of pip and of examples/fetch_open_emoji.py."""
+OF_OTHERS = {"--no-deps", "--dest", "--packages", "--by"}
+"""Options of pip and of scripts in examples/."""
 
 
 def test_there_are_scripts() -> None:

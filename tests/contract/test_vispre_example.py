@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -IS
 import json, pathlib, sys
 words = sys.argv[1:]
 with open({log!r}, "a") as stream:
@@ -28,8 +30,9 @@ print(out)
 """
 
 PYTHON = """#!/bin/sh
-case "$1" in
-  *naming_instructions.py) : >"$3" ;;
+case "$1:$MATCH" in
+  *naming_instructions.py:*) : >"$3" ;;
+  *tuning_length.py:flops) echo "--steps 2750" ;;
   *) exec {python} "$@" ;;
 esac
 """
@@ -40,9 +43,9 @@ def executable(path: Path, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def arms(folder: Path, **given: str) -> dict[str, list[str]]:
-    """The command lines of a run by the name of what they make."""
-    (folder / "bin").mkdir()
+def arms(folder: Path, script: str = "vispre.sh", **given: str) -> dict[str, list[str]]:
+    """The command lines of a run by what they make, below the folder of the script's results."""
+    (folder / "bin").mkdir(exist_ok=True)
     log = folder / "log"
     executable(folder / "bin" / "priorkit", STAND_IN.format(python=sys.executable, log=str(log)))
     executable(folder / "bin" / "python", PYTHON.format(python=shlex.quote(sys.executable)))
@@ -59,13 +62,14 @@ def arms(folder: Path, **given: str) -> dict[str, list[str]]:
     )
     known = {name: name.lower() for name in names}
     done = subprocess.run(
-        ["bash", str(EXAMPLES / "vispre.sh"), str(folder / "home")],
+        ["bash", str(EXAMPLES / script), str(folder / "home")],
         env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", **known, **given},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return {Path(words[words.index("--out") + 1]).name: words for words in lines}
+    home = folder / "home"
+    return {str(Path(words[words.index("--out") + 1]).relative_to(home)): words for words in lines}
 
 
 def value(words: list[str], flag: str) -> str | None:
@@ -91,6 +95,41 @@ def test_the_length_of_the_arms_without_stage_one_can_be_set(tmp_path: Path) -> 
     assert (value(found["tuned"], "--epochs"), value(found["tuned-kept"], "--epochs")) == ("1.5", None)
 
 
+GRID = {
+    "ENCODERS": "clip=org/clip",
+    "LLMS": "vicuna=vicuna qwen=org/qwen",
+    "SEEDS": "1 2",
+    "NAMING": "birds_vqa",
+}
+
+
+def test_the_grid_runs_every_pair_of_models_with_every_seed(tmp_path: Path) -> None:
+    found = arms(tmp_path, "vispre_grid.sh", **GRID)
+    tuned = {name: words for name, words in found.items() if name.endswith("/tuned")}
+    assert set(tuned) == {f"clip-{llm}-{seed}/tuned" for llm in ("vicuna", "qwen") for seed in "12"}
+    assert {value(words, "--steps") for words in tuned.values()} == {"2750"}
+    assert all(value(words, "--seed") == name.split("/")[0][-1] for name, words in tuned.items())
+    kept = tmp_path / "home" / "clip-2" / "encoder-kept"
+    assert found["clip-qwen-2/aligned-kept"][1:3] == ["org/qwen", str(kept)]
+    # Stage I and the ranks do not depend on the language model.
+    shared = {f"clip-{seed}/{what}" for seed in "12" for what in ("encoder-bare", "encoder-kept", "ranks")}
+    assert {name for name in found if "encoder-" in name or name.endswith("/ranks")} == shared
+    report = found["report-clip-qwen"]
+    assert f"E@2={tmp_path / 'home/clip-qwen-2/scores-E'}" in report
+    assert len([word for word in report if "@" in word]) == 12
+
+
+def test_a_killed_grid_goes_on(tmp_path: Path) -> None:
+    """The same command lines again, which finished steps answer at once; the length of the controls is kept."""
+    small = {**GRID, "ENCODERS": "clip=org/clip siglip=org/siglip", "LLMS": "qwen=org/qwen", "SEEDS": "1"}
+    first = arms(tmp_path, "vispre_grid.sh", **{**small, "ENCODERS": "clip=org/clip"})
+    (tmp_path / "home" / "clip-qwen-1" / "tuning-length").write_text("--steps 2999\n")
+    again = arms(tmp_path, "vispre_grid.sh", **small)
+    assert set(first) < set(again)
+    assert value(again["clip-qwen-1/tuned"], "--steps") == "2999"
+    assert value(again["siglip-qwen-1/tuned"], "--steps") == "2750"
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
@@ -110,3 +149,28 @@ def test_the_length_is_scaled_in_its_unit(settings: dict, expected: str, tmp_pat
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == expected
+
+
+def test_flops_are_those_of_the_encoder_and_of_the_manifests(artifacts, tmp_path: Path) -> None:
+    """Stage I: 6 N per token for the student, 2 N for the original; tuning: FLOPs per token, whatever the time."""
+    encoder = shutil.copytree(artifacts.encoder, tmp_path / "encoder")
+    stage_one = {"batch_size": 8, "replay": "pairs", "replay_weight": 1.0, "replay_per_image": 1}
+    stage_one |= {"keep_weight": 1.0, "keep_class_weight": 0.0, "keep_pooled_weight": 0.0}
+    written = {
+        "encoder": ("distill-encoder", {"steps": 10}, {}, stage_one),
+        "aligned": ("align", {"tokens": 0}, {"model_flops_per_second": 1.0, "tokens_per_second": 1.0}, {}),
+    }
+    weights = load_file(artifacts.encoder / "model.safetensors")
+    images = sum(tensor.numel() for name, tensor in weights.items() if not name.startswith("text"))
+    stage = 160 * (6 + 2) * images * 10
+    tuning = {"model_flops_per_second": stage / 50, "tokens_per_second": 2.0}
+    written["tuned"] = ("tune", {"tokens": 100}, tuning, {"steps": 100})
+    for name, (step, metrics, cost, settings) in written.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        manifest = {"step": step, "metrics": metrics, "cost": cost, "settings": settings}
+        (tmp_path / name / "priorkit.json").write_text(json.dumps(manifest))
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "tuning_length.py", tmp_path / "tuned", encoder, tmp_path / "aligned", "--by", "flops"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "--steps 200"

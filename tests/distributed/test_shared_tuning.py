@@ -74,6 +74,28 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
             *short,
         ),
         "blind": ("blind-tune", str(artifacts.mllm), source, "--placeholder", "learned", *seldom),
+        # The frozen decoder's layers are shared; LION's parts are whole in both processes. The Q-Former is left out:
+        # its dropout, as in BERT, draws from a generator per process.
+        "lion": (
+            "tune",
+            str(artifacts.mllm),
+            str(artifacts.instructions),
+            "--architecture",
+            "lion",
+            "--stage",
+            "all",
+            "--branches",
+            "aggregator,projector",
+            "--tags",
+            "soft",
+            "--aggregator-heads",
+            "4",
+            "--aggregator-dropout",
+            "0",
+            "--learning-rate",
+            "1e-2",
+            *short,
+        ),
         "align": ("align", str(artifacts.llm), str(artifacts.encoder), str(artifacts.captions), *short),
     }
     for name, words in arms.items():
@@ -84,7 +106,7 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = [[*words, *SHORT, "--shard", "--out", str(root / f"{name}-2")] for name, words in arms.items()]
     shared[0] += ["--checkpoint-activations", "full"]
     done = subprocess.run(
-        torchrun(script, json.dumps(shared)), capture_output=True, text=True, check=False, timeout=240
+        torchrun(script, json.dumps(shared)), capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the first non-finite tensor is the gradient of" in done.stderr
@@ -92,14 +114,16 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("arm", ["whole", "lora", "blind", "align"])
+@pytest.mark.parametrize("arm", ["whole", "lora", "blind", "lion", "align"])
 def test_shared_parameters_learn_the_same(both: Path, arm: str) -> None:
     one, two = rows(both / f"{arm}-1"), rows(both / f"{arm}-2")
     assert len(one) == len(two) > 2
     for a, b in zip(one, two, strict=True):
         for name, value in a.items():
             assert b[name] == pytest.approx(value, rel=1e-4, abs=1e-7), (a["step"], name)
-    files = {"lora": ("adapter_model",), "blind": ("model", "placeholder")}.get(arm, ("model",))
+    files = {"lora": ("adapter_model",), "lion": ("adapter_model",), "blind": ("model", "placeholder")}.get(
+        arm, ("model",)
+    )
     for file in files:
         single, shared = (load_file(both / f"{arm}-{count}" / f"{file}.safetensors") for count in (1, 2))
         assert set(single) == set(shared)

@@ -11,12 +11,16 @@ from torch import Tensor
 
 from priorkit.architectures.lion.augmentation import SampleAugmentation
 from priorkit.architectures.lion.build import LionMultimodal
+from priorkit.architectures.lion.modeling.adapters import decoder_layers
 from priorkit.architectures.lion.modeling.configuration import TASK_TYPES
 from priorkit.architectures.lion.modeling.model import parameter_part
 from priorkit.architectures.lion.modeling.processing import pad_questions
 from priorkit.architectures.lion.samples import LionSample, LionSamples
+from priorkit.core.process import distributed
+from priorkit.core.process.runtime import Runtime
 from priorkit.data.shuffling import sample_ids
 from priorkit.models.kernels.cross_entropy import token_loss
+from priorkit.training.engine.activation_checkpointing import Activations
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import VisionFeatures
 from priorkit.training.objectives.base import Loss
@@ -59,6 +63,28 @@ class LionObjective(InstructionObjective):
         ]
         self._router_decays = router_decays
         self._alternating = alternating if all(self._indices_of_task) else 0
+
+    def save_memory(self, activations: Activations, shard: bool, runtime: Runtime) -> None:
+        """Checkpoint activations, and shard the frozen decoder's layers.
+
+        LION's parts, the encoder and the embeddings are small and stay whole in every process, so that no process
+        waits for another's images.
+
+        Args:
+            activations: what is recomputed in the backward pass.
+            shard: whether the layers are sharded across processes.
+            runtime: device and precision.
+        """
+        super().save_memory(activations, False, runtime)
+        if shard:
+            decoder = self._lion.decoder
+            layers = decoder_layers(decoder)
+            sharded = {id(parameter) for layer in layers for parameter in layer.parameters()}
+            whole = [parameter for parameter in decoder.parameters() if id(parameter) not in sharded]
+            distributed.shard(decoder, layers, runtime, whole)
+
+    def gather(self) -> None:
+        """Nothing that LION saves is sharded."""
 
     def decays_vector(self, name: str) -> bool:
         """Whether weight decay acts on a parameter that is a vector."""

@@ -261,8 +261,6 @@ OPTIONS = TuneOptions(
         "lora_dropout": _ADAPTERS,
         "dora": _ADAPTERS,
         "export_encoder": "LION leaves the encoder as it is",
-        "shard": "LION is not sharded: its base is frozen and its parts are small",
-        "compile": "LION's hooks for adapters are not compiled",
         "unit": "LION counts samples: its mixture is drawn before conversations are tokenized",
     },
 )

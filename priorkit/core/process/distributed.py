@@ -125,7 +125,9 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         _sum_bucket(bucket)
 
 
-def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> None:
+def shard(
+    module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime, whole: Iterable[nn.Parameter] = ()
+) -> None:
     """Shard a module's parameters over the processes (FSDP2): each layer, then the rest.
 
     Gradients are then summed by torch in the backward pass. Products run in the runtime's precision,
@@ -135,6 +137,7 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
         module: what is called in the forward pass; its own parameters stay gathered until the backward.
         layers: its repeated parts, gathered one at a time.
         runtime: device and precision.
+        whole: parameters that every process keeps in full.
     """
     import torch
     from torch.distributed.device_mesh import init_device_mesh
@@ -146,7 +149,7 @@ def shard(module: nn.Module, layers: Iterable[nn.Module], runtime: Runtime) -> N
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(module, mesh=mesh, mp_policy=policy, ignored_params=set(whole))
 
 
 def gather(module: nn.Module) -> None:
@@ -188,8 +191,9 @@ def local(value: Tensor) -> Tensor:
 
 
 def gradient_scale(module: nn.Module) -> int:
-    """What to multiply a loss by so that gradients come out as sums over the processes."""
-    return world_size() if any(is_sharded(parameter) for parameter in module.parameters()) else 1
+    """What to multiply a loss by so that gradients come out as sums over the processes: torch averages sharded ones."""
+    averaged = any(parameter.requires_grad and is_sharded(parameter) for parameter in module.parameters())
+    return world_size() if averaged else 1
 
 
 def _sum_bucket(gradients: list[Tensor]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from priorkit.core.process import distributed
 from priorkit.core.process.runtime import Runtime, rank
 from priorkit.core.work import Work
 from priorkit.models.multimodal.llava import PARTS
@@ -71,7 +70,7 @@ def train_and_save(
     samples = len(objective)
     steps = settings.total_steps(run.epoch_samples or samples, run.mean_length)
     summary = train(objective, settings, runtime, work.path, work.state, steps, title)
-    distributed.gather(objective.module)
+    objective.gather()
     if rank() == 0:
         run.save(work.path)
     work.metrics.update(

@@ -144,6 +144,10 @@ class InstructionObjective:
             self.module = self._shard_root = ShardRoot(self.module)
             distributed.shard(self._shard_root, transformer_blocks(self._subject.decoder)[1], runtime)
 
+    def gather(self) -> None:
+        """Gather what is sharded, to be saved by the first process."""
+        distributed.gather(self.module)
+
     def compile_decoder(self, by_block: bool) -> None:
         """Compile the language model: one graph per row length, of which there are few.
 
