@@ -316,11 +316,13 @@ class Finding:
         text: the sentences; every figure that has an interval stands with it.
         anchor: the section with the details, empty where there is none.
         picture: a small plot of it.
+        example: an item that shows it.
     """
 
     text: str
     anchor: str = ""
     picture: Plot | None = None
+    example: Example | None = None
 
 
 @dataclass(frozen=True)

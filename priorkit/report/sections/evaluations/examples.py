@@ -63,6 +63,13 @@ def _choose(evaluated: Sequence[Member], answers: Answers) -> list[tuple[str, st
     return chosen[:MOST]
 
 
+def example_of(sample: ScoredItem, member: Member) -> Example:
+    """One item with the answer of one evaluation, and its image where it is still at hand."""
+    key = sample.benchmark, sample.id
+    pictures = item_pictures([member.artifact], {sample.benchmark: [sample.id]})
+    return _example(key, [member], {member.label: {key: sample}}, pictures.get(key, ""))
+
+
 def _example(key: tuple[str, str], evaluated: Sequence[Member], answers: Answers, image: str) -> Example:
     having = [member for member in evaluated if key in answers[member.label]]
     first = answers[having[0].label][key]

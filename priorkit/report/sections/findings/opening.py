@@ -9,6 +9,7 @@ from priorkit.data.results.artifact_graph import Members
 from priorkit.report.blocks import Finding, FindingList, Section
 from priorkit.report.sections.findings.claims import claims_finding
 from priorkit.report.sections.findings.comparison import comparison_finding
+from priorkit.report.sections.findings.grounding import grounding_finding
 from priorkit.report.sections.findings.measures import measures_finding
 from priorkit.report.sections.findings.priors import correlation_finding, rank_finding, trade_off_finding
 from priorkit.report.sections.findings.runs import corpora_finding, no_measurements, training_finding
@@ -26,6 +27,7 @@ BUILDERS: tuple[Callable[[Members], Finding | None], ...] = (
     seeds_finding,
     seeing_finding,
     rank_finding,
+    grounding_finding,
     correlation_finding,
     comparison_finding,
     trade_off_finding,

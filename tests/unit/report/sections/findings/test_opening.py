@@ -346,3 +346,50 @@ def test_words_for_directions() -> None:
     assert direction(Interval(0.0, math.nan, math.nan)) == 0
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"
+
+
+def box_rows(overlaps: list[float | None]) -> list[dict[str, Any]]:
+    """Questions for boxes, each with the overlap of the answer, None where it could not be read."""
+    return [
+        {
+            "id": f"grounding-{number}", "benchmark": "grounding", "prompt": "<image>\nWhere is the anchor?",
+            "prediction": "" if iou is None else "[...]", "parsed": None if iou is None else [0.1, 0.2, 0.3, 0.4],
+            "box": [0.0, 0.0, 0.5, 0.5], "iou": iou or 0.0, "score": float((iou or 0) >= 0.5),
+            "groups": {"ability": "grounding"},
+        }
+        for number, iou in enumerate(overlaps)
+    ]  # fmt: skip
+
+
+def test_boxes_are_shown_by_the_one_in_the_middle(make: Maker) -> None:
+    overlaps = [0.9, 0.1, None, 0.6, 0.2]
+    members = members_of(
+        {
+            "seeing": evaluation(make, "e1", box_rows(overlaps), settings={}),
+            "blind": evaluation(make, "e2", box_rows([0.0] * 5), settings={"blind": True}),
+        }
+    )
+    (finding,) = [finding for finding in found_in(members) if finding.anchor == "examples"]
+    assert finding.text.startswith("Of 5 boxes that seeing was asked for, 0.400 [")
+    assert "; without the images 0.000 [" in finding.text
+    assert finding.text.endswith("the solid box is the true one (IoU 0.60).")
+    assert finding.example is not None
+    assert finding.example.id == "grounding-3"
+    assert finding.example.box is not None
+    assert [answer.label for answer in finding.example.answers] == ["seeing"]
+    assert finding.example.answers[0].box is not None
+
+
+def test_boxes_that_cannot_be_read_have_no_example(make: Maker) -> None:
+    members = members_of({"seeing": evaluation(make, "e1", box_rows([None, None]), settings={})})
+    (finding,) = [finding for finding in found_in(members) if finding.text.startswith("Of 2 boxes")]
+    assert finding.example is None
+
+
+def test_the_example_stands_at_the_top_of_the_page(make: Maker, tmp_path: Path) -> None:
+    members = members_of({"seeing": evaluation(make, "e1", box_rows([0.9, 0.1, 0.6]), settings={})})
+    (tmp_path / "page").mkdir()
+    page.write(build_sections(members), "Boxes", tmp_path / "page")
+    html = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    opening = html[html.index('id="findings"') :]
+    assert "grounding-2" in opening[: opening.index("</section>")]

@@ -1,0 +1,56 @@
+"""How well a model says where things are, with an example of its boxes."""
+
+from __future__ import annotations
+
+from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.evaluations import BenchmarkResult, ScoredItem
+from priorkit.report import numbers
+from priorkit.report.blocks import Finding
+from priorkit.report.sections.evaluations.accuracy import question_evaluations
+from priorkit.report.sections.evaluations.examples import example_of
+from priorkit.report.sections.findings.seeing import images_withheld
+
+_METRIC = "accuracy_at_0.5"
+
+
+def grounding_finding(members: Members) -> Finding | None:
+    """About the last evaluation that saw the images and was asked for boxes; the one without them is named too."""
+    evaluated = [
+        (member, benchmark)
+        for member in question_evaluations(members)
+        for benchmark in member.evaluation.benchmarks.values()
+        if _METRIC in benchmark.metrics
+    ]
+    sighted = [(member, benchmark) for member, benchmark in evaluated if not images_withheld(member)]
+    if not sighted:
+        return None
+    member, benchmark = sighted[-1]
+    text = f"Of {benchmark.items:,} boxes that {member.label} was asked for, {_share(benchmark)} overlap the true one "
+    text += "by half or more (IoU)"
+    without = [(other, result) for other, result in evaluated if images_withheld(other)]
+    if without:
+        text += f"; without the images {_share(without[-1][1])}"
+    sample = typical(member, benchmark)
+    if sample is None:
+        return Finding(f"{text}.", "accuracy")
+    text += f". In the example, where half of its boxes are better, the solid box is the true one (IoU {_iou(sample):.2f})."
+    return Finding(text, "examples", example=example_of(sample, member))
+
+
+def _share(benchmark: BenchmarkResult) -> str:
+    return numbers.with_interval(benchmark.metrics[_METRIC])
+
+
+def typical(member: Member, benchmark: BenchmarkResult) -> ScoredItem | None:
+    """The item whose box has the median overlap of all boxes that could be read; None where none could."""
+    read = [
+        sample
+        for sample in member.evaluation.by_benchmark.get(benchmark.name, [])
+        if sample.row.get("parsed") is not None and isinstance(sample.row.get("iou"), float)
+    ]
+    ranked = sorted(read, key=lambda sample: (_iou(sample), sample.id))
+    return ranked[len(ranked) // 2] if ranked else None
+
+
+def _iou(sample: ScoredItem) -> float:
+    return float(sample.row["iou"])
