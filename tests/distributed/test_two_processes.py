@@ -88,14 +88,19 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     script.write_text(SCRIPT)
     two = [[*words, "--out", str(root / f"{name}-2")] for name, words in commands.items()]
     # The same run with sharded weights and an export on the way.
-    sharded = [*commands["pretrain"], "--shard", "--export-at", "512", "--checkpoint-every", "2"]
+    sharded = [*commands["pretrain"], "--shard", "--export-at", "512,1024", "--checkpoint-every", "2"]
     two.append([*sharded, "--out", str(root / "shard-2")])
+    # An export annealed on a branch, after which the run goes on as if there had been none.
+    annealed = [*commands["pretrain"], "--export-at", "1024", "--export-decay", "0.5"]
+    found = cli(*annealed, "--out", root / "annealed-1")
+    assert found.code == 0, found.err
+    two.append([*annealed, "--shard", "--out", str(root / "annealed-2")])
     (root / "shard-1").symlink_to(root / "pretrain-1")
     done = subprocess.run(
-        torchrun(script, json.dumps(two)), capture_output=True, text=True, check=False, timeout=240
+        torchrun(script, json.dumps(two)), capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [str(root / f"{name}-2") for name in (*commands, "shard")]
+    assert done.stdout.splitlines() == [str(root / f"{name}-2") for name in (*commands, "shard", "annealed")]
     assert sum("eval/own/loss" in row for row in rows(root / "pretrain-1")) == 2
     return root
 
@@ -103,6 +108,7 @@ def both(artifacts, cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
 RUNS = (
     "pretrain",
     "shard",
+    "annealed",
     "pretrain-encoder",
     "siglip",
     "regions",
@@ -143,6 +149,24 @@ def test_an_export_of_sharded_weights_is_complete(both: Path) -> None:
         for path in (early, late)
     ]
     assert shapes[0] == shapes[1]
+
+
+def test_an_annealed_export_of_sharded_weights_is_that_of_one_process(both: Path) -> None:
+    """Loss curve of the branch, its weights, and the run after it."""
+    import torch
+    from safetensors.torch import load_file
+
+    one, two, plain = (
+        load_file(both / f"{name}-at-1024" / "model.safetensors")
+        for name in ("annealed-1", "annealed-2", "shard-2")
+    )
+    assert set(one) == set(two)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=2e-6, msg=name)
+    # The annealed step's learning rate is lower, by more than two processes round differently.
+    assert max(float((plain[name] - value).abs().max()) for name, value in two.items()) > 1e-5
+    for a, b in zip(rows(both / "pretrain-1"), rows(both / "annealed-2"), strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
 
 
 def test_a_run_stopped_on_two_processes_resumes_on_one(artifacts, cli, tmp_path: Path) -> None:
