@@ -62,6 +62,7 @@ def start(seed: int, device: str = "auto", precision: PRECISIONS = "auto") -> Ru
         ResourceError: a GPU is asked for and there is none, or it cannot do bf16.
     """
     keep_freed_memory()
+    keep_few_kernels()
     prepare_threads()
     # Libraries warn each other of deprecated names; a user can do nothing about it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
@@ -159,6 +160,20 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4
     mallopt(m_mmap_max, 0)
     mallopt(m_trim_threshold, 2**31 - 1)
+
+
+KERNELS_KEPT = 64
+"""oneDNN's compiled kernels kept per process, each for one shape; its own default is 1,024."""
+
+
+def keep_few_kernels() -> None:
+    """Let oneDNN keep fewer kernels, unless the user set how many; it reads this when it makes the first one.
+
+    Batches of conversations come in hundreds of shapes, and a kernel holds buffers of its shape. With 1,024 of them
+    the live memory of ``tune`` grew from 0.2 to 0.84 GB in 130 steps of the recipe ``pocket``, with 16 to 0.5 GB; the
+    processor time of 120 steps was 45.4 s with 1,024, 45.5 s with 128, 46.6 s with 48 and 47.1 s with 16.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))
 
 
 def versions() -> dict[str, str]:
