@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Does diagnose find the part at fault? On glyph worlds it is known: every entity was left out of the encoder's pairs,
-# the captions, the text or the instructions by lot, 20 entities in each of the 16 combinations.
+# the captions, the text or the instructions at random, 20 entities in each of the 16 combinations.
 #
 #   1. For each seed: a world, an encoder, a language model, alignment, tuning; diagnosed before and after tuning.
 #   2. Verdicts against planted causes: ordered tests, a model fitted to the other worlds, baselines.

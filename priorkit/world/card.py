@@ -19,7 +19,7 @@ _BODY = """
 
 Symbols with official Unicode names, drawn in the typefaces that matplotlib ships, in scenes whose
 captions, masks, boxes, questions and answers follow exactly from how they were made. How well each
-entity is known was decided by lot, so priors are known by construction.
+entity is known was drawn at random, so priors are known by construction.
 
 | where | what |
 |---|---|

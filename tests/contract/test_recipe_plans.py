@@ -244,7 +244,7 @@ def test_a_recipe_passes_the_check(
     monkeypatch.setenv("WORLD_SIZE", "8" if shared else "1")
     words = WORDS[step](bench, name, text, tables)
     for more in stages_of(name, step):
-        # Most recipes of a family have the same tables of later steps; one plan stands for all of them.
+        # Most recipes of a family have the same tables of later steps; they are planned once.
         plan = repr((step, words, more, tables[step]))
         if plan in bench.passed:
             step_values(recipe.find(name), step_table.load(step).settings, [*step_table.STEPS, "claims"])

@@ -244,7 +244,7 @@ def can_fix(model: ModelAdapter) -> bool:
     """Whether a model gives the same logits with a cache of fixed size, found out on two short prompts.
 
     It must take positions, a mask of its own for every row, and keep all keys and values as they come: no sliding
-    windows, no positions computed from the mask, no state of its own beside the cache.
+    windows, no positions computed from the mask, no state other than the cache.
     """
     if not model.takes_positions or model.model.config.get_text_config()._attn_implementation != "sdpa":
         return False

@@ -25,7 +25,7 @@ def _colors(scene: Scene) -> list[Focus]:
 
 
 def _present_or_absent(rng: random.Random, focuses: list[Focus], count: int) -> list[Focus]:
-    """What is there and what is not, by lot: earlier answers must not give away later ones."""
+    """What is there and what is not, at random: earlier answers must not reveal later ones."""
     present = rng.sample(focuses, len(focuses))
     return [present.pop() if present and rng.random() < 0.5 else () for _ in range(count)]
 
