@@ -47,7 +47,7 @@ stage_one_steps=${STAGE_ONE_STEPS:-110}
 
 case ${SCALE:-world} in
   world)
-    data=$(make glyph-world --regions 6000 --naming-questions 10 --out "$home/world")
+    data=$(make glyph-world --regions 6000 --naming-questions 10 --annotated 2000 --out "$home/world")
     regions=$data/regions/train.parquet
     ;;
   real)
