@@ -29,13 +29,13 @@ def execute(settings: DiagnoseSettings, work: Work[DiagnosisPlan]) -> None:
     from priorkit.analysis.diagnosis.instruction_counts import read_counts
     from priorkit.analysis.diagnosis.judging import consequences, judge
     from priorkit.analysis.diagnosis.reading import read_subjects
-    from priorkit.inference.diagnosis.asking import Asker
-    from priorkit.inference.loading import load_model_adapter
+    from priorkit.inference.diagnosis.loading import load_asker
 
     # What is asked and read.
     rejects = Rejects(settings.reject_limit)
-    model = load_model_adapter(work.plan.payload.model, started.device, workers=settings.workers)
-    asker = Asker(model, work.state / "answers", settings.batch_size)
+    asker = load_asker(
+        work.plan.payload.model, started, work.state / "answers", settings.batch_size, settings.workers
+    )
     with started.autocast():
         subjects = read_subjects(settings, work, asker, rejects, started)
         readings = collect(settings, asker, subjects.entities, subjects.facts, work.scratch)

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from priorkit.core.errors import InputError
 from priorkit.inference.backends.generate import GenerateBackend
+from priorkit.models.multimodal.image_text import check_image_tokens
 from tests.support.evaluation_models import picture
-from tests.support.image_text_models import save_image_text_model
+from tests.support.image_text_models import build_tokenizer, save_image_text_model
 from tests.support.vllm_stand_in import install_vllm
 
 FAST = ("--device", "cpu", "--max-new-tokens", 4, "--resamples", 100, "--batch-size", 3)
@@ -258,6 +260,16 @@ def no_image_token(folder: Path) -> None:
     changed(folder, "processor_config.json", lambda c: c["image_processor"].update(patch_size=None))
 
 
+def no_image_token_in_the_processor(folder: Path) -> None:
+    from transformers import CLIPImageProcessor, GitConfig, GitProcessor
+
+    tokenizer = build_tokenizer()
+    for name in ("processor_config.json", "tokenizer_config.json", "tokenizer.json"):
+        (folder / name).unlink()
+    GitConfig().save_pretrained(folder)
+    GitProcessor(CLIPImageProcessor(), tokenizer).save_pretrained(folder)
+
+
 def no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
@@ -275,6 +287,7 @@ def no_weights(folder: Path) -> None:
         (phi4, "does not load a model of type 'phi4_multimodal' as an image-text-to-text model"),
         (no_template, "the model has no chat template"),
         (no_image_token, "cannot prepare a picture"),
+        (no_image_token_in_the_processor, "its processor has no token for an image"),
         (no_weights, "no model.safetensors here"),
     ],
 )
@@ -345,6 +358,50 @@ def test_more_images_than_the_engine_takes_are_counted(
     done = cli(*arguments, "--reject-limit", 0.5, "--force")
     assert done.code == 0, done.err
     assert [row["id"] for row in samples(tmp_path / "out")] == [f"q{n}" for n in range(8) if n != 3]
+
+
+def test_more_images_than_the_processor_takes_are_counted(
+    cli, qwen: Path, benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As processors do that limit the images of a prompt: they raise."""
+    from transformers import Qwen2VLProcessor
+
+    prepare: Any = Qwen2VLProcessor.__call__
+
+    def limited(self: Any, images: Any = None, **given: Any) -> Any:
+        most = max((len(shown) for shown in images or ()), default=0)
+        if most > 2:
+            raise ValueError(f"at most 2 images per prompt,\n  got {most}")
+        return prepare(self, images=images, **given)
+
+    rows = [json.loads(line) for line in benchmark.read_text("utf-8").splitlines()]
+    rows[2]["image"] = [rows[2]["image"]] * 2
+    rows[5]["image"] = [rows[5]["image"]] * 3
+    many = tmp_path / "many.jsonl"
+    many.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    arguments = ("evaluate", qwen, many, *FAST, "--out")
+    assert cli(*arguments, tmp_path / "unlimited").code == 0
+    monkeypatch.setattr(Qwen2VLProcessor, "__call__", limited)
+    stopped = cli(*arguments, tmp_path / "out", "--reject-limit", 0)
+    assert stopped.code == 3
+    assert "its processor does not take it: at most 2 images per prompt, got 3" in stopped.err
+    done = cli(*arguments, tmp_path / "out", "--reject-limit", 0.5, "--force")
+    assert done.code == 0, done.err
+    kept = [row for row in samples(tmp_path / "unlimited") if row["id"] != "q5"]
+    assert [(row["id"], row["score"]) for row in samples(tmp_path / "out")] == [
+        (row["id"], row["score"]) for row in kept
+    ]
+
+
+def test_a_vocabulary_without_the_token_for_an_image_is_refused(tmp_path: Path) -> None:
+    class Processor:
+        image_token_ids = (None, 7)
+
+        def __call__(self, **given: Any) -> dict[str, list[list[int]]]:
+            return {"input_ids": [[1, 2, 3]]}
+
+    with pytest.raises(InputError, match="the tokenizer has no token for images: '<image>' becomes none"):
+        check_image_tokens(Processor(), "<image>", tmp_path)
 
 
 def test_options_without_effect_are_refused(cli, artifacts, benchmark: Path, tmp_path: Path) -> None:

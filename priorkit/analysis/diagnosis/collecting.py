@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from priorkit.inference.diagnosis.language import (
     name_log_probabilities,
 )
 from priorkit.inference.diagnosis.naming import Naming, NamingQuestions, ask_names, draw_distractors
-from priorkit.inference.diagnosis.states import ImageStates, image_inputs, image_states, name_embeddings
+from priorkit.inference.diagnosis.states import ImageStates
 from priorkit.scoring.diagnosis.readout import arbitration_margin
 from priorkit.scoring.diagnosis.separability import name_retrieval, overlap_across, separability
 from priorkit.scoring.representations.centroids import assign_folds
@@ -58,6 +58,7 @@ class Readings:
         facts: those that were asked.
         named: ``[facts]`` margin with the name in the text.
         shown: of each fact the margins with images.
+        left_out: measures that the model's family does not allow, with the reason.
     """
 
     entities: EntityImages
@@ -74,6 +75,7 @@ class Readings:
     facts: Sequence[Fact] = ()
     named: Floats = field(default_factory=lambda: np.zeros(0))
     shown: Sequence[Floats] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def collect(
@@ -91,15 +93,16 @@ def collect(
         facts: about these entities.
         scratch: folder for the layers' states.
     """
-    model = asker.model
     distractors = draw_distractors(len(entities.entities), settings.distractors, settings.seed)
     questions = NamingQuestions(settings.question, settings.presence_question, settings.max_new_tokens)
     naming = ask_names(asker, entities, distractors, questions)
     prompt, _ = asker.chat(f"{settings.question}\n{SHORT}", (), image=True)
-    states = image_states(
-        model, prompt, image_inputs(model, entities.images, settings.question), naming.tokens,
-        layers=settings.layers, batch_size=settings.batch_size, scratch=scratch,
+    states = asker.states(
+        prompt, asker.inputs(entities.images, settings.question), naming.tokens, layers=settings.layers,
+        scratch=scratch,
     )  # fmt: skip
+    for measure, reason in states.left_out.items():
+        logger.warning(f"{measure} is left out: {reason}")
     named, shown = np.zeros(0), list[Floats]()
     if facts:
         named = fact_margins(asker, facts)
@@ -124,14 +127,22 @@ def _probed(
     margin = arbitration_margin(states.visual, states.prior)
     # The same first token says nothing of who wins.
     margin[[visual == prior for visual, prior in naming.tokens]] = np.nan
+    encoder, projected = states.encoder, states.projected
+    unknown = np.full(len(group), np.nan)
+    overlap: dict[int, Floats] = {}
+    if encoder is not None and projected is not None:
+        overlap = overlap_across(encoder, projected, NEIGHBORS)
+    names = None
+    if projected is not None and "name_retrieval" not in states.left_out:
+        names = asker.name_embeddings(entities.entities)
     return Readings(
         entities, naming, (naming.taken == np.array(group)).astype(np.float64),
-        separability(states.encoder, group, fold),
-        separability(states.projected, group, fold),
+        separability(encoder, group, fold) if encoder is not None else unknown,
+        separability(projected, group, fold) if projected is not None else unknown,
         np.stack(layers, axis=1), states.numbers,
-        name_retrieval(states.projected, name_embeddings(asker.model, entities.entities), group),
-        margin, overlap_across(states.encoder, states.projected, NEIGHBORS),
-        name_log_probabilities(asker, entities.entities), facts, named, shown,
+        name_retrieval(projected, names, group) if projected is not None and names is not None else unknown,
+        margin, overlap,
+        name_log_probabilities(asker, entities.entities), facts, named, shown, states.left_out,
     )  # fmt: skip
 
 
@@ -181,7 +192,7 @@ def evidence_of(
         measures["fact_accuracy"] = shares(readings.named > 0, about, count)
     measures["likelihood_margin"] = mean(naming.likelihood_margin)
     measures["arbitration"] = mean(readings.margin[:, -1])
-    # An entity with one image has no probe.
+    # An entity with one image has no probe; some families do not allow all measures.
     measures = {name: values for name, values in measures.items() if np.isfinite(values.value).any()}
     return Evidence(
         list(entities.entities),

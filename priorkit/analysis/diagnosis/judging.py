@@ -82,7 +82,10 @@ def consequences(
     """``remedies``, whose files are written, and ``validation``, None where no causes are known."""
     item = work.inputs.optional("gains")
     gains = read_gains(item.path) if item else None
-    remedies = write_remedies(work.path, evidence.entities, verdicts.verdict, settings, gains)
+    remedies = write_remedies(
+        work.path, evidence.entities, verdicts.verdict, settings, gains,
+        trainable=work.plan.payload.model.native,
+    )  # fmt: skip
     truth = work.inputs.optional("truth")
     validation = None
     if truth is not None:

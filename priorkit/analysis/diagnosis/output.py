@@ -135,6 +135,7 @@ def overall_results(
         "verdicts": {verdict: counts.get(verdict, 0) for verdict in VERDICTS},
         "means": {name: interval.to_dict() for name, interval in means.items()},
         "not_measured": [measure.name for measure in MEASURES if measure.name not in evidence.measures],
+        "left_out": dict(readings.left_out),
         "correct_given_attempted": attempted.to_dict(),
         "knowledge_gap": _gap(readings, evidence, bootstrap).to_dict() if readings.facts else None,
         "neighbor_overlap": _overlap(readings, bootstrap),
@@ -180,11 +181,15 @@ def _readout(readings: Readings, bootstrap: Mapping[str, Any]) -> dict[str, Any]
 
 def _arbitration(readings: Readings, bootstrap: Mapping[str, Any]) -> dict[str, Any]:
     """Mean margin by layer, and how many images end with the visual answer ahead."""
-    margins = mean_margin(readings.margin, readings.entities.shown, **bootstrap)
-    crossing = crossing_layer(readings.margin)
+    # Without a logit lens only the last layer has a margin.
+    last = len(readings.numbers) - 1
+    known = [index for index in range(last) if np.isfinite(readings.margin[:, index]).any()] + [last]
+    margin = readings.margin[:, known]
+    numbers = [readings.numbers[index] for index in known]
+    margins = mean_margin(margin, readings.entities.shown, **bootstrap)
+    crossing = crossing_layer(margin)
     defined = crossing >= 0
-    ahead = defined & (crossing < len(readings.numbers))
-    numbers = list(readings.numbers)
+    ahead = defined & (crossing < len(numbers))
     return {
         "layers": numbers,
         "margin": [interval.to_dict() for interval in margins],

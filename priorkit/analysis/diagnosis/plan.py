@@ -85,7 +85,10 @@ def plan_diagnosis(
             named_controls(item.path, names, settings.control or "")
     problems.raise_if_any()
     assert model is not None  # otherwise there was a problem
-    facts = [("model", model.kind + (" with adapter" if model.adapter else ""))]
+    facts = [
+        ("model", model.kind + (" with adapter" if model.adapter else "")),
+        ("asked", _asked(model)),
+    ]
     if entities is not None:
         facts.append(("images", f"{len(entities.images)} of {len(entities.entities)} entities"))
     facts += [
@@ -127,15 +130,20 @@ def _check_multimodal(given: str, model: ModelInfo) -> ModelInfo:
         raise InputError(
             f"expected a multimodal model, got {'a language model' if model.kind == 'llm' else 'an encoder'}: {lacks}",
             where=given,
-            hint="give what align or tune made, or a LLaVA model of transformers",
-        )
-    if model.format is None:
-        raise InputError(
-            "the states of this family of models cannot be read: no access to its projector and layers",
-            where=given,
-            hint="diagnose takes the architectures of tune; evaluate takes this model",
+            hint="give what align or tune made, or an image-text-to-text model of transformers",
         )
     return model
+
+
+def _asked(model: ModelInfo) -> str:
+    """How the model is asked, for the plan."""
+    if model.native:
+        return "in a chat, by priorkit's own loops"
+    from priorkit.inference.backends.loading import prompts_of
+
+    if prompts_of(model)[0].chat_template:
+        return "in a chat, by transformers' generate"
+    return "in plain text, as it has no chat template, by transformers' generate"
 
 
 def _check_entities(settings: DiagnoseSettings, entities: EntityImages | None) -> None:

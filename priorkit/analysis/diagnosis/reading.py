@@ -113,7 +113,7 @@ def _writable(
     asker: Asker, entities: EntityImages, ranks: torch.Tensor | None, source: str
 ) -> tuple[EntityImages, torch.Tensor | None, list[str]]:
     """The images of entities whose names the tokenizer can write, and the names of the others."""
-    lost = unwritable_names(asker.model.tokenizer, entities.entities)
+    lost = unwritable_names(asker.tokenizer, entities.entities)
     if not lost:
         return entities, ranks, []
     rows = [row for row, name in enumerate(entities.shown) if name not in set(lost)]

@@ -48,6 +48,8 @@ def write_remedies(
     verdicts: Sequence[str],
     settings: DiagnoseSettings,
     gains: Mapping[str, Any] | None,
+    *,
+    trainable: bool,
 ) -> dict[str, Any]:
     """Write the names of each cause and the commands that help them, below ``remedies/``.
 
@@ -57,6 +59,7 @@ def write_remedies(
         verdicts: one each.
         settings: of the diagnosis.
         gains: what :func:`read_gains` read; None without.
+        trainable: whether priorkit trains the model; of others the names and the data are written only.
 
     Returns:
         For ``results.json``: cause -> number of entities, file of names, commands, data, expected gain.
@@ -68,6 +71,10 @@ def write_remedies(
         "set -euo pipefail",
         'here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)',
     ]
+    if not trainable:
+        lines.append(
+            "# priorkit does not train this family of models: use the data below with its own tools."
+        )
     for part in PARTS:
         names = [entity for entity, verdict in zip(entities, verdicts, strict=True) if verdict == part]
         if not names:
@@ -76,7 +83,7 @@ def write_remedies(
         (folder / FOLDER / f"{part}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         commands = [
             command.replace("{encoder}", settings.encoder or "ENCODER").replace("{mllm}", settings.mllm)
-            for command in _COMMANDS[part]
+            for command in (_COMMANDS[part] if trainable else ())
         ]
         lines += ["", f"# {part}: {len(names)} entities, in {part}.txt", f"# Data: {_DATA[part]}.", *commands]
         found[part] = {

@@ -299,9 +299,30 @@ class GenerateBackend:
         tolerance = TOLERANCE.get(next(self.model.parameters()).dtype, 1e-3)
         return bool((together - alone).abs().max() <= tolerance * alone.abs().max())
 
+    def first_logits(self, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], Tensor]]:
+        """Logits of the token that follows each prompt, for reading a model's states by hooks in the meantime.
+
+        Args:
+            prompts: one batch.
+
+        Yields:
+            Numbers of prompts that passed together, and their logits, fp32 ``[prompts, vocabulary]``.
+
+        Raises:
+            InputError: the model cannot take a prompt.
+        """
+        problems: dict[int, Reply] = {}
+        for rows, inputs in self._batches(prompts, [1] * len(prompts), problems):
+            yield rows, self._next_logits(inputs)
+        for row, reply in problems.items():
+            raise InputError(reply.problem, where=", ".join(image.name for image in prompts[row].images))
+
     def _first_logits(self, prompts: Sequence[Prompt]) -> Tensor:
+        return self._next_logits(self._inputs(prompts))
+
+    def _next_logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         output: Any = self.model.generate(
-            **self._inputs(prompts), max_new_tokens=1, return_dict_in_generate=True, output_logits=True
+            **inputs, max_new_tokens=1, return_dict_in_generate=True, output_logits=True
         )
         return output.logits[0].float()
 

@@ -1,23 +1,21 @@
-"""Asking a multimodal model by likelihood and by generation, with answers that are kept while a run lasts."""
+"""Asking a multimodal model about entities: what a diagnosis needs of it, whatever program runs it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from priorkit.core.errors import InputError
-from priorkit.inference import generation, likelihood
-from priorkit.inference.answer_cache import AnswerCache
-from priorkit.inference.chat_prompts import chat_prompt
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import Ids, LikelihoodRequest, pair_problem, split_pair
-from priorkit.models.language.tokenizer import IMAGE
+from priorkit.inference.requests import Ids
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from priorkit.inference.model_adapter import ModelAdapter
+    from torch import Tensor
+
+    from priorkit.data.images.decoding import ImageRef
+    from priorkit.inference.diagnosis.states import ImageStates
 
 SHORT = "Answer the question using a single word or phrase."
 """The request for a short answer that LLaVA is tuned on."""
@@ -25,41 +23,38 @@ SHORT = "Answer the question using a single word or phrase."
 TEXT_ONLY = PromptInputs()
 """What accompanies a prompt without an image."""
 
+Context = Ids | str
+"""A prompt: token ids, or the text of which the model's own processor makes them."""
+
 
 @dataclass(frozen=True)
 class Ask:
     """One prompt with the answers that are compared.
 
     Attributes:
-        context: token ids of the prompt.
+        context: the prompt, as the asker wrote it.
         answers: token ids of each answer.
         inputs: the image that it is about, if there is one.
     """
 
-    context: Ids
+    context: Context
     answers: tuple[Ids, ...]
     inputs: PromptInputs = TEXT_ONLY
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Asks one model.
+class Asker(Protocol):
+    """Asks one model by likelihood and by generation, and reads its states.
 
-    Images pass the encoder again in every batch, so that a batch's answers do not depend on what was asked before a
-    kill, and memory not on the number of images.
-
-    Attributes:
-        model: a multimodal model.
-        folder: where answers are kept while the run lasts.
-        batch_size: prompts per forward pass.
+    Answers are kept while a run lasts.
     """
 
-    model: ModelAdapter
-    folder: Path
-    batch_size: int
+    @property
+    def tokenizer(self) -> Any:
+        """The model's."""
+        ...
 
-    def chat(self, text: str, answers: Sequence[str], *, image: bool) -> tuple[Ids, list[Ids]]:
-        """Token ids of a user's turn and of answers to it.
+    def chat(self, text: str, answers: Sequence[str], *, image: bool) -> tuple[Context, list[Ids]]:
+        """A prompt of a user's turn, and token ids of answers to it.
 
         Args:
             text: of the user.
@@ -67,63 +62,48 @@ class Asker:
             image: whether an image comes before the text.
 
         Raises:
-            InputError: an answer has no tokens of its own, or prompt and answer are longer than the model takes.
+            InputError: an answer has no tokens of its own, or the model cannot take prompt and answer.
         """
-        prompt, continuations = chat_prompt(
-            self.model.tokenizer, f"{IMAGE}\n{text}" if image else text, answers, self.model.image_token
-        )
-        return self._tokenized(prompt, continuations)
+        ...
 
-    def plain(self, context: str, answers: Sequence[str]) -> tuple[Ids, list[Ids]]:
-        """Token ids of a plain text and of texts that follow on it, each after a blank."""
-        return self._tokenized(context, [f" {answer}" for answer in answers])
+    def plain(self, context: str, answers: Sequence[str]) -> tuple[Context, list[Ids]]:
+        """A prompt of plain text, and token ids of texts that follow on it, each after a blank."""
+        ...
 
-    def _tokenized(self, prompt: str, continuations: Sequence[str]) -> tuple[Ids, list[Ids]]:
-        model = self.model
-        context = tuple(model.prepend_bos(model.encode(prompt.rstrip())))
-        answers: list[Ids] = []
-        for index, continuation in enumerate(continuations):
-            _, ids = split_pair(model.encode, prompt, continuation, model.prefix, model.bos_ids)
-            if problem := pair_problem(ids, index, model.max_length):
-                raise InputError(problem, where=repr(continuation.strip()))
-            answers.append(tuple(ids))
-        longest = len(context) + max(map(len, answers), default=0)
-        if longest > model.max_length:
-            raise InputError(f"image and question take {longest} tokens, the model takes {model.max_length}")
-        return context, answers
+    def inputs(self, images: Sequence[ImageRef], question: str) -> list[PromptInputs]:
+        """What accompanies a question about each image."""
+        ...
 
     def log_probabilities(self, asks: Sequence[Ask], title: str) -> list[tuple[float, ...]]:
         """Summed natural log-probabilities of the answers of each prompt, in order."""
-        inputs = [ask.inputs for ask in asks]
-        requests = [
-            LikelihoodRequest(number, ask.context, ask.answers, tuple(range(len(ask.answers))))
-            for number, ask in enumerate(asks)
-        ]
-        batches = likelihood.batches(self.model, requests, inputs, self.batch_size)
-
-        def score(batch: Sequence[int]) -> list[list[float]]:
-            self.model.forget()
-            chosen = [requests[number] for number in batch]
-            scores = likelihood.score_batch(self.model, chosen, [inputs[request.item] for request in chosen])
-            return [list(values) for values in scores]
-
-        found: list[Any] = AnswerCache(self.folder, title).get_or_compute(batches, score, title)
-        return [tuple(values) for values in found]
+        ...
 
     def generate(
-        self, prompt: Ids, inputs: Sequence[PromptInputs], max_new_tokens: int, title: str
+        self, prompt: Context, inputs: Sequence[PromptInputs], max_new_tokens: int, title: str
     ) -> list[str]:
         """Greedy answers to one question about each image."""
-        model = self.model
-        prompts = [prompt] * len(inputs)
-        batches = generation.batches(prompts, inputs, self.batch_size)
+        ...
 
-        def write(batch: Sequence[int]) -> list[str]:
-            model.forget()
-            tokens = generation.generate_batch(
-                model, [prompts[number] for number in batch], [inputs[number] for number in batch],
-                max_new_tokens=max_new_tokens, stop=model.end_tokens, at_once=self.batch_size,
-            )  # fmt: skip
-            return [model.tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in tokens]
+    def states(
+        self,
+        prompt: Context,
+        inputs: Sequence[PromptInputs],
+        answers: Sequence[tuple[int, int]],
+        *,
+        layers: int,
+        scratch: Path,
+    ) -> ImageStates:
+        """States of all images with the same question.
 
-        return AnswerCache(self.folder, title).get_or_compute(batches, write, title)
+        Args:
+            prompt: the question.
+            inputs: the image of each prompt.
+            answers: of each image the first tokens of the visual answer and of the prior's answer.
+            layers: most layers whose states are kept.
+            scratch: folder of the file that the layers' states are written to.
+        """
+        ...
+
+    def name_embeddings(self, names: Sequence[str]) -> Tensor:
+        """Mean input embedding of each name's tokens, fp32 ``[names, hidden]`` on the CPU."""
+        ...

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from priorkit.data.images.entities import EntityImages
 from priorkit.inference.diagnosis.asking import SHORT, Ask, Asker
 from priorkit.inference.diagnosis.naming import BLOCK
-from priorkit.inference.diagnosis.states import image_inputs
 
 if TYPE_CHECKING:
     from priorkit.inference.diagnosis.facts import Fact
@@ -73,9 +72,7 @@ def fact_margins_of_images(
         question = fact.about(phrase)
         context, answers = asker.chat(f"{question}\n{SHORT}", (fact.true, *fact.false), image=True)
         shown = [entities.images[image] for image in of_entity[fact.entity]]
-        asks += [
-            Ask(context, tuple(answers), inputs) for inputs in image_inputs(asker.model, shown, question)
-        ]
+        asks += [Ask(context, tuple(answers), inputs) for inputs in asker.inputs(shown, question)]
     margins = _margins(asks, asker.log_probabilities(asks, "facts about images"))
     stops = np.cumsum([len(of_entity[fact.entity]) for fact in facts])
     return np.split(margins, stops[:-1])

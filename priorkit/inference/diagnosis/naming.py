@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.data.images.entities import EntityImages, folded_name
-from priorkit.inference.diagnosis.asking import SHORT, Ask, Asker
-from priorkit.inference.diagnosis.states import image_inputs
+from priorkit.inference.diagnosis.asking import SHORT, Ask, Asker, Context
 from priorkit.scoring.answers.refusals import abstains
 
 Floats = NDArray[np.float64]
@@ -88,7 +87,7 @@ def ask_names(
     names = entities.entities
     text = f"{questions.name}\n{SHORT}"
     prompt, answers = asker.chat(text, names, image=True)
-    inputs = image_inputs(asker.model, entities.images, questions.name)
+    inputs = asker.inputs(entities.images, questions.name)
     asks: list[Ask] = []
     for image, entity in enumerate(entities.entity_of):
         compared = (entity, *distractors[entity])
@@ -131,7 +130,7 @@ def _presence(
     """1 where yes is more probable about the true name than about a wrong one; NaN where there is only one entity."""
     if not any(distractors):
         return np.full(len(entities.images), np.nan)
-    spoken: dict[int, tuple[tuple[int, ...], list[tuple[int, ...]], str]] = {}
+    spoken: dict[int, tuple[Context, list[tuple[int, ...]], str]] = {}
     for number, name in enumerate(entities.entities):
         question = questions.presence.replace("{}", name)
         context, answers = asker.chat(f"{question}\nAnswer yes or no.", ("yes", "no"), image=True)
@@ -140,7 +139,7 @@ def _presence(
     for image, entity in enumerate(entities.entity_of):
         for asked in (entity, distractors[entity][image % len(distractors[entity])]):
             context, answers, question = spoken[asked]
-            inputs = image_inputs(asker.model, [entities.images[image]], question)[0]
+            inputs = asker.inputs([entities.images[image]], question)[0]
             asks.append(Ask(context, tuple(answers), inputs))
     scores = np.array(asker.log_probabilities(asks, "ask whether it is shown"))
     odds = (scores[:, 0] - scores[:, 1]).reshape(-1, 2)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,7 +21,7 @@ from priorkit.inference.prompt_inputs import PromptInputs
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import ModelAdapter
 
-_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm")
 """Names that decoders of transformers give to the norm before the head."""
 
 
@@ -30,20 +30,23 @@ class ImageStates:
     """States of images, in their order.
 
     Attributes:
-        encoder: ``[images, width]`` fp32, the mean over positions of what the projector reads.
-        projected: ``[images, hidden]`` fp32, the mean of the embeddings in the image's positions.
+        encoder: ``[images, width]`` fp32, the mean over positions of what the projector reads; None where the
+            model has no image encoder that can be used by itself.
+        projected: ``[images, hidden]`` fp32, the mean of the embeddings in the image's positions; None likewise.
         layers: ``[images, chosen layers, hidden]`` fp32 in a file, at the last position of the prompt.
         numbers: of these layers; 0 is the embeddings.
         visual: ``[images, chosen layers]`` logit of the token of the visual answer, by logit lens.
         prior: the same of the prior's answer.
+        left_out: measures that this family of models does not allow, with the reason.
     """
 
-    encoder: Tensor
-    projected: Tensor
+    encoder: Tensor | None
+    projected: Tensor | None
     layers: NDArray[np.float32]
     numbers: Sequence[int]
     visual: NDArray[np.float64]
     prior: NDArray[np.float64]
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def layer(self, index: int) -> Tensor:
         """States of one of the chosen layers, read from the file: ``[images, hidden]`` fp32."""
@@ -170,14 +173,16 @@ def _embeddings_read(decoder: Any) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def name_embeddings(model: ModelAdapter, names: Sequence[str]) -> Tensor:
-    """Mean input embedding of each name's tokens, fp32 ``[names, hidden]`` on the CPU."""
-    table = model.model.get_input_embeddings().weight
+def name_embeddings(model: Any, names: Sequence[Sequence[int]]) -> Tensor:
+    """Mean input embedding of each name's tokens, fp32 ``[names, hidden]`` on the CPU.
+
+    Args:
+        model: a model of transformers.
+        names: token ids of each.
+    """
+    table = model.get_input_embeddings().weight
     return torch.stack(
-        [
-            table[torch.tensor(model.encode(f" {name}"), device=table.device)].float().mean(0).cpu()
-            for name in names
-        ]
+        [table[torch.tensor(list(ids), device=table.device)].float().mean(0).cpu() for ids in names]
     )
 
 

@@ -58,11 +58,7 @@ def check_image_part(folder: Path) -> dict[str, Any]:
         InputError: it has none, or cannot be loaded; see :func:`check_image_text`.
     """
     config = check_image_text(folder)
-    if not hasattr(_model_class(folder), "get_image_features") and config["model_type"] != _CROSS_ATTENTION:
-        raise InputError(
-            f"a model of type '{config['model_type']}' has no image encoder that can be used by itself",
-            where=str(folder),
-        )
+    _refuse_without_encoder(_model_class(folder), config["model_type"], str(folder))
     load_image_text_processor(folder)
     return config
 
@@ -100,6 +96,11 @@ class ImagePart:
     def has_text(self) -> bool:
         """Whether it has a text tower."""
         return False
+
+    @property
+    def projects_to_embeddings(self) -> bool:
+        """Whether projected tokens take the place of token embeddings; cross-attention reads them otherwise."""
+        return self.model.config.model_type != _CROSS_ATTENTION
 
     @cached_property
     def _arguments(self) -> frozenset[str]:
@@ -180,13 +181,37 @@ def load_image_part(folder: Path) -> ImagePart:
     _shorten(config.get_text_config())
     model, report = load_pretrained(AutoModelForImageTextToText, folder, config=config, dtype=torch.float32)
     refuse_missing_tensors(report, folder)
-    part = ImagePart(model.eval(), *load_image_text_processor(folder))
+    return image_part_of(model.eval(), *load_image_text_processor(folder), str(folder))
+
+
+def image_part_of(model: Any, processor: Any, image_token: str, where: str) -> ImagePart:
+    """The image encoder of a loaded model, tried on one picture.
+
+    Args:
+        model: an image-text-to-text model of transformers.
+        processor: the model's.
+        image_token: its placeholder of an image.
+        where: what messages name.
+
+    Raises:
+        InputError: it has no image encoder that can be used by itself.
+    """
     from PIL import Image
 
+    _refuse_without_encoder(model, str(model.config.model_type), where)
+    part = ImagePart(model, processor, image_token)
     picture = Image.linear_gradient("L").convert("RGB").resize((64, 64))
-    with library_reads("its image processor and image encoder do not work together", str(folder)):
+    with library_reads("its image processor and image encoder do not work together", where):
         part.encode_images([part.prepare(picture)])
     return part
+
+
+def _refuse_without_encoder(model: Any, kind: str, where: str) -> None:
+    """Refuse a model, or a class of models, without an image encoder that can be used by itself."""
+    if not hasattr(model, "get_image_features") and kind != _CROSS_ATTENTION:
+        raise InputError(
+            f"a model of type '{kind}' has no image encoder that can be used by itself", where=where
+        )
 
 
 def _shorten(text: Any) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from priorkit.core.errors import InputError
 from priorkit.data.io.rejects import Rejects
@@ -23,6 +22,7 @@ from priorkit.inference.backends.base import (
     prefix_of,
     split_prompt,
 )
+from priorkit.inference.backends.replies import cached_replies
 from priorkit.inference.requests import LikelihoodRequest, pair_problem, rolling_requests
 from priorkit.models.language.tokenizer import IMAGE, prepend_bos
 
@@ -147,16 +147,13 @@ class _BackendResponder:
         ]
 
     def _replies(
-        self, given: Sequence[Prompt], answer: Any, name: str, answer_cache: AnswerCache
+        self,
+        given: Sequence[Prompt],
+        answer: Callable[[Sequence[int]], list[Reply]],
+        name: str,
+        answer_cache: AnswerCache,
     ) -> list[Reply]:
-        """Replies to all prompts, from the cache where they are known."""
-
-        def compute(batch: Sequence[int]) -> list[list[Any]]:
-            replies: list[Reply] = answer(batch)
-            return [[reply.text, list(reply.scores), reply.image_tokens, reply.problem] for reply in replies]
-
-        stored = answer_cache.get_or_compute(_batches(given, self.options.batch_size), compute, name)
-        return [Reply(text, tuple(scores), tokens, problem) for text, scores, tokens, problem in stored]
+        return cached_replies(given, answer, self.options.batch_size, name, answer_cache)
 
 
 def _pairs(backend: Backend, prompt: ItemPrompt) -> list[tuple[int, tuple[str, Ids]]]:
@@ -168,20 +165,6 @@ def _pairs(backend: Backend, prompt: ItemPrompt) -> list[tuple[int, tuple[str, I
         for spelling in group
     ]
     return list(enumerate(split_prompt(backend, context, spelling) for context, spelling in spellings))
-
-
-def _batches(prompts: Sequence[Prompt], batch_size: int) -> list[list[int]]:
-    """Prompts with equally many images together, longest text first."""
-    order = sorted(
-        range(len(prompts)), key=lambda place: (-len(prompts[place].images), -len(prompts[place].text), place)
-    )
-    batches: list[list[int]] = []
-    for place in order:
-        images = len(prompts[place].images)
-        if not batches or len(batches[-1]) == batch_size or len(prompts[batches[-1][0]].images) != images:
-            batches.append([])
-        batches[-1].append(place)
-    return batches
 
 
 def _read_documents(

@@ -15,7 +15,7 @@ from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import EntityImages
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.diagnosis.asking import SHORT, Asker
+from priorkit.inference.diagnosis.asking import SHORT
 from priorkit.inference.diagnosis.facts import Fact, read_facts
 from priorkit.inference.diagnosis.language import (
     CONTEXTS,
@@ -24,6 +24,7 @@ from priorkit.inference.diagnosis.language import (
     name_log_probabilities,
     unwritable_names,
 )
+from priorkit.inference.diagnosis.native import NativeAsker
 from priorkit.inference.model_adapter import ModelAdapter
 
 FACTS = [
@@ -43,7 +44,7 @@ def per_token(llava: ModelAdapter, prompt: tuple[int, ...], answer: tuple[int, .
 
 
 def test_names_after_neutral_contexts(llava: ModelAdapter, tmp_path: Path) -> None:
-    asker = Asker(llava, tmp_path, 4)
+    asker = NativeAsker(llava, tmp_path, 4)
     found = name_log_probabilities(asker, ["red circle", "star"])
     assert found.shape == (2, len(CONTEXTS))
     for column, context in enumerate(CONTEXTS):
@@ -53,7 +54,7 @@ def test_names_after_neutral_contexts(llava: ModelAdapter, tmp_path: Path) -> No
 
 
 def test_facts_are_compared_per_token(llava: ModelAdapter, tmp_path: Path) -> None:
-    asker = Asker(llava, tmp_path, 4)
+    asker = NativeAsker(llava, tmp_path, 4)
     found = fact_margins(asker, FACTS)
     for fact, margin in zip(FACTS, found, strict=True):
         prompt, answers = asker.chat(
@@ -67,7 +68,7 @@ def test_facts_are_asked_about_a_bounded_number_of_images(
     llava: ModelAdapter, images: list[ImageRef], tmp_path: Path
 ) -> None:
     entities = EntityImages(("blue square", "red circle"), tuple(images), (0, 1, 1, 1, 1, 1))
-    found = fact_margins_of_images(Asker(llava, tmp_path, 4), FACTS, entities, "one in the image", 2)
+    found = fact_margins_of_images(NativeAsker(llava, tmp_path, 4), FACTS, entities, "one in the image", 2)
     assert [len(margins) for margins in found] == [2, 1]
     assert all(np.isfinite(margins).all() for margins in found)
 

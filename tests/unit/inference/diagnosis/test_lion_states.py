@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference.diagnosis.asking import Asker
+from priorkit.inference.diagnosis.native import NativeAsker
 from priorkit.inference.diagnosis.states import image_inputs, image_states
 from priorkit.inference.model_adapter import ModelAdapter
 from tests.support.lion_models import build_base, build_lion, png, randomize_parts
@@ -18,7 +18,7 @@ def test_states_end_in_the_logits_of_the_model(tmp_path: Path) -> None:
     lion = randomize_parts(build_lion(build_base(tmp_path / "base")))
     model = ModelAdapter(lion.model, lion.tokenizer, lion.max_length, lion)
     images = [ImageRef(f"{number}.png", content=png(number)) for number in range(3)]
-    prompt, answers = Asker(model, tmp_path / "answers", 2).chat(
+    prompt, answers = NativeAsker(model, tmp_path / "answers", 2).chat(
         "What is shown?", ("red", "blue"), image=True
     )
     inputs = image_inputs(model, images, "What is shown?")

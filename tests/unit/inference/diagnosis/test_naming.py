@@ -11,8 +11,9 @@ import torch
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef, decode
 from priorkit.data.images.entities import EntityImages
-from priorkit.inference.diagnosis.asking import SHORT, Asker
+from priorkit.inference.diagnosis.asking import SHORT
 from priorkit.inference.diagnosis.naming import NameFinder, NamingQuestions, ask_names, draw_distractors
+from priorkit.inference.diagnosis.native import NativeAsker
 from priorkit.inference.model_adapter import ModelAdapter
 
 NAMES = ("blue square", "green triangle", "red circle")
@@ -43,7 +44,7 @@ def log_probability(
 def test_names_are_compared_by_log_probability(
     llava: ModelAdapter, entities: EntityImages, tmp_path: Path
 ) -> None:
-    asker = Asker(llava, tmp_path, 4)
+    asker = NativeAsker(llava, tmp_path, 4)
     distractors = draw_distractors(3, 2, 0)
     naming = ask_names(asker, entities, distractors, QUESTIONS)
     prompt, answers = asker.chat(f"{QUESTIONS.name}\n{SHORT}", NAMES, image=True)
@@ -65,7 +66,7 @@ def test_names_are_compared_by_log_probability(
 def test_presence_compares_yes_with_another_name(
     llava: ModelAdapter, entities: EntityImages, tmp_path: Path
 ) -> None:
-    asker = Asker(llava, tmp_path, 4)
+    asker = NativeAsker(llava, tmp_path, 4)
     distractors = draw_distractors(3, 1, 0)
     naming = ask_names(asker, entities, distractors, QUESTIONS)
 
@@ -83,14 +84,14 @@ def test_presence_compares_yes_with_another_name(
 def test_answers_are_kept_while_the_run_lasts(
     llava: ModelAdapter, entities: EntityImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asker = Asker(llava, tmp_path, 4)
+    asker = NativeAsker(llava, tmp_path, 4)
     first = ask_names(asker, entities, draw_distractors(3, 2, 0), QUESTIONS)
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the model is asked again")
 
     monkeypatch.setattr(ModelAdapter, "forward", refuse)
-    again = ask_names(Asker(llava, tmp_path, 4), entities, draw_distractors(3, 2, 0), QUESTIONS)
+    again = ask_names(NativeAsker(llava, tmp_path, 4), entities, draw_distractors(3, 2, 0), QUESTIONS)
     assert again.generated == first.generated
     assert np.array_equal(again.likelihood_margin, first.likelihood_margin)
 
@@ -112,4 +113,4 @@ def test_distractors_follow_from_seed_and_entity() -> None:
 
 def test_a_prompt_longer_than_the_model_is_refused(llava: ModelAdapter, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the model takes"):
-        Asker(llava, tmp_path, 4).chat("What? " * 2000, ("a",), image=True)
+        NativeAsker(llava, tmp_path, 4).chat("What? " * 2000, ("a",), image=True)

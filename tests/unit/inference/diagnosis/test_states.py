@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from priorkit.data.images.decoding import ImageRef, decode
-from priorkit.inference.diagnosis.asking import Asker
+from priorkit.inference.diagnosis.native import NativeAsker
 from priorkit.inference.diagnosis.states import (
     chosen_layers,
     final_norm,
@@ -26,7 +26,7 @@ def test_states_are_those_of_transformers(
 ) -> None:
     multimodal = llava.multimodal
     assert multimodal is not None
-    asker = Asker(llava, tmp_path / "answers", 4)
+    asker = NativeAsker(llava, tmp_path / "answers", 4)
     prompt, answers = asker.chat("What is shown?", ("a red circle", "blue"), image=True)
     tokens = [(answers[0][0], answers[1][0])] * len(images)
     states = image_states(
@@ -64,5 +64,5 @@ def test_a_decoder_without_a_known_norm_has_no_lens() -> None:
 def test_a_name_is_the_mean_of_its_tokens(llava: ModelAdapter) -> None:
     table = llava.model.get_input_embeddings().weight
     ids = llava.encode(" green triangle")
-    found = name_embeddings(llava, ["x", "green triangle"])
+    found = name_embeddings(llava.model, [llava.encode(" x"), ids])
     torch.testing.assert_close(found[1], table[ids].mean(0).detach())
