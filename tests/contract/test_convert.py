@@ -172,12 +172,12 @@ def test_open_clip_models_that_are_no_plain_clip_are_refused(tmp_path):
 def test_clips_tokenizer_is_read_from_its_file_of_merges(tmp_path):
     import gzip
 
-    from priorkit.conversion.open_clip import _clip_tokenizer
+    from priorkit.conversion.open_clip_tokenizers import clip_tokenizer
 
     lines = ["#version: 0.2", "r e", "re d</w>", "a t</w>", "c at</w>"]
     path = tmp_path / "bpe.txt.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    tokenizer = _clip_tokenizer(path, 77, 512 + 4 + 2)
+    tokenizer = clip_tokenizer(path, 77, 512 + 4 + 2)
     ids = tokenizer("red cat")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["<|startoftext|>", "red</w>", "cat</w>", "<|endoftext|>"]
     assert ids == [516, 513, 515, 517]
