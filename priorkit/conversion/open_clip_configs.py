@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from priorkit.conversion.timm_tower import SUPPORTED, TimmTower, timm_tower
+from priorkit.conversion.timm_tower import SUPPORTED, TimmTowerLayout, timm_tower
 from priorkit.core.errors import InputError
 
 _LAYER_NORM_EPS = 1e-5
@@ -49,7 +49,7 @@ def configuration(model: _Settings, where: str) -> Any:
     return _clip_config(model, tower, where)
 
 
-def _clip_config(model: _Settings, tower: TimmTower | None, where: str) -> Any:
+def _clip_config(model: _Settings, tower: TimmTowerLayout | None, where: str) -> Any:
     from transformers import CLIPConfig
 
     vision, text = model["vision_cfg"], model["text_cfg"]
@@ -75,7 +75,7 @@ def _clip_config(model: _Settings, tower: TimmTower | None, where: str) -> Any:
     )
 
 
-def _siglip_config(model: _Settings, tower: TimmTower, where: str) -> Any:
+def _siglip_config(model: _Settings, tower: TimmTowerLayout, where: str) -> Any:
     from transformers import SiglipConfig
 
     vision, text = model["vision_cfg"], model["text_cfg"]

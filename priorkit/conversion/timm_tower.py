@@ -52,7 +52,7 @@ def _activation(module: Any) -> str | None:
 
 
 @dataclass(frozen=True)
-class TimmTower:
+class TimmTowerLayout:
     """A vision transformer of timm.
 
     Attributes:
@@ -64,7 +64,7 @@ class TimmTower:
     settings: dict[str, Any]
 
 
-def timm_tower(vision: Mapping[str, Any], where: str) -> TimmTower:
+def timm_tower(vision: Mapping[str, Any], where: str) -> TimmTowerLayout:
     """What a vision tower of open_clip is that timm implements.
 
     Args:
@@ -106,7 +106,7 @@ def timm_tower(vision: Mapping[str, Any], where: str) -> TimmTower:
         "hidden_act": _activation(layer.mlp.act),
         "layer_norm_eps": float(layer.norm1.eps),
     }
-    return TimmTower(cast("Literal['clip', 'siglip']", family), settings)
+    return TimmTowerLayout(cast("Literal['clip', 'siglip']", family), settings)
 
 
 def _is_equal(model: Any, family: str) -> bool:
