@@ -10,7 +10,8 @@ from priorkit.report.sections.evaluations.accuracy import question_evaluations
 from priorkit.report.sections.evaluations.examples import example_of
 from priorkit.report.sections.findings.seeing import images_withheld
 
-_METRIC = "accuracy_at_0.5"
+_RIGHT = 0.5
+_METRIC = f"accuracy_at_{_RIGHT}"
 
 
 def grounding_finding(members: Members) -> Finding | None:
@@ -33,7 +34,9 @@ def grounding_finding(members: Members) -> Finding | None:
     sample = typical(member, benchmark)
     if sample is None:
         return Finding(f"{text}.", "accuracy")
-    text += f". In the example, where half of its boxes are better, the solid box is the true one (IoU {_iou(sample):.2f})."
+    text += (
+        f". The example is the one in the middle of these (IoU {_iou(sample):.2f}); its true box is solid."
+    )
     return Finding(text, "examples", example=example_of(sample, member))
 
 
@@ -42,13 +45,13 @@ def _share(benchmark: BenchmarkResult) -> str:
 
 
 def typical(member: Member, benchmark: BenchmarkResult) -> ScoredItem | None:
-    """The item whose box has the median overlap of all boxes that could be read; None where none could."""
-    read = [
+    """The item whose box has the median overlap of those counted as right; None where none is."""
+    right = [
         sample
         for sample in member.evaluation.by_benchmark.get(benchmark.name, [])
-        if sample.row.get("parsed") is not None and isinstance(sample.row.get("iou"), float)
+        if isinstance(sample.row.get("iou"), float) and _iou(sample) >= _RIGHT
     ]
-    ranked = sorted(read, key=lambda sample: (_iou(sample), sample.id))
+    ranked = sorted(right, key=lambda sample: (_iou(sample), sample.id))
     return ranked[len(ranked) // 2] if ranked else None
 
 

@@ -361,8 +361,8 @@ def box_rows(overlaps: list[float | None]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_boxes_are_shown_by_the_one_in_the_middle(make: Maker) -> None:
-    overlaps = [0.9, 0.1, None, 0.6, 0.2]
+def test_boxes_are_shown_by_the_middle_one_of_those_that_are_right(make: Maker) -> None:
+    overlaps = [0.9, 0.1, None, 0.6, 0.7]
     members = members_of(
         {
             "seeing": evaluation(make, "e1", box_rows(overlaps), settings={}),
@@ -370,18 +370,18 @@ def test_boxes_are_shown_by_the_one_in_the_middle(make: Maker) -> None:
         }
     )
     (finding,) = [finding for finding in found_in(members) if finding.anchor == "examples"]
-    assert finding.text.startswith("Of 5 boxes that seeing was asked for, 0.400 [")
+    assert finding.text.startswith("Of 5 boxes that seeing was asked for, 0.600 [")
     assert "; without the images 0.000 [" in finding.text
-    assert finding.text.endswith("the solid box is the true one (IoU 0.60).")
+    assert finding.text.endswith("the one in the middle of these (IoU 0.70); its true box is solid.")
     assert finding.example is not None
-    assert finding.example.id == "grounding-3"
+    assert finding.example.id == "grounding-4"
     assert finding.example.box is not None
     assert [answer.label for answer in finding.example.answers] == ["seeing"]
     assert finding.example.answers[0].box is not None
 
 
-def test_boxes_that_cannot_be_read_have_no_example(make: Maker) -> None:
-    members = members_of({"seeing": evaluation(make, "e1", box_rows([None, None]), settings={})})
+def test_without_a_right_box_there_is_no_example(make: Maker) -> None:
+    members = members_of({"seeing": evaluation(make, "e1", box_rows([None, 0.4]), settings={})})
     (finding,) = [finding for finding in found_in(members) if finding.text.startswith("Of 2 boxes")]
     assert finding.example is None
 
@@ -392,4 +392,4 @@ def test_the_example_stands_at_the_top_of_the_page(make: Maker, tmp_path: Path) 
     page.write(build_sections(members), "Boxes", tmp_path / "page")
     html = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
     opening = html[html.index('id="findings"') :]
-    assert "grounding-2" in opening[: opening.index("</section>")]
+    assert "grounding-0" in opening[: opening.index("</section>")]
