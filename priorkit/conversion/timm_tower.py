@@ -126,8 +126,10 @@ def _is_equal(model: Any, family: str) -> bool:
     layers = {f"blocks.{number}.{name}" for number in range(len(model.blocks)) for name in _BLOCK}
     if {name for name, _ in model.named_parameters()} != layers | _OUTSIDE_BLOCKS[family]:
         return False
-    pool = [model.attn_pool.mlp] if model.attn_pool is not None else []
-    activations = {_activation(mlp.act) for mlp in (*(block.mlp for block in model.blocks), *pool)}
+    mlps: list[Any] = [block.mlp for block in model.blocks]
+    if model.attn_pool is not None:
+        mlps.append(model.attn_pool.mlp)
+    activations = {_activation(mlp.act) for mlp in mlps}
     return len(activations) == 1 and None not in activations and len({*model.patch_embed.patch_size}) == 1
 
 
