@@ -77,7 +77,7 @@ def timm_tower(vision: Mapping[str, Any], where: str) -> TimmTowerLayout:
     import timm
 
     name = str(vision["timm_model_name"])
-    # A colon stands for a place that timm would load from.
+    # With a colon, timm would load the model from elsewhere.
     if ":" in name or not timm.is_model(name):
         raise InputError(
             f"vision_cfg.timm_model_name is '{name}', which timm {timm.__version__} does not know",

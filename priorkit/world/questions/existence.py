@@ -25,9 +25,15 @@ def _colors(scene: Scene) -> list[Focus]:
 
 
 def _present_or_absent(rng: random.Random, focuses: list[Focus], count: int) -> list[Focus]:
-    """What is there and what is not, at random: earlier answers must not reveal later ones."""
+    """What is there and what is not, each with probability 1/2 whatever was asked before.
+
+    It ends when everything there has been asked for: after that every answer would be no.
+    """
     present = rng.sample(focuses, len(focuses))
-    return [present.pop() if present and rng.random() < 0.5 else () for _ in range(count)]
+    chosen: list[Focus] = []
+    while present and len(chosen) < count:
+        chosen.append(present.pop() if rng.random() < 0.5 else ())
+    return chosen
 
 
 def _entity(rng: random.Random, scene: Scene, focus: Focus, pool: Pool) -> Entity:

@@ -137,6 +137,23 @@ def test_existence_of_colors_follows_from_the_scene_and_is_balanced(entities: En
     assert Counter(question.answer for question in asked) == {"yes": 12, "no": 12}
 
 
+@pytest.mark.parametrize("kind", [existence.of_name, existence.of_color], ids=lambda kind: kind.name)
+def test_earlier_answers_do_not_reveal_whether_something_is_there(
+    kind: QuestionKind, entities: Entities
+) -> None:
+    rng, sampler = random.Random(8), SceneSampler(48)
+    after: dict[tuple[object, ...], list[bool]] = {}
+    for turn in range(1200):
+        answers = [question.answer for question in kind.several(rng, sampler, entities, turn, 6)]
+        for place in range(1, len(answers)):
+            after.setdefault(tuple(answers[:place]), []).append(answers[place] == "yes")
+    common = {history: later for history, later in after.items() if len(later) >= 80}
+    assert len(common) >= 4
+    for history, later in common.items():
+        share, error = sum(later) / len(later), 0.5 / len(later) ** 0.5
+        assert abs(share - 0.5) < 4 * error, history
+
+
 def color_in(question: SceneQuestion) -> str:
     (color,) = [ink for ink in INKS if f"{ink} symbol" in question.text]
     return color
