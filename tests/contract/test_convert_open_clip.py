@@ -33,22 +33,22 @@ def _siglip(**settings) -> VisionTransformer:
 
 # What timm's own models of a family differ in, but tiny: ``timm_model_name`` is looked up in timm's registry.
 @register_model
-def vit_mini_patch4_siglip_16(pretrained=False, pretrained_cfg=None, **_) -> VisionTransformer:
+def vit_mini_patch4_siglip_16(**_) -> VisionTransformer:
     return _siglip(mlp_ratio=3.7362)
 
 
 @register_model
-def vit_mini_patch4_siglip_tanh_16(pretrained=False, pretrained_cfg=None, **_) -> VisionTransformer:
+def vit_mini_patch4_siglip_tanh_16(**_) -> VisionTransformer:
     return _siglip(act_layer=GELUTanh)
 
 
 @register_model
-def vit_mini_patch4_siglip_layerscale_16(pretrained=False, pretrained_cfg=None, **_) -> VisionTransformer:
+def vit_mini_patch4_siglip_layerscale_16(**_) -> VisionTransformer:
     return _siglip(init_values=1e-2)
 
 
 @register_model
-def vit_mini_patch4_clip_16(pretrained=False, pretrained_cfg=None, **_) -> VisionTransformer:
+def vit_mini_patch4_clip_16(**_) -> VisionTransformer:
     return vision_transformer(embed_dim=24, pre_norm=True, norm_layer=lambda n, **_: LayerNorm(n, eps=1e-5))
 
 
