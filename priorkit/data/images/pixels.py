@@ -25,9 +25,13 @@ class Pixels:
     Args:
         refs: where the images are.
         prepare: resizes and crops a decoded image to uint8 ``[3, height, width]``.
+
+    Attributes:
+        keep: whether prepared images are kept in memory, for those that are used again.
     """
 
     def __init__(self, refs: Sequence[ImageRef], prepare: Callable[[Image.Image], Tensor]) -> None:
+        self.keep = True
         self._refs = refs
         self._prepare = prepare
         self._kept: dict[int, Tensor] = {}
@@ -43,7 +47,7 @@ class Pixels:
         pixels = self._kept.get(index)
         if pixels is None:
             pixels = self._prepare(decode(self._refs[index]))
-            if self._bytes < KEEP_BYTES:
+            if self.keep and self._bytes < KEEP_BYTES:
                 self._kept[index] = pixels
                 self._bytes += pixels.numel()
         return pixels

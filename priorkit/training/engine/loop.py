@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from priorkit.core.errors import InputError, Interrupted, UsageError
 from priorkit.core.process import distributed
 from priorkit.core.process.progress import progress_bar
-from priorkit.core.process.runtime import Runtime, rank, world_size
+from priorkit.core.process.runtime import Runtime, rank, return_freed_memory, world_size
 from priorkit.training.engine import checkpoint, guard
 from priorkit.training.engine.metrics_log import METRICS, MetricsLog
 from priorkit.training.engine.micro_batches import load_micro_batches
@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 SPIKE_STEPS = 50
 """Number of recent steps whose losses define a spike."""
+
+RETURN_MEMORY_EVERY = 50
+"""Steps on CPUs between returns of freed memory to the system."""
 
 AfterStep = Callable[[int, int], Mapping[str, float]]
 """Called after every step with the number of finished steps and of tokens or samples trained on so far;
@@ -173,6 +176,8 @@ def train(
                 tracker.log({**row, **timing, **_gpu_memory(runtime)}, step + 1)
             bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
             bar.advance()
+            if runtime.device.type == "cpu" and (step + 1) % RETURN_MEMORY_EVERY == 0:
+                return_freed_memory()
             for finished, branch in branches:
                 if finished == step + 1:
                     branch_off(branch)

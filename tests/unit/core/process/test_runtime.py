@@ -41,3 +41,29 @@ def test_few_kernels_are_kept_unless_the_user_wants_more() -> None:
     assert kernels_made(3) == 3
     assert kernels_made(many) == many + 1
     assert kernels_made(many, ONEDNN_PRIMITIVE_CACHE_CAPACITY="1024") == many
+
+
+HOLES = """
+import sys
+from priorkit.core.process import runtime
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+runtime.keep_freed_memory()
+blocks = [b"x" * (1 << 20) for _ in range(200)]
+kept = blocks[::40]
+last = blocks[-1]
+del blocks
+full = resident()
+runtime.return_freed_memory()
+print(full - resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_until_it_is_returned() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HOLES], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(done.stdout) > 150 << 20

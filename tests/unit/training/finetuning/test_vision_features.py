@@ -54,3 +54,17 @@ def test_the_limit_holds_for_what_features_take(tmp_path, monkeypatch, dtype, by
         assert features is not None
         assert features.shape == (2, STATES, POSITIONS, WIDTH)
         assert features[:, 0, 0, 0].tolist() == [1.0, pytest.approx(1 / 3, abs=2e-3)]
+
+
+@pytest.mark.parametrize(
+    ("trained", "epochs", "kept"), [(False, 0.9, False), (False, 3, False), (True, 1, False), (True, 3, True)]
+)
+def test_images_are_kept_only_where_they_are_used_again(
+    tmp_path, trained: bool, epochs: float, kept: bool
+) -> None:
+    """Cached features are computed from each image once; without them every epoch needs the images."""
+    pixels = pixels_of(tmp_path)
+    runtime = Runtime(torch.device("cpu"), "fp32", 0)
+    choose_features(Seer(torch.float32), pixels, trained=trained, runtime=runtime, workers=0, epochs=epochs)
+    first = pixels[2]
+    assert (pixels[2] is first) == kept
