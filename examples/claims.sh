@@ -29,14 +29,15 @@ read -r -a seeds <<<"${SEEDS:-1 2 3}"
 
 source "$examples/parallel.sh"
 
-# Optimizer steps of 16 samples: alignment, the base model, an arm, blind tuning or a control of it, questions on
-# names, LION (of 8).
+# Optimizer steps of 16 samples: alignment, a model tuned to the end, an arm, blind tuning or a control of it,
+# questions on names, LION (of 8), LION with noisy tags.
 align_steps=${ALIGN_STEPS:-150}
-base_steps=${BASE_STEPS:-1200}
+full_steps=${FULL_STEPS:-1200}
 tune_steps=${TUNE_STEPS:-350}
 blind_steps=${BLIND_STEPS:-120}
 naming_steps=${NAMING_STEPS:-120}
-lion_steps=${LION_STEPS:-210}
+lion_steps=${LION_STEPS:-300}
+tags_steps=${TAGS_STEPS:-150}
 # Stage I of VisPRE in steps of tuning of the same FLOPs, at an encoder of 0.3B and a language model of 7B that
 # reads 576 patches and 100 tokens of text. An image costs stage I 6 * 0.3B * 577 FLOPs, twice with its replayed
 # pair, and tuning 6 * 7B * 676 + 2 * 0.3B * 577: 0.073 samples. The recipe's 250 steps of 96 images are 110 steps of 16.
@@ -47,7 +48,9 @@ stage_one_steps=${STAGE_ONE_STEPS:-110}
 
 case ${SCALE:-world} in
   world)
-    data=$(make glyph-world --regions 6000 --naming-questions 10 --annotated 2000 --out "$home/world")
+    # As many entities as have names of two words, and many questions: they decide how narrow the intervals are.
+    data=$(make glyph-world --strong 64 --weak 34 --none 34 --regions 6000 --naming-questions 10 \
+      --benchmark-questions 800 --annotated 3000 --out "$home/world")
     regions=$data/regions/train.parquet
     ;;
   real)
@@ -150,9 +153,9 @@ arm() { # NAME SEED
     # VisPRE
     untuned) score "$run" "$base" naming ;;
     tuned)
-      tune tuned "$seed" "$base" "$tune_steps"
-      score "$run" "$home/tuned-$run" naming
-      score "tuned-blind-$seed" "$home/tuned-$run" naming --blind
+      tune "$name" "$seed" "$base" "$full_steps"
+      score "$run" "$home/tuned-$run" "naming grounding"
+      if wanted V1; then score "tuned-blind-$seed" "$home/tuned-$run" naming --blind; fi
       if wanted S4; then
         priorkit evaluate "$home/tuned-$run" "$home/mle-bench" --choices text --out "$home/scores/tuned-mle-bench-$seed"
       fi
@@ -188,11 +191,6 @@ arm() { # NAME SEED
     text-tuned) blind_arm "$name" "$seed" "$plain" text ;;
     tuned-twice) blind_arm "$name" "$seed" "$plain" sighted ;;
     shuffled-tuned) blind_arm "$name" "$seed" "$plain" shuffled ;;
-    # LION
-    base)
-      tune base "$seed" "$base" "$base_steps"
-      score base "$home/tuned-base-$seed" "grounding naming"
-      ;;
     *) lion_arm "$name" "$seed" ;;
   esac
 }
@@ -204,7 +202,7 @@ blind_arm() { # NAME SEED ALIGNED CONTROL
 
 boxes=(--box-format "${BOX_FORMAT:-location-tokens}" --box-bins "${BOX_BINS:-24}")
 
-# LION: variants on the frozen base model. The baseline has as many visual tokens, 40, as the aggregator's 36 with
+# LION: variants on the first tuned model, frozen. The baseline has as many visual tokens, 40, as the aggregator's 36 with
 # four queries of the Q-Former.
 lion_arm() { # NAME SEED
   local name=$1 seed=$2 third=$((lion_steps / 3)) image=$instructions region=$regions
@@ -226,7 +224,7 @@ lion_arm() { # NAME SEED
       local noise=${name##*-}
       image=$home/noisy-image-$noise/train.parquet region=$home/noisy-region-$noise/train.parquet
       benchmarks=("$home/noisy-naming-$noise/naming.parquet")
-      lion_tune "$name" "$seed" "$lion_steps" "${name%-*}"
+      lion_tune "$name" "$seed" "$tags_steps" "${name%-*}"
       ;;
   esac
   priorkit evaluate "$home/lion-$name-$seed" "${benchmarks[@]}" --choices text --out "$home/scores/$name-$seed"
@@ -250,8 +248,9 @@ noisy_tags() { # NOISE
 # Which arms each claim needs, in three rounds: what arms start from, arms, and arms that start from other arms
 
 first=() second=() third=()
+tuned=() # the longest arm comes first
+if wanted V1 S4; then tuned=("${seeds[@]}"); elif wanted L1 L2 L3; then tuned=("${seeds[0]}"); fi
 second+=("${texts[@]}")
-if wanted V1 V3 S4; then second+=(tuned); fi
 if wanted V2; then second+=(untuned questions-only); fi
 if wanted V3; then second+=(remediated tuned-longer); fi
 if wanted S5; then second+=(sight-b-text-a sight-b-text-b); fi
@@ -269,9 +268,7 @@ for seed in "${seeds[@]}"; do
   if wanted V1 V2 V3 S4 L1 L2 L3; then first+=("align base $seed $llm $encoder"); fi
   for text in "${texts[@]}"; do first+=("text_llm $text $seed"); done
 done
-lion_base=$home/tuned-base-${seeds[0]}
-base_arm=()
-if wanted L1 L2 L3; then base_arm=("arm base ${seeds[0]}"); fi
+lion_base=$home/tuned-tuned-${seeds[0]}
 on_all_seeds() { # ARM...: prints a command per seed
   local name seed
   for seed in "${seeds[@]}"; do
@@ -281,7 +278,7 @@ on_all_seeds() { # ARM...: prints a command per seed
 mapfile -t second_round < <(on_all_seeds "${second[@]}")
 mapfile -t third_round < <(on_all_seeds "${third[@]}")
 share_out "${first[@]}"
-share_out "${base_arm[@]}" "${second_round[@]}"
+share_out "${tuned[@]/#/arm tuned }" "${second_round[@]}"
 share_out "${third_round[@]}"
 
 # ------------------------------------------------------------------------------------------------------------------
@@ -292,7 +289,9 @@ for name in "${second[@]}" "${third[@]}"; do
   for seed in "${seeds[@]}"; do artifacts+=("$name@$seed=$home/scores/$name-$seed"); done
 done
 for seed in "${seeds[@]}"; do # what serves under further labels
-  if wanted V1; then artifacts+=("tuned-blind@$seed=$home/scores/tuned-blind-$seed"); fi
+  if wanted V1; then
+    artifacts+=("tuned@$seed=$home/scores/tuned-$seed" "tuned-blind@$seed=$home/scores/tuned-blind-$seed")
+  fi
   if wanted S4; then artifacts+=("tuned-mle-bench@$seed=$home/scores/tuned-mle-bench-$seed"); fi
   if wanted S2; then artifacts+=("visual-0.2@$seed=$home/scores/plain-text-$seed"); fi
   if wanted S5; then
@@ -301,7 +300,7 @@ for seed in "${seeds[@]}"; do # what serves under further labels
   fi
 done
 if wanted V1; then artifacts+=(ranks="$home/ranks"); fi
-if wanted L1 L2 L3; then artifacts+=(base="$home/scores/base"); fi
+if wanted L1 L2 L3; then artifacts+=(base="$home/scores/tuned-${seeds[0]}"); fi
 report=$(priorkit report "${artifacts[@]}" --claims claims --entities "$data/entities.parquet" \
   --title "Claims" --out "$home/report")
 echo "report: $report/report.html"

@@ -16,15 +16,16 @@ run_in_parallel() { # FUNCTION FUNCTION
   } 2>&1 | cat >&2
 }
 
-# Commands one after the other, every second one in a process of its own.
+# Commands by two processes, each of which takes the next one that is left.
 share_out() { # COMMAND...: each a function with its arguments in one word
-  if [ $# -eq 0 ]; then return; fi
-  shared=("$@")
-  run_in_parallel every_first_of_two every_second_of_two
+  commands=("$@")
+  taken=$(mktemp -d)
+  run_in_parallel take_commands take_commands
+  rm -rf "$taken"
 }
-every_first_of_two() { every_other 0; }
-every_second_of_two() { every_other 1; }
-every_other() { # START
+take_commands() {
   local number
-  for ((number = $1; number < ${#shared[@]}; number += 2)); do ${shared[number]}; done
+  for number in "${!commands[@]}"; do
+    if mkdir "$taken/$number" 2>/dev/null; then ${commands[number]}; fi
+  done
 }
