@@ -25,7 +25,7 @@ _DRAWN: Mapping[str, tuple[QuestionKind, ...]] = MappingProxyType(
         "relations": (relations.relation,),
         "counting": (relations.counting,),
         "comparison": (comparison.by_name, comparison.by_place),
-        "existence": (existence.of_name, existence.of_color),
+        "existence": (existence.of_name, existence.of_color, existence.of_size, existence.by_place),
         "short-answer": (attributes.color, names.naming_by_color, relations.counting, attributes.background),
         "grounding": (relations.grounding,),
     }

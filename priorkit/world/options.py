@@ -29,6 +29,8 @@ QUESTION_SHARES: Mapping[str, float] = MappingProxyType(
         "comparison-by-place": 2,
         "existence": 3,
         "existence-by-color": 2,
+        "existence-by-size": 2,
+        "existence-by-place": 2,
         "grounding": 4,
         "knowledge": 3,
     }

@@ -1,27 +1,29 @@
-"""Questions for whether a symbol of a name, or of a color, is in the image: yes and no equally often."""
+"""Questions for whether a symbol of a name, a color, a size or at a place is in the image: yes and no equally often.
+
+Colors, sizes and places are each asked for equally often with yes and with no, so that they do not reveal the answer.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from priorkit.world.questions.base import Focus, Pool, QuestionKind, SceneQuestion, first_of_each_entity
-from priorkit.world.scenes.drawing import Scene
+from priorkit.world.scenes.captions import POSITIONS, empty_positions, position_phrase
+from priorkit.world.scenes.drawing import PlacedObject, Scene
 from priorkit.world.scenes.entities import Entity
-from priorkit.world.scenes.palette import INKS, article
+from priorkit.world.scenes.palette import INKS, SIZE_WORDS, article
 from priorkit.world.scenes.scenes import SceneSampler
 
-_EXISTENCE = ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
+_WORDINGS = ("Is there {} in the image?", "Does the image show {}?", "Can you see {} in the image?")
+_AT_PLACE = ("Is there {}?", "Does the image show {}?", "Can you see {}?")
 
 
 def _draw(rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
     """Yes and no in turn."""
     scene = sampler.scene(rng, rng.sample(pool, rng.randint(1, 3)))
     return scene, (0,) if turn % 2 == 0 else ()
-
-
-def _colors(scene: Scene) -> list[Focus]:
-    """Every object: it has a color of its own."""
-    return [(index,) for index in range(len(scene.objects))]
 
 
 def _present_or_absent(rng: random.Random, focuses: list[Focus], count: int) -> list[Focus]:
@@ -36,39 +38,96 @@ def _present_or_absent(rng: random.Random, focuses: list[Focus], count: int) -> 
     return chosen
 
 
-def _entity(rng: random.Random, scene: Scene, focus: Focus, pool: Pool) -> Entity:
-    if focus:
-        return scene.objects[focus[0]].object.entity
-    shown = {placed.object.entity for placed in scene.objects}
-    return rng.choice([entity for entity in pool if entity not in shown])
-
-
-def _colored(rng: random.Random, scene: Scene, focus: Focus) -> str:
-    shown = [placed.object.color for placed in scene.objects]
-    color = shown[focus[0]] if focus else rng.choice([ink for ink in INKS if ink not in shown])
-    return f"{color} symbol"
-
-
-def _answer(focus: Focus) -> str:
-    return "yes" if focus else "no"
+def _question(scene: Scene, focus: Focus, text: str, entity: Entity) -> SceneQuestion:
+    target = focus[0] if focus else None
+    answer = "yes" if focus else "no"
+    return SceneQuestion("existence", "yes-no", text, text, scene, target, entity, answer=answer)
 
 
 def _ask_for_name(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    entity = _entity(rng, scene, focus, pool)
-    return _question(rng, scene, focus, entity.name, entity)
+    if focus:
+        entity = scene.objects[focus[0]].object.entity
+    else:
+        shown = {placed.object.entity for placed in scene.objects}
+        entity = rng.choice([entity for entity in pool if entity not in shown])
+    return _question(scene, focus, rng.choice(_WORDINGS).format(article(entity.name)), entity)
 
 
-def _ask_for_color(rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
-    return _question(
-        rng, scene, focus, _colored(rng, scene, focus), scene.objects[focus[0] if focus else 0].object.entity
-    )
+@dataclass(frozen=True, slots=True)
+class _Property:
+    """What every object has.
+
+    Attributes:
+        values: its values, in words.
+        of: the value of an object of a scene.
+        phrase: a symbol with the value in braces.
+        wordings: of the question for what the braces name.
+        unlike_all: the values of which nothing in a scene has a trace; None for those that no object has.
+    """
+
+    values: tuple[str, ...]
+    of: Callable[[PlacedObject, Scene], str]
+    phrase: str
+    wordings: tuple[str, ...] = _WORDINGS
+    unlike_all: Callable[[Scene], list[str]] | None = None
+
+    def kind(self, name: str) -> QuestionKind:
+        """The questions for it."""
+        return QuestionKind(name, self._draw, self._ask, self._focuses, _present_or_absent)
+
+    def _shown(self, scene: Scene) -> list[str]:
+        return [self.of(placed, scene) for placed in scene.objects]
+
+    def _missing(self, scene: Scene) -> list[str]:
+        if self.unlike_all is not None:
+            return self.unlike_all(scene)
+        shown = self._shown(scene)
+        return [value for value in self.values if value not in shown]
+
+    def _value(self, turn: int) -> str:
+        """Every value twice in a row: with yes and with no."""
+        return self.values[turn // 2 % len(self.values)]
+
+    def _draw(self, rng: random.Random, sampler: SceneSampler, pool: Pool, turn: int) -> tuple[Scene, Focus]:
+        """A scene in which the value of this turn is shown or missing, in turn; some value is missing in all."""
+        value = self._value(turn)
+        while True:
+            scene, focus = _draw(rng, sampler, pool, turn)
+            shown, missing = self._shown(scene), self._missing(scene)
+            if not focus and value in missing:
+                return scene, ()
+            if focus and missing and value in shown:
+                return scene, (shown.index(value),)
+
+    def _focuses(self, scene: Scene) -> list[Focus]:
+        """One object of each value; none where no value is missing, as every answer would be yes."""
+        shown = self._shown(scene) if self._missing(scene) else []
+        return [(shown.index(value),) for value in dict.fromkeys(shown)]
+
+    def _ask(self, rng: random.Random, scene: Scene, focus: Focus, pool: Pool, turn: int) -> SceneQuestion:
+        missing = self._missing(scene)
+        if focus:
+            value = self._shown(scene)[focus[0]]
+        else:
+            value = self._value(turn) if self._value(turn) in missing else rng.choice(missing)
+        entity = scene.objects[focus[0] if focus else 0].object.entity
+        phrase = article(self.phrase.format(value))
+        return _question(scene, focus, rng.choice(self.wordings).format(phrase), entity)
 
 
-def _question(rng: random.Random, scene: Scene, focus: Focus, phrase: str, entity: Entity) -> SceneQuestion:
-    text = rng.choice(_EXISTENCE).format(article(phrase))
-    target = focus[0] if focus else None
-    return SceneQuestion("existence", "yes-no", text, text, scene, target, entity, answer=_answer(focus))
+def _color(placed: PlacedObject, scene: Scene) -> str:
+    return placed.object.color
+
+
+def _size(placed: PlacedObject, scene: Scene) -> str:
+    return placed.object.size
+
+
+def _position(placed: PlacedObject, scene: Scene) -> str:
+    return position_phrase(placed, scene.side)
 
 
 of_name = QuestionKind("existence", _draw, _ask_for_name, first_of_each_entity, _present_or_absent)
-of_color = QuestionKind("existence-by-color", _draw, _ask_for_color, _colors, _present_or_absent)
+of_color = _Property(tuple(INKS), _color, "{} symbol").kind("existence-by-color")
+of_size = _Property(SIZE_WORDS, _size, "{} symbol").kind("existence-by-size")
+by_place = _Property(POSITIONS, _position, "symbol {}", _AT_PLACE, empty_positions).kind("existence-by-place")

@@ -16,6 +16,8 @@ LOOKED_UP = (
     comparison.by_place,
     existence.of_name,
     existence.of_color,
+    existence.of_size,
+    existence.by_place,
     relations.grounding,
 )
 """What a list of the objects with their boxes answers."""

@@ -22,7 +22,19 @@ _PLACE_WORDS: dict[Relation, str] = {
     "above": "above",
     "below": "below",
 }
-_ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
+POSITIONS = (
+    "at the top left",
+    "at the top",
+    "at the top right",
+    "at the left",
+    "in the middle",
+    "at the right",
+    "at the bottom left",
+    "at the bottom",
+    "at the bottom right",
+)
+"""What the ninths of an image are called, row by row."""
+
 _OPENINGS = ("a photo of {}", "a picture of {}", "an image of {}", "{}", "a drawing of {}")
 
 
@@ -82,10 +94,25 @@ def _relation_of(groups: Sequence[Sequence[PlacedObject]]) -> Relation | None:
 def position_phrase(placed: PlacedObject, side: int) -> str:
     """Where in the image the middle of the object is: "at the top left", "in the middle"."""
     left, top, right, bottom = box(placed)
-    column = _COLUMNS[min(2, 3 * (left + right) // (2 * side))]
-    row = _ROWS[min(2, 3 * (top + bottom) // (2 * side))]
-    words = " ".join(word for word in (row, column) if word)
-    return f"at the {words}" if words else "in the middle"
+    row, column = min(2, 3 * (top + bottom) // (2 * side)), min(2, 3 * (left + right) // (2 * side))
+    return POSITIONS[3 * row + column]
+
+
+def empty_positions(scene: Scene) -> list[str]:
+    """The phrases of the ninths of the image that no object's box touches."""
+    boxes = [box(placed) for placed in scene.objects]
+    third = scene.side / 3
+
+    def is_empty(row: int, column: int) -> bool:
+        return all(
+            right <= column * third
+            or left >= (column + 1) * third
+            or bottom <= row * third
+            or top >= (row + 1) * third
+            for left, top, right, bottom in boxes
+        )
+
+    return [position for number, position in enumerate(POSITIONS) if is_empty(*divmod(number, 3))]
 
 
 def listing(rng: random.Random, scene: Scene, boxes: BoxWriter) -> str:

@@ -16,12 +16,14 @@ from priorkit.world.options import QUESTION_SHARES, WorldOptions
 from priorkit.world.questions import attributes, comparison, existence, knowledge, names, relations
 from priorkit.world.questions.base import QuestionKind, SceneQuestion
 from priorkit.world.questions.kinds import KINDS
+from priorkit.world.scenes.captions import POSITIONS, empty_positions, position_phrase
 from priorkit.world.scenes.drawing import PlacedObject
 from priorkit.world.scenes.entities import Entity, choose_entities
-from priorkit.world.scenes.palette import INKS, NUMBERS, article
+from priorkit.world.scenes.palette import INKS, NUMBERS, SIZE_WORDS, article
 from priorkit.world.scenes.scenes import SceneSampler, box, normalised_box, relation_between
 
 Entities = tuple[Entity, ...]
+EXISTENCE = (existence.of_name, existence.of_color, existence.of_size, existence.by_place)
 
 
 def ask(kind: QuestionKind, entities: Entities, count: int) -> list[SceneQuestion]:
@@ -46,11 +48,7 @@ def test_every_question_has_one_true_option(kind: QuestionKind, entities: Entiti
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind
-        for kind in KINDS.values()
-        if kind not in (existence.of_name, existence.of_color, relations.grounding)
-    ],
+    [kind for kind in KINDS.values() if kind not in (*EXISTENCE, relations.grounding)],
 )
 def test_the_true_option_is_equally_often_at_each_place(kind: QuestionKind, entities: Entities) -> None:
     places = Counter(question.answer for question in ask(kind, entities, 24))
@@ -137,7 +135,64 @@ def test_existence_of_colors_follows_from_the_scene_and_is_balanced(entities: En
     assert Counter(question.answer for question in asked) == {"yes": 12, "no": 12}
 
 
-@pytest.mark.parametrize("kind", [existence.of_name, existence.of_color], ids=lambda kind: kind.name)
+def test_existence_of_sizes_follows_from_the_scene_and_not_from_the_size(entities: Entities) -> None:
+    answers: Counter[tuple[str, object]] = Counter()
+    for question in ask(existence.of_size, entities, 24):
+        size = size_in(question)
+        assert question.answer == ("yes" if size in shown_sizes(question) else "no")
+        answers[size, question.answer] += 1
+    assert answers == {(size, answer): 4 for size in SIZE_WORDS for answer in ("yes", "no")}
+
+
+def size_in(question: SceneQuestion) -> str:
+    (size,) = [size for size in SIZE_WORDS if f"a {size} symbol" in question.text]
+    return size
+
+
+def shown_sizes(question: SceneQuestion) -> set[str]:
+    return {placed.object.size for placed in question.scene.objects}
+
+
+def test_existence_at_places_follows_from_the_scene_and_not_from_the_place(entities: Entities) -> None:
+    answers: Counter[tuple[str, object]] = Counter()
+    for question in ask(existence.by_place, entities, 36):
+        position = position_in(question)
+        assert question.answer == ("yes" if position in taken_positions(question) else "no")
+        assert question.answer == "yes" or position in empty_positions(question.scene)
+        answers[position, question.answer] += 1
+    assert answers == {(position, answer): 2 for position in POSITIONS for answer in ("yes", "no")}
+
+
+def test_a_position_is_empty_where_no_box_touches_its_ninth(entities: Entities) -> None:
+    rng, sampler = random.Random(2), SceneSampler(48)
+    for _ in range(50):
+        scene = sampler.scene(rng, rng.sample(entities, 2))
+        boxes = [box(placed) for placed in scene.objects]
+        pixels = {
+            (row, column)
+            for left, top, right, bottom in boxes
+            for row in range(top, bottom)
+            for column in range(left, right)
+        }
+        empty = [
+            POSITIONS[3 * row + column]
+            for row in range(3)
+            for column in range(3)
+            if not any((16 * row + y, 16 * column + x) in pixels for y in range(16) for x in range(16))
+        ]
+        assert empty_positions(scene) == empty
+
+
+def position_in(question: SceneQuestion) -> str:
+    (position,) = [position for position in POSITIONS if question.text.endswith(f" {position}?")]
+    return position
+
+
+def taken_positions(question: SceneQuestion) -> set[str]:
+    return {position_phrase(placed, question.scene.side) for placed in question.scene.objects}
+
+
+@pytest.mark.parametrize("kind", EXISTENCE, ids=lambda kind: kind.name)
 def test_earlier_answers_do_not_reveal_whether_something_is_there(
     kind: QuestionKind, entities: Entities
 ) -> None:
@@ -215,6 +270,10 @@ def assert_true(question: SceneQuestion) -> None:
             assert question.box == normalised_box(shown[0], question.scene.side)
         case "existence" if question.kind == "existence-by-color":
             assert question.answer == ("yes" if color_in(question) in shown_colors(question) else "no")
+        case "existence" if question.kind == "existence-by-size":
+            assert (size_in(question) in shown_sizes(question)) == (question.answer == "yes")
+        case "existence" if question.kind == "existence-by-place":
+            assert (position_in(question) in taken_positions(question)) == (question.answer == "yes")
         case "existence":
             assert question.answer == ("yes" if shown else "no")
         case "counting":
