@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from itertools import chain
 import pytest
 
 from priorkit.world.options import WorldOptions
+from priorkit.world.scenes.captions import POSITIONS
 from priorkit.world.scenes.entities import Entity, choose_entities
 from priorkit.world.text import documents as world_text
 from priorkit.world.text import real_text, reasoning
@@ -70,18 +72,27 @@ def test_lists_answer_their_questions() -> None:
                 (box,) = [box for *_, name, box in found if f"the {name}" in question and box == reply]
                 assert box == reply
             elif reply in ("yes", "no"):
-                named = [
+                meant = [
                     name
-                    for _, color, name, _ in found
-                    if re.search(rf"\ban? ({name}|{color} symbol)\b", question)
+                    for size, color, name, written in found
+                    if re.search(
+                        rf"\ban? ({name}|({color}|{size}) symbol)$", question.removesuffix(" in the image")
+                    )
+                    or question.endswith(f" symbol {position(written)}")
                 ]
-                assert bool(named) == (reply == "yes")
+                assert bool(meant) == (reply == "yes")
             elif match := re.search(r"colour (?:is|does|of) the (.+?)(?: have)?$", question):
                 assert [color for _, color, name, _ in found if name == match[1]] == [reply]
             else:
                 continue
             answered += 1
     assert answered > 100
+
+
+def position(written: str) -> str:
+    """What the ninth of the image is called in which the middle of a written box lies."""
+    left, top, right, bottom = (round(48 * share) for share in json.loads(written))
+    return POSITIONS[3 * (3 * (top + bottom) // 96) + 3 * (left + right) // 96]
 
 
 def test_facts_are_true() -> None:
