@@ -112,12 +112,18 @@ class Plain:
 
     @torch.no_grad()
     def feature(self, path: Path) -> np.ndarray:
-        """The mean over positions of what the encoder puts out while the model reads the prompt, float64."""
+        """The mean over positions of what the projector reads while the model reads the prompt, float64."""
         seen: list[Any] = []
-        tower = next(getattr(self.model.model, name) for name in TOWERS if hasattr(self.model.model, name))
-        handle = tower.register_forward_hook(
-            lambda module, args, output: seen.append(output.last_hidden_state)
-        )
+        inner = self.model.model
+        if hasattr(inner, "multi_modal_projector"):
+            handle = inner.multi_modal_projector.register_forward_pre_hook(
+                lambda module, args: seen.append(args[0])
+            )
+        else:
+            tower = next(getattr(inner, name) for name in TOWERS if hasattr(inner, name))
+            handle = tower.register_forward_hook(
+                lambda module, args, output: seen.append(output.last_hidden_state)
+            )
         self.model(**self._inputs(self.prompt, path))
         handle.remove()
         return seen[0].reshape(-1, seen[0].shape[-1]).double().mean(0).numpy()
@@ -153,6 +159,9 @@ def test_what_cross_attention_does_not_allow_is_left_out_and_said(cli, images: P
     results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
     assert set(results["left_out"]) == {"name_retrieval"} < set(results["not_measured"])
     assert "name_retrieval" not in pq.read_table(tmp_path / "out" / "table.parquet").column_names
+    assert cli("report", tmp_path / "out", "--out", tmp_path / "page").code == 0
+    page = (tmp_path / "page" / "report.html").read_text("utf-8")
+    assert "Left out: name retrieval (its language model reads images otherwise" in page
 
 
 def kind(folder: Path, model_type: str) -> None:

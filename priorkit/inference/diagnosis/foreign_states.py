@@ -45,7 +45,7 @@ def foreign_states(
 ) -> ImageStates:
     """States of all images: each passes the encoder by itself, and the whole model once with its question.
 
-    Encoder features are means of the encoder's last hidden state.
+    Encoder features are means over the positions that the projector reads.
 
     Args:
         backend: a model of transformers with its processor.
@@ -101,7 +101,7 @@ def foreign_states(
 def _encoded(
     backend: GenerateBackend, prompts: Sequence[Prompt], left_out: dict[str, str]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Means of the encoder's states and of the projected tokens of each image; None where there is no encoder."""
+    """Means of what the projector reads and gives for each image; None where there is no encoder."""
     try:
         part = image_part_of(
             backend.model, backend.processor, backend.image_token, backend.tokenizer.name_or_path
@@ -125,8 +125,8 @@ def _encoded(
 
 
 def _means(part: ImagePart, prompt: Prompt, max_pixels: int) -> tuple[Tensor, Tensor]:
-    states, embedded = part.encode(part.prepare(decode_bounded(prompt.images[0], max_pixels)))
-    return states.float().mean(0).cpu(), embedded.float().mean(0).cpu()
+    encoded = part.encode(part.prepare(decode_bounded(prompt.images[0], max_pixels)))
+    return encoded.read.float().mean(0).cpu(), encoded.embedded.float().mean(0).cpu()
 
 
 def head_of(backend: GenerateBackend) -> Any:

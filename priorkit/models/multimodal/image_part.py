@@ -8,14 +8,15 @@ prepared input, encoded by itself, and its feature is the mean over the position
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorkit.core.errors import InputError, library_reads
 from priorkit.models.folder import read_json
@@ -72,6 +73,22 @@ def _model_class(folder: Path) -> Any:
     return MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
 
 
+@dataclass(frozen=True)
+class EncodedImage:
+    """What the encoder and the projector make of one image.
+
+    Attributes:
+        states: the encoder's last hidden state without padding, ``[positions, width]``.
+        read: what the projector reads, ``[positions, width]``: in LLaVA's families often of an earlier layer, or of
+            several; the last hidden state in families whose projector is part of the encoder.
+        embedded: what the language model gets, ``[image tokens, hidden]``.
+    """
+
+    states: Tensor
+    read: Tensor
+    embedded: Tensor
+
+
 @dataclass
 class ImagePart:
     """The image encoder of a multimodal model, with its preprocessing; it has no text tower.
@@ -123,17 +140,8 @@ class ImagePart:
         """Images stay apart: they differ in tiles and resolution."""
         return prepared
 
-    def states(self, prepared: Prepared) -> Tensor:
-        """The encoder's last hidden state of an image, without padding: ``[positions, width]``."""
-        return self.encode(prepared)[0]
-
-    def encode(self, prepared: Prepared) -> tuple[Tensor, Tensor]:
-        """What the encoder and the projector make of an image.
-
-        Returns:
-            The encoder's last hidden state without padding, ``[positions, width]``, and the embeddings that the
-            language model gets, ``[image tokens, hidden]``.
-        """
+    def encode(self, prepared: Prepared) -> EncodedImage:
+        """What the encoder and the projector make of an image."""
         dtype = next(self.model.parameters()).dtype
         given = {
             name: value.to(self.device, dtype if value.is_floating_point() else None)
@@ -142,7 +150,8 @@ class ImagePart:
         if self.model.config.model_type == _CROSS_ATTENTION:
             return self._encode_tiles(given)
         known = {name: value for name, value in given.items() if name in self._arguments}
-        output = self.model.get_image_features(**known)
+        with _inputs_of(self._projector) as read:
+            output = self.model.get_image_features(**known)
         state, projected = output.last_hidden_state, output.pooler_output
         if state is None:
             raise InputError(f"{type(self.model).__name__} gives no states of its image encoder")
@@ -150,21 +159,25 @@ class ImagePart:
         if mask is not None and mask.shape == state.shape[:-1]:
             state = state[mask.bool()]
         embedded = projected if isinstance(projected, Tensor) else torch.cat([*projected])
-        return state.reshape(-1, state.shape[-1]), embedded.reshape(-1, embedded.shape[-1])
+        return EncodedImage(_positions(state), torch.cat(read or [_positions(state)]), _positions(embedded))
 
-    def _encode_tiles(self, given: Prepared) -> tuple[Tensor, Tensor]:
+    @property
+    def _projector(self) -> nn.Module | None:
+        """The module between encoder and language model, where the family has one by the usual name."""
+        return getattr(getattr(self.model, "model", self.model), "multi_modal_projector", None)
+
+    def _encode_tiles(self, given: Prepared) -> EncodedImage:
         """Llama 3.2 Vision: states of all tiles, ``[images, media, tiles, positions, width]``."""
         inner = self.model.model
         known = inspect.signature(inner.vision_model.forward).parameters
         output = inner.vision_model(**{name: value for name, value in given.items() if name in known})
-        state = output.last_hidden_state[given["aspect_ratio_mask"].bool()]
-        state = state.reshape(-1, state.shape[-1])
-        return state, inner.multi_modal_projector(state)
+        state = _positions(output.last_hidden_state[given["aspect_ratio_mask"].bool()])
+        return EncodedImage(state, state, inner.multi_modal_projector(state))
 
     @torch.no_grad()
     def encode_images(self, prepared: Sequence[Prepared]) -> Tensor:
         """L2-normalized fp32 features ``[batch, width]`` on the CPU, each the mean over an image's positions."""
-        features = torch.stack([self.states(image).float().mean(0) for image in prepared])
+        features = torch.stack([self.encode(image).states.float().mean(0) for image in prepared])
         return torch.nn.functional.normalize(features, dim=-1).cpu()
 
 
@@ -204,6 +217,24 @@ def image_part_of(model: Any, processor: Any, image_token: str, where: str) -> I
     with library_reads("its image processor and image encoder do not work together", where):
         part.encode_images([part.prepare(picture)])
     return part
+
+
+def _positions(states: Tensor) -> Tensor:
+    return states.reshape(-1, states.shape[-1])
+
+
+@contextmanager
+def _inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """The first argument of every call of a module, ``[positions, width]``."""
+    seen: list[Tensor] = []
+    if module is None:
+        yield seen
+        return
+    hook = module.register_forward_pre_hook(lambda _, given: seen.append(_positions(given[0])))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _refuse_without_encoder(model: Any, kind: str, where: str) -> None:

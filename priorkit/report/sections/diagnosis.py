@@ -68,6 +68,8 @@ def _verdicts(member: Member, results: dict[str, Any]) -> Table:
     note = f"By {results['verdicts_by']}, compared with {results['control_entities']} entities that work."
     if "false_discovery_rate" in results:
         note += f" False-discovery rate {results['false_discovery_rate']:g} within each part."
+    left_out: dict[str, str] = results.get("left_out", {})
+    note += "".join(f" Left out: {name.replace('_', ' ')} ({why})." for name, why in left_out.items())
     return Table("verdicts", "Entities by verdict", ["verdict", "entities", "mean accuracy"], rows, note=note)
 
 

@@ -63,3 +63,31 @@ def test_most_of_the_language_model_is_not_loaded(tmp_path: Path) -> None:
     part = load_image_part(tmp_path)
     assert len(whole.model.language_model.layers) == 2
     assert len(part.model.model.language_model.layers) == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_projector_reads_gives_what_the_language_model_gets(family: str, tmp_path: Path) -> None:
+    save_image_text_model(family, tmp_path)
+    part = load_image_part(tmp_path)
+    encoded = part.encode(part.prepare(decode(ImageRef("0.png", content=picture(0, 40)))))
+    assert encoded.embedded.shape[-1] == part.model.get_input_embeddings().weight.shape[-1]
+    if family in ("mllama", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "idefics2", "idefics3", "smolvlm"):
+        torch.testing.assert_close(encoded.read, encoded.states)
+    if family in ("llava_next", "vipllava"):
+        with torch.no_grad():
+            projected = part.model.model.multi_modal_projector(encoded.read[None])[0]
+        assert len(encoded.read) >= len(projected) > 0
+        # The language model gets these, sorted into rows with separators.
+        for token in projected[:3]:
+            assert (encoded.embedded - token).abs().amax(-1).min() < 1e-5
+
+
+@torch.no_grad()
+def test_of_llava_next_the_layer_before_the_last_is_read(tmp_path: Path) -> None:
+    save_image_text_model("llava_next", tmp_path)
+    part = load_image_part(tmp_path)
+    prepared = part.prepare(decode(ImageRef("0.png", content=picture(0, 40))))
+    tower = part.model.model.vision_tower
+    states = tower(prepared["pixel_values"].flatten(0, 1), output_hidden_states=True).hidden_states
+    assert part.model.config.vision_feature_layer == -2
+    torch.testing.assert_close(part.encode(prepared).read, states[-2][:, 1:].flatten(0, 1))
