@@ -1,4 +1,7 @@
-"""Features of all images in memory: encoded in batches, distributed over processes, cached on disk.
+"""Features of all images: encoded in batches, distributed over processes, cached on disk.
+
+Features that are large are in a file that is mapped into memory from the first batch on, as cached ones are, so that
+patch tokens of many images need no memory of their size.
 
 Any model that prepares images can be used, with a *transform* that says which features to take of a batch.
 """
@@ -29,6 +32,12 @@ T = TypeVar("T")
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Dtypes that features may have."""
+
+MAPPED_FROM = 256 << 20
+"""Bytes of features from which on they are in a file."""
+
+_PART_BYTES = 64 << 20
+"""Bytes of features that processes sum at a time."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,7 @@ def encode(
             select=lambda batch: batch % runtime.world_size() == runtime.rank(),
         )  # fmt: skip
         count = math.ceil(math.ceil(len(items) / batch_size) / runtime.world_size())
-        tensors, reasons = _collect(track(batches, title, count, "batches"), len(items), device)
+        tensors, reasons = _collect(track(batches, title, count, "batches"), len(items), device, cache)
         if cache is not None and runtime.rank() == 0:
             cache.write(tensors)
     else:
@@ -105,27 +114,31 @@ def _read_cache(cache: FeatureCache, device: torch.device) -> dict[str, Tensor] 
     tensors = cache.read() if runtime.rank() == 0 else None
     if not distributed.joined():
         return tensors
-    shape = torch.zeros(5, dtype=torch.int64, device=device)
+    form = torch.zeros(6, dtype=torch.int64, device=device)
     if tensors is not None:
-        sizes = tensors["features"].shape
-        shape[: len(sizes) + 1] = torch.tensor([len(sizes), *sizes])
-    dimensions, *sizes = distributed.total(shape).tolist()
+        features = tensors["features"]
+        form[: features.ndim + 2] = torch.tensor(
+            [features.ndim, _DTYPES.index(features.dtype), *features.shape]
+        )
+    dimensions, dtype, *sizes = distributed.total(form).tolist()
     if not dimensions:
         return None
     if tensors is None:
         tensors = {
-            "features": torch.zeros(sizes[:dimensions]),
+            "features": _zeros(tuple(sizes[:dimensions]), _DTYPES[dtype], cache),
             "rows": torch.zeros(sizes[0], dtype=torch.int64),
             "unusual": torch.zeros(len(KINDS), dtype=torch.int64),
         }
     # Sorted: the order of a file's tensors is arbitrary, and all processes must sum the same tensor.
-    return {name: distributed.total(tensors[name].to(device)).cpu() for name in sorted(tensors)}
+    return {name: _total_by_parts(tensors[name], device) for name in sorted(tensors)}
 
 
 def _collect(
-    batches: Iterable[EncodedBatch], count: int, device: torch.device
+    batches: Iterable[EncodedBatch], count: int, device: torch.device, cache: FeatureCache | None
 ) -> tuple[dict[str, Tensor], dict[int, str]]:
     """The features of all processes' batches, and the reasons of this process's broken images.
+
+    Large features are in a file of the cache's folder.
 
     Returns:
         ``features`` ``[images that decode, ...]``, ``rows`` their indices, ``unusual`` the number of images of
@@ -142,13 +155,13 @@ def _collect(
         # Adding zero makes every zero positive, as the sum over processes does.
         values = batch.features.cpu() + 0.0
         if features is None:
-            features = torch.zeros(count, *values.shape[1:], dtype=values.dtype)
+            features = _zeros((count, *values.shape[1:]), values.dtype, cache)
         features[batch.rows] = values
         good[batch.rows] = 1
         for kind in itertools.chain.from_iterable(batch.kinds):
             unusual[KINDS.index(kind)] += 1
     if distributed.joined():
-        features = _sum_over_processes(features, count, device)
+        features = _sum_over_processes(features, count, device, cache)
         good = distributed.total(good.to(device)).cpu()
         unusual = distributed.total(unusual.to(device)).cpu()
     rows = good.nonzero()[:, 0]
@@ -159,7 +172,9 @@ def _collect(
     return {"features": features, "rows": rows, "unusual": unusual}, reasons
 
 
-def _sum_over_processes(features: Tensor | None, count: int, device: torch.device) -> Tensor | None:
+def _sum_over_processes(
+    features: Tensor | None, count: int, device: torch.device, cache: FeatureCache | None
+) -> Tensor | None:
     """The features of all processes; a process without a batch gets shape and dtype from the others."""
     formats = torch.zeros(runtime.world_size(), 4, dtype=torch.int64, device=device)
     if features is not None:
@@ -169,8 +184,25 @@ def _sum_over_processes(features: Tensor | None, count: int, device: torch.devic
     sizes = [size for size in shape if size]
     if not sizes:
         return None
-    values = torch.zeros(count, *sizes, dtype=_DTYPES[dtype]) if features is None else features
-    return distributed.total(values.to(device)).cpu()
+    values = _zeros((count, *sizes), _DTYPES[dtype], cache) if features is None else features
+    return _total_by_parts(values, device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, cache: FeatureCache | None) -> Tensor:
+    """Zeros in memory, or in a file where they are large and there is a cache."""
+    if cache is not None and math.prod(shape) * dtype.itemsize >= MAPPED_FROM:
+        mapped = cache.mapped_zeros(shape, dtype)
+        if mapped is not None:
+            return mapped
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _total_by_parts(values: Tensor, device: torch.device) -> Tensor:
+    """Sum a tensor over all processes, part by part: the messages, and what is on the device, stay small."""
+    rows = max(1, _PART_BYTES // max(1, values[:1].nbytes))
+    for part in values.split(rows) if len(values) else ():
+        part.copy_(distributed.total(part.to(device)))
+    return values
 
 
 def _reject_broken(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from priorkit.core.inputs import Input
 from priorkit.core.process import runtime
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
@@ -85,6 +87,24 @@ class FeatureCache:
             logger.warning(f"cached features cannot be used: {error.what} ({self.path})")
             return None
         return load_file(self.path / _FILE)
+
+    def mapped_zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
+        """Zeros in a file of the cache's folder that is mapped into memory, and removed with the last use.
+
+        None where the disk has no room or cannot be written.
+        """
+        import torch
+
+        size = math.prod(shape)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(prefix="features-", dir=self.folder) as file:
+                # Reserved: a page that finds no room when it is written back would kill the process.
+                os.posix_fallocate(file.fileno(), 0, size * dtype.itemsize)
+                return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
+        except (AttributeError, OSError) as error:
+            logger.warning(f"the features are kept in memory: {error}")
+            return None
 
     def write(self, tensors: dict[str, Tensor]) -> None:
         """Cache the tensors; a full or read-only disk costs a warning, not the run."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.io.rejects import Rejects
+from priorkit.inference.images import encode as encode_module
 from priorkit.inference.images.batches import EncodedBatch, encode_batches
 from priorkit.inference.images.encode import encode
 from priorkit.inference.images.feature_cache import FeatureCache
@@ -114,3 +117,39 @@ def test_features_are_cached_with_their_rows_and_counts(tmp_path: Path) -> None:
     assert again.unusual_images() == rejects.unusual_images()
     assert rejects.unusual_images()["cmyk"] == 1
     assert not encoded(a=2)[0].cached
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_large_features_are_in_a_file_where_the_disk_has_room(
+    room: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode_module, "MAPPED_FROM", 11 * 4)
+    mapped: list[torch.Tensor | None] = []
+    mapped_zeros = FeatureCache.mapped_zeros
+
+    def noted(cache: FeatureCache, *given: Any) -> torch.Tensor | None:
+        mapped.append(mapped_zeros(cache, *given))
+        return mapped[-1]
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FeatureCache, "mapped_zeros", noted)
+    if not room:
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    found = encode(
+        references(), Red, Red.encode, FeatureCache(tmp_path, {}), batch_size=4, threads=0,
+        device=torch.device("cpu"), rejects=Rejects(0.5),
+    )  # fmt: skip
+    assert [tensor is not None for tensor in mapped] == [room]
+    assert found.features[:, 0].tolist() == found.rows == [0, 1, 2, 4, 5, 6, 7]
+    (kept,) = tmp_path.iterdir()
+    assert (kept / "features.safetensors").is_file()
+
+
+def test_a_sum_by_parts_is_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_module, "_PART_BYTES", 24)
+    monkeypatch.setattr(encode_module.distributed, "total", lambda part: 2 * part)
+    for shape in ((7, 3), (0, 3), (5,)):
+        values = torch.arange(float(math.prod(shape))).view(shape)
+        assert torch.equal(encode_module._total_by_parts(values.clone(), torch.device("cpu")), 2 * values)
