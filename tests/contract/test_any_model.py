@@ -219,7 +219,7 @@ def test_the_encoder_inside_a_model_has_ranks_by_centroids_and_a_probe(
         out,
     )
     assert checked.code == 0, checked.err
-    assert "the probe alone" in checked.err
+    assert "only the probe" in checked.err
 
 
 def changed(folder: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:

@@ -188,7 +188,7 @@ def test_an_encoder_without_a_text_tower_leaves_the_probe(artifacts, cli, tmp_pa
         "diagnose", artifacts.mllm, artifacts.images, "--encoder", vit, *CPU, "--out", tmp_path / "out"
     )
     assert found.code == 0, found.err
-    assert "has no text tower; the encoder is judged by the probe alone" in found.err
+    assert "has no text tower; the encoder is judged only by the probe" in found.err
     assert "rank_e" in json.loads((tmp_path / "out" / "results.json").read_text())["not_measured"]
 
 

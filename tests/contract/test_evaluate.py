@@ -264,7 +264,7 @@ def test_options_texts_blind_limit_and_generation(tmp_path: Path, models: Path, 
     evaluate(tmp_path / "llm", str(models / "llm"), file, "--blind")
     assert samples(tmp_path / "llm")[1]["prompt"] == "What is shown?"
     rescored = evaluate(
-        tmp_path / "anew", "--predictions", str(tmp_path / "blind" / "samples.jsonl"), "--task", "choice"
+        tmp_path / "from-predictions", "--predictions", str(tmp_path / "blind" / "samples.jsonl"), "--task", "choice"
     )["samples"]
     asked = json.loads((tmp_path / "blind" / "results.json").read_text(encoding="utf-8"))["benchmarks"][
         "colours"
@@ -499,7 +499,7 @@ def test_a_changed_image_is_a_changed_input(
     ]
     (tmp_path / "tables").mkdir()
     for name, file, more in (
-        ("beside", tmp_path / "beside.jsonl", ()),
+        ("next-to", tmp_path / "next-to.jsonl", ()),
         ("apart", tmp_path / "tables" / "apart.jsonl", ("--images", str(tmp_path))),
     ):
         command = [
@@ -569,7 +569,7 @@ def test_a_preset_with_circular_choices_suite_metrics_and_rescoring(
     for sample in metric:
         right = sample["parsed"] == sample["answer"] and set(sample["rotations"]) == {sample["answer"]}
         assert sample["score"] == float(right)
-    rescored = evaluate(tmp_path / "anew", "--rescore", str(out), given)["mmbench"]
+    rescored = evaluate(tmp_path / "again", "--rescore", str(out), given)["mmbench"]
     assert rescored["metrics"] == found["metrics"]
     assert rescored["detectable_difference"] == found["detectable_difference"]
     by_options = evaluate(tmp_path / "options", str(models / "llava"), given)["mmbench"]

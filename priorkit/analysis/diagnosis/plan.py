@@ -92,7 +92,7 @@ def plan_diagnosis(
     if entities is not None:
         facts.append(("images", f"{len(entities.images)} of {len(entities.entities)} entities"))
     facts += [
-        ("evidence of the encoder", "Rank_e and the probe" if encoder else "the probe alone"),
+        ("evidence of the encoder", "Rank_e and the probe" if encoder else "only the probe"),
         ("verdicts by", "a fitted model" if verdict_model else "ordered tests"),
         ("false-discovery rate", f"{settings.false_discovery_rate:g} within each part"),
     ]

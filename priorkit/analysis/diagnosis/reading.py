@@ -90,7 +90,7 @@ def _rank_e(
     item = work.inputs.optional("encoder")
     if item is None or not work.plan.payload.rank_e:
         if item is not None:
-            logger.warning(f"{item.given} has no text tower; the encoder is judged by the probe alone")
+            logger.warning(f"{item.given} has no text tower; the encoder is judged only by the probe")
         return None
     from priorkit.inference.rank_e.features import encode_entities
     from priorkit.inference.rank_e.ranking import rank_by_names

@@ -153,7 +153,7 @@ def test_without_a_cache_the_scores_are_the_same(subject: ModelAdapter, monkeypa
 
 @pytest.mark.parametrize("kind", ["gpt2", "mistral"])
 def test_other_families_agree_with_themselves_without_cache(tokenizer, kind: str, monkeypatch) -> None:
-    """Learnt positions, and a window of attention shorter than the prompt."""
+    """Learned positions, and a window of attention shorter than the prompt."""
     fields = {"model_type": kind}
     if kind == "gpt2":
         fields |= {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
