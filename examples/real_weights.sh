@@ -74,10 +74,8 @@ correlation=$(priorkit correlate "$ranks" before="$scores_before" after="$scores
   --blind-evaluation "$blind" --out "$home/correlation")
 
 # What holds each name back.
-diagnosis=()
-if priorkit diagnose --help >/dev/null 2>&1; then
-  diagnosis=(diagnosis="$(priorkit diagnose "$before" "$data/entity_images/test" --encoder "$encoder" --out "$home/diagnosis")")
-fi
+diagnosis=$(priorkit diagnose "$before" "$data/entity_images/test" --encoder "$encoder" --out "$home/diagnosis")
 report=$(priorkit report ranks="$ranks" ranks-after="$ranks_after" before="$scores_before" after="$scores_after" \
-  blind="$blind" written="$written" remedied="$remedied" correlation="$correlation" "${diagnosis[@]}" --out "$home/report")
+  blind="$blind" written="$written" remedied="$remedied" correlation="$correlation" diagnosis="$diagnosis" \
+  --out "$home/report")
 echo "report: $report/report.html"

@@ -119,8 +119,6 @@ import json, pathlib, sys
 words = sys.argv[1:]
 with open({log!r}, "a") as stream:
     stream.write(json.dumps(words) + "\\n")
-if "--help" in words:
-    sys.exit(0)
 out = pathlib.Path(words[words.index("--out") + 1])
 out.mkdir(parents=True, exist_ok=True)
 print(out)
