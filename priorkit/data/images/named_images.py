@@ -57,18 +57,25 @@ def named_images(
             if complete and layout.image_folder is None:
                 continue
             root = layout.image_folder or (item.path if item.path.is_dir() else item.path.parent)
-            files = {
-                PurePath(os.path.relpath(ref.path, root)).as_posix()
-                for ref in references(item.path, layout)
-                if ref.path is not None and ref.span is None
-            }
-            if root == item.path:
-                files.difference_update(list_files(root).names)
+            own = list_files(root).names if root == item.path else ()
+            files = _files_below(root, references(item.path, layout), frozenset(own))
         except (PriorkitError, OSError):
             continue
-        if files := {name for name in files if (root / name).is_file()}:
+        if files:
             files_by_label[IMAGES_OF + label] = (root, tuple(sorted(files)))
     return files_by_label
+
+
+def _files_below(root: Path, references: Iterable[ImageRef], own: Collection[str]) -> set[str]:
+    """Names below a folder of the files that exist and are none of its own; one set of names, as there may be millions."""
+    files: set[str] = set()
+    for ref in references:
+        if ref.path is None or ref.span is not None:
+            continue
+        name = PurePath(os.path.relpath(ref.path, root)).as_posix()
+        if name not in files and name not in own and (root / name).is_file():
+            files.add(name)
+    return files
 
 
 def images_of_pairs(path: Path, layout: RowLayout) -> Iterator[ImageRef]:
