@@ -93,8 +93,13 @@ def ranks(make: Maker, name: str = "ranks") -> Artifact:
 def entities_table(make: Maker) -> Path:
     """A table of entities, as a world has it."""
     path = make.root / "entities.parquet"
-    in_text = [number % 3 > 0 for number in range(len(ENTITIES))]
-    write_table({"entity": ENTITIES, "prior": [PRIORS[name] for name in ENTITIES], "in_text": in_text}, path)
+    columns = {
+        "entity": ENTITIES,
+        "prior": [PRIORS[name] for name in ENTITIES],
+        "in_text": [number % 3 > 0 for number in range(len(ENTITIES))],
+        "in_instructions": [number % 5 > 0 for number in range(len(ENTITIES))],
+    }
+    write_table(columns, path)
     return path
 
 
