@@ -264,7 +264,11 @@ def test_options_texts_blind_limit_and_generation(tmp_path: Path, models: Path, 
     evaluate(tmp_path / "llm", str(models / "llm"), file, "--blind")
     assert samples(tmp_path / "llm")[1]["prompt"] == "What is shown?"
     rescored = evaluate(
-        tmp_path / "from-predictions", "--predictions", str(tmp_path / "blind" / "samples.jsonl"), "--task", "choice"
+        tmp_path / "from-predictions",
+        "--predictions",
+        str(tmp_path / "blind" / "samples.jsonl"),
+        "--task",
+        "choice",
     )["samples"]
     asked = json.loads((tmp_path / "blind" / "results.json").read_text(encoding="utf-8"))["benchmarks"][
         "colours"
