@@ -62,14 +62,14 @@ class _Property:
         of: the value of an object of a scene.
         phrase: a symbol with the value in braces.
         wordings: of the question for what the braces name.
-        unlike_all: the values of which nothing in a scene has a trace; None for those that no object has.
+        find_missing: finds the values that a scene lacks; None for those that no object has.
     """
 
     values: tuple[str, ...]
     of: Callable[[PlacedObject, Scene], str]
     phrase: str
     wordings: tuple[str, ...] = _WORDINGS
-    unlike_all: Callable[[Scene], list[str]] | None = None
+    find_missing: Callable[[Scene], list[str]] | None = None
 
     def kind(self, name: str) -> QuestionKind:
         """The questions for it."""
@@ -79,8 +79,8 @@ class _Property:
         return [self.of(placed, scene) for placed in scene.objects]
 
     def _missing(self, scene: Scene) -> list[str]:
-        if self.unlike_all is not None:
-            return self.unlike_all(scene)
+        if self.find_missing is not None:
+            return self.find_missing(scene)
         shown = self._shown(scene)
         return [value for value in self.values if value not in shown]
 
