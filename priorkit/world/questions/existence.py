@@ -1,6 +1,7 @@
 """Questions for whether a symbol of a name, a color, a size or at a place is in the image: yes and no equally often.
 
-Colors, sizes and places are each asked for equally often with yes and with no, so that they do not reveal the answer.
+Each color, size and place is asked for equally often with yes and with no in benchmarks and in a conversation's first
+question, so that it does not reveal the answer.
 """
 
 from __future__ import annotations
