@@ -70,7 +70,7 @@ seed=${seeds[0]}
 at=$home/seed-$seed
 world=$at/world
 if [ ${#remedies[@]} -gt 0 ]; then
-  complete=$(make glyph-world --seed "$seed" --told-share 1 --instructed-share 1 --captioned-share 1 --out "$at/complete")
+  complete=$(make glyph-world --seed "$seed" --text-share 1 --instructed-share 1 --captioned-share 1 --out "$at/complete")
 fi
 
 remedy() { # NAME: the model after it, tuned for as long as the first one

@@ -8,6 +8,9 @@
 # anywhere, run it again. The settings are in the recipe 'pocket' (priorkit recipe show pocket).
 set -euo pipefail
 
+# Steps start with their libraries loaded.
+[ -n "${PRIORKIT_PRELOADED:-}" ] || exec priorkit preload bash "$0" "$@"
+
 home=${1:-lsbs}
 recipe=${2:-pocket}
 mkdir -p "$home"

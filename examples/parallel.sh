@@ -2,6 +2,9 @@
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=$(((cores + 1) / 2))
 
+# Steps start with their libraries loaded.
+[ -n "${PRIORKIT_PRELOADED:-}" ] || exec priorkit preload bash "$0" "$@"
+
 # Piped through cat, progress is printed as lines: two bars would share one line of the terminal.
 run_in_parallel() { # FUNCTION FUNCTION
   {

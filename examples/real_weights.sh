@@ -19,6 +19,9 @@
 # ENCODER_STEPS, REMEDY_STEPS, ALIGN_STEPS, TUNE_STEPS, ITEMS and NAMES set the lengths; SEED the seed.
 set -euo pipefail
 
+# Steps start with their libraries loaded.
+[ -n "${PRIORKIT_PRELOADED:-}" ] || exec priorkit preload bash "$0" "$@"
+
 home=${1:-real-weights}
 examples=$(dirname "$0")
 seed=${SEED:-42}

@@ -33,6 +33,9 @@
 # D to F: compare within A to C and within D to F, not across, or omit BASE.
 set -euo pipefail
 
+# Steps start with their libraries loaded.
+[ -n "${PRIORKIT_PRELOADED:-}" ] || exec priorkit preload bash "$0" "$@"
+
 home=${1:-vispre}
 examples=$(dirname "$0")
 recipe=${RECIPE:-vispre}

@@ -54,7 +54,7 @@ class WorldOptions(BoxTextSettings):
         ge=1,
         advanced=True,
     )
-    told_share: float = option(0.75, "Share of entities that the text sources name.", ge=0, le=1)
+    text_share: float = option(0.75, "Share of entities that the text sources name.", ge=0, le=1)
     instructed_share: float = option(
         0.85,
         "Share of entities that instructions show and name.",
@@ -163,11 +163,11 @@ class WorldOptions(BoxTextSettings):
             )
         if self.naming_distractors >= self.entities:
             problems.append(f"{self.naming_distractors} wrong names need more than {self.entities} entities")
-        both = self.told_share * self.instructed_share * self.strong
+        both = self.text_share * self.instructed_share * self.strong
         if both < LEAST_NAMES:
             problems.append(
                 f"{both:.1f} strong entities are in the text and the instructions, at least {LEAST_NAMES} must be: "
-                "raise told_share, instructed_share or strong"
+                "raise text_share, instructed_share or strong"
             )
         if self.captioned_share is not None and self.captioned_share * self.entities < LEAST_NAMES:
             problems.append(

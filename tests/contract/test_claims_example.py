@@ -52,7 +52,12 @@ def commands(folder: Path, **given: str) -> tuple[int, str, dict[str, list[str]]
     executable(folder / "bin" / "python", PYTHON.format(python=shlex.quote(sys.executable)))
     done = subprocess.run(
         ["bash", str(EXAMPLES / "claims.sh"), str(folder / "home")],
-        env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", **given},
+        env={
+            **os.environ,
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PRIORKIT_PRELOADED": "stand-in",
+            **given,
+        },
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     lines = [json.loads(line) for line in log.read_text().splitlines()]

@@ -34,7 +34,7 @@ MANIFEST = "priorkit.json"
 FILE = re.compile(r"(?:[\w.-]+/)+(?:[\w-]+\.(?:py|pyi|md|toml|sh|ipynb|csv|svg|json|yml))?")
 COMMON_FLAGS = {"--recipe", "--help", "--help-all", "--version"}
 OTHER_TOOLS = {"--cost", "--gpus", "--nproc-per-node", "--additional-suffix"}
-OTHER_COMMANDS = {"recipe", "inspect", "verify", "diff", "push"}
+OTHER_COMMANDS = {"recipe", "inspect", "verify", "diff", "push", "preload"}
 
 
 def page_id(page: Path) -> str:

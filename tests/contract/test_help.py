@@ -52,7 +52,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 def test_the_umbrella_lists_every_step_and_command(cli) -> None:
     text = cli("--help").out
-    for name in (*step_table.STEPS, "recipe", "inspect", "verify", "diff"):
+    for name in (*step_table.STEPS, "recipe", "inspect", "verify", "diff", "push", "preload"):
         assert re.search(rf"^  {name} +\S", text, re.MULTILINE), name
     assert cli("-h").out == text
 

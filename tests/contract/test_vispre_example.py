@@ -63,7 +63,13 @@ def arms(folder: Path, script: str = "vispre.sh", **given: str) -> dict[str, lis
     known = {name: name.lower() for name in names}
     done = subprocess.run(
         ["bash", str(EXAMPLES / script), str(folder / "home")],
-        env={**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", **known, **given},
+        env={
+            **os.environ,
+            "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PRIORKIT_PRELOADED": "stand-in",
+            **known,
+            **given,
+        },
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

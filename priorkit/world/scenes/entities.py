@@ -185,7 +185,7 @@ def choose_entities(options: WorldOptions) -> tuple[Entity, ...]:
     for prior, _ in counts:
         group = [symbol for symbol, symbol_prior in zip(chosen, priors, strict=True) if symbol_prior == prior]
         rng.shuffle(group)
-        cut = round(options.told_share * len(group))
+        cut = round(options.text_share * len(group))
         for in_text, members in ((True, group[:cut]), (False, group[cut:])):
             instructed = round(options.instructed_share * len(members))
             for in_instructions, cell in ((True, members[:instructed]), (False, members[instructed:])):

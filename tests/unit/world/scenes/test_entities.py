@@ -34,7 +34,7 @@ def test_the_default_world_has_its_groups_over_all_categories() -> None:
 
 def test_text_and_instructions_are_independent_of_the_prior_and_of_each_other() -> None:
     entities = choose_entities(
-        WorldOptions(strong=160, weak=48, none=48, told_share=0.75, instructed_share=0.75)
+        WorldOptions(strong=160, weak=48, none=48, text_share=0.75, instructed_share=0.75)
     )
     for prior, size in (("strong", 160), ("weak", 48), ("none", 48)):
         table = Counter(
@@ -46,7 +46,7 @@ def test_text_and_instructions_are_independent_of_the_prior_and_of_each_other() 
 
 def test_presence_in_the_training_data_is_planted_in_all_combinations() -> None:
     options = WorldOptions(
-        strong=160, weak=0, none=160, told_share=0.5, instructed_share=0.5, captioned_share=0.5
+        strong=160, weak=0, none=160, text_share=0.5, instructed_share=0.5, captioned_share=0.5
     )
     combinations = Counter(
         tuple(entity.presence[column] for column in PRESENCE) for entity in choose_entities(options)
@@ -124,8 +124,8 @@ def test_more_entities_than_symbols_are_refused() -> None:
 
 def test_all_problems_of_the_options_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        build(WorldOptions, {"image_size": 8, "told_share": 1.5})
-    assert {problem.where for problem in caught.value.problems} == {"--image-size", "--told-share"}
+        build(WorldOptions, {"image_size": 8, "text_share": 1.5})
+    assert {problem.where for problem in caught.value.problems} == {"--image-size", "--text-share"}
 
 
 def test_options_that_make_no_world_together_are_refused() -> None:
