@@ -125,6 +125,10 @@ print(out)
 """
 
 
+def value(words: list[str], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
 def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
     fetch(tmp_path / "data", packages)
     (tmp_path / "bin").mkdir()
@@ -144,12 +148,18 @@ def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     by_out = {Path(words[words.index("--out") + 1]).name: words for words in lines if "--out" in words}
     assert done.stdout.strip().endswith("home/report/report.html")
-    assert by_out["aligned-before"][1:3] == ["some-llm", str(tmp_path / "home" / "encoder")]
-    assert by_out["aligned-after"][1:3] == ["some-llm", str(tmp_path / "home" / "remedied")]
+    assert by_out["aligned-before"][1:3] == ["some-llm", str(tmp_path / "home" / "encoder-1")]
+    assert by_out["aligned-after"][1:3] == ["some-llm", str(tmp_path / "home" / "remedied-1")]
     lengths = {
         name: [word for word in by_out[name] if word.isdigit()] for name in ("tuned-before", "tuned-after")
     }
     assert lengths["tuned-before"] == lengths["tuned-after"]
     assert "--blind" in by_out["scores-blind"]
     assert "generation" in by_out["scores-written"]
-    assert any(word.startswith("diagnosis=") for word in by_out["report"])
+    seeds = {value(by_out[f"remedied-{seed}"], "--seed") for seed in (1, 2, 3)}
+    assert seeds == {"1", "2", "3"}
+    [names] = [Path(word) for word in by_out["diagnosis"] if word.endswith(".txt")]
+    known = {row["entity"] for row in rows(tmp_path / "data" / "entities.jsonl")}
+    assert set(names.read_text().split("\n")) - {""} <= known
+    labels = {word.split("=")[0] for word in by_out["report"][1:] if "=" in word}
+    assert {f"ranks-after@{seed}" for seed in (1, 2, 3)} | {"diagnosis", "correlation"} <= labels

@@ -100,19 +100,8 @@ class Site:
         return run_in_child((*self.words, "--out", self.out, *more), self.folder / "child", **faults)
 
     def content(self) -> dict[str, str]:
-        """What the results hold: names of files with digests; of a manifest all but times and costs."""
-        found: dict[str, str] = {}
-        for path in sorted(self.results.rglob("*")):
-            if path.is_dir():
-                continue
-            content = path.read_bytes()
-            if path.name == "priorkit.json":
-                manifest = json.loads(content)
-                content = json.dumps(
-                    {key: value for key, value in manifest.items() if key not in _DIFFERENT}
-                ).encode()
-            found[path.relative_to(self.results).as_posix()] = hashlib.sha256(content).hexdigest()
-        return found
+        """What the results hold, see :func:`content_of`."""
+        return content_of(self.results)
 
     def left_over(self) -> list[str]:
         """What is there besides the artifact."""
@@ -122,6 +111,22 @@ class Site:
 
 _DIFFERENT = ("created", "cost", "manifest_sha256")
 """Keys of a manifest that differ from run to run."""
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """Names of all files in a folder with digests: of a manifest all but times and costs."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            continue
+        content = path.read_bytes()
+        if path.name == "priorkit.json":
+            manifest = json.loads(content)
+            content = json.dumps(
+                {key: value for key, value in manifest.items() if key not in _DIFFERENT}
+            ).encode()
+        found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 @dataclass(frozen=True)
