@@ -2,9 +2,9 @@
 
     python benchmarks/killed_script.py OUT [--kills N] [--seed N] -- bash examples/claims.sh
 
-The script gets the folder to work in as its last argument, and everything else by the environment. It runs in
-OUT/undisturbed to its end, then in OUT/killed, where all its processes are killed (SIGKILL) N times at moments spread
-over the time it took, before it may end. Every file must be the same but for times and costs, which manifests and
+The script gets the folder to work in as its last argument, and everything else by the environment. It runs to its end,
+then in a folder of the same path, as artifacts hold paths, where all its processes are killed (SIGKILL) N times at
+moments spread over the time it took, before it may end. Every file must be the same but for times and costs, which manifests and
 reports hold: of a report, the verdicts on claims are compared. The exit code is 1 if a file differs.
 """
 
@@ -27,17 +27,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.support.faults.kills import content_of, difference
 
-FOLDER = "made"
-"""What both runs call their folder, as artifacts hold the paths of their inputs."""
-
 
 def run(script: list[str], folder: Path, kill_after: float | None = None) -> int | None:
     """Run the script in the folder; the exit code, or None if it was killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [*script, FOLDER], cwd=folder, stdout=log, stderr=log, start_new_session=True
-        )
+    with folder.with_suffix(".log").open("ab") as log:
+        process = subprocess.Popen([*script, str(folder)], stdout=log, stderr=log, start_new_session=True)
         try:
             return process.wait(kill_after)
         except subprocess.TimeoutExpired:
@@ -83,26 +77,29 @@ def main() -> int:
     parser.add_argument("script", nargs="+")
     given = parser.parse_args()
     script = [str(Path(word).resolve()) if Path(word).is_file() else word for word in given.script]
+    folder, undisturbed = given.out / "made", given.out / "undisturbed"
+    given.out.mkdir(parents=True)
     begun = time.monotonic()
-    if code := run(script, given.out / "undisturbed"):
-        sys.exit(f"the script ended with {code}; see {given.out / 'undisturbed' / 'log'}")
+    if code := run(script, folder):
+        sys.exit(f"the script ended with {code}; see {folder.with_suffix('.log')}")
     seconds = time.monotonic() - begun
+    folder.rename(undisturbed)
     random_ = random.Random(given.seed)
     killed = 0
     for _ in range(given.kills):
         # What was made stays made, so that the moments are spread over all of the script.
-        code = run(script, given.out / "killed", kill_after=random_.uniform(0.5, 1.5) * seconds / given.kills)
+        code = run(script, folder, kill_after=random_.uniform(0.5, 1.5) * seconds / given.kills)
         if code is not None:
             break
         killed += 1
     else:
-        code = run(script, given.out / "killed")
+        code = run(script, folder)
     if code:
-        sys.exit(f"the killed script ended with {code}; see {given.out / 'killed' / 'log'}")
-    one, other = (compared(given.out / name / FOLDER) for name in ("undisturbed", "killed"))
+        sys.exit(f"the killed script ended with {code}; see {folder.with_suffix('.log')}")
+    one, other = compared(undisturbed), compared(folder)
     wrong = difference(one, other)
     print(f"{seconds:.0f} s undisturbed; killed {killed} times; {len(one)} files, {len(wrong)} differ")
-    print(*wrong, sep="\n")
+    print(*wrong[:20], sep="\n")
     return int(bool(wrong))
 
 

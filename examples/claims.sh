@@ -286,6 +286,8 @@ share_out "${third_round[@]}"
 
 artifacts=()
 for name in "${second[@]}" "${third[@]}"; do
+  # S2, S3 and S5 need these arms too, but by other labels.
+  if [[ $name == *-text ]] && ! wanted S1; then continue; fi
   for seed in "${seeds[@]}"; do artifacts+=("$name@$seed=$home/scores/$name-$seed"); done
 done
 for seed in "${seeds[@]}"; do # what serves under further labels

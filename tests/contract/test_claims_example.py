@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import tomli
 
+from priorkit.analysis.claims.arms import not_begun
 from priorkit.analysis.claims.reading import Claim, read_claims
 from priorkit.core.options import recipe
 
@@ -91,6 +92,9 @@ def test_a_claim_by_itself_gets_all_its_artifacts(claim: Claim, tmp_path: Path) 
     assert code == 0, messages
     given = labels(found)
     assert set(claim.labels()) <= set(given)
+    for other in CLAIMS.values():  # none is begun and lacks artifacts, which the report would refuse
+        begun = not not_begun(other, list(CLAIMS.values()), dict.fromkeys(given, {}))
+        assert not begun or set(other.labels()) <= set(given), other.id
     shared = {"ranks", "base"}
     assert all(given[label] == {"4", "5", "6"} for label in claim.labels() if label not in shared)
 

@@ -158,7 +158,10 @@ def test_lora_with_a_trained_encoder(artifacts, cli, tmp_path: Path) -> None:
     exported = CLIPModel.from_pretrained(out / "encoder").vision_model.embeddings.patch_embedding.weight
     assert torch.equal(exported, tuned)
     planned = footprint(tensor_files(artifacts.mllm), ("projector", "llm", "encoder"), 4, magnitudes=True)
-    assert planned.trained == sum(open_artifact(out).manifest.metrics["trained"].values())
+    metrics = open_artifact(out).manifest.metrics
+    assert planned.trained == sum(metrics["trained"].values())
+    parts = {part: metrics["parameters"][part] for part in ("projector", "encoder")}
+    assert parts == {part: metrics["trained"][part] for part in parts}  # PEFT keeps the originals too
 
 
 @pytest.mark.parametrize(

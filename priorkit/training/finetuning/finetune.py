@@ -99,7 +99,7 @@ def train_and_save(
 def count_parameters(
     module: nn.Module, parameter_part: Callable[[str], str], rates: Mapping[str, float], order: Sequence[str]
 ) -> dict[str, PartParameters]:
-    """The parameters of each part; tied parameters count once.
+    """The parameters of each part; tied parameters count once, originals that PEFT keeps of what it trains do not.
 
     Args:
         module: the model.
@@ -109,6 +109,8 @@ def count_parameters(
     """
     counts = {part: [0, 0] for part in order}
     for name, parameter in module.named_parameters():
+        if ".original_module." in name:
+            continue
         row = counts.setdefault(parameter_part(name), [0, 0])
         row[0] += parameter.numel() * parameter.requires_grad
         row[1] += parameter.numel()
