@@ -4,9 +4,10 @@
 
 Curves: ``tokens`` (``mix``, megabytes of text), ``names`` (counting ranks among so many names), ``parameters``
 (``merge-adapters --method linear`` of two models, in millions), ``images`` (``pretrain-encoder`` for one step, which
-reads and decodes all pairs first), ``samples`` (``tune`` for one step, which reads all conversations first). The input
-of a point is made first and removed afterwards; measured is a process of its own: seconds, processor seconds of it and
-its workers, and the largest resident memory of any of them.
+reads and decodes all pairs first), ``samples`` (``tune`` for one step, which reads all conversations first), ``plans``
+and ``lion`` (``tune --check`` and one step of LION, on so many samples with an image file each). The input of a point is
+made first and removed afterwards; measured is a process of its own: seconds, processor seconds of it and its workers,
+and the largest resident memory of any of them.
 
 A point that is done is a line of ``OUT/growth.jsonl`` and is not measured again. A point that would take more than
 ``--limit`` processor seconds by the two before it is left out and said so. ``OUT/growth.svg`` has two panels per curve.
@@ -202,8 +203,8 @@ def images(size: float, folder: Path) -> list[str]:
     )  # fmt: skip
 
 
-def samples(size: float, folder: Path) -> list[str]:
-    """One step of ``tune`` on so many conversations of two rounds, without images."""
+def small_mllm(folder: Path) -> tuple[Path, list[str]]:
+    """A tiny multimodal model of random weights, and the texts of its tokenizer."""
     from PIL import Image
 
     from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
@@ -217,6 +218,12 @@ def samples(size: float, folder: Path) -> list[str]:
     llm = build_llm(build_config(preset_fields("pocket-tiny"), tokenizer), 0)
     vision = build_encoder("pocket-tiny", texts, [Image.new("RGB", (64, 64))], 300, 0)
     assemble_llava(llm, tokenizer, vision, -2, class_token=False, seed=0).save(folder / "mllm")
+    return folder / "mllm", texts
+
+
+def samples(size: float, folder: Path) -> list[str]:
+    """One step of ``tune`` on so many conversations of two rounds, without images."""
+    mllm, texts = small_mllm(folder)
     with (folder / "talks.jsonl").open("w", encoding="utf-8") as stream:
         for number in range(int(size)):
             turns = [
@@ -228,9 +235,63 @@ def samples(size: float, folder: Path) -> list[str]:
             ]
             stream.write(json.dumps({"id": str(number), "conversations": turns}) + "\n")
     return priorkit(
-        "tune", folder / "mllm", folder / "talks.jsonl", "--steps", 1, "--batch-size", 4, "--device", "cpu",
+        "tune", mllm, folder / "talks.jsonl", "--steps", 1, "--batch-size", 4, "--device", "cpu",
         "--out", folder / "out",
     )  # fmt: skip
+
+
+def lion_words(size: float, folder: Path) -> list[object]:
+    """``tune`` on so many samples in the layout of LION's release, half of them with a box, each with its own image.
+
+    The images are hard links to one file for 50,000 of them, in folders of 1,000.
+    """
+    from PIL import Image
+
+    root, count = folder / "images", int(size)
+    root.mkdir()
+    with (folder / "release.json").open("w", encoding="utf-8") as stream:
+        for number in range(count):
+            source = root / f"{number // 50_000}.png"
+            if number % 50_000 == 0:
+                Image.new("RGB", (32, 32), (number // 50_000 % 256, 90, 160)).save(source)
+            below = root / f"{number // 1000:05d}"
+            if number % 1000 == 0:
+                below.mkdir()
+            image = below / f"{number % 1000:03d}.png"
+            image.hardlink_to(source)
+            left = number % 5 / 10
+            region = {
+                "question": f"Where is thing {number}?",
+                "answer": f"[{left:.3f},0.100,{left + 0.5:.3f},0.700]",
+                "category": "ref",
+            }
+            whole = {
+                "question": f"What is in picture {number}?",
+                "answer": f"a plain square, number {number}",
+                "category": "norm",
+            }
+            row = {
+                "image": str(image.relative_to(root)),
+                **(region if number % 2 else whole),
+                "tags": ["square", f"thing{number % 997}"],
+            }
+            stream.write(("[\n" if number == 0 else ",\n") + json.dumps(row))
+        stream.write("\n]\n")
+    return [
+        "tune", small_mllm(folder)[0], folder / "release.json", "--images", root, "--task-column", "category",
+        "--device", "cpu", "--out", folder / "out",
+    ]  # fmt: skip
+
+
+def plans(size: float, folder: Path) -> list[str]:
+    """The plan of LION at its published sizes."""
+    return priorkit(*lion_words(size, folder), "--recipe", "lion-paper/soft-tags", "--check")
+
+
+def lion(size: float, folder: Path) -> list[str]:
+    """One step of LION at the sizes of the glyph world; all images are decoded first."""
+    words = lion_words(size, folder)
+    return priorkit(*words, "--recipe", "lion/soft-tags", "--steps", 1, "--batch-size", 4)
 
 
 CURVES = {
@@ -239,6 +300,8 @@ CURVES = {
     "parameters": Curve("M parameters", (100, 300, 1000, 3000), parameters),
     "images": Curve("images", (1e3, 1e4, 1e5, 3e5, 1e6), images),
     "samples": Curve("conversations", (1e3, 1e4, 1e5, 3e5, 1e6), samples),
+    "plans": Curve("samples with an image", (1e4, 1e5, 1e6, 7.2e6), plans),
+    "lion": Curve("samples with an image", (1e3, 1e4, 1e5, 3e5, 1e6), lion),
 }
 
 

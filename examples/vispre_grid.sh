@@ -34,8 +34,8 @@ for encoder in "${encoders[@]}"; do
         bash "$examples/vispre.sh" "$folder" >&2
       for arm in A B C D E F; do arms+=("$arm@$seed=$folder/scores-$arm"); done
     done
-    # One page for each pair of models, its arms as means over seeds.
-    priorkit report ranks="$home/${encoder%%=*}-${seeds[0]}/ranks" "${arms[@]}" \
+    # One page for each pair of models, its arms as means over seeds; replaced when there are more seeds.
+    priorkit report ranks="$home/${encoder%%=*}-${seeds[0]}/ranks" "${arms[@]}" --force \
       --out "$home/report-${encoder%%=*}-${llm%%=*}"
   done
 done

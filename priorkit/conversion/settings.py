@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -62,6 +62,6 @@ class ConvertSettings(ChatTemplateSettings, StepSettings):
         "auto", "Type of the converted weights; auto keeps theirs, and takes float32 for quantized ones."
     )
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The file of a chat template."""
         return self.template_files()

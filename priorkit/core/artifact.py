@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.core.input_files import CARD, MANIFEST, list_files
 from priorkit.core.manifest import SCHEMA, FileRecord, InputRecord, Manifest, parse, render
 from priorkit.core.process.processors import processors
+from priorkit.core.process.threads import streamed_in_threads
 
 if TYPE_CHECKING:
     import pandas  # pyright: ignore[reportMissingTypeStubs]
@@ -93,8 +94,25 @@ class Artifact:
 
 def digest_of(files: dict[str, FileRecord]) -> str:
     """The digest of a set of files; the recipe is left out, as it holds paths."""
-    lines = [f"{name}\0{record.sha256}\n" for name, record in sorted(files.items()) if name != RECIPE]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _combined_digest(sorted(files.items()))
+
+
+def digest_of_files(root: Path, names: Iterable[str]) -> str:
+    """As :func:`digest_of`, of files that have no records; memory holds few of them at a time.
+
+    Args:
+        root: the folder.
+        names: the files below it, sorted.
+    """
+    return _combined_digest(_hashed(root, names))
+
+
+def _combined_digest(records: Iterable[tuple[str, FileRecord]]) -> str:
+    digest = hashlib.sha256()
+    for name, record in records:
+        if name != RECIPE:
+            digest.update(f"{name}\0{record.sha256}\n".encode())
+    return digest.hexdigest()
 
 
 def is_artifact(path: Path) -> bool:
@@ -133,9 +151,13 @@ def hash_file(path: Path) -> FileRecord:
 
 
 def hash_files(root: Path, names: Sequence[str]) -> dict[str, FileRecord]:
-    """Records of files below a root, hashed in parallel (hashing releases the interpreter lock)."""
-    with ThreadPoolExecutor(max_workers=_HASH_THREADS) as pool:
-        return dict(zip(names, pool.map(hash_file, [root / name for name in names]), strict=True))
+    """Records of files below a root."""
+    return dict(_hashed(root, names))
+
+
+def _hashed(root: Path, names: Iterable[str]) -> Iterator[tuple[str, FileRecord]]:
+    """Names and records of files below a root, hashed in parallel (hashing releases the interpreter lock)."""
+    return streamed_in_threads(lambda name: hash_file(root / name), names, _HASH_THREADS)
 
 
 def files_below(root: Path) -> list[str]:

@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -58,7 +58,7 @@ class Input:
             ``files`` for some of a folder.
         owner: the artifact it is or belongs to; None for the user's files.
         revision: the hub revision (commit) where it came from the hub; a digest of versions where it is remote.
-        files: names below the path, where it is not all of a folder that counts: the images that a table names.
+        files: sorted names below the path, where it is not all of a folder that counts: the images that a table names.
         named: the files that its rows name, where they are not among its own.
     """
 
@@ -68,7 +68,7 @@ class Input:
     kind: str
     owner: Artifact | None = None
     revision: str = ""
-    files: tuple[str, ...] = ()
+    files: Collection[str] = ()
     named: Input | None = None
 
     def recorded(self) -> dict[str, FileRecord]:
@@ -96,9 +96,10 @@ class Input:
         """A digest of names, sizes and times of the user's files; empty for artifacts."""
         if self.owner is not None or self.revision:
             return ""
-        stats = _stats(self.path, self.files)
-        lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for name, stat in _stats(self.path, self.files):
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def digest(self) -> str:
         """The digest of the content; from the manifest where there is one, otherwise by reading the files."""
@@ -109,7 +110,7 @@ class Input:
         if self.path.is_file():
             return artifact.hash_file(self.path).sha256
         names = self.files or list_files(self.path).names
-        return artifact.digest_of(artifact.hash_files(self.path, names))
+        return artifact.digest_of_files(self.path, names)
 
     def content_key(self) -> str:
         """The digest of all that is read through this input, files that its rows name included: a key of caches."""
@@ -131,10 +132,12 @@ class Input:
         return InputRecord(setting=self.setting, path=self.given, kind=self.kind, digest=digest, stamp=stamp)
 
 
-def _stats(path: Path, names: Sequence[str] = ()) -> list[tuple[str, os.stat_result]]:
+def _stats(path: Path, names: Collection[str] = ()) -> Iterator[tuple[str, os.stat_result]]:
     if path.is_file():
-        return [(path.name, path.stat())]
-    return [(name, (path / name).stat()) for name in names or list_files(path).names]
+        yield path.name, path.stat()
+        return
+    for name in names or list_files(path).names:
+        yield name, (path / name).stat()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def resolve_inputs(settings: StepSettings) -> Inputs:
             problems.extend(error)
     problems.raise_if_any()
     for label, (folder, names) in settings.named_files(by_label).items():
-        named = by_label[label] = Input(label, str(folder), folder, "files", files=tuple(names))
+        named = by_label[label] = Input(label, str(folder), folder, "files", files=names)
         if (source := label.removeprefix(IMAGES_OF)) in by_label:
             by_label[source] = replace(by_label[source], named=named)
     return Inputs(by_label)

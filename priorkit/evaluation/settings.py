@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -225,7 +225,7 @@ class EvaluateSettings(
         """The data of benchmarks and suites given by name."""
         return expand(given, self.benchmarks) if name == "benchmarks" else {"": given}
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The image files that rows of benchmarks name, and the file of a chat template."""
         try:
             sources = self.benchmark_sources(inputs)

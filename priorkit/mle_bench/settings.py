@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -86,7 +86,7 @@ class MleBenchSettings(StepSettings):
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "auto")
     reject_limit: float = reject_limit_option("images")
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The masks next to a file of annotations, where they are not given."""
         file = inputs.get("annotations")
         folder = masks_beside(file.path) if file and file.path.is_file() and "masks" not in inputs else None

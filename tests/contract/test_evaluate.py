@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from priorkit.cli.main import run
-from priorkit.data.io.threads import in_threads, streamed_in_threads
+from priorkit.core.process.threads import in_threads, streamed_in_threads
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import load_llava

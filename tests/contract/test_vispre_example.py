@@ -123,6 +123,8 @@ def test_the_grid_runs_every_pair_of_models_with_every_seed(tmp_path: Path) -> N
     report = found["report-clip-qwen"]
     assert f"E@2={tmp_path / 'home/clip-qwen-2/scores-E'}" in report
     assert len([word for word in report if "@" in word]) == 12
+    # That of an earlier run over fewer seeds is no reason to stop.
+    assert "--force" in report
 
 
 def test_a_killed_grid_goes_on(tmp_path: Path) -> None:

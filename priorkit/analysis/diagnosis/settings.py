@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -130,7 +130,7 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
         """What a verdict needs."""
         return DecisionRule(self.works_from, self.least_probability, self.false_discovery_rate)
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The images that rows name."""
         return named_images(
             inputs,

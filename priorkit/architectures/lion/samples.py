@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from array import array
-from collections.abc import Hashable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from priorkit.architectures.lion.conversations import TaskConversations
 from priorkit.architectures.lion.modeling.configuration import task_index
@@ -19,13 +22,16 @@ from priorkit.data.conversations.task_conversations import (
     TaskConversation,
 )
 from priorkit.data.images.augmentation import View
-from priorkit.data.images.decoding import ImageRef, upright_size
+from priorkit.data.images.decoding import ImageRef, image_digest, upright_size
 from priorkit.data.io.rejects import Rejects
 from priorkit.models.multimodal.box_alignment import misaligned_images, misalignment_warning
 from priorkit.training.finetuning.batches import TrainingSample, use_fast_encoding
 from priorkit.training.finetuning.objective import TOKEN_CACHE
 
 logger = logging.getLogger(__name__)
+
+_DIGEST = np.dtype("S16")
+"""Of :func:`image_digest`, as bytes that numpy sorts."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +50,18 @@ class LionSample(TrainingSample):
 
 
 class DistinctImages(Sequence[ImageRef]):
-    """The images of conversations, each numbered once however many conversations show it; read on demand.
+    """The images of samples, each numbered once however many samples show it; read on demand.
 
     Args:
-        conversations: where the images are.
+        samples: whose images these are.
+        shown: int64 ``[images]``, the position of each among the images of all samples where it is first shown.
     """
 
-    def __init__(self, conversations: TaskConversations) -> None:
-        self._conversations = conversations
-        self._numbers: dict[Hashable, int] = {}
-        self._places: list[tuple[int, int]] = []
-
-    def number(self, conversation: int, position: int, image: ImageRef) -> int:
-        """The number of an image, the next one where it is new.
-
-        Args:
-            conversation: index of a conversation that shows it.
-            position: its position among the images of that conversation.
-            image: the image; identified by its path or its bytes.
-        """
-        content = image.content
-        key = (image.path, image.span) if content is None else hashlib.sha256(content).digest()
-        number = self._numbers.setdefault(key, len(self._places))
-        if number == len(self._places):
-            self._places.append((conversation, position))
-        return number
+    def __init__(self, samples: LionSamples, shown: NDArray[np.int64]) -> None:
+        self._samples, self._shown = samples, shown
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._shown)
 
     @overload
     def __getitem__(self, number: int) -> ImageRef: ...
@@ -80,8 +70,7 @@ class DistinctImages(Sequence[ImageRef]):
     def __getitem__(self, number: int | slice) -> ImageRef | list[ImageRef]:
         if isinstance(number, slice):
             return [self[index] for index in range(len(self))[number]]
-        conversation, position = self._places[number]
-        return self._conversations[conversation].conversation.images[position]
+        return self._samples.shown_image(int(self._shown[number]))
 
 
 @dataclass
@@ -91,11 +80,10 @@ class LionSamples:
     Attributes:
         conversations: where they are read from.
         tokenizer: tokenizes them.
-        images: their images by number.
         indices: the index in ``conversations`` of each sample.
         tasks: index of each sample's task type.
-        image_numbers: numbers of the images of all samples, one sample after another.
-        first_image: where each sample's images begin in ``image_numbers``, and where the last one's end.
+        first_image: where each sample's images begin among those of all, and where the last one's end.
+        image_numbers: numbers of the images of all samples, one sample after another, once :meth:`seal` is called.
         tokens: of all samples.
         truncated: how many samples lost the end of an answer.
         shortened: how many lists of tags were shortened.
@@ -103,15 +91,16 @@ class LionSamples:
 
     conversations: TaskConversations
     tokenizer: ConversationTokenizer
-    images: DistinctImages
     indices: array[int] = field(default_factory=lambda: array("q"))
     tasks: array[int] = field(default_factory=lambda: array("b"))
-    image_numbers: array[int] = field(default_factory=lambda: array("q"))
     first_image: array[int] = field(default_factory=lambda: array("q", [0]))
+    image_numbers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     tokens: int = 0
     truncated: int = 0
     shortened: int = 0
     _cache: dict[int, TokenizedSample] = field(default_factory=dict[int, TokenizedSample])
+    _digests: bytearray = field(default_factory=bytearray)
+    _images: DistinctImages | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -128,7 +117,19 @@ class LionSamples:
 
     def images_of(self, index: int) -> tuple[int, ...]:
         """The numbers of a sample's images."""
-        return tuple(self.image_numbers[self.first_image[index] : self.first_image[index + 1]])
+        return tuple(self.image_numbers[self.first_image[index] : self.first_image[index + 1]].tolist())
+
+    @property
+    def images(self) -> DistinctImages:
+        """Their images by number."""
+        if self._images is None:
+            raise ValueError("the samples are not sealed yet")
+        return self._images
+
+    def shown_image(self, position: int) -> ImageRef:
+        """The image at a position among the images of all samples."""
+        sample = bisect_right(self.first_image, position) - 1
+        return self.conversation(sample).conversation.images[position - self.first_image[sample]]
 
     @property
     def mean_length(self) -> float:
@@ -148,11 +149,22 @@ class LionSamples:
         self.tokens += len(tokenized.encoded.input_ids)
         self.truncated += tokenized.encoded.truncated
         self.shortened += tokenized.shortened
-        images = enumerate(sample.conversation.images)
-        self.image_numbers.extend(self.images.number(index, position, image) for position, image in images)
-        self.first_image.append(len(self.image_numbers))
+        for image in sample.conversation.images:
+            self._digests += image_digest(image)
+        self.first_image.append(len(self._digests) // _DIGEST.itemsize)
         self.tasks.append(task_index(sample.task_type))
         self.indices.append(index)
+
+    def seal(self) -> None:
+        """Finish adding, and number the images in the order in which they are first shown."""
+        digests = np.frombuffer(self._digests, _DIGEST)
+        _, shown, numbers = np.unique(digests, return_index=True, return_inverse=True)
+        order = np.argsort(shown)
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(len(order))
+        self.image_numbers = ranks[numbers]
+        self._images = DistinctImages(self, shown[order])
+        self._digests = bytearray()
 
 
 def tokenize_samples(
@@ -173,12 +185,13 @@ def tokenize_samples(
         InputError: more than the limit do not fit, or all.
     """
     use_fast_encoding(tokenizer.chat, conversations)
-    samples = LionSamples(conversations, tokenizer, DistinctImages(conversations))
+    samples = LionSamples(conversations, tokenizer)
     for number, index in enumerate(indices, start=1):
         try:
             samples.add(index)
         except InputError as error:
             rejects.add(conversations[index].conversation.id, number, error.what)
+    samples.seal()
     rejects.raise_if_over_limit()
     chat = tokenizer.chat
     if not len(samples):
@@ -196,12 +209,7 @@ def warn_of_misaligned_boxes(base: Path, samples: LionSamples) -> None:
     if misaligned == "none":
         return
     region = task_index(REGION)
-    numbers = {
-        number
-        for index, task in enumerate(samples.tasks)
-        if task == region
-        for number in samples.images_of(index)
-    }
-    sizes = {number: upright_size(samples.images[number]) for number in sorted(numbers)}
-    if text := misalignment_warning(misaligned, sizes):
+    with_boxes = np.repeat(np.asarray(samples.tasks) == region, np.diff(samples.first_image))
+    numbers = np.unique(samples.image_numbers[with_boxes])
+    if text := misalignment_warning(misaligned, (upright_size(samples.images[int(n)]) for n in numbers)):
         logger.warning(text)

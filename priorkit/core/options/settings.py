@@ -10,7 +10,7 @@ that several steps share are base classes (:class:`RuntimeSettings`, ``TrainingS
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
@@ -195,7 +195,7 @@ class StepSettings(OutputSettings):
         """
         return None
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The user's files that rows of inputs name, such as images next to a table: they too decide the result.
 
         Args:

@@ -12,12 +12,12 @@ from typing import Any
 
 from priorkit.core.errors import InputError, Problems, nearest, rename_hint
 from priorkit.core.json_text import UnusableJsonError, parse_json
+from priorkit.core.process.threads import streamed_in_threads
 from priorkit.data.columns import IMAGES, RowLayout, require_column
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode, is_no_image
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.row_format import json_type
 from priorkit.data.io.rows import column_names, files_of, read_rows
-from priorkit.data.io.threads import streamed_in_threads
 
 PLACEHOLDER = "<image>"
 

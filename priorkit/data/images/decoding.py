@@ -287,11 +287,11 @@ def image_reference(value: Any, folder: Path, name: str) -> ImageRef:
     if value.startswith("data:image/"):
         return ImageRef(name, content=_from_data_uri(value))
     path = path_within(folder, value)
+    if path.is_file():
+        return ImageRef(value, path)
     if path.is_symlink() and not path.exists():
         raise BrokenImageError(f"the link leads nowhere: {value}")
-    if not path.is_file():
-        raise BrokenImageError(f"no such image: {value}")
-    return ImageRef(value, path)
+    raise BrokenImageError(f"no such image: {value}")
 
 
 def _from_data_uri(value: str) -> bytes:
@@ -316,11 +316,19 @@ def path_within(folder: Path, name: str) -> Path:
         BrokenImageError: the path leaves the folder.
     """
     # Links are not followed: those of image folders and of the hub's cache lead elsewhere by design.
-    root = folder.absolute()
-    path = Path(os.path.normpath(root / name))
-    if not path.is_relative_to(os.path.normpath(root)):
+    # As texts: making paths of each part would take most of the time of reading millions of rows.
+    root = os.path.normpath(folder.absolute())
+    path = os.path.normpath(name if name.startswith("/") else f"{root}/{name}")
+    if path != root and not path.startswith(f"{root.rstrip('/')}/"):
         raise BrokenImageError(f"the path leaves its folder: {name}")
-    return path
+    return Path(path)
+
+
+def image_digest(image: ImageRef) -> bytes:
+    """16 bytes that distinguish an image from others: of its file and the place in it, or of its bytes."""
+    if image.content is not None:
+        return hashlib.blake2b(image.content, digest_size=16, person=b"content").digest()
+    return hashlib.blake2b(f"{image.path}\0{image.span}".encode(), digest_size=16, person=b"place").digest()
 
 
 def image_key(image: ImageRef) -> str:

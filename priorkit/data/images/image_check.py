@@ -16,6 +16,7 @@ from priorkit.core.json_text import parse_json
 from priorkit.core.process import distributed
 from priorkit.core.process.progress import track
 from priorkit.core.process.runtime import Runtime, rank, world_size
+from priorkit.core.process.threads import streamed_in_threads
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import (
     MAX_PIXELS,
@@ -24,7 +25,6 @@ from priorkit.data.images.decoding import (
     Spool,
     decode_with_kinds,
 )
-from priorkit.data.io.threads import streamed_in_threads
 
 logger = logging.getLogger(__name__)
 

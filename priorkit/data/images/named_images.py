@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
-from priorkit.core.errors import PriorkitError
+from priorkit.core.errors import PriorkitError, ResourceError
+from priorkit.core.file_names import FileNames
 from priorkit.core.input_files import list_files
 from priorkit.core.inputs import IMAGES_OF, Input
 from priorkit.data.columns import RowLayout
@@ -33,7 +34,7 @@ def named_images(
     names: Sequence[str],
     references: References,
     layout_for: Callable[[str], RowLayout],
-) -> dict[str, tuple[Path, tuple[str, ...]]]:
+) -> dict[str, tuple[Path, FileNames]]:
     """The image files that rows of inputs name and that are not among an input's own files.
 
     Args:
@@ -45,8 +46,11 @@ def named_images(
     Returns:
         ``images of LABEL``, the folder, and the files' names below it, sorted. What is wrong with an input is
         left to ``plan``.
+
+    Raises:
+        ResourceError: there is no room for the names.
     """
-    files_by_label: dict[str, tuple[Path, tuple[str, ...]]] = {}
+    files_by_label: dict[str, tuple[Path, FileNames]] = {}
     for label, item in inputs.items():
         option, _, source = label.partition(".")
         if option not in names:
@@ -58,24 +62,27 @@ def named_images(
                 continue
             root = layout.image_folder or (item.path if item.path.is_dir() else item.path.parent)
             own = list_files(root).names if root == item.path else ()
-            files = _files_below(root, references(item.path, layout), frozenset(own))
+            files = FileNames(_files_below(root, references(item.path, layout), frozenset(own)))
+        except ResourceError:
+            raise
         except (PriorkitError, OSError):
             continue
         if files:
-            files_by_label[IMAGES_OF + label] = (root, tuple(sorted(files)))
+            files_by_label[IMAGES_OF + label] = (root, files)
     return files_by_label
 
 
-def _files_below(root: Path, references: Iterable[ImageRef], own: Collection[str]) -> set[str]:
-    """Names below a folder of the files that exist and are none of its own; one set of names, as there may be millions."""
-    files: set[str] = set()
+def _files_below(root: Path, references: Iterable[ImageRef], own: Collection[str]) -> Iterator[str]:
+    """Names below a folder of the files that exist and are none of its own."""
+    start = os.path.normpath(root.absolute()).rstrip("/") + "/"
     for ref in references:
         if ref.path is None or ref.span is not None:
             continue
-        name = PurePath(os.path.relpath(ref.path, root)).as_posix()
-        if name not in files and name not in own and (root / name).is_file():
-            files.add(name)
-    return files
+        path = os.path.normpath(ref.path.absolute())
+        # Most are below it, and relpath is slow.
+        name = path.removeprefix(start) if path.startswith(start) else os.path.relpath(path, start)
+        if name not in own and ref.path.is_file():
+            yield name
 
 
 def images_of_pairs(path: Path, layout: RowLayout) -> Iterator[ImageRef]:

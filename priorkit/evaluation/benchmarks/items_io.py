@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import InputError, nearest
+from priorkit.core.process.threads import in_threads
 from priorkit.data.conversations.task_conversations import tags_of, task_type_of
 from priorkit.data.images.decoding import (
     BrokenImageError,
@@ -22,7 +23,6 @@ from priorkit.data.images.decoding import (
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
-from priorkit.data.io.threads import in_threads
 from priorkit.data.text.documents import read_documents
 from priorkit.evaluation.benchmarks.column_mapping import lookup, mapped
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource

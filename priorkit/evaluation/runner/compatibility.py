@@ -186,7 +186,7 @@ def warn_of_misaligned_boxes(model: Path, items: list[Item], name: str) -> None:
     if misaligned == "none":
         return
     sizes = {image_key(image): upright_size(image) for item in items for image in item.images}
-    if text := misalignment_warning(misaligned, sizes):
+    if text := misalignment_warning(misaligned, sizes.values()):
         logger.warning(f"{name}: {text}")
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from priorkit.core.process.threads import in_threads
 from priorkit.data.images.decoding import ImageRef, decode
-from priorkit.data.io.threads import in_threads
 
 if TYPE_CHECKING:
     from PIL import Image

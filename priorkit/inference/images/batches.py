@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import InputError
+from priorkit.core.process.threads import streamed_in_threads
 from priorkit.data.images.decoding import BrokenImageError, ImageRef, decode_with_kinds
-from priorkit.data.io.threads import streamed_in_threads
 from priorkit.models.pretrained import model_name
 
 M = TypeVar("M")

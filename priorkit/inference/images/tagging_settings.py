@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -110,6 +110,6 @@ class TagImagesSettings(ImageColumnSettings, RuntimeSettings, StepSettings):
         file = inputs.get("thresholds")
         return None if file is None else read_thresholds(file.path, tags)
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The images that rows name."""
         return named_images(inputs, ("images", "labelled"), images_of_tables, lambda _: self.layout)

@@ -6,7 +6,7 @@ around the image, a box does not say where the object is in its input, and the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,17 +73,22 @@ def misalignment_fact(misaligned: Misaligned) -> list[tuple[str, str]]:
     ]
 
 
-def misalignment_warning(misaligned: Misaligned, sizes: Mapping[Any, tuple[int, int]]) -> str:
+def misalignment_warning(misaligned: Misaligned, sizes: Iterable[tuple[int, int]]) -> str:
     """A warning for images with boxes; empty if all boxes match.
 
     Args:
         misaligned: from :func:`misaligned_images`.
-        sizes: width and height in pixels of the images with boxes.
+        sizes: width and height in pixels of each image with boxes.
     """
-    count = sum(misaligned == "all" or width != height for width, height in sizes.values())
-    if misaligned == "none" or not count:
+    if misaligned == "none":
+        return ""
+    count = total = 0
+    for width, height in sizes:
+        total += 1
+        count += misaligned == "all" or width != height
+    if not count:
         return ""
     return (
-        f"{count} of {len(sizes)} images with boxes are cropped or padded for the encoder, so their boxes, "
+        f"{count} of {total} images with boxes are cropped or padded for the encoder, so their boxes, "
         f"relative to the full image, do not match what it sees; {_REMEDY}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -104,7 +104,7 @@ class InstructionSettings(
         found = layout_of(self, source)
         return found if isinstance(self, TextColumnSettings) else replace(found, text=())
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The images that rows name, and the file of a chat template."""
         named = named_images(inputs, ("captions", "instructions"), images_of_conversations, self.layout)
         return {**named, **self.template_files()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -192,6 +192,6 @@ class PretrainEncoderSettings(
         """
         return layout_of(self)
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The images that rows name."""
         return named_images(inputs, ("pairs",), images_of_pairs, lambda _: self.layout)

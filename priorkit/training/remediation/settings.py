@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -319,7 +319,7 @@ class DistillEncoderSettings(
     warmup_steps: int = redefault(TrainingSettings, "warmup_steps", 20)
     weight_decay: float = redefault(TrainingSettings, "weight_decay", 0.05)
 
-    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Sequence[str]]]:
+    def named_files(self, inputs: Mapping[str, Input]) -> Mapping[str, tuple[Path, Collection[str]]]:
         """The images that rows name."""
         entities = named_images(
             inputs,

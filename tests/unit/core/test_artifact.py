@@ -51,6 +51,7 @@ def test_the_digest_depends_only_on_content(tmp_path: Path) -> None:
     records = dict(one.manifest.files)
     with_recipe = {**records, artifact.RECIPE: FileRecord(size=1, sha256="0")}
     assert artifact.digest_of(with_recipe) == one.digest
+    assert artifact.digest_of_files(tmp_path / "y" / "z", sorted(with_recipe)) == one.digest
     renamed = {name.replace("a.txt", "c.txt"): record for name, record in records.items()}
     assert artifact.digest_of(renamed) != one.digest
 

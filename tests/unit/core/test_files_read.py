@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ def grow(root: Path, images: Sequence[str], clutter: Sequence[str], format: str)
     return table
 
 
-def counted(item: Input, named: Mapping[str, tuple[Path, Sequence[str]]]) -> set[str]:
+def counted(item: Input, named: Mapping[str, tuple[Path, Collection[str]]]) -> set[str]:
     """The files whose content decides an input's digest."""
     own = [item.path / name for name in list_files(item.path).names] if item.path.is_dir() else [item.path]
     others = [folder / name for folder, names in named.values() for name in names]

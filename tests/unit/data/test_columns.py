@@ -33,6 +33,7 @@ from priorkit.data.text.documents import check_text_source, read_documents
 from priorkit.data.text.segments import read_records
 from priorkit.training.finetuning.align_settings import AlignSettings
 from priorkit.training.finetuning.blind_settings import BlindTuneSettings
+from tests.support.named_files import listed
 
 
 @pytest.fixture
@@ -161,14 +162,13 @@ def test_images_of_a_folder_of_their_own_belong_to_the_input(pictures: Path, tmp
     ):
         source = "x" if option == "instructions" else "all"
         item = resolve(str(rows), option, ())
-        assert settings.named_files({f"{option}.{source}": item}) == {
-            f"images of {option}.{source}": (pictures, ("coco/a.png",))
-        }
+        found = settings.named_files({f"{option}.{source}": item})
+        assert listed(found) == {f"images of {option}.{source}": (pictures, ["coco/a.png"])}
     item = resolve(str(rows), "images", ())
     layout = RowLayout(image=("image",), image_folder=pictures)
     for references in (images_of_conversations, images_of_tables):
         found = named_images({"images": item}, ("images",), references, lambda _: layout)
-        assert found == {"images of images": (pictures, ("coco/a.png",))}
+        assert listed(found) == {"images of images": (pictures, ["coco/a.png"])}
 
 
 def test_image_folders(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from priorkit.data.io.threads import streamed_in_threads
+from priorkit.core.process.threads import streamed_in_threads
 from priorkit.scoring.answers.tagging import (
     best_threshold,
     calibrate_thresholds,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from array import array
+import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,22 +12,60 @@ from torch import nn
 
 from priorkit.architectures.lion.conversations import select_task_types
 from priorkit.architectures.lion.objective import LionObjective
-from priorkit.architectures.lion.samples import DistinctImages, LionSamples
+from priorkit.architectures.lion.samples import LionSamples
 from priorkit.core.errors import InputError
+from priorkit.data.images.decoding import ImageRef
 from priorkit.training.engine.optimizer import build_optimizer
 
+SHARED = ImageRef("shared", Path("/data/shared.png"))
 
-def test_a_sample_takes_a_few_bytes_of_memory() -> None:
-    """7.2 million samples of one image each stay far below 2 GiB: 33 bytes each, next to the store's 8."""
-    samples = LionSamples(SimpleNamespace(), SimpleNamespace(), DistinctImages(SimpleNamespace()))
-    per_sample = sum(
-        values.itemsize
-        for values in (samples.indices, samples.tasks, samples.image_numbers, samples.first_image)
-    )
-    assert all(
-        isinstance(values, array) for values in (samples.indices, samples.tasks, samples.image_numbers)
-    )
-    assert per_sample * 7_200_000 < 200 << 20
+
+class Rows:
+    """Conversations made on demand: of each three in a row, the last two show one image, the first another one."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> SimpleNamespace:
+        name = str(index - index % 3 + min(index % 3, 1))
+        images = (ImageRef(name, content=name.encode()), *([SHARED] * (index % 2)))
+        return SimpleNamespace(task_type="image-level", conversation=SimpleNamespace(images=images))
+
+
+def sealed_samples(count: int) -> LionSamples:
+    encoded = SimpleNamespace(input_ids=(1, 2), truncated=False)
+    tokenized = SimpleNamespace(encoded=encoded, shortened=False, questions=())
+    samples = LionSamples(Rows(count), SimpleNamespace(tokenize=lambda _: tokenized))
+    for index in range(count):
+        samples.add(index)
+    samples.seal()
+    return samples
+
+
+def test_a_sample_takes_a_few_bytes_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 7.2 million: a quarter of a gigabyte, and about one while their images are numbered."""
+    monkeypatch.setattr("priorkit.architectures.lion.samples.TOKEN_CACHE", 0)
+    sealed_samples(10)
+    tracemalloc.start()
+    samples = sealed_samples(30_000)
+    kept, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(samples) == 30_000
+    assert kept / 30_000 < 50
+    assert most / 30_000 < 200
+
+
+def test_each_image_is_numbered_once_in_the_order_of_the_samples() -> None:
+    samples = sealed_samples(7)
+    assert [samples.images_of(index) for index in range(7)] == [
+        (0,), (1, 2), (1,), (3, 2), (4,), (4, 2), (5,),
+    ]  # fmt: skip
+    assert [image.name for image in samples.images] == ["0", "1", "shared", "3", "4", "6"]
+    assert samples.images[2] is SHARED
+    assert sealed_samples(0).images[:] == []
 
 
 def test_selected_samples_are_counted_by_task_type() -> None:

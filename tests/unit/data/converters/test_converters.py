@@ -224,6 +224,16 @@ def test_inaturalist_names_species(tmp_path):
     ]
 
 
+def test_an_inaturalist_class_that_is_not_listed_is_rejected(tmp_path):
+    content = species()
+    content["annotations"][0]["category_id"] = 77
+    write(tmp_path / "val.json", content)
+    for number in range(6):
+        picture(tmp_path / "val" / f"{number}.png", 10 * number)
+    rows, rejects = converted("inaturalist", tmp_path)
+    assert (len(rows), reasons(rejects)) == (5, ["unknown class 77"])
+
+
 def test_inaturalist_splits_are_files(tmp_path):
     """``train_mini.json`` repeats images of ``train.json``; ``test.json`` has no annotations."""
     for name in ("train", "train_mini", "test"):

@@ -14,13 +14,13 @@ from PIL import Image
 
 from priorkit.core.errors import InputError
 from priorkit.core.inputs import Input
+from priorkit.core.process.threads import streamed_in_threads
 from priorkit.data.images import image_check
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import read_entities
 from priorkit.data.images.image_check import ImageCheck, ImageStatus, cache_name
 from priorkit.data.images.pairs import read_pairs
 from priorkit.data.io.rejects import Rejects
-from priorkit.data.io.threads import streamed_in_threads
 
 
 def content(color: tuple[int, int, int], kind: str = "PNG", mode: str = "RGB") -> bytes:

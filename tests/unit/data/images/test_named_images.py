@@ -22,6 +22,7 @@ from priorkit.data.images.named_images import (
     may_name_images,
     named_images,
 )
+from tests.support.named_files import listed
 
 TURNS = [{"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]
 PARTS = [
@@ -44,22 +45,22 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("references", "rows", "names"),
     [
-        (images_of_pairs, [{"image": "a.png", "text": "t"}, {"image": "gone.png", "text": "t"}], ("a.png",)),
-        (images_of_pairs, [{"image": "a.png", "conversations": TURNS}], ("a.png",)),
-        (images_of_conversations, [{"image": ["b.png"], "conversations": TURNS}], ("b.png",)),
-        (images_of_conversations, [{"images": ["a.png"], "conversations": TURNS}], ("a.png",)),
-        (images_of_conversations, [{"messages": PARTS}, {"image": "", "conversations": TURNS}], ("b.png",)),
-        (images_of_tables, [{"image": ["a.png", "b.png"]}, {"image": ""}], ("a.png", "b.png")),
-        (images_of_tables, [{"image": ".hidden.png"}], (".hidden.png",)),
+        (images_of_pairs, [{"image": "a.png", "text": "t"}, {"image": "gone.png", "text": "t"}], ["a.png"]),
+        (images_of_pairs, [{"image": "a.png", "conversations": TURNS}], ["a.png"]),
+        (images_of_conversations, [{"image": ["b.png"], "conversations": TURNS}], ["b.png"]),
+        (images_of_conversations, [{"images": ["a.png"], "conversations": TURNS}], ["a.png"]),
+        (images_of_conversations, [{"messages": PARTS}, {"image": "", "conversations": TURNS}], ["b.png"]),
+        (images_of_tables, [{"image": ["a.png", "b.png"]}, {"image": ""}], ["a.png", "b.png"]),
+        (images_of_tables, [{"image": ".hidden.png"}], [".hidden.png"]),
     ],
 )
 def test_rows_of_a_file_name_images(
-    folder: Path, references: References, rows: list[dict[str, Any]], names: tuple[str, ...]
+    folder: Path, references: References, rows: list[dict[str, Any]], names: list[str]
 ) -> None:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     item = resolve(str(folder / "rows.jsonl"), "pairs", ())
     found = named_images({"pairs": item}, ("pairs",), references, layout)
-    assert found == {"images of pairs": (folder, names)}
+    assert listed(found) == {"images of pairs": (folder, names)}
     assert named_images({"pairs": item}, ("other",), references, layout) == {}
 
 
@@ -67,7 +68,7 @@ def test_of_a_folder_only_those_that_are_not_listed(folder: Path) -> None:
     (folder / "rows.jsonl").write_text('{"image": "a.png"}\n{"image": ".hidden.png"}\n')
     item = resolve(str(folder), "images", ())
     found = named_images({"images": item}, ("images",), images_of_tables, layout)
-    assert found == {"images of images": (folder, (".hidden.png",))}
+    assert listed(found) == {"images of images": (folder, [".hidden.png"])}
 
 
 @pytest.mark.parametrize("embedded", [True, False])
@@ -82,4 +83,4 @@ def test_a_parquet_file_names_images_where_it_does_not_embed_them(folder: Path, 
     item = resolve(str(folder / "x.parquet"), "images", ())
     references = lambda path, _: images_of_entities(path, EntityLayout())  # noqa: E731
     found = named_images({"images": item}, ("images",), references, layout)
-    assert found == ({} if embedded else {"images of images": (folder, ("a.png",))})
+    assert listed(found) == ({} if embedded else {"images of images": (folder, ["a.png"])})

@@ -83,9 +83,9 @@ def test_old_files_and_no_file(tmp_path: Path) -> None:
 
 
 def test_the_warning_counts_misaligned_images() -> None:
-    sizes = {"a": (40, 40), "b": (60, 40), "c": (40, 41)}
+    sizes = [(40, 40), (60, 40), (40, 41)]
     assert misalignment_warning("none", sizes) == ""
-    assert misalignment_warning("non-square", {"a": (40, 40)}) == ""
+    assert misalignment_warning("non-square", [(40, 40)]) == ""
     assert misalignment_warning("non-square", sizes).startswith("2 of 3 images with boxes")
     assert misalignment_warning("all", sizes).startswith("3 of 3 images")
     assert misalignment_warning("non-square", sizes).endswith("align --resize squash")

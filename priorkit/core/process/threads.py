@@ -1,4 +1,4 @@
-"""Work in threads with results in order: image decoders release the interpreter's lock."""
+"""Work in threads with results in order: image decoders and hashing release the interpreter's lock."""
 
 from __future__ import annotations
 
