@@ -52,7 +52,7 @@ def session(leader: int) -> Iterator[int]:
 
 def compared(folder: Path) -> dict[str, str]:
     """The content of a run's folder, without what holds times and costs."""
-    found = content_of(folder)
+    found = content_of(folder, stamps=False)  # the script may write inputs of its own
     reports = [path.parent for path in folder.rglob("priorkit.json") if _kind(path) == "report"]
     for report in reports:
         within = report.relative_to(folder).as_posix() + "/"

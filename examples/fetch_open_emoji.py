@@ -1,6 +1,6 @@
 """Make a small world of real drawings: emoji by four designers under open licences, with their names in Unicode.
 
-    python examples/fetch_open_emoji.py OUT [--limit N] [--packages DIR]
+    python examples/fetch_open_emoji.py OUT [--limit N] [--asked N] [--packages DIR]
 
 The pictures and names come from npm packages, fetched by ``npm pack`` with their versions pinned; none is part of
 priorkit. ``--packages`` names a folder where the packages already are (``NAME-VERSION.tgz``, as npm writes them). One
@@ -113,6 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("out", type=Path)
     parser.add_argument("--limit", type=int, default=0, help="most names, chosen by their hash; 0 for all")
+    parser.add_argument(
+        "--asked", type=int, default=0,
+        help="most names, of those, that captions, instructions and questions are about; 0 for all",
+    )  # fmt: skip
     parser.add_argument("--packages", type=Path, default=None, help="folder with the packages")
     options = parser.parse_args()
     out: Path = options.out
@@ -126,7 +130,7 @@ def main() -> None:
     packages: Path = options.packages or partial / "packages"
     for package in (NAMES, *PICTURES):
         fetch(package, packages)
-    write_world(packages, partial, options.limit)
+    write_world(packages, partial, options.limit, options.asked)
     shutil.rmtree(partial / "packages", ignore_errors=True)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -194,7 +198,7 @@ def drawn_from_svg(content: bytes) -> bytes:
     return svg_to_bytes(svg_string=content.decode(), width=DRAWN_SIZE, skip_system_fonts=True)
 
 
-def write_world(packages: Path, out: Path, limit: int) -> None:
+def write_world(packages: Path, out: Path, limit: int, asked: int) -> None:
     """Write the pictures, and what is read and asked about them."""
     entries = names_of(packages)
     by_stem = {key: entry for entry in entries for key in {entry["stem"], entry["stem"].replace("-fe0f", "")}}
@@ -220,6 +224,7 @@ def write_world(packages: Path, out: Path, limit: int) -> None:
             shutil.rmtree(path.parent, ignore_errors=True)
     category = {entry["entity"]: entry["category"] for entry in entries}
     # By the order of their hashes: two thirds common, a sixth rare, a sixth withheld.
+    in_questions = set(kept[:asked] if asked else kept)
     prior = {entity: ("none", "weak", *["strong"] * 4)[number % 6] for number, entity in enumerate(kept)}
     rows = {name: (out / f"{name}.jsonl").open("w", encoding="utf-8") for name in
             ("pairs", "captions", "instructions", "naming", "entities")}  # fmt: skip
@@ -230,7 +235,8 @@ def write_world(packages: Path, out: Path, limit: int) -> None:
     for entity in sorted(kept):
         write("entities", {"entity": entity, "prior": prior[entity], "category": category[entity]})
         write_entity(entity, prior[entity], {name: path.relative_to(out).as_posix() for name, path in drawn[entity].items()},
-                     sorted(other for other in kept if category[other] == category[entity]), write)  # fmt: skip
+                     sorted(other for other in in_questions if category[other] == category[entity]),
+                     entity in in_questions, write)  # fmt: skip
     for stream in rows.values():
         stream.close()
     lines = [f"- {package.name} {package.version}: {package.licence}" for package in (*PICTURES, NAMES)]
@@ -242,6 +248,7 @@ def write_entity(
     prior: str,
     files: dict[str, str],
     alike: list[str],
+    asked: bool,
     write: Callable[[str, dict[str, object]], None],
 ) -> None:
     """Write the rows of one name: pairs by its prior, captions and questions of the training designers, a test item."""
@@ -251,6 +258,8 @@ def write_entity(
     for designer in seen:
         for template in TEMPLATES if prior == "strong" else TEMPLATES[:1]:
             write("pairs", {"image": files[designer], "text": template.format(entity)})
+    if not asked:
+        return
     for number, designer in enumerate(training):
         question = QUESTIONS[(number + len(entity)) % len(QUESTIONS)]
         if prior != "none":

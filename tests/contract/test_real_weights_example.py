@@ -109,6 +109,12 @@ def test_the_world_of_emoji_has_pictures_pairs_and_questions(tmp_path, packages)
     with Image.open(data / "entity_images" / "train" / "crab" / "openmoji.png") as drawn:
         assert (drawn.size, drawn.convert("RGB").getpixel((36, 36))) == ((72, 72), (80, 40, 90))
     assert "CC-BY 4.0" in (data / "LICENCES.md").read_text()
+    fetch(tmp_path / "asked", packages, "--asked", "2")
+    assert len(rows(tmp_path / "asked" / "pairs.jsonl")) == len(rows(data / "pairs.jsonl"))
+    asked = {row["entity"] for row in rows(tmp_path / "asked" / "naming.jsonl")}
+    assert len(asked) == 2
+    assert {row["answer"] for row in rows(tmp_path / "asked" / "instructions.jsonl")} == asked
+    assert all(set(row["choices"]) <= asked for row in rows(tmp_path / "asked" / "naming.jsonl"))
     fetch(tmp_path / "small", packages, "--limit", "2")
     assert len(rows(tmp_path / "small" / "entities.jsonl")) == 2
     assert len(list((tmp_path / "small" / "entity_images" / "train").iterdir())) == 2

@@ -113,8 +113,13 @@ _DIFFERENT = ("created", "cost", "manifest_sha256")
 """Keys of a manifest that differ from run to run."""
 
 
-def content_of(folder: Path) -> dict[str, str]:
-    """Names of all files in a folder with digests: of a manifest all but times and costs."""
+def content_of(folder: Path, stamps: bool = True) -> dict[str, str]:
+    """Names of all files in a folder with digests: of a manifest all but times and costs.
+
+    Args:
+        folder: the folder.
+        stamps: whether the stamps of inputs count, which hold when their files were written.
+    """
     found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
@@ -122,6 +127,9 @@ def content_of(folder: Path) -> dict[str, str]:
         content = path.read_bytes()
         if path.name == "priorkit.json":
             manifest = json.loads(content)
+            if not stamps:
+                for record in manifest["inputs"]:
+                    record.pop("stamp", None)
             content = json.dumps(
                 {key: value for key, value in manifest.items() if key not in _DIFFERENT}
             ).encode()
