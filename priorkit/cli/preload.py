@@ -105,6 +105,8 @@ class _Server:
         self._listener.listen(128)
         self._connections: set[socket.socket] = set()
         os.environ[ADDRESS] = str(address)
+        # A library that looks for GPUs when it is imported must not start CUDA, which does not survive a fork.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
         self._surroundings = json.loads(json.dumps(surroundings()))
 
     def run(self, command: list[str]) -> int:
@@ -121,7 +123,7 @@ class _Server:
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         while self._selector.get_map():
             for key, _ in self._selector.select():
-                if key.fd in self._selector.get_map():  # not closed by an event before it
+                if self._selector.get_map().get(key.fd) is key:  # not closed by an event before it
                     key.data()
         gc.unfreeze()  # so that the interpreter can end as usual
         code = child.wait()
