@@ -78,8 +78,8 @@ model() { # NAME ENCODER
     --out "$home/tuned-$1"
 }
 
-evaluation() { # NAME MODEL OPTIONS...
-  make evaluate "$home/tuned-$2" "$data/naming.jsonl" --limit "${ITEMS:-0}" --seed "$seed" "${@:3}" \
+evaluation() { # NAME MODEL QUESTIONS OPTIONS...
+  make evaluate "$home/tuned-$2" "$3" --limit "${ITEMS:-0}" --seed "$seed" "${@:4}" \
     --out "$home/scores-$1"
 }
 
@@ -103,8 +103,11 @@ priors=()
 for number in "${seeds[@]}"; do priors+=("remediation $number"); done
 share_out "${priors[0]}" language_model
 share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed" "${priors[@]:1}"
-share_out "evaluation before before --choices text" "evaluation after after --choices text" \
-  "evaluation blind before --choices text --blind" "evaluation written after --by generation" diagnosis
+# Among four names, and as written names.
+questions=$data/naming.jsonl
+share_out "evaluation before before $questions --choices text" "evaluation after after $questions --choices text" \
+  "evaluation blind before $questions --choices text --blind" \
+  "evaluation written before written=$questions --task exact --answer-column entity" diagnosis
 
 correlation=$(priorkit correlate "$home/ranks-$seed" before="$home/scores-before" after="$home/scores-after" \
   --benchmark naming --blind-evaluation "$home/scores-blind" --out "$home/correlation")
@@ -115,5 +118,5 @@ for number in "${seeds[@]}"; do
 done
 for name in before after blind written; do artifacts+=("$name=$home/scores-$name"); done
 report=$(priorkit report "${artifacts[@]}" remedied="$home/remedied-$seed" correlation="$correlation" \
-  diagnosis="$home/diagnosis" --title "Priors of real names" --out "$home/report")
+  diagnosis="$home/diagnosis" --entities "$data/entities.jsonl" --title "Priors of real names" --out "$home/report")
 echo "report: $report/report.html"

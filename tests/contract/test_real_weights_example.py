@@ -161,7 +161,8 @@ def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
     }
     assert lengths["tuned-before"] == lengths["tuned-after"]
     assert "--blind" in by_out["scores-blind"]
-    assert "generation" in by_out["scores-written"]
+    assert value(by_out["scores-written"], "--task") == "exact"
+    assert by_out["scores-written"][1] == by_out["scores-before"][1]
     seeds = {value(by_out[f"remedied-{seed}"], "--seed") for seed in (1, 2, 3)}
     assert seeds == {"1", "2", "3"}
     [names] = [Path(word) for word in by_out["diagnosis"] if word.endswith(".txt")]

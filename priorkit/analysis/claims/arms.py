@@ -9,7 +9,7 @@ from priorkit.analysis.claims.base import Term
 from priorkit.analysis.claims.reading import Claim
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.manifest import InputRecord
-from priorkit.data.results.artifact_graph import Member, owner_of, variant_of
+from priorkit.data.results.artifact_graph import Member, owner_of, seed_of, variant_of
 
 Runs = Mapping[str, Member]
 """The artifacts of one label by seed; the seed is empty for an artifact that serves for all seeds."""
@@ -48,7 +48,7 @@ def runs_by_label(members: Sequence[Member]) -> dict[str, dict[str, Member]]:
     for member in members:
         if member.given:
             variant = variant_of(member.label)
-            seed = member.label.rpartition("@")[2] if variant else ""
+            seed = seed_of(member.label) if variant else ""
             runs.setdefault(variant or member.label, {})[seed] = member
     return runs
 

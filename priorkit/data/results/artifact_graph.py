@@ -94,23 +94,24 @@ class Members:
 
     def evaluations(self) -> list[Member]:
         """Evaluations that were given, in order; of a variant with several seeds the first one."""
-        later = {member.label for runs in self.repeats().values() for member in runs[1:]}
-        return [member for member in self._evaluations() if member.label not in later]
-
-    def _evaluations(self) -> list[Member]:
-        return [member for member in self.all if member.given and member.artifact.kind == "evaluation"]
+        return _first_seeds(self._given_evaluations())
 
     def repeats(self) -> dict[str, list[Member]]:
         """Evaluations by variant where at least two were given as ``VARIANT@SEED``."""
-        by_variant: dict[str, list[Member]] = {}
-        for member in self._evaluations():
-            variant = variant_of(member.label)
-            if variant:
-                by_variant.setdefault(variant, []).append(member)
-        return {variant: runs for variant, runs in by_variant.items() if len(runs) > 1}
+        return _by_variant(self._given_evaluations())
 
     def ranks(self) -> list[Member]:
-        """Rank-e scores that were given, in order."""
+        """Rank-e scores that were given, in order; of a variant with several seeds the first one."""
+        return _first_seeds(self._given_ranks())
+
+    def repeated_ranks(self) -> dict[str, list[Member]]:
+        """Rank-e scores by variant where at least two were given as ``VARIANT@SEED``."""
+        return _by_variant(self._given_ranks())
+
+    def _given_evaluations(self) -> list[Member]:
+        return [member for member in self.all if member.given and member.artifact.kind == "evaluation"]
+
+    def _given_ranks(self) -> list[Member]:
         return [member for member in self.all if member.given and member.step == "rank-e"]
 
     def diagnoses(self) -> list[Member]:
@@ -120,6 +121,25 @@ class Members:
     def correlations(self) -> list[Member]:
         """Results of `correlate` that were given, in order."""
         return [member for member in self.all if member.given and member.step == "correlate"]
+
+
+def _by_variant(members: Sequence[Member]) -> dict[str, list[Member]]:
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        variant = variant_of(member.label)
+        if variant:
+            found.setdefault(variant, []).append(member)
+    return {variant: runs for variant, runs in found.items() if len(runs) > 1}
+
+
+def _first_seeds(members: Sequence[Member]) -> list[Member]:
+    later = {member.label for runs in _by_variant(members).values() for member in runs[1:]}
+    return [member for member in members if member.label not in later]
+
+
+def seed_of(label: str) -> str:
+    """The seed of a label ``VARIANT@SEED``; all of any other label."""
+    return label.rpartition("@")[2]
 
 
 def variant_of(label: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from priorkit.data.results.artifact_graph import Member, Members
+from priorkit.data.results.artifact_graph import Member, Members, seed_of
 from priorkit.data.results.evaluations import ACCURACIES
 from priorkit.report import numbers
 from priorkit.report.blocks import Finding
@@ -48,7 +48,7 @@ def seeds_finding(members: Members) -> Finding | None:
 def _by_seed(runs: Sequence[Member], benchmarks: Sequence[tuple[str, str]]) -> Mapping[str, float]:
     """Seed -> the mean of the benchmarks' accuracies."""
     return {
-        run.label.rpartition("@")[2]: math.fsum(
+        seed_of(run.label): math.fsum(
             run.evaluation.benchmarks[name].metrics[metric].value for name, metric in benchmarks
         )
         / len(benchmarks)

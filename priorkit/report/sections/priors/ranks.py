@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.interval import Interval
-from priorkit.data.results.artifact_graph import Member, Members, prior_name
+from priorkit.data.results.artifact_graph import Member, Members, prior_name, seed_of
 from priorkit.data.results.evaluations import RETRIEVAL
 from priorkit.report.blocks import Block, Cell, CellImages, Plot, Section, SignedInterval, Table, numbered
 from priorkit.report.metric_tables import metric_table
@@ -20,6 +20,7 @@ from priorkit.scoring.statistics.intervals import (
     bootstrap_indices,
     bootstrap_mean,
     percentile_interval,
+    student_mean,
 )
 
 Floats = NDArray[np.float64]
@@ -63,19 +64,25 @@ def image_sets(members: Members) -> list[ImageSet]:
     by_digest: dict[str, list[Member]] = {}
     names: dict[str, str] = {}
     for member in members.ranks():
-        record = next((item for item in member.artifact.manifest.inputs if item.setting == "images"), None)
-        key = record.digest if record else member.label
+        key, name = _images_of(member)
         by_digest.setdefault(key, []).append(member)
-        names.setdefault(key, record.path if record else member.label)
+        names.setdefault(key, name)
     sets = [_image_set(names[key], group, members.priors) for key, group in by_digest.items()]
     return sorted(sets, key=lambda images: not images.priors)
 
 
+def _images_of(member: Member) -> tuple[str, str]:
+    """Digest and name of the images that were ranked; the member's label where they are not recorded."""
+    record = next((item for item in member.artifact.manifest.inputs if item.setting == "images"), None)
+    return (record.digest, record.path) if record else (member.label, member.label)
+
+
+def _mean_ranks(member: Member) -> dict[str, float]:
+    return dict(zip(map(str, member.table["entity"]), member.table["mean_rank"], strict=True))
+
+
 def _image_set(name: str, group: Sequence[Member], priors: Mapping[str, str]) -> ImageSet:
-    tables = {
-        member.label: dict(zip(map(str, member.table["entity"]), member.table["mean_rank"], strict=True))
-        for member in group
-    }
+    tables = {member.label: _mean_ranks(member) for member in group}
     first = next(iter(tables.values()))
     entities = [entity for entity in first if all(entity in table for table in tables.values())]
     ranks = {
@@ -126,7 +133,48 @@ def ranks_section(members: Members) -> Section | None:
         "Rank_e is the mean rank of an entity's true name among all candidate names, over its images. A low rank is a "
         "strong prior. 95 % intervals resample entities; changes are paired by entity."
     )
-    return Section("rank-e", "Rank_e: priors of the encoders", intro, blocks, [table])
+    seeds = seeds_table(images, members)
+    if seeds is not None:
+        blocks.insert(1, seeds)
+        intro += " Where encoders were trained with several seeds, the rest of this page shows the first."
+    return Section(
+        "rank-e", "Rank_e: priors of the encoders", intro, blocks, [table, *([seeds] if seeds else [])]
+    )
+
+
+def seeds_table(images: ImageSet, members: Members) -> Table | None:
+    """Mean rank by group and variant over seeds, with the ratio to the first variant, taken seed by seed."""
+    tables = {
+        name: {seed_of(run.label): _mean_ranks(run) for run in runs}
+        for name, runs in members.repeated_ranks().items()
+        if all(_images_of(run)[0] == _images_of(images.members[0])[0] for run in runs)
+    }
+    variants = {
+        name: {
+            seed: np.array([table[entity] for entity in images.entities]) for seed, table in by_seed.items()
+        }
+        for name, by_seed in tables.items()
+        if all(set(images.entities) <= table.keys() for table in by_seed.values())
+    }
+    if not variants:
+        return None
+    first, base = next(iter(variants.items()))
+    rows: list[list[Cell]] = []
+    for group, chosen in images.groups.items():
+        for name, by_seed in variants.items():
+            ratio: Cell = None
+            if name != first and by_seed.keys() == base.keys():
+                ratio = student_mean(
+                    [by_seed[seed][chosen].mean() / base[seed][chosen].mean() for seed in by_seed]
+                )
+            mean = student_mean([float(values[chosen].mean()) for values in by_seed.values()])
+            rows.append([group, name, len(by_seed), mean, ratio])
+    return Table(
+        "rank-e-seeds",
+        "Rank_e over seeds, with Student's 95 % intervals of the mean over seeds",
+        ["group", "variant", "seeds", "Rank_e", f"ratio to {first}"],
+        rows,
+    )
 
 
 def rank_table(images: ImageSet, members: Members) -> Table:
