@@ -7,7 +7,8 @@ priorkit. ``--packages`` names a folder where the packages already are (``NAME-V
 designer's pictures are SVG, which resvg draws: ``pip install resvg-py``.
 
 What is written to OUT: ``pairs.jsonl`` (for pretrain-encoder), ``entity_images/train`` and ``entity_images/test`` (the
-designer who is held out), ``captions.jsonl``, ``instructions.jsonl``, ``naming.jsonl`` (a benchmark), ``entities.jsonl``
+designer who is held out), ``captions.jsonl``, ``instructions.jsonl``, ``naming.jsonl`` and ``written.jsonl``
+(benchmarks: one name of four, and the name itself), ``entities.jsonl``
 (name, prior, category), ``LICENCES.md``. Which names are rare or withheld follows only from the names.
 """
 
@@ -227,7 +228,7 @@ def write_world(packages: Path, out: Path, limit: int, asked: int) -> None:
     in_questions = set(kept[:asked] if asked else kept)
     prior = {entity: ("none", "weak", *["strong"] * 4)[number % 6] for number, entity in enumerate(kept)}
     rows = {name: (out / f"{name}.jsonl").open("w", encoding="utf-8") for name in
-            ("pairs", "captions", "instructions", "naming", "entities")}  # fmt: skip
+            ("pairs", "captions", "instructions", "naming", "written", "entities")}  # fmt: skip
 
     def write(name: str, row: dict[str, object]) -> None:
         rows[name].write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -272,10 +273,10 @@ def write_entity(
         : CHOICES - 1
     ]
     choices = sorted([entity, *others], key=lambda choice: order(choice + entity))
-    write("naming", {
-        "id": entity, "image": files[held_out], "question": "What is shown here?", "choices": choices,
-        "answer": choices.index(entity), "entity": entity, "prior": prior,
-    })  # fmt: skip
+    asked_about = {"id": entity, "image": files[held_out], "question": QUESTIONS[0]}
+    groups = {"entity": entity, "prior": prior}
+    write("naming", {**asked_about, "choices": choices, "answer": choices.index(entity), **groups})
+    write("written", {**asked_about, "answer": entity, **groups})
 
 
 if __name__ == "__main__":

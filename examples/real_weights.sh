@@ -107,7 +107,7 @@ share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed
 questions=$data/naming.jsonl
 share_out "evaluation before before $questions --choices text" "evaluation after after $questions --choices text" \
   "evaluation blind before $questions --choices text --blind" \
-  "evaluation written before written=$questions --task exact --answer-column entity" diagnosis
+  "evaluation written before $data/written.jsonl --task exact" diagnosis
 
 correlation=$(priorkit correlate "$home/ranks-$seed" before="$home/scores-before" after="$home/scores-after" \
   --benchmark naming --blind-evaluation "$home/scores-blind" --out "$home/correlation")

@@ -93,7 +93,7 @@ def test_a_claim_by_itself_gets_all_its_artifacts(claim: Claim, tmp_path: Path) 
     given = labels(found)
     assert set(claim.labels()) <= set(given)
     for other in CLAIMS.values():  # none is begun and lacks artifacts, which the report would refuse
-        begun = not not_begun(other, list(CLAIMS.values()), dict.fromkeys(given, {}))
+        begun = not not_begun(other, list(CLAIMS.values()), {label: {} for label in given})
         assert not begun or set(other.labels()) <= set(given), other.id
     shared = {"ranks", "base"}
     assert all(given[label] == {"4", "5", "6"} for label in claim.labels() if label not in shared)
