@@ -107,7 +107,8 @@ share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed
 questions=$data/naming.jsonl
 share_out "evaluation before before $questions --choices text" "evaluation after after $questions --choices text" \
   "evaluation blind before $questions --choices text --blind" \
-  "evaluation written before $data/written.jsonl --task exact" diagnosis
+  "evaluation written before $data/written.jsonl --task exact" \
+  "evaluation written-blind before $data/written.jsonl --task exact --blind" diagnosis
 
 correlation=$(priorkit correlate "$home/ranks-$seed" before="$home/scores-before" after="$home/scores-after" \
   --benchmark naming --blind-evaluation "$home/scores-blind" --out "$home/correlation")
@@ -116,7 +117,7 @@ artifacts=()
 for number in "${seeds[@]}"; do
   artifacts+=("ranks@$number=$home/ranks-$number" "ranks-after@$number=$home/ranks-after-$number")
 done
-for name in before after blind written; do artifacts+=("$name=$home/scores-$name"); done
+for name in before after blind written written-blind; do artifacts+=("$name=$home/scores-$name"); done
 report=$(priorkit report "${artifacts[@]}" remedied="$home/remedied-$seed" correlation="$correlation" \
   diagnosis="$home/diagnosis" --entities "$data/entities.jsonl" --title "Priors of real names" --out "$home/report")
 echo "report: $report/report.html"
