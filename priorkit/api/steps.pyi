@@ -25,7 +25,7 @@ def glyph_world(
     weak: int | str = ...,
     none: int | str = ...,
     name_words: int | str = ...,
-    told_share: float | str = ...,
+    text_share: float | str = ...,
     instructed_share: float | str = ...,
     captioned_share: float | str | None = ...,
     pairs: int | str = ...,

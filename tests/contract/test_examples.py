@@ -17,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 WITH_RECIPE = [script for script in SCRIPTS if "make()" in script.read_text("utf-8")]
 
-OF_OTHERS = {"--no-deps", "--dest", "--packages", "--by"}
+OF_OTHERS = {"--no-deps", "--dest", "--packages", "--asked", "--by"}
 """Options of pip and of scripts in examples/."""
 
 
@@ -29,6 +29,7 @@ def test_there_are_scripts() -> None:
         "lion",
         "diagnose",
         "claims",
+        "real_weights",
     }
 
 

@@ -240,6 +240,16 @@ def _(bench: Bench, name: str, text: str, tables: dict[str, Any]) -> Words:
     return [bench.small.mllm, bench.small.images]
 
 
+@words_of("rank-e")
+def _(bench: Bench, name: str, text: str, tables: dict[str, Any]) -> Words:
+    return [bench.small.encoder, bench.small.images]
+
+
+@words_of("evaluate")
+def _(bench: Bench, name: str, text: str, tables: dict[str, Any]) -> Words:
+    return [bench.small.mllm, bench.small.world / "benchmarks" / "naming.parquet"]
+
+
 def stages_of(name: str, step: str) -> list[Words]:
     """What a recipe leaves to the command line: LION's stages."""
     table = RECIPES[name][1][step]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core.errors import PriorkitError, ResourceError
-from priorkit.core.file_names import FileNames
 from priorkit.core.input_files import list_files
 from priorkit.core.inputs import IMAGES_OF, Input
 from priorkit.data.columns import RowLayout
@@ -21,6 +20,7 @@ from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.images.entity_sources import EntityLayout, entity_references
 from priorkit.data.images.pairs import check_pairs, pairs_of
 from priorkit.data.images.tagged_tables import find_tables, image_cells, rows_of
+from priorkit.data.io.file_names import FileNames
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import files_of, read_rows

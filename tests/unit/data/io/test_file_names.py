@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from priorkit.core import file_names
 from priorkit.core.artifact import digest_of_files
 from priorkit.core.errors import ResourceError
-from priorkit.core.file_names import FileNames
 from priorkit.core.inputs import Input
+from priorkit.data.io import file_names
+from priorkit.data.io.file_names import FileNames
 
 
 @settings(max_examples=50)
