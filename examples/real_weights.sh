@@ -15,9 +15,11 @@
 # run it again. Computes in bf16 where the processor is fast at it. On a GPU or with other weights:
 #
 #   LLM=HuggingFaceTB/SmolLM2-360M-Instruct examples/real_weights.sh out
-#   ENCODER=openai/clip-vit-base-patch32 RECIPE=birds.toml examples/real_weights.sh out    # with rates for it
+#   IMAGES=birds ENCODER=openai/clip-vit-base-patch32 RECIPE=birds.toml examples/real_weights.sh out
 #   DATA=folder examples/real_weights.sh out    # a folder that fetch_open_emoji.py made, or one like it
 #
+# IMAGES are entity images as rank-e reads them, by path or hub id; a quarter is held out. An encoder of another size
+# needs a recipe with rates for it.
 # The settings are in the recipe 'real-weights' (priorkit recipe show real-weights). ENCODER_STEPS, REMEDY_STEPS,
 # ALIGN_STEPS, TUNE_STEPS, ITEMS, NAMES, ASKED (names that the language model is tuned on) and DIAGNOSED set the lengths;
 # SEEDS the seeds.
@@ -34,7 +36,9 @@ make() { priorkit "$@" --recipe "$recipe"; }
 source "$examples/parallel.sh"
 
 data=${DATA:-$home/data}
-if [ ! -f "$data/naming.jsonl" ]; then
+if [ -n "${IMAGES:-}" ] && [ ! -f "$data/naming.jsonl" ]; then
+  python "$examples/naming_data.py" "$IMAGES" "$data"
+elif [ ! -f "$data/naming.jsonl" ]; then
   python "$examples/fetch_open_emoji.py" "$data" --limit "${NAMES:-0}" --asked "${ASKED:-600}" \
     ${PACKAGES:+--packages "$PACKAGES"}
 fi
@@ -99,10 +103,10 @@ for row in rows[:: max(1, len(rows) // int(sys.argv[1]))]:
 }
 [ -f "$names" ] || choose_names "${DIAGNOSED:-150}" >"$names"
 
-priors=()
-for number in "${seeds[@]}"; do priors+=("remediation $number"); done
-share_out "${priors[0]}" language_model
-share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed" "${priors[@]:1}"
+remediations=()
+for number in "${seeds[@]}"; do remediations+=("remediation $number"); done
+share_out "${remediations[0]}" language_model
+share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed" "${remediations[@]:1}"
 # Among four names, and as written names.
 questions=$data/naming.jsonl
 share_out "evaluation before before $questions --choices text" "evaluation after after $questions --choices text" \
@@ -118,6 +122,8 @@ for number in "${seeds[@]}"; do
   artifacts+=("ranks@$number=$home/ranks-$number" "ranks-after@$number=$home/ranks-after-$number")
 done
 for name in before after blind written written-blind; do artifacts+=("$name=$home/scores-$name"); done
+priors=()
+if grep -q '"prior"' "$data/entities.jsonl"; then priors=(--entities "$data/entities.jsonl"); fi
 report=$(priorkit report "${artifacts[@]}" remedied="$home/remedied-$seed" correlation="$correlation" \
-  diagnosis="$home/diagnosis" --entities "$data/entities.jsonl" --title "Priors of real names" --out "$home/report")
+  diagnosis="$home/diagnosis" ${priors[@]+"${priors[@]}"} --title "Priors of real names" --out "$home/report")
 echo "report: $report/report.html"

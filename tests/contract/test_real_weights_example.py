@@ -135,25 +135,27 @@ def value(words: list[str], flag: str) -> str:
     return words[words.index(flag) + 1]
 
 
-def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
-    fetch(tmp_path / "data", packages)
+def recorded(tmp_path: Path, **given: str) -> dict[str, list[str]]:
+    """The command lines of a run of the script by the name of what they make."""
     (tmp_path / "bin").mkdir()
     log, program = tmp_path / "log", tmp_path / "bin" / "priorkit"
     program.write_text(STAND_IN.format(python=sys.executable, log=str(log)))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    given = {
-        "DATA": str(tmp_path / "data"),
-        "LLM": "some-llm",
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-    }
+    path = f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(EXAMPLES / "real_weights.sh"), str(tmp_path / "home")],
-        env={**os.environ, "PRIORKIT_PRELOADED": "stand-in", **given}, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PRIORKIT_PRELOADED": "stand-in", "LLM": "some-llm", "PATH": path, **given},
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    by_out = {Path(words[words.index("--out") + 1]).name: words for words in lines if "--out" in words}
     assert done.stdout.strip().endswith("home/report/report.html")
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return {Path(words[words.index("--out") + 1]).name: words for words in lines if "--out" in words}
+
+
+def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
+    fetch(tmp_path / "data", packages)
+    by_out = recorded(tmp_path, DATA=str(tmp_path / "data"))
     assert by_out["aligned-before"][1:3] == ["some-llm", str(tmp_path / "home" / "encoder-1")]
     assert by_out["aligned-after"][1:3] == ["some-llm", str(tmp_path / "home" / "remedied-1")]
     lengths = {
@@ -169,4 +171,49 @@ def test_the_script_asks_before_and_after_remediation(tmp_path, packages):
     known = {row["entity"] for row in rows(tmp_path / "data" / "entities.jsonl")}
     assert set(names.read_text().split("\n")) - {""} <= known
     labels = {word.split("=")[0] for word in by_out["report"][1:] if "=" in word}
+    assert value(by_out["report"], "--entities") == str(tmp_path / "data" / "entities.jsonl")
     assert {f"ranks-after@{seed}" for seed in (1, 2, 3)} | {"diagnosis", "correlation"} <= labels
+
+
+def test_images_of_ones_own_are_laid_out_the_same_way(tmp_path):
+    colors = {
+        "red heron": (200, 0, 0),
+        "teal": (0, 200, 0),
+        "rail": (0, 0, 200),
+        "crane": (9, 9, 9),
+        "coot": (99, 9, 9),
+    }
+    for name, color in colors.items():
+        folder = tmp_path / "birds" / name
+        folder.mkdir(parents=True)
+        for number in range(5):
+            (folder / f"{number}.png").write_bytes(picture("PNG", color))
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "naming_data.py"), str(tmp_path / "birds"), str(tmp_path / "data")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    data = tmp_path / "data"
+    assert {row["entity"] for row in rows(data / "entities.jsonl")} == set(colors)
+    for name in ("pairs", "captions", "instructions"):
+        assert len(rows(data / f"{name}.jsonl")) == 20
+        assert all("/train/" in row["image"] for row in rows(data / f"{name}.jsonl"))
+    naming, written = rows(data / "naming.jsonl"), rows(data / "written.jsonl")
+    assert [row["choices"][row["answer"]] for row in naming] == [row["answer"] for row in written]
+    assert sorted(row["entity"] for row in naming) == sorted(colors)
+    for row in naming:
+        assert len(set(row["choices"])) == 4
+        assert "/test/" in row["image"]
+        with Image.open(data / row["image"]) as drawn:
+            assert drawn.convert("RGB").getpixel((0, 0)) == colors[row["entity"]]
+    by_out = recorded(tmp_path, IMAGES=str(tmp_path / "birds"), ENCODER="some-encoder")
+    assert by_out["aligned-before"][1:3] == ["some-llm", "some-encoder"]
+    assert by_out["scores-before"][2] == str(tmp_path / "home" / "data" / "naming.jsonl")
+    assert "encoder-1" not in by_out
+    assert "--entities" not in by_out["report"]  # there are no groups of priors
+    missing = subprocess.run(
+        [sys.executable, str(EXAMPLES / "naming_data.py"), str(tmp_path / "none"), str(tmp_path / "x")],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert missing.returncode == 1
+    assert "no such file or directory" in missing.stderr
