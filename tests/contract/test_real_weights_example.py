@@ -217,3 +217,21 @@ def test_images_of_ones_own_are_laid_out_the_same_way(tmp_path):
     )  # fmt: skip
     assert missing.returncode == 1
     assert "no such file or directory" in missing.stderr
+
+
+def test_a_handful_of_the_real_drawings(tmp_path):
+    packages = os.environ.get("PRIORKIT_EMOJI_PACKAGES")
+    if not packages:
+        pytest.skip("PRIORKIT_EMOJI_PACKAGES names no folder with the npm packages of fetch_open_emoji.py")
+    fetch(tmp_path / "data", Path(packages), "--limit", "12", "--asked", "6")
+    data = tmp_path / "data"
+    entities = rows(data / "entities.jsonl")
+    assert [row["prior"] for row in entities].count("strong") == 8
+    for row in entities:
+        drawings = list((data / "entity_images").glob(f"*/{row['entity']}/*"))
+        assert {drawing.stem for drawing in drawings} == {"noto", "fluent", "openmoji", "twemoji"}
+        for drawing in drawings:
+            with Image.open(drawing) as opened:
+                assert min(opened.size) >= 64
+                assert len(set(opened.convert("RGB").resize((16, 16)).getdata())) > 1
+    assert len(rows(data / "naming.jsonl")) == 6
