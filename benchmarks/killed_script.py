@@ -4,8 +4,8 @@
 
 The script gets the folder to work in as its last argument, and everything else by the environment. It runs to its end,
 then in a folder of the same path, as artifacts hold paths, where all its processes are killed (SIGKILL) N times at
-moments spread over the time it took, before it may end. Every file must be the same but for times and costs, which manifests and
-reports hold: of a report, the verdicts on claims are compared. The exit code is 1 if a file differs.
+moments spread over the time it took, before it may end. Every file must be the same but for times and costs, which
+manifests and reports hold: of a report, the verdicts on claims are compared. The exit code is 1 if a file differs.
 """
 
 from __future__ import annotations

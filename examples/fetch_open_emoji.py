@@ -8,8 +8,8 @@ designer's pictures are SVG, which resvg draws: ``pip install resvg-py``.
 
 What is written to OUT: ``pairs.jsonl`` (for pretrain-encoder), ``entity_images/train`` and ``entity_images/test`` (the
 designer who is held out), ``captions.jsonl``, ``instructions.jsonl``, ``naming.jsonl`` and ``written.jsonl``
-(benchmarks: one name of four, and the name itself), ``entities.jsonl``
-(name, prior, category), ``LICENCES.md``. Which names are rare or withheld follows only from the names.
+(benchmarks: one name of four, and the name itself), ``entities.jsonl`` (name, prior, category), ``LICENCES.md``. Which
+names are rare or withheld follows only from the names.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import typer
 
 from priorkit.cli.output import flush_standard_streams
 from priorkit.cli.preload_client import ADDRESS, STREAMS, is_preloaded, surroundings
-from priorkit.core.errors import UsageError
+from priorkit.core.errors import ResourceError, UsageError
 
 CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """Options after the command's name are the command's."""
@@ -74,7 +74,14 @@ def preload(
         os.environ[ADDRESS] = "not supported"  # so that a script does not ask again
         os.execv(found, command)
     with tempfile.TemporaryDirectory(prefix="priorkit-") as folder:
-        code = _Server(Path(folder) / "socket", context.obj).run([found, *command[1:]])
+        address = Path(folder) / "socket"
+        try:
+            server = _Server(address, context.obj)
+        except OSError as error:
+            raise ResourceError(
+                f"no socket can be made: {error}", where=str(address), hint="set TMPDIR to a shorter path"
+            ) from None
+        code = server.run([found, *command[1:]])
     raise typer.Exit(code)
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from priorkit.core import artifact
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="preload needs Linux")
 
 PRIORKIT = f"{sys.executable} -m priorkit"
+
+VERSION = f"priorkit {metadata.version('priorkit')}"
 
 TRAINING = "--preset pocket-tiny --batch-size 4 --precision fp32 --device cpu"
 
@@ -62,12 +65,11 @@ def test_calls_end_as_they_would_by_themselves(artifacts, tmp_path: Path) -> Non
     """
     done = preload(script, tmp_path)
     assert done.returncode == 7, done.stderr
-    version = "priorkit 0.2.0"
     lines = done.stdout.splitlines()
-    assert lines[:6] == [version, "0", "None", "None", "llm", "private"], done.stderr
+    assert lines[:6] == [VERSION, "0", "None", "None", "llm", "private"], done.stderr
     assert "nowhere" in lines[6]
-    assert [line for line in lines[6:] if line.startswith(("code", "priorkit 0"))] == [
-        "code 3", "code 5", version, "code 4",
+    assert [line for line in lines[6:] if line.startswith(("code", VERSION))] == [
+        "code 3", "code 5", VERSION, "code 4",
     ]  # fmt: skip
     made = tmp_path / "preloaded" / "llm"
     assert artifact.open_artifact(made).digest == artifact.open_artifact(tmp_path / "llm").digest
@@ -140,4 +142,4 @@ def test_a_command_that_is_missing_is_refused(cli) -> None:
 
 def test_without_a_server_a_call_runs_by_itself(shell) -> None:
     found = shell("--version", env={**os.environ, "PRIORKIT_PRELOADED": "/nowhere/socket"})
-    assert (found.code, found.out) == (0, "priorkit 0.2.0\n")
+    assert (found.code, found.out) == (0, f"{VERSION}\n")

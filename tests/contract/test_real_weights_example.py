@@ -198,6 +198,8 @@ def test_images_of_ones_own_are_laid_out_the_same_way(tmp_path):
     for name in ("pairs", "captions", "instructions"):
         assert len(rows(data / f"{name}.jsonl")) == 20
         assert all("/train/" in row["image"] for row in rows(data / f"{name}.jsonl"))
+    ranked = [row["entity"] for row in rows(data / "entity_images" / "test" / "metadata.jsonl")]
+    assert sorted(ranked) == sorted(colors)
     naming, written = rows(data / "naming.jsonl"), rows(data / "written.jsonl")
     assert [row["choices"][row["answer"]] for row in naming] == [row["answer"] for row in written]
     assert sorted(row["entity"] for row in naming) == sorted(colors)
@@ -215,7 +217,7 @@ def test_images_of_ones_own_are_laid_out_the_same_way(tmp_path):
         [sys.executable, str(EXAMPLES / "naming_data.py"), str(tmp_path / "none"), str(tmp_path / "x")],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert missing.returncode == 1
+    assert missing.returncode == 3
     assert "no such file or directory" in missing.stderr
 
 
