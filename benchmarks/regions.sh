@@ -44,6 +44,6 @@ for seed in "${seeds[@]}"; do
     artifacts+=("$name@$seed=$home/scores/$name-$seed" "ranks-$name@$seed=$home/ranks-$name-$seed")
   done
 done
-share_out "${commands[@]}"
+run_in_parallel "${commands[@]}"
 report=$(priorkit report "${artifacts[@]}" --title "Region terms" --out "$home/report")
 echo "report: $report/report.html"

@@ -3,6 +3,7 @@
 #
 #   examples/claims.sh [FOLDER]          on the glyph world
 #   CLAIMS="V1 V2 V3" SEEDS="1 2 3" ...  only some claims; at least three seeds, as the claims ask
+#   PROCESSES=4 ...                      four steps at a time; default: two
 #
 # Finished steps are up to date and return at once: kill the script anywhere, run it again; verdicts and bytes are
 # the same. The models are those of the recipe 'pocket'; what an arm changes is written here as options.
@@ -10,8 +11,8 @@
 # On real weights, give data laid out as a glyph world (docs/claims.md lists the files), a language model, an encoder
 # and the recipe of that scale:
 #
-#   SCALE=real DATA=birds LLM=lmsys/vicuna-7b-v1.5 ENCODER=openai/clip-vit-large-patch14-336 RECIPE=birds.toml \
-#   LION=lion-paper BLIND_STEPS=2000 TUNE_STEPS=8000 examples/claims.sh birds-claims
+#   SCALE=real PROCESSES=1 DATA=birds LLM=lmsys/vicuna-7b-v1.5 ENCODER=openai/clip-vit-large-patch14-336 \
+#   RECIPE=birds.toml LION=lion-paper BLIND_STEPS=2000 TUNE_STEPS=8000 examples/claims.sh birds-claims
 set -euo pipefail
 
 home=${1:-claims}
@@ -265,7 +266,7 @@ if wanted L3; then
 fi
 
 for seed in "${seeds[@]}"; do
-  if wanted V1 V2 V3 S4 L1 L2 L3; then first+=("align base $seed $llm $encoder"); fi
+  if wanted V1 V2 V3 S4 L1 L2 L3; then first+=("align base $seed \"\$llm\" \"\$encoder\""); fi
   for text in "${texts[@]}"; do first+=("text_llm $text $seed"); done
 done
 lion_base=$home/tuned-tuned-${seeds[0]}
@@ -277,9 +278,9 @@ on_all_seeds() { # ARM...: prints a command per seed
 }
 mapfile -t second_round < <(on_all_seeds "${second[@]}")
 mapfile -t third_round < <(on_all_seeds "${third[@]}")
-share_out "${first[@]}"
-share_out "${tuned[@]/#/arm tuned }" "${second_round[@]}"
-share_out "${third_round[@]}"
+run_in_parallel "${first[@]}"
+run_in_parallel "${tuned[@]/#/arm tuned }" "${second_round[@]}"
+run_in_parallel "${third_round[@]}"
 
 # ------------------------------------------------------------------------------------------------------------------
 # The verdicts

@@ -44,7 +44,7 @@ run_in_parallel language_model encoder
 llava=$home/llava
 base() {
   make align "$home/llm" "$home/encoder" "$captions" --out "$home/aligned" |
-    make tune - instructions="$instructions" captions="$captions" --steps 2000 --out "$llava"
+    make tune - instructions="$instructions" captions="$captions" --out "$llava"
 }
 
 # The world has true tags; noise on them simulates a tagger that misses three tags in ten and gets three in ten
@@ -102,17 +102,11 @@ variant() { # NAME SEED
     *) clean_data "$@" ;;
   esac
 }
-every_second() { # START: every second pair of variant and seed
-  local number=$1 seed name
-  for seed in $seeds; do
-    for name in "${variants[@]}"; do
-      if ((number++ % 2 == 0)); then variant "$name" "$seed"; fi
-    done
-  done
-}
-odd() { every_second 0; }
-even() { every_second 1; }
-run_in_parallel odd even
+commands=()
+for seed in $seeds; do
+  for name in "${variants[@]}"; do commands+=("variant $name $seed"); done
+done
+run_in_parallel "${commands[@]}"
 
 # A row per variant: the mean over its seeds with its interval, and its ratio to the baseline.
 scores=()

@@ -1,34 +1,38 @@
-# Two commands in parallel, each on half of the cores: models this small leave a second core idle.
+# Commands in PROCESSES processes at a time (two, if not given), each on its share of the cores: models this small leave
+# a second core idle. With PROCESSES=1 one after another: where one GPU does all the work.
+processes=${PROCESSES:-2}
 cores=$(getconf _NPROCESSORS_ONLN)
-export OMP_NUM_THREADS=$(((cores + 1) / 2))
+export OMP_NUM_THREADS=$(((cores + processes - 1) / processes))
 
 # Steps start with their libraries loaded.
 [ -n "${PRIORKIT_PRELOADED:-}" ] || exec priorkit preload bash "$0" "$@"
 
+# Shares out commands, each given as one word, to the processes: each takes the next one that is left.
 # Piped through cat, progress is printed as lines: two bars would share one line of the terminal.
-run_in_parallel() { # FUNCTION FUNCTION
-  {
-    set -m # the first gets its own process group, so that all of it can be stopped
-    "$1" &
-    local first=$!
-    set +m
-    trap 'kill -TERM -- -'"$first"' 2>/dev/null || true' EXIT
-    "$2"
-    wait "$first"
-    trap - EXIT
+run_in_parallel() { # COMMAND...
+  local commands=("$@") number
+  { # a subshell; what its trap reads must not be local
+    taken=$(mktemp -d)
+    groups=()
+    trap 'stop "${groups[@]}"; rm -r "$taken"' EXIT
+    for ((number = 1; number < processes; number++)); do
+      set -m # each gets its own process group, so that all of it can be stopped
+      take_commands &
+      groups+=("$!")
+      set +m
+    done
+    take_commands
+    for number in "${groups[@]}"; do wait "$number"; done
+    groups=()
   } 2>&1 | cat >&2
-}
-
-# Commands by two processes, each of which takes the next one that is left.
-share_out() { # COMMAND...: each a function with its arguments in one word
-  commands=("$@")
-  taken=$(mktemp -d)
-  run_in_parallel take_commands take_commands
-  rm -rf "$taken"
 }
 take_commands() {
   local number
   for number in "${!commands[@]}"; do
-    if mkdir "$taken/$number" 2>/dev/null; then ${commands[number]}; fi
+    if mkdir "$taken/$number" 2>/dev/null; then eval "${commands[number]}"; fi
   done
+}
+stop() { # PROCESS_GROUP...
+  local group
+  for group; do kill -TERM -- "-$group" 2>/dev/null || true; done
 }

@@ -83,7 +83,7 @@ model() { # NAME ENCODER
 }
 
 evaluation() { # NAME MODEL QUESTIONS OPTIONS...
-  make evaluate "$home/tuned-$2" "$3" --limit "${ITEMS:-0}" --seed "$seed" "${@:4}" \
+  make evaluate "$home/tuned-$2" "$data/$3.jsonl" --limit "${ITEMS:-0}" --seed "$seed" "${@:4}" \
     --out "$home/scores-$1"
 }
 
@@ -105,14 +105,12 @@ for row in rows[:: max(1, len(rows) // int(sys.argv[1]))]:
 
 remediations=()
 for number in "${seeds[@]}"; do remediations+=("remediation $number"); done
-share_out "${remediations[0]}" language_model
-share_out "model before $(encoder_of "$seed")" "model after $home/remedied-$seed" "${remediations[@]:1}"
+run_in_parallel "${remediations[0]}" language_model
+run_in_parallel 'model before "$(encoder_of "$seed")"' 'model after "$home/remedied-$seed"' "${remediations[@]:1}"
 # Among four names, and as written names.
-questions=$data/naming.jsonl
-share_out "evaluation before before $questions --choices text" "evaluation after after $questions --choices text" \
-  "evaluation blind before $questions --choices text --blind" \
-  "evaluation written before $data/written.jsonl --task exact" \
-  "evaluation written-blind before $data/written.jsonl --task exact --blind" diagnosis
+run_in_parallel 'evaluation before before naming --choices text' 'evaluation after after naming --choices text' \
+  'evaluation blind before naming --choices text --blind' 'evaluation written before written --task exact' \
+  'evaluation written-blind before written --task exact --blind' diagnosis
 
 correlation=$(priorkit correlate "$home/ranks-$seed" before="$home/scores-before" after="$home/scores-after" \
   --benchmark naming --blind-evaluation "$home/scores-blind" --out "$home/correlation")

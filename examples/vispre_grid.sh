@@ -8,34 +8,27 @@
 #   NAMING=birds_vqa examples/vispre_grid.sh birds-grid
 #
 # The arms without stage I are tuned as much longer as stage I costs in FLOPs (MATCH=time: in seconds). Rank_e and stage
-# I of an encoder and seed are made once, for all language models. Finished steps are up to date and return at once: kill
-# the script anywhere, run it again. To share the work, run parts of ENCODERS, LLMS or SEEDS into the same folder on
-# several machines, at the end all of it on one, which then makes only what is missing.
+# I of an encoder and seed are made once, for all language models. One step runs at a time (PROCESSES=2: two). Finished
+# steps are up to date and return at once: kill the script anywhere, run it again. To share the work, run parts of
+# ENCODERS, LLMS or SEEDS into the same folder on several machines, at the end all of it on one, which then makes only
+# what is missing.
 set -euo pipefail
 
 home=${1:-vispre-grid}
 examples=$(dirname "${BASH_SOURCE[0]}")
 read -r -a encoders <<<"${ENCODERS:?NAME=ENCODER, one or more}"
 read -r -a llms <<<"${LLMS:?NAME=MODEL, one or more}"
-read -r -a seeds <<<"${SEEDS:-1 2 3}"
 for entry in "${encoders[@]}" "${llms[@]}"; do
   [[ $entry == *=* ]] || { echo "ENCODERS and LLMS are NAME=MODEL, got '$entry'" >&2; exit 2; }
 done
 : "${CAPTIONS:?}" "${QUESTIONS:?}" "${IMAGES:?}" "${HELD_OUT:?}" "${PAIRS:?}" "${PAIRS_TEST:?}" "${BENCHMARKS:?}"
-export RECIPE=${RECIPE:-vispre-full} MATCH=${MATCH:-flops}
+export RECIPE=${RECIPE:-vispre-full} MATCH=${MATCH:-flops} SEEDS=${SEEDS:-1 2 3} PROCESSES=${PROCESSES:-1}
 mkdir -p "$home"
 
 for encoder in "${encoders[@]}"; do
   for llm in "${llms[@]}"; do
-    arms=()
-    for seed in "${seeds[@]}"; do
-      folder=$home/${encoder%%=*}-${llm%%=*}-$seed
-      ENCODER=${encoder#*=} LLM=${llm#*=} SEED=$seed STAGE_ONE=$home/${encoder%%=*}-$seed \
-        bash "$examples/vispre.sh" "$folder" >&2
-      for arm in A B C D E F; do arms+=("$arm@$seed=$folder/scores-$arm"); done
-    done
-    # One page for each pair of models, its arms as means over seeds; replaced when there are more seeds.
-    priorkit report ranks="$home/${encoder%%=*}-${seeds[0]}/ranks" "${arms[@]}" --force \
-      --out "$home/report-${encoder%%=*}-${llm%%=*}"
+    # Each pair of models gets a page with its arms as means over seeds.
+    ENCODER=${encoder#*=} LLM=${llm#*=} STAGE_ONE=$home/${encoder%%=*} \
+      bash "$examples/vispre.sh" "$home/${encoder%%=*}-${llm%%=*}"
   done
 done

@@ -125,6 +125,20 @@ def entity_accuracy(evaluation: Evaluation, benchmarks: Sequence[str]) -> Entity
     )
 
 
+def pool_seeds(runs: Sequence[EntityAccuracy]) -> EntityAccuracy:
+    """The accuracy over the items of several seeds of a model, of the entities that all of them have items of."""
+    items = {
+        entity: sum(run.items[entity] for run in runs)
+        for entity in runs[0].items
+        if all(entity in run.items for run in runs)
+    }
+    accuracy = {
+        entity: math.fsum(run.accuracy[entity] * run.items[entity] for run in runs) / count
+        for entity, count in items.items()
+    }
+    return EntityAccuracy(accuracy, items)
+
+
 def join_by_entity(
     table: Mapping[str, Sequence[object]], accuracies: Mapping[str, EntityAccuracy]
 ) -> PriorAccuracy:

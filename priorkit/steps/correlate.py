@@ -18,7 +18,7 @@ from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.results.named_artifacts import Labelled
 
 if TYPE_CHECKING:
-    from priorkit.analysis.prior_accuracy import PriorAccuracy, RankBin
+    from priorkit.analysis.prior_accuracy import EntityAccuracy, PriorAccuracy, RankBin
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class CorrelateSettings(StepSettings):
         "Scores made by rank-e; they define the bins.", accepts=("scores",), metavar="RANKS"
     )
     evaluations: Labelled = argument(
-        "Evaluations to correlate with them; NAME= sets the name shown instead of the folder's.",
+        "Evaluations to correlate with them; NAME= sets the name shown instead of the folder's. Evaluations "
+        "NAME@1=, NAME@2= of several seeds count as one, with the items of all.",
         accepts=("evaluation",),
         metavar="[NAME=]EVALUATION",
     )
@@ -84,8 +85,9 @@ def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[_Joined]:
         entity_frequencies,
         read_entity_accuracy,
     )
-    from priorkit.analysis.prior_accuracy import join_by_entity
+    from priorkit.analysis.prior_accuracy import join_by_entity, pool_seeds
     from priorkit.data.io.tables import read_table
+    from priorkit.data.results.artifact_graph import seeds_of_variants
 
     problems = Problems(InputError)
     for label, item in inputs.items():
@@ -103,10 +105,15 @@ def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[_Joined]:
         label: read_entity_accuracy(item, settings.benchmark)
         for label, item in inputs.named("evaluations").items()
     }
+    benchmarks: dict[str, tuple[str, ...]] = {}
+    accuracies: dict[str, EntityAccuracy] = {}
+    for name, labels in seeds_of_variants(answers).items():
+        benchmarks[name] = tuple(dict.fromkeys(found for label in labels for found in answers[label][0]))
+        accuracies[name] = pool_seeds([answers[label][1] for label in labels])
     if (item := inputs.optional("blind_evaluation")) is not None:
         read_entity_accuracy(item, settings.benchmark)
     table = read_table(inputs.one("ranks").path / "table.parquet")
-    data = join_by_entity(table, {label: accuracy for label, (_, accuracy) in answers.items()})
+    data = join_by_entity(table, accuracies)
     if len(data.entities) < settings.bins:
         raise InputError(
             f"{len(data.entities)} entities cannot be put into {settings.bins} bins",
@@ -115,11 +122,11 @@ def plan(settings: CorrelateSettings, inputs: Inputs) -> Plan[_Joined]:
         )
     return Plan(
         [
-            ("evaluations", ", ".join(settings.evaluations)),
+            ("evaluations", ", ".join(accuracies)),
             ("benchmarks", ", ".join(settings.benchmark) or "all whose items name an entity"),
             ("bins", str(settings.bins)),
         ],
-        payload=_Joined({label: names for label, (names, _) in answers.items()}, data),
+        payload=_Joined(benchmarks, data),
     )
 
 

@@ -108,6 +108,23 @@ def test_tensors_and_tables_agree(correlated, artifacts) -> None:
         assert (chosen.min(), chosen.max()) == (bins[number]["low"], bins[number]["high"])
 
 
+def test_seeds_of_a_model_count_as_one(correlated, cli, artifacts, evaluations, tmp_path: Path) -> None:
+    """With as many items in each, the accuracy of every entity is the mean of the two seeds' accuracies."""
+    found = cli(
+        "correlate", artifacts.scores, f"model@1={evaluations / 'plain'}", f"model@2={evaluations / 'photo'}",
+        f"once@1={evaluations / 'plain'}", *SMALL, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    content = json.loads((found.path / "correlation.json").read_text())
+    assert list(content["evaluations"]) == ["model", "once@1"]
+    single = json.loads((correlated.path / "correlation.json").read_text())["evaluations"]
+    assert content["evaluations"]["model"]["items"] == 2 * single["plain"]["items"]
+    table = pq.read_table(found.path / "table.parquet").to_pydict()
+    apart = pq.read_table(correlated.path / "table.parquet").to_pydict()
+    means = (np.array(apart["accuracy.plain"]) + np.array(apart["accuracy.other"])) / 2
+    assert table["accuracy.model"] == pytest.approx(means)
+
+
 def test_the_same_inputs_give_the_same_bytes(cli, artifacts, evaluations, tmp_path: Path) -> None:
     command = ("correlate", artifacts.scores, evaluations / "plain", *SMALL, "--out")
     first, second = (cli(*command, tmp_path / name) for name in ("one", "two"))

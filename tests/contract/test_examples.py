@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -61,3 +63,45 @@ def test_every_option_exists(script: Path) -> None:
     }
     known |= {f"--no-{flag[2:]}" for flag in known} | {"--recipe", "--help"} | OF_OTHERS
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", code)) <= known
+
+
+PARALLEL = """set -euo pipefail
+source {parallel}
+work() {{ echo "start $1" >>{log}; sleep "$2"; [ "$1" != bad ]; echo "end $1" >>{log}; }}
+run_in_parallel {commands}
+"""
+
+
+def in_parallel(folder: Path, *commands: str, processes: str = "2") -> tuple[int, list[str]]:
+    """Exit code and what the commands wrote, in order."""
+    log = folder / "log"
+    script = PARALLEL.format(
+        parallel=EXAMPLES / "parallel.sh", log=log, commands=" ".join(shlex.quote(word) for word in commands)
+    )
+    environment = {
+        **os.environ,
+        "PRIORKIT_PRELOADED": "stand-in",
+        "PROCESSES": processes,
+        "TMPDIR": str(folder),
+    }
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert not list(folder.glob("tmp.*"))
+    return done.returncode, log.read_text().split("\n")[:-1]
+
+
+@pytest.mark.parametrize("processes", ["1", "2", "3"])
+def test_commands_are_shared_out_to_processes(processes: str, tmp_path: Path) -> None:
+    commands = [f'work "{name}" 0.2' for name in "abcdef"]
+    code, lines = in_parallel(tmp_path, *commands, processes=processes)
+    assert code == 0
+    assert sorted(lines) == sorted(f"{what} {name}" for what in ("start", "end") for name in "abcdef")
+    depth = [sum(1 if line.startswith("start") else -1 for line in lines[: n + 1]) for n in range(len(lines))]
+    assert max(depth) == int(processes)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_command_that_fails_ends_the_script(processes: str, tmp_path: Path) -> None:
+    code, lines = in_parallel(tmp_path, "work bad 0.1", "work long 0.5", "work never 5", processes=processes)
+    assert code == 1
+    assert "end bad" not in lines
+    assert "end never" not in lines

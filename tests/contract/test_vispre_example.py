@@ -83,22 +83,51 @@ def value(words: list[str], flag: str) -> str | None:
 
 
 def test_the_arms_differ_only_in_what_they_are_named_for(tmp_path: Path) -> None:
-    found = arms(tmp_path)
-    bare, kept = found["encoder-bare"], found["encoder-kept"]
+    found = arms(tmp_path, SEEDS="7 8")
+    bare, kept = found["encoder-bare-7"], found["encoder-kept-7"]
     assert value(bare, "--replay") == value(kept, "--replay") == "pairs"
     assert (value(bare, "--keep-weight"), value(kept, "--keep-weight")) == ("0", None)
     # Stage I and alignment take 60 s, tuning takes 40 s for 2000 steps: the control gets 3000 steps more.
-    lengths = {name: value(found[name], "--steps") for name in found if name.startswith("tuned")}
-    assert lengths == {"tuned-bare": None, "tuned-kept": None, "tuned-frozen": "5000", "tuned": "5000"}
-    assert value(found["tuned-frozen"], "--train") == "projector,llm"
-    assert {value(found[name], "--train") for name in ("tuned", "tuned-bare", "tuned-kept")} == {
-        "projector,llm,encoder"
+    lengths = {name: value(found[name], "--steps") for name in found if name.startswith("tuned-")}
+    expected = {"B": "5000", "C": "5000", "D": None, "E": None}
+    assert lengths == {f"tuned-{arm}-{seed}": steps for arm, steps in expected.items() for seed in "78"}
+    trained = {name[6]: value(found[name], "--train") for name in lengths}
+    assert trained == {"B": "projector,llm", **dict.fromkeys("CDE", "projector,llm,encoder")}
+    home = tmp_path / "home"
+    starts = {name[6]: Path(found[name][1]).relative_to(home).name for name in lengths if name.endswith("8")}
+    assert starts == {
+        "B": "aligned-original-8",
+        "C": "aligned-original-8",
+        "D": "aligned-bare-8",
+        "E": "aligned-kept-8",
     }
+    assert found["scores-A-8"][1] == str(home / "aligned-original-8")
+    assert found["scores-F-8"][1] == str(home / "aligned-kept-8")
+    # All arms see the same data, every training has the seed of its arm.
+    assert len({tuple(word for word in found[name] if "=" in word) for name in lengths}) == 1
+    seeded = {
+        name: value(words, "--seed")
+        for name, words in found.items()
+        if words[0] in ("tune", "align", "distill-encoder")
+    }
+    assert all(name.endswith(f"-{seed}") for name, seed in seeded.items())
+    assert found["scores-blind-7"][1] == found["scores-C-7"][1]
+    assert "--blind" in found["scores-blind-7"]
+    for step in ("correlation", "report"):
+        assert {word.split("=")[0] for word in found[step] if "@" in word} >= {
+            f"{arm}@{s}" for arm in "ABCDEF" for s in "78"
+        }
 
 
 def test_the_length_of_the_arms_without_stage_one_can_be_set(tmp_path: Path) -> None:
-    found = arms(tmp_path, LONGER="--epochs 1.5")
-    assert (value(found["tuned"], "--epochs"), value(found["tuned-kept"], "--epochs")) == ("1.5", None)
+    found = arms(tmp_path, SEEDS="1", LONGER="--epochs 1.5")
+    assert (value(found["tuned-C-1"], "--epochs"), value(found["tuned-E-1"], "--epochs")) == ("1.5", None)
+
+
+def test_a_base_model_of_ones_own_is_that_of_the_first_three_arms(tmp_path: Path) -> None:
+    found = arms(tmp_path, SEEDS="1", BASE="llava")
+    assert [found[name][1] for name in ("scores-A-1", "tuned-B-1", "tuned-C-1")] == ["llava"] * 3
+    assert "aligned-original-1" not in found
 
 
 GRID = {
@@ -111,18 +140,16 @@ GRID = {
 
 def test_the_grid_runs_every_pair_of_models_with_every_seed(tmp_path: Path) -> None:
     found = arms(tmp_path, "vispre_grid.sh", **GRID)
-    tuned = {name: words for name, words in found.items() if name.endswith("/tuned")}
-    assert set(tuned) == {f"clip-{llm}-{seed}/tuned" for llm in ("vicuna", "qwen") for seed in "12"}
+    tuned = {name: words for name, words in found.items() if "/tuned-C" in name}
+    assert set(tuned) == {f"clip-{llm}/tuned-C-{seed}" for llm in ("vicuna", "qwen") for seed in "12"}
     assert {value(words, "--steps") for words in tuned.values()} == {"2750"}
-    assert all(value(words, "--seed") == name.split("/")[0][-1] for name, words in tuned.items())
-    kept = tmp_path / "home" / "clip-2" / "encoder-kept"
-    assert found["clip-qwen-2/aligned-kept"][1:3] == ["org/qwen", str(kept)]
+    kept = tmp_path / "home" / "clip" / "encoder-kept-2"
+    assert found["clip-qwen/aligned-kept-2"][1:3] == ["org/qwen", str(kept)]
     # Stage I and the ranks do not depend on the language model.
-    shared = {f"clip-{seed}/{what}" for seed in "12" for what in ("encoder-bare", "encoder-kept", "ranks")}
+    shared = {"clip/ranks"} | {f"clip/encoder-{name}-{seed}" for name in ("bare", "kept") for seed in "12"}
     assert {name for name in found if "encoder-" in name or name.endswith("/ranks")} == shared
-    report = found["report-clip-qwen"]
-    assert f"E@2={tmp_path / 'home/clip-qwen-2/scores-E'}" in report
-    assert len([word for word in report if "@" in word]) == 12
+    report = found["clip-qwen/report"]
+    assert f"E@2={tmp_path / 'home/clip-qwen/scores-E-2'}" in report
     # That of an earlier run over fewer seeds is no reason to stop.
     assert "--force" in report
 
@@ -131,11 +158,11 @@ def test_a_killed_grid_goes_on(tmp_path: Path) -> None:
     """The same command lines again, which finished steps answer at once; the length of the controls is kept."""
     small = {**GRID, "ENCODERS": "clip=org/clip siglip=org/siglip", "LLMS": "qwen=org/qwen", "SEEDS": "1"}
     first = arms(tmp_path, "vispre_grid.sh", **{**small, "ENCODERS": "clip=org/clip"})
-    (tmp_path / "home" / "clip-qwen-1" / "tuning-length").write_text("--steps 2999\n")
+    (tmp_path / "home" / "clip-qwen" / "tuning-length").write_text("--steps 2999\n")
     again = arms(tmp_path, "vispre_grid.sh", **small)
     assert set(first) < set(again)
-    assert value(again["clip-qwen-1/tuned"], "--steps") == "2999"
-    assert value(again["siglip-qwen-1/tuned"], "--steps") == "2750"
+    assert value(again["clip-qwen/tuned-C-1"], "--steps") == "2999"
+    assert value(again["siglip-qwen/tuned-C-1"], "--steps") == "2750"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,12 +124,12 @@ class Members:
 
 
 def _by_variant(members: Sequence[Member]) -> dict[str, list[Member]]:
-    found: dict[str, list[Member]] = {}
-    for member in members:
-        variant = variant_of(member.label)
-        if variant:
-            found.setdefault(variant, []).append(member)
-    return {variant: runs for variant, runs in found.items() if len(runs) > 1}
+    by_label = {member.label: member for member in members}
+    return {
+        name: [by_label[label] for label in labels]
+        for name, labels in seeds_of_variants(by_label).items()
+        if len(labels) > 1
+    }
 
 
 def _first_seeds(members: Sequence[Member]) -> list[Member]:
@@ -145,6 +145,14 @@ def seed_of(label: str) -> str:
 def variant_of(label: str) -> str:
     """The variant of a label ``VARIANT@SEED``; empty for other labels."""
     return label.rpartition("@")[0]
+
+
+def seeds_of_variants(labels: Iterable[str]) -> dict[str, list[str]]:
+    """Labels by variant, where at least two are ``VARIANT@SEED``; any other label by itself."""
+    found: dict[str, list[str]] = {}
+    for label in labels:
+        found.setdefault(variant_of(label) or label, []).append(label)
+    return {name if len(runs) > 1 else runs[0]: runs for name, runs in found.items()}
 
 
 def gather(given: Mapping[str, Artifact]) -> list[Member]:

@@ -17,6 +17,7 @@ from priorkit.analysis.prior_accuracy import (
     join_by_entity,
     mean_accuracies,
     partial_correlation,
+    pool_seeds,
     rank_bins,
     rank_correlations,
 )
@@ -81,6 +82,16 @@ def test_entities_without_partner_are_counted() -> None:
     assert found.accuracy["a"].tolist() == [1.0, 0.0, 0.5]
     with pytest.raises(InputError, match="needs three"):
         join_by_entity(TABLE, {"a": EntityAccuracy({"e0": 1.0, "q": 0.0}, {"e0": 1, "q": 1})})
+
+
+def test_seeds_are_pooled_by_their_items() -> None:
+    """Three items right of four, and one of two: four of six. An entity that a seed lacks is left out."""
+    first = EntityAccuracy({"x": 0.75, "y": 1.0}, {"x": 4, "y": 1})
+    second = EntityAccuracy({"z": 0.5, "x": 0.5}, {"z": 2, "x": 2})
+    found = pool_seeds([first, second])
+    assert found.items == {"x": 6}
+    assert found.accuracy["x"] == pytest.approx(4 / 6)
+    assert pool_seeds([first]) == first
 
 
 def test_coefficients_are_those_of_scipy(joined: PriorAccuracy) -> None:
