@@ -43,7 +43,7 @@ encoder() {
 
 diagnosed() { # MODEL ENCODER INSTRUCTIONS NAME
   make diagnose "$1" "$world/entity_images/test" --encoder "$2" --facts "$world/facts.jsonl" \
-    --instructions "$3" --truth "$world/entities.parquet" --out "$at/$4"
+    --captions "$world/captions/train.parquet" --instructions "$3" --truth "$world/entities.parquet" --out "$at/$4"
 }
 
 worlds=()

@@ -850,6 +850,7 @@ def diagnose(
     facts: str | PathLike[str] | None = ...,
     encoder: str | PathLike[str] | None = ...,
     instructions: str | PathLike[str] | None = ...,
+    captions: str | PathLike[str] | None = ...,
     control: str | PathLike[str] | None = ...,
     verdict_model: str | PathLike[str] | None = ...,
     truth: str | PathLike[str] | None = ...,

@@ -22,7 +22,7 @@ def all_evidence(artifacts) -> tuple[object, ...]:
     world = artifacts.world
     return (
         artifacts.mllm, artifacts.images, "--facts", world / "facts.jsonl", "--encoder", artifacts.encoder,
-        "--instructions", artifacts.instructions, *CPU,
+        "--captions", artifacts.world / "captions" / "train.parquet", "--instructions", artifacts.instructions, *CPU,
     )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_too_few_controls_are_said_and_nothing_is_guessed(artifacts, cli, tmp_pa
     verdicts = set(pq.read_table(tmp_path / "out" / "table.parquet")["verdict"].to_pylist())
     assert verdicts <= {"none", "not decidable"}
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"rank_e", "fact_margin", "instructions"} <= set(results["not_measured"])
+    assert {"rank_e", "fact_margin", "captions", "instructions"} <= set(results["not_measured"])
     assert results["knowledge_gap"] is None
 
 

@@ -68,7 +68,13 @@ def test_evidence_is_that_of_a_plain_computation_for_any_batch_size(
     np.testing.assert_allclose(three["encoder"], expected)
     results = json.loads((tmp_path / "by3" / "results.json").read_text("utf-8"))
     assert results["left_out"] == {}
-    assert set(results["not_measured"]) == {"rank_e", "fact_margin", "instructions", "fact_accuracy"}
+    assert set(results["not_measured"]) == {
+        "rank_e",
+        "fact_margin",
+        "captions",
+        "instructions",
+        "fact_accuracy",
+    }
 
 
 def separability(features: np.ndarray, group: np.ndarray, fold: np.ndarray) -> list[float]:

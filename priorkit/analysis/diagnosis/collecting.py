@@ -149,7 +149,7 @@ def _probed(
 def evidence_of(
     readings: Readings,
     ranks: torch.Tensor | None,
-    counts: NDArray[np.int64] | None,
+    counts: Mapping[str, NDArray[np.int64]],
     *,
     seed: int,
     resamples: int,
@@ -159,7 +159,7 @@ def evidence_of(
     Args:
         readings: of all images.
         ranks: ``[images]`` Rank_e; None without a text tower.
-        counts: ``[entities]`` rows of the instructions; None where they are not given.
+        counts: ``[entities]`` rows that name each entity, of the captions and instructions that are given.
         seed: of the bootstrap.
         resamples: of the bootstrap.
     """
@@ -182,8 +182,7 @@ def evidence_of(
         measures["fact_margin"] = mean(readings.named, about)
     measures["projector_change"] = mean(readings.projector - readings.encoder)
     measures["name_retrieval"] = mean(readings.retrieval)
-    if counts is not None:
-        measures["instructions"] = census(counts)
+    measures |= {data: census(rows) for data, rows in counts.items()}
     measures["presence_accuracy"] = shares(naming.presence, group, count)
     measures["readout_change"] = mean(readings.layers[:, -1] - readings.projector)
     measures["blind_accuracy"] = shares(naming.blind_taken == shown, group, count)

@@ -64,6 +64,7 @@ MEASURES = (
     EvidenceMeasure(
         "name_retrieval", "projector", "mean reciprocal rank of the name's embedding for the projected tokens"
     ),
+    EvidenceMeasure("captions", "projector", "rows of the captions that name the entity"),
     EvidenceMeasure("instructions", "tuning", "rows of the instructions that ask about the entity"),
     EvidenceMeasure(
         "presence_accuracy",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from priorkit.analysis.diagnosis.naming_counts import COUNTED
 from priorkit.analysis.diagnosis.remedies import read_gains
 from priorkit.analysis.diagnosis.settings import DiagnoseSettings
 from priorkit.analysis.diagnosis.validation import read_causes
@@ -63,9 +64,10 @@ def plan_diagnosis(
         _check_entities(settings, entities)
     with problems.collecting():
         encoder = _text_tower(inputs)
-    with problems.collecting():
-        if item := inputs.optional("instructions"):
-            check_conversations(item.path)
+    for data, layout in COUNTED.items():
+        with problems.collecting():
+            if item := inputs.optional(data):
+                check_conversations(item.path, layout)
     with problems.collecting():
         if item := inputs.optional("verdict_model"):
             verdict_model = read_verdict_model(item.path)
@@ -173,6 +175,7 @@ def _check_measures(settings: DiagnoseSettings, model: VerdictModel) -> None:
     needs = {
         "--encoder": (settings.encoder, ("rank_e",)),
         "--facts": (settings.facts, ("fact_margin", "fact_accuracy")),
+        "--captions": (settings.captions, ("captions",)),
         "--instructions": (settings.instructions, ("instructions",)),
     }
     for flag, (given, measures) in needs.items():

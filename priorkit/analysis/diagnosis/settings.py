@@ -68,6 +68,13 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
         hub="dataset",
         metavar="FILE",
     )
+    captions: str | None = option(
+        None,
+        "Captions that the projector was trained on: adds how often they name each entity.",
+        accepts=("world",),
+        hub="dataset",
+        metavar="FILE",
+    )
     control: str | None = option(
         None,
         "File of names of entities all of whose parts work, to compare with; default: those that are named right.",

@@ -1,11 +1,11 @@
-"""How often instructions ask about entities: names in answers, letters resolved, text without images left out."""
+"""How often training data names entities: names in answers, letters resolved, text without images left out."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from priorkit.analysis.diagnosis.instruction_counts import instruction_counts
+from priorkit.analysis.diagnosis.naming_counts import COUNTED, naming_counts
 from priorkit.data.io.rejects import Rejects
 from tests.support.evaluation_models import picture
 
@@ -29,6 +29,17 @@ def test_answers_about_images_are_counted_once_per_conversation(tmp_path: Path) 
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     (tmp_path / "a.png").write_bytes(picture(1))
     rejects = Rejects(1.0)
-    counts = instruction_counts(tmp_path / "rows.jsonl", ["red star", "moon", "star"], rejects)
+    counts = naming_counts(tmp_path / "rows.jsonl", ["red star", "moon", "star"], rejects)
     assert counts.tolist() == [2, 0, 0]
     assert len(rejects) == 1
+
+
+def test_captions_are_answers(tmp_path: Path) -> None:
+    rows = [
+        {"image": "a.png", "caption": "a red star next to the moon"},
+        {"image": "a.png", "caption": "moons"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    (tmp_path / "a.png").write_bytes(picture(1))
+    counts = naming_counts(tmp_path / "rows.jsonl", ["red star", "moon"], Rejects(1.0), COUNTED["captions"])
+    assert counts.tolist() == [1, 1]

@@ -1,4 +1,4 @@
-"""How often instructions ask about each entity."""
+"""How often captions and instructions name each entity."""
 
 from __future__ import annotations
 
@@ -11,37 +11,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.core.work import Work
-from priorkit.data.conversations.conversation import Conversation, conversations_of
+from priorkit.data.columns import RowLayout
+from priorkit.data.conversations.conversation import (
+    CAPTION_IMAGES,
+    COMMON,
+    Conversation,
+    conversations_of,
+)
 from priorkit.data.io.rejects import Rejects
 from priorkit.inference.diagnosis.naming import NameFinder
 
 _LETTER = re.compile(r"\(?([A-Z])[.)]?")
 
 
-def read_counts(work: Work[Any], names: Sequence[str]) -> NDArray[np.int64] | None:
-    """Counts of the step's instructions, ``[names]``; None where none are given."""
-    item = work.inputs.optional("instructions")
-    if item is None:
-        return None
-    unread = Rejects(1.0)
-    counts = instruction_counts(item.path, names, unread)
-    work.metrics["instructions_rejected"] = len(unread)
+COUNTED = {"captions": RowLayout(image=CAPTION_IMAGES), "instructions": COMMON}
+"""Training data whose rows are counted, and their columns: options of ``diagnose``, and measures of its evidence."""
+
+
+def read_counts(work: Work[Any], names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """Counts of the step's captions and instructions, each ``[names]``, as far as they are given."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for data, layout in COUNTED.items():
+        if item := work.inputs.optional(data):
+            unread = Rejects(1.0)
+            counts[data] = naming_counts(item.path, names, unread, layout)
+            work.metrics[f"{data}_rejected"] = len(unread)
     return counts
 
 
-def instruction_counts(path: Path, names: Sequence[str], rejects: Rejects) -> NDArray[np.int64]:
+def naming_counts(
+    path: Path, names: Sequence[str], rejects: Rejects, layout: RowLayout = COMMON
+) -> NDArray[np.int64]:
     """Conversations about an image in which an answer names each entity: ``[names]``.
 
     An answer that is the letter of an option counts as that option's text.
 
     Args:
-        path: conversations in LLaVA's format, or rows of question and answer.
+        path: conversations in LLaVA's format, rows of question and answer, or captions.
         names: the entities'.
         rejects: takes rows that cannot be read.
+        layout: the columns of the rows.
     """
     finder = NameFinder(names)
     counts = np.zeros(len(names), dtype=np.int64)
-    for _, _, conversation in conversations_of(path, rejects):
+    for _, _, conversation in conversations_of(path, rejects, layout):
         rejects.accept()
         if conversation.images:
             for number in set().union(*(finder.all(answer) for answer in _answers(conversation))):
