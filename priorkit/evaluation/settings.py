@@ -17,6 +17,7 @@ from priorkit.core.options.settings import (
     option,
     redefault,
     reject_limit_option,
+    resamples_option,
 )
 from priorkit.core.options.values import Count, Words
 from priorkit.data.columns import (
@@ -198,7 +199,7 @@ class EvaluateSettings(
     max_new_tokens: int | None = option(
         None, "Longest written answer in tokens; the benchmark's own or 32 where not given.", ge=1
     )
-    resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100, advanced=True)
+    resamples: int = resamples_option("items")
     reject_limit: float = reject_limit_option("items")
     image_column: Words = redefault(ImageColumnSettings, "image_column", COMMON.image)
     text_column: Words = redefault(TextColumnSettings, "text_column", COMMON.text, advanced=True)

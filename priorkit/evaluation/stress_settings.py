@@ -12,6 +12,7 @@ from priorkit.core.options.settings import (
     argument,
     option,
     reject_limit_option,
+    resamples_option,
 )
 from priorkit.core.options.values import Count
 from priorkit.evaluation.benchmarks.discovery import BenchmarkSource, find_benchmarks
@@ -47,7 +48,7 @@ class StressTestSettings(RuntimeSettings, StepSettings):
         None, "Longest written answer in tokens; the benchmark's own or 32 where not given.", ge=1
     )
     limit: Count = option(0, "Take the first items of each benchmark only; 0 takes all.", metavar="N")
-    resamples: int = option(1000, "Bootstrap resamples behind each interval.", ge=100, advanced=True)
+    resamples: int = resamples_option("items")
     reject_limit: float = reject_limit_option("items")
 
     def expand_input(self, name: str, given: str) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from priorkit.core.options.settings import (
     option,
     redefault,
     reject_limit_option,
+    resamples_option,
 )
 from priorkit.core.options.values import Count, Words
 from priorkit.data.columns import (
@@ -76,7 +77,7 @@ class AlignmentSettings(
     limit: Count = option(0, "Use the first N pairs; 0 uses all.")
     max_length: int = option(512, "Longest text in tokens; longer ones are truncated.", ge=1, advanced=True)
     batch_size: int = option(16, "Images or texts per forward pass.", ge=1)
-    resamples: int = option(1000, "Bootstrap resamples of the intervals over pairs.", ge=100, advanced=True)
+    resamples: int = resamples_option("pairs")
     permutations: int = option(
         200, "Random matchings of texts and images that give the null distribution.", ge=20, advanced=True
     )

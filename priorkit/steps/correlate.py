@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.inputs import Input
 from priorkit.core.interval import Interval
-from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option, resamples_option
 from priorkit.core.options.values import Words
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
@@ -60,7 +60,7 @@ class CorrelateSettings(StepSettings):
     frequency_column: str = option(
         "pairs", "Column of that table with the number of times an entity was seen."
     )
-    resamples: int = option(1000, "Bootstrap resamples of entities for the intervals.", ge=100, advanced=True)
+    resamples: int = resamples_option("entities")
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
 

@@ -26,8 +26,8 @@ def execute(settings: DiagnoseSettings, work: Work[DiagnosisPlan]) -> None:
     started = runtime.start(settings.seed, settings.device, settings.precision)
     from priorkit.analysis.diagnosis import output
     from priorkit.analysis.diagnosis.collecting import collect, evidence_of
-    from priorkit.analysis.diagnosis.naming_counts import read_counts
     from priorkit.analysis.diagnosis.judging import consequences, judge
+    from priorkit.analysis.diagnosis.naming_counts import read_counts
     from priorkit.analysis.diagnosis.reading import read_subjects
     from priorkit.inference.diagnosis.loading import load_asker
 

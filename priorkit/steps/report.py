@@ -13,7 +13,7 @@ from pydantic import field_validator
 from priorkit.core.artifact import Artifact
 from priorkit.core.errors import InputError, Problems
 from priorkit.core.options import recipe
-from priorkit.core.options.settings import StepSettings, argument, option
+from priorkit.core.options.settings import StepSettings, argument, option, resamples_option
 from priorkit.core.options.specs import option_specs
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
@@ -58,7 +58,7 @@ class ReportSettings(StepSettings):
         metavar="FILE",
     )
     title: str = option("What the models see and know", "Heading of the page.")
-    resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100, advanced=True)
+    resamples: int = resamples_option("items or entities")
     seed: int = option(42, "Seed of the resampling.", ge=0)
 
     @field_validator("claims")

@@ -15,6 +15,7 @@ from priorkit.core.options.settings import (
     option,
     redefault,
     reject_limit_option,
+    resamples_option,
 )
 from priorkit.data.columns import layout_of
 from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
@@ -128,7 +129,7 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     folds: int = option(5, "Folds of an entity's images for the probes.", ge=2, advanced=True)
     max_new_tokens: int = option(16, "Longest written answer in tokens.", ge=1, advanced=True)
     batch_size: int = option(16, "Images or prompts per forward pass.", ge=1)
-    resamples: int = option(1000, "Bootstrap resamples of the intervals.", ge=100, advanced=True)
+    resamples: int = resamples_option("images or facts")
     reject_limit: float = reject_limit_option("images and rows")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
 

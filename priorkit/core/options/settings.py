@@ -111,6 +111,11 @@ def reject_limit_option(noun: str) -> Any:
     return option(0.01, f"Share of broken {noun} tolerated, 0 to 1.", advanced=True, ge=0, le=1)
 
 
+def resamples_option(noun: str) -> Any:
+    """Declare how often the things that an interval is over are drawn for it, with replacement."""
+    return option(1000, f"Bootstrap resamples of the {noun} behind each interval.", advanced=True, ge=100)
+
+
 class Settings(CheckedValues):
     """Base of every group of options."""
 

@@ -14,6 +14,7 @@ from priorkit.core.options.settings import (
     option,
     redefault,
     reject_limit_option,
+    resamples_option,
 )
 from priorkit.data.columns import layout_of
 from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
@@ -68,9 +69,7 @@ class RankSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     folds: int = option(5, "Folds of an entity's images, for --by centroids.", ge=2, advanced=True)
     batch_size: int = option(64, "Images or texts per forward pass.", ge=1)
     confusions: int = option(3, "Top-k confused names per entity.", ge=0, metavar="K", advanced=True)
-    resamples: int = option(
-        1000, "Bootstrap resamples of the intervals over entities.", ge=100, advanced=True
-    )
+    resamples: int = resamples_option("entities")
     reject_limit: float = reject_limit_option("images")
     features: str | None = option(
         None,

@@ -27,7 +27,7 @@ from priorkit.core.process.runtime import Runtime, rank, return_freed_memory, wo
 from priorkit.training.engine import checkpoint, guard
 from priorkit.training.engine.metrics_log import METRICS, MetricsLog
 from priorkit.training.engine.micro_batches import load_micro_batches
-from priorkit.training.engine.optimizer import build_optimizer
+from priorkit.training.engine.optimizer import Optimizer, build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.engine.trackers import open_trackers
 from priorkit.training.objectives.base import Objective, to_device
@@ -101,16 +101,12 @@ def train(
     _check_trainable(objective, settings)
     settings.warn_of_long_warmup(total_steps)
     distributed.start(runtime)
-    trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(objective, settings)
     progress = checkpoint.load_latest(state, objective.module, optimizer)
     progress = progress or checkpoint.TrainingProgress(0, 0, 0, 0.0)
     if progress.step:
         logger.info(f"resuming at step {progress.step} of {total_steps}")
-    log = MetricsLog(state / METRICS, progress.metrics_bytes)
     trackers = open_trackers(settings, title)
-    clock = _Clock(progress.seconds)
-    saved, weight_so_far = progress.step, progress.weight
     objective.module.train()
     steps = range(progress.step, total_steps)
     batches_of = load_micro_batches(objective, settings, steps, runtime.device.type == "cuda")
@@ -119,72 +115,31 @@ def train(
         checkpoint.CheckpointWriter(state, settings.keep) as saver,
         progress_bar(title, total_steps, progress.step, "step") as bar,
     ):
-
-        def save(finished: int) -> None:
-            nonlocal saved
-            if finished == saved:
-                return
-            saved = finished
-            with clock.spent("checkpoint"):
-                size = log.flush() if rank() == 0 else 0
-                reached = checkpoint.TrainingProgress(finished, size, weight_so_far, clock.seconds)
-                saver.save(objective.module, optimizer, reached)
-
-        def branch_off(folder: Path) -> None:
-            with clock.spent("checkpoint"):
-                size = log.flush() if rank() == 0 else 0
-                reached = checkpoint.TrainingProgress(step + 1, size, weight_so_far, clock.seconds)
-                checkpoint.save_branch(folder, objective.module, optimizer, reached, state / METRICS)
-
+        run = _Run(objective, settings, runtime, optimizer, saver, state, progress)
         for step in steps:
-            with clock.spent("data"):
+            with run.clock.spent("data"):
                 batches = next(batches_of)
             rate = (
                 learning_rate_at(step) if learning_rate_at else settings.learning_rate_at(step, total_steps)
             )
-            optimizer.set_learning_rate(rate)
-            # Dropout is a function of the step, so that a resumed run repeats it.
-            torch.manual_seed((settings.seed << 31) + step * world_size() + rank())
-            accumulated = forward_backward(objective, batches, runtime)
-            distributed.sum_gradients(trained)
-            gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-            total_norm = nn.utils.get_total_norm(gradients)
-            means, norm = accumulated.read(distributed.local(total_norm))
-            loss = means["loss"]
-            problem = guard.describe_spike(loss, log.last(SPIKE_STEPS), settings.spike_limit)
-            finite = math.isfinite(loss) and math.isfinite(norm)
-            if not finite:
-                tensor = guard.first_non_finite_tensor(objective, batches, runtime)
-                problem = f"loss {loss}; the first non-finite tensor is {tensor}"
-            if problem:
-                save(step)
-                saver.wait()
-                raise guard.guard_error(problem, objective, settings, step, finite)
-            # After the guard: scaling by a norm that is not finite would hide its origin.
-            if settings.clip:
-                nn.utils.clip_grads_with_norm_(trained, settings.clip, total_norm)
-            optimizer.step()
-            weight = int(accumulated.weight)
-            weight_so_far += weight
-            extra = after_step(step + 1, weight_so_far) if after_step else {}
-            counts = {"step": step + 1, objective.unit: weight_so_far}
-            row = {**counts, "learning_rate": rate, "gradient_norm": norm, **means, **extra}
-            log.write(row, weight)
-            speed = weight_so_far / clock.seconds
-            timing = {f"{objective.unit}_per_second": speed, "data_wait_share": clock.share("data")}
+            means, weight = run.update(step, batches, rate)
+            extra = after_step(step + 1, run.weight) if after_step else {}
+            row = {"step": step + 1, objective.unit: run.weight, **means, **extra}
+            run.log.write(row, weight)
+            timing = {f"{objective.unit}_per_second": run.speed, "data_wait_share": run.clock.share("data")}
             for tracker in trackers:
                 tracker.log({**row, **timing, **_gpu_memory(runtime)}, step + 1)
-            bar.note(f"loss {loss:.4f}  {speed:,.0f} {objective.unit}/s")
+            bar.note(f"loss {means['loss']:.4f}  {run.speed:,.0f} {objective.unit}/s")
             bar.advance()
             if runtime.device.type == "cpu" and (step + 1) % RETURN_MEMORY_EVERY == 0:
                 return_freed_memory()
             for finished, branch in branches:
                 if finished == step + 1:
-                    branch_off(branch)
+                    run.branch_off(finished, branch)
             last = step + 1 == total_steps
             stop = distributed.any_process(bool(stopping))
             if (step + 1) % settings.checkpoint_every == 0 or stop or last:
-                save(step + 1)
+                run.save(step + 1)
             if stop and not last:
                 saver.wait()
                 distributed.barrier()
@@ -192,7 +147,7 @@ def train(
                     f"interrupted at step {step + 1} of {total_steps}; the state is saved",
                     hint="run the same command again to resume",
                 )
-        with clock.spent("checkpoint"):
+        with run.clock.spent("checkpoint"):
             saver.wait()
     distributed.barrier()
     objective.module.eval()
@@ -200,14 +155,121 @@ def train(
         tracker.close()
     if rank() == 0:
         shutil.copyfile(state / METRICS, folder / METRICS)
-    cost = {
-        "training_seconds": clock.seconds,
-        f"{objective.unit}_per_second": weight_so_far / clock.seconds,
-        "data_wait_share": clock.share("data"),
-        "checkpoint_share": clock.share("checkpoint"),
-        **_gpu_memory(runtime),
-    }
-    return TrainingSummary(total_steps, weight_so_far, log.final_loss(total_steps), clock.seconds, cost)
+    return run.summary(total_steps)
+
+
+class _Run:
+    """A training in this process: what a step changes, and how far it has come.
+
+    Attributes:
+        log: of the metrics.
+        clock: where the time goes.
+        weight: tokens or samples trained on so far.
+
+    Args:
+        objective: batches and losses.
+        settings: optimisation.
+        runtime: device and precision.
+        optimizer: of the trained parameters.
+        saver: writes checkpoints.
+        state: folder of the checkpoints and the log.
+        progress: where the run starts or resumes.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        settings: TrainingSettings,
+        runtime: Runtime,
+        optimizer: Optimizer,
+        saver: checkpoint.CheckpointWriter,
+        state: Path,
+        progress: checkpoint.TrainingProgress,
+    ) -> None:
+        self.log = MetricsLog(state / METRICS, progress.metrics_bytes)
+        self.clock = _Clock(progress.seconds)
+        self.weight = progress.weight
+        self._objective, self._settings, self._runtime = objective, settings, runtime
+        self._optimizer, self._saver, self._metrics = optimizer, saver, state / METRICS
+        self._saved = progress.step
+        self._trained = [parameter for parameter in objective.module.parameters() if parameter.requires_grad]
+
+    @property
+    def speed(self) -> float:
+        """Tokens or samples per second."""
+        return self.weight / self.clock.seconds
+
+    def update(self, step: int, batches: Sequence[Any], rate: float) -> tuple[dict[str, float], int]:
+        """Take an optimizer step.
+
+        Args:
+            step: number of the finished steps.
+            batches: the step's micro-batches.
+            rate: learning rate.
+
+        Returns:
+            The learning rate, the gradient norm, the loss and the other metrics; and the step's tokens or samples.
+
+        Raises:
+            GuardError: the loss or a gradient is not finite, or the loss spikes.
+        """
+        self._optimizer.set_learning_rate(rate)
+        # Dropout is a function of the step, so that a resumed run repeats it.
+        torch.manual_seed((self._settings.seed << 31) + step * world_size() + rank())
+        accumulated = forward_backward(self._objective, batches, self._runtime)
+        distributed.sum_gradients(self._trained)
+        gradients = [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        total_norm = nn.utils.get_total_norm(gradients)
+        means, norm = accumulated.read(distributed.local(total_norm))
+        self._guard(step, batches, means["loss"], norm)
+        # After the guard: scaling by a norm that is not finite would hide its origin.
+        if self._settings.clip:
+            nn.utils.clip_grads_with_norm_(self._trained, self._settings.clip, total_norm)
+        self._optimizer.step()
+        weight = int(accumulated.weight)
+        self.weight += weight
+        return {"learning_rate": rate, "gradient_norm": norm, **means}, weight
+
+    def _guard(self, step: int, batches: Sequence[Any], loss: float, norm: float) -> None:
+        """Stop, with the state of the steps before saved, where loss or gradient cannot be trusted."""
+        problem = guard.describe_spike(loss, self.log.last(SPIKE_STEPS), self._settings.spike_limit)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if not finite:
+            tensor = guard.first_non_finite_tensor(self._objective, batches, self._runtime)
+            problem = f"loss {loss}; the first non-finite tensor is {tensor}"
+        if problem:
+            self.save(step)
+            self._saver.wait()
+            raise guard.guard_error(problem, self._objective, self._settings, step, finite)
+
+    def save(self, finished: int) -> None:
+        """Write a checkpoint after so many steps, unless there is one."""
+        if finished != self._saved:
+            self._saved = finished
+            with self.clock.spent("checkpoint"):
+                self._saver.save(self._objective.module, self._optimizer, self._reached(finished))
+
+    def branch_off(self, finished: int, folder: Path) -> None:
+        """Write a checkpoint from which another training can go on."""
+        with self.clock.spent("checkpoint"):
+            checkpoint.save_branch(
+                folder, self._objective.module, self._optimizer, self._reached(finished), self._metrics
+            )
+
+    def _reached(self, finished: int) -> checkpoint.TrainingProgress:
+        size = self.log.flush() if rank() == 0 else 0
+        return checkpoint.TrainingProgress(finished, size, self.weight, self.clock.seconds)
+
+    def summary(self, steps: int) -> TrainingSummary:
+        """The outcome after all steps."""
+        cost = {
+            "training_seconds": self.clock.seconds,
+            f"{self._objective.unit}_per_second": self.speed,
+            "data_wait_share": self.clock.share("data"),
+            "checkpoint_share": self.clock.share("checkpoint"),
+            **_gpu_memory(self._runtime),
+        }
+        return TrainingSummary(steps, self.weight, self.log.final_loss(steps), self.clock.seconds, cost)
 
 
 class _Clock:
