@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,22 @@ def test_a_command_that_fails_ends_the_script(processes: str, tmp_path: Path) ->
     assert code == 1
     assert "end bad" not in lines
     assert "end never" not in lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_goes_on_after_the_script_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """A terminal's Ctrl-C reaches the script's process group, in which the second command is not."""
+    log = tmp_path / "log"
+    script = PARALLEL.format(
+        parallel=EXAMPLES / "parallel.sh", log=log, commands="'work one 3' 'work two 3' 'work three 3'"
+    )
+    environment = {**os.environ, "PRIORKIT_PRELOADED": "stand-in", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(["bash", "-c", script], env=environment, start_new_session=True) as running:
+        deadline = time.monotonic() + 30
+        while not (log.exists() and log.read_text().count("start") == 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(running.pid, number)
+        assert running.wait(timeout=30) != 0
+    time.sleep(4)
+    assert sorted(log.read_text().split("\n")[:-1]) == ["start one", "start two"]
