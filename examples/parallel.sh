@@ -1,6 +1,7 @@
 # Commands in PROCESSES processes at a time (two, if not given), each on its share of the cores: models this small leave
 # a second core idle. With PROCESSES=1 one after another: where one GPU does all the work.
 processes=${PROCESSES:-2}
+[[ $processes =~ ^[1-9][0-9]*$ ]] || { echo "PROCESSES is a number from 1 up, got '$processes'" >&2; exit 2; }
 cores=$(getconf _NPROCESSORS_ONLN)
 export OMP_NUM_THREADS=$(((cores + processes - 1) / processes))
 

@@ -109,6 +109,16 @@ def test_a_command_that_fails_ends_the_script(processes: str, tmp_path: Path) ->
     assert "end never" not in lines
 
 
+@pytest.mark.parametrize("processes", ["0", "two"])
+def test_a_number_of_processes_that_is_none(processes: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PRIORKIT_PRELOADED": "stand-in", "PROCESSES": processes}
+    done = subprocess.run(
+        ["bash", str(EXAMPLES / "pocket.sh")], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, f"PROCESSES is a number from 1 up, got '{processes}'\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_goes_on_after_the_script_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """A terminal's Ctrl-C reaches the script's process group, in which the second command is not."""
