@@ -141,9 +141,9 @@ def training_step(objective: Any, batch: Any, runtime: Any) -> Callable[[], int]
     """A step of the training loop on one batch."""
     from torch import nn
 
-    from priorkit.training.engine.loop import forward_backward
     from priorkit.training.engine.optimizer import build_optimizer
     from priorkit.training.engine.settings import TrainingSettings
+    from priorkit.training.engine.training_run import forward_backward
 
     optimizer = build_optimizer(objective, TrainingSettings(learning_rate=1e-4))
     optimizer.set_learning_rate(1e-4)

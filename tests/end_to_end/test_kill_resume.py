@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import save_file
 
 from priorkit.core import artifact
-from priorkit.training.engine import checkpoint, loop
+from priorkit.training.engine import checkpoint, training_run
 from tests.support.killed_runs import Killer, Runs
 
 STEPS = 12
@@ -76,7 +76,7 @@ def test_a_finished_artifact_only_needs_the_final_rename(
 ) -> None:
     """Killed after its manifest was written, the artifact is not made again."""
     runs.killed(tmp_path / "llm", place, 0)
-    monkeypatch.setattr(loop, "forward_backward", Killer(loop.forward_backward, 0))
+    monkeypatch.setattr(training_run, "forward_backward", Killer(training_run.forward_backward, 0))
     assert_same(runs.whole(tmp_path / "llm"), expected)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.core import artifact, lifecycle
-from priorkit.training.engine import checkpoint, loop
+from priorkit.training.engine import checkpoint, training_run
 
 
 class Killer:
@@ -31,7 +31,7 @@ class Killer:
 
 
 PLACES: dict[str, tuple[Any, str]] = {
-    "a step": (loop, "forward_backward"),
+    "a step": (training_run, "forward_backward"),
     "saving the state": (checkpoint, "save_file"),
     "moving the state into place": (checkpoint, "replace_durably"),
     "a write to the disk": (os, "fsync"),

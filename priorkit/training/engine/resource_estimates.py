@@ -11,7 +11,7 @@ from priorkit.core.safetensors_header import TensorInfo
 from priorkit.models.multimodal.llava import PARTS, llava_part
 
 if TYPE_CHECKING:
-    from priorkit.training.engine.loop import TrainingSummary
+    from priorkit.training.engine.training_run import TrainingSummary
 
 FP32 = 4
 """Bytes of a value; weights, gradients and moments are fp32 whatever the compute dtype."""

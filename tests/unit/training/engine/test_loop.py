@@ -20,11 +20,12 @@ from priorkit.core.process import runtime
 from priorkit.data.shuffling import sample_ids
 from priorkit.training.engine import checkpoint
 from priorkit.training.engine.guard import describe_spike
-from priorkit.training.engine.loop import TrainingSummary, train
+from priorkit.training.engine.loop import train
 from priorkit.training.engine.metrics_log import MetricsLog
 from priorkit.training.engine.micro_batches import step_positions
 from priorkit.training.engine.optimizer import Optimizer, build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
+from priorkit.training.engine.training_run import TrainingSummary
 from priorkit.training.objectives.base import Loss, to_device
 
 
@@ -223,6 +224,18 @@ def test_a_flipped_bit_in_a_state_is_found(name: str, tmp_path: Path) -> None:
         assert len(resumed.seen) == 2 * 8  # from step 4
         assert weights(resumed) == weights(whole)
         shutil.rmtree(run)
+
+
+def test_a_number_written_otherwise_is_found(tmp_path: Path) -> None:
+    """No other value, but other bytes than were written."""
+    with pytest.raises(Interrupted):
+        learn(tmp_path, Regression(stop_at=4 * 8), checkpoint_every=4)
+    (newest,) = (tmp_path / "state").glob("step-*")
+    record = json.loads((newest / "progress.json").read_text())
+    text = (newest / "progress.json").read_text()
+    (newest / "progress.json").write_text(text.replace(repr(record["seconds"]), f"{record['seconds']!r}0"))
+    with pytest.raises(InputError, match="its files changed"):
+        learn(tmp_path, Regression())
 
 
 def test_a_run_whose_states_are_all_damaged_is_refused(tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from priorkit.core.process.runtime import Runtime
 from priorkit.data.images.pixels import Pixels
-from priorkit.training.engine.loop import TrainingSummary
 from priorkit.training.engine.resource_estimates import (
     TuningCounts,
     flops_per_token,
     tuning_flops,
     tuning_throughput,
 )
+from priorkit.training.engine.training_run import TrainingSummary
 from priorkit.training.finetuning.finetune import count_parameters
 from priorkit.training.finetuning.objective import InstructionObjective
 from priorkit.training.finetuning.vision_features import CachedFeatures, PerStepFeatures
