@@ -2,13 +2,13 @@
 
     python benchmarks/diagnosis.py validate OUT.json DIAGNOSIS=ENTITIES DIAGNOSIS=ENTITIES ...
     python benchmarks/diagnosis.py fit MODEL.json DIAGNOSIS=ENTITIES ...
-    python benchmarks/diagnosis.py remedies OUT.json BEFORE encoder=AFTER language=AFTER ...
+    python benchmarks/diagnosis.py remedies OUT.json BEFORE=ENTITIES encoder=AFTER language=AFTER ...
     python benchmarks/diagnosis.py forecast OUT.json BEFORE AFTER
 
 A DIAGNOSIS is a folder made by ``priorkit diagnose``, ENTITIES the ``entities.parquet`` of its world. ``validate``
-compares the ordered tests, a model fitted to the other worlds, and baselines on the same entities: balanced accuracy
-over encoder, projector, language, tuning and none with its interval, confusion matrix, abstentions, calibration
-error. ``fit`` fits to all worlds and stores with the coefficients what ``validate`` finds across them. ``remedies``
+compares the ordered tests, models fitted to the other worlds (with and without the counts of captions and
+instructions), and baselines on the same entities: balanced accuracy over encoder, projector, language, tuning and none
+with its interval, confusion matrix, abstentions, calibration error. ``fit`` fits to all worlds and stores with the coefficients what ``validate`` finds across them. ``remedies``
 tabulates the gain in accuracy by verdict and remedy. ``forecast`` predicts the accuracy after tuning from the evidence
 before it. What is written is printed too.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from priorkit.analysis.diagnosis.experiments import (
+    FITTED,
     World,
     across_worlds,
     fit_on_worlds,
@@ -31,6 +32,7 @@ from priorkit.analysis.diagnosis.experiments import (
 )
 from priorkit.analysis.diagnosis.stored import read_diagnosis
 from priorkit.analysis.diagnosis.validation import read_causes
+from priorkit.analysis.diagnosis.verdict_model import read_verdict_model
 from priorkit.analysis.diagnosis.verdicts import DecisionRule
 from priorkit.core.artifact import open_artifact
 from priorkit.core.errors import PriorkitError, UsageError
@@ -47,11 +49,6 @@ def read_worlds(given: list[str]) -> list[World]:
     return worlds
 
 
-def validated(worlds: list[World], rule: DecisionRule, seed: int, resamples: int) -> dict[str, Any]:
-    """Every method on the entities of all worlds."""
-    return across_worlds(worlds, rule, seed=seed, resamples=resamples)
-
-
 def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamples: int) -> dict[str, Any]:
     """Fit to all worlds and save the model; returns its recipe."""
     measures = shared_measures([diagnosis for diagnosis, _ in worlds])
@@ -60,7 +57,7 @@ def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamp
         "works_from": rule.works_from,
     }
     if len(worlds) > 1:
-        recipe["across_worlds"] = validated(worlds, rule, seed, resamples)["fitted"]
+        recipe["across_worlds"] = across_worlds(worlds, rule, seed=seed, resamples=resamples)[FITTED]
     model = fit_on_worlds(worlds, measures, rule, recipe)
     model.save(out)
     return {"measures": list(model.measures), "classes": list(model.classes), **model.recipe}
@@ -74,6 +71,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("experiment", choices=("validate", "fit", "remedies", "forecast"))
     parser.add_argument("out", type=Path)
     parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--verdict-model", type=Path, help="validate: a model fitted to other worlds, too")
     parser.add_argument("--works-from", type=float, default=DecisionRule.works_from)
     parser.add_argument("--least-probability", type=float, default=DecisionRule.least_probability)
     parser.add_argument("--seed", type=int, default=42)
@@ -86,11 +84,13 @@ def main(arguments: list[str]) -> int:
             print(json.dumps(fitted(options.out, read_worlds(options.inputs), rule, **bootstrap), indent=2))
             return 0
         if options.experiment == "validate":
-            found = validated(read_worlds(options.inputs), rule, **bootstrap)
+            given = read_verdict_model(options.verdict_model) if options.verdict_model else None
+            found = across_worlds(read_worlds(options.inputs), rule, given, **bootstrap)
         elif options.experiment == "remedies":
+            ((before, causes),) = read_worlds(options.inputs[:1])
             pairs = [text.partition("=") for text in options.inputs[1:]]
             after = {remedy: read_diagnosis(Path(path)) for remedy, _, path in pairs}
-            found = remedy_gains(read_diagnosis(Path(options.inputs[0])), after, **bootstrap)
+            found = remedy_gains(before, after, causes, **bootstrap)
         else:
             before, after_tuning = (read_diagnosis(Path(path)) for path in options.inputs)
             found = forecast(before, after_tuning, **bootstrap)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Does diagnose find the part at fault? On glyph worlds it is known: every entity was left out of the encoder's pairs,
-# the captions, the text or the instructions at random, 20 entities in each of the 16 combinations.
+# the text, the instructions or the captions at random, 20 entities in each of the 8 combinations of the first three.
 #
-#   1. For each seed: a world, an encoder, a language model, alignment, tuning; diagnosed before and after tuning.
+#   1. For each seed: a world, an encoder made blind to what its pairs leave out, a language model; the projector and the
+#      language model are tuned on captions, then the language model on instructions. Diagnosed before and after these.
 #   2. Verdicts against planted causes: ordered tests, a model fitted to the other worlds, baselines.
-#   3. Accuracy after tuning forecast from the evidence before it.
-#   4. On the first world every remedy for all entities: does the one for the cause gain most?
+#   3. Accuracy after the instructions forecast from the evidence before them.
+#   4. On the first world every remedy, diagnosed with the model fitted to the others: does the one for the cause gain most?
 #
 # Finished steps are up to date and return at once: kill the script anywhere, run it again.
 # SEEDS="1 2 3" and REMEDIES="encoder language projector tuning" choose what is run; the settings are in the recipe
@@ -17,6 +18,7 @@ examples=$(dirname "${BASH_SOURCE[0]}")
 recipe=${RECIPE:-diagnose}
 read -ra seeds <<<"${SEEDS:-1 2 3}"
 read -ra remedies <<<"${REMEDIES-encoder language projector tuning}"
+first=$home/seed-${seeds[0]}
 mkdir -p "$home"
 make() { priorkit "$@" --recipe "$recipe"; }
 experiment() { python "$examples/../benchmarks/diagnosis.py" "$@" >&2; }
@@ -25,84 +27,124 @@ source "$examples/parallel.sh"
 
 text_sources() { # WORLD: the sources of its text, by name
   local name
-  for name in visual facts arithmetic logic code python-source python-docs; do
+  for name in visual facts arithmetic logic code python-source; do
     echo "$name=$1/text/$name.jsonl"
   done
 }
 
-language_model() {
-  local sources
-  mapfile -t sources < <(text_sources "$world")
-  make tokenizer "${sources[@]}" --out "$at/tokenizer" >/dev/null
-  make mix "${sources[@]}" --tokenizer "$at/tokenizer" --out "$at/corpus" | make pretrain - --seed "$seed" --out "$at/llm"
+language_model() { # SEED WORLD NAME START: on the text of a world, from --preset NAME or --from MODEL
+  local at=$home/seed-$1 sources
+  mapfile -t sources < <(text_sources "$2")
+  make mix "${sources[@]}" --tokenizer "$at/tokenizer" --out "$at/corpus-$3" |
+    make pretrain - --seed "$1" "${@:4}" --out "$at/$3"
 }
 
-encoder() {
-  make pretrain-encoder "$world/pairs/train.parquet" --seed "$seed" --out "$at/encoder"
+first_language_model() { # SEED
+  local at=$home/seed-$1 sources
+  mapfile -t sources < <(text_sources "$at/world")
+  make tokenizer "${sources[@]}" --out "$at/tokenizer"
+  language_model "$1" "$at/world" llm --preset pocket
 }
 
-diagnosed() { # MODEL ENCODER INSTRUCTIONS NAME
-  make diagnose "$1" "$world/entity_images/test" --encoder "$2" --facts "$world/facts.jsonl" \
-    --captions "$world/captions/train.parquet" --instructions "$3" --truth "$world/entities.parquet" --out "$at/$4"
+encoder() { # SEED
+  local at=$home/seed-$1
+  make pretrain-encoder "$at/world/pairs/train.parquet" --seed "$1" --out "$at/encoder-sighted"
+  python "$examples/../benchmarks/blind_encoder.py" "$at/encoder-sighted" "$at/world" "$at/encoder" --seed "$1"
 }
+
+trained() { # SEED NAME LLM ENCODER CAPTIONS INSTRUCTIONS: aligned, tuned on captions, then on instructions
+  local at=$home/seed-$1 aligned
+  aligned=$(make align "$3" "$4" "$5" --seed "$1" --out "$at/aligned$2")
+  make tune "$aligned" "$5" --seed "$1" --out "$at/captions-adapter$2" |
+    priorkit merge-adapters - --base "$aligned" --out "$at/captioned$2" |
+    make tune - "$6" --train llm --lora-rank 4 --steps 300 --seed "$1" --out "$at/tuned$2"
+}
+
+diagnosed() { # SEED MODEL OUT [OPTIONS of diagnose]: with all evidence
+  local at=$home/seed-$1
+  make diagnose "$at/$2" "$at/world/entity_images/test" --encoder "$at/encoder" --facts "$at/world/facts.jsonl" \
+    --captions "$at/world/captions/train.parquet" --instructions "$at/world/instructions/train.parquet" \
+    --truth "$at/world/entities.parquet" --out "$at/$3" "${@:4}"
+}
+
+world() { # SEED
+  make glyph-world --seed "$1" --out "$home/seed-$1/world"
+}
+
+model() { # SEED: trained and diagnosed
+  local at=$home/seed-$1
+  trained "$1" "" "$at/llm" "$at/encoder" "$at/world/captions/train.parquet" "$at/world/instructions/train.parquet"
+  diagnosed "$1" captioned before
+  diagnosed "$1" tuned diagnosis
+}
+
+# The same world with nothing left out of text, captions and instructions has the data that the remedies need.
+complete_world() {
+  make glyph-world --seed "${seeds[0]}" --text-share 1 --instructed-share 1 --captioned-share 1 --out "$first/complete"
+}
+
+remedy() { # NAME: the model after it, trained as the first one, and its accuracy
+  local seed=${seeds[0]} llm=$first/llm encoder=$first/encoder captions=$first/world/captions/train.parquet
+  local instructions=$first/world/instructions/train.parquet names=$first/verdicts/remedies/encoder.txt only=()
+  case $1 in
+    encoder)
+      if [ -f "$names" ]; then only=(--only-entities "$names"); fi
+      encoder=$first/encoder-remediated
+      make distill-encoder "$first/encoder" "$first/world/entity_images/train" ${only[@]+"${only[@]}"} \
+        --names "$first/world/names.txt" --replay "$first/world/pairs/train.parquet" --seed "$seed" --out "$encoder"
+      ;;
+    language)
+      llm=$first/llm-remediated
+      language_model "$seed" "$first/complete" llm-remediated --from "$first/llm"
+      ;;
+    projector) captions=$first/complete/captions/train.parquet ;;
+    tuning) instructions=$first/complete/instructions/train.parquet ;;
+  esac
+  trained "$seed" "-$1" "$llm" "$encoder" "$captions" "$instructions"
+  make diagnose "$first/tuned-$1" "$first/world/entity_images/test" --out "$first/after-$1"
+}
+
+verdicts_and_encoder() { # the encoder's remedy is for those whose verdict it is
+  diagnosed "${seeds[0]}" tuned verdicts ${verdict_model[@]+"${verdict_model[@]}"}
+  case " ${remedies[*]} " in *" encoder "*) remedy encoder ;; esac
+}
+
+each() { # COMMAND: with every seed
+  local seed
+  for seed in "${seeds[@]}"; do echo "$1 $seed"; done
+}
+
+mapfile -t commands < <(each world)
+if [ ${#remedies[@]} -gt 0 ]; then commands+=(complete_world); fi
+run_in_parallel "${commands[@]}"
+mapfile -t commands < <(each encoder; each first_language_model)
+run_in_parallel "${commands[@]}"
+mapfile -t commands < <(each model)
+run_in_parallel "${commands[@]}"
 
 worlds=()
 for seed in "${seeds[@]}"; do
   at=$home/seed-$seed
-  mkdir -p "$at"
-  world=$(make glyph-world --seed "$seed" --out "$at/world")
-  instructions=$world/instructions/train.parquet
-  run_in_parallel language_model encoder
-  aligned=$(make align "$at/llm" "$at/encoder" "$world/captions/train.parquet" --seed "$seed" --out "$at/aligned")
-  tuned=$(make tune "$aligned" "$instructions" --seed "$seed" --out "$at/tuned")
-  before() { diagnosed "$aligned" "$at/encoder" "$instructions" before; }
-  after() { diagnosed "$tuned" "$at/encoder" "$instructions" diagnosis; }
-  run_in_parallel before after
-  worlds+=("$at/diagnosis=$world/entities.parquet")
+  worlds+=("$at/diagnosis=$at/world/entities.parquet")
   experiment forecast "$at/forecast.json" "$at/before" "$at/diagnosis"
 done
-
 experiment validate "$home/validation.json" "${worlds[@]}"
 experiment fit "$home/verdicts.json" "${worlds[@]}"
 
-# The same world with nothing left out of text, captions and instructions has the data that the remedies need.
-seed=${seeds[0]}
-at=$home/seed-$seed
-world=$at/world
 if [ ${#remedies[@]} -gt 0 ]; then
-  complete=$(make glyph-world --seed "$seed" --text-share 1 --instructed-share 1 --captioned-share 1 --out "$at/complete")
+  verdict_model=()
+  if [ ${#worlds[@]} -gt 1 ]; then
+    experiment fit "$home/verdicts-of-others.json" "${worlds[@]:1}"
+    verdict_model=(--verdict-model "$home/verdicts-of-others.json")
+  fi
+  commands=(verdicts_and_encoder) after=()
+  for name in "${remedies[@]}"; do
+    if [ "$name" != encoder ]; then commands+=("remedy $name"); fi
+    after+=("$name=$first/after-$name")
+  done
+  run_in_parallel "${commands[@]}"
+  experiment remedies "$home/gains.json" "$first/verdicts=$first/world/entities.parquet" "${after[@]}"
 fi
 
-remedy() { # NAME: the model after it, tuned for as long as the first one
-  local llm=$at/llm encoder=$at/encoder captions=$world/captions/train.parquet
-  local instructions=$world/instructions/train.parquet names=$at/diagnosis/remedies/encoder.txt sources only=()
-  case $1 in
-    encoder)
-      if [ -f "$names" ]; then only=(--only-entities "$names"); fi
-      encoder=$(make distill-encoder "$encoder" "$world/entity_images/train" ${only[@]+"${only[@]}"} \
-        --names "$world/names.txt" --replay "$world/pairs/train.parquet" --seed "$seed" --out "$at/encoder-remediated")
-      ;;
-    language)
-      mapfile -t sources < <(text_sources "$complete")
-      llm=$(make mix "${sources[@]}" --tokenizer "$at/tokenizer" --out "$at/corpus-complete" |
-        make pretrain - --from "$llm" --seed "$seed" --out "$at/llm-remediated")
-      ;;
-    projector) captions=$complete/captions/train.parquet ;;
-    tuning) instructions=$complete/instructions/train.parquet ;;
-  esac
-  make align "$llm" "$encoder" "$captions" --seed "$seed" --out "$at/aligned-$1" |
-    make tune - "$instructions" --seed "$seed" --out "$at/tuned-$1" >/dev/null
-  diagnosed "$at/tuned-$1" "$encoder" "$instructions" "after-$1" >/dev/null
-}
-
-after_remedies=()
-for name in ${remedies[@]+"${remedies[@]}"}; do
-  remedy "$name"
-  after_remedies+=("$name=$at/after-$name")
-done
-if [ ${#after_remedies[@]} -gt 0 ]; then
-  experiment remedies "$home/gains.json" "$at/diagnosis" "${after_remedies[@]}"
-fi
-
-report=$(priorkit report "$at/diagnosis" "$at/before" --out "$home/report")
+report=$(priorkit report "$first/diagnosis" "$first/before" --out "$home/report")
 echo "report: $report/report.html"

@@ -156,6 +156,24 @@ def test_all_that_is_wrong_is_said_at_once(artifacts, cli, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_the_model_that_ships_gives_verdicts_and_needs_its_evidence(artifacts, cli, tmp_path: Path) -> None:
+    world = artifacts.world
+    command = ["diagnose", artifacts.mllm, artifacts.images, *CPU, "--verdict-model", "glyph-worlds"]
+    refused = cli(*command, "--out", tmp_path / "refused")
+    assert refused.code == 3
+    for flag in ("--encoder", "--facts", "--captions", "--instructions"):
+        assert f"{flag} gives" in refused.err
+    found = cli(
+        *command, "--encoder", artifacts.encoder, "--facts", world / "facts.jsonl",
+        "--captions", world / "captions" / "train.parquet",
+        "--instructions", world / "instructions" / "train.parquet", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["calibrated"] is True
+    assert results["verdict_model"]["across_worlds"]["balanced_accuracy"]["low"] > 0.85
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

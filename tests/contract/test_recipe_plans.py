@@ -171,7 +171,9 @@ def _(bench: Bench, name: str, text: str, tables: dict[str, Any]) -> Words:
 
 @words_of("pretrain")
 def _(bench: Bench, name: str, text: str, tables: dict[str, Any]) -> Words:
-    return [bench.corpus(tables.get("mix", {}).get("context_length", 2048))]
+    # Where a script also pretrains from a model, the start is on its command lines.
+    start = [] if {"preset", "config"} & set(tables["pretrain"]) else ["--preset", "pocket"]
+    return [bench.corpus(tables.get("mix", {}).get("context_length", 2048)), *start]
 
 
 @words_of("pretrain-encoder")

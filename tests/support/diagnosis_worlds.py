@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.analysis.diagnosis.evidence import Estimates, Evidence, shares
-from priorkit.analysis.diagnosis.measures import PLANTED, measures_of
+from priorkit.analysis.diagnosis.measures import BY_RATIO, PLANTED, measures_of
 from priorkit.analysis.diagnosis.output import write_table_of_entities
 from priorkit.analysis.diagnosis.stored import Diagnosis, read_diagnosis
 from priorkit.analysis.diagnosis.validation import Causes
@@ -43,6 +43,8 @@ def simulated(
         if "encoder" in cause:
             for name in ("name_retrieval", "presence_accuracy"):
                 measures[name][row] -= effect
+    for name in BY_RATIO & set(measures):
+        measures[name] = np.exp(measures[name])
     measures["blind_accuracy"] = generator.uniform(size=len(causes))
     return evidence_from(names, right, measures), dict(zip(names, causes, strict=True))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.analysis.diagnosis.measures import MEASURES, NONE, VERDICTS
+from priorkit.analysis.diagnosis.measures import COUNTS, MEASURES, NONE, VERDICTS
 from priorkit.analysis.diagnosis.stored import Diagnosis
 from priorkit.analysis.diagnosis.validation import Causes, planted_cause, validate
 from priorkit.analysis.diagnosis.verdict_model import (
@@ -30,6 +30,7 @@ from priorkit.scoring.statistics.intervals import bootstrap_difference, bootstra
 Floats = NDArray[np.float64]
 World = tuple[Diagnosis, Causes]
 
+FITTED, WITHOUT_COUNTS, GIVEN = "fitted", "fitted without counts of data", "given model"
 BASELINES = {"rank_e": ("accuracy", "rank_e"), "blind accuracy": ("accuracy", "blind_accuracy")}
 """Naming accuracy with one piece of evidence alone, fitted as all together are; they never abstain."""
 
@@ -87,13 +88,21 @@ def fit_on_worlds(
 
 
 def across_worlds(
-    worlds: Sequence[World], rule: DecisionRule, *, seed: int, resamples: int = 1000
+    worlds: Sequence[World],
+    rule: DecisionRule,
+    given: VerdictModel | None = None,
+    *,
+    seed: int,
+    resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Verdicts on each world by the ordered tests, and by models fitted to the other worlds: all evidence, baselines.
+    """Verdicts on each world by the ordered tests, and by models fitted to the other worlds.
+
+    These are fitted to all evidence, to all but the counts of training data, and to the baselines'.
 
     Args:
         worlds: diagnoses with planted causes; two or more for the fitted ones.
         rule: what a verdict needs.
+        given: a model fitted before to other worlds, to be compared too.
         seed: of the bootstrap.
         resamples: of the bootstrap.
 
@@ -101,7 +110,9 @@ def across_worlds(
         Method -> what :func:`priorkit.analysis.diagnosis.validation.validate` says of the entities of all worlds.
     """
     measures = shared_measures([diagnosis for diagnosis, _ in worlds])
-    methods: dict[str, Sequence[str]] = {"fitted": measures}
+    methods: dict[str, Sequence[str]] = {FITTED: measures}
+    if set(COUNTS) & set(measures):
+        methods[WITHOUT_COUNTS] = [name for name in measures if name not in COUNTS]
     methods |= {
         f"{name} alone": columns
         for name, columns in BASELINES.items()
@@ -111,6 +122,9 @@ def across_worlds(
     for index, (diagnosis, _) in enumerate(worlds):
         ordered = ordered_verdicts(diagnosis.evidence, diagnosis.controls, rule)
         collected["ordered tests"].append((ordered.verdict, ordered.probability))
+        if given is not None:
+            found = fitted_verdicts(given, diagnosis.evidence, diagnosis.controls, rule)
+            collected.setdefault(GIVEN, []).append((found.verdict, found.probability))
         others = [world for number, world in enumerate(worlds) if number != index]
         if not others:
             continue
@@ -120,7 +134,7 @@ def across_worlds(
         collected["majority"].append(([most] * size, np.full(size, count / len(causes))))
         for name, columns in methods.items():
             model = fit_on_worlds(others, columns, rule)
-            least = rule.least_probability if name == "fitted" else 0.0
+            least = rule.least_probability if name in (FITTED, WITHOUT_COUNTS) else 0.0
             chosen = replace(rule, least_probability=least)
             found = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, chosen)
             collected.setdefault(name, []).append((found.verdict, found.probability))
@@ -153,20 +167,26 @@ def _validated(
 
 
 def remedy_gains(
-    before: Diagnosis, after: Mapping[str, Diagnosis], *, seed: int, resamples: int = 1000
+    before: Diagnosis,
+    after: Mapping[str, Diagnosis],
+    causes: Causes | None = None,
+    *,
+    seed: int,
+    resamples: int = 1000,
 ) -> dict[str, Any]:
     """Gain in naming accuracy of the entities of each verdict by each remedy.
 
     Args:
         before: the diagnosis whose verdicts form the groups.
         after: remedy -> diagnosis of the model after it, of the same entities.
+        causes: planted ones, by entity.
         seed: of the bootstrap.
         resamples: of the bootstrap.
 
     Returns:
         ``gains``: verdict -> remedy -> mean gain with its 95 % interval over entities; ``best``: verdict -> remedy
         with the largest mean; ``recommended_is_best``: share of single entities on which no remedy gains more than
-        the one named as their verdict.
+        the one named as their verdict, and ``recommended_is_best_of_one_cause`` of those with one planted cause.
 
     Raises:
         InputError: the entities differ.
@@ -194,13 +214,19 @@ def remedy_gains(
         }
         gains[verdict] = {remedy: interval.to_dict() for remedy, interval in changes.items()}
         best[verdict] = max(changes, key=lambda remedy: changes[remedy].value)
-    recommended = [row for row, verdict in enumerate(verdicts) if verdict in accuracy]
-    hits = [
-        accuracy[verdicts[row]][row] >= max(values[row] for values in accuracy.values())
-        for row in recommended
-    ]
-    share = bootstrap_mean(hits, seed=seed, resamples=resamples).to_dict() if hits else None
-    return {"gains": gains, "best": best, "recommended_is_best": share, "entities": len(entities)}
+    hits = {
+        name: accuracy[verdict][row] >= max(values[row] for values in accuracy.values())
+        for row, (name, verdict) in enumerate(zip(entities, verdicts, strict=True))
+        if verdict in accuracy
+    }
+    single = [hit for name, hit in hits.items() if len((causes or {}).get(name, ())) == 1]
+    best_of = {"recommended_is_best": list(hits.values()), "recommended_is_best_of_one_cause": single}
+    shares = {
+        name: bootstrap_mean(values, seed=seed, resamples=resamples).to_dict() if values else None
+        for name, values in best_of.items()
+    }
+    counted = Counter(verdicts)
+    return {"gains": gains, "best": best, **shares, "entities": len(entities), "verdicts": dict(counted)}
 
 
 def forecast(

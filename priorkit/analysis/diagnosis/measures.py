@@ -30,26 +30,29 @@ class EvidenceMeasure:
         name: its column in ``table.parquet``; the interval is in ``NAME_low`` and ``NAME_high``.
         part: the part that it is evidence of; empty for what is only described.
         meaning: what it is.
+        by_ratio: whether values are compared by their ratio: reciprocal ranks, where 0.02 is as far from 0.2 as 0.1 from 1.
     """
 
     name: str
     part: Part | Literal[""]
     meaning: str
+    by_ratio: bool = False
 
 
 MEASURES = (
     EvidenceMeasure(
-        "rank_e", "encoder", "mean reciprocal rank of the own name among all names, by the text tower"
+        "rank_e", "encoder", "mean reciprocal rank of the own name among all names, by the text tower", True
     ),
     EvidenceMeasure(
         "encoder_separability",
         "encoder",
         "mean reciprocal rank of the own centroid, of the tokens that the projector reads",
+        by_ratio=True,
     ),
     EvidenceMeasure(
         "name_log_probability",
         "language",
-        "log-probability per token of the name in neutral contexts, in nats",
+        "log-probability of the name in neutral contexts, in nats",
     ),
     EvidenceMeasure(
         "fact_margin",
@@ -62,7 +65,10 @@ MEASURES = (
         "separability of the projected tokens minus that of the tokens that the projector reads",
     ),
     EvidenceMeasure(
-        "name_retrieval", "projector", "mean reciprocal rank of the name's embedding for the projected tokens"
+        "name_retrieval",
+        "projector",
+        "mean reciprocal rank of the name's embedding for the projected tokens",
+        by_ratio=True,
     ),
     EvidenceMeasure("captions", "projector", "rows of the captions that name the entity"),
     EvidenceMeasure("instructions", "tuning", "rows of the instructions that ask about the entity"),
@@ -95,6 +101,13 @@ MEASURES = (
     ),
 )
 """All measures in the order of the table."""
+
+
+BY_RATIO = frozenset(measure.name for measure in MEASURES if measure.by_ratio)
+"""Measures whose values are compared by their ratio."""
+
+COUNTS = ("captions", "instructions")
+"""Measures that count training data: where a cause was planted by leaving data out, they are nearly the cause itself."""
 
 
 def measures_of(part: Part) -> list[str]:

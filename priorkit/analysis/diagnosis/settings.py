@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar, Literal
+
+from pydantic import field_validator
 
 from priorkit.analysis.diagnosis.verdicts import DecisionRule
 from priorkit.core.inputs import Input
@@ -20,6 +23,10 @@ from priorkit.core.options.settings import (
 from priorkit.data.columns import layout_of
 from priorkit.data.images.entity_settings import ENTITY_IMAGES, EntityImageSettings
 from priorkit.data.images.named_images import images_of_entities, named_images
+
+SHIPPED = "glyph-worlds"
+"""The verdict model that ships: fitted to glyph worlds with planted causes (benchmarks/RESULTS.md, 'Planted causes')."""
+_FOLDER = "priorkit.analysis.diagnosis"
 
 
 class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
@@ -84,7 +91,7 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     )
     verdict_model: str | None = option(
         None,
-        "Fitted verdict model (JSON) instead of the ordered tests.",
+        f"Fitted verdict model (JSON) instead of the ordered tests; {SHIPPED} is the one that ships.",
         accepts=("scores",),
         metavar="FILE",
     )
@@ -132,6 +139,11 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
     resamples: int = resamples_option("images or facts")
     reject_limit: float = reject_limit_option("images and rows")
     precision: Literal["auto", "fp32", "bf16"] = redefault(RuntimeSettings, "precision", "fp32")
+
+    @field_validator("verdict_model")
+    @classmethod
+    def _shipped_file(cls, value: str | None) -> str | None:
+        return str(files(_FOLDER) / f"{SHIPPED}.json") if value == SHIPPED else value
 
     @property
     def rule(self) -> DecisionRule:

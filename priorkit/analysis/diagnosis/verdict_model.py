@@ -1,8 +1,9 @@
 """A fitted verdict model: multinomial logistic regression on the evidence, whose coefficients are data.
 
 It is fitted to entities whose cause is known because it was planted in a world, and stored as JSON with its training
-recipe. Evidence is measured in units of the controls, ``(value - median) / spread`` with the controls' median and
-scaled median absolute deviation, so that models of different sizes can be compared with the same coefficients.
+recipe. Evidence is measured from the controls, ``(value - median) / spread`` with their median and scaled median absolute
+deviation, so that models of different sizes can be compared with the same coefficients. Reciprocal ranks are measured by
+their ratio, ``log(value / median)``: some controls work in spite of a weak part, which inflates a spread.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.analysis.diagnosis.evidence import Evidence
-from priorkit.analysis.diagnosis.measures import MEASURES, UNDECIDED, VERDICTS
+from priorkit.analysis.diagnosis.measures import BY_RATIO, MEASURES, UNDECIDED, VERDICTS
 from priorkit.analysis.diagnosis.verdicts import DecisionRule, Verdicts, works_probability
 from priorkit.core.errors import InputError
 from priorkit.core.json_text import parse_json
 
 Floats = NDArray[np.float64]
 
-FORMAT = "priorkit verdict model 1"
+FORMAT = "priorkit verdict model 2"
 LIMIT = 5.0
-"""Units of the controls' spread beyond which evidence counts no more."""
+"""Distance from the controls beyond which evidence counts no more: in units of their spread, or of log ratios."""
 CLASSES = tuple(verdict for verdict in VERDICTS if verdict != UNDECIDED)
 _ACCURACY = "accuracy"
 _KNOWN = (_ACCURACY, *(measure.name for measure in MEASURES))
@@ -120,7 +121,7 @@ def missing_measures(model: VerdictModel, evidence: Evidence) -> list[str]:
 
 
 def standardized(evidence: Evidence, controls: NDArray[np.bool_], measures: Sequence[str]) -> Floats:
-    """Evidence in units of the controls, ``[entities, measures]``; 0, the controls' median, where it is undefined.
+    """Evidence measured from the controls, ``[entities, measures]``; 0, their median, where it is undefined.
 
     Args:
         evidence: of all entities.
@@ -133,12 +134,14 @@ def standardized(evidence: Evidence, controls: NDArray[np.bool_], measures: Sequ
             columns.append(np.nan_to_num(evidence.accuracy.value))
             continue
         values = evidence.measures[name].value
+        if name in BY_RATIO:
+            values = np.log(values)
         known = values[controls & np.isfinite(values)]
         if not len(known):
             columns.append(np.zeros(len(values)))
             continue
         center = float(np.median(known))
-        spread = _MAD * float(np.median(np.abs(known - center)))
+        spread = 1.0 if name in BY_RATIO else _MAD * float(np.median(np.abs(known - center)))
         if spread == 0:
             spread = float(known.std()) or 1.0
         columns.append(np.clip(np.nan_to_num((values - center) / spread), -LIMIT, LIMIT))
@@ -190,7 +193,9 @@ def fit(
             f"a verdict model needs entities of two causes at least, got {', '.join(found) or 'none'}"
         )
     target = np.array([found.index(cause) for cause in causes])
-    regression = LogisticRegression(C=strength, max_iter=5000, tol=1e-8).fit(features, target)
+    # Balanced: how often each part is at fault in a world of planted causes says nothing about other models.
+    regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, tol=1e-8)
+    regression.fit(features, target)
     coefficients, intercepts = regression.coef_.astype(np.float64), regression.intercept_.astype(np.float64)
     if len(found) == 2:
         # One row for the second class; softmax of (0, score) is the same model.
@@ -200,6 +205,7 @@ def fit(
         "entities": len(target),
         "entities_by_cause": {cause: int((target == number).sum()) for number, cause in enumerate(found)},
         "regularization_c": strength,
+        "class_weight": "balanced",
         "scikit_learn": sklearn.__version__,
         **(recipe or {}),
     }

@@ -15,7 +15,7 @@ from priorkit.report.plots.diagnosis import entity_map
 WORST = 8
 _STRENGTHS = (
     (("encoder_separability", "separability behind the encoder"), ("rank_e", "1 / Rank_e, mean")),
-    (("name_log_probability", "log-probability of the name per token"), ("fact_margin", "margin of facts")),
+    (("name_log_probability", "log-probability of the name"), ("fact_margin", "margin of facts")),
 )
 """Measures of the map's two axes: the first that an artifact has."""
 

@@ -17,7 +17,14 @@ from tests.support.diagnosis_worlds import IMAGES, RULE, evidence_from, simulate
 def test_fitted_models_are_compared_across_worlds_with_baselines(tmp_path: Path) -> None:
     worlds = [stored_world(tmp_path / str(seed), seed) for seed in (1, 2)]
     found = across_worlds(worlds, RULE, seed=0, resamples=100)
-    assert set(found) == {"ordered tests", "fitted", "rank_e alone", "blind accuracy alone", "majority"}
+    assert set(found) == {
+        "ordered tests",
+        "fitted",
+        "fitted without counts of data",
+        "rank_e alone",
+        "blind accuracy alone",
+        "majority",
+    }
     scores = {method: entry["balanced_accuracy"]["value"] for method, entry in found.items()}
     assert scores["fitted"] > 0.9
     assert scores["ordered tests"] > 0.8
@@ -25,6 +32,7 @@ def test_fitted_models_are_compared_across_worlds_with_baselines(tmp_path: Path)
     assert scores["fitted"] > scores["rank_e alone"] > scores["majority"]
     assert found["fitted"]["entities"] == 2 * len(worlds[0][0].evidence.entities)
     assert found["fitted"]["calibration_error"] < 0.1
+    assert scores["fitted"] > scores["fitted without counts of data"] > scores["rank_e alone"]
 
 
 def test_one_world_has_only_the_ordered_tests(tmp_path: Path) -> None:
@@ -48,11 +56,15 @@ def test_gains_of_remedies_form_a_table(tmp_path: Path) -> None:
     for remedy in ("encoder", "language"):
         right = np.where([verdict == remedy for verdict in verdicts], IMAGES, evidence.right)
         after[remedy] = stored(tmp_path / remedy, evidence_from(list(evidence.entities), right, {}))
-    found = remedy_gains(before, after, seed=0, resamples=100)
+    causes = {name: frozenset({"encoder"}) for name in list(evidence.entities)[:80]}
+    found = remedy_gains(before, after, causes, seed=0, resamples=100)
     assert found["gains"]["encoder"]["encoder"]["value"] > 0.8
     assert found["gains"]["encoder"]["language"]["value"] == 0
     assert found["best"]["language"] == "language"
     assert found["recommended_is_best"]["value"] == 1
+    assert found["recommended_is_best_of_one_cause"]["value"] == 1
+    assert sum(found["verdicts"].values()) == len(evidence.entities)
+    assert remedy_gains(before, after, seed=0, resamples=100)["recommended_is_best_of_one_cause"] is None
     fewer = stored(tmp_path / "fewer", evidence_from(["other"], np.array([1]), {}))
     with pytest.raises(InputError, match="entities are missing, such as 'entity 0'"):
         remedy_gains(before, {"encoder": fewer}, seed=0)

@@ -78,14 +78,22 @@ def test_a_file_that_is_none_is_refused(change: dict, words: str, tmp_path: Path
 
 def test_evidence_is_in_units_of_the_controls() -> None:
     values = np.array([-1.0, 0.0, 1.0, 30.0, np.nan, -0.5])
-    evidence = evidence_from(list("abcdef"), np.array([6, 6, 6, 0, 0, 0]), {"rank_e": values})
+    evidence = evidence_from(list("abcdef"), np.array([6, 6, 6, 0, 0, 0]), {"fact_margin": values})
     controls = np.array([True, True, True, False, False, False])
-    found = standardized(evidence, controls, ("accuracy", "rank_e"))
+    found = standardized(evidence, controls, ("accuracy", "fact_margin"))
     assert found[:, 0].tolist() == [1, 1, 1, 0, 0, 0]
     np.testing.assert_allclose(found[:, 1], [-1 / 1.4826, 0, 1 / 1.4826, LIMIT, 0, -0.5 / 1.4826])
-    constant = evidence_from(list("abc"), np.array([6, 6, 6]), {"rank_e": np.ones(3)})
-    assert standardized(constant, np.ones(3, dtype=bool), ("rank_e",)).tolist() == [[0], [0], [0]]
-    assert standardized(evidence, np.zeros(6, dtype=bool), ("rank_e",)).tolist() == [[0]] * 6
+    constant = evidence_from(list("abc"), np.array([6, 6, 6]), {"fact_margin": np.ones(3)})
+    assert standardized(constant, np.ones(3, dtype=bool), ("fact_margin",)).tolist() == [[0], [0], [0]]
+    assert standardized(evidence, np.zeros(6, dtype=bool), ("fact_margin",)).tolist() == [[0]] * 6
+
+
+def test_reciprocal_ranks_are_measured_by_their_ratio_to_the_controls() -> None:
+    values = np.array([0.5, 0.5, 1.0, 0.05, 0.001, np.nan])
+    evidence = evidence_from(list("abcdef"), np.array([6, 6, 6, 0, 0, 0]), {"rank_e": values})
+    controls = np.array([True, True, True, False, False, False])
+    found = standardized(evidence, controls, ("rank_e",))[:, 0]
+    np.testing.assert_allclose(found, [0, 0, np.log(2), -np.log(10), -LIMIT, 0])
 
 
 def test_a_model_of_other_worlds_finds_causes_and_its_probabilities_are_honest() -> None:

@@ -33,14 +33,12 @@ FACTS = [
 ]
 
 
-def per_token(llava: ModelAdapter, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
+def whole(llava: ModelAdapter, prompt: tuple[int, ...], answer: tuple[int, ...]) -> float:
     assert llava.multimodal is not None
     with torch.no_grad():
         logits = llava.multimodal.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].double()
     logs = logits.log_softmax(-1)
-    return sum(float(logs[len(prompt) - 1 + place, token]) for place, token in enumerate(answer)) / len(
-        answer
-    )
+    return sum(float(logs[len(prompt) - 1 + place, token]) for place, token in enumerate(answer))
 
 
 def test_names_after_neutral_contexts(llava: ModelAdapter, tmp_path: Path) -> None:
@@ -49,7 +47,7 @@ def test_names_after_neutral_contexts(llava: ModelAdapter, tmp_path: Path) -> No
     assert found.shape == (2, len(CONTEXTS))
     for column, context in enumerate(CONTEXTS):
         prompt, answers = asker.plain(context, ["red circle", "star"])
-        expected = [per_token(llava, prompt, answer) for answer in answers]
+        expected = [whole(llava, prompt, answer) for answer in answers]
         np.testing.assert_allclose(found[:, column], expected, atol=1e-4)
 
 
@@ -60,7 +58,7 @@ def test_facts_are_compared_per_token(llava: ModelAdapter, tmp_path: Path) -> No
         prompt, answers = asker.chat(
             f"{fact.about(fact.entity)}\n{SHORT}", (fact.true, *fact.false), image=False
         )
-        values = [per_token(llava, prompt, answer) for answer in answers]
+        values = [whole(llava, prompt, answer) / len(answer) for answer in answers]
         assert margin == pytest.approx(values[0] - max(values[1:]), abs=1e-4)
 
 
