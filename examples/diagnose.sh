@@ -120,6 +120,15 @@ run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each encoder; each first_language_model)
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each model)
+last=() after=()
+for name in ${remedies[@]+"${remedies[@]}"}; do
+  after+=("$name=$first/after-$name")
+  case $name in
+    encoder) ;;
+    tuning) last+=("remedy $name") ;; # next to the encoder's, which waits for the verdicts
+    *) commands+=("remedy $name") ;;
+  esac
+done
 run_in_parallel "${commands[@]}"
 
 worlds=()
@@ -137,12 +146,7 @@ if [ ${#remedies[@]} -gt 0 ]; then
     experiment fit "$home/verdicts-of-others.json" "${worlds[@]:1}"
     verdict_model=(--verdict-model "$home/verdicts-of-others.json")
   fi
-  commands=(verdicts_and_encoder) after=()
-  for name in "${remedies[@]}"; do
-    if [ "$name" != encoder ]; then commands+=("remedy $name"); fi
-    after+=("$name=$first/after-$name")
-  done
-  run_in_parallel "${commands[@]}"
+  run_in_parallel verdicts_and_encoder ${last[@]+"${last[@]}"}
   experiment remedies "$home/gains.json" "$first/verdicts=$first/world/entities.parquet" "${after[@]}"
 fi
 
