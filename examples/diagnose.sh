@@ -150,5 +150,7 @@ if [ ${#remedies[@]} -gt 0 ]; then
   experiment remedies "$home/gains.json" "$first/verdicts=$first/world/entities.parquet" "${after[@]}"
 fi
 
-report=$(priorkit report "$first/diagnosis" "$first/before" --out "$home/report")
+shown=("$first/diagnosis" "$first/before")
+if [ ${#remedies[@]} -gt 0 ]; then shown=("$first/verdicts" "${shown[@]}"); fi
+report=$(priorkit report "${shown[@]}" --out "$home/report")
 echo "report: $report/report.html"

@@ -236,6 +236,11 @@ def test_the_report_shows_map_worst_entities_and_what_to_run(diagnosis: Path, cl
     assert "What holds the model back" in page
     assert "entity-map" in page
     results = json.loads((diagnosis / "results.json").read_text())
+    assert "No measurement is among the artifacts" not in page
+    counts = results["verdicts"]
+    most = max(("encoder", "projector", "language", "tuning"), key=lambda part: counts[part])
+    assert f"Parts at fault (ordered tests), in number of entities: {most} {counts[most]}" in page
+    assert f"for {counts['none']} there is none." in page
     tables = {file.stem for file in (tmp_path / "page" / "tables").glob("*.csv")}
     assert {"verdicts", "diagnosis-measures", "diagnosed-worst", "remedies"} <= tables
     worst = (tmp_path / "page" / "tables" / "diagnosed-worst.csv").read_text().splitlines()

@@ -35,9 +35,9 @@ def diagnosis_section(members: Members) -> Section | None:
     if not blocks:
         return None
     intro = (
-        "For each entity the part that is at fault, or none. Ordered tests: among the entities given to a part at most "
-        "the stated share is expected to be wrong; what the data does not carry is not decidable. 95 % intervals "
-        "resample entities."
+        "For each entity the part that is at fault, or none; what the data does not carry is not decidable. Where a "
+        "false-discovery rate is stated, at most this share of the entities given to a part is expected to be wrong. "
+        "95 % intervals resample entities."
     )
     return Section("diagnosis", "What holds the model back", intro, blocks, headline)
 

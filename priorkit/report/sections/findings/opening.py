@@ -9,6 +9,7 @@ from priorkit.data.results.artifact_graph import Members
 from priorkit.report.blocks import Finding, FindingList, Section
 from priorkit.report.sections.findings.claims import claims_finding
 from priorkit.report.sections.findings.comparison import comparison_finding
+from priorkit.report.sections.findings.diagnosis import diagnosis_finding
 from priorkit.report.sections.findings.grounding import grounding_finding
 from priorkit.report.sections.findings.measures import measures_finding
 from priorkit.report.sections.findings.priors import correlation_finding, rank_finding, trade_off_finding
@@ -28,6 +29,7 @@ BUILDERS: tuple[Callable[[Members], Finding | None], ...] = (
     seeing_finding,
     rank_finding,
     grounding_finding,
+    diagnosis_finding,
     correlation_finding,
     comparison_finding,
     trade_off_finding,
