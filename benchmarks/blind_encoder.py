@@ -95,7 +95,11 @@ def blind(encoder: Encoder, options: WorldOptions, arguments: argparse.Namespace
     rng = random.Random(f"blind/{arguments.seed}")
     pairs = scenes(options, arguments.images, rng)
     original = copy.deepcopy(encoder)
-    shown, seen = (prepared(encoder, [pair[side] for pair in pairs]) for side in (0, 1))
+    shown = prepared(encoder, [scene for scene, _ in pairs])
+    seen = shown.clone()
+    absent = [number for number, (scene, target) in enumerate(pairs) if scene is not target]
+    if absent:
+        seen[absent] = prepared(encoder, [pairs[number][1] for number in absent])
     with torch.no_grad():
         targets = torch.cat([tokens(original, part, runtime).half() for part in seen.split(256)])
     variance = targets[:2000].float().var((0, 1)) + 1e-3
