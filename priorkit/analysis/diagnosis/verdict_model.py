@@ -196,7 +196,8 @@ def fit(
     # Balanced: how often each part is at fault in a world of planted causes says nothing about other models.
     regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, tol=1e-8)
     regression.fit(features, target)
-    coefficients, intercepts = regression.coef_.astype(np.float64), regression.intercept_.astype(np.float64)
+    coefficients = np.asarray(regression.coef_, dtype=np.float64)
+    intercepts = np.asarray(regression.intercept_, dtype=np.float64)
     if len(found) == 2:
         # One row for the second class; softmax of (0, score) is the same model.
         coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
