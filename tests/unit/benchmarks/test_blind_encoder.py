@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,16 @@ import torch
 
 from priorkit.core.process.runtime import start
 from priorkit.models.vision.loading import load_encoder
+from tests.support.benchmarks import load_benchmark
 from tests.support.small_artifacts import SmallArtifacts
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "blind_encoder.py"
 IMAGES = 48
 TINY = ("--steps", "240", "--images", str(IMAGES), "--batch-size", "16")
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("blind_encoder", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("blind_encoder")
 
 
 @pytest.fixture(scope="module")

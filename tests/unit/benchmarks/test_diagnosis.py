@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,13 @@ import pytest
 from priorkit.analysis.diagnosis.measures import PLANTED
 from priorkit.analysis.diagnosis.verdict_model import read_verdict_model
 from priorkit.core.artifact import write_manifest
+from tests.support.benchmarks import load_benchmark
 from tests.support.diagnosis_worlds import stored_world
-
-FILE = Path(__file__).parents[3] / "benchmarks" / "diagnosis.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("diagnosis", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("diagnosis")
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "gpu.py"
+from tests.support.benchmarks import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def gpu() -> Any:
-    spec = importlib.util.spec_from_file_location("gpu", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("gpu")
 
 
 def test_every_item_fits_its_function_and_the_time(gpu: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,18 +9,12 @@ from typing import Any
 
 import pytest
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "growth.py"
+from tests.support.benchmarks import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def growth() -> Any:
-    spec = importlib.util.spec_from_file_location("growth", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["growth"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("growth")
 
 
 def points(growth: Any, *processor: float) -> list[Any]:

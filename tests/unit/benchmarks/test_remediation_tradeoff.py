@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,12 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_1samp
 
-FILE = Path(__file__).parents[3] / "benchmarks" / "remediation_tradeoff.py"
+from tests.support.benchmarks import load_benchmark
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    spec = importlib.util.spec_from_file_location("remediation_tradeoff", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("remediation_tradeoff")
 
 
 def test_the_interval_is_students_of_the_mean(benchmark: Any) -> None:
