@@ -18,7 +18,7 @@ run_in_parallel() { # COMMAND...
     trap 'stop "${groups[@]}"; rm -r "$taken"' EXIT
     for ((number = 1; number < processes; number++)); do
       set -m # each gets its own process group, so that all of it can be stopped
-      take_commands &
+      { trap 'mark_failure $?' EXIT; take_commands; } &
       groups+=("$!")
       set +m
     done
@@ -30,8 +30,12 @@ run_in_parallel() { # COMMAND...
 take_commands() {
   local number
   for number in "${!commands[@]}"; do
+    [ ! -e "$taken/failed" ] || return 1 # a command of another process failed
     if mkdir "$taken/$number" 2>/dev/null; then eval "${commands[number]}"; fi
   done
+}
+mark_failure() { # STATUS: of a process; one that was stopped (above 128) is no failure
+  if (($1 > 0 && $1 <= 128)); then mkdir "$taken/failed"; fi
 }
 stop() { # PROCESS_GROUP...
   local group

@@ -109,6 +109,14 @@ def test_a_command_that_fails_ends_the_script(processes: str, tmp_path: Path) ->
     assert "end never" not in lines
 
 
+def test_a_failure_in_the_background_starts_nothing_more(tmp_path: Path) -> None:
+    """The first process knows the groups of the others, which know none."""
+    either = "if ((${#groups[@]})); then work long 1; else work bad 0.1; fi"
+    code, lines = in_parallel(tmp_path, either, either, "work never 5")
+    assert code == 1
+    assert sorted(lines) == ["end long", "start bad", "start long"]
+
+
 @pytest.mark.parametrize("processes", ["0", "two"])
 def test_a_number_of_processes_that_is_none(processes: str, tmp_path: Path) -> None:
     environment = {**os.environ, "PRIORKIT_PRELOADED": "stand-in", "PROCESSES": processes}
