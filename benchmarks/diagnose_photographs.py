@@ -3,9 +3,8 @@
     python benchmarks/diagnose_photographs.py OUT [--family qwen2_vl] [--entities 10] [--images 8 32]
 
 Photographs are JPEG crops of 320 x 240 pixels of the two that scikit-learn ships, a folder per place in the picture; the
-model is a tiny random one of its family, so that its verdicts mean nothing. For each number of images per entity a
-process of its own, with the option that bounds how many images a fact or question is asked about left as it is. Prints a
-line of JSON each: images, seconds, peak memory in bytes, both as the artifact states them.
+model is a tiny random one of its family, so that its verdicts mean nothing. Each number of images per entity runs in a
+process of its own and prints a line of JSON: images, seconds and peak memory in bytes, as the artifact states them.
 """
 
 from __future__ import annotations

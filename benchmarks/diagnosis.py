@@ -8,9 +8,9 @@
 A DIAGNOSIS is a folder made by ``priorkit diagnose``, ENTITIES the ``entities.parquet`` of its world. ``validate``
 compares the ordered tests, models fitted to the other worlds (with and without the counts of captions and
 instructions), and baselines on the same entities: balanced accuracy over encoder, projector, language, tuning and none
-with its interval, confusion matrix, abstentions, calibration error. ``fit`` fits to all worlds and stores with the coefficients what ``validate`` finds across them. ``remedies``
-tabulates the gain in accuracy by verdict and remedy. ``forecast`` predicts the accuracy after tuning from the evidence
-before it. What is written is printed too.
+with its interval, confusion matrix, abstentions, calibration error. ``fit`` fits to all worlds and stores with the
+coefficients what ``validate`` finds across them. ``remedies`` tabulates the gain in accuracy by verdict and remedy.
+``forecast`` predicts the accuracy after tuning from the evidence before it. What is written is printed too.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ take_commands() {
   done
 }
 mark_failure() { # STATUS: of a process; one that was stopped (above 128) is no failure
-  if (($1 > 0 && $1 <= 128)); then mkdir "$taken/failed"; fi
+  if (($1 > 0 && $1 <= 128)); then mkdir -p "$taken/failed"; fi
 }
 stop() { # PROCESS_GROUP...
   local group

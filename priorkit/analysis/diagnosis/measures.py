@@ -41,7 +41,10 @@ class EvidenceMeasure:
 
 MEASURES = (
     EvidenceMeasure(
-        "rank_e", "encoder", "mean reciprocal rank of the own name among all names, by the text tower", True
+        "rank_e",
+        "encoder",
+        "mean reciprocal rank of the own name among all names, by the text tower",
+        by_ratio=True,
     ),
     EvidenceMeasure(
         "encoder_separability",
