@@ -118,7 +118,7 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 
-    from priorkit.core.process.runtime import fast_bf16_cpu
+    from priorkit.core.process.runtime import resolve_precision
     from priorkit.data.corpus.reader import Corpus
 
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def trainer(folder: Path, size: dict[str, int], steps: int, compiled: bool, prec
 
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"), per_device_train_batch_size=size["batch"], max_steps=steps,
-        bf16=precision == "bf16" or (precision == "auto" and fast_bf16_cpu()), torch_compile=compiled,
+        bf16=resolve_precision(precision, torch.device("cpu")) == "bf16", torch_compile=compiled,
         use_cpu=True, optim="adamw_torch_fused", learning_rate=3e-4, weight_decay=0.1,
         lr_scheduler_type="cosine", max_grad_norm=1.0, logging_strategy="no", save_strategy="no",
         report_to=[], disable_tqdm=True, seed=0,
@@ -147,7 +147,7 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
     """Train with litgpt's pretraining loop."""
     import torch
 
-    from priorkit.core.process.runtime import fast_bf16_cpu
+    from priorkit.core.process.runtime import resolve_precision
     from priorkit.data.corpus.reader import Corpus
 
     # lightning reads the command line when it is imported.
@@ -178,7 +178,7 @@ def litgpt(folder: Path, size: dict[str, int], steps: int, precision: str) -> No
         intermediate_size=size["intermediate_size"], rotary_percentage=1.0, parallel_residual=False,
         bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP", norm_eps=1e-6,
     )  # fmt: skip
-    bf16 = precision == "bf16" or (precision == "auto" and fast_bf16_cpu())
+    bf16 = resolve_precision(precision, torch.device("cpu")) == "bf16"
     litgpt.pretrain.save_checkpoint = lambda *_, **__: None
     litgpt.pretrain.setup(
         "benchmark", model_config=shape, out_dir=folder / "litgpt",

@@ -121,27 +121,26 @@ def resolve_precision(name: PRECISIONS, device: torch.device) -> Literal["fp32",
     Raises:
         ResourceError: the device cannot compute in it.
     """
-    import torch
-
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-        if name == "bf16" and not able:
-            raise ResourceError(
-                "this GPU has no bf16 arithmetic", where="--precision bf16", hint="use --precision fp32"
-            )
-    else:
-        # bf16 products run 4.4 times as fast as fp32 with avx512_bf16 and 7 to 9 times with AMX; without
-        # either they are emulated and slower.
-        able = fast_bf16_cpu()
+    able = has_fast_bf16(device)
+    if name == "bf16" and device.type == "cuda" and not able:
+        raise ResourceError(
+            "this GPU has no bf16 arithmetic", where="--precision bf16", hint="use --precision fp32"
+        )
     if name == "auto":
         return "bf16" if able else "fp32"
     return name
 
 
-def fast_bf16_cpu() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware (AMX or AVX512-BF16)."""
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bf16 matrices in hardware (on CPUs AMX or AVX512-BF16).
+
+    Products then run 4.4 times as fast as in fp32 with AVX512-BF16 and 7 to 9 times with AMX; without either they are
+    emulated and slower.
+    """
     import torch
 
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(bool(probe()) for name in probes if (probe := getattr(torch.cpu, name, None)))
 

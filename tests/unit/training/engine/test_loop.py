@@ -23,7 +23,7 @@ from priorkit.training.engine.guard import describe_spike
 from priorkit.training.engine.loop import train
 from priorkit.training.engine.metrics_log import MetricsLog
 from priorkit.training.engine.micro_batches import step_positions
-from priorkit.training.engine.optimizer import Optimizer, build_optimizer
+from priorkit.training.engine.optimizer import Muon, Optimizer, build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.training.engine.training_run import TrainingSummary
 from priorkit.training.objectives.base import Loss, to_device
@@ -402,7 +402,7 @@ def test_muon_takes_hidden_matrices_and_adamw_the_rest(tmp_path: Path) -> None:
     learn(tmp_path, ours, steps=3, optimizer="muon", schedule="constant", clip=0.0)
     hidden, table = reference.module["hidden"], reference.module["table"]
     parts = [
-        torch.optim.Muon([hidden.weight], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+        Muon([{"params": [hidden.weight], "weight_decay": 0.1}], 0.01),
         torch.optim.AdamW([table.weight], lr=0.01, weight_decay=0.1, betas=(0.9, 0.95)),
         torch.optim.AdamW([hidden.bias], lr=0.01, weight_decay=0.0, betas=(0.9, 0.95)),
     ]
