@@ -315,7 +315,7 @@ def by_likelihood(runs: int) -> None:
     import torch
 
     from priorkit.evaluation.tasks.choice import CHOICE
-    from priorkit.inference.requests import split_pair
+    from priorkit.inference.likelihood.requests import split_pair
 
     with tempfile.TemporaryDirectory() as folder:
         make_llava(Path(folder))

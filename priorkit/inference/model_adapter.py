@@ -20,6 +20,7 @@ from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import patch_features
 from priorkit.inference.logits_slicing import slice_last_mlp
 from priorkit.inference.prompt_inputs import PromptInputs
+from priorkit.models.language.attention_window import attention_window
 from priorkit.models.language.end_tokens import end_tokens_of
 from priorkit.models.language.tokenizer import IMAGE, prepend_bos
 from priorkit.models.multimodal.base import Capabilities, MultimodalModel
@@ -40,6 +41,7 @@ class ModelAdapter:
         workers: how many threads decode and prepare images; 0 leaves it to the calling one.
         bos_token: whether prompts begin with the beginning-of-text token.
         fixed_cache: whether it can decode with a cache of fixed size; None until that is tried.
+        takes_trees: whether continuations can follow their context as a tree; None until that is tried.
     """
 
     model: Any
@@ -49,6 +51,7 @@ class ModelAdapter:
     workers: int = 0
     bos_token: BosRule = "auto"
     fixed_cache: bool | None = None
+    takes_trees: bool | None = None
     _features: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     _kept_bytes: int = 0
 
@@ -73,6 +76,11 @@ class ModelAdapter:
         config = self.model.config.get_text_config()
         hidden = int(config.hidden_size)
         return max(hidden, int(getattr(config, "intermediate_size", None) or 4 * hidden))
+
+    def sees_all(self, length: int) -> bool:
+        """Whether every layer attends to all tokens before, in a sequence of this length."""
+        window = attention_window(self.model.config)
+        return window is None or length <= window
 
     @property
     def prefix(self) -> int:

@@ -115,7 +115,8 @@ def _shared_beginnings(
 
     None where sharing would not save a good part of the work.
     """
-    if model.capabilities.questions:
+    # A sliding window would count the padding between a beginning and what follows it.
+    if model.capabilities.questions or not model.sees_all(max(map(len, rows))):
         return None
     keys: list[Hashable] = [prompt.key for prompt in inputs]
     groups: dict[Hashable, list[int]] = {}

@@ -12,8 +12,8 @@ from priorkit.mle_bench.synonyms import Pair
 
 if TYPE_CHECKING:
     from priorkit.core.process.runtime import Runtime
+    from priorkit.inference.likelihood.requests import LikelihoodRequest
     from priorkit.inference.model_info import ModelInfo
-    from priorkit.inference.requests import LikelihoodRequest
 
 CHAT_QUESTION = (
     'Do the names "{first}" and "{second}" mean the same, so that every picture of one is a picture of the '
@@ -104,8 +104,8 @@ class SynonymModel:
 
     def _log_odds(self, questions: Sequence[str]) -> list[float]:
         """Log-odds of yes against no for each question."""
-        from priorkit.inference import likelihood
         from priorkit.inference.answer_cache import AnswerCache
+        from priorkit.inference.likelihood import scoring
         from priorkit.inference.prompt_inputs import PromptInputs
 
         requests = [
@@ -115,12 +115,12 @@ class SynonymModel:
 
         def score(batch: Sequence[int]) -> list[list[float]]:
             chosen = [requests[index] for index in batch]
-            scores = likelihood.score_batch(self._model, chosen, no_images[: len(chosen)])
+            scores = scoring.score_batch(self._model, chosen, no_images[: len(chosen)])
             return [list(values) for values in scores]
 
         self._calls += 1
         cache = AnswerCache(self._cache, f"synonyms-{self._calls}")
-        batches = likelihood.batches(self._model, requests, no_images, self._batch_size)
+        batches = scoring.batches(self._model, requests, no_images, self._batch_size)
         with self._runtime.autocast():
             scores = cache.get_or_compute(batches, score, "synonyms")
         of_question: list[dict[int, float]] = [{} for _ in questions]
@@ -136,7 +136,7 @@ class SynonymModel:
     def _requests(self, number: int, question: str) -> list[LikelihoodRequest]:
         """The question with each spelling of yes, then of no."""
         from priorkit.inference.chat_prompts import chat_prompt
-        from priorkit.inference.requests import requests_of, split_pair
+        from priorkit.inference.likelihood.requests import requests_of, split_pair
 
         model = self._model
         spellings = [spelling for side in ANSWERS for spelling in side]

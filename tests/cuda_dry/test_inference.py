@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference import generation, likelihood
+from priorkit.inference import generation
 from priorkit.inference.decoding.fixed_cache import FixedBatch
+from priorkit.inference.likelihood import scoring
+from priorkit.inference.likelihood.requests import LikelihoodRequest
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prefill import prefill
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.vision.encoder import Encoder
 from priorkit.scoring.representations.neighbors import nearest_neighbors
 from priorkit.scoring.representations.ranks import RankCounter, most_similar
@@ -42,18 +43,19 @@ def reads(record: DeviceRecord) -> list[str]:
 
 
 @pytest.mark.parametrize("single", [True, False])
-@pytest.mark.parametrize("plain", [True, False])
-def test_options_of_texts(tokenizer: Any, single: bool, plain: bool) -> None:
+@pytest.mark.parametrize(("plain", "trees"), [(True, False), (False, True), (False, False)])
+def test_options_of_texts(tokenizer: Any, single: bool, plain: bool, trees: bool) -> None:
     model = make_llm(tokenizer).eval()
     subject = ModelAdapter(model, tokenizer, 128)
-    subject.__dict__.update(plain_head=plain, takes_masks=plain)
-    ends = [[5], [6, 7]]
+    # What is found out by trying reads the scores; the first pass of a model then computes a few more.
+    subject.__dict__.update(plain_head=plain, takes_masks=plain, takes_trees=trees)
+    ends = [[5], [6, 7], [6, 8, 9]]
     requests = [request(n, [1, 2, 3 + n], *([[4, 5]] if single else ends)) for n in range(3)]
     with dry_cuda() as record:
         model.to(CUDA)
         with BF16.autocast():
-            scores = likelihood.score_batch(subject, requests, [NO_IMAGE] * 3)
-    assert [len(row) for row in scores] == [1 if single else 2] * 3
+            scores = scoring.score_batch(subject, requests, [NO_IMAGE] * 3)
+    assert [len(row) for row in scores] == [1 if single else 3] * 3
     assert torch.bfloat16 in record.products
     # Results are copied once per pass, whatever the number of options; a mask of positions is read where texts pack.
     assert len(reads(record)) <= 2
@@ -108,7 +110,7 @@ def check_multimodal(subject: ModelAdapter, words: list[int]) -> None:
         subject.model.to(CUDA)
         with BF16.autocast():
             requests = [request(n, prompt, [4], [5, 6]) for n in range(2)]
-            assert [len(row) for row in likelihood.score_batch(subject, requests, seen)] == [2, 2]
+            assert [len(row) for row in scoring.score_batch(subject, requests, seen)] == [2, 2]
             subject.forget()
             record.clear()
             answers = generation.generate_batch(subject, [prompt, prompt], seen, max_new_tokens=3, stop={9})

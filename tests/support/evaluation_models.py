@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference import generation, likelihood
+from priorkit.inference import generation
+from priorkit.inference.likelihood import scoring
+from priorkit.inference.likelihood.requests import LikelihoodRequest
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import LikelihoodRequest
 from priorkit.models.language.causal_lm import build_config, build_llm, preset_fields
 from priorkit.models.language.tokenizer import load_tokenizer, save_tokenizer, train_bpe
 from priorkit.models.multimodal.llava import LlavaMultimodal
@@ -63,9 +64,9 @@ def score_all(
     """All requests in their batches, in order."""
     seen = [PromptInputs(() if image is None else (image,)) for image in images]
     found: dict[int, tuple[float, ...]] = {}
-    for batch in likelihood.batches(subject, requests, seen, batch_size):
+    for batch in scoring.batches(subject, requests, seen, batch_size):
         batch_requests = [requests[place] for place in batch]
-        scores = likelihood.score_batch(
+        scores = scoring.score_batch(
             subject, batch_requests, [seen[request.item] for request in batch_requests]
         )
         found.update(zip(batch, scores, strict=True))

@@ -14,17 +14,18 @@ from priorkit.evaluation.runner.prompts import ItemPrompt
 from priorkit.evaluation.runner.rejected_items import reject_items
 from priorkit.evaluation.tasks.base import AnswerMode, Task
 from priorkit.evaluation.tasks.item import Item, ModelAnswer
-from priorkit.inference import generation, likelihood
+from priorkit.inference import generation
 from priorkit.inference.answer_cache import AnswerCache
-from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import (
+from priorkit.inference.likelihood import scoring
+from priorkit.inference.likelihood.requests import (
     LikelihoodRequest,
     pair_problem,
     requests_of,
     rolling_requests,
     split_pair,
 )
+from priorkit.inference.model_adapter import ModelAdapter
+from priorkit.inference.prompt_inputs import PromptInputs
 
 _REMEMBERED = 64
 """Texts whose token ids are kept: an item's options share its prompt, items share their letters."""
@@ -167,10 +168,10 @@ def _scored(
     def score(batch: Sequence[int]) -> list[list[float]]:
         batch_requests = [requests[index] for index in batch]
         seen = [inputs[request.item] for request in batch_requests]
-        return [list(values) for values in likelihood.score_batch(subject, batch_requests, seen)]
+        return [list(values) for values in scoring.score_batch(subject, batch_requests, seen)]
 
     return answer_cache.get_or_compute(
-        likelihood.batches(subject, requests, inputs, options.batch_size), score, name
+        scoring.batches(subject, requests, inputs, options.batch_size), score, name
     )
 
 

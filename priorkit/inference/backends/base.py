@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from priorkit.data.images.decoding import ImageRef
-from priorkit.inference.requests import LikelihoodRequest
+from priorkit.inference.likelihood.requests import LikelihoodRequest
 from priorkit.models.language.tokenizer import prepend_bos
 
 Ids = tuple[int, ...]
@@ -93,7 +93,7 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
 def split_prompt(backend: Backend, context: str, continuation: str) -> tuple[str, Ids]:
     """A context's text and the token ids of a continuation.
 
-    As in :func:`priorkit.inference.requests.split_pair`: blanks at the end of the context belong to the continuation,
+    As in :func:`priorkit.inference.likelihood.requests.split_pair`: blanks at the end of the context belong to the continuation,
     and the two are encoded as one text. Line breaks, with which chat templates begin an answer, stay, so that letters
     are single tokens that one pass scores; they add the same to all options. A processor that ends the prompt with a line break of its own
     (PaliGemma's) begins an answer without a blank.

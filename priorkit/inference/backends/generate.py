@@ -21,7 +21,7 @@ from priorkit.core.errors import GuardError, InputError, is_out_of_memory
 from priorkit.data.images.decoding import ImageRef
 from priorkit.inference.backends.base import Ids, Prompt, Reply, with_bos
 from priorkit.inference.backends.images import decode_all
-from priorkit.inference.requests import LikelihoodRequest
+from priorkit.inference.likelihood.requests import LikelihoodRequest
 
 logger = logging.getLogger(__name__)
 

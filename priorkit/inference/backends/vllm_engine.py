@@ -18,7 +18,7 @@ from priorkit.core.errors import InputError, ResourceError, library_reads
 from priorkit.core.process import runtime
 from priorkit.inference.backends.base import Ids, Prompt, Reply, encode_plain
 from priorkit.inference.backends.images import decode_all
-from priorkit.inference.requests import LikelihoodRequest
+from priorkit.inference.likelihood.requests import LikelihoodRequest
 from priorkit.models.language.tokenizer import prepend_bos
 
 MAX_IMAGES = 8

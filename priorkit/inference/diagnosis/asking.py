@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from priorkit.inference.likelihood.requests import Ids
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import Ids
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from priorkit.inference.chat_prompts import chat_prompt
 from priorkit.inference.diagnosis.asking import Ask, Context
 from priorkit.inference.diagnosis.foreign_states import foreign_states
 from priorkit.inference.diagnosis.states import ImageStates, name_embeddings
+from priorkit.inference.likelihood.requests import Ids, pair_problem
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import Ids, pair_problem
 from priorkit.models.language.tokenizer import IMAGE
 
 if TYPE_CHECKING:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from priorkit.core.errors import InputError
-from priorkit.inference import generation, likelihood
+from priorkit.inference import generation
 from priorkit.inference.answer_cache import AnswerCache
 from priorkit.inference.chat_prompts import chat_prompt
 from priorkit.inference.diagnosis.asking import Ask, Context
 from priorkit.inference.diagnosis.states import ImageStates, image_inputs, image_states, name_embeddings
-from priorkit.inference.requests import Ids, LikelihoodRequest, pair_problem, split_pair
+from priorkit.inference.likelihood import scoring
+from priorkit.inference.likelihood.requests import Ids, LikelihoodRequest, pair_problem, split_pair
 from priorkit.models.language.tokenizer import IMAGE
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ class NativeAsker:
             LikelihoodRequest(number, cast("Ids", ask.context), ask.answers, tuple(range(len(ask.answers))))
             for number, ask in enumerate(asks)
         ]
-        batches = likelihood.batches(self.model, requests, inputs, self.batch_size)
+        batches = scoring.batches(self.model, requests, inputs, self.batch_size)
 
         def score(batch: Sequence[int]) -> list[list[float]]:
             self.model.forget()
             chosen = [requests[number] for number in batch]
-            scores = likelihood.score_batch(self.model, chosen, [inputs[request.item] for request in chosen])
+            scores = scoring.score_batch(self.model, chosen, [inputs[request.item] for request in chosen])
             return [list(values) for values in scores]
 
         found: list[Any] = AnswerCache(self.folder, title).get_or_compute(batches, score, title)

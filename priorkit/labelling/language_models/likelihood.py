@@ -89,8 +89,6 @@ class LikelihoodLabeller:
                 hint="shorten the prompt (--prompt), or use a model with a longer context",
             )
         self._shares_cache = True
-        # A sliding window counts the padding between text and question; beyond it each question encodes the text.
-        self._window = getattr(model.model.config, "sliding_window", None) or model.max_length
         self.labels = tuple(prompt.after)
         self.batch_size = batch_size
         self._content_free = np.zeros(len(self.labels))
@@ -138,7 +136,8 @@ class LikelihoodLabeller:
     @torch.no_grad()
     def _batch(self, contexts: Sequence[Ids]) -> NDArray[np.float64]:
         longest = max(map(len, contexts)) + max(len(question.ids) for question in self._questions)
-        if self._shares_cache and longest <= self._window:
+        # A sliding window counts the padding between text and question; beyond it each question encodes the text.
+        if self._shares_cache and self._model.sees_all(longest):
             try:
                 return self._log_odds_of(self._cached_logits(contexts), len(contexts))
             except (AttributeError, NotImplementedError, TypeError) as error:

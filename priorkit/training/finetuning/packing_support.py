@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from priorkit.models.kernels.documents import PACKED
+from priorkit.models.language.attention_window import attention_window
 
 _TESTED_WITH_MASKS = frozenset({"gemma2", "olmo", "cohere", "stablelm"})
 """Families without packed attention that take a mask ``[batch, 1, time, time]`` and ``position_ids``; each tested."""
@@ -26,7 +27,7 @@ def packing_obstacle(config: Any, longest: int) -> str:
     )
     if kinds or recurrent:
         return f"'{text.model_type}' carries a state from token to token"
-    window = getattr(text, "sliding_window", None)
+    window = attention_window(text)
     if window and window < longest:
         return f"'{text.model_type}' attends to {window} tokens, conversations may have {longest}"
     if getattr(text, "alibi", False) or getattr(text, "position_embedding_type", "absolute") not in (

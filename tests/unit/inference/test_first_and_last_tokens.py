@@ -19,8 +19,8 @@ from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.runner.request_runner import run_requests
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
-from priorkit.inference import likelihood
 from priorkit.inference.answer_cache import AnswerCache
+from priorkit.inference.likelihood import scoring
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.labelling.language_models.likelihood import LikelihoodLabeller
@@ -53,13 +53,13 @@ def test_prompts_begin_alike_in_evaluation_labelling_and_synonyms(
         model.tokenizer.chat_template = None
     bos = [model.tokenizer.bos_token_id]
     asked: list[list[int]] = []
-    original = likelihood.score_batch
+    original = scoring.score_batch
 
     def watch(subject: Any, requests: Any, inputs: Any) -> Any:
         asked.extend(list(request.context) for request in requests)
         return original(subject, requests, inputs)
 
-    monkeypatch.setattr(likelihood, "score_batch", watch)
+    monkeypatch.setattr(scoring, "score_batch", watch)
     kind = "chat" if template else "plain"
     item = Item("1", question="What?", choices=("cat", "dog"), answer=0)
     options = RequestOptions(PromptBuilder(model.tokenizer, kind, "text"), 4, 8)

@@ -16,9 +16,14 @@ from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.choice import CHOICE
 from priorkit.evaluation.tasks.item import Item
 from priorkit.inference.bos import bos_ids_of
+from priorkit.inference.likelihood.requests import (
+    LikelihoodRequest,
+    requests_of,
+    rolling_requests,
+    split_pair,
+)
 from priorkit.inference.loading import load_model_adapter
 from priorkit.inference.model_adapter import ModelAdapter
-from priorkit.inference.requests import LikelihoodRequest, requests_of, rolling_requests, split_pair
 from priorkit.models.language.chat_template import ChatTokenizer
 from tests.support.evaluation_models import score_all
 from tests.support.golden import load

@@ -81,10 +81,10 @@ def test_a_chat_template_changes_the_question(folder: Path, tmp_path: Path) -> N
 def test_cached_answers_are_not_computed_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from priorkit.inference import likelihood
+    from priorkit.inference.likelihood import scoring
 
     verdicts = load(folder, tmp_path).judge(PAIRS)
-    monkeypatch.setattr(likelihood, "score_batch", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(scoring, "score_batch", lambda *_: pytest.fail("computed again"))
     assert load(folder, tmp_path).judge(PAIRS) == verdicts
 
 

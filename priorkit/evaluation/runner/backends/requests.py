@@ -23,7 +23,7 @@ from priorkit.inference.backends.base import (
     split_prompt,
 )
 from priorkit.inference.backends.replies import cached_replies
-from priorkit.inference.requests import LikelihoodRequest, pair_problem, rolling_requests
+from priorkit.inference.likelihood.requests import LikelihoodRequest, pair_problem, rolling_requests
 from priorkit.models.language.tokenizer import IMAGE, prepend_bos
 
 

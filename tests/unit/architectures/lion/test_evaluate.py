@@ -19,11 +19,11 @@ from priorkit.evaluation.runner.item_inputs import inputs_of
 from priorkit.evaluation.runner.prompts import PromptBuilder
 from priorkit.evaluation.tasks.item import Item
 from priorkit.evaluation.tasks.registry import TASKS
-from priorkit.inference.likelihood import score_batch
+from priorkit.inference.likelihood.requests import LikelihoodRequest
+from priorkit.inference.likelihood.scoring import score_batch
 from priorkit.inference.model_adapter import ModelAdapter
 from priorkit.inference.prefill import prefill
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import LikelihoodRequest
 from tests.support.lion_models import build_lion, png, randomize_parts
 
 SHORT = (

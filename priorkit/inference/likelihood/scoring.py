@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from priorkit.core.errors import GuardError
+from priorkit.inference.likelihood.further_tokens import further_tokens, summed
+from priorkit.inference.likelihood.requests import Ids, LikelihoodRequest
 from priorkit.inference.micro_batching import CACHED_BYTES, micro_batches
-from priorkit.inference.prefill import PrefillState, pad_left, prefill
+from priorkit.inference.prefill import pad_left, prefill
 from priorkit.inference.prompt_inputs import PromptInputs
-from priorkit.inference.requests import Ids, LikelihoodRequest
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import ModelAdapter
@@ -62,7 +63,7 @@ def _score(
     if any(prompt.images for prompt in inputs) or model.capabilities.questions:
         return _shared(model, requests, inputs)
     single = all(len(request.continuations) == 1 for request in requests)
-    if not single and not model.takes_masks:
+    if not single and not (model.takes_masks and model.sees_all(max(map(_tokens, requests)))):
         return _shared(model, requests, inputs)
     score = _one_continuation if single else _packed
     return [
@@ -150,7 +151,7 @@ def _one_continuation(model: ModelAdapter, requests: Sequence[LikelihoodRequest]
     present = torch.tensor(
         [[index >= longest - len(tokens) for index in range(longest)] for tokens in continuations]
     )
-    return [(value,) for value in _summed(logits, targets, present)]
+    return [(value,) for value in summed(logits, targets, present)]
 
 
 def _with_plain_head(
@@ -233,36 +234,8 @@ def _shared(
     longer = [index for index, (_, continuation) in enumerate(rows) if len(continuation) > 1]
     if longer:
         for index, value in zip(
-            longer, _further_tokens(model, filled, [rows[p] for p in longer]), strict=True
+            longer, further_tokens(model, filled, [rows[p] for p in longer]), strict=True
         ):
             scores[index] += value
     values = iter(scores)
     return [tuple(next(values) for _ in request.continuations) for request in requests]
-
-
-def _further_tokens(
-    model: ModelAdapter, filled: PrefillState, rows: Sequence[tuple[int, Ids]]
-) -> list[float]:
-    """Summed log-probabilities of the continuations' tokens after the first."""
-    filled.select([row for row, _ in rows], model.device)
-    length = max(len(continuation) for _, continuation in rows) - 1
-    inputs = torch.zeros(len(rows), length, dtype=torch.long)
-    targets = torch.zeros(len(rows), length, dtype=torch.long)
-    present = torch.zeros(len(rows), length, dtype=torch.bool)
-    for index, (_, continuation) in enumerate(rows):
-        inputs[index, : len(continuation) - 1] = torch.tensor(continuation[:-1])
-        targets[index, : len(continuation) - 1] = torch.tensor(continuation[1:])
-        present[index, : len(continuation) - 1] = True
-    positions = filled.mask.sum(1, keepdim=True) + torch.arange(length)
-    full_mask = torch.cat([filled.mask, present.long()], dim=1)
-    logits, _ = model.forward(inputs, full_mask, positions, keep=length, cache=filled.cache, use_cache=True)
-    return _summed(logits, targets, present)
-
-
-def _summed(logits: Tensor, targets: Tensor, present: Tensor) -> list[float]:
-    """Sum over present positions of the targets' log-probabilities, in float64."""
-    # The normalizer is subtracted separately: a second tensor of the logits' size costs more than the sum it holds.
-    logits = logits.float()
-    taken = logits.gather(-1, targets.to(logits.device).unsqueeze(-1)).squeeze(-1)
-    taken = (taken - logits.logsumexp(-1)).cpu().double()
-    return (taken * present).sum(1).tolist()

@@ -1,0 +1,1 @@
+"""Log-probabilities of continuations: requests, and how they pass a model."""
