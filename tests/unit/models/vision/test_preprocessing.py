@@ -112,3 +112,26 @@ def test_the_side_is_read_from_the_file(content: dict[str, Any], side: int, tmp_
     name = "processor_config.json" if "image_processor" in content else "preprocessor_config.json"
     (tmp_path / name).write_text(json.dumps(content))
     assert prepared_side(tmp_path) == side
+
+
+class Flipping(CLIPImageProcessor):
+    """Keeps the size of its images, not their pixels."""
+
+    def __call__(self, images: Image.Image, **options: Any) -> Any:
+        return super().__call__(images.transpose(Image.Transpose.FLIP_LEFT_RIGHT), **options)
+
+
+@pytest.mark.parametrize("own", ["crops", "squashes", "flips"])
+def test_images_of_the_final_size_pass_the_processor_only_if_it_changes_them(own: str) -> None:
+    square = {"height": SIDE, "width": SIDE}
+    flipping = Flipping(size={"shortest_edge": SIDE}, crop_size=square)
+    processor = processors()[own] if own != "flips" else flipping
+    preprocessing = Preprocessing(processor)
+    images = [picture(SIDE, SIDE), picture(40, SIDE), picture(SIDE, SIDE + 1)] * 2
+    expected = [Preprocessing(processor)._processed(image) for image in images]
+    for image, pixels in zip(images, expected, strict=True):
+        assert torch.equal(preprocessing.prepare(image), pixels)
+    assert preprocessing._unchanged_sizes == {(SIDE, SIDE): own != "flips"}
+    preprocessing._processed = None  # type: ignore[method-assign, assignment]
+    if own != "flips":
+        assert torch.equal(preprocessing.prepare(images[0]), expected[0])
