@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ from priorkit.core.options.specs import build
 from priorkit.core.process.runtime import Runtime, start
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.loading import load_encoder
+from priorkit.training.engine.optimizer import build_optimizer
+from priorkit.training.engine.settings import TrainingSettings
 from priorkit.world.options import WorldOptions
 from priorkit.world.scenes.drawing import Scene, render, stamp
 from priorkit.world.scenes.entities import Entity, choose_entities
@@ -105,19 +108,22 @@ def blind(encoder: Encoder, options: WorldOptions, arguments: argparse.Namespace
     variance = targets[:2000].float().var((0, 1)) + 1e-3
     tower: Any = encoder.model.vision_model
     tower.train()
-    optimizer = torch.optim.AdamW(tower.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, arguments.learning_rate, total_steps=arguments.steps
+    settings = TrainingSettings(
+        optimizer="muon",
+        learning_rate=arguments.learning_rate,
+        warmup_steps=arguments.steps // 10,
+        weight_decay=0.01,
     )
+    trained: Any = SimpleNamespace(module=tower, learning_rate_scale=lambda _: 1.0)
+    optimizer = build_optimizer(trained, settings)
     loss = torch.zeros(())
     for step in range(arguments.steps):
         chosen = torch.randint(len(shown), (arguments.batch_size,))
         difference = tokens(encoder, shown[chosen], runtime) - targets[chosen].float()
         loss = (difference.square() / variance).mean()
-        optimizer.zero_grad()
         loss.backward()
+        optimizer.set_learning_rate(settings.learning_rate_at(step, arguments.steps))
         optimizer.step()
-        schedule.step()
         if step % 100 == 99:
             print(
                 f"blind_encoder: {step + 1}/{arguments.steps} step  loss {loss.item():.4f}", file=sys.stderr

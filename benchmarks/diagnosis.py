@@ -3,13 +3,15 @@
     python benchmarks/diagnosis.py validate OUT.json DIAGNOSIS=ENTITIES DIAGNOSIS=ENTITIES ...
     python benchmarks/diagnosis.py fit MODEL.json DIAGNOSIS=ENTITIES ...
     python benchmarks/diagnosis.py remedies OUT.json BEFORE=ENTITIES encoder=AFTER language=AFTER ...
+    python benchmarks/diagnosis.py entities OUT.txt DIAGNOSIS=encoder
     python benchmarks/diagnosis.py forecast OUT.json BEFORE AFTER
 
 A DIAGNOSIS is a folder made by ``priorkit diagnose``, ENTITIES the ``entities.parquet`` of its world. ``validate``
 compares the ordered tests, models fitted to the other worlds (with and without the counts of captions and
 instructions), and baselines on the same entities: balanced accuracy over encoder, projector, language, tuning and none
 with its interval, confusion matrix, abstentions, calibration error. ``fit`` fits to all worlds and stores with the
-coefficients what ``validate`` finds across them. ``remedies`` tabulates the gain in accuracy by verdict and remedy.
+coefficients what ``validate`` finds across them. ``entities`` lists those whose verdict is a cause, by ``--verdict-model``
+or as they were diagnosed. ``remedies`` tabulates the gain in accuracy by verdict and remedy.
 ``forecast`` predicts the accuracy after tuning from the evidence before it. What is written is printed too.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +33,13 @@ from priorkit.analysis.diagnosis.experiments import (
     remedy_gains,
     shared_measures,
 )
-from priorkit.analysis.diagnosis.stored import read_diagnosis
+from priorkit.analysis.diagnosis.measures import VERDICTS
+from priorkit.analysis.diagnosis.stored import Diagnosis, read_diagnosis
 from priorkit.analysis.diagnosis.validation import read_causes
-from priorkit.analysis.diagnosis.verdict_model import read_verdict_model
+from priorkit.analysis.diagnosis.verdict_model import VerdictModel, fitted_verdicts, read_verdict_model
 from priorkit.analysis.diagnosis.verdicts import DecisionRule
 from priorkit.core.artifact import open_artifact
-from priorkit.core.errors import PriorkitError, UsageError
+from priorkit.core.errors import InputError, PriorkitError, UsageError
 
 
 def read_worlds(given: list[str]) -> list[World]:
@@ -63,15 +67,36 @@ def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamp
     return {"measures": list(model.measures), "classes": list(model.classes), **model.recipe}
 
 
+def entities_of(
+    diagnosis: Diagnosis, cause: str, model: VerdictModel | None, rule: DecisionRule
+) -> list[str]:
+    """Those whose verdict is a cause."""
+    if cause not in VERDICTS:
+        raise UsageError(f"expected DIAGNOSIS=VERDICT with one of {', '.join(VERDICTS)}, got '{cause}'")
+    verdicts: Sequence[str] = [str(verdict) for verdict in diagnosis.table["verdict"]]
+    if model is not None:
+        verdicts = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, rule).verdict
+    found = [
+        entity
+        for entity, verdict in zip(diagnosis.evidence.entities, verdicts, strict=True)
+        if verdict == cause
+    ]
+    if not found:
+        raise InputError(f"no entity has the verdict '{cause}'", where=str(diagnosis.path))
+    return found
+
+
 def main(arguments: list[str]) -> int:
     """Run one experiment; exits as priorkit does."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("experiment", choices=("validate", "fit", "remedies", "forecast"))
+    parser.add_argument("experiment", choices=("validate", "fit", "entities", "remedies", "forecast"))
     parser.add_argument("out", type=Path)
     parser.add_argument("inputs", nargs="+")
-    parser.add_argument("--verdict-model", type=Path, help="validate: a model fitted to other worlds, too")
+    parser.add_argument(
+        "--verdict-model", type=Path, help="a model fitted to other worlds; for validate, entities"
+    )
     parser.add_argument("--works-from", type=float, default=DecisionRule.works_from)
     parser.add_argument("--least-probability", type=float, default=DecisionRule.least_probability)
     parser.add_argument("--seed", type=int, default=42)
@@ -83,8 +108,14 @@ def main(arguments: list[str]) -> int:
         if options.experiment == "fit":
             print(json.dumps(fitted(options.out, read_worlds(options.inputs), rule, **bootstrap), indent=2))
             return 0
+        given = read_verdict_model(options.verdict_model) if options.verdict_model else None
+        if options.experiment == "entities":
+            path, _, cause = options.inputs[0].partition("=")
+            names = entities_of(read_diagnosis(Path(path)), cause, given, rule)
+            options.out.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+            print(f"{len(names)} entities: {options.out}")
+            return 0
         if options.experiment == "validate":
-            given = read_verdict_model(options.verdict_model) if options.verdict_model else None
             found = across_worlds(read_worlds(options.inputs), rule, given, **bootstrap)
         elif options.experiment == "remedies":
             ((before, causes),) = read_worlds(options.inputs[:1])

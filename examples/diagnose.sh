@@ -7,6 +7,7 @@
 #   2. Verdicts against planted causes: ordered tests, a model fitted to the other worlds, baselines.
 #   3. Accuracy after the instructions forecast from the evidence before them.
 #   4. On the first world every remedy, diagnosed with the model fitted to the others: does the one for the cause gain most?
+#      A remedy trains the part that it is named for, each for about as long; what follows that part is trained as before.
 #
 # Finished steps are up to date and return at once: kill the script anywhere, run it again.
 # SEEDS="1 2 3" and REMEDIES="encoder language projector tuning" choose what is run; the settings are in the recipe
@@ -32,18 +33,19 @@ text_sources() { # WORLD: the sources of its text, by name
   done
 }
 
-language_model() { # SEED WORLD NAME START: on the text of a world, from --preset NAME or --from MODEL
+language_model() { # SEED WORLD NAME TOKENS START: on the text of a world, from --preset NAME or --from MODEL; as many
+  # tokens as the recipe says if TOKENS is empty
   local at=$home/seed-$1 sources
   mapfile -t sources < <(text_sources "$2")
-  make mix "${sources[@]}" --tokenizer "$at/tokenizer" --out "$at/corpus-$3" |
-    make pretrain - --seed "$1" "${@:4}" --out "$at/$3"
+  make mix "${sources[@]}" --tokenizer "$at/tokenizer" ${4:+--tokens "$4"} --out "$at/corpus-$3" |
+    make pretrain - --seed "$1" "${@:5}" --out "$at/$3"
 }
 
 first_language_model() { # SEED
   local at=$home/seed-$1 sources
   mapfile -t sources < <(text_sources "$at/world")
   make tokenizer "${sources[@]}" --out "$at/tokenizer"
-  language_model "$1" "$at/world" llm --preset pocket
+  language_model "$1" "$at/world" llm "" --preset pocket
 }
 
 encoder() { # SEED
@@ -52,12 +54,15 @@ encoder() { # SEED
   python "$examples/../benchmarks/blind_encoder.py" "$at/encoder-sighted" "$at/world" "$at/encoder" --seed "$1"
 }
 
-trained() { # SEED NAME LLM ENCODER CAPTIONS INSTRUCTIONS: aligned, tuned on captions, then on instructions
+captioned() { # SEED NAME LLM ENCODER CAPTIONS: aligned and tuned on captions
   local at=$home/seed-$1 aligned
   aligned=$(make align "$3" "$4" "$5" --seed "$1" --out "$at/aligned$2")
   make tune "$aligned" "$5" --seed "$1" --out "$at/captions-adapter$2" |
-    priorkit merge-adapters - --base "$aligned" --out "$at/captioned$2" |
-    make tune - "$6" --train llm --lora-rank 4 --steps 300 --seed "$1" --out "$at/tuned$2"
+    priorkit merge-adapters - --base "$aligned" --out "$at/captioned$2"
+}
+
+tuned() { # SEED NAME MODEL INSTRUCTIONS STEPS
+  make tune "$3" "$4" --train llm --lora-rank 4 --steps "$5" --seed "$1" --out "$home/seed-$1/tuned$2"
 }
 
 diagnosed() { # SEED MODEL OUT [OPTIONS of diagnose]: with all evidence
@@ -73,7 +78,8 @@ world() { # SEED
 
 model() { # SEED: trained and diagnosed
   local at=$home/seed-$1
-  trained "$1" "" "$at/llm" "$at/encoder" "$at/world/captions/train.parquet" "$at/world/instructions/train.parquet"
+  captioned "$1" "" "$at/llm" "$at/encoder" "$at/world/captions/train.parquet"
+  tuned "$1" "" "$at/captioned" "$at/world/instructions/train.parquet" 300
   diagnosed "$1" captioned before
   diagnosed "$1" tuned diagnosis
 }
@@ -83,31 +89,28 @@ complete_world() {
   make glyph-world --seed "${seeds[0]}" --text-share 1 --instructed-share 1 --captioned-share 1 --out "$first/complete"
 }
 
-remedy() { # NAME: the model after it, trained as the first one, and its accuracy
+remedy() { # NAME: the model after it, and its accuracy
   local seed=${seeds[0]} llm=$first/llm encoder=$first/encoder captions=$first/world/captions/train.parquet
-  local instructions=$first/world/instructions/train.parquet names=$first/verdicts/remedies/encoder.txt only=()
+  local instructions=$first/world/instructions/train.parquet model=$first/captioned-$1 steps=300
   case $1 in
-    encoder)
-      if [ -f "$names" ]; then only=(--only-entities "$names"); fi
+    encoder) # for those whose verdict it is
       encoder=$first/encoder-remediated
-      make distill-encoder "$first/encoder" "$first/world/entity_images/train" ${only[@]+"${only[@]}"} \
+      make distill-encoder "$first/encoder" "$first/world/entity_images/train" --only-entities "$first/encoder.txt" \
         --names "$first/world/names.txt" --replay "$first/world/pairs/train.parquet" --seed "$seed" --out "$encoder"
       ;;
     language)
       llm=$first/llm-remediated
-      language_model "$seed" "$first/complete" llm-remediated --from "$first/llm"
+      language_model "$seed" "$first/complete" llm-remediated 700k --from "$first/llm"
       ;;
     projector) captions=$first/complete/captions/train.parquet ;;
-    tuning) instructions=$first/complete/instructions/train.parquet ;;
+    tuning) model=$first/captioned instructions=$first/complete/instructions/train.parquet steps=600 ;;
   esac
-  trained "$seed" "-$1" "$llm" "$encoder" "$captions" "$instructions"
+  if [ "$1" != tuning ]; then captioned "$seed" "-$1" "$llm" "$encoder" "$captions"; fi
+  tuned "$seed" "-$1" "$model" "$instructions" "$steps"
   make diagnose "$first/tuned-$1" "$first/world/entity_images/test" --out "$first/after-$1"
 }
 
-verdicts_and_encoder() { # the encoder's remedy is for those whose verdict it is
-  diagnosed "${seeds[0]}" tuned verdicts ${verdict_model[@]+"${verdict_model[@]}"}
-  case " ${remedies[*]} " in *" encoder "*) remedy encoder ;; esac
-}
+verdicts() { diagnosed "${seeds[0]}" tuned verdicts ${verdict_model[@]+"${verdict_model[@]}"}; }
 
 each() { # COMMAND: with every seed
   local seed
@@ -120,13 +123,13 @@ run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each encoder; each first_language_model)
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each model)
-last=() after=()
+after=() later=()
 for name in ${remedies[@]+"${remedies[@]}"}; do
   after+=("$name=$first/after-$name")
   case $name in
-    encoder) ;;
-    tuning) last+=("remedy $name") ;; # next to the encoder's, which waits for the verdicts
-    *) commands+=("remedy $name") ;;
+    language) commands=("remedy language" "${commands[@]}") ;; # takes longest
+    encoder) later=("remedy encoder" ${later[@]+"${later[@]}"}) ;; # next to the others, which need the first model
+    *) later+=("remedy $name") ;;
   esac
 done
 run_in_parallel "${commands[@]}"
@@ -146,7 +149,12 @@ if [ ${#remedies[@]} -gt 0 ]; then
     experiment fit "$home/verdicts-of-others.json" "${worlds[@]:1}"
     verdict_model=(--verdict-model "$home/verdicts-of-others.json")
   fi
-  run_in_parallel verdicts_and_encoder ${last[@]+"${last[@]}"}
+  case " ${remedies[*]} " in
+    *" encoder "*)
+      experiment entities "$first/encoder.txt" "$first/diagnosis=encoder" ${verdict_model[@]+"${verdict_model[@]}"}
+      ;;
+  esac
+  run_in_parallel ${later[@]+"${later[@]}"} verdicts
   experiment remedies "$home/gains.json" "$first/verdicts=$first/world/entities.parquet" "${after[@]}"
 fi
 

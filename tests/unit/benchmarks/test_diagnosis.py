@@ -71,3 +71,38 @@ def test_what_is_no_diagnosis_exits_as_priorkit_does(benchmark: Any, tmp_path: P
     assert benchmark.main(["validate", str(tmp_path / "out.json"), f"{tmp_path}=entities.parquet"]) == 3
     assert "no table.parquet" in capsys.readouterr().err
     assert benchmark.main(["validate", str(tmp_path / "out.json"), "diagnosis"]) == 2
+
+
+def test_entities_of_a_cause_are_listed(benchmark: Any, worlds: list[str], tmp_path: Path, capsys) -> None:
+    model, out = tmp_path / "model.json", tmp_path / "encoder.txt"
+    assert benchmark.main(["fit", str(model), worlds[1], "--resamples", "100"]) == 0
+    diagnosis = worlds[0].partition("=")[0]
+    given = ["entities", str(out)]
+    assert benchmark.main([*given, f"{diagnosis}=encoder", "--verdict-model", str(model)]) == 0
+    causes = pq.read_table(worlds[0].partition("=")[2]).to_pylist()
+    planted = {row["entity"]: {part for column, part in PLANTED.items() if not row[column]} for row in causes}
+    names = out.read_text().splitlines()
+    assert len(names) > 10
+    assert sum("encoder" in planted[name] for name in names) / len(names) > 0.9
+    capsys.readouterr()
+    stored = pq.read_table(Path(diagnosis) / "table.parquet").to_pydict()
+    cause = stored["verdict"][0]
+    assert benchmark.main([*given, f"{diagnosis}={cause}"]) == 0
+    assert out.read_text().splitlines() == [
+        entity
+        for entity, verdict in zip(stored["entity"], stored["verdict"], strict=True)
+        if verdict == cause
+    ]
+    assert benchmark.main([*given, f"{diagnosis}=eyes"]) == 2
+    assert "got 'eyes'" in capsys.readouterr().err
+
+
+def test_no_entity_of_a_cause_is_an_error(benchmark: Any, worlds: list[str], tmp_path: Path, capsys) -> None:
+    diagnosis = Path(worlds[0].partition("=")[0])
+    table = pq.read_table(diagnosis / "table.parquet")
+    (tmp_path / "same").mkdir()
+    same = table.set_column(table.column_names.index("verdict"), "verdict", [["none"] * len(table)])
+    pq.write_table(same, tmp_path / "same" / "table.parquet")
+    assert benchmark.main(["entities", str(tmp_path / "out.txt"), f"{tmp_path / 'same'}=encoder"]) == 3
+    assert "no entity has the verdict 'encoder'" in capsys.readouterr().err
+    assert not (tmp_path / "out.txt").exists()
