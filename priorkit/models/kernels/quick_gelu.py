@@ -1,56 +1,49 @@
-"""CLIP's activation, ``x sigmoid(1.702 x)``, with less memory traffic during training.
+"""CLIP's MLP, whose activation is ``x sigmoid(1.702 x)``, with less memory traffic during training.
 
-transformers computes it in three operations, which save two more tensors of the MLP's inner width and read
-or write memory six more times in the backward pass. As ``silu(1.702 x) / 1.702`` it is torch's fused SiLU: one tensor
-is saved, three passes over memory forward, two backward.
+transformers computes the activation in three operations, which save two more tensors of the MLP's inner width and read
+or write memory six more times in the backward pass. It equals ``silu(1.702 x) / 1.702``, torch's fused SiLU, and the
+factors go into the weights of the products before and after it: one tensor is saved, one pass over memory forward,
+one backward. A layer of width 192 on 128 x 65 tokens, forward and backward, one processor: 357 ms; with the factors
+in passes of their own 377 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 SLOPE = 1.702
 
 
-class _QuickGelu(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return nn.functional.silu(x * SLOPE, inplace=True).mul_(1 / SLOPE)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        return torch.ops.aten.silu_backward(gradients[0], x * SLOPE)
-
-
-class QuickGelu(nn.Module):
-    """CLIP's activation; see the module docstring."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Element by element, any shape and floating dtype."""
-        return _QuickGelu.apply(x)
+def quick_gelu_mlp(mlp: Any, hidden_states: Tensor) -> Tensor:
+    """The output of a ``CLIPMLP``, ``[..., width]``."""
+    first, second = mlp.fc1, mlp.fc2
+    inner = functional.linear(hidden_states, first.weight * SLOPE, first.bias * SLOPE)
+    return functional.linear(functional.silu(inner), second.weight / SLOPE, second.bias)
 
 
 @contextmanager
 def fused_quick_gelu(*models: nn.Module) -> Generator[None]:
-    """Within the context, let these models use :class:`QuickGelu` instead of transformers' version."""
-    owners = [
+    """Within the context, let the MLPs of these models compute as :func:`quick_gelu_mlp`.
+
+    Those whose layers are not plain (with adapters, say) are left as they are.
+    """
+    owners: list[Any] = [
         module
         for model in models
         for module in model.modules()
         if type(getattr(module, "activation_fn", None)).__name__ == "QuickGELUActivation"
+        and all(type(getattr(module, name, None)) is nn.Linear for name in ("fc1", "fc2"))
     ]
-    originals = [owner.activation_fn for owner in owners]
     for owner in owners:
-        owner.activation_fn = QuickGelu()
+        owner.forward = partial(quick_gelu_mlp, owner)
     try:
         yield
     finally:
-        for owner, original in zip(owners, originals, strict=True):
-            owner.activation_fn = original
+        for owner in owners:
+            del owner.forward
