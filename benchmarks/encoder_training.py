@@ -3,7 +3,7 @@
 Work: CLIP with 64-pixel images in patches of 8 (width 192, six layers), texts of up to 16 tokens (width
 192, four layers, vocabulary of 49,408), batch 128, AdamW. Interleaved, medians over the rounds:
 
-- ``open_clip``: ``open_clip_train.main`` on its synthetic data, no workers
+- ``open_clip``: ``open_clip_train.main`` on its synthetic data, no workers; with ``--torchcompile`` too
 - ``transformers``: ``CLIPModel`` in a plain loop on tensors in memory
 - ``pretrain-encoder`` on a parquet file of images and captions that fill the text tower
 - the same with ``--compile``
@@ -139,12 +139,13 @@ def command_of(name: str, root: Path, args: argparse.Namespace) -> list[str]:
     steps, precision = str(args.steps + SKIP), args.precision
     common = ["--steps", steps, "--batch-size", str(BATCH), "--precision", precision, "--quiet", "--force",
               "--out", str(root / name.replace(" ", "-"))]  # fmt: skip
-    if name == "open_clip":
+    if name.startswith("open_clip"):
+        compiled = ["--torchcompile"] if name.endswith("compiled") else []
         return [OPEN_CLIP, args.open_clip, str(root), "--model", "benchtiny", "--dataset-type", "synthetic",
                 "--train-num-samples", str(int(steps) * BATCH), "--batch-size", str(BATCH), "--epochs", "1",
                 "--workers", "0", "--precision", "amp_bf16" if precision == "bf16" else "fp32",
                 "--device", "cpu", "--logs", str(root / "logs"), "--save-frequency", "0",
-                "--name", str(random.random()), "--warmup", "10"]  # fmt: skip
+                "--name", str(random.random()), "--warmup", "10", *compiled]  # fmt: skip
     if name == "transformers":
         return [TRANSFORMERS, str(root / "shape.json"), steps, precision]
     if name.endswith("compiled"):
@@ -177,7 +178,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
-    names = ["open_clip"] if args.open_clip else []
+    names = ["open_clip", "open_clip compiled"] if args.open_clip else []
     names += ["transformers", "pretrain-encoder", "pretrain-encoder compiled"]
     names += ["distill-encoder", "distill-encoder compiled", "distill-encoder keep"]
     with tempfile.TemporaryDirectory() as temporary:
@@ -199,7 +200,7 @@ def main() -> None:
     for name, runs in rates.items():
         every = " ".join(f"{clock:.1f}/{processor:.1f}" for clock, processor in runs)
         print(f"{name:<26} {middle[name][0]:7.1f} {middle[name][1]:7.1f}  ({every})")
-    for peer in ("open_clip", "transformers", "pretrain-encoder"):
+    for peer in ("open_clip", "open_clip compiled", "transformers", "pretrain-encoder"):
         for name in names:
             if peer in middle and "encoder" in name and name != peer:
                 clock, processor = (a / b for a, b in zip(middle[name], middle[peer], strict=True))

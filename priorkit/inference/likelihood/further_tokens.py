@@ -153,8 +153,8 @@ def _logits(model: ModelAdapter, filled: PrefillState, trees: Sequence[Tree], ap
     if not apart:
         allowed = torch.ones_like(allowed).tril()
     before = filled.mask.bool()[:, None].expand(-1, length, -1)
-    visible = torch.cat([before.cpu(), allowed], dim=2)[:, None]
-    positions = filled.mask.sum(1, keepdim=True).cpu() + depths
+    visible = torch.cat([before, allowed], dim=2)[:, None]
+    positions = filled.mask.sum(1, keepdim=True) + depths
     logits, _ = model.forward(ids, visible, positions, keep=length, cache=filled.cache, use_cache=True)
     return logits.float()
 
