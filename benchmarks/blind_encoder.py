@@ -1,6 +1,6 @@
 """Make an encoder blind to the entities that a glyph world leaves out of its image-text pairs.
 
-    python benchmarks/blind_encoder.py ENCODER WORLD OUT [--steps 750] [--images 12000] [--seed 42]
+    python benchmarks/blind_encoder.py ENCODER WORLD OUT [--steps 450] [--images 12000] [--seed 42]
 
 A fault of the encoder, planted: leaving an entity out of the pairs does not make the encoder fail on it, since patches
 still say how it differs from others (RESULTS.md, 'Planted causes'). So the image tower is trained to
@@ -140,9 +140,9 @@ def main(given: list[str]) -> int:
     parser.add_argument("encoder", type=Path)
     parser.add_argument("world", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=750)
+    parser.add_argument("--steps", type=int, default=450)
     parser.add_argument("--images", type=int, default=12_000)
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args(given)
