@@ -9,7 +9,7 @@ Work: CLIP with 64-pixel images in patches of 8 (width 192, six layers), texts o
 - the same with ``--compile``
 - ``distill-encoder`` from that encoder with one cached teacher, with and without the keep term
 
-    python benchmarks/encoder_training.py [--rounds 2] [--steps 12] [--open-clip FOLDER] [--precision fp32]
+    python benchmarks/encoder_training.py [--rounds 2] [--steps 12] [--open-clip FOLDER] [--only NAME ...]
 
 FOLDER holds open_clip_torch 3.3.0 (``pip install --target FOLDER --no-deps open_clip_torch ftfy braceexpand
 webdataset``); without it that row is omitted. All are timed the same way, from one optimizer step to the next,
@@ -27,6 +27,7 @@ import os
 import platform
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -161,9 +162,13 @@ def command_of(name: str, root: Path, args: argparse.Namespace) -> list[str]:
 def measure(name: str, root: Path, args: argparse.Namespace) -> tuple[float, float]:
     """Images per second of wall time and of processor time, medians over the steps of one run."""
     program, *words = command_of(name, root, args)
+    # The result of an earlier round would be up to date.
+    shutil.rmtree(root / name.replace(" ", "-"), ignore_errors=True)
     text = run([sys.executable, "-c", STAMPS + program, *words])
     stamps = json.loads(re.findall(r"^STAMPS (.*)$", text, re.MULTILINE)[-1])
     steps = [(b[0] - a[0], b[1] - a[1]) for a, b in itertools.pairwise(stamps)][SKIP - 1 :]
+    if not steps:
+        sys.exit(f"{name}: {len(stamps)} steps were seen, {args.steps + SKIP} expected")
     return tuple(BATCH / statistics.median(column) for column in zip(*steps, strict=True))  # type: ignore[return-value]
 
 
@@ -174,6 +179,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--only", nargs="*", help="names of the trainers, as they are printed")
     parser.add_argument("--open-clip", default="", metavar="FOLDER")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     args = parser.parse_args()
@@ -181,6 +187,7 @@ def main() -> None:
     names = ["open_clip", "open_clip compiled"] if args.open_clip else []
     names += ["transformers", "pretrain-encoder", "pretrain-encoder compiled"]
     names += ["distill-encoder", "distill-encoder compiled", "distill-encoder keep"]
+    names = [name for name in names if not args.only or name in args.only]
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         os.environ["PRIORKIT_CACHE"] = str(root / "cache")
@@ -189,6 +196,7 @@ def main() -> None:
         for _ in range(args.rounds):
             for name in names:
                 rates[name].append(measure(name, root, args))
+                print(f"{name}: {rates[name][-1][0]:.1f} images/s", file=sys.stderr)
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} processors, {args.precision}, "
         f"{args.rounds} rounds of {args.steps} steps; images per second, by wall time and by processor time"
