@@ -287,10 +287,11 @@ def make_llava(root: Path) -> None:
     encoder = build_encoder("pocket", texts, [Image.linear_gradient("L").convert("RGB")], 4096, 2)
     # 144 positions per image, a quarter of LLaVA 1.5's 576.
     shape = {**encoder.model.config.to_dict()}
-    shape["vision_config"] = {**shape["vision_config"], "image_size": 192}
+    side = 12 * shape["vision_config"]["patch_size"]
+    shape["vision_config"] = {**shape["vision_config"], "image_size": side}
     model = type(encoder.model)(type(encoder.model.config).from_dict(shape))
-    encoder.image_processor.size = {"shortest_edge": 192}
-    encoder.image_processor.crop_size = {"height": 192, "width": 192}
+    encoder.image_processor.size = {"shortest_edge": side}
+    encoder.image_processor.crop_size = {"height": side, "width": side}
     encoder = type(encoder)(model, encoder.image_processor, encoder.tokenizer)
     multimodal = assemble_llava(llm, tokenizer, encoder, -2, class_token=False, seed=3)
     with torch.no_grad():
