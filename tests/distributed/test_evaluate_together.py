@@ -112,7 +112,7 @@ def test_resumes_after_a_kill_without_answering_again(
     tmp_path: Path, given: list[str], alone: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    score = request_runner.likelihood.score_batch
+    score = request_runner.scoring.score_batch
 
     def counted(*arguments: Any) -> Any:
         if len(calls) == 3:
@@ -121,7 +121,7 @@ def test_resumes_after_a_kill_without_answering_again(
         return score(*arguments)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(request_runner.likelihood, "score_batch", counted)
+    monkeypatch.setattr(request_runner.scoring, "score_batch", counted)
     assert run(["evaluate", *given, "--out", str(out), "--quiet"]) == 130
     (folder,) = (tmp_path / "out.partial" / "state" / "answers").iterdir()
     lines = folder.read_bytes()
@@ -131,7 +131,7 @@ def test_resumes_after_a_kill_without_answering_again(
     kept = 2
     total = -(-17 // 2)
     monkeypatch.setattr(
-        request_runner.likelihood, "score_batch", lambda *arguments: calls.append(0) or score(*arguments)
+        request_runner.scoring, "score_batch", lambda *arguments: calls.append(0) or score(*arguments)
     )
     assert run(["evaluate", *given, "--out", str(out), "--quiet"]) == 0
     assert len(calls) - 3 == total - kept

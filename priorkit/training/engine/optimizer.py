@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": learning_rate, "weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Update the parameters that have a gradient."""
         for group in self.param_groups:
             for parameters in _stackable(group["params"]):
