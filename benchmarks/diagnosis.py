@@ -39,7 +39,7 @@ from priorkit.analysis.diagnosis.validation import read_causes
 from priorkit.analysis.diagnosis.verdict_model import VerdictModel, fitted_verdicts, read_verdict_model
 from priorkit.analysis.diagnosis.verdicts import DecisionRule
 from priorkit.core.artifact import open_artifact
-from priorkit.core.errors import InputError, PriorkitError, UsageError
+from priorkit.core.errors import PriorkitError, UsageError
 
 
 def read_worlds(given: list[str]) -> list[World]:
@@ -76,14 +76,8 @@ def entities_of(
     verdicts: Sequence[str] = [str(verdict) for verdict in diagnosis.table["verdict"]]
     if model is not None:
         verdicts = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, rule).verdict
-    found = [
-        entity
-        for entity, verdict in zip(diagnosis.evidence.entities, verdicts, strict=True)
-        if verdict == cause
-    ]
-    if not found:
-        raise InputError(f"no entity has the verdict '{cause}'", where=str(diagnosis.path))
-    return found
+    named = zip(diagnosis.evidence.entities, verdicts, strict=True)
+    return [entity for entity, verdict in named if verdict == cause]
 
 
 def main(arguments: list[str]) -> int:

@@ -91,11 +91,12 @@ complete_world() {
 
 remedy() { # NAME: the model after it, and its accuracy
   local seed=${seeds[0]} llm=$first/llm encoder=$first/encoder captions=$first/world/captions/train.parquet
-  local instructions=$first/world/instructions/train.parquet model=$first/captioned-$1 steps=300
+  local instructions=$first/world/instructions/train.parquet model=$first/captioned-$1 steps=300 only=()
   case $1 in
-    encoder) # for those whose verdict it is
+    encoder) # for those whose verdict it is, if there are any
+      if [ -s "$first/encoder.txt" ]; then only=(--only-entities "$first/encoder.txt"); fi
       encoder=$first/encoder-remediated
-      make distill-encoder "$first/encoder" "$first/world/entity_images/train" --only-entities "$first/encoder.txt" \
+      make distill-encoder "$first/encoder" "$first/world/entity_images/train" ${only[@]+"${only[@]}"} \
         --names "$first/world/names.txt" --replay "$first/world/pairs/train.parquet" --seed "$seed" --out "$encoder"
       ;;
     language)

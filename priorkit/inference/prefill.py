@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from priorkit.core.errors import is_out_of_memory
 from priorkit.inference.prompt_inputs import PromptInputs
 
 if TYPE_CHECKING:
@@ -47,6 +48,34 @@ class PrefillState:
             for layer in self.cache.layers:
                 layer.keys = layer.keys[..., unused:, :]
                 layer.values = layer.values[..., unused:, :]
+
+
+def short_prompts(model: ModelAdapter) -> PrefillState:
+    """Two prompts of different lengths, on which it is found out what a model allows."""
+    return prefill(model, [[1, 2, 3], [2, 1]], [PromptInputs(()), PromptInputs(())], cached=True)
+
+
+@torch.no_grad()
+def takes_own_masks(model: ModelAdapter, attempt: Callable[[], bool]) -> bool:
+    """Whether an attempt to give a model masks and positions of ours succeeds.
+
+    It must take positions and have torch's attention, whose masks are bool; its errors mean no.
+
+    Args:
+        model: the model.
+        attempt: whether what it computes is right.
+
+    Raises:
+        RuntimeError: memory ran out.
+    """
+    if not model.takes_positions or model.model.config.get_text_config()._attn_implementation != "sdpa":
+        return False
+    try:
+        return attempt()
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        return False
 
 
 def can_join(cache: Any) -> bool:

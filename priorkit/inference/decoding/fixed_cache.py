@@ -18,8 +18,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from priorkit.core.errors import is_out_of_memory
 from priorkit.inference.decoding.growing_cache import GrowingBatch
-from priorkit.inference.prefill import PrefillState, can_join, prefill
-from priorkit.inference.prompt_inputs import PromptInputs
+from priorkit.inference.prefill import PrefillState, can_join, short_prompts, takes_own_masks
 
 if TYPE_CHECKING:
     from priorkit.inference.model_adapter import ModelAdapter
@@ -239,26 +238,22 @@ def _any_order() -> Generator[None]:
         torch.use_deterministic_algorithms(enabled, warn_only=warns)
 
 
-@torch.no_grad()
 def can_fix(model: ModelAdapter) -> bool:
     """Whether a model gives the same logits with a cache of fixed size, found out on two short prompts.
 
-    It must take positions, a mask of its own for every row, and keep all keys and values as they come: no sliding
-    windows, no positions computed from the mask, no state other than the cache.
+    It must take a mask of its own for every row, and keep all keys and values as they come: no sliding windows, no
+    positions computed from the mask, no state other than the cache.
     """
-    if not model.takes_positions or model.model.config.get_text_config()._attn_implementation != "sdpa":
-        return False
-    try:
-        filled = prefill(model, [[1, 2, 3], [2, 1]], [PromptInputs(()), PromptInputs(())], cached=True)
+
+    def same_logits() -> bool:
+        filled = short_prompts(model)
         if not can_join(filled.cache):
             return False
         fixed = FixedBatch(model, filled, rows=3, new_tokens=1, graphs=False)
         growing = GrowingBatch(model, filled)
         growing.step(growing.next_tokens())
         expected, found = growing.logits.float(), fixed.advance()[:2].float()
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        return False
-    tolerance = TOLERANCE.get(growing.logits.dtype, 1e-3)
-    return bool((expected - found).abs().max() <= tolerance * expected.abs().max())
+        tolerance = TOLERANCE.get(growing.logits.dtype, 1e-3)
+        return bool((expected - found).abs().max() <= tolerance * expected.abs().max())
+
+    return takes_own_masks(model, same_logits)

@@ -16,9 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from priorkit.core.errors import is_out_of_memory
-from priorkit.inference.prefill import PrefillState, can_join, prefill
-from priorkit.inference.prompt_inputs import PromptInputs
+from priorkit.inference.prefill import PrefillState, can_join, short_prompts, takes_own_masks
 
 if TYPE_CHECKING:
     from priorkit.inference.likelihood.requests import Ids
@@ -196,31 +194,23 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 _PROBES = ((0, (3, 1, 2)), (0, (3, 2, 1)), (0, (2, 1)), (1, (1, 3, 3, 2)))
 
 
-@torch.no_grad()
 def _takes_trees(model: ModelAdapter) -> bool:
     """Whether a model scores trees as it scores rows, found out on two short prompts.
 
-    It must take positions, follow its mask and keep all keys and values. Where scores without the mask are as near,
-    the prompts say nothing.
+    It must follow its mask and keep all keys and values. Where scores without the mask are as near, the prompts say
+    nothing.
     """
-    if not model.takes_positions or model.model.config.get_text_config()._attn_implementation != "sdpa":
-        return False
 
-    def contexts() -> PrefillState:
-        return prefill(model, [[1, 2, 3], [2, 1]], [PromptInputs(()), PromptInputs(())], cached=True)
-
-    try:
+    def same_scores() -> bool:
         with torch.autocast(model.device.type, enabled=False):
-            first = contexts()
+            first = short_prompts(model)
             if not can_join(first.cache):
                 return False
             rows = np.array(_in_rows(model, first, _PROBES))
-            trees = np.array(_in_trees(model, contexts(), _PROBES))
-            masked_nothing = np.array(_in_trees(model, contexts(), _PROBES, apart=False))
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise
-        return False
-    away = np.abs(trees - rows).max()
-    near = away <= TOLERANCE.get(first.logits.dtype, 1e-4) * np.abs(rows).max()
-    return bool(near and np.abs(masked_nothing - rows).max() > 4 * away)
+            trees = np.array(_in_trees(model, short_prompts(model), _PROBES))
+            unmasked = np.array(_in_trees(model, short_prompts(model), _PROBES, apart=False))
+        away = np.abs(trees - rows).max()
+        near = away <= TOLERANCE.get(first.logits.dtype, 1e-4) * np.abs(rows).max()
+        return bool(near and np.abs(unmasked - rows).max() > 4 * away)
+
+    return takes_own_masks(model, same_scores)
