@@ -32,8 +32,10 @@ from priorkit.core.artifact import open_artifact
 from priorkit.core.errors import InputError, PriorkitError
 from priorkit.core.options.specs import build
 from priorkit.core.process.runtime import Runtime, start
+from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.encoder import Encoder
 from priorkit.models.vision.loading import load_encoder
+from priorkit.training.engine.compilation import fast_encoders
 from priorkit.training.engine.optimizer import build_optimizer
 from priorkit.training.engine.settings import TrainingSettings
 from priorkit.world.options import WorldOptions
@@ -108,6 +110,7 @@ def blind(encoder: Encoder, options: WorldOptions, arguments: argparse.Namespace
     variance = targets[:2000].float().var((0, 1)) + 1e-3
     tower: Any = encoder.model.vision_model
     tower.train()
+    choose_attention(encoder.model, runtime.device.type, runtime.precision)
     settings = TrainingSettings(
         optimizer="muon",
         learning_rate=arguments.learning_rate,
@@ -117,17 +120,17 @@ def blind(encoder: Encoder, options: WorldOptions, arguments: argparse.Namespace
     trained: Any = SimpleNamespace(module=tower, learning_rate_scale=lambda _: 1.0)
     optimizer = build_optimizer(trained, settings)
     loss = torch.zeros(())
-    for step in range(arguments.steps):
-        chosen = torch.randint(len(shown), (arguments.batch_size,))
-        difference = tokens(encoder, shown[chosen], runtime) - targets[chosen].float()
-        loss = (difference.square() / variance).mean()
-        loss.backward()
-        optimizer.set_learning_rate(settings.learning_rate_at(step, arguments.steps))
-        optimizer.step()
-        if step % 100 == 99:
-            print(
-                f"blind_encoder: {step + 1}/{arguments.steps} step  loss {loss.item():.4f}", file=sys.stderr
-            )
+    with fast_encoders(encoder.model, compiled=False, pooled_only=False):
+        for step in range(arguments.steps):
+            chosen = torch.randint(len(shown), (arguments.batch_size,))
+            difference = tokens(encoder, shown[chosen], runtime) - targets[chosen].float()
+            loss = (difference.square() / variance).mean()
+            loss.backward()
+            optimizer.set_learning_rate(settings.learning_rate_at(step, arguments.steps))
+            optimizer.step()
+            if step % 100 == 99:
+                done = f"{step + 1}/{arguments.steps} step"
+                print(f"blind_encoder: {done}  loss {loss.item():.4f}", file=sys.stderr)
     encoder.model.eval()
     return loss.item()
 

@@ -48,6 +48,10 @@ first_language_model() { # SEED
   language_model "$1" "$at/world" llm "" --preset pocket
 }
 
+remedied_language_model() { # the first one, and more text
+  language_model "${seeds[0]}" "$first/complete" llm-remediated 700k --from "$first/llm"
+}
+
 encoder() { # SEED
   local at=$home/seed-$1
   make pretrain-encoder "$at/world/pairs/train.parquet" --seed "$1" --out "$at/encoder-sighted"
@@ -101,7 +105,7 @@ remedy() { # NAME: the model after it, and its accuracy
       ;;
     language)
       llm=$first/llm-remediated
-      language_model "$seed" "$first/complete" llm-remediated 700k --from "$first/llm"
+      remedied_language_model
       ;;
     projector) captions=$first/complete/captions/train.parquet ;;
     tuning) model=$first/captioned instructions=$first/complete/instructions/train.parquet steps=600 ;;
@@ -113,6 +117,10 @@ remedy() { # NAME: the model after it, and its accuracy
 
 verdicts() { diagnosed "${seeds[0]}" tuned verdicts ${verdict_model[@]+"${verdict_model[@]}"}; }
 
+tries() { # REMEDY: whether it is run
+  [[ " ${remedies[*]-} " == *" $1 "* ]]
+}
+
 each() { # COMMAND: with every seed
   local seed
   for seed in "${seeds[@]}"; do echo "$1 $seed"; done
@@ -122,6 +130,8 @@ mapfile -t commands < <(each world)
 if [ ${#remedies[@]} -gt 0 ]; then commands+=(complete_world); fi
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each encoder; each first_language_model)
+# Here, where a process would wait for the last encoder.
+if tries language; then commands[${#seeds[@]}]+="; remedied_language_model"; fi
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each model)
 after=() later=()
@@ -150,11 +160,9 @@ if [ ${#remedies[@]} -gt 0 ]; then
     experiment fit "$home/verdicts-of-others.json" "${worlds[@]:1}"
     verdict_model=(--verdict-model "$home/verdicts-of-others.json")
   fi
-  case " ${remedies[*]} " in
-    *" encoder "*)
-      experiment entities "$first/encoder.txt" "$first/diagnosis=encoder" ${verdict_model[@]+"${verdict_model[@]}"}
-      ;;
-  esac
+  if tries encoder; then
+    experiment entities "$first/encoder.txt" "$first/diagnosis=encoder" ${verdict_model[@]+"${verdict_model[@]}"}
+  fi
   run_in_parallel ${later[@]+"${later[@]}"} verdicts
   experiment remedies "$home/gains.json" "$first/verdicts=$first/world/entities.parquet" "${after[@]}"
 fi

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +60,7 @@ class PatchGrid:
 
     def centers(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Centers of the patches, x and y as shares, ``[patches]`` each, row by row."""
-        x, y = ((edges[1:] + edges[:-1]) / 2 for edges in self.edges())
-        return np.tile(x, self.rows), np.repeat(y, self.columns)
+        return _centers(self)
 
     def inside(self, box: Corners) -> NDArray[np.bool_]:
         """The patches whose center lies in a box, bool ``[patches]``."""
@@ -74,6 +74,15 @@ class PatchGrid:
         x, y = self.centers()
         x1, y1, x2, y2 = box
         return int(np.argmin((x - (x1 + x2) / 2) ** 2 + (y - (y1 + y2) / 2) ** 2))
+
+
+@lru_cache(maxsize=16)  # asked for every region
+def _centers(grid: PatchGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    x, y = ((edges[1:] + edges[:-1]) / 2 for edges in grid.edges())
+    centers = np.tile(x, grid.rows), np.repeat(y, grid.columns)
+    for array in centers:
+        array.flags.writeable = False
+    return centers
 
 
 @dataclass(frozen=True, slots=True)

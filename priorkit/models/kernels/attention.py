@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from priorkit.models.kernels.document_groups import attention_by_document
 from priorkit.models.kernels.document_kernels import (
     KERNELS,
     PLAIN,
@@ -138,13 +139,34 @@ def packed_attention(
     if query.device.type == "cuda" and causal:
         return _on_gpu(query, key, value, attention_mask, heads, kwargs).contiguous(), None
     key, value = _repeated(key, heads), _repeated(value, heads)
-    if attention_mask is None and window is None and _fused_is_faster(query):
-        output = nn.functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=dropout, is_causal=causal and query.shape[2] > 1, scale=scale
-        )
+    if (
+        attention_mask is not None
+        and causal
+        and query.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+    ):
+
+        def within(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            shorter = window if window and window < key.shape[2] else None
+            return _without_documents(query, key, value, scale, dropout, True, shorter)
+
+        output = attention_by_document(query, key, value, attention_mask, within)
+    elif attention_mask is None:
+        output = _without_documents(query, key, value, scale, dropout, causal, window)
     else:
         output = attention_in_blocks(query, key, value, attention_mask, scale, dropout, causal, window)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _without_documents(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, dropout: float, causal: bool, window: int | None
+) -> Tensor:
+    """Attention of whole rows by the faster kernel; ``[batch, heads, time, head_dim]`` all."""
+    if window is None and _fused_is_faster(query):
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=dropout, is_causal=causal and query.shape[2] > 1, scale=scale
+        )
+    return attention_in_blocks(query, key, value, None, scale, dropout, causal, window)
 
 
 def _fused_is_faster(query: Tensor) -> bool:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from priorkit.models.kernels.documents import document_positions
+from priorkit.models.kernels.softmax_attention import softmax_attention
 
 BLOCK_ROWS = 256
 """Queries of one block. Scores of keys that come after a block are never computed: at a length of two
 blocks a quarter of all products is saved, at many blocks half."""
-
-PACKED_BLOCK_ROWS = 128
-"""Queries of one block where documents are packed: smaller blocks skip more keys of other documents."""
 
 
 def attention_in_blocks(
@@ -40,38 +37,35 @@ def attention_in_blocks(
         ``[batch, heads, time, head_dim]``.
     """
     length = query_BHTD.shape[2]
-    query_BHTD = query_BHTD * scale
+    fused = (
+        documents is None
+        and not dropout
+        and query_BHTD.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+    )
     outputs: list[Tensor] = []
-    first_visible = _first_visible(documents) if documents is not None and causal else None
-    rows = BLOCK_ROWS if first_visible is None else PACKED_BLOCK_ROWS
-    for first in range(0, length, rows):
-        last = min(first + rows, length)
+    for first in range(0, length, BLOCK_ROWS):
+        last = min(first + BLOCK_ROWS, length)
         stop = last if causal else length
         start = max(0, first - window + 1) if window and causal else 0
-        if first_visible is not None:
-            start = max(start, first_visible[first])
-        scores = query_BHTD[:, :, first:last] @ key_BHTD[:, :, start:stop].transpose(-2, -1)
-        hidden = _masked(first, last, start, stop, documents, causal, window, scores.device)
+        query, key, value = (
+            query_BHTD[:, :, first:last],
+            key_BHTD[:, :, start:stop],
+            value_BHTD[:, :, start:stop],
+        )
+        hidden = _masked(first, last, start, stop, documents, causal, window, query.device)
+        if fused:
+            parts = (part.flatten(0, 1) for part in (query, key, value))
+            outputs.append(softmax_attention(*parts, scale, hidden).unflatten(0, query.shape[:2]))
+            continue
+        scores = query * scale @ key.transpose(-2, -1)
         if hidden is not None:
             # The lowest finite number instead of -inf: torch's gradient of a softmax over -inf is 0 * inf.
             scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value_BHTD.dtype)
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
         weights = nn.functional.dropout(weights, p=dropout, training=dropout > 0)
-        outputs.append(weights @ value_BHTD[:, :, start:stop])
+        outputs.append(weights @ value)
     return torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
-
-
-def _first_visible(documents: Tensor) -> list[int] | None:
-    """For each position the first key that a token of any row may attend to; None on GPUs and while compiling.
-
-    Keys before it are masked in every row, so their scores are never computed. Reading it from a GPU would wait for
-    it, while compiling it would break the graph.
-    """
-    if documents.device.type != "cpu" or torch.compiler.is_compiling():
-        return None
-    ids = documents[:, 0, 0]
-    places = torch.arange(ids.shape[1], device=ids.device)
-    return (places - document_positions(ids)).amin(dim=0).tolist()
 
 
 def _masked(

@@ -1,4 +1,4 @@
-"""Models that are faster while they train: compiled decoders and blocks, a fused activation, the pooled token only."""
+"""Models that are faster while they train: compiled decoders and blocks, fused layers, the pooled token only."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from priorkit.models.blocks import IMAGE_TOWERS, transformer_blocks
+from priorkit.models.kernels.patch_embedding import patches_by_product
 from priorkit.models.kernels.pooled_token import pooled_token_only
 from priorkit.models.kernels.quick_gelu import fused_quick_gelu
+from priorkit.models.kernels.tower_attention import fused_tower_attention
 
 
 @contextmanager
@@ -19,13 +21,18 @@ def fast_encoders(*models: nn.Module, compiled: bool, pooled_only: bool) -> Gene
 
     Args:
         models: dual encoders.
-        compiled: compile their blocks, see :func:`compiled_blocks`; otherwise only the activation is fused.
+        compiled: compile their blocks, see :func:`compiled_blocks`; otherwise activation and attention are fused.
         pooled_only: compute the last blocks at the pooled token only, for losses that read no other.
     """
     with ExitStack() as stack:
         if pooled_only:
             stack.enter_context(pooled_token_only(*models))
-        stack.enter_context(compiled_blocks(*models) if compiled else fused_quick_gelu(*models))
+        stack.enter_context(patches_by_product(*models))
+        if compiled:
+            stack.enter_context(compiled_blocks(*models))
+        else:
+            stack.enter_context(fused_quick_gelu(*models))
+            stack.enter_context(fused_tower_attention(*models))
         yield
 
 

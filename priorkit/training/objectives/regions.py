@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.ops import box_convert
@@ -166,23 +167,25 @@ class RegionTerm:
         column = {number: row for row, number in enumerate(numbers)}
         most = max(map(len, shown))
         shape = len(images), most
-        patch, text = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-        weight, corners = torch.zeros(shape), torch.tensor(FULL_IMAGE).repeat(*shape, 1)
+        # NumPy's: filling tensors row by row took 12 ms of a step of 96 images.
+        patch, text = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        weight = np.zeros(shape, dtype=np.float32)
+        corners = np.tile(np.array(FULL_IMAGE, dtype=np.float32), (*shape, 1))
         for row, number in enumerate(images):
             patches, names, weights, boxes = zip(*shown[number], strict=True)
             length = len(patches)
-            patch[row, :length] = torch.tensor(patches)
-            text[row, :length] = torch.tensor([column[name] for name in names])
+            patch[row, :length] = patches
+            text[row, :length] = [column[name] for name in names]
             # Padding repeats a true pair, so that it is left out where pairs are.
             patch[row, length:], text[row, length:] = patch[row, 0], text[row, 0]
-            weight[row, :length] = torch.tensor(weights)
-            corners[row, :length] = torch.tensor(boxes)
+            weight[row, :length] = weights
+            corners[row, :length] = boxes
         return {
             "image": torch.tensor(images, dtype=torch.long),
-            "patch": patch,
-            "text": text,
-            "weight": weight,
-            "box": box_convert(corners, "xyxy", "cxcywh"),
+            "patch": torch.from_numpy(patch),
+            "text": torch.from_numpy(text),
+            "weight": torch.from_numpy(weight),
+            "box": box_convert(torch.from_numpy(corners), "xyxy", "cxcywh"),
             "keys": numbers,
             "tokens": self._texts.batch(numbers) if numbers and self.weights.names else {},
             "regions": sum(map(len, visible)),
