@@ -48,10 +48,6 @@ first_language_model() { # SEED
   language_model "$1" "$at/world" llm "" --preset pocket
 }
 
-remedied_language_model() { # the first one, and more text
-  language_model "${seeds[0]}" "$first/complete" llm-remediated 700k --from "$first/llm"
-}
-
 encoder() { # SEED
   local at=$home/seed-$1
   make pretrain-encoder "$at/world/pairs/train.parquet" --seed "$1" --out "$at/encoder-sighted"
@@ -105,7 +101,7 @@ remedy() { # NAME: the model after it, and its accuracy
       ;;
     language)
       llm=$first/llm-remediated
-      remedied_language_model
+      language_model "$seed" "$first/complete" llm-remediated 700k --from "$first/llm"
       ;;
     projector) captions=$first/complete/captions/train.parquet ;;
     tuning) model=$first/captioned instructions=$first/complete/instructions/train.parquet steps=600 ;;
@@ -130,8 +126,6 @@ mapfile -t commands < <(each world)
 if [ ${#remedies[@]} -gt 0 ]; then commands+=(complete_world); fi
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each encoder; each first_language_model)
-# Here, where a process would wait for the last encoder.
-if tries language; then commands[${#seeds[@]}]+="; remedied_language_model"; fi
 run_in_parallel "${commands[@]}"
 mapfile -t commands < <(each model)
 after=() later=()
