@@ -7,13 +7,13 @@ and 5.6 as a product (9.3 and 10.9 in fp32).
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from priorkit.models.kernels.replaced_forward import replaced_forward
 
 
 def embedded_patches(convolution: Any, pixels: Tensor) -> Tensor:
@@ -27,17 +27,9 @@ def embedded_patches(convolution: Any, pixels: Tensor) -> Tensor:
     return embedded.permute(0, 3, 1, 2)
 
 
-@contextmanager
-def patches_by_product(*models: nn.Module) -> Generator[None]:
+def patches_by_product(*models: nn.Module) -> AbstractContextManager[None]:
     """Within the context, let convolutions of these models whose patches do not overlap be products on CPUs."""
-    owners: list[Any] = [module for model in models for module in model.modules() if _embeds_patches(module)]
-    for owner in owners:
-        owner.forward = partial(_forward, owner)
-    try:
-        yield
-    finally:
-        for owner in owners:
-            del owner.forward
+    return replaced_forward(models, _embeds_patches, _forward)
 
 
 def _embeds_patches(module: nn.Module) -> bool:

@@ -9,13 +9,13 @@ in passes of their own 377 ms.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+from priorkit.models.kernels.replaced_forward import replaced_forward
 
 SLOPE = 1.702
 
@@ -27,23 +27,15 @@ def quick_gelu_mlp(mlp: Any, hidden_states: Tensor) -> Tensor:
     return functional.linear(functional.silu(inner), second.weight / SLOPE, second.bias)
 
 
-@contextmanager
-def fused_quick_gelu(*models: nn.Module) -> Generator[None]:
+def fused_quick_gelu(*models: nn.Module) -> AbstractContextManager[None]:
     """Within the context, let the MLPs of these models compute as :func:`quick_gelu_mlp`.
 
     Those whose layers are not plain (with adapters, say) are left as they are.
     """
-    owners: list[Any] = [
-        module
-        for model in models
-        for module in model.modules()
-        if type(getattr(module, "activation_fn", None)).__name__ == "QuickGELUActivation"
-        and all(type(getattr(module, name, None)) is nn.Linear for name in ("fc1", "fc2"))
-    ]
-    for owner in owners:
-        owner.forward = partial(quick_gelu_mlp, owner)
-    try:
-        yield
-    finally:
-        for owner in owners:
-            del owner.forward
+    return replaced_forward(models, _is_plain_quick_gelu, quick_gelu_mlp)
+
+
+def _is_plain_quick_gelu(module: Any) -> bool:
+    return type(getattr(module, "activation_fn", None)).__name__ == "QuickGELUActivation" and all(
+        type(getattr(module, name, None)) is nn.Linear for name in ("fc1", "fc2")
+    )

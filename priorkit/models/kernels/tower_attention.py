@@ -7,15 +7,14 @@ arithmetic: 42 ms instead of 52 in bf16, 102 instead of 107 in fp32.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priorkit.models.kernels.replaced_forward import replaced_forward
 from priorkit.models.kernels.softmax_attention import softmax_attention
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -47,22 +46,12 @@ def tower_attention(
     return attention.out_proj(attended), None
 
 
-@contextmanager
-def fused_tower_attention(*models: nn.Module) -> Generator[None]:
+def fused_tower_attention(*models: nn.Module) -> AbstractContextManager[None]:
     """Within the context, let the attention of these models' towers compute as :func:`tower_attention` on CPUs.
 
     Attention with dropout or adapters, or other than plain, is left as it is.
     """
-    owners: list[Any] = [
-        module for model in models for module in model.modules() if _is_plain_tower_attention(module)
-    ]
-    for owner in owners:
-        owner.forward = partial(_forward, owner)
-    try:
-        yield
-    finally:
-        for owner in owners:
-            del owner.forward
+    return replaced_forward(models, _is_plain_tower_attention, _forward)
 
 
 def _is_plain_tower_attention(module: Any) -> bool:
