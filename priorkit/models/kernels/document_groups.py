@@ -105,8 +105,8 @@ def attention_by_document(
 class _Taken(torch.autograd.Function):
     """Chosen rows ``[chosen, width]`` of a matrix ``[rows, width]``.
 
-    The gradient takes rows too, by the inverse choice, instead of adding them up as ``index_select``'s does; rows that
-    stand for no token have none.
+    The gradient takes rows too, by the inverse choice, instead of adding them up as ``index_select``'s does; the gradient of
+    padding is 0.
     """
 
     @staticmethod

@@ -167,7 +167,7 @@ class RegionTerm:
         column = {number: row for row, number in enumerate(numbers)}
         most = max(map(len, shown))
         shape = len(images), most
-        # NumPy's: filling tensors row by row took 12 ms of a step of 96 images.
+        # NumPy's: filling tensors row by row took 10 to 13 ms of a step of 96 images, profiled.
         patch, text = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         weight = np.zeros(shape, dtype=np.float32)
         corners = np.tile(np.array(FULL_IMAGE, dtype=np.float32), (*shape, 1))
