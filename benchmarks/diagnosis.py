@@ -64,7 +64,7 @@ def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamp
         recipe["across_worlds"] = across_worlds(worlds, rule, seed=seed, resamples=resamples)[FITTED]
     model = fit_on_worlds(worlds, measures, rule, recipe)
     model.save(out)
-    return {"measures": list(model.measures), "classes": list(model.classes), **model.recipe}
+    return {"measures": model.measures, "parts": list(model.parts), **model.recipe}
 
 
 def entities_of(

@@ -172,6 +172,13 @@ def test_the_model_that_ships_gives_verdicts_and_needs_its_evidence(artifacts, c
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["calibrated"] is True
     assert results["verdict_model"]["across_worlds"]["balanced_accuracy"]["low"] > 0.85
+    table = pq.read_table(tmp_path / "out" / "table.parquet").to_pydict()
+    for part in ("encoder", "language", "projector", "tuning"):
+        faults = table[f"{part}_fault"]
+        assert all(0 <= fault <= 1 for fault in faults)
+        assert [part in parts.split(", ") for parts in table["weak_parts"]] == [
+            fault >= 0.5 for fault in faults
+        ]
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,16 @@ from __future__ import annotations
 # pyright: reportUnknownArgumentType=false
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from priorkit.analysis.diagnosis.measures import COUNTS, MEASURES, NONE, VERDICTS
+from priorkit.analysis.diagnosis.measures import COUNTS, MEASURES, VERDICTS
 from priorkit.analysis.diagnosis.stored import Diagnosis
 from priorkit.analysis.diagnosis.validation import Causes, planted_cause, validate
 from priorkit.analysis.diagnosis.verdict_model import (
+    ACCURACY,
     VerdictModel,
     fit,
     fitted_verdicts,
@@ -31,19 +31,16 @@ Floats = NDArray[np.float64]
 World = tuple[Diagnosis, Causes]
 
 FITTED, WITHOUT_COUNTS, GIVEN = "fitted", "fitted without counts of data", "given model"
-BASELINES = {"rank_e": ("accuracy", "rank_e"), "blind accuracy": ("accuracy", "blind_accuracy")}
-"""Naming accuracy with one piece of evidence alone, fitted as all together are; they never abstain."""
+BASELINES = {"rank_e": (ACCURACY, "rank_e"), "blind accuracy": (ACCURACY, "blind_accuracy")}
+"""Naming accuracy and one piece of evidence, by multinomial regression; they never abstain."""
 
 
 def shared_measures(diagnoses: Sequence[Diagnosis]) -> list[str]:
-    """``accuracy`` and the measures that all diagnoses have and that are evidence of a part."""
+    """The measures that all diagnoses have and that are evidence of a part."""
     return [
-        "accuracy",
-        *(
-            measure.name
-            for measure in MEASURES
-            if measure.part and all(measure.name in diagnosis.evidence.measures for diagnosis in diagnoses)
-        ),
+        measure.name
+        for measure in MEASURES
+        if measure.part and all(measure.name in diagnosis.evidence.measures for diagnosis in diagnoses)
     ]
 
 
@@ -55,20 +52,19 @@ def fails(diagnosis: Diagnosis, rule: DecisionRule) -> NDArray[np.bool_]:
 
 def training_rows(
     worlds: Sequence[World], measures: Sequence[str], rule: DecisionRule
-) -> tuple[Floats, list[str]]:
-    """Standardized evidence and causes of all entities with one planted cause that fail, or with none."""
+) -> tuple[Floats, list[frozenset[str]]]:
+    """Standardized evidence and causes of all entities with planted causes that fail, and of those without one."""
     features: list[Floats] = []
-    causes: list[str] = []
+    causes: list[frozenset[str]] = []
     for diagnosis, planted in worlds:
         failing = fails(diagnosis, rule)
         values = standardized(diagnosis.evidence, diagnosis.controls, measures)
         for row, entity in enumerate(diagnosis.evidence.entities):
-            cause = planted_cause(planted[entity]) if entity in planted else ""
-            if cause == NONE or (cause and failing[row]):
+            if entity in planted and (failing[row] or not planted[entity]):
                 features.append(values[row])
-                causes.append(cause)
+                causes.append(planted[entity])
     if not features:
-        raise InputError("no entity has one known cause")
+        raise InputError("no entity has known causes")
     return np.stack(features), causes
 
 
@@ -78,13 +74,27 @@ def fit_on_worlds(
     rule: DecisionRule,
     recipe: Mapping[str, Any] | None = None,
 ) -> VerdictModel:
-    """Fit a verdict model to the entities of known cause of several worlds.
+    """Fit a verdict model to the entities of known causes of several worlds.
 
     Raises:
-        InputError: fewer than two causes.
+        InputError: no part is at fault in some of them and sound in others.
     """
     features, causes = training_rows(worlds, measures, rule)
     return fit(features, causes, measures, recipe=recipe)
+
+
+def _baseline(
+    worlds: Sequence[World], diagnosis: Diagnosis, measures: Sequence[str], rule: DecisionRule
+) -> tuple[list[str], Floats]:
+    """Verdicts of a multinomial regression on few measures, fitted to entities with one cause or none."""
+    from sklearn.linear_model import LogisticRegression
+
+    features, causes = training_rows(worlds, measures, rule)
+    single = [row for row, planted in enumerate(causes) if planted_cause(planted)]
+    regression = LogisticRegression(class_weight="balanced", max_iter=5000)
+    regression.fit(features[single], [planted_cause(causes[row]) for row in single])
+    chances = regression.predict_proba(standardized(diagnosis.evidence, diagnosis.controls, measures))
+    return [str(regression.classes_[best]) for best in chances.argmax(1)], chances.max(1)
 
 
 def across_worlds(
@@ -113,8 +123,8 @@ def across_worlds(
     methods: dict[str, Sequence[str]] = {FITTED: measures}
     if set(COUNTS) & set(measures):
         methods[WITHOUT_COUNTS] = [name for name in measures if name not in COUNTS]
-    methods |= {
-        f"{name} alone": columns
+    baselines = {
+        name: columns
         for name, columns in BASELINES.items()
         if all(columns[-1] in diagnosis.evidence.measures for diagnosis, _ in worlds)
     }
@@ -129,15 +139,16 @@ def across_worlds(
         if not others:
             continue
         _, causes = training_rows(others, measures, rule)
-        most, count = Counter(causes).most_common(1)[0]
+        single = Counter(cause for planted in causes if (cause := planted_cause(planted)))
+        most, count = single.most_common(1)[0]
         size = len(diagnosis.evidence.entities)
-        collected["majority"].append(([most] * size, np.full(size, count / len(causes))))
+        collected["majority"].append(([most] * size, np.full(size, count / single.total())))
         for name, columns in methods.items():
             model = fit_on_worlds(others, columns, rule)
-            least = rule.least_probability if name in (FITTED, WITHOUT_COUNTS) else 0.0
-            chosen = replace(rule, least_probability=least)
-            found = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, chosen)
+            found = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, rule)
             collected.setdefault(name, []).append((found.verdict, found.probability))
+        for name, columns in baselines.items():
+            collected.setdefault(f"{name} alone", []).append(_baseline(others, diagnosis, columns, rule))
     return {
         name: _validated(worlds, verdicts, rule, seed, resamples)
         for name, verdicts in collected.items()
@@ -253,7 +264,7 @@ def forecast(
     if len(shared) < 2 * folds:
         raise InputError(f"{len(shared)} entities are too few for a forecast with {folds} folds")
     target = after.evidence.accuracy.value[[row[before.evidence.entities[number]] for number in shared]]
-    columns: dict[str, list[str]] = {"evidence": shared_measures([before]), "mean": []}
+    columns: dict[str, list[str]] = {"evidence": [ACCURACY, *shared_measures([before])], "mean": []}
     if "rank_e" in before.evidence.measures:
         columns["rank_e"] = ["rank_e"]
     errors = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,15 @@ Part = Literal["encoder", "language", "projector", "tuning"]
 
 PARTS: tuple[Part, ...] = ("encoder", "language", "projector", "tuning")
 """Parts in the order in which they are tested: what comes later also looks weak where an earlier one fails."""
+
+FED_BY: Mapping[Part, tuple[Part, ...]] = {
+    "encoder": (),
+    "language": (),
+    "projector": ("encoder", "language"),
+    "tuning": ("encoder", "language", "projector"),
+}
+"""Parts whose weakness also shows in the evidence of a part: an unknown image in all that is made of it, an unknown name in
+retrieval and in the answer."""
 
 NONE, UNDECIDED = "none", "not decidable"
 VERDICTS = ("encoder", "projector", "language", "tuning", NONE, UNDECIDED)

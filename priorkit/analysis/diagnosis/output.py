@@ -61,6 +61,8 @@ def write_table_of_entities(
     }
     for part, values in verdicts.adjusted.items():
         columns[f"{part}_adjusted_p"] = [finite(float(value)) for value in values]
+    for part, values in verdicts.faults.items():
+        columns[f"{part}_fault"] = values.tolist()
     if verdicts.weak_parts:
         columns["weak_parts"] = [", ".join(parts) for parts in verdicts.weak_parts]
     empty: dict[str, Any] = {

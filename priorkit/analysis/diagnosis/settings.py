@@ -117,7 +117,11 @@ class DiagnoseSettings(EntityImageSettings, RuntimeSettings, StepSettings):
         0.1, "Accepted share of wrong ones among the entities given to a part.", gt=0, lt=1
     )
     least_probability: float = option(
-        0.75, "Probability below which nothing is decided.", ge=0.5, lt=1, advanced=True
+        0.75,
+        "Probability from which an entity counts as working, and is a control, or as failing.",
+        ge=0.5,
+        lt=1,
+        advanced=True,
     )
     question: str = option("What is shown in the image?", "Question for the name.", advanced=True)
     presence_question: str = option(

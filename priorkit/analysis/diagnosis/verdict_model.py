@@ -1,7 +1,9 @@
-"""A fitted verdict model: multinomial logistic regression on the evidence, whose coefficients are data.
+"""A fitted verdict model: a logistic regression for each part, whose coefficients are data.
 
-It is fitted to entities whose cause is known because it was planted in a world, and stored as JSON with its training
-recipe. Evidence is measured from the controls, ``(value - median) / spread`` with their median and scaled median absolute
+Each regression gives the probability that its part is at fault, from the part's own evidence and that of the parts that
+feed it (:data:`priorkit.analysis.diagnosis.measures.FED_BY`). They are fitted to entities whose causes are known because
+they were planted in a world, entities with several causes among them, and stored as JSON with their training recipe.
+Evidence is measured from the controls, ``(value - median) / spread`` with their median and scaled median absolute
 deviation, so that models of different sizes can be compared with the same coefficients. Reciprocal ranks are measured by
 their ratio, ``log(value / median)``: some controls work in spite of a weak part, which inflates a spread.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,59 +23,89 @@ import numpy as np
 from numpy.typing import NDArray
 
 from priorkit.analysis.diagnosis.evidence import Evidence
-from priorkit.analysis.diagnosis.measures import BY_RATIO, MEASURES, UNDECIDED, VERDICTS
+from priorkit.analysis.diagnosis.measures import (
+    BY_RATIO,
+    FED_BY,
+    MEASURES,
+    NONE,
+    PARTS,
+    UNDECIDED,
+    Part,
+    measures_of,
+)
 from priorkit.analysis.diagnosis.verdicts import DecisionRule, Verdicts, works_probability
 from priorkit.core.errors import InputError
 from priorkit.core.json_text import parse_json
 
 Floats = NDArray[np.float64]
 
-FORMAT = "priorkit verdict model 2"
+FORMAT = "priorkit verdict model 3"
 LIMIT = 5.0
 """Distance from the controls beyond which evidence counts no more: in units of their spread, or of log ratios."""
-CLASSES = tuple(verdict for verdict in VERDICTS if verdict != UNDECIDED)
-_ACCURACY = "accuracy"
-_KNOWN = (_ACCURACY, *(measure.name for measure in MEASURES))
+ACCURACY = "accuracy"
+_KNOWN = frozenset(measure.name for measure in MEASURES)
+_EVEN = 0.5
+"""More probable than not."""
 _MAD = 1.4826
 """Median absolute deviations of a normal distribution in one standard deviation."""
 
 
 @dataclass(frozen=True)
-class VerdictModel:
-    """Coefficients with what they were fitted to.
+class PartRegression:
+    """The probability that one part is at fault: the logistic function of a linear score.
 
     Attributes:
-        classes: verdicts, in the order of the rows.
-        measures: columns of the evidence, ``accuracy`` among them.
-        coefficients: ``[classes, measures]``.
-        intercepts: ``[classes]``.
-        recipe: how it was fitted: data, regularization, versions, measured accuracy.
+        coefficients: by measure, of evidence as :func:`standardized` gives it.
+        intercept: of the score.
     """
 
-    classes: Sequence[str]
-    measures: Sequence[str]
-    coefficients: Floats
-    intercepts: Floats
+    coefficients: Mapping[str, float]
+    intercept: float
+
+    def probability(self, features: Mapping[str, Floats]) -> Floats:
+        """``[entities]``, from the measures by name, each ``[entities]``."""
+        from scipy.special import expit
+
+        scores = sum((weight * features[name] for name, weight in self.coefficients.items()), np.zeros(()))
+        return np.asarray(expit(scores + self.intercept), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class VerdictModel:
+    """A regression for each part, with what they were fitted to.
+
+    Attributes:
+        parts: the regressions, parts in the order of :data:`priorkit.analysis.diagnosis.measures.PARTS`.
+        recipe: how they were fitted: data, regularization, versions, measured accuracy.
+    """
+
+    parts: Mapping[Part, PartRegression]
     recipe: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def probabilities(self, features: Floats) -> Floats:
-        """Softmax of the linear scores: ``[entities, classes]``.
+    @property
+    def measures(self) -> list[str]:
+        """All evidence that the regressions need, in the order of the table."""
+        needed = {name for regression in self.parts.values() for name in regression.coefficients}
+        return [measure.name for measure in MEASURES if measure.name in needed]
+
+    def faults(self, features: Floats, measures: Sequence[str]) -> Floats:
+        """The probability that each part is at fault, ``[entities, parts]``.
 
         Args:
             features: ``[entities, measures]``, from :func:`standardized`.
+            measures: names of the columns.
         """
-        scores = features @ self.coefficients.T + self.intercepts
-        scores = np.exp(scores - scores.max(1, keepdims=True))
-        return scores / scores.sum(1, keepdims=True)
+        columns = {name: features[:, number] for number, name in enumerate(measures)}
+        return np.stack([regression.probability(columns) for regression in self.parts.values()], axis=1)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
         content = {
             "format": FORMAT,
-            "classes": list(self.classes),
-            "measures": list(self.measures),
-            "coefficients": self.coefficients.tolist(),
-            "intercepts": self.intercepts.tolist(),
+            "parts": {
+                part: {"intercept": regression.intercept, "coefficients": dict(regression.coefficients)}
+                for part, regression in self.parts.items()
+            },
             "recipe": dict(self.recipe),
         }
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -83,41 +115,43 @@ def read_verdict_model(path: Path) -> VerdictModel:
     """Read what :meth:`VerdictModel.save` wrote.
 
     Raises:
-        InputError: it is no such file, or the numbers do not fit together.
+        InputError: it is no such file, or names an unknown part or measure.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"not a readable verdict model: {error}", where=str(path)) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f'not a verdict model; expected JSON with "format": "{FORMAT}"', where=str(path))
-    try:
-        model = VerdictModel(
-            [str(name) for name in content["classes"]],
-            [str(name) for name in content["measures"]],
-            np.array(content["coefficients"], dtype=np.float64),
-            np.array(content["intercepts"], dtype=np.float64),
-            dict(content["recipe"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"not a verdict model: {error!r}", where=str(path)) from None
-    shape = (len(model.classes), len(model.measures))
-    if model.coefficients.shape != shape or model.intercepts.shape != shape[:1]:
         raise InputError(
-            f"{shape[0]} classes and {shape[1]} measures, but coefficients {model.coefficients.shape}",
+            f'not a verdict model; expected JSON with "format": "{FORMAT}"',
             where=str(path),
+            hint="one of an earlier format has to be fitted again",
         )
-    unknown = (set(model.classes) - set(CLASSES)) | (set(model.measures) - set(_KNOWN))
-    finite = np.isfinite(model.coefficients).all() and np.isfinite(model.intercepts).all()
-    if unknown or not finite:
-        what = f"unknown: {', '.join(sorted(unknown))}" if unknown else "a coefficient is not finite"
+    try:
+        regressions = {
+            str(part): PartRegression(
+                {str(name): float(weight) for name, weight in given["coefficients"].items()},
+                float(given["intercept"]),
+            )
+            for part, given in content["parts"].items()
+        }
+        recipe = dict(content["recipe"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"not a verdict model: {error!r}", where=str(path)) from None
+    unknown = set(regressions) - set(PARTS)
+    unknown |= {name for regression in regressions.values() for name in regression.coefficients} - _KNOWN
+    if unknown or not regressions:
+        what = f"unknown: {', '.join(sorted(unknown))}" if unknown else "it has no parts"
         raise InputError(what, where=str(path))
-    return model
+    for part, regression in regressions.items():
+        if not np.isfinite([regression.intercept, *regression.coefficients.values()]).all():
+            raise InputError(f"{part}: a coefficient is not finite", where=str(path))
+    return VerdictModel({part: regressions[part] for part in PARTS if part in regressions}, recipe)
 
 
 def missing_measures(model: VerdictModel, evidence: Evidence) -> list[str]:
     """Measures that a model needs and the evidence lacks."""
-    return [name for name in model.measures if name != _ACCURACY and name not in evidence.measures]
+    return [name for name in model.measures if name not in evidence.measures]
 
 
 def standardized(evidence: Evidence, controls: NDArray[np.bool_], measures: Sequence[str]) -> Floats:
@@ -130,7 +164,7 @@ def standardized(evidence: Evidence, controls: NDArray[np.bool_], measures: Sequ
     """
     columns: list[Floats] = []
     for name in measures:
-        if name == _ACCURACY:
+        if name == ACCURACY:
             columns.append(np.nan_to_num(evidence.accuracy.value))
             continue
         values = evidence.measures[name].value
@@ -148,66 +182,105 @@ def standardized(evidence: Evidence, controls: NDArray[np.bool_], measures: Sequ
     return np.stack(columns, axis=1)
 
 
+def single_causes(faults: Floats) -> Floats:
+    """The probability that one part and no other is at fault, and last that none is: ``[entities, parts + 1]``.
+
+    What is left to 1 is the probability of several causes. Parts are independent given the evidence.
+
+        >>> single_causes(np.array([[0.9, 0.5]])).round(2).tolist()
+        [[0.45, 0.05, 0.05]]
+
+    Args:
+        faults: ``[entities, parts]``, from :meth:`VerdictModel.faults`.
+    """
+    parts = faults.shape[1]
+    alternatives = [
+        np.prod(np.where(np.arange(parts) == cause, faults, 1 - faults), axis=1) for cause in range(parts + 1)
+    ]
+    return np.stack(alternatives, axis=1)
+
+
 def fitted_verdicts(
     model: VerdictModel, evidence: Evidence, controls: NDArray[np.bool_], rule: DecisionRule
 ) -> Verdicts:
-    """The most probable verdict of each entity; not decidable below the rule's least probability."""
-    probabilities = model.probabilities(standardized(evidence, controls, model.measures))
-    best = probabilities.argmax(1)
-    probability = probabilities[np.arange(len(best)), best]
-    decided = (probability >= rule.least_probability) & (evidence.images > 0)
-    verdict = [
-        str(model.classes[number]) if known else UNDECIDED
-        for number, known in zip(best, decided, strict=True)
-    ]
+    """What is more probable than all else: that the entity works, or that one part and no other is at fault.
+
+    ``none`` is the verdict of entities that more probably work than fail, and of those none of whose parts is at fault.
+    Where several parts probably are, no verdict is given, and ``weak_parts`` names them.
+    """
     works = works_probability(evidence.right, evidence.images, rule.works_from)
-    return Verdicts(verdict, np.where(decided, probability, np.nan), works)
+    faults = model.faults(standardized(evidence, controls, model.measures), model.measures)
+    by_part: dict[Part, Floats] = {part: faults[:, number] for number, part in enumerate(model.parts)}
+    causes = single_causes(faults)
+    names: list[str] = [*model.parts, NONE]
+    verdict: list[str] = []
+    probability = np.full(len(works), np.nan)
+    weak_parts: list[list[Part]] = []
+    for entity, chance in enumerate(works):
+        weak_parts.append([part for part in model.parts if by_part[part][entity] >= _EVEN])
+        best = int(causes[entity].argmax())
+        if evidence.images[entity] == 0:
+            verdict.append(UNDECIDED)
+        elif chance >= _EVEN:
+            verdict.append(NONE)
+            probability[entity] = chance
+        elif causes[entity, best] >= _EVEN:
+            verdict.append(names[best])
+            probability[entity] = causes[entity, best]
+        else:
+            verdict.append(UNDECIDED)
+    return Verdicts(verdict, probability, works, weak_parts=weak_parts, faults=by_part)
 
 
 def fit(
     features: Floats,
-    causes: Sequence[str],
+    causes: Sequence[Collection[str]],
     measures: Sequence[str],
     *,
-    strength: float = 1.0,
+    strength: float = 3.0,
     recipe: Mapping[str, Any] | None = None,
 ) -> VerdictModel:
-    """Fit the coefficients to entities of known cause.
+    """Fit the coefficients to entities of known causes.
+
+    A part without evidence among the measures, or that is at fault in no entity or in all, gets no regression.
 
     Args:
         features: ``[entities, measures]``, from :func:`standardized`.
-        causes: of each entity, one verdict other than ``not decidable``.
+        causes: of each entity the parts at fault.
         measures: names of the columns.
         strength: C of scikit-learn's ``LogisticRegression``, the inverse of its L2 penalty.
         recipe: what else belongs to the training recipe.
 
     Raises:
-        InputError: the entities have fewer than two causes.
+        InputError: no part can be fitted.
     """
     import sklearn
     from sklearn.linear_model import LogisticRegression
 
-    found = sorted(set(causes), key=CLASSES.index)
-    if len(found) < 2:
-        raise InputError(
-            f"a verdict model needs entities of two causes at least, got {', '.join(found) or 'none'}"
+    parts: dict[Part, PartRegression] = {}
+    for part in PARTS:
+        target = np.array([part in planted for planted in causes])
+        read = {name for source in (part, *FED_BY[part]) for name in measures_of(source)}
+        columns = [number for number, name in enumerate(measures) if name in read]
+        own = set(measures_of(part)) & set(measures)
+        if not own or target.all() or not target.any():
+            continue
+        # Balanced: how often each part is at fault in a world of planted causes says nothing about other models.
+        regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, tol=1e-8)
+        regression.fit(features[:, columns], target)
+        weights = dict(
+            zip((measures[number] for number in columns), regression.coef_[0].tolist(), strict=True)
         )
-    target = np.array([found.index(cause) for cause in causes])
-    # Balanced: how often each part is at fault in a world of planted causes says nothing about other models.
-    regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, tol=1e-8)
-    regression.fit(features, target)
-    coefficients = np.asarray(regression.coef_, dtype=np.float64)
-    intercepts = np.asarray(regression.intercept_, dtype=np.float64)
-    if len(found) == 2:
-        # One row for the second class; softmax of (0, score) is the same model.
-        coefficients = np.concatenate([np.zeros_like(coefficients), coefficients])
-        intercepts = np.concatenate([np.zeros_like(intercepts), intercepts])
+        parts[part] = PartRegression(weights, float(regression.intercept_[0]))
+    if not parts:
+        raise InputError("a verdict model needs entities of which a part is at fault, and others")
     about = {
-        "entities": len(target),
-        "entities_by_cause": {cause: int((target == number).sum()) for number, cause in enumerate(found)},
+        "entities": len(causes),
+        "entities_by_part": {part: sum(part in planted for planted in causes) for part in parts},
+        "entities_without_cause": sum(not planted for planted in causes),
         "regularization_c": strength,
         "class_weight": "balanced",
         "scikit_learn": sklearn.__version__,
         **(recipe or {}),
     }
-    return VerdictModel(found, list(measures), coefficients, intercepts, about)
+    return VerdictModel(parts, about)

