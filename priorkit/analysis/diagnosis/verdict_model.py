@@ -268,10 +268,10 @@ def fit(
         # Balanced: how often each part is at fault in a world of planted causes says nothing about other models.
         regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=5000, tol=1e-8)
         regression.fit(features[:, columns], target)
-        weights = dict(
-            zip((measures[number] for number in columns), regression.coef_[0].tolist(), strict=True)
-        )
-        parts[part] = PartRegression(weights, float(regression.intercept_[0]))
+        weights: list[float] = np.asarray(regression.coef_, dtype=np.float64).ravel().tolist()
+        (intercept,) = np.asarray(regression.intercept_, dtype=np.float64).ravel().tolist()
+        named = dict(zip((measures[number] for number in columns), weights, strict=True))
+        parts[part] = PartRegression(named, intercept)
     if not parts:
         raise InputError("a verdict model needs entities of which a part is at fault, and others")
     about = {
