@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def plan(settings: PretrainEncoderSettings, inputs: Inputs) -> Plan[dict[str, Any]]:
     """Check the preset, the pairs' columns or members, and the batch."""
     from priorkit.data.columns import check_image_folders
-    from priorkit.data.images.pairs import check_pairs, check_regions
+    from priorkit.data.pairs.reading import check_pairs, check_regions
     from priorkit.models.vision.building import preset_shape, read_shape
     from priorkit.training.pretraining.region_check import check_region_options
 

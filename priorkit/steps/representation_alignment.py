@@ -10,12 +10,12 @@ from priorkit.core.process import runtime
 from priorkit.core.step import Step
 from priorkit.core.work import Inputs, Plan, Work
 from priorkit.data.columns import check_image_folders, layout_of
-from priorkit.data.images.image_check import image_check
-from priorkit.data.images.pairs import Pairs, check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.tables import write_table
+from priorkit.data.pairs.reading import check_pairs
+from priorkit.data.pairs.stored_pairs import Pairs
 from priorkit.inference.alignment_settings import AlignmentSettings
-from priorkit.inference.images.feature_cache import image_status_folder
+from priorkit.inference.images.input_pairs import read_input_pairs
 
 if TYPE_CHECKING:
     from priorkit.inference.alignment import Alignment, Representation
@@ -166,9 +166,7 @@ def _pairs(
     settings: AlignmentSettings, work: Work[None], rejects: Rejects, started: runtime.Runtime
 ) -> tuple[Pairs, int]:
     """The pairs, and the number of texts that repeat others."""
-    source, layout = work.inputs.one("pairs"), layout_of(settings)
-    check = image_check(work, source, started, None if settings.limit else image_status_folder(), layout)
-    pairs = read_pairs(source.path, rejects, check, settings.limit, layout)
+    pairs = read_input_pairs(work, "pairs", started, rejects, layout_of(settings), limit=settings.limit)
     rejects.write(work.path)
     if len(pairs) <= settings.neighbours:
         raise InputError(

@@ -20,9 +20,10 @@ from priorkit.architectures.lion.plan import trained_parts
 from priorkit.architectures.lion.settings import LionSettings, stage_parts
 from priorkit.data.images.augmentation import AugmentationSettings
 from priorkit.data.images.decoding import decode
-from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import read_pairs
+from priorkit.data.pairs.stored_pairs import Pairs
 from priorkit.models.kernels import attention
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.language.chat_template import ChatTokenizer

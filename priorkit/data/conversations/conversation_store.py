@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from priorkit.data.conversations.token_mixture import draw_by_tokens
 from priorkit.data.corpus.mixing import budgets
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.shuffling import sample_ids
+from priorkit.data.spool import Spool
 
 
 class ConversationStore(Sequence[Conversation]):
@@ -35,7 +34,7 @@ class ConversationStore(Sequence[Conversation]):
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as the store
+        self._spool = Spool(folder)
         self._ends = array("q", [0])
         self._index: NDArray[np.int64] | None = None
         self._latest: list[tuple[bytes, int]] = []
@@ -67,7 +66,7 @@ class ConversationStore(Sequence[Conversation]):
             for image, offset in zip(conversation.images, offsets, strict=True)
             if offset is None
         ]
-        self._file.writelines([len(line).to_bytes(8, "little"), line, *contents])
+        self._spool.add(len(line).to_bytes(8, "little"), line, *contents)
         *starts, end = accumulate(map(len, contents), initial=self._ends[-1] + 8 + len(line))
         if contents:
             self._latest = list(zip(contents, starts, strict=True))
@@ -79,7 +78,7 @@ class ConversationStore(Sequence[Conversation]):
 
     def seal(self) -> None:
         """Finish appending; from now on conversations can be read."""
-        self._file.flush()
+        self._spool.flush()
         self._index = np.asarray(self._ends, dtype=np.int64)
         self._ends, self._latest = array("q", [0]), []
 
@@ -93,7 +92,7 @@ class ConversationStore(Sequence[Conversation]):
         if self._index is None:
             raise ValueError("the store is not sealed yet")
         start, stop = int(self._index[index]), int(self._index[index + 1])
-        content = os.pread(self._file.fileno(), stop - start, start)
+        content = self._spool.read((start, stop - start))
         length = int.from_bytes(content[:8], "little")
         head = json.loads(content[8 : 8 + length].decode("utf-8", "surrogatepass"))
         images: list[ImageRef] = []
@@ -103,7 +102,7 @@ class ConversationStore(Sequence[Conversation]):
                 image = content[at : at + size]
                 at += size
             else:
-                image = os.pread(self._file.fileno(), size, offset)
+                image = self._spool.read((offset, size))
             images.append(ImageRef(name, None if path is None else Path(path), image or None))
         turns = tuple(Turn(role, text) for role, text in head["turns"])
         return Conversation(head["id"], turns, tuple(images), head["ability"], head["payload"])

@@ -1,1 +1,1 @@
-"""Images: decoding, entity images, image-text pairs, augmentation."""
+"""Images: decoding, entity images, regions, augmentation."""

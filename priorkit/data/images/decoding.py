@@ -8,14 +8,14 @@ import io
 import math
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from priorkit.data.spool import Spool
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -44,39 +44,6 @@ class BrokenImageError(Exception):
 
 KINDS = ("cmyk", "sixteen_bit", "animated", "rotated")
 """What makes an image unusual; all become upright 8-bit RGB, an animation its first frame."""
-
-
-class Spool:
-    """Encoded images in an unnamed file instead of memory; it vanishes with the process.
-
-    Reading is safe in threads and in forked worker processes.
-
-    Args:
-        folder: where there is room on disk.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._end = folder, 0
-
-    @cached_property
-    def _file(self) -> IO[bytes]:
-        # Created with the first image: most sources embed none.
-        return tempfile.TemporaryFile(dir=self._folder)
-
-    def add(self, content: bytes) -> tuple[int, int]:
-        """Append bytes; returns their offset and length. They can be read after :meth:`flush`."""
-        self._file.write(content)
-        self._end += len(content)
-        return self._end - len(content), len(content)
-
-    def flush(self) -> None:
-        """Make what was added readable."""
-        if self._end:
-            self._file.flush()
-
-    def read(self, span: tuple[int, int]) -> bytes:
-        """The bytes of an offset and length."""
-        return os.pread(self._file.fileno(), span[1], span[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,8 @@ from priorkit.core.process.progress import track
 from priorkit.core.process.runtime import Runtime, rank, world_size
 from priorkit.core.process.threads import streamed_in_threads
 from priorkit.core.work import Work
-from priorkit.data.images.decoding import (
-    MAX_PIXELS,
-    BrokenImageError,
-    ImageRef,
-    Spool,
-    decode_with_kinds,
-)
+from priorkit.data.images.decoding import MAX_PIXELS, BrokenImageError, ImageRef, decode_with_kinds
+from priorkit.data.spool import Spool
 
 logger = logging.getLogger(__name__)
 

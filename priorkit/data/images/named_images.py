@@ -18,12 +18,12 @@ from priorkit.data.conversations.conversation import TURN_KEYS, conversation_of
 from priorkit.data.conversations.regions import REGION_IMAGES, holds_regions, image_cell
 from priorkit.data.images.decoding import BrokenImageError, ImageRef
 from priorkit.data.images.entity_sources import EntityLayout, entity_references
-from priorkit.data.images.pairs import check_pairs, pairs_of
 from priorkit.data.images.tagged_tables import find_tables, image_cells, rows_of
 from priorkit.data.io.file_names import FileNames
 from priorkit.data.io.formats import format_of, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import files_of, read_rows
+from priorkit.data.pairs.reading import check_pairs, pairs_of
 
 References = Callable[[Path, RowLayout], Iterable[ImageRef]]
 """Yields the images of an input's rows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ class Captions:
     _CHUNK = 8192
 
     def __init__(self, encoder: Encoder, texts: Sequence[str]) -> None:
-        self.keys = torch.tensor([text_key(text) for text in texts])
+        self.keys = torch.from_numpy(np.fromiter(map(text_key, texts), np.int64, len(texts)))
         self._padding = {"input_ids": int(getattr(encoder.tokenizer, "pad_token_id", None) or 0)}
         fixed_length = _pads_to_fixed_length(encoder)
         flat: dict[str, list[Tensor]] = {}
@@ -40,17 +41,19 @@ class Captions:
             used = _used_tokens(tokens, fixed_length)
             lengths.append(used.sum(dim=1))
             for name, value in tokens.items():
-                flat.setdefault(name, []).append(value[used].to(torch.int32))
+                # Masks and types are small numbers.
+                kept = torch.int32 if name == "input_ids" else torch.int8
+                flat.setdefault(name, []).append(value[used].to(kept))
         # All tokens in one tensor, and where each text ends: ten million captions fit in memory.
         self._flat = {name: torch.cat(parts) for name, parts in flat.items()}
-        self._ends = torch.cat(lengths).cumsum(0).tolist()
+        self._ends = np.concatenate([[0], torch.cat(lengths).cumsum(0).numpy()])
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._ends) - 1
 
     def batch(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Token ids and mask of some texts, int64 ``[texts, longest]``."""
-        spans = [(self._ends[index - 1] if index else 0, self._ends[index]) for index in indices]
+        spans = [(int(self._ends[index]), int(self._ends[index + 1])) for index in indices]
         return {
             name: nn.utils.rnn.pad_sequence(
                 [flat[start:end] for start, end in spans],

@@ -154,7 +154,8 @@ class RegionTerm:
         """
         shown: list[list[tuple[int, int, float, Corners]]] = []
         for index, regions in zip(indices, visible, strict=True):
-            texts = [self._number[self._regions[index][region.number].text] for region in regions]
+            own = self._regions[index] if regions else ()
+            texts = [self._number[own[region.number].text] for region in regions]
             shown.append(
                 [
                     (patch, text, 1 / len(region.patches), region.box)

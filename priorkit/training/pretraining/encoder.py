@@ -9,11 +9,10 @@ from priorkit.core.errors import InputError
 from priorkit.core.process.runtime import Runtime
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import decode
-from priorkit.data.images.image_check import image_check
-from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.io.rejects import Rejects
-from priorkit.inference.images.feature_cache import image_status_folder
+from priorkit.data.pairs.stored_pairs import Pairs
+from priorkit.inference.images.input_pairs import read_input_pairs
 from priorkit.models.kernels.attention import choose_attention
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder
@@ -33,12 +32,12 @@ def read_image_text_pairs(
     Raises:
         InputError: too many rows cannot be used, or none of the others has a region to train on.
     """
-    source, rejects = work.inputs.one("pairs"), Rejects(settings.reject_limit)
-    layout = settings.layout
-    check = image_check(work, source, runtime, image_status_folder(), layout)
-    pairs = read_pairs(source.path, rejects, check, layout=layout, with_regions=settings.trains_regions)
+    rejects = Rejects(settings.reject_limit)
+    pairs = read_input_pairs(
+        work, "pairs", runtime, rejects, settings.layout, with_regions=settings.trains_regions
+    )
     if settings.trains_regions and not any(pairs.regions):
-        raise InputError("no usable pair has a region", where=source.given)
+        raise InputError("no usable pair has a region", where=settings.pairs)
     rejects.write(work.path)
     return pairs, rejects
 

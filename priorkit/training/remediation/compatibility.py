@@ -13,7 +13,7 @@ from priorkit.core.options.templates import check_templates
 from priorkit.core.work import Inputs
 from priorkit.data.columns import layout_of
 from priorkit.data.images.entities import check_entities, check_names_file, read_names
-from priorkit.data.images.pairs import check_pairs
+from priorkit.data.pairs.reading import check_pairs
 from priorkit.models.vision.loading import check_encoder, load_config
 from priorkit.models.vision.towers import depth
 from priorkit.training.remediation.settings import DistillEncoderSettings, RemediationSettings

@@ -19,9 +19,10 @@ from priorkit.data.images.entities import (
     with_known_spelling,
 )
 from priorkit.data.images.image_check import image_check
-from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.stored_pairs import Pairs
 from priorkit.inference.images.feature_cache import image_status_folder
+from priorkit.inference.images.input_pairs import read_input_pairs
 from priorkit.training.remediation.settings import DistillEncoderSettings
 
 
@@ -75,9 +76,7 @@ def read_data(settings: DistillEncoderSettings, work: Work[Any], runtime: Runtim
     rejects = Rejects(settings.reject_limit)
 
     def read_pairs_of(name: str) -> Pairs:
-        source, layout = work.inputs.one(name), layout_of(settings)
-        check = image_check(work, source, runtime, image_status_folder(), layout)
-        return read_pairs(source.path, rejects, check, layout=layout)
+        return read_input_pairs(work, name, runtime, rejects, layout_of(settings))
 
     entities, held_out = _read_entity_images(settings, work, rejects, runtime)
     off_domain = read_pairs_of("off_domain") if settings.off_domain else None

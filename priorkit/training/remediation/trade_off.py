@@ -15,8 +15,8 @@ from priorkit.core.process.progress import track
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import EntityImages
-from priorkit.data.images.pairs import Pairs
 from priorkit.data.io.tables import write_table
+from priorkit.data.pairs.stored_pairs import Pairs
 from priorkit.inference.images.batches import encode_batches
 from priorkit.inference.images.features import pooled_features
 from priorkit.models.vision.encoder import Encoder, l2_normalize, zero_shot_head

@@ -26,9 +26,9 @@ from priorkit.data.columns import layout_of
 from priorkit.data.conversations.conversation import drop_broken_images
 from priorkit.data.conversations.labelled_conversations import conversation_records
 from priorkit.data.images.entities import read_entities
-from priorkit.data.images.pairs import read_pairs
 from priorkit.data.images.tagged_tables import find_tables, write_tagged
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import read_pairs
 from priorkit.evaluation.benchmarks.items_io import read_items
 from priorkit.evaluation.settings import EvaluateSettings
 from priorkit.inference.alignment_settings import AlignmentSettings

@@ -17,10 +17,10 @@ from priorkit.core.input_files import is_clutter, list_files
 from priorkit.core.inputs import resolve
 from priorkit.data.conversations.conversation import check_conversations
 from priorkit.data.images.entities import read_entities
-from priorkit.data.images.pairs import check_pairs
 from priorkit.data.images.tagged_tables import find_tables
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import files_of
+from priorkit.data.pairs.reading import check_pairs
 from priorkit.data.text.documents import text_files
 
 ROW = {

@@ -15,8 +15,8 @@ from priorkit.data.conversations.conversation import (
     drop_broken_images,
 )
 from priorkit.data.images.decoding import ImageRef
-from priorkit.data.images.pairs import check_pairs, read_pairs
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import check_pairs, read_pairs
 from tests.support.conversations import all_conversations
 
 
@@ -146,7 +146,7 @@ def test_pairs(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     rejects = Rejects(1)
     pairs = read_pairs(path, rejects)
-    assert pairs.texts == ("one",)
+    assert tuple(pairs.texts) == ("one",)
     assert len(pairs) == len(pairs.images) == 1
     assert [row["row"] for row in rejects.rows] == [2, 3]
     path.write_text('{"image": "a.png"}\n')

@@ -19,8 +19,8 @@ from priorkit.data.images import image_check
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.entities import read_entities
 from priorkit.data.images.image_check import ImageCheck, ImageStatus, cache_name
-from priorkit.data.images.pairs import read_pairs
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import read_pairs
 
 
 def content(color: tuple[int, int, int], kind: str = "PNG", mode: str = "RGB") -> bytes:
@@ -129,22 +129,22 @@ def table(path: Path, images: list[ImageRef], **columns: list[object]) -> Path:
     return path
 
 
-def test_spooled_pairs_are_those_in_memory_and_rejects_keep_their_order(tmp_path: Path) -> None:
+def test_pairs_are_those_of_the_usable_rows_and_rejects_keep_their_order(tmp_path: Path) -> None:
     texts: list[object] = [f"text {number}" for number in range(60)]
     texts[2] = texts[50] = " "
-    path = table(tmp_path / "p.parquet", refs(60, broken=(1, 20, 59), unusual=(7, 8)), text=texts)
+    images = refs(60, broken=(1, 20, 59), unusual=(7, 8))
+    path = table(tmp_path / "p.parquet", images, text=texts)
     rejects = Rejects(1.0)
-    plain = read_pairs(path, rejects)
+    pairs = read_pairs(path, rejects, ImageCheck(spool_folder=tmp_path))
     assert [row["row"] for row in rejects.rows] == [2, 3, 21, 51, 60]
-    assert (rejects.total, len(plain)) == (60, 55)
+    assert (rejects.total, len(pairs)) == (60, 55)
     assert rejects.unusual_images() == {"cmyk": 2, "sixteen_bit": 0, "animated": 0, "rotated": 0}
-    again = Rejects(1.0)
-    spooled = read_pairs(path, again, ImageCheck(spool_folder=tmp_path))
-    assert again.rows == rejects.rows
-    assert spooled.texts == plain.texts
-    assert all(ref.content is None for ref in spooled.images)
-    assert [ref.read() for ref in spooled.images] == [ref.content for ref in plain.images]
-    assert [ref.name for ref in spooled.images] == [ref.name for ref in plain.images]
+    usable = [row for row in range(60) if row not in (1, 2, 20, 50, 59)]
+    assert list(pairs.texts) == [texts[row] for row in usable]
+    assert all(ref.content is None for ref in pairs.images)
+    assert [ref.read() for ref in pairs.images] == [images[row].content for row in usable]
+    assert [ref.name for ref in pairs.images] == [f"p.parquet:{row + 1}" for row in usable]
+    assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
 
 
 def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="51 of 56 rows are broken"):
         read_pairs(tmp_path / "p.jsonl", Rejects(0.3))
     rejects = Rejects(0.3)
-    assert read_pairs(tmp_path / "p.jsonl", rejects, limit=4).texts == ("0", "2", "3", "4")
+    assert tuple(read_pairs(tmp_path / "p.jsonl", rejects, limit=4).texts) == ("0", "2", "3", "4")
     assert (rejects.total, len(rejects)) == (5, 1)
 
 

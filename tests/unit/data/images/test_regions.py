@@ -17,9 +17,9 @@ from PIL import Image
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import ImageRef
 from priorkit.data.images.masks import RunLengths
-from priorkit.data.images.pairs import check_regions, read_pairs
 from priorkit.data.images.regions import ImageRegion, read_regions
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import check_regions, read_pairs
 
 
 def png(width: int = 40, height: int = 20) -> bytes:
@@ -151,13 +151,13 @@ def test_broken_regions_reject_their_row_by_file_row_and_reason(tmp_path: Path) 
     file = table(tmp_path, [good, [{"text": "a", "box": [0.5, 0, 0.1, 1]}], [], None, good])
     rejects = Rejects(0.5)
     pairs = read_pairs(file, rejects, with_regions=True)
-    assert pairs.texts == ("t0", "t2", "t3", "t4")
-    assert pairs.regions == ((EGRET,), (), (), (EGRET,))
+    assert tuple(pairs.texts) == ("t0", "t2", "t3", "t4")
+    assert tuple(pairs.regions) == ((EGRET,), (), (), (EGRET,))
     assert [(row["file"], row["row"]) for row in rejects.rows] == [(str(file), 2)]
     assert "region 1" in str(rejects.rows[0]["reason"])
     plain = read_pairs(file, Rejects(0.0))
     assert len(plain) == 5
-    assert plain.regions == ()
+    assert tuple(plain.regions) == ()
 
 
 def test_names_of_classes_come_from_the_tables_schema(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_json_lines_and_shards_hold_the_same_fields(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png())
     row = {"caption": "Here: an egret.", "noun_chunks": [[6, 14, *EGRET.box, 0.9]]}
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"image": "a.png", **row}) + "\n")
-    assert read_pairs(tmp_path / "pairs.jsonl", Rejects(0.0), with_regions=True).regions == ((EGRET,),)
+    assert tuple(read_pairs(tmp_path / "pairs.jsonl", Rejects(0.0), with_regions=True).regions) == ((EGRET,),)
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         members = {
             "a.png": png(), "a.txt": b" Here: an egret.", "a.json": json.dumps(row).encode(),
@@ -203,7 +203,7 @@ def test_json_lines_and_shards_hold_the_same_fields(tmp_path: Path) -> None:
             archive.addfile(member, io.BytesIO(content))
     rejects = Rejects(0.9)
     pairs = read_pairs(tmp_path / "0.tar", rejects, with_regions=True)
-    assert pairs.regions == ((EGRET,), ())
+    assert tuple(pairs.regions) == ((EGRET,), ())
     assert [row["row"] for row in rejects.rows] == [3, 4]
     assert "its text is empty" in str(rejects.rows[0]["reason"])
 

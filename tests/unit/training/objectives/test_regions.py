@@ -13,10 +13,11 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss
 
 from priorkit.data.images.augmentation import AugmentationSettings
-from priorkit.data.images.pairs import Pairs, read_pairs
 from priorkit.data.images.pixels import Pixels
 from priorkit.data.images.regions import ImageRegion
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import read_pairs
+from priorkit.data.pairs.stored_pairs import Pairs
 from priorkit.models.kernels.pooled_token import pooled_token_only
 from priorkit.models.vision.building import build_encoder
 from priorkit.models.vision.encoder import Encoder

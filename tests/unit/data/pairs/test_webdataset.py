@@ -11,9 +11,9 @@ from PIL import Image
 
 from priorkit.core.errors import InputError
 from priorkit.data.images.decoding import decode
-from priorkit.data.images.pairs import check_pairs, read_pairs
-from priorkit.data.images.webdataset import samples_of
 from priorkit.data.io.rejects import Rejects
+from priorkit.data.pairs.reading import check_pairs, read_pairs
+from priorkit.data.pairs.webdataset import samples_of
 
 
 def encoded(seed: int, kind: str = "PNG") -> bytes:
@@ -53,7 +53,7 @@ def test_pairs_of_every_kind_of_member(tmp_path: Path) -> None:
     )  # fmt: skip
     rejects = Rejects(0.0)
     pairs = read_pairs(path, rejects)
-    assert pairs.texts == ("a heron", "an egret", "ein Kranich")
+    assert tuple(pairs.texts) == ("a heron", "an egret", "ein Kranich")
     assert len(rejects) == 0
     assert all(ref.span is not None and ref.content is None for ref in pairs.images)
     shown = np.asarray(decode(pairs.images[0]))
@@ -65,7 +65,7 @@ def test_a_folder_of_shards_ignores_tables_next_to_them(tmp_path: Path) -> None:
     for number in range(3):
         shard(tmp_path / f"{number:05}.tar", ("1.png", encoded(number)), ("1.txt", b"x%d" % number))
     (tmp_path / "00000_stats.json").write_text("{}")
-    assert read_pairs(tmp_path, Rejects(0.0)).texts == ("x0", "x1", "x2")
+    assert tuple(read_pairs(tmp_path, Rejects(0.0)).texts) == ("x0", "x1", "x2")
 
 
 def test_broken_members_are_counted_with_their_reason(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_broken_members_are_counted_with_their_reason(tmp_path: Path) -> None:
         add(archive, "9.txt", b"nothing")
     rejects = Rejects(1.0)
     pairs = read_pairs(path, rejects)
-    assert pairs.texts == ("fine", "a name that leads out is a label")
+    assert tuple(pairs.texts) == ("fine", "a name that leads out is a label")
     found = reasons(rejects)
     assert len(found) == 7
     for number, words in ((0, "2: no image"), (1, "3: no text"), (2, "a.tar:4"), (3, "cannot be read"),
@@ -145,7 +145,7 @@ def test_captions_in_llavas_format(tmp_path: Path) -> None:
         file.write_text(text)
         rejects = Rejects(1.0)
         pairs = read_pairs(file, rejects)
-        assert pairs.texts == ("a heron",)
+        assert tuple(pairs.texts) == ("a heron",)
         assert pairs.images[0].path == tmp_path / "1.png"
         words = " ".join(reasons(rejects))
         assert "no such image: missing.png" in words

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
@@ -14,53 +13,19 @@ from priorkit.core.errors import InputError, Problems
 from priorkit.core.input_files import list_files
 from priorkit.data.columns import RowLayout, find_column, require_column
 from priorkit.data.conversations.conversation import conversations_of, has_turns
-from priorkit.data.images import webdataset
-from priorkit.data.images.decoding import BrokenImageError, ImageRef, Spool
+from priorkit.data.images.decoding import BrokenImageError
 from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
 from priorkit.data.images.regions import REGION_FIELDS, SIZE_FIELDS, ImageRegion, read_regions
 from priorkit.data.io.formats import row_suffixes
 from priorkit.data.io.parquet import class_label_names
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import column_names, files_of, read_rows
+from priorkit.data.pairs import webdataset
+from priorkit.data.pairs.stored_pairs import Pair, Pairs, StoredPairs
 
 COMMON = RowLayout()
 CAPTION = "caption"
 """The column that GRIT's spans refer to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """An image with its text.
-
-    Attributes:
-        row: its row or sample in the file, from 1.
-        image: the image.
-        text: its text.
-        regions: parts of the image with their texts, where they were asked for.
-    """
-
-    row: int
-    image: ImageRef
-    text: str
-    regions: tuple[ImageRegion, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Images and their texts, in the order of the files.
-
-    Attributes:
-        images: where the images are.
-        texts: their texts.
-        regions: their regions, where they were asked for; else empty.
-    """
-
-    images: tuple[ImageRef, ...]
-    texts: tuple[str, ...]
-    regions: tuple[tuple[ImageRegion, ...], ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.texts)
 
 
 def check_pairs(path: Path, layout: RowLayout = COMMON) -> list[Path]:
@@ -125,37 +90,32 @@ def read_pairs(
         InputError: nothing is left, or a file is damaged.
     """
     read = Rejects(1.0)
-    spool = check.open_spool()
-    rows = _rows(check_pairs(path, layout), read, spool, layout, with_regions)
-    images: list[ImageRef] = []
-    texts: list[str] = []
-    regions: list[tuple[ImageRegion, ...]] = []
+    stored = StoredPairs(check.spool_folder, with_regions)
+    rows = _rows(check_pairs(path, layout), read, layout, with_regions)
+    usable = array("q")
     taken = 0
     while True:
-        part = _Part(islice(rows, limit - len(texts) if limit else None), read)
-        if spool is not None:
-            spool.flush()
-        statuses = check.statuses([pair.image for pair in part.pairs])
-        for index, pair in enumerate(part.pairs):
+        first = len(stored)
+        stored.add(islice(rows, limit - len(usable) if limit else None), read)
+        statuses = check.statuses(stored.images_from(first))
+        for place in range(first, len(stored)):
             # Unreadable rows before this one come first, as if rows were checked one by one.
-            taken = rejects.take_from(read, taken, part.broken_before[index])
-            status = statuses.get(index, USABLE)
+            taken = rejects.take_from(read, taken, stored.broken_before(place))
+            status = statuses.get(place - first, USABLE)
             if status.fault:
-                rejects.add(str(part.file_of(index)), pair.row, f"{pair.image.name}: {status.fault}")
+                file, row = stored.origin(place)
+                rejects.add(str(file), row, f"{stored.images[place].name}: {status.fault}")
                 continue
             rejects.accept()
             rejects.unusual.update(status.kinds)
-            images.append(pair.image)
-            texts.append(pair.text)
-            if with_regions:
-                regions.append(pair.regions)
-        if not limit or not part.pairs or len(texts) == limit:
+            usable.append(place)
+        if not limit or first == len(stored) or len(usable) == limit:
             break
     rejects.take_from(read, taken, len(read))
     rejects.raise_if_over_limit()
-    if not texts:
+    if not usable:
         raise InputError("no image-text pairs here", where=str(path))
-    return Pairs(tuple(images), tuple(texts), tuple(regions))
+    return stored.pairs(usable)
 
 
 def check_regions(path: Path, layout: RowLayout = COMMON) -> None:
@@ -182,37 +142,12 @@ def check_regions(path: Path, layout: RowLayout = COMMON) -> None:
     )
 
 
-class _Part:
-    """Pairs as they were read, their images not checked yet.
-
-    Attributes:
-        pairs: the pairs.
-        broken_before: for each how many rows were unusable before it.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[Path, Pair]], read: Rejects) -> None:
-        self.pairs: list[Pair] = []
-        self._files: list[Path] = []
-        # Eight bytes a number: there may be ten million rows.
-        self._file_of, self.broken_before = array("q"), array("q")
-        for file, pair in pairs:
-            if not self._files or self._files[-1] != file:
-                self._files.append(file)
-            self.pairs.append(pair)
-            self._file_of.append(len(self._files) - 1)
-            self.broken_before.append(len(read))
-
-    def file_of(self, place: int) -> Path:
-        """The file of a pair."""
-        return self._files[self._file_of[place]]
-
-
 def _rows(
-    files: Sequence[Path], rejects: Rejects, spool: Spool | None, layout: RowLayout, with_regions: bool
+    files: Sequence[Path], rejects: Rejects, layout: RowLayout, with_regions: bool
 ) -> Iterator[tuple[Path, Pair]]:
     for file in files:
         for pair in pairs_of(file, rejects, layout, with_regions=with_regions):
-            yield file, Pair(pair.row, pair.image.spooled(spool), pair.text, pair.regions)
+            yield file, pair
 
 
 def _is_table(file: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Image-text pairs: read from tables, captions and shards, kept on disk."""
