@@ -2,7 +2,7 @@
 
     python benchmarks/diagnosis.py validate OUT.json DIAGNOSIS=ENTITIES DIAGNOSIS=ENTITIES ...
     python benchmarks/diagnosis.py fit MODEL.json DIAGNOSIS=ENTITIES ...
-    python benchmarks/diagnosis.py remedies OUT.json BEFORE=ENTITIES encoder=AFTER language=AFTER ...
+    python benchmarks/diagnosis.py remedies OUT.json BEFORE=ENTITIES encoder=AFTER language=AFTER ... [BEFORE=ENTITIES ...]
     python benchmarks/diagnosis.py entities OUT.txt DIAGNOSIS=encoder
     python benchmarks/diagnosis.py forecast OUT.json BEFORE AFTER
 
@@ -11,8 +11,8 @@ compares the ordered tests, models fitted to the other worlds (with and without 
 instructions), and baselines on the same entities: balanced accuracy over encoder, projector, language, tuning and none
 with its interval, confusion matrix, abstentions, calibration error. ``fit`` fits to all worlds and stores with the
 coefficients what ``validate`` finds across them. ``entities`` lists those whose verdict is a cause, by ``--verdict-model``
-or as they were diagnosed. ``remedies`` tabulates the gain in accuracy by verdict and remedy.
-``forecast`` predicts the accuracy after tuning from the evidence before it. What is written is printed too.
+or as they were diagnosed. ``remedies`` tabulates the gain in accuracy by verdict and remedy, of one world
+or of several, each followed by its remedies. ``forecast`` predicts the accuracy after tuning from the evidence before it. What is written is printed too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 from priorkit.analysis.diagnosis.experiments import (
     FITTED,
+    RemediedWorld,
     World,
     across_worlds,
     fit_on_worlds,
@@ -33,7 +34,7 @@ from priorkit.analysis.diagnosis.experiments import (
     remedy_gains,
     shared_measures,
 )
-from priorkit.analysis.diagnosis.measures import VERDICTS
+from priorkit.analysis.diagnosis.measures import PARTS, VERDICTS
 from priorkit.analysis.diagnosis.stored import Diagnosis, read_diagnosis
 from priorkit.analysis.diagnosis.validation import read_causes
 from priorkit.analysis.diagnosis.verdict_model import VerdictModel, fitted_verdicts, read_verdict_model
@@ -51,6 +52,20 @@ def read_worlds(given: list[str]) -> list[World]:
             raise UsageError(f"expected DIAGNOSIS=ENTITIES, got '{text}'")
         worlds.append((read_diagnosis(Path(diagnosis)), read_causes(Path(entities))))
     return worlds
+
+
+def read_remedied(given: list[str]) -> list[RemediedWorld]:
+    """Worlds with their remedies, from ``BEFORE=ENTITIES REMEDY=AFTER ...``, one after another."""
+    worlds: list[tuple[World, dict[str, Diagnosis]]] = []
+    for text in given:
+        name, _, path = text.partition("=")
+        if name not in PARTS:
+            worlds.append((read_worlds([text])[0], {}))
+        elif worlds:
+            worlds[-1][1][name] = read_diagnosis(Path(path))
+        else:
+            raise UsageError(f"expected BEFORE=ENTITIES before the first remedy, got '{text}'")
+    return [RemediedWorld(before, after, causes) for (before, causes), after in worlds]
 
 
 def fitted(out: Path, worlds: list[World], rule: DecisionRule, seed: int, resamples: int) -> dict[str, Any]:
@@ -112,10 +127,7 @@ def main(arguments: list[str]) -> int:
         if options.experiment == "validate":
             found = across_worlds(read_worlds(options.inputs), rule, given, **bootstrap)
         elif options.experiment == "remedies":
-            ((before, causes),) = read_worlds(options.inputs[:1])
-            pairs = [text.partition("=") for text in options.inputs[1:]]
-            after = {remedy: read_diagnosis(Path(path)) for remedy, _, path in pairs}
-            found = remedy_gains(before, after, causes, **bootstrap)
+            found = remedy_gains(read_remedied(options.inputs), **bootstrap)
         else:
             before, after_tuning = (read_diagnosis(Path(path)) for path in options.inputs)
             found = forecast(before, after_tuning, **bootstrap)

@@ -7,6 +7,7 @@ from __future__ import annotations
 # pyright: reportUnknownArgumentType=false
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -177,20 +178,41 @@ def _validated(
     return validate(names, said, stated, failing, causes, seed=seed, resamples=resamples)
 
 
-def remedy_gains(
-    before: Diagnosis,
-    after: Mapping[str, Diagnosis],
-    causes: Causes | None = None,
-    *,
-    seed: int,
-    resamples: int = 1000,
-) -> dict[str, Any]:
-    """Gain in naming accuracy of the entities of each verdict by each remedy.
+@dataclass(frozen=True)
+class RemediedWorld:
+    """A world whose model was diagnosed before and after each remedy.
 
-    Args:
+    Attributes:
         before: the diagnosis whose verdicts form the groups.
         after: remedy -> diagnosis of the model after it, of the same entities.
-        causes: planted ones, by entity.
+        causes: planted ones, by entity; empty where none are known.
+    """
+
+    before: Diagnosis
+    after: Mapping[str, Diagnosis]
+    causes: Causes = field(default_factory=dict[str, frozenset[str]])
+
+    def accuracy_after(self, remedy: str) -> Floats:
+        """``[entities]``, in the order of the diagnosis before.
+
+        Raises:
+            InputError: the entities differ.
+        """
+        diagnosis = self.after[remedy]
+        row = {name: number for number, name in enumerate(diagnosis.evidence.entities)}
+        absent = [name for name in self.before.evidence.entities if name not in row]
+        if absent:
+            raise InputError(
+                f"{len(absent)} entities are missing, such as '{absent[0]}'", where=str(diagnosis.path)
+            )
+        return diagnosis.evidence.accuracy.value[[row[name] for name in self.before.evidence.entities]]
+
+
+def remedy_gains(worlds: Sequence[RemediedWorld], *, seed: int, resamples: int = 1000) -> dict[str, Any]:
+    """Gain in naming accuracy of the entities of each verdict by each remedy, all worlds together.
+
+    Args:
+        worlds: one or more, with the same remedies.
         seed: of the bootstrap.
         resamples: of the bootstrap.
 
@@ -200,19 +222,21 @@ def remedy_gains(
         the one named as their verdict, and ``recommended_is_best_of_one_cause`` of those with one planted cause.
 
     Raises:
-        InputError: the entities differ.
+        InputError: the entities of a world differ, or the remedies of the worlds.
     """
-    entities = list(before.evidence.entities)
-    accuracy: dict[str, Floats] = {}
-    for remedy, diagnosis in after.items():
-        row = {name: number for number, name in enumerate(diagnosis.evidence.entities)}
-        absent = [name for name in entities if name not in row]
-        if absent:
+    remedies = list(worlds[0].after)
+    for world in worlds[1:]:
+        if set(world.after) != set(remedies):
             raise InputError(
-                f"{len(absent)} entities are missing, such as '{absent[0]}'", where=str(diagnosis.path)
+                f"expected the remedies {', '.join(remedies)} here too, got {', '.join(world.after)}",
+                where=str(world.before.path),
             )
-        accuracy[remedy] = diagnosis.evidence.accuracy.value[[row[name] for name in entities]]
-    start, verdicts = before.evidence.accuracy.value, [str(verdict) for verdict in before.table["verdict"]]
+    accuracy = {
+        remedy: np.concatenate([world.accuracy_after(remedy) for world in worlds]) for remedy in remedies
+    }
+    start = np.concatenate([world.before.evidence.accuracy.value for world in worlds])
+    verdicts = [str(verdict) for world in worlds for verdict in world.before.table["verdict"]]
+    causes = [len(world.causes.get(name, ())) for world in worlds for name in world.before.evidence.entities]
     gains: dict[str, dict[str, dict[str, float | None]]] = {}
     best: dict[str, str] = {}
     for verdict in VERDICTS:
@@ -226,18 +250,18 @@ def remedy_gains(
         gains[verdict] = {remedy: interval.to_dict() for remedy, interval in changes.items()}
         best[verdict] = max(changes, key=lambda remedy: changes[remedy].value)
     hits = {
-        name: accuracy[verdict][row] >= max(values[row] for values in accuracy.values())
-        for row, (name, verdict) in enumerate(zip(entities, verdicts, strict=True))
+        row: accuracy[verdict][row] >= max(values[row] for values in accuracy.values())
+        for row, verdict in enumerate(verdicts)
         if verdict in accuracy
     }
-    single = [hit for name, hit in hits.items() if len((causes or {}).get(name, ())) == 1]
+    single = [hit for row, hit in hits.items() if causes[row] == 1]
     best_of = {"recommended_is_best": list(hits.values()), "recommended_is_best_of_one_cause": single}
     shares = {
         name: bootstrap_mean(values, seed=seed, resamples=resamples).to_dict() if values else None
         for name, values in best_of.items()
     }
     counted = Counter(verdicts)
-    return {"gains": gains, "best": best, **shares, "entities": len(entities), "verdicts": dict(counted)}
+    return {"gains": gains, "best": best, **shares, "entities": len(start), "verdicts": dict(counted)}
 
 
 def forecast(

@@ -62,7 +62,12 @@ def test_gains_and_forecasts_are_written(benchmark: Any, worlds: list[str], tmp_
     first, second = (text.partition("=")[0] for text in worlds)
     out = tmp_path / "gains.json"
     assert benchmark.main(["remedies", str(out), worlds[0], f"encoder={second}", "--resamples", "100"]) == 0
-    assert set(json.loads(out.read_text())["gains"]["encoder"]) == {"encoder"}
+    one = json.loads(out.read_text())
+    assert set(one["gains"]["encoder"]) == {"encoder"}
+    both = [worlds[0], f"encoder={second}", worlds[1], f"encoder={first}"]
+    assert benchmark.main(["remedies", str(out), *both, "--resamples", "100"]) == 0
+    assert json.loads(out.read_text())["entities"] == 2 * one["entities"]
+    assert benchmark.main(["remedies", str(out), f"encoder={second}"]) == 2
     assert benchmark.main(["forecast", str(out), first, second, "--resamples", "100"]) == 0
     assert set(json.loads(out.read_text())["mean_absolute_error"]) == {"evidence", "mean", "rank_e"}
 

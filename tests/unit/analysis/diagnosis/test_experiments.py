@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from priorkit.analysis.diagnosis.experiments import across_worlds, forecast, remedy_gains, shared_measures
+from priorkit.analysis.diagnosis.experiments import (
+    RemediedWorld,
+    across_worlds,
+    forecast,
+    remedy_gains,
+    shared_measures,
+)
 from priorkit.analysis.diagnosis.stored import read_diagnosis
 from priorkit.core.errors import InputError
 from tests.support.diagnosis_worlds import IMAGES, RULE, evidence_from, simulated, stored, stored_world
@@ -57,17 +63,42 @@ def test_gains_of_remedies_form_a_table(tmp_path: Path) -> None:
         right = np.where([verdict == remedy for verdict in verdicts], IMAGES, evidence.right)
         after[remedy] = stored(tmp_path / remedy, evidence_from(list(evidence.entities), right, {}))
     causes = {name: frozenset({"encoder"}) for name in list(evidence.entities)[:80]}
-    found = remedy_gains(before, after, causes, seed=0, resamples=100)
+    world = RemediedWorld(before, after, causes)
+    found = remedy_gains([world], seed=0, resamples=100)
     assert found["gains"]["encoder"]["encoder"]["value"] > 0.8
     assert found["gains"]["encoder"]["language"]["value"] == 0
     assert found["best"]["language"] == "language"
     assert found["recommended_is_best"]["value"] == 1
     assert found["recommended_is_best_of_one_cause"]["value"] == 1
     assert sum(found["verdicts"].values()) == len(evidence.entities)
-    assert remedy_gains(before, after, seed=0, resamples=100)["recommended_is_best_of_one_cause"] is None
+    unknown = RemediedWorld(before, after)
+    assert remedy_gains([unknown], seed=0, resamples=100)["recommended_is_best_of_one_cause"] is None
     fewer = stored(tmp_path / "fewer", evidence_from(["other"], np.array([1]), {}))
     with pytest.raises(InputError, match="entities are missing, such as 'entity 0'"):
-        remedy_gains(before, {"encoder": fewer}, seed=0)
+        remedy_gains([RemediedWorld(before, {"encoder": fewer})], seed=0)
+    with pytest.raises(InputError, match="expected the remedies encoder, language here too, got encoder"):
+        remedy_gains([world, RemediedWorld(before, {"encoder": fewer})], seed=0)
+
+
+def test_gains_of_several_worlds_are_those_of_all_their_entities(tmp_path: Path) -> None:
+    worlds = []
+    for seed in (1, 2):
+        evidence, _ = simulated(seed)
+        before = stored(tmp_path / f"before-{seed}", evidence)
+        right = np.full(len(evidence.entities), 3 * (seed - 1))
+        after = stored(tmp_path / f"after-{seed}", evidence_from(list(evidence.entities), right, {}))
+        worlds.append(RemediedWorld(before, {"encoder": after}))
+    one, other, both = (
+        remedy_gains(some, seed=0, resamples=100) for some in (worlds[:1], worlds[1:], worlds)
+    )
+    for verdict, row in both["gains"].items():
+        counts = [found["verdicts"].get(verdict, 0) for found in (one, other)]
+        means = [
+            found["gains"].get(verdict, {"encoder": {"value": 0}})["encoder"]["value"]
+            for found in (one, other)
+        ]
+        assert row["encoder"]["value"] == pytest.approx(np.average(means, weights=counts))
+    assert both["entities"] == one["entities"] + other["entities"]
 
 
 def test_a_forecast_from_evidence_beats_the_mean_where_evidence_decides(tmp_path: Path) -> None:
