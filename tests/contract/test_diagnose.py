@@ -179,6 +179,16 @@ def test_the_model_that_ships_gives_verdicts_and_needs_its_evidence(artifacts, c
         assert [part in parts.split(", ") for parts in table["weak_parts"]] == [
             fault >= 0.5 for fault in faults
         ]
+    undecided = [
+        parts
+        for verdict, parts in zip(table["verdict"], table["weak_parts"], strict=True)
+        if verdict == "not decidable"
+    ]
+    several = sum("," in parts for parts in undecided)
+    assert results["several_weak_parts"] == several
+    assert cli("report", tmp_path / "out", "--resamples", 100, "--out", tmp_path / "page").code == 0
+    page = (tmp_path / "page" / "report.html").read_text(encoding="utf-8")
+    assert (f", {several} of them as several parts look weak." in page) == (several > 0)
 
 
 @pytest.mark.parametrize(

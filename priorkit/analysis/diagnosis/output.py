@@ -135,6 +135,10 @@ def overall_results(
         "entities": len(evidence.entities),
         "images": len(shown),
         "verdicts": {verdict: counts.get(verdict, 0) for verdict in VERDICTS},
+        "several_weak_parts": sum(
+            verdict == UNDECIDED and len(parts) > 1
+            for verdict, parts in zip(verdicts.verdict, verdicts.weak_parts, strict=True)
+        ),
         "means": {name: interval.to_dict() for name, interval in means.items()},
         "not_measured": [measure.name for measure in MEASURES if measure.name not in evidence.measures],
         "left_out": dict(readings.left_out),

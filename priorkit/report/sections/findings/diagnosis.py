@@ -33,5 +33,8 @@ def diagnosis_finding(members: Members) -> Finding | None:
         f"{counts.get('none', 0)} there is none.",
     ]
     if open_ones := counts.get("not decidable", 0):
-        sentences.append(f"{open_ones} are not decidable.")
+        # Diagnoses made before do not say how many.
+        several: int = results.get("several_weak_parts", 0)
+        why = f", {several} of them as several parts look weak" if several else ""
+        sentences.append(f"{open_ones} are not decidable{why}.")
     return Finding(" ".join(sentences), "diagnosis")
