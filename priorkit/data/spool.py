@@ -82,7 +82,8 @@ class SpooledSequence(Sequence[T]):
     def choose(self, places: NDArray[np.int64]) -> SpooledSequence[T]:
         """The values of ascending places, in the same file."""
         chosen = SpooledSequence(None, self._encode, self._decode)
-        chosen._spool, chosen._ends, chosen._chosen = self._spool, self._ends, places
+        chosen._spool, chosen._ends = self._spool, self._ends
+        chosen._chosen = places if self._chosen is None else self._chosen[places]
         return chosen
 
     def __len__(self) -> int:

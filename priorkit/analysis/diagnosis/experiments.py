@@ -149,7 +149,7 @@ def across_worlds(
             found = fitted_verdicts(model, diagnosis.evidence, diagnosis.controls, rule)
             collected.setdefault(name, []).append((found.verdict, found.probability))
         for name, columns in baselines.items():
-            collected.setdefault(f"{name} alone", []).append(_baseline(others, diagnosis, columns, rule))
+            collected.setdefault(f"{name} only", []).append(_baseline(others, diagnosis, columns, rule))
     return {
         name: _validated(worlds, verdicts, rule, seed, resamples)
         for name, verdicts in collected.items()

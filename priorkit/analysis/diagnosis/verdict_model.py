@@ -144,6 +144,8 @@ def read_verdict_model(path: Path) -> VerdictModel:
         what = f"unknown: {', '.join(sorted(unknown))}" if unknown else "it has no parts"
         raise InputError(what, where=str(path))
     for part, regression in regressions.items():
+        if not regression.coefficients:
+            raise InputError(f"{part}: no coefficients", where=str(path))
         if not np.isfinite([regression.intercept, *regression.coefficients.values()]).all():
             raise InputError(f"{part}: a coefficient is not finite", where=str(path))
     return VerdictModel({part: regressions[part] for part in PARTS if part in regressions}, recipe)

@@ -74,9 +74,9 @@ class ImageRef:
             stream.seek(self.span[0])
             return stream.read(self.span[1])
 
-    def spooled(self, spool: Spool | None) -> ImageRef:
-        """The same image with its bytes moved from memory into the spool, if there is one."""
-        if spool is None or self.content is None:
+    def spooled(self, spool: Spool) -> ImageRef:
+        """The same image with its bytes moved from memory into the spool."""
+        if self.content is None:
             return self
         return ImageRef(self.name, span=spool.add(self.content), spool=spool)
 

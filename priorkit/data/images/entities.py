@@ -12,11 +12,12 @@ from priorkit.core.errors import InputError, Problems, nearest
 from priorkit.data.columns import NAMES, find_column
 from priorkit.data.images.decoding import IMAGE_SUFFIXES, ImageRef
 from priorkit.data.images.entity_sources import COMMON, EntityLayout, entity_references
-from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
+from priorkit.data.images.image_check import DEFAULT_CHECK, USABLE, ImageCheck
 from priorkit.data.io.formats import format_of, row_suffixes, suffix_of
 from priorkit.data.io.rejects import Rejects
 from priorkit.data.io.rows import read_rows
 from priorkit.data.shuffling import sample_ids
+from priorkit.data.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def read_entities(
     path: Path,
     rejects: Rejects,
     verify: bool = True,
-    check: ImageCheck = IN_MEMORY_CHECK,
+    check: ImageCheck = DEFAULT_CHECK,
     layout: EntityLayout = COMMON,
 ) -> EntityImages:
     """Read entity images from an ImageFolder, a folder with ``metadata.jsonl``, or tables.
@@ -79,7 +80,7 @@ def read_entities(
         InputError: there are no images, or two entities have the same name in different spellings.
     """
     listed: list[str] = []
-    spool = check.open_spool()
+    spool = Spool(check.spool_folder)
     references = [
         (entity, ref.spooled(spool)) for entity, ref in entity_references(path, rejects, listed, layout)
     ]
@@ -88,8 +89,7 @@ def read_entities(
     listed = [name_of[entity] for entity in listed]
     if layout.only:
         references, listed = _only(references, listed, layout.only, str(path))
-    if spool is not None:
-        spool.flush()
+    spool.flush()
     statuses = check.statuses([ref for _, ref in references]) if verify else {}
     usable: list[tuple[str, ImageRef]] = []
     for index, (entity, ref) in enumerate(references):

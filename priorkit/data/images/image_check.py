@@ -19,7 +19,6 @@ from priorkit.core.process.runtime import Runtime, rank, world_size
 from priorkit.core.process.threads import streamed_in_threads
 from priorkit.core.work import Work
 from priorkit.data.images.decoding import MAX_PIXELS, BrokenImageError, ImageRef, decode_with_kinds
-from priorkit.data.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ class ImageCheck:
     """How the images of a source are checked before they are used.
 
     Attributes:
-        spool_folder: where images embedded in tables are put into an unnamed file; None leaves them in memory.
+        spool_folder: where unnamed files hold images embedded in tables; None means the system's folder of
+            temporary files.
         cache_file: where statuses are kept, so that later runs over the same source need not decode its
             images again; None keeps nothing.
         shared: whether the processes of a process group share the work; else each checks everything.
@@ -60,10 +60,6 @@ class ImageCheck:
     spool_folder: Path | None = None
     cache_file: Path | None = None
     shared: bool = False
-
-    def open_spool(self) -> Spool | None:
-        """A new file for embedded images, where they are not to stay in memory."""
-        return None if self.spool_folder is None else Spool(self.spool_folder)
 
     def statuses(self, refs: Sequence[ImageRef]) -> Mapping[int, ImageStatus]:
         """Decode all images once.
@@ -107,8 +103,8 @@ class ImageCheck:
         return _from_text(text, count)
 
 
-IN_MEMORY_CHECK = ImageCheck()
-"""In memory, by this process only, nothing cached."""
+DEFAULT_CHECK = ImageCheck()
+"""By this process only, nothing cached."""
 
 
 def image_check(

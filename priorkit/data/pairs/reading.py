@@ -14,7 +14,7 @@ from priorkit.core.input_files import list_files
 from priorkit.data.columns import RowLayout, find_column, require_column
 from priorkit.data.conversations.conversation import conversations_of, has_turns
 from priorkit.data.images.decoding import BrokenImageError
-from priorkit.data.images.image_check import IN_MEMORY_CHECK, USABLE, ImageCheck
+from priorkit.data.images.image_check import DEFAULT_CHECK, USABLE, ImageCheck
 from priorkit.data.images.regions import REGION_FIELDS, SIZE_FIELDS, ImageRegion, read_regions
 from priorkit.data.io.formats import row_suffixes
 from priorkit.data.io.parquet import class_label_names
@@ -70,7 +70,7 @@ def _holds_conversations(file: Path, layout: RowLayout) -> bool:
 def read_pairs(
     path: Path,
     rejects: Rejects,
-    check: ImageCheck = IN_MEMORY_CHECK,
+    check: ImageCheck = DEFAULT_CHECK,
     limit: int = 0,
     layout: RowLayout = COMMON,
     *,

@@ -49,6 +49,7 @@ def test_chosen_values_are_a_sequence_too(tmp_path: Path) -> None:
     assert list(chosen) == expected
     assert chosen[900:1300] == expected[900:1300]
     assert (chosen[-1], len(chosen)) == (expected[-1], len(expected))
+    assert list(chosen.choose(np.arange(3, 900, 2))) == expected[3:900:2]
 
 
 def test_what_is_appended_later_can_be_read_after_flushing_again(tmp_path: Path) -> None:

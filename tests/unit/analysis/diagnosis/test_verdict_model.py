@@ -90,6 +90,7 @@ PART = {"intercept": 0.0, "coefficients": {"rank_e": 1.0}}
         ({"parts": {}}, "has no parts"),
         ({"parts": {"liver": PART}}, "unknown: liver"),
         ({"parts": {"encoder": PART | {"coefficients": {"a": 1, "b": 2}}}}, "unknown: a, b"),
+        ({"parts": {"encoder": PART | {"coefficients": {}}}}, "encoder: no coefficients"),
         ({"parts": {"encoder": PART | {"intercept": None}}}, "not a verdict model: TypeError"),
         ({"parts": {"encoder": PART | {"intercept": "nan"}}}, "encoder: a coefficient is not finite"),
         ({"parts": {"encoder": {"coefficients": {}}}}, "not a verdict model: KeyError"),

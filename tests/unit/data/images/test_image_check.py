@@ -160,16 +160,17 @@ def test_a_limit_stops_the_reading(tmp_path: Path) -> None:
     assert (rejects.total, len(rejects)) == (5, 1)
 
 
-def test_spooled_entity_images_are_those_in_memory(tmp_path: Path) -> None:
+def test_entity_images_of_tables_are_kept_on_disk(tmp_path: Path) -> None:
     names: list[object] = [("heron", "egret", "crane")[number % 3] for number in range(12)]
-    path = table(tmp_path / "e.parquet", refs(12, broken=(4,), unusual=(5,)), entity=names)
+    images = refs(12, broken=(4,), unusual=(5,))
+    path = table(tmp_path / "e.parquet", images, entity=names)
     rejects = Rejects(1.0)
-    plain, spooled = (
-        read_entities(path, rejects, check=check) for check in (ImageCheck(), ImageCheck(tmp_path))
-    )
-    assert (plain.entities, plain.entity_of) == (spooled.entities, spooled.entity_of)
-    assert [ref.read() for ref in spooled.images] == [ref.content for ref in plain.images]
+    spooled = read_entities(path, rejects, check=ImageCheck(tmp_path))
+    rows = [int(ref.name.rpartition(":")[2]) - 1 for ref in spooled.images]
+    assert sorted(rows) == [row for row in range(12) if row != 4]
+    assert spooled.shown == [names[row] for row in rows]
+    assert [ref.read() for ref in spooled.images] == [images[row].content for row in rows]
     assert all(ref.content is None for ref in spooled.images)
-    assert rejects.unusual["cmyk"] == 2
+    assert rejects.unusual["cmyk"] == 1
     kept = spooled.keep([0, 3])
     assert [ref.read() for ref in kept.images] == [spooled.images[row].read() for row in (0, 3)]
